@@ -1,0 +1,39 @@
+"""Convert the frames of a bluesky run while it is going on.
+
+Names are loaded when they are used: importing this package imports neither bluesky nor Tango.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from petif_bluesky.callback import ConversionCallback
+    from petif_bluesky.converter import PETifConverter
+    from petif_bluesky.preprocessors import ConversionPreprocessor, conversion_decorator, conversion_wrapper
+
+__all__ = [
+    "ConversionCallback",
+    "ConversionPreprocessor",
+    "PETifConverter",
+    "conversion_decorator",
+    "conversion_wrapper",
+]
+
+_HOMES = {
+    "ConversionCallback": "callback",
+    "ConversionPreprocessor": "preprocessors",
+    "PETifConverter": "converter",
+    "conversion_decorator": "preprocessors",
+    "conversion_wrapper": "preprocessors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - keeps the import of this package light
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

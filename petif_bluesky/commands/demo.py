@@ -1,0 +1,35 @@
+"""`petif demo`: the whole chain on this machine."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--frames", default=20, show_default=True, type=click.IntRange(min=1), help="Frames to take.")
+@click.option(
+    "--directory",
+    default=Path("petif-demo"),
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for frames, catalogue and picture.",
+)
+@click.option(
+    "--size", default=2048, show_default=True, type=click.IntRange(min=64), help="Rows and columns of a frame."
+)
+def demo(*, frames: int, directory: Path, size: int) -> None:
+    """Show the whole chain on this machine.
+
+    Starts a conversion server, a RunEngine, a simulated detector and a catalogue; scans a motor; reads the run back.
+    """
+    from rich.console import Console
+
+    console = Console()
+    try:
+        from petif_bluesky.demo import INTERRUPTED, Demo
+
+        sys.exit(Demo(directory, frames, (size, size), console).run())
+    except KeyboardInterrupt:
+        console.print("stopped")
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,222 @@
+"""The whole chain on one machine: server, RunEngine, simulated detector, catalogue."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")  # no EPICS here; must be set before ophyd is imported
+
+from bluesky import RunEngine
+from bluesky.plans import scan
+from bluesky.utils import RunEngineInterrupted
+from bluesky_tiled_plugins import TiledWriter
+from ophyd.sim import SynAxis
+from tiled.client import from_uri
+from tiled.server import SimpleTiledServer
+
+from petif_bluesky.callback import ConversionCallback
+from petif_bluesky.catalogue import with_trailing_slash, write_statistics
+from petif_bluesky.converter import PETifConverter
+from petif_bluesky.link import TangoLink
+from petif_bluesky.preprocessors import ConversionPreprocessor
+from petif_bluesky.sim import SimulatedPerkinElmer
+from tango_server.conversion.paths import Roots, output_path
+from tango_server.conversion.reading import read_image
+from tango_server.conversion.structure import read_structure
+from tango_server.local import LocalServer
+from tango_server.messages import RunStatistics
+from tango_server.picture import draw_before_after
+from tango_server.recipe import Recipe
+
+RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The folders of the demo below its own."""
+
+    raw: Path
+    processed: Path
+    catalogue: Path
+    state: Path
+    picture: Path
+
+    @classmethod
+    def below(cls, folder: Path) -> "Places":
+        """Return the places below `folder`, made if they are not there."""
+        places = cls(
+            folder / "raw", folder / "processed", folder / "catalogue", folder / "state", folder / "before-after.png"
+        )
+        for place in (places.raw, places.processed, places.catalogue, places.state):
+            place.mkdir(parents=True, exist_ok=True)
+        return places
+
+
+class _InterruptAborts:
+    """While the RunEngine works, the first Ctrl-C pauses it at once, to be aborted; the second is Python's."""
+
+    def __init__(self, run_engine: RunEngine) -> None:
+        self._run_engine = run_engine
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Thread(target=self._run_engine.request_pause, args=(False,), daemon=True).start()
+
+
+class Demo:
+    """One demonstration in one folder."""
+
+    def __init__(self, folder: Path, frames: int, shape: tuple[int, int], console: Console) -> None:
+        self._folder = folder.resolve()
+        self._places = Places.below(self._folder)
+        self._frames = frames
+        self._shape = shape
+        self._console = console
+
+    def run(self) -> int:
+        """Scan, convert, read back and check; return the exit code."""
+        with ExitStack() as stack:
+            self._console.print("starting the conversion server, the catalogue and the simulated detector ...")
+            server = stack.enter_context(LocalServer(self._folder, self._places.state))
+            storage = [self._places.raw, self._places.processed]
+            catalogue = stack.enter_context(SimpleTiledServer(self._places.catalogue, readable_storage=storage))
+            client = from_uri(catalogue.uri)
+            link = TangoLink(server.address)
+            stack.callback(link.close)
+            converter = PETifConverter(server.address, name="converter", link=link)
+            link.wait_for_first_look(timeout=10.0)
+            uid = self._scan(converter, client, stack)
+            if uid is None:
+                return INTERRUPTED
+            statistics = link.run_statistics(uid)
+            run = client[uid]
+            write_statistics(run, statistics)
+            return self._tell(client[uid], statistics)
+
+    def _scan(self, converter: PETifConverter, client: Any, stack: ExitStack) -> str | None:
+        """Scan a motor; return the uid of the run, None if it was interrupted."""
+        motor = SynAxis(name="motor")
+        detector = SimulatedPerkinElmer(
+            name="pe", directory=self._places.raw, shape=self._shape, motor=motor, exposure_time=0.05
+        )
+        run_engine = RunEngine({}, context_managers=[_InterruptAborts])
+        callback = ConversionCallback(converter, spool=self._places.state / "spool.sqlite")
+        stack.callback(callback.close)
+        run_engine.subscribe(callback)
+        run_engine.subscribe(TiledWriter(client, patches={"resource": with_trailing_slash}))
+        run_engine.preprocessors.append(ConversionPreprocessor(converter, recipe=RECIPE))
+        with _progress(self._console) as progress:
+            run_engine.subscribe(_Bars(progress, converter, self._frames))
+            try:
+                uids = run_engine(scan([detector], motor, -1, 1, self._frames, md={"sample": "simulated powder"}))
+            except RunEngineInterrupted:
+                run_engine.abort("interrupted from the keyboard")
+                self._console.print("stopped; frames that were taken stay in", self._places.raw)
+                return None
+        return str(uids[0])
+
+    def _tell(self, run: Any, statistics: RunStatistics) -> int:
+        """Read the run back, check every frame against the raw one, and show where everything is."""
+        primary, stream = run["primary"].read(), run["conversion"].read()
+        sources = [Path(str(name)) for name in np.asarray(primary["pe_full_file_name"])]
+        missing = [problem for source in sources if (problem := self._problem(source))]
+        counts = {name: int(stream[f"converter_{name}"][-1]) for name in ("submitted", "converted", "failed")}
+        self._console.print(_table(statistics))
+        draw_before_after(
+            sources[-1],
+            self._output(sources[-1]),
+            self._places.picture,
+            title=f"rotated by {RECIPE.rotation} degrees counter-clockwise, then flipped along axis {RECIPE.flip}",
+        ) if not missing else None
+        places = Table("what", "where", title="left behind", show_header=False)
+        places.add_row("raw frames", f"{self._places.raw}  ({len(sources)} of this run)")
+        places.add_row("converted frames", str(self._places.processed))
+        places.add_row("catalogue", f"{self._places.catalogue}  (run {run.metadata['start']['uid']})")
+        places.add_row("before and after", str(self._places.picture))
+        self._console.print(places)
+        expected = {"submitted": self._frames, "converted": self._frames, "failed": 0}
+        recipe = Recipe.model_validate(run.metadata["start"]["conversion"]["recipe"])
+        if missing or counts != expected or len(sources) != self._frames or recipe != RECIPE:
+            for problem in missing:
+                self._console.print(f"[red]{problem}")
+            self._console.print(f"[red]not every frame was converted: found {counts}, expected {expected}")
+            return 1
+        self._console.print(
+            f"[green]all {self._frames} frames are converted, and equal to what numpy makes of the raw ones"
+        )
+        return 0
+
+    def _output(self, source: Path) -> Path:
+        return output_path(source.resolve(), RECIPE, Roots.of([self._folder]))
+
+    def _problem(self, source: Path) -> str:
+        """Return what is wrong with the conversion of a frame, by an independent calculation; empty if nothing is."""
+        output = self._output(source)
+        if not output.exists():
+            return f"{output} is missing"
+        raw, converted = (read_image(path, read_structure(path)) for path in (source, output))
+        expected = np.flip(np.rot90(raw), 1).astype(np.int32)
+        return "" if np.array_equal(converted, expected) else f"{output} differs from its raw frame"
+
+
+class _Bars:
+    """Two bars: frames taken (from the documents) and frames converted (from the server)."""
+
+    def __init__(self, progress: Progress, converter: PETifConverter, frames: int) -> None:
+        self._progress = progress
+        self._link = converter.link
+        self._taken = progress.add_task("taken", total=frames)
+        self._converted = progress.add_task("converted", total=frames)
+        self._unfollow: Callable[[], None] = lambda: None
+
+    def __call__(self, name: str, document: Any) -> None:
+        if name == "start":
+            self._unfollow = self._link.follow(document["uid"], self._look)
+        elif name == "event" and "pe_full_file_name" in document["data"]:
+            self._progress.advance(self._taken)
+        elif name == "event" and "converter_converted" in document["data"]:
+            self._progress.update(self._converted, completed=document["data"]["converter_converted"])
+        elif name == "stop":
+            self._unfollow()
+
+    def _look(self, statistics: RunStatistics | None) -> None:
+        if statistics is not None:
+            self._progress.update(self._converted, completed=statistics.converted)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+def _table(statistics: RunStatistics) -> Table:
+    table = Table("conversion of this run", "", title="from the catalogue and the server")
+    table.add_row("submitted", str(statistics.submitted))
+    table.add_row("converted", str(statistics.converted))
+    table.add_row("failed", str(statistics.failed))
+    table.add_row("conversion time, mean", f"{1e3 * statistics.conversion_time_mean:.0f} ms")
+    table.add_row("file complete to output visible, median", f"{1e3 * statistics.latency_median:.0f} ms")
+    table.add_row("file complete to output visible, 95 %", f"{1e3 * statistics.latency_p95:.0f} ms")
+    table.add_row("read / written", f"{statistics.bytes_in / 1e6:.0f} MB / {statistics.bytes_out / 1e6:.0f} MB")
+    return table

@@ -1,0 +1,204 @@
+"""The one module of the bluesky side that talks to Tango.
+
+Every call here may take seconds when a server hangs, so none is made in the RunEngine's thread: a thread of the link
+polls, and the others read what it found (`TangoLink.server`) or are told (`TangoLink.follow`).
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import tango
+from tango.utils import PyTangoThread
+
+from tango_server.messages import RunStatistics, SubmitAnswer
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT_MS = 3000
+_POLL = 1.0
+_POLL_FOLLOWED = 0.1
+
+
+class LinkError(Exception):
+    """Something between us and the server."""
+
+
+class LinkDownError(LinkError, ConnectionError):
+    """The server can't be reached, or does not answer in time: try again later."""
+
+
+class RequestRejectedError(LinkError, ValueError):
+    """The server has understood the call and rejects it: trying again changes nothing."""
+
+
+class UnknownRunError(LinkError, LookupError):
+    """The server has never heard of this run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What is known of the server. `seen` is in Unix seconds; the rest is as of then."""
+
+    asked: bool = False
+    connected: bool = False
+    seen: float = 0.0
+    version: str = ""
+    recipe: Mapping[str, Any] | None = None
+    trouble: str = "it was not asked yet"
+
+    @property
+    def down(self) -> bool:
+        """Whether the server was asked and did not answer."""
+        return self.asked and not self.connected
+
+    def lost(self, trouble: str) -> "ServerState":
+        """Return what is known after a call that got no answer."""
+        return replace(self, asked=True, connected=False, trouble=trouble)
+
+
+Listener = Callable[[RunStatistics | None], None]
+"""Called with a run's statistics, or None when the server can't be asked."""
+
+
+class Link(Protocol):
+    """What the rest of this package needs of a connection to a server."""
+
+    address: str
+
+    @property
+    def server(self) -> ServerState:
+        """What is known of the server; never waits."""
+
+    def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()) -> SubmitAnswer:
+        """Hand requests to the server and announce runs; waits for the answer. Raises `LinkError`."""
+
+    def run_statistics(self, run_uid: str) -> RunStatistics:
+        """Ask for the statistics of a run; waits for the answer. Raises `LinkError`."""
+
+    def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
+        """Have `listener` called with every new look at a run; return the function that ends this."""
+
+
+class TangoLink:
+    """A connection to a `PETifConverter` device. Construction succeeds with the server down.
+
+    Parameters
+    ----------
+    address: the Tango resource locator, as `tango://127.0.0.1:45450/petif/converter/1#dbase=no`
+
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.server = ServerState()
+        self._followed: dict[object, tuple[str, Listener]] = {}
+        self._wake = threading.Event()
+        self._closed = False
+        self._first_look = threading.Event()
+        PyTangoThread(target=self._poll, name="petif-link", daemon=True).start()
+
+    def close(self) -> None:
+        """End the polling."""
+        self._closed = True
+        self._wake.set()
+
+    def wait_for_first_look(self, timeout: float) -> ServerState:
+        """Wait until the server was asked for the first time, at most `timeout` seconds."""
+        self._first_look.wait(timeout)
+        return self.server
+
+    def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()) -> SubmitAnswer:
+        """Hand requests to the server and announce runs; return when they are durable there."""
+        text = json.dumps({"requests": list(requests), "runs": list(runs)})
+        return SubmitAnswer.model_validate_json(self._command("Submit", text))
+
+    def run_statistics(self, run_uid: str) -> RunStatistics:
+        """Ask for the statistics of a run."""
+        return RunStatistics.model_validate_json(self._command("GetRunStatistics", run_uid))
+
+    def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
+        """Have `listener` called, from the link's thread, with every new look at a run."""
+        key = object()
+        self._followed[key] = (run_uid, listener)
+        self._wake.set()
+
+        def unfollow() -> None:
+            self._followed.pop(key, None)
+
+        return unfollow
+
+    def _poll(self) -> None:
+        next_look = 0.0
+        while not self._closed:
+            if time.monotonic() >= next_look or not self.server.connected:
+                self.server = self._look()
+                self._first_look.set()
+                next_look = time.monotonic() + _POLL
+            for run_uid in {run_uid for run_uid, _ in list(self._followed.values())}:
+                self._tell(run_uid, self._statistics(run_uid))
+            busy = self._followed and self.server.connected
+            self._wake.wait(_POLL_FOLLOWED if busy else _POLL)
+            self._wake.clear()
+
+    def _tell(self, run_uid: str, statistics: RunStatistics | None) -> None:
+        for followed, listener in list(self._followed.values()):
+            if followed != run_uid:
+                continue
+            try:
+                listener(statistics)
+            except Exception:  # noqa: BLE001 - the boundary to other people's progress bars: they must not end the polling
+                _log.exception("a listener to run %s failed", run_uid)
+
+    def _look(self) -> ServerState:
+        try:
+            proxy = self._proxy()
+            version = dict(proxy.info().version_info).get("petif-bluesky", "")
+            recipe = json.loads(proxy.read_attribute("Recipe").value)
+        except tango.DevFailed as error:
+            trouble = error.args[0].desc.strip()
+            if not self.server.down:
+                _log.warning("%s does not answer: %s Start it with `petif serve`.", self.address, trouble)
+            return self.server.lost(trouble)
+        return ServerState(asked=True, connected=True, seen=time.time(), version=version, recipe=recipe, trouble="")
+
+    def _statistics(self, run_uid: str) -> RunStatistics | None:
+        if not self.server.connected:
+            return None
+        try:
+            return self.run_statistics(run_uid)
+        except UnknownRunError:  # its announcement is still on the way
+            return RunStatistics(run_uid=run_uid)
+        except LinkError as error:
+            self.server = self.server.lost(str(error))
+            return None
+
+    def _proxy(self) -> tango.DeviceProxy:
+        proxy = tango.DeviceProxy(self.address)
+        proxy.set_timeout_millis(_TIMEOUT_MS)
+        return proxy
+
+    def _command(self, name: str, argument: str) -> str:
+        try:
+            answer: str = self._proxy().command_inout(name, argument)
+        except tango.DevFailed as error:
+            raise _translated(self.address, name, error) from error
+        return answer
+
+
+def _translated(address: str, command: str, error: tango.DevFailed) -> LinkError:
+    reason, text = error.args[0].reason, error.args[0].desc.strip()
+    match reason:
+        case "PETIF_UnknownId":
+            return UnknownRunError(text)
+        case "PETIF_BadArgument":
+            return RequestRejectedError(text)
+        case _:
+            return LinkDownError(
+                f"{address}: found no answer to {command} ({reason}: {text}); expected a running server. "
+                "Start it with `petif serve`, or look at its Status."
+            )

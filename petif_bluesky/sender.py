@@ -1,0 +1,82 @@
+"""The thread that carries letters from the spool to the server, and waits for it as long as it takes."""
+
+import logging
+import threading
+
+from petif_bluesky.link import Link, LinkDownError, RequestRejectedError
+from petif_bluesky.spool import Letter, Spool
+
+_log = logging.getLogger(__name__)
+
+_BATCH = 200
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+
+
+class Sender:
+    """Delivers in order, each letter at least once; the server knows a letter by its key.
+
+    A letter is removed from the spool only after the server has it on its own ledger.
+    """
+
+    def __init__(self, spool: Spool, link: Link) -> None:
+        self._spool = spool
+        self._link = link
+        self._wake = threading.Event()
+        self._closed = False
+        self._pause = 0.0
+        self._thread = threading.Thread(target=self._run, name="petif-sender", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something new in the spool."""
+        self._wake.set()
+
+    def close(self, timeout: float) -> None:
+        """End the thread, after the call that it may be in, and wait for it for at most `timeout` seconds."""
+        self._closed = True
+        self._wake.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._closed:
+            letters = self._spool.first(_BATCH)
+            if letters:
+                self._deliver(letters)
+            if self._pause or not letters:
+                self._wake.wait(self._pause or None)
+                self._wake.clear()
+
+    def _deliver(self, letters: list[Letter]) -> None:
+        try:
+            self._submit(letters)
+        except LinkDownError as error:
+            if not self._pause:
+                _log.warning(
+                    "frames are kept in %s until the conversion server takes them; nothing is lost. %s",
+                    self._spool.path,
+                    error,
+                )
+            self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
+        except RequestRejectedError as error:
+            self._deliver_singly(letters, error)
+        else:
+            if self._pause:
+                _log.warning("the conversion server takes frames again")
+            self._pause = 0.0
+
+    def _deliver_singly(self, letters: list[Letter], error: RequestRejectedError) -> None:
+        if len(letters) > 1:
+            for letter in letters:
+                self._deliver([letter])
+            return
+        _log.error("%s: a request that the server will never take was set aside: %s", self._spool.path, error)
+        self._spool.set_aside(letters[0], str(error))
+
+    def _submit(self, letters: list[Letter]) -> None:
+        requests = [letter.request for letter in letters if letter.request is not None]
+        runs = sorted({letter.run_uid for letter in letters if letter.request is None})
+        answer = self._link.submit(requests, runs)
+        for refused in answer.refused:
+            _log.warning("a frame will not be converted: %s", refused.reason)
+        self._spool.remove(letters)

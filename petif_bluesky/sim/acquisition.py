@@ -1,0 +1,152 @@
+"""Expose frames and put them on disk in the background."""
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from petif_bluesky.sim.pattern import Pattern
+from petif_bluesky.sim.qxrd_file import free_name, write_frame
+from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
+from petif_bluesky.sim.run_stem import RunStem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """One frame to be taken.
+
+    Attributes
+    ----------
+    run
+        Whose name the frame gets; held here so that the name stays taken until the frame is on disk.
+    number
+        Of the frame in its run, from 0.
+    shot
+        Of the frame in the detector's life, so that no two frames have the same noise.
+    seconds
+        Of exposure.
+    position
+        Of the motor that moves the rings.
+
+    """
+
+    run: RunStem
+    number: int
+    pattern: Pattern
+    shot: int
+    seconds: float
+    position: float
+
+    @property
+    def predicted_path(self) -> Path:
+        """Where the frame goes unless a file is there already."""
+        return self.run.directory / f"{self.run.stem}-{self.number:05d}.tif"
+
+    def image(self) -> NDArray[Any]:
+        """Return the (H, W) pixels, the same at each call."""
+        return self.pattern.frame(self.shot, self.position)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One frame that was taken: where it is, or soon will be, the sum of its pixels and when it was taken."""
+
+    path: Path
+    total: float
+    acquired: datetime
+
+
+class Acquisition:
+    """One detector's electronics and disk: exposures follow one another, and so do the files.
+
+    `write_delay` is the time in s by which a file comes later than its exposure is reported done; 0 reports it done
+    when frame and sidecar are on disk.
+    """
+
+    def __init__(self, write_delay: float = 0.0) -> None:
+        self.write_delay = write_delay
+        self._camera = ThreadPoolExecutor(1, "sim-camera")
+        self._disk = ThreadPoolExecutor(1, "sim-disk")
+        self._changed = threading.Condition()
+        self._unwritten = 0
+        self._failure: BaseException | None = None
+
+    def start(self, exposure: Exposure) -> Future[Frame]:
+        """Begin an exposure as soon as those before it are over."""
+        future = self._camera.submit(self._expose, exposure)
+        self._follow(future)
+        return future
+
+    def wait_written(self, timeout: float | None = None) -> None:
+        """Wait until each frame begun so far and its sidecar are on disk.
+
+        Raises
+        ------
+        TimeoutError
+            If that takes longer than `timeout` seconds.
+        Exception
+            What went wrong first since the last call, if a frame will never be there.
+
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._unwritten == 0, timeout):
+                raise TimeoutError(f"{self._unwritten} frames are not on disk after {timeout} s")
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _follow(self, future: Future[Any]) -> None:
+        with self._changed:
+            self._unwritten += 1
+        future.add_done_callback(self._settle)
+
+    def _settle(self, future: Future[Any]) -> None:
+        with self._changed:
+            self._unwritten -= 1
+            self._failure = self._failure or future.exception()
+            self._changed.notify_all()
+
+    def _expose(self, exposure: Exposure) -> Frame:
+        ends = time.monotonic() + exposure.seconds
+        image = exposure.image()
+        total = float(image.sum(dtype=float))
+        _sleep_until(ends)
+        frame = Frame(path=free_name(exposure.predicted_path), total=total, acquired=datetime.now())
+        if self.write_delay > 0:
+            due = time.monotonic() + self.write_delay
+            self._follow(self._disk.submit(_write_later, due, exposure, frame))
+        else:
+            _write(exposure, frame, image)
+        return frame
+
+
+def _write_later(due: float, exposure: Exposure, frame: Frame) -> None:
+    """Write a frame at a monotonic time, made again: a queue of images would fill the memory."""
+    _sleep_until(due)
+    _write(exposure, frame, exposure.image())
+
+
+def _write(exposure: Exposure, frame: Frame, image: NDArray[Any]) -> None:
+    write_frame(frame.path, image, document_name=frame.path.as_posix(), acquired=frame.acquired)
+    pattern = exposure.pattern
+    sidecar = Sidecar(
+        shape=pattern.shape,
+        pixel_type=pattern.pixel_type,
+        exposure_time=exposure.seconds,
+        acquired=frame.acquired,
+        center=pattern.center,
+        distance=pattern.distance,
+        energy=pattern.energy,
+        pixel_size=pattern.pixel_size,
+        image_number=exposure.number,
+    )
+    write_sidecar(frame.path, sidecar)
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))

@@ -1,0 +1,244 @@
+"""The simulated detector as bluesky sees it: a classic ophyd Device."""
+
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from event_model import compose_resource
+from ophyd import Component, Device, DeviceStatus, Kind, Signal
+from ophyd.signal import AttributeSignal
+
+from petif_bluesky.sim.acquisition import Acquisition, Exposure, Frame
+from petif_bluesky.sim.pattern import Pattern, wavelength
+from petif_bluesky.sim.qxrd_file import PIXEL_TYPES
+from petif_bluesky.sim.run_stem import RunStem
+
+_FULL_SIZE = 2048
+_DISTANCE_AT_FULL_SIZE = 500.0
+_TEMPLATE = "%s%s-%5.5d.tif"
+_NUMPY_NAMES = {"float32": "<f4", "uint16": "<u2", "uint32": "<u4"}
+
+
+class ExternalImage(Signal):
+    """The frame as events show it: the id of a datum document."""
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Describe the frame in its file instead of the id."""
+        pattern = self.parent.pattern
+        return {
+            self.name: {
+                "source": self.source_name,
+                "dtype": "array",
+                "dtype_numpy": _NUMPY_NAMES[pattern.pixel_type],
+                "shape": [1, *pattern.shape],
+                "external": "FILESTORE:",
+            }
+        }
+
+
+class Setting(Signal):
+    """A number with a unit."""
+
+    def __init__(self, *args: Any, units: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._units = units
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Describe the number with its unit."""
+        return {name: {**key, "units": self._units} for name, key in super().describe().items()}
+
+
+class DerivedSetting(Setting, AttributeSignal):
+    """A number with a unit that follows from other settings."""
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """What is true from stage to unstage."""
+
+    stem: RunStem
+    bundle: Any
+    numbers: Iterator[int]
+    documents: list[tuple[str, dict[str, Any]]]
+
+
+class SimulatedPerkinElmer(Device):
+    """A Perkin-Elmer XRD1621 flat panel read by QXRD, which writes one TIFF and one sidecar for each frame.
+
+    Each staging begins a new run of file names, `sample_0001-00000.tif` and so on in `directory`, which is made if
+    need be. A frame whose name is taken nevertheless gets QXRD's `-00001`, and `full_file_name` says so.
+
+    Parameters
+    ----------
+    directory
+        Where the frames go.
+    file_name
+        How their names begin.
+    shape
+        (H, W) of the panel in pixels. The distance is scaled with it, so that the same rings are seen.
+    motor
+        An ophyd positioner, or anything readable, whose first reading moves the rings by 1 % per unit.
+    exposure_time
+        In s.
+    pixel_type
+        float32 (dark-subtracted), uint16 or uint32 (raw).
+    seed
+        Of noise and bad pixels; the frames of two detectors with the same seed are the same.
+    write_delay
+        In s: the time by which a file comes later than its trigger is reported done, as on a network share.
+
+    """
+
+    image = Component(ExternalImage, value="", kind=Kind.normal)
+    full_file_name = Component(Signal, value="", kind=Kind.normal)
+    stats_total = Component(Signal, value=0.0, kind=Kind.hinted)
+
+    directory = Component(Signal, value="", kind=Kind.config)
+    file_name = Component(Signal, value="", kind=Kind.config)
+    exposure_time = Component(Setting, value=0.0, units="s", kind=Kind.config)
+    beam_center_x = Component(Setting, value=0.0, units="pixel", kind=Kind.config)
+    beam_center_y = Component(Setting, value=0.0, units="pixel", kind=Kind.config)
+    distance = Component(Setting, value=0.0, units="mm", kind=Kind.config)
+    pixel_size = Component(Setting, value=200.0, units="um", kind=Kind.config)
+    energy = Component(Setting, value=42_700.0, units="eV", kind=Kind.config)
+    wavelength = Component(DerivedSetting, "_wavelength", units="angstrom", write_access=False, kind=Kind.config)
+
+    def __init__(
+        self,
+        prefix: str = "",
+        *,
+        name: str,
+        directory: str | Path,
+        file_name: str = "sample",
+        shape: tuple[int, int] = (_FULL_SIZE, _FULL_SIZE),
+        motor: Any = None,
+        exposure_time: float = 0.1,
+        pixel_type: str = "float32",
+        seed: int = 0,
+        write_delay: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        if pixel_type not in PIXEL_TYPES:
+            raise ValueError(f"pixel_type is one of {', '.join(PIXEL_TYPES)}, not {pixel_type!r}")
+        super().__init__(prefix, name=name, **kwargs)
+        self._shape = shape
+        self._motor = motor
+        self._pixel_type = pixel_type
+        self._seed = seed
+        self._shots = itertools.count()
+        self._acquisition = Acquisition(write_delay)
+        self._run: _Run | None = None
+        height, width = shape
+        self.directory.put(str(Path(directory).absolute()))
+        self.file_name.put(file_name)
+        self.exposure_time.put(exposure_time)
+        self.beam_center_x.put(0.54 * width)
+        self.beam_center_y.put(0.43 * height)
+        self.distance.put(_DISTANCE_AT_FULL_SIZE * min(shape) / _FULL_SIZE)
+        self._pattern = self._current_pattern()
+
+    @property
+    def pattern(self) -> Pattern:
+        """What the detector sees with its present settings."""
+        current = self._current_pattern()
+        if current != self._pattern:
+            self._pattern = current
+        return self._pattern
+
+    def stage(self) -> list[object]:
+        """Begin a run of file names and announce it in a resource document."""
+        devices: list[object] = super().stage()
+        try:
+            self._run = self._new_run()
+        except (OSError, ValueError):
+            self.unstage()
+            raise
+        return devices
+
+    def unstage(self) -> list[object]:
+        """Forget the run; frames that are not on disk yet still get there."""
+        self._run = None
+        devices: list[object] = super().unstage()
+        return devices
+
+    def trigger(self) -> Any:
+        """Take one frame. The status is done when frame and sidecar are on disk, or `write_delay` earlier."""
+        run = self._staged_run()
+        datum = run.bundle.compose_datum(datum_kwargs={"point_number": next(run.numbers)})
+        exposure = Exposure(
+            run=run.stem,
+            number=datum["datum_kwargs"]["point_number"],
+            pattern=self.pattern,
+            shot=next(self._shots),
+            seconds=self.exposure_time.get(),
+            position=self._position(),
+        )
+        run.documents.append(("datum", datum))
+        status = DeviceStatus(self)
+        future = self._acquisition.start(exposure)
+        future.add_done_callback(partial(self._finish, status, datum["datum_id"]))
+        return status
+
+    def collect_asset_docs(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Hand over, once each, the resource document of the run and the datum documents of its frames."""
+        if self._run is not None:
+            documents, self._run.documents = self._run.documents, []
+            yield from documents
+
+    def wait_written(self, timeout: float | None = None) -> None:
+        """Wait until each frame triggered so far is on disk with its sidecar; see `Acquisition.wait_written`."""
+        self._acquisition.wait_written(timeout)
+
+    @property
+    def _wavelength(self) -> float:
+        return wavelength(self.energy.get())
+
+    def _current_pattern(self) -> Pattern:
+        return Pattern(
+            shape=self._shape,
+            center=(self.beam_center_x.get(), self.beam_center_y.get()),
+            distance=self.distance.get(),
+            energy=self.energy.get(),
+            pixel_size=self.pixel_size.get(),
+            pixel_type=self._pixel_type,
+            seed=self._seed,
+        )
+
+    def _new_run(self) -> _Run:
+        directory = Path(self.directory.get()).absolute()
+        stem = RunStem(directory, self.file_name.get())
+        bundle = compose_resource(
+            spec="AD_TIFF",
+            root=directory.anchor,
+            resource_path=str(directory.relative_to(directory.anchor)),
+            resource_kwargs={"template": _TEMPLATE, "filename": stem.stem, "frame_per_point": 1},
+        )
+        return _Run(stem=stem, bundle=bundle, numbers=itertools.count(), documents=[("resource", bundle.resource_doc)])
+
+    def _staged_run(self) -> _Run:
+        if self._run is None:
+            raise RuntimeError(f"{self.name} is not staged: it has no name for a frame yet")
+        return self._run
+
+    def _position(self) -> float:
+        """Return the first reading of the motor, 0 without one."""
+        if self._motor is None:
+            return 0.0
+        return float(next(iter(self._motor.read().values()))["value"])
+
+    def _finish(self, status: Any, datum_id: str, future: Future[Frame]) -> None:
+        """Publish what a trigger has led to, in the thread that took the frame."""
+        error = future.exception()
+        if error is not None:
+            status.set_exception(error)
+            return
+        frame = future.result()
+        timestamp = frame.acquired.timestamp()
+        self.image.put(datum_id, timestamp=timestamp)
+        self.full_file_name.put(str(frame.path), timestamp=timestamp)
+        self.stats_total.put(frame.total, timestamp=timestamp)
+        status.set_finished()

@@ -1,0 +1,87 @@
+"""Requests on their way to the server, on disk: what was put here survives the end of the session.
+
+SQLite in WAL mode with `synchronous=NORMAL`: a put costs a fraction of a millisecond and survives `kill -9`.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS outbox (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,
+    run_uid TEXT NOT NULL,
+    request TEXT,
+    rejected TEXT
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A request, or (without one) the announcement of a run."""
+
+    number: int
+    run_uid: str
+    request: Mapping[str, Any] | None
+
+
+class Spool:
+    """The SQLite file. Any thread may call."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    def announce(self, run_uid: str) -> None:
+        """Put the announcement of a run."""
+        self._put(f"{run_uid}/announced", run_uid, None)
+
+    def put(self, request: Mapping[str, Any]) -> bool:
+        """Put a request that has a key and a run uid; return False if one with its key is here already."""
+        return self._put(str(request["key"]), str(request["run_uid"]), json.dumps(request))
+
+    def first(self, count: int) -> list[Letter]:
+        """Return the `count` oldest letters that were not rejected."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT number, run_uid, request FROM outbox WHERE rejected IS NULL ORDER BY number LIMIT ?", (count,)
+            ).fetchall()
+        return [Letter(number, run_uid, json.loads(text) if text else None) for number, run_uid, text in rows]
+
+    def remove(self, letters: Sequence[Letter]) -> None:
+        """Remove letters that the server has."""
+        with self._lock, self._database:
+            self._database.executemany("DELETE FROM outbox WHERE number=?", [(letter.number,) for letter in letters])
+
+    def set_aside(self, letter: Letter, reason: str) -> None:
+        """Keep a letter that the server will never take, with the reason."""
+        with self._lock:
+            self._database.execute("UPDATE outbox SET rejected=? WHERE number=?", (reason, letter.number))
+
+    def __len__(self) -> int:
+        with self._lock:
+            row = self._database.execute("SELECT count(*) FROM outbox WHERE rejected IS NULL").fetchone()
+        return int(row[0])
+
+    def _put(self, key: str, run_uid: str, text: str | None) -> bool:
+        with self._lock:
+            cursor = self._database.execute(
+                "INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)", (key, run_uid, text)
+            )
+        return cursor.rowcount == 1

@@ -1,0 +1,66 @@
+"""`petif serve`: the Tango server without a database."""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+DEFAULT_PORT = 45450
+DEFAULT_DEVICE = "petif/converter/1"
+
+
+@click.command()
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen at; 127.0.0.1 is this machine only."
+)
+@click.option("--port", default=DEFAULT_PORT, show_default=True, help="Port to listen at; 0 takes a free one.")
+@click.option("--device", default=DEFAULT_DEVICE, show_default=True, help="Name of the Tango device.")
+@click.option("--root", "roots", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Folder that may be read and written (repeatable). [default: the working directory]")  # fmt: skip
+@click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder of the ledger; with the same one, a restarted server goes on where it was.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes. [default: one per core, 4 at the most]")
+@click.option("--verbose", is_flag=True, help="Tell more on standard error.")
+@click.option("--stop-on-eof", is_flag=True, hidden=True)
+def serve(
+    *,
+    host: str,
+    port: int,
+    device: str,
+    roots: tuple[Path, ...],
+    state_dir: Path | None,
+    workers: int | None,
+    verbose: bool,
+    stop_on_eof: bool,
+) -> None:
+    """Run the conversion server on this machine, without a Tango database.
+
+    Ctrl-C ends it; what was not converted by then is taken up at the next start.
+    """
+    import platformdirs
+    import tango
+
+    from tango_server.serving import run_without_database
+
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    settings: dict[str, object] = {
+        "read_roots": [root.resolve() for root in roots] or [Path.cwd()],
+        "state_dir": (state_dir or platformdirs.user_state_path("petif-bluesky") / device.replace("/", "-")).resolve(),
+    }
+    if workers is not None:
+        settings["numworkers"] = workers
+    try:
+        run_without_database(settings, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof)
+    except tango.DevFailed as error:
+        raise click.ClickException(
+            f"the server can't listen at {host}:{port} ({error.args[0].desc.strip()}). "
+            "Is another server running there? Choose another --port, or 0 for a free one."
+        ) from error
+
+
+def _tell_ready(address: str) -> None:
+    click.echo(f"ready: {address}")
+    sys.stdout.flush()

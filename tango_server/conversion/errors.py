@@ -1,0 +1,92 @@
+r"""Everything that can go wrong with one frame.
+
+::
+
+    ConversionError
+    +-- SourceError                 the file to convert
+    |   +-- SourceMissingError          is not there
+    |   +-- NotATiffError               is something else
+    |   +-- IncompleteFileError         ends before its structure says so
+    |   +-- UnsupportedImageError       holds an image that has no single right conversion
+    |   \-- SourceUnreadableError       can't be opened or decoded
+    +-- PathError                   where it lies or would go
+    |   +-- OutsideRootsError           beyond the folders that the server may touch
+    |   \-- NoOutputPathError           the path rule finds no component to replace
+    \-- OutputError                 the file to write
+        +-- OutputExistsError           there is one already that is not ours to replace
+        +-- ConvertedDifferentlyError   in place: already converted, with another recipe
+        \-- OutputWriteError            the disk or the folder refuses it
+
+Each names the file, what was found, what was expected, and what to do.
+"""
+
+import os
+
+
+class ConversionError(Exception):
+    """A frame can't be converted; the parts of the message are attributes.
+
+    The arguments stay positional so that the error survives the pickling between processes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], found: str, expected: str, advice: str) -> None:
+        super().__init__(os.fspath(path), found, expected, advice)
+        self.path = os.fspath(path)
+        self.found = found
+        self.expected = expected
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.found}; expected {self.expected}. {self.advice}"
+
+
+class SourceError(ConversionError):
+    """The file to convert is at fault."""
+
+
+class SourceMissingError(SourceError):
+    """The file to convert is not there."""
+
+
+class NotATiffError(SourceError):
+    """The file is not a TIFF."""
+
+
+class IncompleteFileError(SourceError):
+    """The file ends before its structure says so."""
+
+
+class UnsupportedImageError(SourceError):
+    """The file holds an image that has no single right conversion."""
+
+
+class SourceUnreadableError(SourceError):
+    """The file can't be opened or decoded."""
+
+
+class PathError(ConversionError):
+    """The place of the source or of the output is at fault."""
+
+
+class OutsideRootsError(PathError):
+    """A path lies beyond the folders that may be read or written."""
+
+
+class NoOutputPathError(PathError):
+    """The path rule finds no component to replace."""
+
+
+class OutputError(ConversionError):
+    """The file to write is at fault."""
+
+
+class OutputExistsError(OutputError):
+    """There is a file already that is not ours to replace."""
+
+
+class ConvertedDifferentlyError(OutputError):
+    """A file to convert in place was already converted with another recipe."""
+
+
+class OutputWriteError(OutputError):
+    """The disk or the folder refuses the output."""

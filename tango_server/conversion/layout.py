@@ -1,0 +1,55 @@
+"""The bytes of a TIFF as XDI is known to read it.
+
+The layout of fabio's writer: little-endian classic TIFF, the one image file directory at byte 8 with these twelve
+entries, the texts after it, one uncompressed strip at the end.
+"""
+
+import struct
+from typing import Any
+
+import numpy as np
+
+_SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
+_SHORT, _LONG, _ASCII = 3, 4, 2
+_IFD_AT = 8
+_ENTRIES = 12
+_STRIP_ALIGNMENT = 4
+
+
+def tiff_header(
+    shape: tuple[int, int], pixel_type: np.dtype[Any], *, description: str, software: str, taken: str
+) -> bytes:
+    """Return everything before the pixels of a frame of `shape` (rows, columns); the strip follows at once.
+
+    `taken` is the DateTime of the acquisition, `YYYY:MM:DD HH:MM:SS`.
+    """
+    rows, columns = shape
+    texts = [text.encode("ascii") + b"\0" for text in (description, software, taken)]
+    texts_at = _IFD_AT + 2 + _ENTRIES * 12 + 4
+    places, end = [], texts_at
+    for text in texts:
+        places.append(end)
+        end += len(text) + len(text) % 2
+    strip_at = end + -end % _STRIP_ALIGNMENT
+    entries = [
+        _integer(256, _LONG, columns),
+        _integer(257, _LONG, rows),
+        _integer(258, _SHORT, pixel_type.itemsize * 8),
+        _integer(259, _SHORT, 1),
+        _integer(262, _SHORT, 1),
+        struct.pack("<HHII", 270, _ASCII, len(texts[0]), places[0]),
+        _integer(273, _LONG, strip_at),
+        _integer(278, _LONG, rows),
+        _integer(279, _LONG, rows * columns * pixel_type.itemsize),
+        struct.pack("<HHII", 305, _ASCII, len(texts[1]), places[1]),
+        struct.pack("<HHII", 306, _ASCII, len(texts[2]), places[2]),
+        _integer(339, _SHORT, _SAMPLE_FORMAT[pixel_type.kind]),
+    ]
+    head = struct.pack("<2sHI", b"II", 42, _IFD_AT) + struct.pack("<H", _ENTRIES) + b"".join(entries) + b"\0" * 4
+    for place, text in zip(places, texts, strict=True):
+        head = head.ljust(place, b"\0") + text
+    return head.ljust(strip_at, b"\0")
+
+
+def _integer(tag: int, kind: int, value: int) -> bytes:
+    return struct.pack("<HHIHxx" if kind == _SHORT else "<HHII", tag, kind, 1, value)

@@ -1,0 +1,90 @@
+"""What a converted file says of itself, in its own ASCII tags.
+
+`ImageDescription` holds compact JSON: `{"petif": 1, "recipe": {...}, "source": "name.tif", "version": "0.1.0"}`, with
+`"placeholder": true` for a frame that never appeared. `Software` holds the program and its version, `DateTime` the
+acquisition (TIFF's own form, `YYYY:MM:DD HH:MM:SS`).
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from tango_server.conversion.structure import Page, Structure
+from tango_server.recipe import Recipe
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """The record that a converted file carries. `recipe` is what it was made with, without `output`."""
+
+    recipe: dict[str, Any]
+    source: str
+    version: str
+    placeholder: bool = False
+
+    def matches(self, recipe: Recipe) -> bool:
+        """Whether the file's content was made by this recipe (wherever it was to be put)."""
+        return self.recipe == content_fields(recipe)
+
+
+@cache
+def package_version() -> str:
+    """The version of this package, from its own metadata."""
+    return version("petif-bluesky")
+
+
+def software() -> str:
+    """The text of the Software tag."""
+    return f"petif-bluesky {package_version()}"
+
+
+def content_fields(recipe: Recipe) -> dict[str, Any]:
+    """The fields of a recipe that decide a frame's content."""
+    return recipe.model_dump(mode="json", exclude={"output"})
+
+
+def describe(recipe: Recipe, source_name: str, *, placeholder: bool = False) -> str:
+    """Return the text of the ImageDescription tag: ASCII, whatever the source is called."""
+    record: dict[str, Any] = {
+        "petif": FORMAT,
+        "recipe": content_fields(recipe),
+        "source": source_name,
+        "version": package_version(),
+    }
+    if placeholder:
+        record["placeholder"] = True
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=True)
+
+
+def read_provenance(structure: Structure) -> Provenance | None:
+    """Return the record of a file that we wrote, None for every other file."""
+    if structure.state != "complete" or not structure.pages:
+        return None
+    try:
+        record = json.loads(structure.pages[0].texts.get("description", ""))
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("petif"), int):
+        return None
+    recipe = record.get("recipe")
+    return Provenance(
+        recipe=recipe if isinstance(recipe, dict) else {},
+        source=str(record.get("source", "")),
+        version=str(record.get("version", "")),
+        placeholder=record.get("placeholder") is True,
+    )
+
+
+def acquired(page: Page, mtime_ns: int) -> str:
+    """Return when the frame was taken as TIFF writes it: its own DateTime tag, else the file's modification time."""
+    text = page.texts.get("datetime", "")
+    try:
+        datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
+    except ValueError:
+        return datetime.fromtimestamp(mtime_ns / 1e9).strftime("%Y:%m:%d %H:%M:%S")
+    return text

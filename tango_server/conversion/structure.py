@@ -1,0 +1,244 @@
+"""Is a TIFF file complete? Answered from its header and directories alone, without reading pixels.
+
+A writer that works as libtiff does for QXRD puts the image file directory (IFD) last, so the file is complete exactly
+when every directory parses and every strip, tile and out-of-line value lies inside of the file.
+For writers that put the IFD first, structure proves nothing about the pixels: `Structure.ifd_last` tells which it is.
+
+Format: TIFF Revision 6.0 (Adobe, 1992), section 2; BigTIFF as libtiff writes it.
+"""
+
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from tango_server.conversion.errors import IncompleteFileError, NotATiffError, SourceMissingError, SourceUnreadableError
+
+MAX_PAGES = 65_536
+MAX_ENTRIES = 4_096
+MAX_TEXT = 65_536
+_FIELD_TYPES = {  # TIFF field type -> bytes per value, struct code
+    1: (1, "B"), 2: (1, "s"), 3: (2, "H"), 4: (4, "I"), 5: (8, None), 6: (1, "b"), 7: (1, None), 8: (2, "h"),
+    9: (4, "i"), 10: (8, None), 11: (4, "f"), 12: (8, "d"), 13: (4, "I"), 16: (8, "Q"), 17: (8, "q"), 18: (8, "Q"),
+}  # fmt: skip
+_TEXT_TAGS = {269: "document_name", 270: "description", 305: "software", 306: "datetime"}
+_SEGMENT_OFFSETS = {273, 324}
+_SEGMENT_COUNTS = {279, 325}
+_SCALAR_TAGS = {256, 257, 259, 262, 274, 277, 278, 284, 317, 322, 323}
+
+
+class _Incomplete(Exception):  # noqa: N818 - it carries a finding between two functions of this module
+    """The file ends too early; the text says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One image file directory: integer tags by number, text tags by name, and where the pixels lie in the file."""
+
+    tags: dict[int, int]
+    bits: tuple[int, ...]
+    sample_formats: tuple[int, ...]
+    offsets: tuple[int, ...]
+    counts: tuple[int, ...]
+    texts: dict[str, str]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns; 0 where the tag is missing."""
+        return self.tags.get(257, 0), self.tags.get(256, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What the header and the directories of a file say."""
+
+    state: Literal["complete", "incomplete", "not_tiff"]
+    problem: str
+    size: int
+    mtime_ns: int
+    inode: int = 0
+    byte_order: Literal["<", ">"] = "<"
+    big: bool = False
+    ifd_last: bool = False
+    pages: tuple[Page, ...] = field(default=())
+
+    def require_complete(self, path: Path) -> None:
+        """Raise the typed error if the file is not a complete TIFF."""
+        if self.state == "not_tiff":
+            raise NotATiffError(path, self.problem, "a TIFF file (II*, MM* or BigTIFF)", "Check what wrote this file.")
+        if self.state == "incomplete":
+            raise IncompleteFileError(
+                path,
+                self.problem,
+                "a TIFF with its directory and every strip inside of the file",
+                "If it is still being written, wait; else it was cut off: copy it again from its origin.",
+            )
+
+
+def read_structure(path: Path) -> Structure:
+    """Return the structure of the file at `path`.
+
+    Raises
+    ------
+    SourceMissingError, SourceUnreadableError
+        if there is no such file, or it can't be opened. Damage is no error here: `Structure.state` tells.
+
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            parsed = _Parser(file, status.st_size)
+            state, problem = parsed.run()
+    except FileNotFoundError:
+        raise SourceMissingError(path, "no such file", "a TIFF file", "Check the path; was it moved?") from None
+    except OSError as error:
+        raise SourceUnreadableError(
+            path, f"it can't be read ({error.strerror})", "a readable file", "Check its permissions and the disk."
+        ) from error
+    return Structure(
+        state=state,
+        problem=problem,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        inode=status.st_ino,
+        byte_order=parsed.order,
+        big=parsed.big,
+        ifd_last=parsed.ifd_last,
+        pages=tuple(parsed.pages),
+    )
+
+
+class _Parser:
+    """Walks the chain of directories of one open file; what it has found so far are its attributes."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self.order: Literal["<", ">"] = "<"
+        self.big = False
+        self.pages: list[Page] = []
+        self._last_ifd = 0
+
+    @property
+    def ifd_last(self) -> bool:
+        """Whether every pixel lies before the last directory, so that the directory was written after them."""
+        ends = [end for page in self.pages for end in map(sum, zip(page.offsets, page.counts, strict=True))]
+        return bool(ends) and max(ends) <= self._last_ifd
+
+    def run(self) -> tuple[Literal["complete", "incomplete", "not_tiff"], str]:
+        try:
+            offset = self._header()
+            if offset is None:
+                return "not_tiff", self._strange_start()
+            seen: set[int] = set()
+            while offset:
+                if offset in seen or len(seen) >= MAX_PAGES:
+                    return "not_tiff", f"its directories form a loop or are more than {MAX_PAGES}"
+                seen.add(offset)
+                self._last_ifd = max(self._last_ifd, offset)
+                offset = self._directory(offset)
+        except _Incomplete as finding:
+            return "incomplete", str(finding)
+        return "complete", ""
+
+    def _read(self, offset: int, length: int, what: str) -> bytes:
+        if offset + length > self._size:
+            raise _Incomplete(
+                f"{what} should lie at bytes {offset} to {offset + length}, but the file ends at {self._size}"
+            )
+        self._file.seek(offset)
+        data = b""
+        while len(data) < length:
+            more = self._file.read(length - len(data))
+            if not more:
+                raise _Incomplete(f"{what} ends early: the file shrank while it was read")
+            data += more
+        return data
+
+    def _header(self) -> int | None:
+        """Return the offset of the first directory, None if this is no TIFF."""
+        start = self._read(0, min(self._size, 4), "the header")
+        kinds: dict[bytes, tuple[Literal["<", ">"], bool]] = {
+            b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True),
+        }  # fmt: skip
+        if len(start) < 4:  # noqa: PLR2004 - the magic number has four bytes
+            if any(magic.startswith(start) for magic in kinds):
+                raise _Incomplete(f"it has only {self._size} bytes")
+            return None
+        if start not in kinds:
+            return None
+        self.order, self.big = kinds[start]
+        offset = self._numbers(8, "Q", "the header")[0] if self.big else self._numbers(4, "I", "the header")[0]
+        if not offset:
+            raise _Incomplete("its directory is not written yet (the header's offset is 0)")
+        return offset
+
+    def _numbers(self, offset: int, codes: str, what: str) -> tuple[int, ...]:
+        layout = struct.Struct(self.order + codes)
+        return layout.unpack(self._read(offset, layout.size, what))
+
+    def _directory(self, offset: int) -> int:
+        """Parse the directory at `offset` and return the offset of the next one, 0 at the end of the chain."""
+        what = f"directory {len(self.pages)}"
+        count_code, entry_code, word = ("Q", "HHQ8s", 8) if self.big else ("H", "HHI4s", 4)
+        (count,) = self._numbers(offset, count_code, what)
+        entry = struct.Struct(self.order + entry_code)
+        body = offset + struct.calcsize("=" + count_code)
+        if count > MAX_ENTRIES and body + count * entry.size <= self._size:
+            raise _Incomplete(f"{what} claims {count} entries: it is damaged")
+        data = self._read(body, count * entry.size + word, what)
+        values = {}
+        for tag, kind, number, inline in entry.iter_unpack(data[: count * entry.size]):
+            value = self._value(tag, kind, number, inline)
+            if value is not None:
+                values[tag] = value
+        self.pages.append(self._page(values))
+        return int(struct.unpack(self.order + ("Q" if self.big else "I"), data[-word:])[0])
+
+    def _value(self, tag: int, kind: int, number: int, inline: bytes) -> tuple[int, ...] | bytes | None:
+        """Return a value that we use, None for one that only has to lie inside of the file."""
+        width, code = _FIELD_TYPES.get(kind, (0, None))
+        length = width * number
+        where = 0
+        if length > len(inline):
+            (where,) = struct.unpack(self.order + ("Q" if self.big else "I"), inline)
+            if where + length > self._size:
+                raise _Incomplete(
+                    f"the value of tag {tag} should end at byte {where + length}, but the file ends at {self._size}"
+                )
+        wanted = tag in _TEXT_TAGS or tag in _SCALAR_TAGS or tag in _SEGMENT_OFFSETS | _SEGMENT_COUNTS | {258, 339}
+        if code is None or not wanted:
+            return None
+        if code == "s":
+            length = min(length, MAX_TEXT)
+            return self._read(where, length, f"tag {tag}") if where else inline[:length]
+        data = self._read(where, length, f"tag {tag}") if where else inline[:length]
+        if code in "fd":
+            return None
+        return struct.unpack(f"{self.order}{number}{code}", data)
+
+    def _page(self, values: dict[int, tuple[int, ...] | bytes]) -> Page:
+        numbers = {tag: value for tag, value in values.items() if not isinstance(value, bytes)}
+        offsets = next((numbers[tag] for tag in _SEGMENT_OFFSETS if tag in numbers), ())
+        counts = next((numbers[tag] for tag in _SEGMENT_COUNTS if tag in numbers), ())
+        if len(offsets) != len(counts):
+            raise _Incomplete(f"it names {len(offsets)} strips or tiles, but {len(counts)} lengths")
+        for start, length in zip(offsets, counts, strict=True):
+            if start + length > self._size:
+                raise _Incomplete(f"its pixels should end at byte {start + length}, but the file ends at {self._size}")
+        return Page(
+            tags={tag: value[0] for tag, value in numbers.items() if tag in _SCALAR_TAGS and value},
+            bits=numbers.get(258, (1,)),
+            sample_formats=numbers.get(339, (1,)),
+            offsets=offsets,
+            counts=counts,
+            texts={
+                _TEXT_TAGS[tag]: value.split(b"\0")[0].decode("latin-1")
+                for tag, value in values.items()
+                if tag in _TEXT_TAGS and isinstance(value, bytes)
+            },
+        )
+
+    def _strange_start(self) -> str:
+        return f"it starts with {self._read(0, min(self._size, 4), 'the start')!r}"

@@ -1,0 +1,25 @@
+"""How the server is, in one word and in one sentence for people."""
+
+from typing import Literal
+
+from tango_server.jobs.vocabulary import Snapshot
+
+Word = Literal["FAULT", "ALARM", "RUNNING", "ON"]
+
+
+def condition(snapshot: Snapshot, fault: str) -> tuple[Word, str]:
+    """Return the state, the first that holds of FAULT, ALARM, RUNNING and ON, and what to tell people.
+
+    >>> condition(Snapshot(queue_length=3, running=2), "")
+    ('RUNNING', '3 frames to go, 2 of them being converted; 0 done, 0 failed')
+    """
+    if fault:
+        return "FAULT", fault
+    done = snapshot.converted + snapshot.skipped + snapshot.placeholders
+    work = (
+        f"{snapshot.queue_length} frames to go, {snapshot.running} of them being converted; "
+        f"{done} done, {snapshot.failed} failed"
+    )
+    if snapshot.unacknowledged:
+        return "ALARM", f"{work}. The last failure: {snapshot.last_error} (Acknowledge ends the alarm)"
+    return ("RUNNING", work) if snapshot.queue_length else ("ON", work)

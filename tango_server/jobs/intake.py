@@ -1,0 +1,91 @@
+"""From a request to a ledger entry: validated, its paths resolved and within the roots, or refused in words."""
+
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tango_server.conversion.errors import PathError
+from tango_server.conversion.paths import Roots, output_path
+from tango_server.jobs.ledger import Entry
+from tango_server.jobs.vocabulary import Job
+from tango_server.messages import FrameReport, FrameRequest
+from tango_server.recipe import InPlace, Recipe
+
+
+def explain(error: ValidationError) -> str:
+    """Return what is wrong with each field, in one line.
+
+    >>> try:
+    ...     Recipe(rotation=45)
+    ... except ValidationError as error:
+    ...     print(explain(error))
+    rotation: found 45; input should be 0, 90, 180 or 270
+    """
+    parts = []
+    for fault in error.errors(include_url=False):
+        place = ".".join(str(part) for part in fault["loc"]) or "the whole"
+        message = fault["msg"][:1].lower() + fault["msg"][1:]
+        parts.append(f"{place}: found {fault['input']!r}; {message}")
+    return "; ".join(parts)
+
+
+def entry_for(raw: dict[str, Any], server_recipe: Recipe, roots: Roots) -> Entry:
+    """Return the ledger entry for one request as it came over the wire.
+
+    An entry that carries a report is a refusal.
+    """
+    job_id, now = secrets.token_hex(8), time.time()
+    try:
+        request = FrameRequest.model_validate(raw)
+    except ValidationError as error:
+        named = str(raw.get("source", "")) or "(no source)"
+        origin = {name: _of_type(raw.get(name), kind) for name, kind in _ORIGIN.items()}
+        job = Job(
+            job_id, Path(named), Path(), server_recipe, now, origin["run_uid"], origin["stream"], origin["seq_num"]
+        )
+        reason = f"{named}: the request is wrong: {explain(error)}. Correct the field and submit it again."
+        return Entry(job, _of_type(raw.get("key"), str), {}, _refusal(job, reason))
+    recipe = request.recipe or server_recipe
+    source, output, reason = _places(request, recipe, roots)
+    job = Job(job_id, source, output, recipe, now, request.run_uid, request.stream, request.seq_num)
+    return Entry(job, request.key, request.metadata, _refusal(job, reason) if reason else None)
+
+
+_ORIGIN: dict[str, type] = {"run_uid": str, "stream": str, "seq_num": int}
+
+
+def _of_type(value: Any, kind: type) -> Any:
+    return value if isinstance(value, kind) else None
+
+
+def _places(request: FrameRequest, recipe: Recipe, roots: Roots) -> tuple[Path, Path, str]:
+    """Return source, output and the reason to refuse (empty: none)."""
+    if request.run_uid and isinstance(recipe.output, InPlace) and not recipe.output.allow_in_place:
+        reason = (
+            f"{request.source}: found output in_place for a frame of a run; expected output to new files, because the "
+            "run's documents describe the raw file. Set allow_in_place in the recipe's output if this is really meant."
+        )
+        return Path(request.source), Path(), reason
+    try:
+        source = roots.source(request.source)
+        return source, output_path(source, recipe, roots), ""
+    except PathError as error:
+        return Path(request.source), Path(), str(error)
+
+
+def _refusal(job: Job, reason: str) -> FrameReport:
+    return FrameReport(
+        job_id=job.job_id,
+        source=str(job.source),
+        outcome="failed",
+        reason=reason,
+        accepted=job.accepted,
+        finished=job.accepted,
+        recipe_hash=job.recipe.hash,
+        run_uid=job.run_uid,
+        stream=job.stream,
+        seq_num=job.seq_num,
+    )

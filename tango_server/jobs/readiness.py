@@ -1,0 +1,88 @@
+"""Is the file complete on disk? A rule over what was seen of it and when, without any I/O.
+
+Structure first: a TIFF whose directory follows its pixels is complete when it parses (see
+`tango_server.conversion.structure`). For every other TIFF, size and modification time must hold still for
+`settle_time` by this host's monotonic clock, since the clocks of file servers are skewed.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tango_server.conversion.structure import Structure
+
+_FIRST_INTERVAL = 0.02
+_LONGEST_INTERVAL = 0.5
+_SLOWDOWN = 0.1  # a file that has been awaited for t seconds is looked at every t/10
+
+
+@dataclass(frozen=True, slots=True)
+class ReadinessRule:
+    """When a file counts as complete. Times in s, sizes in bytes.
+
+    `settle_time` holds for files whose structure proves nothing, `settle_complete` for complete ones (0 on local disks,
+    1 on network storage that may reorder writes). After `timeout` the wait is given up.
+    """
+
+    settle_time: float = 3.0
+    settle_complete: float = 0.0
+    min_size: int = 0
+    timeout: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What is known of a file that is awaited; all instants by the monotonic clock."""
+
+    since: float
+    identity: tuple[int, int, int] | None = None
+    still_since: float = 0.0
+    found: str = "it was not looked at"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do about an awaited file: it is `ready`, to be looked at again at `again`, or given up for `reason`."""
+
+    kind: Literal["ready", "wait", "give_up"]
+    again: float = 0.0
+    reason: str = ""
+
+
+def judge(
+    rule: ReadinessRule, wait: Wait, structure: Structure | None, trouble: str, now: float
+) -> tuple[Wait, Verdict]:
+    """Return what is known after one more look, and the verdict.
+
+    `structure` is None if there is no file; `trouble` tells of a file that is there but can't be read.
+    """
+    if structure is None:
+        wait = replace(wait, identity=None, still_since=now, found=trouble or "no such file")
+        return wait, _later(rule, wait, now, now + _LONGEST_INTERVAL)
+    identity = (structure.inode, structure.size, structure.mtime_ns)
+    if identity != wait.identity:
+        wait = replace(wait, identity=identity, still_since=now)
+    still_for = now - wait.still_since
+    if structure.size < rule.min_size:
+        wait = replace(wait, found=f"it has {structure.size} bytes, fewer than min_size={rule.min_size}")
+        return wait, _later(rule, wait, now, now + _LONGEST_INTERVAL)
+    if structure.state == "incomplete":
+        wait = replace(wait, found=structure.problem)
+        return wait, _later(rule, wait, now, now + _LONGEST_INTERVAL)
+    settle = rule.settle_complete if structure.state == "complete" and structure.ifd_last else rule.settle_time
+    if still_for < settle:
+        wait = replace(wait, found=f"it is still changing, or has not been still for {settle:g} s yet")
+        return wait, _later(rule, wait, now, wait.still_since + settle)
+    # A file that is no TIFF goes on too: the conversion names what is wrong with it.
+    return wait, Verdict("ready")
+
+
+def _later(rule: ReadinessRule, wait: Wait, now: float, latest: float) -> Verdict:
+    deadline = wait.since + rule.timeout
+    if now >= deadline:
+        return Verdict(
+            "give_up",
+            reason=f"not complete within {rule.timeout:g} s: {wait.found}. "
+            "Check whether the detector wrote it, then submit it again.",
+        )
+    interval = max(_FIRST_INTERVAL, _SLOWDOWN * (now - wait.since))
+    return Verdict("wait", again=min(now + interval, max(latest, now + _FIRST_INTERVAL), deadline))

@@ -1,0 +1,197 @@
+r"""The state of every job between accepted and reported: events and clock readings in, instructions out.
+
+::
+
+    Accepted -> waiting --(ready)--> queued --> running --> reported
+                   ^  \--(timeout)----------------------------^
+                   |                              |
+                   +---(the file was replaced)----+
+
+It has no threads, does no I/O and never sleeps; `runner` does what it says.
+"""
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+
+from tango_server.jobs.readiness import ReadinessRule, Wait, judge
+from tango_server.jobs.statistics import Statistics
+from tango_server.jobs.vocabulary import (
+    Accepted,
+    AttemptDone,
+    AttemptFailed,
+    Convert,
+    Event,
+    FailuresAcknowledged,
+    Finish,
+    Instruction,
+    Job,
+    Observe,
+    Observed,
+    Reading,
+    Refused,
+    Snapshot,
+    StatisticsReset,
+    TimePassed,
+)
+from tango_server.messages import FrameReport
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRules:
+    """What the service goes by. `run_timeout` (s) holds for frames of a run, which the detector has announced."""
+
+    workers: int = 2
+    readiness: ReadinessRule = field(default_factory=ReadinessRule)
+    run_readiness: ReadinessRule = field(default_factory=lambda: ReadinessRule(timeout=300.0))
+    attempts: int = 3
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a job has come. Instants by the monotonic clock."""
+
+    job: Job
+    accepted: float
+    wait: Wait
+    complete_seen: float = 0.0
+    attempts: int = 0
+
+
+class ConversionService:
+    """Owner of all jobs that have no report yet, and of the counters."""
+
+    def __init__(self, rules: ServiceRules) -> None:
+        self._rules = rules
+        self._jobs: dict[str, _Progress] = {}
+        self._ready: deque[str] = deque()
+        self._running: set[str] = set()
+        self._due: list[tuple[float, str]] = []
+        self._statistics = Statistics()
+
+    def handle(self, event: Event, now: Reading) -> list[Instruction]:
+        """Take one event in and return what is to be done, in order."""
+        instructions: list[Instruction] = []
+        match event:
+            case Accepted(jobs):
+                instructions += [self._accept(job, now) for job in jobs]
+            case Observed():
+                instructions += self._observed(event, now)
+            case AttemptDone():
+                instructions += self._done(event, now)
+            case AttemptFailed():
+                instructions += self._failed(event, now)
+            case TimePassed():
+                instructions += self._look_again(now)
+            case Refused(report):
+                self._statistics.add(report, now.monotonic)
+            case StatisticsReset():
+                self._statistics = Statistics()
+            case FailuresAcknowledged():
+                self._statistics.unacknowledged = 0
+        return instructions + self._dispatch()
+
+    @property
+    def next_look(self) -> float | None:
+        """The monotonic instant at which `TimePassed` is wanted, None if nothing waits."""
+        return self._due[0][0] if self._due else None
+
+    def running_jobs(self) -> list[Job]:
+        """Return the jobs that a worker has."""
+        return [self._jobs[job_id].job for job_id in self._running if job_id in self._jobs]
+
+    def snapshot(self, now: Reading) -> Snapshot:
+        """Return the counters and the length of the queue (jobs without a report)."""
+        return self._statistics.snapshot(now.monotonic, len(self._jobs), len(self._running))
+
+    def _accept(self, job: Job, now: Reading) -> Instruction:
+        self._jobs[job.job_id] = _Progress(job, now.monotonic, Wait(since=now.monotonic))
+        return Observe(job.job_id, job.source)
+
+    def _look_again(self, now: Reading) -> list[Instruction]:
+        looks: list[Instruction] = []
+        while self._due and self._due[0][0] <= now.monotonic:
+            _, job_id = heapq.heappop(self._due)
+            if job_id in self._jobs:
+                looks.append(Observe(job_id, self._jobs[job_id].job.source))
+        return looks
+
+    def _observed(self, event: Observed, now: Reading) -> list[Instruction]:
+        progress = self._jobs.get(event.job_id)
+        if progress is None:
+            return []
+        rule = self._rules.run_readiness if progress.job.run_uid else self._rules.readiness
+        progress.wait, verdict = judge(rule, progress.wait, event.structure, event.trouble, now.monotonic)
+        match verdict.kind:
+            case "ready":
+                progress.complete_seen = now.monotonic
+                self._ready.append(event.job_id)
+                return []
+            case "wait":
+                heapq.heappush(self._due, (verdict.again, event.job_id))
+                return []
+            case "give_up":
+                return [self._finish(progress, self._failure(progress, verdict.reason, now), now)]
+
+    def _dispatch(self) -> list[Instruction]:
+        starts: list[Instruction] = []
+        while self._ready and len(self._running) < self._rules.workers:
+            progress = self._jobs[self._ready.popleft()]
+            progress.attempts += 1
+            self._running.add(progress.job.job_id)
+            starts.append(Convert(progress.job, progress.attempts))
+        return starts
+
+    def _done(self, event: AttemptDone, now: Reading) -> list[Instruction]:
+        self._running.discard(event.job_id)
+        progress = self._jobs.get(event.job_id)
+        if progress is None:
+            return []
+        job = progress.job
+        report = event.report.model_copy(
+            update={
+                "job_id": job.job_id,
+                "latency": now.monotonic - max(progress.accepted, progress.complete_seen),
+                "accepted": job.accepted,
+                "run_uid": job.run_uid,
+                "stream": job.stream,
+                "seq_num": job.seq_num,
+            }
+        )
+        return [self._finish(progress, report, now)]
+
+    def _failed(self, event: AttemptFailed, now: Reading) -> list[Instruction]:
+        self._running.discard(event.job_id)
+        progress = self._jobs.get(event.job_id)
+        if progress is None:
+            return []
+        if event.kind == "not_ready":
+            progress.attempts -= 1
+            return [Observe(event.job_id, progress.job.source)]
+        if event.kind == "crashed" and progress.attempts < self._rules.attempts:
+            self._ready.append(event.job_id)
+            return []
+        reason = event.reason
+        if event.kind == "crashed":
+            reason = f"{progress.job.source}: gave up after {progress.attempts} attempts: {event.reason}"
+        return [self._finish(progress, self._failure(progress, reason, now), now)]
+
+    def _failure(self, progress: _Progress, reason: str, now: Reading) -> FrameReport:
+        job = progress.job
+        return FrameReport(
+            job_id=job.job_id,
+            source=str(job.source),
+            outcome="failed",
+            reason=reason if str(job.source) in reason else f"{job.source}: {reason}",
+            accepted=job.accepted,
+            finished=now.wall,
+            recipe_hash=job.recipe.hash,
+            run_uid=job.run_uid,
+            stream=job.stream,
+            seq_num=job.seq_num,
+        )
+
+    def _finish(self, progress: _Progress, report: FrameReport, now: Reading) -> Instruction:
+        del self._jobs[progress.job.job_id]
+        self._statistics.add(report, now.monotonic)
+        return Finish(report)

@@ -1,0 +1,68 @@
+"""What runs in a worker process: one conversion at a time, and an end when the server ends."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Literal
+
+from tango_server.conversion.errors import ConversionError, IncompleteFileError, SourceMissingError
+from tango_server.conversion.paths import Roots
+from tango_server.conversion.publish import remove_leftovers
+from tango_server.messages import FrameReport
+from tango_server.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is given. `token` names this job's temporary files."""
+
+    source: Path
+    output: Path
+    recipe: Recipe
+    roots: Roots
+    token: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a frame can't be converted, in words that a person can act on."""
+
+    kind: Literal["final", "not_ready"]
+    reason: str
+
+
+def prepare() -> None:
+    """Make a fresh worker process ready: deaf to Ctrl-C, bound to its server's life, libraries loaded."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), name="petif-guard", daemon=True).start()
+    import tango_server.conversion.convert  # noqa: F401, PLC0415 - so that the first frame doesn't wait for it
+
+
+def idle() -> None:
+    """Do nothing."""
+
+
+def run(task: Task) -> FrameReport | Failure:
+    """Convert the frame of `task`."""
+    from tango_server.conversion.convert import convert_file  # noqa: PLC0415 - the server itself needs no numpy
+
+    if task.attempt > 1:
+        remove_leftovers(task.output, task.token)
+    try:
+        return convert_file(task.source, task.recipe, roots=task.roots, token=task.token)
+    except (IncompleteFileError, SourceMissingError) as error:
+        return Failure("not_ready", str(error))
+    except ConversionError as error:
+        return Failure("final", str(error))
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

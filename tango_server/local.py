@@ -1,0 +1,122 @@
+"""A conversion server in a process of its own, for as long as it is needed: demos, notebooks, tests."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+_READY = "ready: "
+_START_TIMEOUT = 30.0
+_STOP_TIMEOUT = 20.0
+
+
+class LocalServer:
+    """`petif serve` on a free port of this machine; a context manager.
+
+    The server also ends when this process ends, however it ends. Ctrl-C reaches this process alone, so that it can stop
+    the server in good order.
+
+    Parameters
+    ----------
+    root: folder that the server may read and write
+    state_dir: folder of its ledger and of its log `server.log`
+    arguments: more options of `petif serve`
+
+    """
+
+    def __init__(self, root: Path, state_dir: Path, arguments: Sequence[str] = ()) -> None:
+        self._arguments = [
+            "--port",
+            "0",
+            "--root",
+            str(root),
+            "--state-dir",
+            str(state_dir),
+            "--stop-on-eof",
+            *arguments,
+        ]
+        self._log_path = state_dir / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = ""
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        assert self._process is not None, "the server was not started"  # noqa: S101
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start the server and return when clients can use it at `address`.
+
+        Raises
+        ------
+        RuntimeError
+            if it does not come up; with what it wrote.
+
+        """
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        own_group = (
+            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined,unused-ignore]
+            if os.name == "nt"
+            else {"start_new_session": True}
+        )
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", "tango_server", "serve", *self._arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                **own_group,
+            )
+        line = self._first_line()
+        if not line.startswith(_READY):
+            self.stop()
+            tail = self._log_path.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"the conversion server did not start; it wrote to {self._log_path}:\n{tail}")
+        self.address = line.removeprefix(_READY).strip()
+        return self
+
+    def stop(self) -> None:
+        """Let the server finish what it is converting and end; kill it if it does not."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        stdin, stdout = _pipes(process)
+        stdin.close()
+        try:
+            process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        stdout.close()
+
+    def _first_line(self) -> str:
+        """Return the line that tells the address; an empty one if the server ends or takes too long."""
+        assert self._process is not None, "the server was not started"  # noqa: S101
+        watchdog = threading.Timer(_START_TIMEOUT, self._process.kill)
+        watchdog.start()
+        try:
+            for line in _pipes(self._process)[1]:
+                if line.startswith(_READY.encode()):
+                    return line.decode()
+        finally:
+            watchdog.cancel()
+        return ""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _pipes(process: "subprocess.Popen[bytes]") -> tuple[IO[bytes], IO[bytes]]:
+    if process.stdin is None or process.stdout is None:
+        raise ValueError("the server was started without pipes")
+    return process.stdin, process.stdout

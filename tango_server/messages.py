@@ -1,0 +1,141 @@
+"""The wire contract: what goes over Tango as JSON, in both directions.
+
+Times are in seconds, instants in Unix seconds. An unknown key is an error, on either side.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tango_server.recipe import Recipe
+
+Outcome = Literal["converted", "skipped", "placeholder", "failed"]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FrameRequest(_Message):
+    """One frame to convert, and where it came from.
+
+    `recipe=None` means the server's own recipe. The same `key` is the same job, however often it is submitted.
+    """
+
+    source: str = Field(min_length=1)
+    recipe: Recipe | None = None
+    key: str | None = None
+    run_uid: str | None = None
+    stream: str | None = None
+    seq_num: int | None = None
+    metadata: dict[str, Any] = {}
+
+
+class PixelCounts(_Message):
+    """How many pixels the conversion to another pixel type had to touch, and the source's finite range.
+
+    `nan`: became `invalid_value`. `saturated_low`, `saturated_high`: were outside of the target's range, Inf included.
+    `negative`: were below zero and became 0 of an unsigned type. `minimum`, `maximum`: of the source's finite pixels,
+    None if it has none.
+    """
+
+    nan: int = 0
+    saturated_low: int = 0
+    saturated_high: int = 0
+    negative: int = 0
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class FrameReport(_Message):
+    """What became of one frame.
+
+    `shape` is the output's (rows, columns). `latency` is output visible minus the later of accepted and first seen
+    complete; it and the job's own fields are None for a conversion without a server.
+    """
+
+    job_id: str | None = None
+    source: str
+    output: str | None = None
+    outcome: Outcome
+    reason: str = ""
+    shape: tuple[int, int] | None = None
+    pixel_type: str | None = None
+    pixels: PixelCounts = PixelCounts()
+    sidecar: Literal["carried", "absent"] = "absent"
+    conversion_time: float = 0.0
+    latency: float | None = None
+    accepted: float | None = None
+    finished: float
+    recipe_hash: str | None = None
+    run_uid: str | None = None
+    stream: str | None = None
+    seq_num: int | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class RunStatistics(_Message):
+    """What became of the frames of one run so far; `pending` are those without a report."""
+
+    run_uid: str
+    submitted: int = 0
+    converted: int = 0
+    skipped: int = 0
+    placeholders: int = 0
+    failed: int = 0
+    pending: int = 0
+    conversion_time_total: float = 0.0
+    conversion_time_mean: float = 0.0
+    latency_median: float = 0.0
+    latency_p95: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class AcceptedJob(_Message):
+    """A request that is on the ledger: it survives `kill -9` of the server."""
+
+    job_id: str
+    source: str
+
+
+class RefusedRequest(_Message):
+    """A request that can never be done as it stands; sending it again changes nothing."""
+
+    source: str
+    reason: str
+
+
+class SubmitQuery(_Message):
+    """The argument of `Submit`.
+
+    `requests` are validated one by one, so that a wrong one is refused alone. `runs` announces run uids: a run is
+    known, with zero frames, from then on.
+    """
+
+    requests: list[dict[str, Any]] = []
+    runs: list[str] = []
+
+
+class SubmitAnswer(_Message):
+    """The answer of `Submit`: in the order of the requests, each is in one of the two lists."""
+
+    jobs: list[AcceptedJob]
+    refused: list[RefusedRequest]
+
+
+class ReportsQuery(_Message):
+    """The argument of `GetReports`: job ids or a run uid."""
+
+    job_ids: list[str] | None = None
+    run_uid: str | None = None
+    outcome: Outcome | None = None
+    limit: int = Field(default=1000, ge=1, le=100_000)
+
+
+class ReportsAnswer(_Message):
+    """The answer of `GetReports`; `pending` counts the jobs asked for that have no report yet."""
+
+    reports: list[FrameReport]
+    pending: int

@@ -1,0 +1,52 @@
+"""Change events, pushed from one thread, a few times a second at the most."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from tango import DevFailed
+from tango.server import Device
+from tango.utils import PyTangoThread
+
+_INTERVAL = 0.05  # a push takes the device's monitor: more than some twenty a second would get in the way of commands
+
+
+class Notifier:
+    """Pushes the attributes whose values have changed since they were pushed last.
+
+    The thread is never joined: `delete_device` holds the monitor that a push waits for.
+    """
+
+    def __init__(self, device: Device, values: Callable[[], dict[str, Any]]) -> None:
+        self._device = device
+        self._values = values
+        self._wanted = threading.Event()
+        self._stopped = False
+        self._pushed: dict[str, Any] = {}
+        PyTangoThread(target=self._run, name="petif-notify", daemon=True).start()
+
+    def wake(self) -> None:
+        """Something has changed."""
+        self._wanted.set()
+
+    def stop(self) -> None:
+        """Push nothing more."""
+        self._stopped = True
+        self._wanted.set()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while self._wanted.wait() and not self._stopped:
+            self._wanted.clear()
+            for name, value in self._values().items():
+                if name not in self._pushed or self._pushed[name] != value:
+                    self._push(name, value)
+            pause.wait(_INTERVAL)
+
+    def _push(self, name: str, value: Any) -> None:
+        try:
+            self._device.push_change_event(name, value)
+        except DevFailed:  # the monitor was held too long, or the device is going: events are a hint, polls go on
+            self._wanted.set()
+        else:
+            self._pushed[name] = value

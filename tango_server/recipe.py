@@ -1,0 +1,123 @@
+"""What to do to a frame: rotate, flip, convert the pixel type, write.
+
+A recipe is complete in itself, immutable, hashable and plain JSON, so that it can stand in a run's start document, in
+a ledger and in a file's own tags:
+
+>>> recipe = Recipe.preset("xdi", rotation=90, flip="1")
+>>> recipe.rotation, recipe.flip, recipe.pixel_type
+(90, '1', 'int32')
+>>> Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+True
+>>> recipe.output_shape((1024, 2048))
+(2048, 1024)
+"""
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Rotation = Literal[0, 90, 180, 270]
+Flip = Literal["none", "0", "1", "both"]
+PixelType = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+Rounding = Literal["truncate", "nearest"]
+OnExisting = Literal["replace_own", "skip", "refuse", "number"]
+
+
+def _axis_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NewFile(_Frozen):
+    """Write a new file and leave the source untouched.
+
+    Without `folder` the path rule decides: the path component `raw` becomes `processed`.
+    `on_existing` says what happens to a file that already has the output's name: `replace_own` replaces what carries
+    our provenance and refuses everything else, `skip` leaves it, `refuse` fails, `number` appends `-00001` and so on.
+    """
+
+    mode: Literal["new"] = "new"
+    folder: str | None = None
+    on_existing: OnExisting = "replace_own"
+
+
+class InPlace(_Frozen):
+    """Replace the source by its conversion, atomically and flushed to disk first.
+
+    `allow_in_place` must be set for frames of a bluesky run: the run's documents describe the raw file, and replacing
+    it makes them wrong.
+    """
+
+    mode: Literal["in_place"] = "in_place"
+    allow_in_place: bool = False
+
+
+Output = Annotated[NewFile | InPlace, Field(discriminator="mode")]
+
+
+class Recipe(_Frozen):
+    """What to do to a frame, in this order.
+
+    1. rotate by `rotation` degrees counter-clockwise (as `numpy.rot90`), seen with row 0 on top
+    2. flip along `flip`: none, axis 0 (up-down), axis 1 (left-right) or both (as `numpy.flip`)
+    3. convert to `pixel_type` (None keeps the source's). Float to integer truncates toward zero, or rounds half to even
+       with `rounding="nearest"`; integer targets saturate, NaN becomes `invalid_value`, negatives become 0 for unsigned
+       types; float targets keep NaN and Inf
+    4. write in `format`, where `output` says
+    """
+
+    rotation: Rotation = 0
+    flip: Annotated[Flip, BeforeValidator(_axis_as_text)] = "none"
+    pixel_type: PixelType | None = None
+    rounding: Rounding = "truncate"
+    invalid_value: int = 0
+    format: Literal["tiff"] = "tiff"
+    output: Output = NewFile()
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """Return the preset `name` (`xdi` or `xdi-unsigned`) with `changes` on top.
+
+        Raises
+        ------
+        ValueError
+            for an unknown preset, or (as pydantic's `ValidationError`) for a field that doesn't fit.
+
+        """
+        try:
+            fields = PRESETS[name]
+        except KeyError:
+            raise ValueError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}") from None
+        return cls.model_validate({**fields, **changes})
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits that stand for the whole recipe, the same on every machine."""
+        return _digest(self.model_dump(mode="json"))
+
+    @cached_property
+    def content_hash(self) -> str:
+        """16 hexadecimal digits that stand for what the recipe does to a frame's content, wherever it is put."""
+        return _digest(self.model_dump(mode="json", exclude={"output"}))
+
+    def output_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return the (rows, columns) of the output for a source of `shape` (rows, columns)."""
+        rows, columns = shape
+        return (columns, rows) if self.rotation in {90, 270} else (rows, columns)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "xdi": {"pixel_type": "int32"},
+    "xdi-unsigned": {"pixel_type": "uint32"},
+}
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

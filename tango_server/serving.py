@@ -1,0 +1,59 @@
+"""Running the Tango server in this process, with a database or without."""
+
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import tango
+
+from tango_server.device import PETifConverter
+
+_SERVER = "PETifConverter"
+
+
+def run_registered(arguments: list[str]) -> None:
+    """Run the server whose devices the Tango database names. `arguments` are `sys.argv`."""
+    PETifConverter.run_server(arguments[1:])
+
+
+def run_without_database(
+    settings: dict[str, Any], *, host: str, port: int, device: str, ready: Callable[[str], None], stop_on_eof: bool
+) -> None:
+    """Run one device without a Tango database until a signal ends it. `settings` are fields of `Settings`.
+
+    `ready` is called with the device's address once clients can use it. Port 0 takes a free one. With `stop_on_eof`
+    the end of standard input ends the server: it dies with the program that holds the other end of the pipe, on every
+    operating system.
+
+    Raises
+    ------
+    tango.DevFailed
+        if the server can't start, most often because the port is taken.
+
+    """
+    port = port or _free_port(host)
+    PETifConverter.launch_settings = settings
+    address = f"tango://{host}:{port}/{device}#dbase=no"
+
+    def started() -> None:
+        if stop_on_eof:
+            threading.Thread(target=_stop_at_eof, args=(host, port), name="petif-stdin", daemon=True).start()
+        ready(address)
+
+    arguments = ["standalone", "-nodb", "-host", host, "-port", str(port), "-dlist", device]
+    PETifConverter.run_server(arguments, post_init_callback=started, raises=True)
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _stop_at_eof(host: str, port: int) -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    with tango.EnsureOmniThread():
+        tango.DeviceProxy(f"tango://{host}:{port}/dserver/{_SERVER}/standalone#dbase=no").command_inout("Kill")
