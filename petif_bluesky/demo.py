@@ -31,9 +31,9 @@ from petif_bluesky.converter import PETifConverter
 from petif_bluesky.link import TangoLink
 from petif_bluesky.preprocessors import ConversionPreprocessor
 from petif_bluesky.sim import SimulatedPerkinElmer
+from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.paths import Roots, output_path
-from tango_server.conversion.reading import read_image
-from tango_server.conversion.structure import read_structure
+from tango_server.conversion.reading import read_whole
 from tango_server.local import LocalServer
 from tango_server.messages import RunStatistics
 from tango_server.picture import draw_before_after
@@ -102,6 +102,7 @@ class Demo:
             storage = [self._places.raw, self._places.processed]
             catalogue = stack.enter_context(SimpleTiledServer(self._places.catalogue, readable_storage=storage))
             client = from_uri(catalogue.uri)
+            stack.callback(client.context.close)
             link = TangoLink(server.address)
             stack.callback(link.close)
             converter = PETifConverter(server.address, name="converter", link=link)
@@ -138,34 +139,32 @@ class Demo:
 
     def _tell(self, run: Any, statistics: RunStatistics) -> int:
         """Read the run back, check every frame against the raw one, and show where everything is."""
-        primary, stream = run["primary"].read(), run["conversion"].read()
-        sources = [Path(str(name)) for name in np.asarray(primary["pe_full_file_name"])]
-        missing = [problem for source in sources if (problem := self._problem(source))]
-        counts = {name: int(stream[f"converter_{name}"][-1]) for name in ("submitted", "converted", "failed")}
+        sources = [Path(str(name)) for name in np.asarray(run["primary"].read()["pe_full_file_name"])]
+        problems = [problem for source in sources if (problem := self._problem(source))]
+        problems += _disagreements(run, self._frames, len(sources))
         self._console.print(_table(statistics))
-        draw_before_after(
-            sources[-1],
-            self._output(sources[-1]),
-            self._places.picture,
-            title=f"rotated by {RECIPE.rotation} degrees counter-clockwise, then flipped along axis {RECIPE.flip}",
-        ) if not missing else None
-        places = Table("what", "where", title="left behind", show_header=False)
-        places.add_row("raw frames", f"{self._places.raw}  ({len(sources)} of this run)")
-        places.add_row("converted frames", str(self._places.processed))
-        places.add_row("catalogue", f"{self._places.catalogue}  (run {run.metadata['start']['uid']})")
-        places.add_row("before and after", str(self._places.picture))
-        self._console.print(places)
-        expected = {"submitted": self._frames, "converted": self._frames, "failed": 0}
-        recipe = Recipe.model_validate(run.metadata["start"]["conversion"]["recipe"])
-        if missing or counts != expected or len(sources) != self._frames or recipe != RECIPE:
-            for problem in missing:
-                self._console.print(f"[red]{problem}")
-            self._console.print(f"[red]not every frame was converted: found {counts}, expected {expected}")
+        if not problems:
+            title = f"rotated by {RECIPE.rotation} degrees counter-clockwise, then flipped along axis {RECIPE.flip}"
+            draw_before_after(sources[-1], self._output(sources[-1]), self._places.picture, title=title)
+        self._tell_places(run.metadata["start"]["uid"], len(sources))
+        for problem in problems:
+            self._console.print(problem, style="red", soft_wrap=True)
+        if problems:
             return 1
         self._console.print(
-            f"[green]all {self._frames} frames are converted, and equal to what numpy makes of the raw ones"
+            f"all {self._frames} frames are converted, and equal to what numpy makes of the raw ones", style="green"
         )
         return 0
+
+    def _tell_places(self, uid: str, frames: int) -> None:
+        self._console.print("left behind:")
+        for what, where in (
+            ("raw frames", f"{self._places.raw} ({frames} of this run)"),
+            ("converted", self._places.processed),
+            ("catalogue", f"{self._places.catalogue} (run {uid})"),
+            ("picture", self._places.picture),
+        ):
+            self._console.print(f"  {what:<10}  {where}", soft_wrap=True, highlight=False)
 
     def _output(self, source: Path) -> Path:
         return output_path(source.resolve(), RECIPE, Roots.of([self._folder]))
@@ -175,9 +174,28 @@ class Demo:
         output = self._output(source)
         if not output.exists():
             return f"{output} is missing"
-        raw, converted = (read_image(path, read_structure(path)) for path in (source, output))
+        try:
+            raw, converted = (read_whole(path) for path in (source, output))
+        except ConversionError as error:
+            return str(error)
         expected = np.flip(np.rot90(raw), 1).astype(np.int32)
         return "" if np.array_equal(converted, expected) else f"{output} differs from its raw frame"
+
+
+def _disagreements(run: Any, frames: int, taken: int) -> list[str]:
+    """Return in what the run, as read back from the catalogue, differs from what was asked for."""
+    stream = run["conversion"].read()
+    found = {name: int(stream[f"converter_{name}"][-1]) for name in ("submitted", "converted", "failed")}
+    expected = {"submitted": frames, "converted": frames, "failed": 0}
+    stored = run.metadata["conversion"]
+    problems = []
+    if found != expected or {name: stored[name] for name in expected} != expected:
+        problems.append(f"not every frame was converted: found {found}, expected {expected}")
+    if taken != frames:
+        problems.append(f"the catalogue has {taken} frames; expected {frames}")
+    if Recipe.model_validate(run.metadata["start"]["conversion"]["recipe"]) != RECIPE:
+        problems.append("the recipe in the run's start document is not the one that was asked for")
+    return problems
 
 
 class _Bars:

@@ -33,7 +33,7 @@ def main() -> None:
     try:
         petif(prog_name="petif")
     except ModuleNotFoundError as error:
-        extra = "server" if error.name in {"tango", "cv2", "tifffile", "pebble", "rich", "psutil"} else "all"
+        extra = "server" if error.name in {"tango", "cv2", "tifffile", "rich", "psutil"} else "all"
         click.echo(
             f"petif: this command needs the package {error.name!r}, which is not installed. "
             f"Install it with: pip install 'petif-bluesky[{extra}]'",

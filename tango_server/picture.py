@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tango_server.conversion.pixels import Image
-from tango_server.conversion.reading import read_image
-from tango_server.conversion.structure import read_structure
+from tango_server.conversion.reading import read_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +20,7 @@ def draw_before_after(source: Path, output: Path, picture: Path, *, title: str) 
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only pictures need matplotlib
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    before, after = (read_image(path, read_structure(path)) for path in (source, output))
+    before, after = (read_whole(path) for path in (source, output))
     low, high = _range(before)
     figure = Figure(figsize=_INCHES, layout="constrained")
     FigureCanvasAgg(figure)

@@ -58,7 +58,11 @@ class InPlace(_Frozen):
     allow_in_place: bool = False
 
 
-Output = Annotated[NewFile | InPlace, Field(discriminator="mode")]
+def _with_mode(value: object) -> object:
+    return {"mode": "new", **value} if isinstance(value, dict) else value
+
+
+Output = Annotated[NewFile | InPlace, Field(discriminator="mode"), BeforeValidator(_with_mode)]
 
 
 class Recipe(_Frozen):

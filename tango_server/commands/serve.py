@@ -21,6 +21,13 @@ DEFAULT_DEVICE = "petif/converter/1"
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False),
               help="Folder of the ledger; with the same one, a restarted server goes on where it was.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes. [default: one per core, 4 at the most]")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other setting of the server, as --set timeout=30 (repeatable).",
+)
 @click.option("--verbose", is_flag=True, help="Tell more on standard error.")
 @click.option("--stop-on-eof", is_flag=True, hidden=True)
 def serve(
@@ -31,6 +38,7 @@ def serve(
     roots: tuple[Path, ...],
     state_dir: Path | None,
     workers: int | None,
+    assignments: tuple[str, ...],
     verbose: bool,
     stop_on_eof: bool,
 ) -> None:
@@ -52,6 +60,7 @@ def serve(
     }
     if workers is not None:
         settings["numworkers"] = workers
+    settings.update(_pair(text) for text in assignments)
     try:
         run_without_database(settings, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof)
     except tango.DevFailed as error:
@@ -59,6 +68,13 @@ def serve(
             f"the server can't listen at {host}:{port} ({error.args[0].desc.strip()}). "
             "Is another server running there? Choose another --port, or 0 for a free one."
         ) from error
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"found {text!r}; expected NAME=VALUE, as timeout=30", param_hint="--set")
+    return name, value
 
 
 def _tell_ready(address: str) -> None:

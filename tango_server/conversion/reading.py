@@ -7,7 +7,7 @@ import numpy as np
 
 from tango_server.conversion.errors import SourceMissingError, SourceUnreadableError, UnsupportedImageError
 from tango_server.conversion.pixels import Image
-from tango_server.conversion.structure import Page, Structure
+from tango_server.conversion.structure import Page, Structure, read_structure
 
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _UNCOMPRESSED = 1
@@ -36,6 +36,13 @@ def read_image(path: Path, structure: Structure) -> Image:
         raise SourceUnreadableError(
             path, f"its pixels can't be decoded ({error})", "an intact TIFF", "Check the file with another program."
         ) from error
+
+
+def read_whole(path: Path) -> Image:
+    """Return the image of the file at `path`; raise a `SourceError` if it is not a complete file that we can read."""
+    structure = read_structure(path)
+    structure.require_complete(path)
+    return read_image(path, structure)
 
 
 def pixel_type_of(page: Page) -> np.dtype[Any] | None:

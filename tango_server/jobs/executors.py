@@ -1,13 +1,15 @@
 """Where conversions run: spawned worker processes. The one interface that a cluster will fill, too."""
 
-import contextlib
 import logging
 import multiprocessing
+import os
+import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
 from typing import Protocol
 
-from pebble import ProcessExpired, ProcessPool
+import psutil
 
 from tango_server.jobs import worker
 from tango_server.jobs.worker import Failure, Task
@@ -18,53 +20,112 @@ _log = logging.getLogger(__name__)
 Result = FrameReport | Failure | BaseException
 """What becomes of a task: a report, a reason, or the exception of a worker that crashed, hung or has a fault."""
 
+Done = Callable[[Result], None]
+
 
 class Executor(Protocol):
     """Runs tasks elsewhere and tells what became of each, from a thread of its own."""
 
-    def start(self, task: Task, done: Callable[[Result], None]) -> None:
-        """Run `task`; call `done` once, unless the executor is closed before."""
+    def start(self, task: Task, done: Done) -> None:
+        """Run `task`; call `done` once, unless the executor is closed before. Never more than the agreed number."""
 
     def close(self, patience: float) -> None:
         """Let running tasks finish for at most `patience` seconds, then end them; leave no process."""
 
 
 class ProcessExecutor:
-    """A pool of spawned worker processes; a crash or a hang costs the one task that was running in it."""
+    """Spawned worker processes, each in an executor of its own: a crash or a hang costs the one task in it.
+
+    A shared pool of the standard library fails every pending task when one worker dies.
+    """
 
     def __init__(self, workers: int, time_limit: float) -> None:
-        self._time_limit = time_limit
-        self._pool = ProcessPool(
-            max_workers=workers, initializer=worker.prepare, context=multiprocessing.get_context("spawn")
-        )
+        self._slots = [_Slot(time_limit) for _ in range(workers)]
+        self._free = deque(self._slots)
         self._closed = False
-        for _ in range(workers):  # the pool starts its workers with its first task; the first frame should not wait
-            self._pool.schedule(worker.idle)
 
-    def start(self, task: Task, done: Callable[[Result], None]) -> None:
-        """Run `task` in a worker process."""
-        future = self._pool.schedule(worker.run, args=(task,), timeout=self._time_limit)
-        future.add_done_callback(lambda finished: None if self._closed else done(_result(finished, self._time_limit)))
+    def start(self, task: Task, done: Done) -> None:
+        """Run `task` in a free worker process; raise `IndexError` if there is none."""
+        slot = self._free.popleft()
+
+        def finished(result: Result) -> None:
+            self._free.append(slot)
+            if not self._closed:
+                done(result)
+
+        slot.start(task, finished)
 
     def close(self, patience: float) -> None:
         """Let running tasks finish for at most `patience` seconds, then kill the workers."""
-        self._pool.close()
-        with contextlib.suppress(TimeoutError):
-            self._pool.join(timeout=patience)
+        wait([slot.running for slot in self._slots if slot.running is not None], timeout=patience)
         self._closed = True
-        self._pool.stop()
-        self._pool.join()
+        for slot in self._slots:
+            slot.close()
 
 
-def _result(future: "Future[FrameReport | Failure]", time_limit: float) -> Result:
-    try:
-        return future.result()
-    except TimeoutError:
-        return TimeoutError(f"the conversion took longer than {time_limit:g} s and its worker was ended")
-    except ProcessExpired as error:
-        return RuntimeError(f"the worker process {error.pid} died (exit code {error.exitcode})")
-    except CancelledError as error:
-        return error
-    except Exception as error:  # noqa: BLE001 - the boundary of the worker process: a fault of ours comes back here
-        _log.exception("a worker failed in a way that it should not")
-        return error
+class _Slot:
+    """One worker process after the other, each for as long as it lives."""
+
+    def __init__(self, time_limit: float) -> None:
+        self._time_limit = time_limit
+        self.running: Future[FrameReport | Failure] | None = None
+        self._renew()
+
+    def start(self, task: Task, finished: Done) -> None:
+        try:
+            future = self._executor.submit(worker.run, task)
+        except BrokenExecutor:  # its process was killed while it had nothing to do
+            self._renew()
+            future = self._executor.submit(worker.run, task)
+        self.running = future
+        hung = threading.Event()
+
+        def end_hung() -> None:
+            hung.set()
+            self._kill()
+
+        hang = threading.Timer(self._time_limit, end_hung)
+        hang.daemon = True
+        hang.start()
+
+        def ended(future: "Future[FrameReport | Failure]") -> None:
+            hang.cancel()
+            result = self._result(future, hung=hung.is_set())
+            self.running = None
+            finished(result)
+
+        future.add_done_callback(ended)
+
+    def close(self) -> None:
+        self._closing = True
+        if self.running is not None:
+            self._kill()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _renew(self) -> None:
+        """Start a process at once, so that the next frame does not wait for its imports."""
+        self._closing = False
+        self._executor = ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn"), initializer=worker.prepare
+        )
+        self._pid = self._executor.submit(os.getpid)
+
+    def _kill(self) -> None:
+        try:
+            psutil.Process(self._pid.result(timeout=0)).kill()
+        except (psutil.NoSuchProcess, BrokenExecutor, TimeoutError) as error:
+            _log.info("a worker was gone before it could be ended (%r)", error)
+
+    def _result(self, future: "Future[FrameReport | Failure]", *, hung: bool) -> Result:
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if not isinstance(error, BrokenExecutor):
+            _log.error("a worker failed in a way that it should not", exc_info=error)
+            return error
+        if not self._closing:
+            self._executor.shutdown(wait=False)
+            self._renew()
+        if hung:
+            return TimeoutError(f"the conversion took longer than {self._time_limit:g} s and its worker was ended")
+        return RuntimeError("the worker process died (was it killed, or did the memory run out?)")

@@ -64,8 +64,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=1.0)
-        self._lock_for_this_server(path)
+        self._database = _open_for_this_server(path)
         self._database.execute("PRAGMA synchronous=FULL")
         found = self._database.execute("PRAGMA user_version").fetchone()[0]
         if found not in {0, VERSION}:
@@ -76,20 +75,6 @@ class Ledger:
             )
         self._database.executescript(_SCHEMA)
         self._database.execute(f"PRAGMA user_version={VERSION}")
-
-    def _lock_for_this_server(self, path: Path) -> None:
-        """Hold the file until it is closed or this process ends: two servers would convert every frame twice."""
-        self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
-        try:
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            self._database.close()
-            raise OSError(
-                f"{path}: the ledger can't be opened ({error}); expected one that no other server uses. "
-                "End the other server, or give this one another state directory."
-            ) from error
 
     def close(self) -> None:
         """Close the file; later calls raise `sqlite3.ProgrammingError`."""
@@ -244,6 +229,25 @@ class Ledger:
     def _require_run(self, run_uid: str) -> None:
         if self._database.execute("SELECT 1 FROM runs WHERE run_uid=?", (run_uid,)).fetchone() is None:
             raise UnknownIdError(f"unknown run {run_uid!r}: no frame of it was submitted and it was not announced")
+
+
+def _open_for_this_server(path: Path) -> sqlite3.Connection:
+    """Hold the file until it is closed or this process ends: two servers would convert every frame twice."""
+    database = None
+    try:
+        database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=1.0)
+        database.execute("PRAGMA locking_mode=EXCLUSIVE")
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("COMMIT")
+    except sqlite3.DatabaseError as error:
+        if database is not None:
+            database.close()
+        raise OSError(
+            f"{path}: the ledger can't be opened ({error}); expected one that no other server uses. "
+            "End the other server if there is one, or give this one another state directory."
+        ) from error
+    return database
 
 
 def _report_columns(report: FrameReport) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tango_server.jobs.vocabulary import (
     FailuresAcknowledged,
     Finish,
     Instruction,
+    Job,
     Observe,
     Observed,
     Reading,
@@ -72,16 +74,24 @@ class JobRunner:
         self._service = ConversionService(settings.service_rules())
         self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
-        self.snapshot = Snapshot()
+        self._numbers = threading.Lock()
+        self._snapshot = Snapshot()
+        self._on_the_way = 0  # jobs that are accepted and did not reach the service yet
         self.fault = ""
         self._closing = False
         pending = ledger.pending()
         if pending:
             _log.info("taking up %d jobs that were not finished", len(pending))
-            self._inbox.put(Accepted(tuple(pending)))
+            self._hand_over(pending)
         self._recovered = {job.job_id for job in pending}
         self._thread = threading.Thread(target=self._loop, name="petif-jobs", daemon=True)
         self._thread.start()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The numbers now; a job counts from the moment that its acceptance was answered."""
+        with self._numbers:
+            return replace(self._snapshot, queue_length=self._snapshot.queue_length + self._on_the_way)
 
     def submit(self, query: SubmitQuery) -> SubmitAnswer:
         """Write the requests to the ledger and return their job ids, or why they are refused.
@@ -105,7 +115,7 @@ class JobRunner:
             if is_new:
                 self._inbox.put(Refused(entry.report))
         if new:
-            self._inbox.put(Accepted(tuple(entry.job for entry in new)))
+            self._hand_over([entry.job for entry in new])
         return SubmitAnswer(jobs=jobs, refused=refused)
 
     def submit_files(self, paths: Sequence[str | Path]) -> SubmitAnswer:
@@ -170,11 +180,22 @@ class JobRunner:
             if event is not None:
                 instructions += self._service.handle(event, _now())
         self._perform(instructions)
-        snapshot = self._service.snapshot(_now())
-        if snapshot != self.snapshot:
-            self.snapshot = snapshot
-            self._changed(self)
+        self._publish(sum(len(event.jobs) for event in events if isinstance(event, Accepted)))
         return None not in events
+
+    def _hand_over(self, jobs: Sequence[Job]) -> None:
+        with self._numbers:
+            self._on_the_way += len(jobs)
+        self._inbox.put(Accepted(tuple(jobs)))
+
+    def _publish(self, arrived: int) -> None:
+        snapshot = self._service.snapshot(_now())
+        with self._numbers:
+            changed = snapshot != self._snapshot
+            self._snapshot = snapshot
+            self._on_the_way -= arrived
+        if changed:
+            self._changed(self)
 
     def _next_events(self) -> list[Event | None]:
         look = self._service.next_look

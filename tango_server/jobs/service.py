@@ -85,8 +85,9 @@ class ConversionService:
                 instructions += self._look_again(now)
             case Refused(report):
                 self._statistics.add(report, now.monotonic)
-            case StatisticsReset():
-                self._statistics = Statistics()
+            case StatisticsReset():  # an alarm stays until somebody acknowledges it
+                old = self._statistics
+                self._statistics = Statistics(last_error=old.last_error, unacknowledged=old.unacknowledged)
             case FailuresAcknowledged():
                 self._statistics.unacknowledged = 0
         return instructions + self._dispatch()

@@ -45,10 +45,6 @@ def prepare() -> None:
     import tango_server.conversion.convert  # noqa: F401, PLC0415 - so that the first frame doesn't wait for it
 
 
-def idle() -> None:
-    """Do nothing."""
-
-
 def run(task: Task) -> FrameReport | Failure:
     """Convert the frame of `task`."""
     from tango_server.conversion.convert import convert_file  # noqa: PLC0415 - the server itself needs no numpy

@@ -1,0 +1,61 @@
+"""`petif demo`, as a new user runs it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PETIF = [sys.executable, "-m", "tango_server"]
+
+
+def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PETIF, "demo", "--size", "256", *arguments],
+        check=False,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+
+
+def test_the_demo_converts_all_frames_also_the_second_time(tmp_path: Path) -> None:
+    for run in (1, 2):
+        finished = demo(tmp_path, "--frames", "4")
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        assert "all 4 frames are converted" in finished.stdout
+        left = tmp_path / "petif-demo"
+        assert len(list((left / "raw").glob("*.tif"))) == len(list((left / "processed").glob("*.tif"))) == 4 * run
+        assert (left / "before-after.png").read_bytes().startswith(b"\x89PNG")
+        assert not list(left.rglob("*.petif-tmp"))
+
+
+def test_the_demo_fails_if_a_frame_is_missing(tmp_path: Path) -> None:
+    foreign = tmp_path / "petif-demo" / "processed" / "sample_0001-00001.tif"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"somebody's own file")
+    finished = demo(tmp_path, "--frames", "3")
+    assert finished.returncode == 1
+    assert "sample_0001-00001.tif" in finished.stdout.replace("\n", "")
+    assert foreign.read_bytes() == b"somebody's own file"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C can't be sent to another console on Windows")
+def test_ctrl_c_stops_the_demo_and_leaves_nothing_running(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*PETIF, "demo", "--frames", "2000", "--size", "256"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            raw = tmp_path / "petif-demo" / "raw"
+            while running.poll() is None and not list(raw.glob("*-00002.tif")):
+                pass
+            os.kill(running.pid, signal.SIGINT)
+            output, _ = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert running.returncode == 130
+    assert "stopped" in output
+    assert not list(tmp_path.rglob("*.petif-tmp"))

@@ -1,0 +1,205 @@
+"""A real RunEngine, a real server, a real catalogue: frames of a run come out converted, with statistics in the run."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fabio
+import numpy as np
+import pytest
+import tango
+import tifffile
+from bluesky import RunEngine
+from bluesky.plans import count, scan
+from bluesky_tiled_plugins import TiledWriter
+from ophyd.sim import SynAxis
+from tiled.client import from_uri
+from tiled.server import SimpleTiledServer
+
+from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
+from petif_bluesky.catalogue import with_trailing_slash, write_statistics
+from petif_bluesky.link import TangoLink
+from petif_bluesky.sim import SimulatedPerkinElmer
+from tango_server.local import LocalServer
+from tango_server.recipe import Recipe
+from tests.system.waiting import all_done, until, workers_of
+
+RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
+
+
+def reference(raw: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.flip(np.rot90(raw), 1).astype(np.int32)
+
+
+class Session:
+    """A bluesky session: RunEngine, converter, callback, preprocessor, detector, and the documents they made."""
+
+    def __init__(self, engine: RunEngine, root: Path, address: str, size: int = 64) -> None:
+        self.engine = engine
+        self.root = root
+        self.link = TangoLink(address)
+        self.link.wait_for_first_look(10)
+        self.converter = PETifConverter(address, name="converter", link=self.link, drain_timeout=10)
+        self.motor = SynAxis(name="motor")
+        self.detector = SimulatedPerkinElmer(
+            name="pe", directory=root / "raw", shape=(size, size), motor=self.motor, exposure_time=0.01
+        )
+        self.documents: list[tuple[str, dict[str, Any]]] = []
+        self.before_callback: Callable[[str, dict[str, Any]], None] = lambda _name, _document: None
+        engine.subscribe(self._interfere)
+        self.callback = ConversionCallback(self.converter, spool=root / "spool.sqlite")
+        engine.subscribe(self.callback)
+        engine.subscribe(lambda name, document: self.documents.append((name, document)))
+        engine.preprocessors.append(ConversionPreprocessor(self.converter, recipe=RECIPE))
+
+    def _interfere(self, name: str, document: dict[str, Any]) -> None:
+        self.before_callback(name, document)
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [document for name, document in self.documents if name == kind]
+
+    def statistics(self) -> dict[str, Any]:
+        """The one event of the stream `conversion`, without the prefix of its keys."""
+        (descriptor,) = [document for document in self.of("descriptor") if document["name"] == "conversion"]
+        (event,) = [document for document in self.of("event") if document["descriptor"] == descriptor["uid"]]
+        return {key.removeprefix("converter_"): value for key, value in event["data"].items()}
+
+    def raw_files(self) -> list[Path]:
+        return sorted((self.root / "raw").glob("*.tif"))
+
+    def close(self) -> None:
+        self.callback.close()
+        self.link.close()
+
+
+@pytest.fixture
+def open_session(run_engine: RunEngine, root: Path) -> Iterator[Callable[..., Session]]:
+    opened: list[Session] = []
+
+    def open_(address: str, size: int = 64) -> Session:
+        opened.append(Session(run_engine, root, address, size))
+        return opened[-1]
+
+    yield open_
+    for session in opened:
+        session.close()
+
+
+@pytest.fixture
+def session(open_session: Callable[..., Session], server: LocalServer) -> Session:
+    return open_session(server.address)
+
+
+@pytest.fixture
+def catalogue(root: Path) -> Iterator[Any]:
+    (root / "processed").mkdir()
+    with SimpleTiledServer(root / "catalogue", readable_storage=[root / "raw", root / "processed"]) as tiled:
+        client = from_uri(tiled.uri)
+        yield client
+        client.context.close()
+
+
+def test_a_run_read_back_from_the_catalogue_tells_all_about_its_conversion(session: Session, catalogue: Any) -> None:
+    session.engine.subscribe(TiledWriter(catalogue, patches={"resource": with_trailing_slash}))
+    (uid,) = session.engine(scan([session.detector], session.motor, -1, 1, 5))
+    write_statistics(catalogue[uid], session.link.run_statistics(uid))
+    run = catalogue[uid]
+    assert Recipe.model_validate(run.metadata["start"]["conversion"]["recipe"]) == RECIPE
+    assert run.metadata["start"]["conversion"]["recipe_source"] == "run"
+    stream = run["conversion"].read()
+    on_disk = len(list((session.root / "processed").glob("*.tif")))
+    assert on_disk == 5
+    assert [int(stream[f"converter_{name}"][0]) for name in ("submitted", "converted", "failed")] == [5, 5, 0]
+    assert bool(stream["converter_drained"][0])
+    conversion = run.metadata["conversion"]
+    assert (conversion["submitted"], conversion["converted"], conversion["failed"]) == (5, 5, 0)
+    assert conversion["latency_median"] == pytest.approx(float(stream["converter_latency_median"][0]))
+    raw = run["primary"]["pe_image"].read()
+    for frame, path in zip(raw, session.raw_files(), strict=True):
+        output = session.root / "processed" / path.name
+        np.testing.assert_array_equal(np.squeeze(frame), tifffile.imread(path))
+        with fabio.open(str(output)) as image:
+            np.testing.assert_array_equal(image.data, reference(np.squeeze(frame)))
+        np.testing.assert_array_equal(tifffile.imread(output), reference(np.squeeze(frame)))
+
+
+def test_bad_frames_are_counted_and_the_run_goes_on(session: Session, root: Path) -> None:
+    def damage(name: str, document: dict[str, Any]) -> None:
+        if name != "event" or "pe_full_file_name" not in document["data"]:
+            return
+        path = Path(document["data"]["pe_full_file_name"])
+        match document["seq_num"]:
+            case 2:
+                path.write_bytes(b"no TIFF at all")
+            case 3:
+                path.write_bytes(path.read_bytes()[:-30])
+            case 4:
+                path.unlink()
+
+    session.before_callback = damage
+    (uid,) = session.engine(count([session.detector], 5))
+    assert session.of("stop")[0]["exit_status"] == "success"
+    statistics = session.statistics()
+    assert (statistics["submitted"], statistics["converted"], statistics["failed"]) == (5, 2, 3)
+    assert statistics["drained"] is True
+    reports = tango.DeviceProxy(session.link.address).GetReports(f'{{"run_uid": "{uid}", "outcome": "failed"}}')
+    for words in ("no TIFF", "the file ends at", "no such file"):
+        assert words in reports or "starts with b'no T'" in reports
+    assert len(list((root / "processed").glob("*.tif"))) == 2
+
+
+def test_frames_outside_of_the_roots_are_counted_as_failed(
+    session: Session, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = SimulatedPerkinElmer(
+        name="other", directory=tmp_path_factory.mktemp("elsewhere"), shape=(64, 64), exposure_time=0.01
+    )
+    session.engine(count([session.detector, elsewhere], 3))
+    assert session.of("stop")[0]["exit_status"] == "success"
+    statistics = session.statistics()
+    assert (statistics["submitted"], statistics["converted"], statistics["failed"]) == (6, 3, 3)
+    assert statistics["drained"] is True
+
+
+def test_a_wrong_recipe_in_the_plans_metadata_fails_the_frames_not_the_run(session: Session) -> None:
+    session.engine(count([session.detector], 2, md={"conversion": {"recipe": {"rotation": 45}}}))
+    assert session.of("stop")[0]["exit_status"] == "success"
+    assert (session.statistics()["failed"], session.statistics()["drained"]) == (2, True)
+    proxy = tango.DeviceProxy(session.link.address)
+    assert "recipe.rotation: found 45" in proxy.LastError
+
+
+def test_a_run_without_a_server_succeeds_and_its_frames_are_converted_later(
+    open_session: Callable[..., Session], start_server: Callable[..., LocalServer], root: Path
+) -> None:
+    server = start_server("--port", "0")
+    address = server.address
+    session = open_session(address)
+    server.stop()
+    until(lambda: session.link.server.down, "the link has noticed")
+    (uid,) = session.engine(count([session.detector], 3))
+    assert session.of("stop")[0]["exit_status"] == "success"
+    assert (session.statistics()["submitted"], session.statistics()["drained"]) == (3, False)
+    assert not (root / "processed").exists()
+    port = address.split(":")[2].split("/")[0]
+    proxy = tango.DeviceProxy(start_server("--port", port).address)
+    until(lambda: proxy.StatisticsTotalFrames == 3, "the frames are converted")
+    assert session.link.run_statistics(uid).converted == 3
+
+
+def test_a_worker_killed_in_a_run_loses_nothing(
+    open_session: Callable[..., Session], server: LocalServer, root: Path
+) -> None:
+    session = open_session(server.address, size=1024)
+
+    def kill(name: str, document: dict[str, Any]) -> None:
+        if name == "event" and document["seq_num"] == 4 and "pe_full_file_name" in document["data"]:
+            workers_of(server.pid)[0].kill()
+
+    session.before_callback = kill
+    session.engine(count([session.detector], 10))
+    statistics = session.statistics()
+    assert (statistics["submitted"], statistics["converted"], statistics["failed"]) == (10, 10, 0)
+    for path in session.raw_files():
+        np.testing.assert_array_equal(tifffile.imread(root / "processed" / path.name), reference(tifffile.imread(path)))
+    all_done(tango.DeviceProxy(server.address))

@@ -1,0 +1,266 @@
+"""The server by itself, driven as any Tango client would."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import fabio
+import numpy as np
+import psutil
+import pytest
+import tango
+import tifffile
+
+from petif_bluesky.sim.qxrd_file import write_frame
+from tango_server.local import LocalServer
+from tests.conftest import QXRD_FILES
+from tests.system.waiting import all_done, reports, submit, until, workers_of
+
+Put = Callable[..., Path]
+Start = Callable[..., LocalServer]
+
+
+def assert_is(output: Path, expected: np.ndarray[Any, Any]) -> None:
+    with fabio.open(str(output)) as image:
+        np.testing.assert_array_equal(image.data, expected)
+    with tifffile.TiffFile(output) as tiff:
+        np.testing.assert_array_equal(tiff.asarray(), expected)
+    assert tiff.pages[0].dtype == expected.dtype
+
+
+def big_frames(folder: Path, count: int) -> list[Path]:
+    """Write frames that take long enough to convert for something to happen meanwhile."""
+    from datetime import UTC, datetime
+
+    image = np.arange(2048 * 2048, dtype=np.float32).reshape(2048, 2048)
+    paths = [folder / f"big-{number:05d}.tif" for number in range(count)]
+    for path in paths:
+        write_frame(path, image, document_name=path.name, acquired=datetime.now(UTC))
+    return paths
+
+
+def test_a_folder_is_converted_by_the_names_of_the_ancestor(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+    for name in QXRD_FILES:
+        put(name)
+    put("qxrd_f32_64.tif", "pattern.dark.tif")
+    before = (proxy.NumProcessed, proxy.NumWorkers, proxy.ConfRotation, proxy.ConfFlip, proxy.ConfType)
+    assert before == (0, 2, 0, "none", "int32")
+    assert proxy.AddFolder(str(root / "raw")) == 0
+    proxy.AddFiles([str(put("qxrd_f32_64.tif", "one.tif")), str(put("qxrd_f32_64.tif", "two.tif"))])
+    assert proxy.AddFileOrDir(str(put("qxrd_f32_64.tif", "three.tif"))) == 0
+    all_done(proxy)
+    expected = sorted([*QXRD_FILES, "one.tif", "two.tif", "three.tif"])
+    assert sorted(path.name for path in (root / "processed").iterdir()) == expected
+    assert proxy.NumProcessed == proxy.StatisticsTotalFrames == 6
+    assert proxy.StatisticsAverageTime == pytest.approx(proxy.StatisticsTotalTime / 6)
+    assert proxy.StatisticsTotalTime > 0
+    assert proxy.AddFileOrDir(str(root / "raw")) == 0
+    all_done(proxy)
+    assert proxy.NumProcessed == 6 + 6
+    proxy.ResetStats()
+    until(lambda: proxy.NumProcessed == 0, "the counters are reset")
+    assert proxy.StatisticsTotalTime == proxy.StatisticsTotalFrames == 0
+
+
+def test_the_ancestors_tests_of_paths_stay_within_the_roots(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+    path = put("qxrd_f32_64.tif")
+    assert proxy.TestOsExists(str(path))
+    assert proxy.TestOsIsFile(str(path))
+    assert proxy.TestOsIsDir(str(root / "raw"))
+    assert not proxy.TestOsExists(str(root / "raw" / "nothing.tif"))
+    with pytest.raises(tango.DevFailed, match="outside of the folders"):
+        proxy.TestOsExists("/etc/passwd")
+
+
+@pytest.mark.parametrize("name", QXRD_FILES)
+@pytest.mark.parametrize("preset", ["xdi", "xdi-unsigned"])
+def test_each_output_equals_numpys(
+    proxy: tango.DeviceProxy, root: Path, put: Put, data: Path, name: str, preset: str
+) -> None:
+    pixel_type = {"xdi": "int32", "xdi-unsigned": "uint32"}[preset]
+    recipe = {"rotation": 270, "flip": "0", "pixel_type": pixel_type}
+    (report,) = reports(proxy, submit(proxy, {"source": str(put(name)), "recipe": recipe}))
+    expected = np.flip(np.rot90(tifffile.imread(data / name), 3), 0).astype(pixel_type)
+    assert report["outcome"] == "converted"
+    assert report["output"] == str(root / "processed" / name)
+    assert_is(root / "processed" / name, expected)
+
+
+def test_what_is_wrong_with_a_file_is_told_and_costs_the_others_nothing(
+    proxy: tango.DeviceProxy, root: Path, put: Put
+) -> None:
+    bad = [put("not_a_tiff.tif"), put("truncated_tail.tif"), put("empty.tif"), root / "raw" / "never.tif"]
+    requests = [{"source": str(path)} for path in [*bad, put("qxrd_f32_64.tif")]]
+    *failed, good = reports(proxy, submit(proxy, *requests))
+    assert good["outcome"] == "converted"
+    assert [report["outcome"] for report in failed] == ["failed"] * 4
+    words = ["starts with b'hell'", "the file ends at 16548", "it has only 0 bytes", "no such file"]
+    for report, path, found in zip(failed, bad, words, strict=True):
+        assert str(path) in report["reason"]
+        assert found in report["reason"]
+    until(lambda: proxy.NumFailed == 4, "the counters tell of them, too")
+    assert proxy.state() == tango.DevState.ALARM
+    assert any(proxy.LastError == report["reason"] for report in failed)
+    assert sorted(proxy.FailedFiles) == sorted(map(str, bad))
+    proxy.Acknowledge()
+    until(lambda: proxy.state() == tango.DevState.ON, "the alarm is over")
+    assert [path.name for path in (root / "processed").iterdir()] == ["qxrd_f32_64.tif"]
+
+
+def test_a_refused_request_says_why_and_is_booked_for_its_run(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+    inside = str(put("qxrd_f32_64.tif"))
+    answer = submit(
+        proxy,
+        {"source": "/etc/passwd", "run_uid": "run"},
+        {"source": inside, "run_uid": "run", "recipe": {"rotation": 45}},
+        {"source": inside, "run_uid": "run", "recipe": {"output": {"mode": "in_place"}}},
+        {"source": str(root / "elsewhere.tif"), "run_uid": "run"},
+    )
+    assert answer["jobs"] == []
+    words = ["outside of the folders", "rotation: found 45", "in_place", "no folder named 'raw'"]
+    for refused, word in zip(answer["refused"], words, strict=True):
+        assert word in refused["reason"]
+    statistics = json.loads(proxy.GetRunStatistics("run"))
+    assert (statistics["submitted"], statistics["failed"], statistics["pending"]) == (4, 4, 0)
+    with pytest.raises(tango.DevFailed, match="outside of the folders"):
+        proxy.AddFiles(["/etc/passwd"])
+
+
+def test_missing_files_block_no_worker(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+    missing = submit(proxy, *({"source": str(root / "raw" / f"missing-{n}.tif")} for n in range(50)))
+    (good,) = reports(proxy, submit(proxy, {"source": str(put("qxrd_f32_64.tif"))}))
+    assert good["outcome"] == "converted"
+    assert proxy.QueueLength == 50
+    assert {report["outcome"] for report in reports(proxy, missing)} == {"failed"}
+
+
+def test_the_same_key_is_the_same_job(proxy: tango.DeviceProxy, put: Put) -> None:
+    request = {"source": str(put("qxrd_f32_64.tif")), "key": "run/pe/1", "run_uid": "run"}
+    first, again = submit(proxy, request), submit(proxy, request)
+    assert first == again
+    reports(proxy, first)
+    assert json.loads(proxy.GetRunStatistics("run"))["submitted"] == 1
+
+
+def test_an_unknown_id_is_an_error_and_an_announced_run_is_not_unknown(proxy: tango.DeviceProxy) -> None:
+    with pytest.raises(tango.DevFailed, match="unknown run"):
+        proxy.GetRunStatistics("nobody")
+    with pytest.raises(tango.DevFailed, match="unknown job id"):
+        proxy.GetReports(json.dumps({"job_ids": ["nothing"]}))
+    submit(proxy, runs=("announced",))
+    assert json.loads(proxy.GetRunStatistics("announced"))["submitted"] == 0
+
+
+def test_wrong_json_is_refused_with_the_field(proxy: tango.DeviceProxy) -> None:
+    with pytest.raises(tango.DevFailed, match="rotation: found 45"):
+        proxy.SetRecipe('{"rotation": 45}')
+    with pytest.raises(tango.DevFailed, match="sauce"):
+        proxy.Submit('{"sauce": []}')
+    with pytest.raises(tango.DevFailed, match="invalid JSON"):
+        proxy.GetReports("{")
+
+
+def test_changes_are_pushed(proxy: tango.DeviceProxy, put: Put) -> None:
+    seen: Queue[Any] = Queue()
+    names = ["NumProcessed", "LastOutput", "State"]
+    subscriptions = [proxy.subscribe_event(name, tango.EventType.CHANGE_EVENT, seen.put) for name in names]
+    proxy.AddFiles([str(put("qxrd_f32_64.tif"))])
+    wanted = {"numprocessed": 1, "state": tango.DevState.ON}
+    states = set()
+    while wanted:
+        event = seen.get(timeout=10)
+        assert not event.err, event.errors
+        name, value = event.attr_value.name.lower(), event.attr_value.value
+        states.add(value) if name == "state" else None
+        if wanted.get(name) == value and (
+            name != "state" or tango.DevState.RUNNING in states or "numprocessed" not in wanted
+        ):
+            del wanted[name]
+    for subscription in subscriptions:
+        proxy.unsubscribe_event(subscription)
+
+
+def test_init_keeps_the_queue_and_the_recipe_that_was_set(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+    proxy.SetRecipe(json.dumps({"rotation": 180, "pixel_type": "uint16"}))
+    answer = submit(proxy, {"source": str(root / "raw" / "late.tif"), "run_uid": "run"})
+    proxy.Init()
+    assert (proxy.ConfRotation, proxy.ConfType, proxy.QueueLength) == (180, "uint16", 1)
+    put("qxrd_r16_64.tif", "late.tif")
+    (report,) = reports(proxy, answer)
+    assert report["outcome"] == "converted"
+    assert_is(root / "processed" / "late.tif", np.rot90(tifffile.imread(root / "raw" / "late.tif"), 2))
+
+
+def test_a_killed_worker_costs_its_frame_one_attempt_and_the_others_nothing(
+    server: LocalServer, proxy: tango.DeviceProxy, root: Path
+) -> None:
+    paths = big_frames(root / "raw", 30)
+    answer = submit(proxy, *({"source": str(path)} for path in paths))
+    until(lambda: proxy.NumProcessed >= 3, "some frames are converted")
+    victim = workers_of(server.pid)[0]
+    victim.kill()
+    assert [report["outcome"] for report in reports(proxy, answer)] == ["converted"] * 30
+    assert not victim.is_running()
+    for path in paths:
+        np.testing.assert_array_equal(
+            tifffile.imread(root / "processed" / path.name), tifffile.imread(path).astype(np.int32)
+        )
+    assert not list(root.rglob("*.petif-tmp"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a server by its standard input, which every test here does")
+def test_a_signal_ends_the_server_in_good_order(start_server: Start, root: Path, number: signal.Signals) -> None:
+    server = start_server()
+    proxy = tango.DeviceProxy(server.address)
+    paths = big_frames(root / "raw", 30)
+    answer = submit(proxy, *({"source": str(path)} for path in paths))
+    until(lambda: proxy.NumProcessed >= 3, "some frames are converted")
+    family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    os.kill(server.pid, number)
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive
+    assert not list(root.rglob("*.petif-tmp"))
+    again = tango.DeviceProxy(start_server().address)
+    assert [report["outcome"] for report in reports(again, answer)] == ["converted"] * 30
+
+
+def test_a_killed_server_takes_its_workers_along_and_goes_on_where_it_was(start_server: Start, root: Path) -> None:
+    server = start_server()
+    proxy = tango.DeviceProxy(server.address)
+    paths = big_frames(root / "raw", 30)
+    answer = submit(proxy, *({"source": str(path)} for path in paths))
+    until(lambda: proxy.NumProcessed >= 3, "some frames are converted")
+    family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    family[0].kill()
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive
+    again = tango.DeviceProxy(start_server().address)
+    assert [report["outcome"] for report in reports(again, answer)] == ["converted"] * 30
+    for path in paths:
+        np.testing.assert_array_equal(
+            tifffile.imread(root / "processed" / path.name), tifffile.imread(path).astype(np.int32)
+        )
+    assert not list(root.rglob("*.petif-tmp"))
+
+
+def test_a_second_server_on_the_same_ledger_is_in_fault_and_alive(start_server: Start) -> None:
+    first, second = start_server(), start_server()
+    proxy = tango.DeviceProxy(second.address)
+    assert proxy.state() == tango.DevState.FAULT
+    assert "no other server uses" in proxy.status()
+    with pytest.raises(tango.DevFailed, match="no other server uses"):
+        proxy.AddFiles(["/x.tif"])
+    first.stop()
+    proxy.Init()
+    assert proxy.state() == tango.DevState.ON
+
+
+def test_a_wrong_setting_leaves_the_device_in_fault_with_the_reason(start_server: Start) -> None:
+    proxy = tango.DeviceProxy(start_server("--set", "timeout=soon").address)
+    assert proxy.state() == tango.DevState.FAULT
+    assert "timeout: found 'soon'" in proxy.status()

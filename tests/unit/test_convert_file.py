@@ -1,0 +1,240 @@
+"""One file, one recipe, one report: read back with fabio and tifffile, and refused in words."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fabio
+import numpy as np
+import pytest
+import tifffile
+
+from tango_server.conversion import convert_file
+from tango_server.conversion.errors import (
+    ConversionError,
+    ConvertedDifferentlyError,
+    IncompleteFileError,
+    NoOutputPathError,
+    NotATiffError,
+    OutputExistsError,
+    OutputWriteError,
+    OutsideRootsError,
+    SourceMissingError,
+    UnsupportedImageError,
+)
+from tango_server.conversion.paths import Roots
+from tango_server.recipe import Recipe
+from tests.conftest import QXRD_FILES
+
+XDI = Recipe.preset("xdi", rotation=90, flip="1")
+IN_PLACE = Recipe.preset("xdi", output={"mode": "in_place"})
+Put = Callable[[str], Path]
+
+
+@pytest.fixture
+def put(tmp_path: Path, data: Path) -> Put:
+    def put_file(name: str) -> Path:
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        return Path(shutil.copy(data / name, tmp_path / "raw" / name))
+
+    return put_file
+
+
+def both_readers(path: Path) -> np.ndarray[Any, Any]:
+    with fabio.open(str(path)) as image:
+        by_fabio = image.data
+    by_tifffile: np.ndarray[Any, Any] = tifffile.imread(path)
+    np.testing.assert_array_equal(by_fabio, by_tifffile)
+    return by_tifffile
+
+
+@pytest.mark.parametrize("name", QXRD_FILES)
+@pytest.mark.parametrize("preset", ["xdi", "xdi-unsigned"])
+def test_the_presets_write_what_numpy_computes(put: Put, tmp_path: Path, name: str, preset: str) -> None:
+    source = put(name)
+    before = source.read_bytes()
+    report = convert_file(source, Recipe.preset(preset, rotation=90, flip="1"))
+    expected = np.flip(np.rot90(tifffile.imread(source)), 1).astype({"xdi": "i4", "xdi-unsigned": "u4"}[preset])
+    output = both_readers(tmp_path / "processed" / name)
+    np.testing.assert_array_equal(output, expected)
+    assert output.dtype == expected.dtype
+    assert source.read_bytes() == before
+    assert (report.outcome, report.shape, report.pixel_type) == ("converted", (64, 64), expected.dtype.name)
+    assert (report.bytes_in, report.bytes_out) == (len(before), (tmp_path / "processed" / name).stat().st_size)
+    assert report.output == str(tmp_path / "processed" / name)
+    assert report.recipe_hash == Recipe.preset(preset, rotation=90, flip="1").hash
+
+
+def test_the_layout_is_the_one_that_xdi_reads(put: Put, tmp_path: Path, data: Path) -> None:
+    convert_file(put("qxrd_f32_64.tif"), Recipe.preset("xdi"))
+    with (
+        tifffile.TiffFile(tmp_path / "processed" / "qxrd_f32_64.tif") as ours,
+        tifffile.TiffFile(data / "fabio_int32_64.tif") as model,
+    ):
+        our_page, model_page = ours.pages[0], model.pages[0]
+        assert ours.byteorder == model.byteorder == "<"
+        assert our_page.offset == model_page.offset == 8
+        assert [tag.code for tag in our_page.tags] == [tag.code for tag in model_page.tags]
+        assert [tag.dtype for tag in our_page.tags] == [tag.dtype for tag in model_page.tags]
+        free = {"ImageDescription", "StripOffsets", "Software", "DateTime"}
+        for our_tag, model_tag in zip(our_page.tags, model_page.tags, strict=True):
+            assert our_tag.name in free or our_tag.value == model_tag.value, our_tag.name
+        (offset,), (count,) = our_page.dataoffsets, our_page.databytecounts
+        assert offset + count == ours.filehandle.size
+        assert offset % 4 == 0
+        texts_end = max(tag.valueoffset + tag.count for tag in our_page.tags if tag.dtype == 2)
+        assert texts_end <= offset
+
+
+def test_the_file_tells_where_it_comes_from(put: Put, tmp_path: Path) -> None:
+    source = put("qxrd_f32_64.tif")
+    source = source.rename(source.with_name("Prüfling \N{SNOWMAN}.tif"))
+    convert_file(source, XDI)
+    with tifffile.TiffFile(tmp_path / "processed" / source.name) as output:
+        texts = {tag.name: tag.value for tag in output.pages[0].tags if tag.dtype == 2}
+    record = json.loads(texts["ImageDescription"])
+    assert record["source"] == source.name
+    assert record["recipe"]["rotation"] == 90
+    assert texts["ImageDescription"].isascii()
+    assert texts["Software"].startswith("petif-bluesky ")
+    assert texts["DateTime"] == "2024:05:17 12:34:56"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("not_a_tiff.tif", NotATiffError, "starts with b'hell'"),
+        ("truncated_tail.tif", IncompleteFileError, "ends at 16548"),
+        ("empty.tif", IncompleteFileError, "only 0 bytes"),
+        ("unfinished_no_ifd.tif", IncompleteFileError, "ends at 16392"),
+    ],
+)
+def test_a_bad_source_is_refused_and_leaves_nothing(
+    put: Put, tmp_path: Path, name: str, error: type[ConversionError], words: str
+) -> None:
+    source = put(name)
+    before = source.read_bytes()
+    for recipe in (XDI, IN_PLACE):
+        with pytest.raises(error, match=words) as caught:
+            convert_file(source, recipe)
+        assert str(source) in str(caught.value)
+    assert source.read_bytes() == before
+    assert [path.name for path in tmp_path.rglob("*.tif*")] == [name]
+
+
+def test_a_missing_source_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissingError, match=r"none\.tif: no such file"):
+        convert_file(tmp_path / "raw" / "none.tif", XDI)
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "words"),
+    [
+        (np.zeros((8, 8, 3), np.uint8), {"photometric": "rgb"}, "3 samples per pixel"),
+        (np.zeros((2, 8, 8), np.uint8), {"photometric": "minisblack"}, "2 images"),
+        (np.zeros((8, 8), bool), {}, "1 bits"),
+        (np.zeros((8, 8), np.uint8), {"extratags": [(274, 3, 1, 6, True)]}, "orientation tag of 6"),
+    ],
+    ids=["rgb", "pages", "bilevel", "orientation"],
+)
+def test_images_without_a_single_right_conversion_are_refused_by_name(
+    tmp_path: Path, image: np.ndarray[Any, Any], options: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / "raw" / "other.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, image, metadata=None, **options)
+    with pytest.raises(UnsupportedImageError, match=words):
+        convert_file(path, XDI)
+
+
+def test_an_earlier_output_is_replaced_and_a_foreign_file_is_not(put: Put, tmp_path: Path) -> None:
+    source, output = put("qxrd_f32_64.tif"), tmp_path / "processed" / "qxrd_f32_64.tif"
+    convert_file(source, Recipe.preset("xdi"))
+    convert_file(source, XDI)
+    np.testing.assert_array_equal(both_readers(output), np.flip(np.rot90(tifffile.imread(source)), 1).astype("i4"))
+    output.write_bytes(b"somebody's own")
+    with pytest.raises(OutputExistsError, match="did not write"):
+        convert_file(source, XDI)
+    assert output.read_bytes() == b"somebody's own"
+
+
+def test_what_exists_is_refused_skipped_or_numbered_on_request(put: Put, tmp_path: Path) -> None:
+    source, output = put("qxrd_f32_64.tif"), tmp_path / "processed" / "qxrd_f32_64.tif"
+    convert_file(source, XDI)
+    first = output.read_bytes()
+
+    def on_existing(choice: str) -> Recipe:
+        return Recipe.preset("xdi", output={"mode": "new", "on_existing": choice})
+
+    with pytest.raises(OutputExistsError, match=str(output)):
+        convert_file(source, on_existing("refuse"))
+    assert convert_file(source, on_existing("skip")).outcome == "skipped"
+    assert convert_file(source, on_existing("number")).output == str(output.with_stem("qxrd_f32_64-00001"))
+    assert convert_file(source, on_existing("number")).output == str(output.with_stem("qxrd_f32_64-00002"))
+    assert output.read_bytes() == first
+
+
+def test_in_place_turns_a_frame_once(put: Put, tmp_path: Path) -> None:
+    source = put("qxrd_f32_64.tif")
+    source.chmod(0o640)
+    raw = tifffile.imread(source)
+    recipe = XDI.model_copy(update={"output": IN_PLACE.output})
+    assert convert_file(source, recipe).outcome == "converted"
+    converted = source.read_bytes()
+    np.testing.assert_array_equal(both_readers(source), np.flip(np.rot90(raw), 1).astype("i4"))
+    assert source.stat().st_mode & 0o777 == 0o640
+    again = convert_file(source, recipe)
+    assert (again.outcome, source.read_bytes()) == ("skipped", converted)
+    assert "provenance" in again.reason
+    with pytest.raises(ConvertedDifferentlyError, match="another recipe"):
+        convert_file(source, IN_PLACE)
+    assert source.read_bytes() == converted
+    assert [path.name for path in tmp_path.rglob("*")] == ["raw", source.name]
+
+
+def test_an_output_folder_takes_the_output(put: Put, tmp_path: Path) -> None:
+    recipe = Recipe.preset("xdi", output={"folder": str(tmp_path / "elsewhere" / "deep")})
+    assert convert_file(put("qxrd_f32_64.tif"), recipe).output == str(
+        tmp_path / "elsewhere" / "deep" / "qxrd_f32_64.tif"
+    )
+
+
+def test_the_source_is_never_overwritten_in_mode_new(put: Put) -> None:
+    source = put("qxrd_f32_64.tif")
+    with pytest.raises(NoOutputPathError, match="source itself"):
+        convert_file(source, Recipe.preset("xdi", output={"folder": str(source.parent)}))
+
+
+def test_paths_beyond_the_roots_are_refused(put: Put, tmp_path: Path) -> None:
+    source = put("qxrd_f32_64.tif")
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(OutsideRootsError, match="may be read"):
+        convert_file(source, XDI, roots=Roots.of([other]))
+    link = other / "link.tif"
+    link.symlink_to(source)
+    with pytest.raises(OutsideRootsError, match="may be read"):
+        convert_file(link, XDI, roots=Roots.of([other]))
+    recipe = Recipe.preset("xdi", output={"folder": str(other)})
+    with pytest.raises(OutsideRootsError, match="may be written"):
+        convert_file(source, recipe, roots=Roots.of([tmp_path / "raw"]))
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="for root and for Windows no folder is read-only")
+def test_a_read_only_folder_refuses_the_output_and_keeps_the_source(put: Put, tmp_path: Path) -> None:
+    source = put("qxrd_f32_64.tif")
+    (tmp_path / "processed").mkdir(mode=0o500)
+    with pytest.raises(OutputWriteError, match="can't be written"):
+        convert_file(source, XDI)
+    assert not list((tmp_path / "processed").iterdir())
+
+
+def test_a_file_in_the_way_of_the_output_folder_is_named(put: Put, tmp_path: Path) -> None:
+    source = put("qxrd_f32_64.tif")
+    (tmp_path / "processed").write_bytes(b"a file")
+    with pytest.raises(OutputWriteError, match="processed"):
+        convert_file(source, XDI)
+    assert (tmp_path / "processed").read_bytes() == b"a file"

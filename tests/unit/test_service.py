@@ -1,0 +1,580 @@
+"""The state of every job: the real state machine, fed with events and hand-made readings of the clocks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tango_server.conversion.structure import Structure, read_structure
+from tango_server.jobs.readiness import ReadinessRule
+from tango_server.jobs.service import ConversionService, ServiceRules
+from tango_server.jobs.vocabulary import (
+    Accepted,
+    AttemptDone,
+    AttemptFailed,
+    Convert,
+    Event,
+    FailuresAcknowledged,
+    Finish,
+    Instruction,
+    Job,
+    Observe,
+    Observed,
+    Reading,
+    Refused,
+    StatisticsReset,
+    TimePassed,
+)
+from tango_server.messages import FrameReport
+from tango_server.recipe import Recipe
+from tests.conftest import DATA
+
+COMPLETE = read_structure(DATA / "qxrd_f32_64.tif")
+UNFINISHED = read_structure(DATA / "unfinished_half_ifd.tif")
+IFD_FIRST = read_structure(DATA / "fabio_int32_64.tif")
+NO_TIFF = read_structure(DATA / "not_a_tiff.tif")
+Answer = Literal["converted", "final", "crashed", "not_ready"]
+XDI = Recipe.preset("xdi", rotation=90)
+
+
+def at(seconds: float, wall: float = 1.7e9) -> Reading:
+    """A reading of the clocks; the wall clock starts from `wall`."""
+    return Reading(monotonic=seconds, wall=wall + seconds)
+
+
+def job(name: str, run_uid: str | None = None) -> Job:
+    return Job(name, Path(f"/raw/{name}.tif"), Path(f"/processed/{name}.tif"), XDI, 1.7e9, run_uid, "primary", 7)
+
+
+def accepted(*names: str, run_uid: str | None = None) -> Accepted:
+    return Accepted(tuple(job(name, run_uid) for name in names))
+
+
+def converted(name: str) -> AttemptDone:
+    report = FrameReport(
+        source=f"/raw/{name}.tif", output=f"/processed/{name}.tif", outcome="converted", finished=1.7e9,
+        conversion_time=0.25, bytes_in=10, bytes_out=20,
+    )  # fmt: skip
+    return AttemptDone(name, report)
+
+
+def crashed(name: str) -> AttemptFailed:
+    return AttemptFailed(name, "crashed", "the worker process 17 died")
+
+
+def not_ready(name: str) -> AttemptFailed:
+    return AttemptFailed(name, "not_ready", "it shrank")
+
+
+def looks(instructions: Sequence[Instruction]) -> list[str]:
+    return [step.job_id for step in instructions if isinstance(step, Observe)]
+
+
+def starts(instructions: Sequence[Instruction]) -> list[str]:
+    return [step.job.job_id for step in instructions if isinstance(step, Convert)]
+
+
+def reports(instructions: Sequence[Instruction]) -> list[FrameReport]:
+    return [step.report for step in instructions if isinstance(step, Finish)]
+
+
+@pytest.fixture
+def service() -> ConversionService:
+    """Two workers, three attempts, and waits of 15 s, or 300 s for a run."""
+    return ConversionService(ServiceRules())
+
+
+@pytest.fixture
+def one_worker() -> ConversionService:
+    return ConversionService(ServiceRules(workers=1))
+
+
+def make_ready(service: ConversionService, *names: str, seconds: float = 0.0) -> list[str]:
+    """Have jobs accepted and their files seen complete; return the conversions that start."""
+    started = []
+    for name in names:
+        service.handle(accepted(name), at(seconds))
+        started += starts(service.handle(Observed(name, COMPLETE), at(seconds)))
+    return started
+
+
+def test_a_file_is_looked_at_as_soon_as_its_job_is_accepted(service: ConversionService) -> None:
+    instructions = service.handle(accepted("a", "b"), at(0))
+    assert instructions == [Observe("a", Path("/raw/a.tif")), Observe("b", Path("/raw/b.tif"))]
+
+
+def test_a_service_without_jobs_wants_no_wake_up(service: ConversionService) -> None:
+    assert service.next_look is None
+
+
+def test_a_complete_file_is_given_to_a_worker_at_once(service: ConversionService) -> None:
+    service.handle(accepted("a"), at(0))
+    assert service.handle(Observed("a", COMPLETE), at(0.01)) == [Convert(job("a"), 1)]
+
+
+def test_a_missing_file_blocks_no_other(one_worker: ConversionService) -> None:
+    one_worker.handle(accepted("missing", "b", "c"), at(0))
+    assert one_worker.handle(Observed("missing", None), at(0.01)) == []
+    assert starts(one_worker.handle(Observed("b", COMPLETE), at(0.02))) == ["b"]
+    assert one_worker.handle(Observed("c", COMPLETE), at(0.03)) == []
+    assert starts(one_worker.handle(converted("b"), at(0.1))) == ["c"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_never_more_frames_run_than_there_are_workers(workers: int) -> None:
+    service = ConversionService(ServiceRules(workers=workers))
+    names = [f"f{number}" for number in range(8)]
+    assert make_ready(service, *names) == names[:workers]
+    assert service.snapshot(at(1)).running == workers
+    assert starts(service.handle(converted("f0"), at(1))) == [names[workers]]
+    assert service.snapshot(at(1)).running == workers
+
+
+def test_frames_are_converted_in_the_order_in_which_they_became_ready(one_worker: ConversionService) -> None:
+    one_worker.handle(accepted("late", "a", "b", "c"), at(0))
+    one_worker.handle(Observed("late", None), at(0))
+    order = make_ready(one_worker, "first", seconds=0.1)
+    for name in ("a", "b", "c"):
+        one_worker.handle(Observed(name, COMPLETE), at(0.2))
+    one_worker.handle(Observed("late", COMPLETE), at(0.3))
+    make_ready(one_worker, "last", seconds=0.4)
+    for _ in range(5):
+        order += starts(one_worker.handle(converted(order[-1]), at(1)))
+    assert order == ["first", "a", "b", "c", "late", "last"]
+
+
+@pytest.mark.parametrize(
+    "structure", [None, UNFINISHED, IFD_FIRST, NO_TIFF], ids=["missing", "unfinished", "ifd first", "no tiff"]
+)
+def test_a_file_that_is_not_ready_is_looked_at_again_when_its_time_has_come(
+    structure: Structure | None, service: ConversionService
+) -> None:
+    service.handle(accepted("a"), at(0))
+    assert service.handle(Observed("a", structure), at(0.01)) == []
+    due = service.next_look
+    assert due is not None
+    assert due > 0.01
+    assert service.handle(TimePassed(), at(due - 0.001)) == []
+    assert looks(service.handle(TimePassed(), at(due))) == ["a"]
+    assert service.handle(TimePassed(), at(due + 5)) == []
+    assert service.next_look is None
+
+
+def test_several_files_that_are_due_are_looked_at_together(service: ConversionService) -> None:
+    service.handle(accepted("a", "b", "c"), at(0))
+    for name in ("a", "b", "c"):
+        service.handle(Observed(name, None), at(0.01))
+    assert sorted(looks(service.handle(TimePassed(), at(10)))) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("run_uid", "timeout"), [(None, 15.0), ("run-1", 300.0)], ids=["by hand", "of a run"])
+def test_a_file_that_never_comes_ends_as_failed_at_its_deadline(
+    run_uid: str | None, timeout: float, service: ConversionService
+) -> None:
+    service.handle(accepted("a", run_uid=run_uid), at(100))
+    assert service.handle(Observed("a", None), at(100 + timeout - 0.01)) == []
+    (report,) = reports(service.handle(Observed("a", None), at(100 + timeout)))
+    assert report.outcome == "failed"
+    assert report.reason.startswith("/raw/a.tif: ")
+    assert f"{timeout:g} s" in report.reason
+    assert "no such file" in report.reason
+    assert service.snapshot(at(500)).queue_length == 0
+
+
+def test_the_deadline_counts_from_acceptance_by_the_looks_that_the_service_asks_for(service: ConversionService) -> None:
+    now = 50.0
+    instructions = service.handle(accepted("a"), at(now))
+    while looks(instructions):
+        instructions = service.handle(Observed("a", None), at(now))
+        if service.next_look is not None:
+            now = service.next_look
+            instructions = service.handle(TimePassed(), at(now))
+    assert [report.outcome for report in reports(instructions)] == ["failed"]
+    assert now == 65.0
+
+
+def test_a_crashed_frame_is_tried_again_until_its_attempts_are_used_up(service: ConversionService) -> None:
+    make_ready(service, "a")
+    assert service.handle(crashed("a"), at(1)) == [Convert(job("a"), 2)]
+    assert service.handle(crashed("a"), at(2)) == [Convert(job("a"), 3)]
+    (report,) = reports(service.handle(crashed("a"), at(3)))
+    assert report.outcome == "failed"
+    assert report.reason == "/raw/a.tif: gave up after 3 attempts: the worker process 17 died"
+    assert service.snapshot(at(3)).running == 0
+
+
+def test_a_frame_may_succeed_after_a_crash(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(crashed("a"), at(1))
+    (report,) = reports(service.handle(converted("a"), at(2)))
+    assert report.outcome == "converted"
+    assert service.snapshot(at(2)).failed == 0
+
+
+def test_a_single_attempt_means_no_second_one() -> None:
+    service = ConversionService(ServiceRules(attempts=1))
+    make_ready(service, "a")
+    assert [report.outcome for report in reports(service.handle(crashed("a"), at(1)))] == ["failed"]
+
+
+def test_a_frame_that_crashes_its_worker_queues_behind_those_that_wait_already(one_worker: ConversionService) -> None:
+    make_ready(one_worker, "bad", "b", "c")
+    order = []
+    for event in (crashed("bad"), converted("b"), converted("c")):
+        order += starts(one_worker.handle(event, at(1)))
+    assert order == ["b", "c", "bad"]
+
+
+def test_a_frame_at_fault_fails_at_once_and_frees_its_worker(one_worker: ConversionService) -> None:
+    make_ready(one_worker, "bad", "b")
+    failure = AttemptFailed("bad", "final", "/raw/bad.tif: it starts with b'hell'; expected a TIFF file. Check it.")
+    instructions = one_worker.handle(failure, at(1))
+    (report,) = reports(instructions)
+    assert (report.outcome, report.reason) == ("failed", failure.reason)
+    assert starts(instructions) == ["b"]
+
+
+def test_a_reason_that_does_not_name_the_file_gets_its_name(service: ConversionService) -> None:
+    make_ready(service, "a")
+    (report,) = reports(service.handle(AttemptFailed("a", "final", "the disk is full"), at(1)))
+    assert report.reason == "/raw/a.tif: the disk is full"
+
+
+def test_a_file_that_is_not_ready_any_more_goes_back_to_waiting_and_frees_its_worker(
+    one_worker: ConversionService,
+) -> None:
+    make_ready(one_worker, "a", "b")
+    instructions = one_worker.handle(not_ready("a"), at(1))
+    assert looks(instructions) == ["a"]
+    assert starts(instructions) == ["b"]
+    assert one_worker.handle(Observed("a", UNFINISHED), at(1.1)) == []
+    assert one_worker.next_look is not None
+    assert one_worker.snapshot(at(1.1)).queue_length == 2
+
+
+def test_waiting_again_uses_up_no_attempt() -> None:
+    service = ConversionService(ServiceRules(attempts=2))
+    make_ready(service, "a")
+    for _ in range(5):
+        assert looks(service.handle(not_ready("a"), at(1))) == ["a"]
+        assert service.handle(Observed("a", COMPLETE), at(1)) == [Convert(job("a"), 1)]
+    assert starts(service.handle(crashed("a"), at(1))) == ["a"]
+    assert [report.outcome for report in reports(service.handle(crashed("a"), at(1)))] == ["failed"]
+
+
+def test_a_file_with_its_directory_first_that_was_replaced_while_queued_must_be_still_anew(
+    service: ConversionService,
+) -> None:
+    service.handle(accepted("a", run_uid="run-1"), at(0))
+    service.handle(Observed("a", IFD_FIRST), at(0))
+    assert starts(service.handle(Observed("a", IFD_FIRST), at(3))) == ["a"]
+    service.handle(not_ready("a"), at(4))
+    replaced = replace(IFD_FIRST, inode=IFD_FIRST.inode + 1)
+    assert service.handle(Observed("a", replaced), at(4)) == []
+    assert service.handle(Observed("a", replaced), at(6.9)) == []
+    assert starts(service.handle(Observed("a", replaced), at(7))) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("complete", "done", "latency"),
+    [(0.0, 2.0, 2.0), (5.0, 7.5, 2.5)],
+    ids=["complete when accepted", "complete later"],
+)
+def test_the_report_of_a_conversion_tells_where_the_frame_came_from_and_how_late_it_is(
+    complete: float, done: float, latency: float, service: ConversionService
+) -> None:
+    service.handle(accepted("a", run_uid="run-1"), at(1000))
+    service.handle(Observed("a", None), at(1000))
+    service.handle(Observed("a", COMPLETE), at(1000 + complete))
+    (report,) = reports(service.handle(converted("a"), at(1000 + done)))
+    assert (report.job_id, report.run_uid, report.stream, report.seq_num) == ("a", "run-1", "primary", 7)
+    assert report.latency == pytest.approx(latency)
+    assert report.accepted == 1.7e9
+    assert (report.output, report.conversion_time, report.bytes_out) == ("/processed/a.tif", 0.25, 20)
+
+
+def test_latency_counts_from_the_last_time_that_the_file_became_complete(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(not_ready("a"), at(4))
+    service.handle(Observed("a", COMPLETE), at(6))
+    (report,) = reports(service.handle(converted("a"), at(6.5)))
+    assert report.latency == pytest.approx(0.5)
+
+
+def test_time_in_the_queue_counts_as_latency(one_worker: ConversionService) -> None:
+    make_ready(one_worker, "a", "b")
+    one_worker.handle(converted("a"), at(8))
+    (report,) = reports(one_worker.handle(converted("b"), at(9)))
+    assert report.latency == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize("kind", ["final", "crashed", "timeout"])
+def test_the_report_of_a_failure_tells_where_the_frame_came_from(kind: Literal["final", "crashed", "timeout"]) -> None:
+    service = ConversionService(ServiceRules(attempts=1))
+    service.handle(accepted("a", run_uid="run-1"), at(10))
+    if kind == "timeout":
+        instructions = service.handle(Observed("a", None), at(400))
+    else:
+        service.handle(Observed("a", COMPLETE), at(10))
+        instructions = service.handle(AttemptFailed("a", kind, "broken"), at(400))
+    (report,) = reports(instructions)
+    assert (report.job_id, report.run_uid, report.stream, report.seq_num) == ("a", "run-1", "primary", 7)
+    assert (report.source, report.recipe_hash) == ("/raw/a.tif", XDI.hash)
+    assert (report.accepted, report.finished) == (1.7e9, 1.7e9 + 400)
+    assert report.latency is None
+
+
+SCENARIO: list[tuple[float, Event]] = [
+    (0.0, accepted("a", "b", "c", "d")),
+    (0.1, Observed("a", COMPLETE)),
+    (0.2, Observed("b", IFD_FIRST)),
+    (0.3, Observed("c", None)),
+    (0.4, crashed("a")),
+    (2.0, TimePassed()),
+    (3.2, Observed("b", IFD_FIRST)),
+    (3.3, not_ready("b")),
+    (3.4, Observed("b", COMPLETE)),
+    (3.5, converted("a")),
+    (4.0, converted("b")),
+    (14.9, Observed("c", None)),
+    (14.9, Observed("d", NO_TIFF)),
+    (15.0, Observed("c", None)),
+    (15.0, TimePassed()),
+]
+
+
+def play(wall: Callable[[float], float]) -> tuple[list[list[Instruction]], list[float | None], object]:
+    """Return what comes of `SCENARIO`, with the wall clock's own instants taken out of the reports."""
+    service = ConversionService(ServiceRules())
+    answers: list[list[Instruction]] = []
+    due: list[float | None] = []
+    for seconds, event in SCENARIO:
+        steps = service.handle(event, Reading(monotonic=seconds, wall=wall(seconds)))
+        answers.append(
+            [
+                Finish(step.report.model_copy(update={"finished": 0.0})) if isinstance(step, Finish) else step
+                for step in steps
+            ]
+        )
+        due.append(service.next_look)
+    return answers, due, service.snapshot(Reading(15.0, wall(15.0)))
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0, 1e9], ids=["an hour back", "an hour ahead", "years ahead"])
+@pytest.mark.parametrize("moment", [0.05, 3.25, 14.0])
+def test_a_jump_of_the_wall_clock_changes_nothing(moment: float, jump: float) -> None:
+    steady = play(lambda seconds: 1.7e9 + seconds)
+    jumping = play(lambda seconds: 1.7e9 + seconds + (jump if seconds > moment else 0.0))
+    assert [report.outcome for steps in steady[0] for report in reports(steps)] == ["converted", "converted", "failed"]
+    assert jumping == steady
+
+
+@pytest.mark.parametrize(
+    "event",
+    [Observed("a", COMPLETE), Observed("a", None), converted("a"), crashed("a"), not_ready("a")],
+    ids=["seen", "missing", "converted", "crashed", "not ready"],
+)
+def test_a_late_answer_about_a_finished_job_changes_nothing(event: Event, service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(converted("a"), at(1))
+    before = service.snapshot(at(1))
+    assert service.handle(event, at(1)) == []
+    assert service.snapshot(at(1)) == before
+
+
+def test_the_queue_counts_every_job_without_a_report(service: ConversionService) -> None:
+    service.handle(accepted("a", "b", "c", "d"), at(0))
+    for name in ("a", "b", "c"):
+        service.handle(Observed(name, COMPLETE), at(0))
+    service.handle(Observed("d", None), at(0))
+    snapshot = service.snapshot(at(0))
+    assert (snapshot.queue_length, snapshot.running, snapshot.processed) == (4, 2, 0)
+    service.handle(converted("a"), at(1))
+    snapshot = service.snapshot(at(1))
+    assert (snapshot.queue_length, snapshot.running, snapshot.processed) == (3, 2, 1)
+
+
+def test_the_frames_that_workers_have_are_named(one_worker: ConversionService) -> None:
+    make_ready(one_worker, "a", "b")
+    assert one_worker.running_jobs() == [job("a")]
+    one_worker.handle(converted("a"), at(1))
+    assert one_worker.running_jobs() == [job("b")]
+    one_worker.handle(converted("b"), at(2))
+    assert one_worker.running_jobs() == []
+
+
+def test_a_refused_request_counts_as_a_failed_frame_without_entering_the_queue(service: ConversionService) -> None:
+    refusal = FrameReport(source="/raw/a.tif", outcome="failed", reason="no folder named 'raw'", finished=1.7e9)
+    assert service.handle(Refused(refusal), at(0)) == []
+    snapshot = service.snapshot(at(0))
+    assert (snapshot.processed, snapshot.failed, snapshot.queue_length) == (1, 1, 0)
+    assert (snapshot.last_error, snapshot.failed_files) == ("no folder named 'raw'", ("/raw/a.tif",))
+
+
+@pytest.fixture
+def with_a_failure(service: ConversionService) -> ConversionService:
+    """One frame converted, one failed, one running and one waiting."""
+    make_ready(service, "a", "b")
+    service.handle(converted("a"), at(1))
+    service.handle(AttemptFailed("b", "final", "broken"), at(1))
+    make_ready(service, "c")
+    service.handle(accepted("d"), at(1))
+    return service
+
+
+def test_a_reset_starts_the_counters_from_zero_and_keeps_the_queue(with_a_failure: ConversionService) -> None:
+    before = with_a_failure.snapshot(at(1))
+    assert (before.processed, before.converted, before.failed) == (2, 1, 1)
+    assert with_a_failure.handle(StatisticsReset(), at(1)) == []
+    after = with_a_failure.snapshot(at(1))
+    assert (after.processed, after.converted, after.failed) == (0, 0, 0)
+    assert (after.conversion_time_total, after.frames_per_second, after.latency_median) == (0.0, 0.0, 0.0)
+    assert after.failed_files == ()
+    assert (after.queue_length, after.running) == (2, 1)
+    with_a_failure.handle(converted("c"), at(2))
+    assert with_a_failure.snapshot(at(2)).processed == 1
+
+
+def test_only_an_acknowledgement_ends_the_alarm_and_a_reset_does_not(with_a_failure: ConversionService) -> None:
+    with_a_failure.handle(StatisticsReset(), at(1))
+    snapshot = with_a_failure.snapshot(at(1))
+    assert (snapshot.unacknowledged, snapshot.last_error) == (1, "/raw/b.tif: broken")
+    with_a_failure.handle(FailuresAcknowledged(), at(2))
+    assert with_a_failure.snapshot(at(2)).unacknowledged == 0
+
+
+def test_an_acknowledgement_changes_no_counter_and_covers_earlier_failures_only(
+    with_a_failure: ConversionService,
+) -> None:
+    before = with_a_failure.snapshot(at(1))
+    assert with_a_failure.handle(FailuresAcknowledged(), at(1)) == []
+    assert with_a_failure.snapshot(at(1)) == replace(before, unacknowledged=0)
+    with_a_failure.handle(AttemptFailed("c", "final", "broken, too"), at(2))
+    assert with_a_failure.snapshot(at(2)).unacknowledged == 1
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Events in any order; the model is no more than who owes an answer to whom."""
+
+    workers = 2
+    attempts = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.service = ConversionService(ServiceRules(workers=self.workers, attempts=self.attempts))
+        self.now = 1000.0
+        self.wall = 1.7e9
+        self.jobs: list[str] = []
+        self.to_look: list[str] = []
+        self.to_convert: list[str] = []
+        self.crashes: dict[str, int] = {}
+        self.finished: dict[str, FrameReport] = {}
+        self.counted = 0
+
+    def send(self, event: Event) -> list[Instruction]:
+        instructions = self.service.handle(event, Reading(self.now, self.wall))
+        for step in instructions:
+            match step:
+                case Observe(name, _):
+                    assert name not in {*self.to_look, *self.to_convert, *self.finished}
+                    self.to_look.append(name)
+                case Convert(converting, _):
+                    name = converting.job_id
+                    assert name not in {*self.to_look, *self.to_convert, *self.finished}
+                    self.to_convert.append(name)
+                case Finish(report):
+                    assert report.job_id in self.jobs
+                    assert report.job_id not in self.finished
+                    self.finished[report.job_id] = report
+                    self.counted += 1
+        return instructions
+
+    @rule(count=st.integers(1, 4), in_run=st.booleans())
+    def accept(self, count: int, in_run: bool) -> None:
+        names = [f"{len(self.jobs) + number:03d}" for number in range(count)]
+        self.jobs += names
+        self.send(accepted(*names, run_uid="run-1" if in_run else None))
+
+    @precondition(lambda self: self.to_look)
+    @rule(draw=st.data(), structure=st.sampled_from([COMPLETE, COMPLETE, UNFINISHED, IFD_FIRST, NO_TIFF, None]))
+    def answer_a_look(self, draw: st.DataObject, structure: Structure | None) -> None:
+        name = draw.draw(st.sampled_from(self.to_look))
+        self.to_look.remove(name)
+        self.send(Observed(name, structure))
+
+    @precondition(lambda self: self.to_convert)
+    @rule(draw=st.data(), outcome=st.sampled_from(["converted", "final", "crashed", "not_ready"]))
+    def answer_an_attempt(self, draw: st.DataObject, outcome: Answer) -> None:
+        name = draw.draw(st.sampled_from(self.to_convert))
+        self.to_convert.remove(name)
+        self.crashes[name] = self.crashes.get(name, 0) + (outcome == "crashed")
+        if outcome == "converted":
+            self.send(converted(name))
+        else:
+            self.send(AttemptFailed(name, outcome, "something"))
+        over = outcome in {"converted", "final"} or self.crashes[name] == self.attempts
+        assert (name in self.finished) == over
+
+    @rule(seconds=st.sampled_from([0.0, 0.02, 0.3, 3.0, 20.0]), jump=st.sampled_from([0.0, -1e5, 1e5]))
+    def let_time_pass(self, seconds: float, jump: float) -> None:
+        self.now += seconds
+        self.wall += seconds + jump
+        self.send(TimePassed())
+
+    @precondition(lambda self: self.finished)
+    @rule(draw=st.data())
+    def answer_late(self, draw: st.DataObject) -> None:
+        name = draw.draw(st.sampled_from(sorted(self.finished)))
+        events: list[Event] = [Observed(name, COMPLETE), converted(name), crashed(name), not_ready(name)]
+        assert self.send(draw.draw(st.sampled_from(events))) == []
+
+    @rule()
+    def reset(self) -> None:
+        self.send(StatisticsReset())
+        self.counted = 0
+
+    @rule()
+    def acknowledge(self) -> None:
+        self.send(FailuresAcknowledged())
+        assert self.service.snapshot(Reading(self.now, self.wall)).unacknowledged == 0
+
+    @invariant()
+    def workers_are_never_too_many_and_numbers_agree(self) -> None:
+        assert len(self.to_convert) <= self.workers
+        snapshot = self.service.snapshot(Reading(self.now, self.wall))
+        assert snapshot.running == len(self.to_convert)
+        assert snapshot.queue_length == len(self.jobs) - len(self.finished)
+        assert snapshot.processed == self.counted
+
+    def teardown(self) -> None:
+        """Answer everything: each job that was accepted has exactly one report in the end."""
+        for _ in range(10 * len(self.jobs)):
+            for name in list(self.to_look):
+                self.to_look.remove(name)
+                self.send(Observed(name, COMPLETE))
+            for name in list(self.to_convert):
+                self.to_convert.remove(name)
+                self.send(converted(name))
+            self.now = max(self.now, self.service.next_look or 0.0)
+            self.send(TimePassed())
+        assert sorted(self.finished) == sorted(self.jobs)
+        assert self.service.next_look is None
+        assert self.service.running_jobs() == []
+
+
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestEventsInAnyOrder = AnyOrder.TestCase
+
+
+def test_the_rule_for_runs_can_differ_in_more_than_its_patience() -> None:
+    rules = ServiceRules(readiness=ReadinessRule(settle_complete=5.0), run_readiness=ReadinessRule())
+    service = ConversionService(rules)
+    service.handle(accepted("a"), at(0))
+    service.handle(accepted("b", run_uid="run-1"), at(0))
+    assert starts(service.handle(Observed("a", COMPLETE), at(0))) == []
+    assert starts(service.handle(Observed("b", COMPLETE), at(0))) == ["b"]

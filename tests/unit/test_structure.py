@@ -1,0 +1,107 @@
+"""Completeness by structure, against the genuine stages of a QXRD file and files of other writers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tango_server.conversion.errors import IncompleteFileError, NotATiffError, SourceMissingError
+from tango_server.conversion.structure import read_structure
+from tests.conftest import QXRD_FILES, UNFINISHED_FILES
+
+
+@pytest.mark.parametrize("name", QXRD_FILES)
+def test_a_finished_qxrd_file_is_complete_with_its_directory_last(data: Path, name: str) -> None:
+    structure = read_structure(data / name)
+    assert (structure.state, structure.ifd_last, structure.size) == ("complete", True, (data / name).stat().st_size)
+    (page,) = structure.pages
+    assert page.shape == (64, 64)
+    with tifffile.TiffFile(data / name) as reference:
+        tags = reference.pages[0].tags
+        assert page.texts["document_name"] == tags["DocumentName"].value
+        assert page.texts["datetime"] == tags["DateTime"].value
+        assert page.offsets == tags["StripOffsets"].value
+        assert page.counts == tags["StripByteCounts"].value
+
+
+@pytest.mark.parametrize("name", [*UNFINISHED_FILES, "truncated_tail.tif", "empty.tif"])
+def test_an_unfinished_file_is_incomplete_and_says_what_lacks(data: Path, name: str) -> None:
+    structure = read_structure(data / name)
+    assert structure.state == "incomplete"
+    with pytest.raises(IncompleteFileError, match=name) as caught:
+        structure.require_complete(data / name)
+    assert structure.problem in str(caught.value)
+
+
+def test_no_prefix_of_a_qxrd_file_is_complete(data: Path, tmp_path: Path) -> None:
+    whole = (data / "qxrd_f32_64.tif").read_bytes()
+    cut = tmp_path / "cut.tif"
+    for length in [*range(300), *range(len(whole) - 400, len(whole))]:
+        cut.write_bytes(whole[:length])
+        assert read_structure(cut).state == "incomplete", length
+
+
+def test_another_file_is_no_tiff(data: Path) -> None:
+    structure = read_structure(data / "not_a_tiff.tif")
+    assert structure.state == "not_tiff"
+    with pytest.raises(NotATiffError, match="starts with"):
+        structure.require_complete(data / "not_a_tiff.tif")
+
+
+def test_no_file_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissingError, match=r"nothing\.tif: no such file"):
+        read_structure(tmp_path / "nothing.tif")
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True], ids=["classic", "big"])
+@pytest.mark.parametrize("options", [{}, {"rowsperstrip": 5}, {"tile": (16, 16)}], ids=["strip", "strips", "tiles"])
+def test_files_with_the_directory_first_are_complete_but_prove_nothing(
+    tmp_path: Path, byteorder: str, bigtiff: bool, options: dict[str, object]
+) -> None:
+    path = tmp_path / "other.tif"
+    image = np.arange(30 * 40, dtype=f"{byteorder}u2").reshape(30, 40)
+    tifffile.imwrite(path, image, byteorder=byteorder, bigtiff=bigtiff, **options)
+    structure = read_structure(path)
+    assert (structure.state, structure.ifd_last, structure.big) == ("complete", False, bigtiff)
+    assert structure.byte_order == byteorder
+    assert structure.pages[0].shape == (30, 40)
+
+
+def test_every_page_counts(tmp_path: Path) -> None:
+    path = tmp_path / "pages.tif"
+    tifffile.imwrite(path, np.zeros((3, 8, 8), np.uint8), photometric="minisblack", metadata=None)
+    assert len(read_structure(path).pages) == 3
+
+
+def test_directories_in_a_loop_end(tmp_path: Path, data: Path) -> None:
+    whole = bytearray((data / "qxrd_f32_64.tif").read_bytes())
+    start = int.from_bytes(whole[4:8], "little")
+    entries = int.from_bytes(whole[start : start + 2], "little")
+    next_at = start + 2 + 12 * entries
+    whole[next_at : next_at + 4] = start.to_bytes(4, "little")
+    path = tmp_path / "loop.tif"
+    path.write_bytes(whole)
+    assert read_structure(path).state == "not_tiff"
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), min_size=1, max_size=12),
+    tail=st.booleans(),
+)
+def test_damage_is_a_finding_never_a_crash(
+    tmp_path: Path, data: Path, changes: list[tuple[int, int]], tail: bool
+) -> None:
+    whole = bytearray((data / "qxrd_f32_64.tif").read_bytes())
+    for place, value in changes:
+        whole[-1 - place if tail else place] = value
+    path = tmp_path / "damaged.tif"
+    path.write_bytes(whole)
+    structure = read_structure(path)
+    assert structure.state in {"complete", "incomplete", "not_tiff"}
+    for page in structure.pages:
+        assert all(offset + count <= len(whole) for offset, count in zip(page.offsets, page.counts, strict=True))

@@ -1,0 +1,140 @@
+"""Rotation, flip and pixel type against references: numpy's own functions, and exact Python integers for the casts."""
+
+import math
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tango_server.conversion.pixels import InexactPixelsError
+from tango_server.conversion.transform import transform
+from tango_server.messages import PixelCounts
+from tango_server.recipe import Flip, PixelType, Recipe, Rotation, Rounding
+from tests.unit.reference import COUNTED, convert, oriented
+
+ROTATIONS, FLIPS, TYPES, ROUNDINGS = map(get_args, (Rotation, Flip, PixelType, Rounding))
+SOURCES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64", "int64", "uint64")
+
+
+def difficult(source: str) -> np.ndarray[Any, Any]:
+    """Every value at which a cast may go wrong, as a 2-D image of this type."""
+    values: list[float] = [0, 1, 2, 3, 100, 127, 128, 254, 255, 256, 32767, 32768, 65535, 65536]
+    values += [2**31 - 129, 2**31 - 128, 2**31 - 1, 2**31, 2**32 - 257, 2**32 - 1, 2**32, 2**53, 2**63 - 1025, 2**63]
+    values += [-value for value in values]
+    kind = np.dtype(source)
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        kept = [int(value) for value in values if limits.min <= value <= limits.max] + [limits.min, limits.max]
+    else:
+        values += [0.25, 0.5, 0.75, 1.5, 2.5, -0.25, -0.5, -1.5, 127.5, 255.5, 65535.5, 4294967295.5, 2147483647.5]
+        values += [-2147483648.5, -2147483649.0, 1e30, -1e30, math.inf, -math.inf, math.nan, -math.nan]
+        with np.errstate(over="ignore"):
+            return np.array((values + [0.0] * (-len(values) % 7)), dtype=kind).reshape(-1, 7)
+    kept += [0] * (-len(kept) % 7)
+    return np.array(kept, dtype=kind).reshape(-1, 7)
+
+
+def layouts(image: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """The same image in memory in many ways."""
+    doubled = np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
+    return {
+        "contiguous": image,
+        "fortran": np.asfortranarray(image),
+        "strided": doubled[::2, ::2],
+        "reversed": np.ascontiguousarray(image[::-1, ::-1])[::-1, ::-1],
+        "swapped": image.astype(image.dtype.newbyteorder("S")),
+        "padded rows": np.pad(image, ((0, 0), (0, 3)))[:, :-3],
+    }
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("target", TYPES)
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_pixels_and_counts_equal_the_exact_reference(source: str, target: str, rounding: str) -> None:
+    image = difficult(source)
+    if np.dtype(source).itemsize == 8 and np.dtype(source).kind in "iu" and np.dtype(target).kind == "f":
+        image = np.clip(image, -(2**24) if source == "int64" else 0, 2**24)
+    expected, counts = convert(image, target, rounding, invalid_value=7)
+    recipe = Recipe(pixel_type=target, rounding=rounding, invalid_value=7)
+    for layout, arranged in layouts(image).items():
+        before = arranged.copy()
+        result, found = transform(arranged, recipe)
+        assert result.dtype == np.dtype(target), layout
+        np.testing.assert_array_equal(result, expected, err_msg=layout)
+        assert {name: getattr(found, name) for name in COUNTED} == counts, layout
+        np.testing.assert_array_equal(arranged, before, err_msg=f"{layout}: the source was changed")
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+@pytest.mark.parametrize("flip", FLIPS)
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("shape", [(5, 3), (1, 9), (300, 700)], ids=str)
+def test_orientations_equal_numpys(rotation: int, flip: str, source: str, shape: tuple[int, int]) -> None:
+    image = (np.arange(math.prod(shape)) % 101).reshape(shape).astype(source)
+    result, _ = transform(image, Recipe(rotation=rotation, flip=flip))
+    np.testing.assert_array_equal(result, oriented(image, rotation, flip))
+    assert result.dtype == image.dtype
+    assert result.shape == Recipe(rotation=rotation, flip=flip).output_shape(shape)
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+@pytest.mark.parametrize("flip", FLIPS)
+@pytest.mark.parametrize("target", TYPES)
+@pytest.mark.parametrize("layout", ["contiguous", "strided"])
+def test_every_step_together(rotation: int, flip: str, target: str, layout: str) -> None:
+    image = layouts(difficult("float32"))[layout]
+    expected, counts = convert(oriented(image, rotation, flip), target)
+    result, found = transform(image, Recipe(rotation=rotation, flip=flip, pixel_type=target))
+    np.testing.assert_array_equal(result, expected)
+    assert {name: getattr(found, name) for name in COUNTED} == counts
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    image=hnp.arrays(
+        dtype=st.sampled_from([np.float32, np.float64]),
+        shape=hnp.array_shapes(min_dims=2, max_dims=2, max_side=12),
+        elements={"allow_subnormal": False},
+    ),
+    rotation=st.sampled_from(ROTATIONS),
+    flip=st.sampled_from(FLIPS),
+    target=st.sampled_from(TYPES),
+    rounding=st.sampled_from(ROUNDINGS),
+)
+def test_any_image_equals_the_reference(
+    image: np.ndarray[Any, Any], rotation: int, flip: str, target: str, rounding: str
+) -> None:
+    expected, counts = convert(oriented(image, rotation, flip), target, rounding)
+    result, found = transform(image, Recipe(rotation=rotation, flip=flip, pixel_type=target, rounding=rounding))
+    np.testing.assert_array_equal(result, expected)
+    assert {name: getattr(found, name) for name in COUNTED} == counts
+
+
+def test_large_frames_are_the_same_in_every_block() -> None:
+    generator = np.random.default_rng(1)
+    image = generator.normal(1000, 5000, (1000, 1400)).astype(np.float32)
+    image[generator.random(image.shape) < 1e-4] = np.nan
+    image[generator.random(image.shape) < 1e-4] = np.inf
+    result, found = transform(image, Recipe(rotation=90, flip="0", pixel_type="uint16"))
+    turned = oriented(image, 90, "0")
+    finite = np.where(np.isnan(turned), 0, np.clip(turned, 0, 65535))
+    np.testing.assert_array_equal(result, finite.astype(np.uint16))
+    assert found.nan == np.count_nonzero(np.isnan(image))
+    assert found.negative == np.count_nonzero(image < 0)
+    assert found.saturated_high == np.count_nonzero(image >= 65536)
+    finite_source = image[np.isfinite(image)]
+    assert (found.minimum, found.maximum) == (finite_source.min(), finite_source.max())
+
+
+def test_an_image_without_a_finite_pixel_has_no_range() -> None:
+    _, counts = transform(np.full((3, 3), np.nan, np.float32), Recipe(pixel_type="int32"))
+    assert counts == PixelCounts(nan=9)
+
+
+@pytest.mark.parametrize(("source", "target", "value"), [("int64", "float64", 2**53 + 1), ("uint64", "float32", 2**25)])
+def test_integers_that_a_float_type_cannot_hold_are_refused(source: str, target: str, value: int) -> None:
+    with pytest.raises(InexactPixelsError, match=str(value)):
+        transform(np.array([[0, value]], dtype=source), Recipe(pixel_type=target))
