@@ -27,6 +27,8 @@ class StatisticSignal(SignalRO):
         """Return the data key, with units and the exact type."""
         described: dict[str, dict[str, Any]] = super().describe()
         described[self.name].update(units=self._units, dtype_numpy=self._dtype_numpy)
+        if self._dtype_numpy == "|b1":  # ophyd calls it an integer
+            described[self.name]["dtype"] = "boolean"
         return described
 
 

@@ -33,7 +33,7 @@ from petif_bluesky.preprocessors import ConversionPreprocessor
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.paths import Roots, output_path
-from tango_server.conversion.reading import read_whole
+from tango_server.conversion.reading import read_first_image
 from tango_server.local import LocalServer
 from tango_server.messages import RunStatistics
 from tango_server.picture import draw_before_after
@@ -144,8 +144,7 @@ class Demo:
         problems += _disagreements(run, self._frames, len(sources))
         self._console.print(_table(statistics))
         if not problems:
-            title = f"rotated by {RECIPE.rotation} degrees counter-clockwise, then flipped along axis {RECIPE.flip}"
-            draw_before_after(sources[-1], self._output(sources[-1]), self._places.picture, title=title)
+            draw_before_after(sources[-1], self._output(sources[-1]), RECIPE, self._places.picture)
         self._tell_places(run.metadata["start"]["uid"], len(sources))
         for problem in problems:
             self._console.print(problem, style="red", soft_wrap=True)
@@ -175,7 +174,7 @@ class Demo:
         if not output.exists():
             return f"{output} is missing"
         try:
-            raw, converted = (read_whole(path) for path in (source, output))
+            raw, converted = (read_first_image(path) for path in (source, output))
         except ConversionError as error:
             return str(error)
         expected = np.flip(np.rot90(raw), 1).astype(np.int32)

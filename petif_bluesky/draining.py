@@ -1,5 +1,6 @@
 """Waiting until every frame of a run has its report; the waiting never fails, it ends with or without success."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from ophyd.status import DeviceStatus
 from petif_bluesky.link import Link
 from petif_bluesky.runs import RunBook
 from tango_server.messages import RunStatistics
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,12 @@ class DrainStatus(DeviceStatus):
         self._timer = threading.Timer(timeout, self._end, kwargs={"drained": False})
         self._timer.daemon = True
         self._timer.start()
-        self._unfollow = link.follow(run_uid, self._look)
-        if link.server.down:
+        unfollow = link.follow(run_uid, self._look)
+        with self._ending:
+            over, self._unfollow = self.done, unfollow
+        if over:  # already: by the timer, or by the first look
+            unfollow()
+        elif link.server.down:
             self._end(drained=False)
 
     def watch(self, watcher: Callable[..., None]) -> None:
@@ -83,18 +90,22 @@ class DrainStatus(DeviceStatus):
 
     def _show(self, done: int, target: int) -> None:
         elapsed = time.monotonic() - self._began
+        progress = {
+            "name": self.device.name,
+            "current": done,
+            "initial": 0,
+            "target": target,
+            "unit": "frames",
+            "precision": 0,
+            "fraction": 1 - done / target if target else 0,
+            "time_elapsed": elapsed,
+            "time_remaining": elapsed / done * (target - done) if done else None,
+        }
         for watcher in self._watchers:
-            watcher(
-                name=self.device.name,
-                current=done,
-                initial=0,
-                target=target,
-                unit="frames",
-                precision=0,
-                fraction=1 - done / target if target else 0,
-                time_elapsed=elapsed,
-                time_remaining=elapsed / done * (target - done) if done else None,
-            )
+            try:
+                watcher(**progress)
+            except Exception:  # noqa: BLE001 - the boundary to other people's progress bars: they must not stop the waiting
+                _log.exception("the watcher %r failed", watcher)
 
 
 def _reported(statistics: RunStatistics) -> int:

@@ -6,6 +6,7 @@ one file it wrote, that name is trusted: a program that finds its name taken wri
 know.
 """
 
+import ntpath
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -135,9 +136,9 @@ class FrameFinder:
     def _forget(self, run_uid: str) -> None:
         run = self._runs.pop(run_uid, _Run())
         for uid in run.descriptors:
-            del self._descriptors[uid]
+            self._descriptors.pop(uid, None)
         for uid in run.resources:
-            del self._resources[uid]
+            self._resources.pop(uid, None)
             for datum_id in [key for key, (owner, _) in self._datums.items() if owner == uid]:
                 del self._datums[datum_id]
 
@@ -153,12 +154,11 @@ def _name_key(keys: Mapping[str, Document], image_key: str) -> str | None:
 
 
 def _parsed(document: Document) -> _Resource:
-    separator = "\\" if document.get("path_semantics") == "windows" else "/"
-    folder = posixpath.join(document.get("root", ""), document["resource_path"])
+    join = ntpath.join if document.get("path_semantics") == "windows" else posixpath.join
     settings = document["resource_kwargs"]
     return _Resource(
         spec=document["spec"],
-        folder=folder if folder.endswith(separator) else folder + separator,
+        folder=join(document.get("root", ""), document["resource_path"], ""),
         template=settings["template"],
         filename=settings["filename"],
         count=int(settings.get("frame_per_point", 1)),

@@ -1,6 +1,6 @@
 """The conversion's place in a run: its recipe in the start document, its statistics in a stream before the end."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -48,14 +48,14 @@ def _wrapped(plan: Plan[Result], converter: PETifConverter, recipe: Recipe | Non
     uids: dict[Any, str] = {}
 
     def process(msg: Msg) -> tuple[Plan[Any] | None, None]:
-        if msg.command == "open_run" and "device" not in msg.kwargs.get(CONVERSION, {}):
+        if msg.command == "open_run" and not _is_wrapped(msg):
             return opened(msg), None
         if msg.command == "close_run" and msg.run in uids:
             return closing(msg, uids.pop(msg.run)), None
         return None, None
 
     def opened(msg: Msg) -> Plan[str]:
-        facts = _start_facts(converter, recipe, msg.kwargs.get(CONVERSION, {}))
+        facts = _start_facts(converter, recipe, msg.kwargs.get(CONVERSION) or {})
         uid: str = yield msg._replace(kwargs={**msg.kwargs, CONVERSION: facts})
         uids[msg.run] = converter.current_run = uid
         return uid
@@ -76,6 +76,7 @@ def conversion_decorator(
     converter: PETifConverter, *, recipe: Recipe | None = None, stream: str = CONVERSION
 ) -> Callable[[Callable[..., Plan[Result]]], Callable[..., Plan[Result]]]:
     """Return `conversion_wrapper` as a decorator of plans."""
+    _require_new_files(recipe)
 
     def decorate(plan_function: Callable[..., Plan[Result]]) -> Callable[..., Plan[Result]]:
         @wraps(plan_function)
@@ -102,8 +103,20 @@ class ConversionPreprocessor:
         return conversion_wrapper(plan, self.converter, recipe=self.recipe, stream=self.stream)
 
 
-def _start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: dict[str, Any]) -> dict[str, Any]:
-    own = from_plan.get("recipe") or (recipe.model_dump(mode="json") if recipe else None)
+def _is_wrapped(open_run: Msg) -> bool:
+    facts = open_run.kwargs.get(CONVERSION)
+    return isinstance(facts, Mapping) and "device" in facts
+
+
+def _start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> dict[str, Any]:
+    if not isinstance(from_plan, Mapping):
+        raise ValueError(  # noqa: TRY004 - a value that a user has written
+            f"{CONVERSION} in the plan's metadata: found {from_plan!r}; expected a dict, as {{'recipe': {{...}}}}. "
+            "Name other metadata otherwise."
+        )
+    own = from_plan.get("recipe") or recipe
+    if isinstance(own, Recipe):
+        own = own.model_dump(mode="json")
     server = converter.link.server
     return {
         **from_plan,

@@ -25,6 +25,7 @@ class Sender:
         self._wake = threading.Event()
         self._closed = False
         self._pause = 0.0
+        self._trouble: type[Exception] | None = None
         self._thread = threading.Thread(target=self._run, name="petif-sender", daemon=True)
         self._thread.start()
 
@@ -40,34 +41,49 @@ class Sender:
 
     def _run(self) -> None:
         while not self._closed:
-            letters = self._spool.first(_BATCH)
-            if letters:
-                self._deliver(letters)
+            letters: list[Letter] = []
+            try:
+                letters = self._spool.first(_BATCH)
+                if letters:
+                    self._deliver(letters)
+            except Exception as error:  # noqa: BLE001 - the end of the thread would end all sending, and nobody would know
+                if not self._closed:  # else the spool was closed under a late answer, and the letters go again some day
+                    self._hold(error)
+            else:
+                if letters:
+                    self._go_on()
             if self._pause or not letters:
                 self._wake.wait(self._pause or None)
                 self._wake.clear()
 
+    def _hold(self, error: Exception) -> None:
+        if type(error) is not self._trouble:
+            _log.warning(
+                "frames are kept in %s until the conversion server takes them; nothing is lost. %s",
+                self._spool.path,
+                error,
+                exc_info=None if isinstance(error, LinkDownError) else error,
+            )
+        self._trouble = type(error)
+        self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
+
+    def _go_on(self) -> None:
+        if self._trouble:
+            _log.warning("the conversion server takes frames again")
+        self._trouble = None
+        self._pause = 0.0
+
     def _deliver(self, letters: list[Letter]) -> None:
         try:
             self._submit(letters)
-        except LinkDownError as error:
-            if not self._pause:
-                _log.warning(
-                    "frames are kept in %s until the conversion server takes them; nothing is lost. %s",
-                    self._spool.path,
-                    error,
-                )
-            self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
         except RequestRejectedError as error:
             self._deliver_singly(letters, error)
-        else:
-            if self._pause:
-                _log.warning("the conversion server takes frames again")
-            self._pause = 0.0
 
     def _deliver_singly(self, letters: list[Letter], error: RequestRejectedError) -> None:
         if len(letters) > 1:
             for letter in letters:
+                if self._closed:
+                    return
                 self._deliver([letter])
             return
         _log.error("%s: a request that the server will never take was set aside: %s", self._spool.path, error)

@@ -254,9 +254,8 @@ class PETifConverter(Device):
             "read_roots": self.read_roots,
             "write_roots": self.write_roots,
             "state_dir": self.state_dir,
+            "recipe": self.recipe,
         }
-        if self.recipe:
-            fields["recipe"] = ConversionRecipe.model_validate_json(self.recipe)
         return {name: value for name, value in fields.items() if value}
 
     def _changed(self, runner: JobRunner) -> None:

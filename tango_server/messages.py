@@ -3,13 +3,14 @@
 Times are in seconds, instants in Unix seconds. An unknown key is an error, on either side.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tango_server.recipe import Recipe
 
 Outcome = Literal["converted", "skipped", "placeholder", "failed"]
+Name = Annotated[str, Field(min_length=1)]
 
 
 class _Message(BaseModel):
@@ -22,12 +23,12 @@ class FrameRequest(_Message):
     `recipe=None` means the server's own recipe. The same `key` is the same job, however often it is submitted.
     """
 
-    source: str = Field(min_length=1)
+    source: Name
     recipe: Recipe | None = None
-    key: str | None = None
-    run_uid: str | None = None
-    stream: str | None = None
-    seq_num: int | None = None
+    key: Name | None = None
+    run_uid: Name | None = None
+    stream: Name | None = None
+    seq_num: int | None = Field(default=None, ge=0, lt=2**63)
     metadata: dict[str, Any] = {}
 
 
@@ -62,6 +63,7 @@ class FrameReport(_Message):
     shape: tuple[int, int] | None = None
     pixel_type: str | None = None
     pixels: PixelCounts = PixelCounts()
+    pages: int = 1
     sidecar: Literal["carried", "absent"] = "absent"
     conversion_time: float = 0.0
     latency: float | None = None

@@ -14,7 +14,6 @@ True
 
 import hashlib
 import json
-from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -23,6 +22,7 @@ Rotation = Literal[0, 90, 180, 270]
 Flip = Literal["none", "0", "1", "both"]
 PixelType = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 Rounding = Literal["truncate", "nearest"]
+Compression = Literal["none", "deflate", "lzw", "zstd"]
 OnExisting = Literal["replace_own", "skip", "refuse", "number"]
 
 
@@ -34,27 +34,43 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Mode = Annotated[str, Field(pattern=r"^[0-7]{3,4}$")]
+
+
 class NewFile(_Frozen):
     """Write a new file and leave the source untouched.
 
-    Without `folder` the path rule decides: the path component `raw` becomes `processed`.
-    `on_existing` says what happens to a file that already has the output's name: `replace_own` replaces what carries
-    our provenance and refuses everything else, `skip` leaves it, `refuse` fails, `number` appends `-00001` and so on.
+    Without `folder` the path rule decides: the path component `raw` becomes `processed`. `template` names the file
+    after fields of the frame, as `{run}_{stem}_{index:05d}`: stem and index (its last number) of the source's name,
+    run, seq_num, and the frame's metadata; without it the source's name stays.
+    `on_existing` says what happens to a file that already has the output's name: `replace_own` replaces what we made
+    of the same source and refuses everything else, `skip` leaves it, `refuse` fails, `number` appends `-00001`.
+    `preserve_mtime` gives the output the source's modification time. `file_mode`, `folder_mode` (octal, as "0664" and
+    "2775") and `group` are for new files and folders in shared places.
     """
 
     mode: Literal["new"] = "new"
     folder: str | None = None
+    template: str | None = Field(default=None, min_length=1)
     on_existing: OnExisting = "replace_own"
+    preserve_mtime: bool = False
+    file_mode: Mode | None = None
+    folder_mode: Mode | None = None
+    group: str | None = None
 
 
 class InPlace(_Frozen):
-    """Replace the source by its conversion, atomically and flushed to disk first.
+    """Replace the source by its conversion, atomically and flushed to disk first; its permission bits stay.
 
-    `allow_in_place` must be set for frames of a bluesky run: the run's documents describe the raw file, and replacing
-    it makes them wrong.
+    `backup` keeps a copy of the source beside it, with `.orig` appended to its name. A file that was converted in place
+    with another recipe is refused, unless `force`. `allow_in_place` must be set for frames of a bluesky run: the run's
+    documents describe the raw file, and replacing it makes them wrong.
     """
 
     mode: Literal["in_place"] = "in_place"
+    backup: bool = False
+    force: bool = False
+    preserve_mtime: bool = False
     allow_in_place: bool = False
 
 
@@ -73,7 +89,7 @@ class Recipe(_Frozen):
     3. convert to `pixel_type` (None keeps the source's). Float to integer truncates toward zero, or rounds half to even
        with `rounding="nearest"`; integer targets saturate, NaN becomes `invalid_value`, negatives become 0 for unsigned
        types; float targets keep NaN and Inf
-    4. write in `format`, where `output` says
+    4. write in `format`, losslessly compressed by `compression`, where `output` says
     """
 
     rotation: Rotation = 0
@@ -82,6 +98,7 @@ class Recipe(_Frozen):
     rounding: Rounding = "truncate"
     invalid_value: int = 0
     format: Literal["tiff"] = "tiff"
+    compression: Compression = "none"
     output: Output = NewFile()
 
     @classmethod
@@ -100,12 +117,12 @@ class Recipe(_Frozen):
             raise ValueError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}") from None
         return cls.model_validate({**fields, **changes})
 
-    @cached_property
+    @property  # not cached: a copy with another field would keep the cached value
     def hash(self) -> str:
         """16 hexadecimal digits that stand for the whole recipe, the same on every machine."""
         return _digest(self.model_dump(mode="json"))
 
-    @cached_property
+    @property
     def content_hash(self) -> str:
         """16 hexadecimal digits that stand for what the recipe does to a frame's content, wherever it is put."""
         return _digest(self.model_dump(mode="json", exclude={"output"}))

@@ -1,10 +1,11 @@
 """Everything that can be set about a server, validated in one place."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from tango_server.conversion.paths import Roots
 from tango_server.jobs.readiness import ReadinessRule
@@ -20,6 +21,11 @@ def _absolute(path: Path) -> Path:
     return path
 
 
+def _from_json(value: object) -> object:
+    """Take a recipe in JSON, as Tango properties and the command line bring it."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -28,7 +34,8 @@ class Settings(BaseModel):
     """The settings of one server. Times in s, sizes in bytes.
 
     `read_roots` and `write_roots` are the folders that may be read and written; `recipe` holds for requests that bring
-    none; `time_limit` is for one conversion, `attempts` how often a frame is given to a worker before it fails.
+    none; `sidecar_timeout` is how long a report waits for QXRD's sidecar (0: not at all), `time_limit` is for one
+    conversion, `attempts` how often a frame is given to a worker before it fails.
     For the others see `tango_server.jobs.readiness`.
     """
 
@@ -38,7 +45,7 @@ class Settings(BaseModel):
     write_roots: tuple[AbsolutePath, ...] = ()
     state_dir: AbsolutePath
     numworkers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: min(os.cpu_count() or 1, 4))
-    recipe: Recipe = Recipe.preset("xdi")
+    recipe: Annotated[Recipe, BeforeValidator(_from_json)] = Recipe.preset("xdi")
     settle_time: Seconds = 3.0
     settle_complete: Seconds = 0.0
     min_size: Annotated[int, Field(ge=0)] = 0
@@ -46,6 +53,7 @@ class Settings(BaseModel):
     run_timeout: Seconds = 300.0
     time_limit: Annotated[float, Field(gt=0)] = 60.0
     attempts: Annotated[int, Field(ge=1)] = 3
+    sidecar_timeout: Seconds = 2.0
 
     @classmethod
     def merged(cls, *layers: dict[str, Any]) -> "Settings":
@@ -68,4 +76,10 @@ class Settings(BaseModel):
         """What the job service goes by."""
         rule = ReadinessRule(self.settle_time, self.settle_complete, self.min_size, self.timeout)
         run_rule = ReadinessRule(self.settle_time, self.settle_complete, self.min_size, self.run_timeout)
-        return ServiceRules(workers=self.numworkers, readiness=rule, run_readiness=run_rule, attempts=self.attempts)
+        return ServiceRules(
+            workers=self.numworkers,
+            readiness=rule,
+            run_readiness=run_rule,
+            attempts=self.attempts,
+            sidecar_timeout=self.sidecar_timeout,
+        )

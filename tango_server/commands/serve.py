@@ -63,9 +63,9 @@ def serve(
     settings.update(_pair(text) for text in assignments)
     try:
         run_without_database(settings, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof)
-    except tango.DevFailed as error:
+    except (tango.DevFailed, RuntimeError) as error:  # the latter is all that PyTango tells of a port that is taken
         raise click.ClickException(
-            f"the server can't listen at {host}:{port} ({error.args[0].desc.strip()}). "
+            f"found that {host}:{port} can't be listened at; expected a free port of this machine. "
             "Is another server running there? Choose another --port, or 0 for a free one."
         ) from error
 

@@ -1,27 +1,40 @@
 """One file, one recipe, one report."""
 
 import time
-from itertools import chain
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from tango_server.conversion.errors import ConvertedDifferentlyError, OutputExistsError
-from tango_server.conversion.layout import tiff_header
-from tango_server.conversion.paths import ANYWHERE, Roots, output_path
-from tango_server.conversion.provenance import Provenance, acquired, describe, read_provenance, software
-from tango_server.conversion.publish import publish
-from tango_server.conversion.reading import read_image
+from tango_server.conversion.errors import (
+    ConvertedDifferentlyError,
+    OutputExistsError,
+    SourceChangedError,
+    UnsupportedImageError,
+)
+from tango_server.conversion.paths import ANYWHERE, NO_FIELDS, Roots, output_path
+from tango_server.conversion.pixels import InexactPixelsError
+from tango_server.conversion.provenance import acquired, describe, origin_of, read_provenance
+from tango_server.conversion.publish import Attempt, Ownership, Write, ownership_of, publish
+from tango_server.conversion.reading import Source, open_source
+from tango_server.conversion.sidecar import carry_sidecar
 from tango_server.conversion.structure import Structure, read_structure
 from tango_server.conversion.transform import Turning
-from tango_server.messages import FrameReport
-from tango_server.recipe import NewFile, Recipe
+from tango_server.conversion.writing import image_writer
+from tango_server.messages import FrameReport, PixelCounts
+from tango_server.recipe import InPlace, NewFile, Recipe
+
+BACKUP_SUFFIX = ".orig"
 
 
 def convert_file(
     source: str | Path,
     recipe: Recipe,
     *,
+    output: Path | None = None,
     roots: Roots = ANYWHERE,
-    token: str = "offline",  # noqa: S107
+    fields: Mapping[str, object] = NO_FIELDS,
+    token: str = "offline",  # noqa: S107 - not that kind of token
 ) -> FrameReport:
     """Convert one file and return its report (`converted` or `skipped`, never `failed`).
 
@@ -29,93 +42,161 @@ def convert_file(
     ----------
     source: the file to convert
     recipe: what to do to it
+    output: where the output goes, if that was decided before; by default the recipe says it
     roots: the folders that may be read and written; by default every one
+    fields: run, seq_num and metadata of the frame, for a template of the output's name
     token: names the temporary file, so that what a killed process leaves can be found
 
     Raises
     ------
     ConversionError
         one of its kinds; the source is untouched then, and no partial output exists.
-
     """
     started = time.perf_counter()
     path = roots.source(source)
-    output = output_path(path, recipe, roots)
-    structure = read_structure(path)
-    structure.require_complete(path)
-    if isinstance(recipe.output, NewFile):
-        chosen, reason = _new_output(output, recipe)
-    else:
-        chosen, reason = output, _in_place_reason(path, structure, recipe)
-    if reason:
+    target = roots.target(output) if output is not None else output_path(path, recipe, roots, fields)
+    with open_source(path) as opened:
+        job = _Conversion(opened, target, recipe, token)
+        report = job.in_place(recipe.output) if isinstance(recipe.output, InPlace) else job.to_new_file(recipe.output)
+    return report.model_copy(update={"conversion_time": time.perf_counter() - started, "finished": time.time()})
+
+
+@dataclass(slots=True)
+class _Conversion:
+    """One open source on its way to its output."""
+
+    source: Source
+    target: Path
+    recipe: Recipe
+    token: str
+
+    def to_new_file(self, output: NewFile) -> FrameReport:
+        structure = self.source.structure
+        attempt = Attempt(
+            self.token,
+            ownership=ownership_of(self.recipe),
+            mtime_ns=structure.mtime_ns if output.preserve_mtime else None,
+        )
+        while True:
+            chosen, replace, reason = _place(self.target, output, self.source.path)
+            if reason:
+                return self._skipped(chosen, reason)
+            try:
+                report = self._publish(chosen, attempt if replace else _exclusive(attempt))
+            except FileExistsError:  # somebody took the name meanwhile: decide once more
+                continue
+            carried = carry_sidecar(self.source.path, chosen, self.recipe, self.token)
+            return report.model_copy(update={"sidecar": carried})
+
+    def in_place(self, output: InPlace) -> FrameReport:
+        path, structure = self.source.path, self.source.structure
+        provenance = read_provenance(structure)
+        if provenance is not None and provenance.matches(self.recipe):
+            return self._skipped(path, "it carries the provenance of this recipe already")
+        if provenance is not None and not output.force:
+            raise ConvertedDifferentlyError(
+                path,
+                "a file that was converted in place with another recipe",
+                "a raw frame, or one converted with the same recipe",
+                "Restore the raw frame first, convert it to a new file, or say force to convert what it is now.",
+            )
+        mode = path.stat().st_mode & 0o7777
+        if output.backup:
+            self._back_up(mode)
+        attempt = Attempt(
+            self.token,
+            durable=True,
+            ownership=Ownership(file_mode=mode),
+            mtime_ns=structure.mtime_ns if output.preserve_mtime else None,
+        )
+        return self._publish(path, attempt)
+
+    def _publish(self, chosen: Path, attempt: Attempt) -> FrameReport:
+        source, pages = self.source, self.source.structure.pages
+        turnings: list[Turning] = []
+
+        def turned() -> Iterator[Turning]:
+            for page, image in zip(pages, source.images(), strict=True):
+                turnings.append(Turning(image, self.recipe, source.orientation(page)))
+                yield turnings[-1]
+                turnings[-1].forget()
+
+        taken = acquired(pages[0], source.structure.mtime_ns)
+        description = describe(self.recipe, source.path, chosen)
+        write = image_writer(turned(), len(pages), self.recipe, description, taken)
+        try:
+            size = publish(chosen, _still_there(write, source) if chosen == source.path else write, attempt)
+        except InexactPixelsError as error:
+            raise UnsupportedImageError(
+                source.path, str(error), "values that the type holds exactly", "Choose an integer type, or float64."
+            ) from error
         return FrameReport(
-            source=str(path),
+            source=str(source.path),
             output=str(chosen),
+            outcome="converted",
+            shape=turnings[0].shape,
+            pixel_type=turnings[0].pixel_type.name,
+            pixels=_added([turning.counts() for turning in turnings]),
+            pages=len(pages),
+            finished=0,
+            recipe_hash=self.recipe.hash,
+            bytes_in=source.structure.size,
+            bytes_out=size,
+        )
+
+    def _back_up(self, mode: int) -> None:
+        """Keep the first original; a later one would be a conversion."""
+        backup = self.source.path.with_name(self.source.path.name + BACKUP_SUFFIX)
+
+        def write(file: BinaryIO) -> None:
+            self.source.file.seek(0)
+            while block := self.source.file.read(2**20):
+                file.write(block)
+
+        try:
+            attempt = Attempt(
+                self.token,
+                durable=True,
+                exclusive=True,
+                ownership=Ownership(file_mode=mode),
+                mtime_ns=self.source.structure.mtime_ns,
+            )
+            publish(backup, write, attempt)
+        except FileExistsError:
+            return
+
+    def _skipped(self, output: Path, reason: str) -> FrameReport:
+        return FrameReport(
+            source=str(self.source.path),
+            output=str(output),
             outcome="skipped",
             reason=reason,
-            recipe_hash=recipe.hash,
-            conversion_time=time.perf_counter() - started,
-            finished=time.time(),
+            recipe_hash=self.recipe.hash,
+            finished=0,
         )
-    turning = Turning(read_image(path, structure), recipe)
-    in_place = not isinstance(recipe.output, NewFile)
-    taken = acquired(structure.pages[0], structure.mtime_ns)
-    written = write_frame(
-        chosen,
-        turning,
-        description=describe(recipe, path.name),
-        taken=taken,
-        token=token,
-        durable=in_place,
-        mode=path.stat().st_mode & 0o7777 if in_place else None,
-    )
-    return FrameReport(
-        source=str(path),
-        output=str(chosen),
-        outcome="converted",
-        shape=turning.shape,
-        pixel_type=turning.pixel_type.name,
-        pixels=turning.counts(),
-        conversion_time=time.perf_counter() - started,
-        finished=time.time(),
-        recipe_hash=recipe.hash,
-        bytes_in=structure.size,
-        bytes_out=written,
-    )
 
 
-def write_frame(
-    output: Path, turning: Turning, *, description: str, taken: str, token: str, durable: bool, mode: int | None = None
-) -> int:
-    """Write what comes out of `turning` as `output` and return the size of the file in bytes."""
-    head = tiff_header(turning.shape, turning.pixel_type, description=description, software=software(), taken=taken)
-    little = turning.pixel_type.newbyteorder("<")
-    pixels = (block.astype(little, copy=False) for block in turning.blocks())
-    return publish(output, chain([head], pixels), token=token, durable=durable, mode=mode)
-
-
-def existing_provenance(path: Path) -> Provenance | None:
-    """Return the provenance of the file at `path`, None if it is not ours."""
-    return read_provenance(read_structure(path))
-
-
-def _new_output(output: Path, recipe: Recipe) -> tuple[Path, str]:
-    """Return where to write, and the reason to skip instead (empty: convert)."""
-    assert isinstance(recipe.output, NewFile)  # noqa: S101 - the caller has asked
-    if not output.exists():
-        return output, ""
-    match recipe.output.on_existing:
-        case "skip":
-            return output, f"{output} exists already"
-        case "number":
-            return _numbered(output), ""
-        case "replace_own" if existing_provenance(output) is not None:
-            return output, ""
+def _place(target: Path, output: NewFile, source: Path) -> tuple[Path, bool, str]:
+    """Return where to write, whether a file there is to be replaced, and the reason to skip instead (empty: none)."""
+    if not target.exists():
+        return target, False, ""
+    if output.on_existing == "skip":
+        return target, False, f"{target} exists already"
+    if output.on_existing == "number":
+        return _numbered(target), False, ""
+    found = "a file that is there already"
+    if output.on_existing == "replace_own":
+        provenance = read_provenance(read_structure(target))
+        if provenance is not None and provenance.origin == origin_of(source, target):
+            return target, True, ""
+        found = "a file that this program did not write"
+        if provenance is not None:
+            found = f"a file that was made from another source, called {provenance.source}"
     raise OutputExistsError(
-        output,
-        "a file that this program did not write",
-        "a free name or an earlier output",
-        'Move it away, or give the recipe on_existing="number" or "skip".',
+        target,
+        found,
+        "a free name, or an earlier output of the same source",
+        'Move it away, or give the recipe another folder or template, or on_existing="number" or "skip".',
     )
 
 
@@ -126,16 +207,39 @@ def _numbered(output: Path) -> Path:
     return candidate
 
 
-def _in_place_reason(path: Path, structure: Structure, recipe: Recipe) -> str:
-    """Return why the file need not be converted again; refuse it if it was converted in another way."""
-    provenance = read_provenance(structure)
-    if provenance is None:
-        return ""
-    if provenance.matches(recipe):
-        return "it carries the provenance of this recipe already"
-    raise ConvertedDifferentlyError(
-        path,
-        "a file that was converted in place with another recipe",
-        "a raw frame, or one converted with the same recipe",
-        "Restore the raw frame first, or convert it to a new file.",
+def _exclusive(attempt: Attempt) -> Attempt:
+    return Attempt(
+        attempt.token, attempt.durable, exclusive=True, ownership=attempt.ownership, mtime_ns=attempt.mtime_ns
+    )
+
+
+def _still_there(write: Write, source: Source) -> Write:
+    """Return `write` with a last look at whether the file to replace is still the one that was read."""
+
+    def write_and_look(file: BinaryIO) -> None:
+        write(file)
+        status = source.path.stat()
+        opened: Structure = source.structure
+        if (status.st_ino, status.st_size, status.st_mtime_ns) != (opened.inode, opened.size, opened.mtime_ns):
+            raise SourceChangedError(
+                source.path,
+                "another file took its name while it was being converted in place",
+                "the file that was read",
+                "Nothing was replaced. Convert it again once nobody writes it any more.",
+            )
+
+    return write_and_look
+
+
+def _added(counts: list[PixelCounts]) -> PixelCounts:
+    """Return the counts of all pages together."""
+    lows = [count.minimum for count in counts if count.minimum is not None]
+    highs = [count.maximum for count in counts if count.maximum is not None]
+    return PixelCounts(
+        nan=sum(count.nan for count in counts),
+        saturated_low=sum(count.saturated_low for count in counts),
+        saturated_high=sum(count.saturated_high for count in counts),
+        negative=sum(count.negative for count in counts),
+        minimum=min(lows, default=None),
+        maximum=max(highs, default=None),
     )

@@ -8,10 +8,12 @@ r"""Everything that can go wrong with one frame.
     |   +-- NotATiffError               is something else
     |   +-- IncompleteFileError         ends before its structure says so
     |   +-- UnsupportedImageError       holds an image that has no single right conversion
-    |   \-- SourceUnreadableError       can't be opened or decoded
+    |   +-- SourceUnreadableError       can't be opened or decoded
+    |   \-- SourceChangedError          was replaced while it was being converted in place
     +-- PathError                   where it lies or would go
     |   +-- OutsideRootsError           beyond the folders that the server may touch
-    |   \-- NoOutputPathError           the path rule finds no component to replace
+    |   +-- NoOutputPathError           the path rule finds no component to replace
+    |   \-- NameTemplateError           the template of the output's name asks for what the frame lacks
     \-- OutputError                 the file to write
         +-- OutputExistsError           there is one already that is not ours to replace
         +-- ConvertedDifferentlyError   in place: already converted, with another recipe
@@ -64,6 +66,10 @@ class SourceUnreadableError(SourceError):
     """The file can't be opened or decoded."""
 
 
+class SourceChangedError(SourceError):
+    """The file to convert in place was replaced meanwhile."""
+
+
 class PathError(ConversionError):
     """The place of the source or of the output is at fault."""
 
@@ -74,6 +80,10 @@ class OutsideRootsError(PathError):
 
 class NoOutputPathError(PathError):
     """The path rule finds no component to replace."""
+
+
+class NameTemplateError(PathError):
+    """The template of the output's name asks for a field that the frame lacks, or makes no file name."""
 
 
 class OutputError(ConversionError):

@@ -1,8 +1,9 @@
 """The eight orientations that rotations by 90 degrees and flips make, each as a transposition and two reversals."""
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from tango_server.recipe import Recipe
 
@@ -11,6 +12,7 @@ from tango_server.recipe import Recipe
 class Orientation:
     """First transpose (or not), then reverse the order of the rows, of the columns, of both or of none.
 
+    >>> import numpy as np
     >>> image = np.arange(6).reshape(2, 3)
     >>> turned = Orientation.of(Recipe(rotation=90, flip="1")).apply(image)
     >>> bool((turned == np.flip(np.rot90(image), 1)).all())
@@ -32,7 +34,67 @@ class Orientation:
             reverse_columns=columns != (recipe.flip in {"1", "both"}),
         )
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
+    @classmethod
+    def of_tag(cls, tag: int) -> "Orientation":
+        """Return what brings an image whose TIFF Orientation tag is `tag` (1 to 8) to row 0 on top, column 0 left."""
+        return _BY_TAG[tag]
+
+    def then(self, second: "Orientation") -> "Orientation":
+        """Return the one orientation that has the effect of this one followed by `second`.
+
+        >>> quarter = Orientation.of(Recipe(rotation=90))
+        >>> quarter.then(quarter) == Orientation.of(Recipe(rotation=180))
+        True
+        """
+        rows, columns = self.reverse_rows, self.reverse_columns
+        if second.transpose:
+            rows, columns = columns, rows
+        return Orientation(
+            transpose=self.transpose != second.transpose,
+            reverse_rows=rows != second.reverse_rows,
+            reverse_columns=columns != second.reverse_columns,
+        )
+
+    def shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return the (rows, columns) of the turned image of one of `shape`."""
+        rows, columns = shape
+        return (columns, rows) if self.transpose else (rows, columns)
+
+    def point(self, x: float, y: float, shape: tuple[int, int]) -> tuple[float, float]:
+        """Return where the point (x, y) of an image of `shape` (rows, columns) lies in the turned image.
+
+        Points are pixel-centre coordinates: (0, 0) is the centre of the first stored pixel, x counts columns.
+
+        >>> Orientation.of(Recipe(rotation=90)).point(3.0, 1.0, (10, 20))
+        (1.0, 16.0)
+        """
+        if self.transpose:
+            x, y = y, x
+        rows, columns = self.shape(shape)
+        return (columns - 1 - x if self.reverse_columns else x), (rows - 1 - y if self.reverse_rows else y)
+
+    def direction(self, x: float, y: float) -> tuple[float, float]:
+        """Return what the direction (x, y) in the image becomes in the turned image."""
+        if self.transpose:
+            x, y = y, x
+        return (-x if self.reverse_columns else x), (-y if self.reverse_rows else y)
+
+    def apply(self, image: NDArray[Any]) -> NDArray[Any]:
         """Return the oriented view of `image` (rows, columns)."""
         turned = image.T if self.transpose else image
         return turned[:: -1 if self.reverse_rows else 1, :: -1 if self.reverse_columns else 1]
+
+
+_BY_TAG = {
+    1: Orientation(transpose=False, reverse_rows=False, reverse_columns=False),
+    2: Orientation(transpose=False, reverse_rows=False, reverse_columns=True),
+    3: Orientation(transpose=False, reverse_rows=True, reverse_columns=True),
+    4: Orientation(transpose=False, reverse_rows=True, reverse_columns=False),
+    5: Orientation(transpose=True, reverse_rows=False, reverse_columns=False),
+    6: Orientation(transpose=True, reverse_rows=False, reverse_columns=True),
+    7: Orientation(transpose=True, reverse_rows=True, reverse_columns=True),
+    8: Orientation(transpose=True, reverse_rows=True, reverse_columns=False),
+}
+"""TIFF 6.0, section 8, Orientation: where row 0 and column 0 of the stored image are to be seen."""
+
+AS_STORED = _BY_TAG[1]

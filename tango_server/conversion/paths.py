@@ -12,12 +12,14 @@ name, becomes `processed`.
 None
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import TypeVar
 
 from tango_server.conversion.errors import NoOutputPathError, OutsideRootsError
+from tango_server.conversion.naming import named_by
 from tango_server.recipe import NewFile, Recipe
 
 RAW = "raw"
@@ -80,13 +82,20 @@ class Roots:
 
 
 ANYWHERE = Roots()
+NO_FIELDS: Mapping[str, object] = MappingProxyType({})
 
 
-def output_path(source: Path, recipe: Recipe, roots: Roots) -> Path:
+def output_path(
+    source: Path, recipe: Recipe, roots: Roots = ANYWHERE, fields: Mapping[str, object] = NO_FIELDS
+) -> Path:
     """Return where the output of a resolved `source` goes, within the write roots.
+
+    `fields` are the frame's, for a template of the name: run, seq_num and metadata.
 
     Raises
     ------
+    NameTemplateError
+        if the template asks for a field that there is not, or makes no file name.
     NoOutputPathError
         if the path rule is asked for and finds nothing to replace, or the output would be the source itself.
     OutsideRootsError
@@ -106,6 +115,8 @@ def output_path(source: Path, recipe: Recipe, roots: Roots) -> Path:
             f"one to be replaced by {PROCESSED!r}",
             "Give the recipe an output folder, or keep raw frames below a folder named 'raw'.",
         )
+    if recipe.output.template is not None:
+        output = output.with_name(named_by(recipe.output.template, source, fields))
     target = roots.target(output)
     if target == source:
         raise NoOutputPathError(

@@ -1,15 +1,19 @@
 """What a converted file says of itself, in its own ASCII tags.
 
-`ImageDescription` holds compact JSON: `{"petif": 1, "recipe": {...}, "source": "name.tif", "version": "0.1.0"}`, with
-`"placeholder": true` for a frame that never appeared. `Software` holds the program and its version, `DateTime` the
-acquisition (TIFF's own form, `YYYY:MM:DD HH:MM:SS`).
+`ImageDescription` holds compact JSON: `{"petif": 1, "recipe": {...}, "source": "name.tif", "from": "1f0c...",
+"version": "0.1.0"}`, with `"placeholder": true` for a frame that never appeared. `from` stands for the way from the
+output to its source, so that two sources of one name are told apart even after both trees were moved. `Software` holds
+the program and its version, `DateTime` the acquisition (TIFF's own form, `YYYY:MM:DD HH:MM:SS`).
 """
 
+import hashlib
 import json
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from tango_server.conversion.structure import Page, Structure
@@ -24,6 +28,7 @@ class Provenance:
 
     recipe: dict[str, Any]
     source: str
+    origin: str
     version: str
     placeholder: bool = False
 
@@ -48,12 +53,22 @@ def content_fields(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude={"output"})
 
 
-def describe(recipe: Recipe, source_name: str, *, placeholder: bool = False) -> str:
+def origin_of(source: Path, output: Path) -> str:
+    """Return 8 hexadecimal digits that stand for where `source` lies as seen from `output`."""
+    try:
+        way = Path(os.path.relpath(source, output.parent)).as_posix()
+    except ValueError:  # on another drive of Windows
+        way = source.as_posix()
+    return hashlib.sha256(way.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def describe(recipe: Recipe, source: Path, output: Path, *, placeholder: bool = False) -> str:
     """Return the text of the ImageDescription tag: ASCII, whatever the source is called."""
     record: dict[str, Any] = {
         "petif": FORMAT,
         "recipe": content_fields(recipe),
-        "source": source_name,
+        "source": source.name,
+        "from": origin_of(source, output),
         "version": package_version(),
     }
     if placeholder:
@@ -75,6 +90,7 @@ def read_provenance(structure: Structure) -> Provenance | None:
     return Provenance(
         recipe=recipe if isinstance(recipe, dict) else {},
         source=str(record.get("source", "")),
+        origin=str(record.get("from", "")),
         version=str(record.get("version", "")),
         placeholder=record.get("placeholder") is True,
     )

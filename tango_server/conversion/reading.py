@@ -1,95 +1,175 @@
-"""From a file to an array: the uncompressed single strip of QXRD directly, everything else through tifffile."""
+"""From a file to arrays: the uncompressed single strip of QXRD directly, everything else through tifffile.
 
+A source is opened once and read through that one handle, so that structure and pixels belong together even if another
+file takes its name meanwhile.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from tango_server.conversion.errors import SourceMissingError, SourceUnreadableError, UnsupportedImageError
+from tango_server.conversion.errors import IncompleteFileError, SourceUnreadableError, UnsupportedImageError
+from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.pixels import Image
-from tango_server.conversion.structure import Page, Structure, read_structure
+from tango_server.conversion.structure import Page, Structure, parse_structure, reading
 
 _KINDS = {1: "u", 2: "i", 3: "f"}
+_BITS = {("u", 8), ("u", 16), ("u", 32), ("u", 64), ("i", 8), ("i", 16), ("i", 32), ("i", 64),
+         ("f", 16), ("f", 32), ("f", 64)}  # fmt: skip
 _UNCOMPRESSED = 1
-_TOP_LEFT = 1
+_BLACK_IS_ZERO = 1
+_BELIEVED_BYTES = 64 * 2**20
+_BELIEVED_RATIO = 2000  # more than deflate and LZW can compress
+_LARGEST_TILE = 65_536
+_TILE_WIDTH = 322
+_DECODER_ERRORS = (
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError, AssertionError,
+    MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 
 
-def read_image(path: Path, structure: Structure) -> Image:
-    """Return the image of a complete file as an array (rows, columns) in the file's pixel type.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An open, complete TIFF file whose every page we can convert."""
+
+    path: Path
+    file: BinaryIO
+    structure: Structure
+
+    def images(self) -> Iterator[Image]:
+        """Yield the pages as arrays (rows, columns) in the file's own pixel type, one at a time.
+
+        Raises
+        ------
+        SourceUnreadableError
+            if the pixels can't be decoded.
+        """
+        for number, page in enumerate(self.structure.pages):
+            yield self._strip(page) if _is_plain_strip(page) else self._decoded(number, page)
+
+    def orientation(self, page: Page) -> Orientation:
+        """Return what the Orientation tag of a page asks for."""
+        return Orientation.of_tag(page.tags.get(274, 1))
+
+    def _strip(self, page: Page) -> Image:
+        rows, columns = page.shape
+        pixels = np.empty((rows, columns), pixel_type(page).newbyteorder(self.structure.byte_order))
+        self.file.seek(page.offsets[0])
+        view = pixels.reshape(-1).view(np.uint8).data
+        with reading(self.path):
+            while view:
+                count = self.file.readinto(view)  # type: ignore[attr-defined]
+                if not count:
+                    raise IncompleteFileError(
+                        self.path, "it became shorter while it was read", "a finished file", "Convert it again."
+                    )
+                view = view[count:]
+        return pixels
+
+    def _decoded(self, number: int, page: Page) -> Image:
+        import tifffile  # noqa: PLC0415 - 0.1 s of import that QXRD's own files don't need
+
+        try:
+            self.file.seek(0)
+            with tifffile.TiffFile(self.file) as tiff:
+                image: Image = tiff.pages[number].asarray(maxworkers=1)
+        except (*_DECODER_ERRORS, tifffile.TiffFileError) as error:
+            raise SourceUnreadableError(
+                self.path,
+                f"the pixels of page {number} can't be decoded ({type(error).__name__}: {error})",
+                "an intact TIFF",
+                "Check the file with another program, and copy it again from its origin.",
+            ) from error
+        if image.shape != page.shape or image.dtype.newbyteorder("=") != pixel_type(page):
+            raise UnsupportedImageError(
+                self.path,
+                f"page {number} decodes to {image.dtype} of shape {image.shape}",
+                f"{pixel_type(page)} of shape {page.shape}",
+                "Convert it by other means first.",
+            )
+        return image
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[Source]:
+    """Open the file at `path`, check that it is complete and that every page can be converted.
 
     Raises
     ------
-    UnsupportedImageError
-        if the file holds several images, several samples per pixel, no pixels, or a type we can't convert rightly.
-    SourceUnreadableError, SourceMissingError
-        if the pixels can't be decoded, or the file went away meanwhile.
-
+    SourceError
+        one of its kinds, if not.
     """
-    page = _only_page(path, structure)
-    try:
-        if _is_plain_strip(page):
-            return _read_strip(path, page, structure)
-        return _read_with_tifffile(path)
-    except FileNotFoundError:
-        raise SourceMissingError(path, "it went away while it was read", "a file", "Was it moved or deleted?") from None
-    except (OSError, ValueError) as error:
-        raise SourceUnreadableError(
-            path, f"its pixels can't be decoded ({error})", "an intact TIFF", "Check the file with another program."
-        ) from error
+    with reading(path):
+        file = path.open("rb", buffering=0)
+    with file:
+        with reading(path):
+            structure = parse_structure(file)
+        structure.require_complete(path)
+        if not structure.pages:
+            raise UnsupportedImageError(path, "no image", "at least one", "Check what wrote this file.")
+        for page in structure.pages:
+            _require_convertible(path, page, structure)
+        yield Source(path, file, structure)
 
 
-def read_whole(path: Path) -> Image:
-    """Return the image of the file at `path`; raise a `SourceError` if it is not a complete file that we can read."""
-    structure = read_structure(path)
-    structure.require_complete(path)
-    return read_image(path, structure)
+def read_first_image(path: Path) -> Image:
+    """Return the first image of a file; raise a `SourceError` if it is not a complete file that we can read."""
+    with open_source(path) as source:
+        return next(source.images())
 
 
-def pixel_type_of(page: Page) -> np.dtype[Any] | None:
-    """Return the native numpy type of the pixels of `page`, None if there is no such type."""
-    try:
-        return np.dtype(f"{_KINDS[page.sample_formats[0]]}{page.bits[0] // 8}")
-    except (KeyError, TypeError):
-        return None
+def pixel_type(page: Page) -> np.dtype[Any]:
+    """Return the native numpy type of the pixels of a convertible page."""
+    return np.dtype(f"{_KINDS[page.sample_formats[0]]}{page.bits[0] // 8}")
 
 
-def _only_page(path: Path, structure: Structure) -> Page:
-    def refuse(found: str) -> UnsupportedImageError:
-        return UnsupportedImageError(path, found, "one grey image of 8 to 64 bits", "Convert it by other means first.")
-
-    if len(structure.pages) != 1:
-        raise refuse(f"{len(structure.pages)} images")
-    (page,) = structure.pages
+def _require_convertible(path: Path, page: Page, structure: Structure) -> None:
+    found = _unsupported(page)
+    if found:
+        raise UnsupportedImageError(
+            path,
+            found,
+            "images of one grey value per pixel, as integers of 8 to 64 bits or floats of 16 to 64 bits",
+            "Convert it by other means first.",
+        )
     rows, columns = page.shape
-    if not rows or not columns or not page.offsets:
-        raise refuse(f"an image of {rows} x {columns} pixels in {len(page.offsets)} strips")
-    if page.tags.get(277, 1) != 1 or len(page.bits) != 1:
-        raise refuse(f"{page.tags.get(277, 1)} samples per pixel")
-    if page.bits[0] not in {8, 16, 32, 64} or pixel_type_of(page) is None:
-        raise refuse(f"pixels of {page.bits[0]} bits in sample format {page.sample_formats[0]}")
-    if page.tags.get(274, _TOP_LEFT) != _TOP_LEFT:
-        raise refuse(f"an orientation tag of {page.tags[274]}, which programs disagree about")
-    return page
+    needed, held = rows * columns * page.bits[0] // 8, sum(page.counts)
+    plain = page.tags.get(259, _UNCOMPRESSED) == _UNCOMPRESSED
+    too_much = needed > max(_BELIEVED_BYTES, _BELIEVED_RATIO * structure.size)
+    if (plain and held < needed) or too_much or 0 in page.counts:
+        raise IncompleteFileError(
+            path,
+            f"its {len(page.counts)} strips or tiles hold {held} bytes, some of them perhaps none",
+            f"the {needed} bytes of {rows} x {columns} pixels",
+            "The file is damaged, or was never filled: copy it again from its origin.",
+        )
+
+
+def _unsupported(page: Page) -> str:
+    """Return what makes a page unfit for conversion; empty if nothing does."""
+    rows, columns = page.shape
+    samples, photometric = page.tags.get(277, 1), page.tags.get(262, _BLACK_IS_ZERO)
+    names = {0: "an image whose zero is white", 2: "an RGB image", 3: "a palette image", 5: "a CMYK image"}
+    kind = (_KINDS.get(page.sample_formats[0], "?"), page.bits[0])
+    findings = (
+        (page.bits[0] == 1, "a bilevel image (1 bit per pixel)"),
+        (photometric != _BLACK_IS_ZERO, names.get(photometric, f"photometric interpretation {photometric}")),
+        (samples != 1 or len(page.bits) != 1, f"{samples} samples per pixel"),
+        (not rows or not columns or not page.offsets, f"a zero-sized image ({rows} x {columns})"),
+        (kind not in _BITS, f"pixels of {kind[1]} bits in sample format {page.sample_formats[0]}"),
+        (page.tags.get(274, 1) not in range(1, 9), f"an orientation tag of {page.tags.get(274)}"),
+        (max(page.tags.get(322, 0), page.tags.get(323, 0)) > _LARGEST_TILE, "tiles larger than any image"),
+    )
+    return next((text for is_so, text in findings if is_so), "")
 
 
 def _is_plain_strip(page: Page) -> bool:
     rows, columns = page.shape
-    size = rows * columns * page.bits[0] // 8
-    return page.tags.get(259, _UNCOMPRESSED) == _UNCOMPRESSED and len(page.offsets) == 1 and page.counts[0] == size
-
-
-def _read_strip(path: Path, page: Page, structure: Structure) -> Image:
-    rows, columns = page.shape
-    pixel_type = pixel_type_of(page)
-    assert pixel_type is not None  # noqa: S101 - _only_page has checked it
-    pixels = np.fromfile(
-        path, dtype=pixel_type.newbyteorder(structure.byte_order), count=rows * columns, offset=page.offsets[0]
-    )
-    return pixels.reshape(rows, columns)
-
-
-def _read_with_tifffile(path: Path) -> Image:
-    import tifffile  # noqa: PLC0415 - 0.1 s of import that QXRD's own files don't need
-
-    image: Image = tifffile.imread(path)
-    return image
+    plain = all(page.tags.get(tag, 1) == 1 for tag in (259, 266, 317)) and _TILE_WIDTH not in page.tags
+    return plain and len(page.offsets) == 1 and page.counts[0] >= rows * columns * page.bits[0] // 8

@@ -9,6 +9,8 @@ Format: TIFF Revision 6.0 (Adobe, 1992), section 2; BigTIFF as libtiff writes it
 
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -18,6 +20,7 @@ from tango_server.conversion.errors import IncompleteFileError, NotATiffError, S
 MAX_PAGES = 65_536
 MAX_ENTRIES = 4_096
 MAX_TEXT = 65_536
+MAX_SEGMENTS = 1_000_000
 _FIELD_TYPES = {  # TIFF field type -> bytes per value, struct code
     1: (1, "B"), 2: (1, "s"), 3: (2, "H"), 4: (4, "I"), 5: (8, None), 6: (1, "b"), 7: (1, None), 8: (2, "h"),
     9: (4, "i"), 10: (8, None), 11: (4, "f"), 12: (8, "d"), 13: (4, "I"), 16: (8, "Q"), 17: (8, "q"), 18: (8, "Q"),
@@ -25,7 +28,7 @@ _FIELD_TYPES = {  # TIFF field type -> bytes per value, struct code
 _TEXT_TAGS = {269: "document_name", 270: "description", 305: "software", 306: "datetime"}
 _SEGMENT_OFFSETS = {273, 324}
 _SEGMENT_COUNTS = {279, 325}
-_SCALAR_TAGS = {256, 257, 259, 262, 274, 277, 278, 284, 317, 322, 323}
+_SCALAR_TAGS = {256, 257, 259, 262, 266, 274, 277, 278, 284, 317, 322, 323}
 
 
 class _Incomplete(Exception):  # noqa: N818 - it carries a finding between two functions of this module
@@ -85,17 +88,28 @@ def read_structure(path: Path) -> Structure:
         if there is no such file, or it can't be opened. Damage is no error here: `Structure.state` tells.
 
     """
+    with reading(path), path.open("rb", buffering=0) as file:
+        return parse_structure(file)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the errors of the operating system at reading `path` into ours."""
     try:
-        with path.open("rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            parsed = _Parser(file, status.st_size)
-            state, problem = parsed.run()
+        yield
     except FileNotFoundError:
         raise SourceMissingError(path, "no such file", "a TIFF file", "Check the path; was it moved?") from None
     except OSError as error:
         raise SourceUnreadableError(
             path, f"it can't be read ({error.strerror})", "a readable file", "Check its permissions and the disk."
         ) from error
+
+
+def parse_structure(file: BinaryIO) -> Structure:
+    """Return the structure of an open file; raise `OSError` if it can't be read."""
+    status = os.fstat(file.fileno())
+    parsed = _Parser(file, status.st_size)
+    state, problem = parsed.run()
     return Structure(
         state=state,
         problem=problem,
@@ -184,12 +198,16 @@ class _Parser:
         count_code, entry_code, word = ("Q", "HHQ8s", 8) if self.big else ("H", "HHI4s", 4)
         (count,) = self._numbers(offset, count_code, what)
         entry = struct.Struct(self.order + entry_code)
+        if count == 0:  # no TIFF has an empty directory: this is a hole in the file
+            raise _Incomplete(f"{what} at byte {offset} is not written yet")
         body = offset + struct.calcsize("=" + count_code)
         if count > MAX_ENTRIES and body + count * entry.size <= self._size:
             raise _Incomplete(f"{what} claims {count} entries: it is damaged")
         data = self._read(body, count * entry.size + word, what)
         values = {}
         for tag, kind, number, inline in entry.iter_unpack(data[: count * entry.size]):
+            if not kind:
+                raise _Incomplete(f"{what} at byte {offset} is not wholly written yet")
             value = self._value(tag, kind, number, inline)
             if value is not None:
                 values[tag] = value
@@ -214,7 +232,7 @@ class _Parser:
             length = min(length, MAX_TEXT)
             return self._read(where, length, f"tag {tag}") if where else inline[:length]
         data = self._read(where, length, f"tag {tag}") if where else inline[:length]
-        if code in "fd":
+        if code in "fd" or number > MAX_SEGMENTS:
             return None
         return struct.unpack(f"{self.order}{number}{code}", data)
 
@@ -229,8 +247,8 @@ class _Parser:
                 raise _Incomplete(f"its pixels should end at byte {start + length}, but the file ends at {self._size}")
         return Page(
             tags={tag: value[0] for tag, value in numbers.items() if tag in _SCALAR_TAGS and value},
-            bits=numbers.get(258, (1,)),
-            sample_formats=numbers.get(339, (1,)),
+            bits=numbers.get(258) or (1,),
+            sample_formats=numbers.get(339) or (1,),
             offsets=offsets,
             counts=counts,
             texts={

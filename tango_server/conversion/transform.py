@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tango_server.conversion.orientation import Orientation
+from tango_server.conversion.orientation import AS_STORED, Orientation
 from tango_server.conversion.pixels import Image, PixelConverter
 from tango_server.messages import PixelCounts
 from tango_server.recipe import Recipe
@@ -15,15 +15,13 @@ _BLOCK_BYTES = 512 * 1024
 _CARRIERS = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}  # types that OpenCV moves, by size
 
 
-def transform(image: Image, recipe: Recipe) -> tuple[Image, PixelCounts]:
-    """Return the image that `recipe` makes of `image` (rows, columns), and its pixel counts."""
-    turning = Turning(image, recipe)
-    result = np.empty(turning.shape, turning.pixel_type)
-    row = 0
-    for block in turning.blocks():
-        result[row : row + len(block)] = block
-        row += len(block)
-    return result, turning.counts()
+def transform(image: Image, recipe: Recipe, stored: Orientation = AS_STORED) -> tuple[Image, PixelCounts]:
+    """Return the image that `recipe` makes of `image` (rows, columns), and its pixel counts.
+
+    `stored` is what the file's orientation tag asks for, before the recipe.
+    """
+    turning = Turning(image, recipe, stored)
+    return turning.whole(), turning.counts()
 
 
 class Turning:
@@ -32,13 +30,14 @@ class Turning:
     `shape` (rows, columns) and `pixel_type` are the output's; `counts` is complete once `blocks` is exhausted.
     """
 
-    def __init__(self, image: Image, recipe: Recipe) -> None:
+    def __init__(self, image: Image, recipe: Recipe, stored: Orientation = AS_STORED) -> None:
+        """`stored` is what the file's orientation tag asks for, before the recipe."""
         rows, columns = image.shape
-        self.shape = recipe.output_shape((rows, columns))
+        self._orientation = stored.then(Orientation.of(recipe))
+        self.shape = self._orientation.shape((rows, columns))
         source = image.dtype.newbyteorder("=")
         self.pixel_type = np.dtype(recipe.pixel_type) if recipe.pixel_type else source
         self._image = image
-        self._orientation = Orientation.of(recipe)
         self._pixels = PixelConverter(
             source, self.pixel_type, rounding=recipe.rounding, invalid_value=recipe.invalid_value
         )
@@ -46,6 +45,19 @@ class Turning:
     def counts(self) -> PixelCounts:
         """Return how many pixels the conversion of the pixel type had to touch."""
         return self._pixels.counts()
+
+    def forget(self) -> None:
+        """Let go of the image; shape, pixel type and counts stay."""
+        self._image = np.empty((0, 0), self._image.dtype)
+
+    def whole(self) -> Image:
+        """Return the whole output."""
+        result = np.empty(self.shape, self.pixel_type)
+        row = 0
+        for block in self.blocks():
+            result[row : row + len(block)] = block
+            row += len(block)
+        return result
 
     def blocks(self) -> Iterator[Image]:
         """Yield the output in blocks of whole rows, from the top, each C-contiguous."""

@@ -41,24 +41,28 @@ def entry_for(raw: dict[str, Any], server_recipe: Recipe, roots: Roots) -> Entry
     try:
         request = FrameRequest.model_validate(raw)
     except ValidationError as error:
-        named = str(raw.get("source", "")) or "(no source)"
-        origin = {name: _of_type(raw.get(name), kind) for name, kind in _ORIGIN.items()}
-        job = Job(
-            job_id, Path(named), Path(), server_recipe, now, origin["run_uid"], origin["stream"], origin["seq_num"]
-        )
+        named = _printable(str(raw.get("source") or "")) or "(no source)"
+        run_uid, stream, seq_num, key = (_good(raw, name) for name in ("run_uid", "stream", "seq_num", "key"))
+        job = Job(job_id, Path(named), Path(), server_recipe, now, run_uid, stream, seq_num)
         reason = f"{named}: the request is wrong: {explain(error)}. Correct the field and submit it again."
-        return Entry(job, _of_type(raw.get("key"), str), {}, _refusal(job, reason))
+        return Entry(job, key, {}, _refusal(job, reason))
     recipe = request.recipe or server_recipe
     source, output, reason = _places(request, recipe, roots)
     job = Job(job_id, source, output, recipe, now, request.run_uid, request.stream, request.seq_num)
     return Entry(job, request.key, request.metadata, _refusal(job, reason) if reason else None)
 
 
-_ORIGIN: dict[str, type] = {"run_uid": str, "stream": str, "seq_num": int}
+def _good(raw: dict[str, Any], name: str) -> Any:
+    """Return one field of a request that is wrong elsewhere, None if it is wrong itself."""
+    try:
+        return getattr(FrameRequest.model_validate({"source": "any", name: raw.get(name)}), name)
+    except ValidationError:
+        return None
 
 
-def _of_type(value: Any, kind: type) -> Any:
-    return value if isinstance(value, kind) else None
+def _printable(text: str) -> str:
+    """Return the text with escapes for what is no character, as in file names that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _places(request: FrameRequest, recipe: Recipe, roots: Roots) -> tuple[Path, Path, str]:
@@ -71,7 +75,8 @@ def _places(request: FrameRequest, recipe: Recipe, roots: Roots) -> tuple[Path, 
         return Path(request.source), Path(), reason
     try:
         source = roots.source(request.source)
-        return source, output_path(source, recipe, roots), ""
+        fields = {**request.metadata, "run": request.run_uid or "", "seq_num": request.seq_num or 0}
+        return source, output_path(source, recipe, roots, fields), ""
     except PathError as error:
         return Path(request.source), Path(), str(error)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tango_server.conversion.errors import ConversionError, SourceMissingError
 from tango_server.conversion.publish import remove_leftovers
+from tango_server.conversion.sidecar import carry_sidecar
 from tango_server.conversion.structure import read_structure
 from tango_server.jobs.executors import Executor, Result
 from tango_server.jobs.intake import entry_for
@@ -21,6 +22,7 @@ from tango_server.jobs.vocabulary import (
     Accepted,
     AttemptDone,
     AttemptFailed,
+    CarrySidecar,
     Convert,
     Event,
     FailuresAcknowledged,
@@ -31,6 +33,7 @@ from tango_server.jobs.vocabulary import (
     Observed,
     Reading,
     Refused,
+    SidecarLooked,
     Snapshot,
     StatisticsReset,
     TimePassed,
@@ -217,14 +220,17 @@ class JobRunner:
         for step in instructions:
             match step:
                 case Observe(job_id, source):
-                    look = self._observers.submit(_look_at, job_id, source)
+                    look: Future[Observed | SidecarLooked] = self._observers.submit(_look_at, job_id, source)
                     look.add_done_callback(partial(self._looked, job_id))
+                case CarrySidecar(job, output):
+                    look = self._observers.submit(_carry, job, output)
+                    look.add_done_callback(partial(self._looked, job.job_id))
                 case Convert(job, attempt):
                     again = job.job_id in self._recovered
                     task = Task(job.source, job.output, job.recipe, self._roots, job.job_id, attempt + again)
                     self._executor.start(task, partial(self._attempted, job.job_id))
 
-    def _looked(self, job_id: str, look: "Future[Observed]") -> None:
+    def _looked(self, job_id: str, look: "Future[Observed | SidecarLooked]") -> None:
         if look.cancelled():
             return
         fault = look.exception()
@@ -245,13 +251,21 @@ class JobRunner:
                 self._inbox.put(AttemptFailed(job_id, "crashed", str(result) or type(result).__name__))
 
 
-def _look_at(job_id: str, source: Path) -> Observed:
+def _look_at(job_id: str, source: Path) -> Observed | SidecarLooked:
     try:
         return Observed(job_id, read_structure(source))
     except SourceMissingError:
         return Observed(job_id, None)
     except ConversionError as error:
         return Observed(job_id, None, error.found)
+
+
+def _carry(job: Job, output: Path) -> SidecarLooked:
+    try:
+        return SidecarLooked(job.job_id, carry_sidecar(job.source, output, job.recipe, job.job_id) == "carried")
+    except ConversionError as error:  # the image is converted; a sidecar that can't follow is told and no failure
+        _log.warning("job %s: its sidecar can't be carried: %s", job.job_id, error)
+        return SidecarLooked(job.job_id, carried=False)
 
 
 def _now() -> Reading:

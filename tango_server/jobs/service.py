@@ -2,10 +2,12 @@ r"""The state of every job between accepted and reported: events and clock readi
 
 ::
 
-    Accepted -> waiting --(ready)--> queued --> running --> reported
-                   ^  \--(timeout)----------------------------^
+    Accepted -> waiting --(ready)--> queued --> running --> (sidecar) --> reported
+                   ^  \--(timeout)----------------------------------------^
                    |                              |
                    +---(the file was replaced)----+
+
+The image is visible from the end of `running`; only the report waits for a sidecar that is to be expected.
 
 It has no threads, does no I/O and never sleeps; `runner` does what it says.
 """
@@ -13,13 +15,16 @@ It has no threads, does no I/O and never sleeps; `runner` does what it says.
 import heapq
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from tango_server.conversion.sidecar import is_expected
 from tango_server.jobs.readiness import ReadinessRule, Wait, judge
 from tango_server.jobs.statistics import Statistics
 from tango_server.jobs.vocabulary import (
     Accepted,
     AttemptDone,
     AttemptFailed,
+    CarrySidecar,
     Convert,
     Event,
     FailuresAcknowledged,
@@ -30,11 +35,15 @@ from tango_server.jobs.vocabulary import (
     Observed,
     Reading,
     Refused,
+    SidecarLooked,
     Snapshot,
     StatisticsReset,
     TimePassed,
 )
 from tango_server.messages import FrameReport
+from tango_server.recipe import InPlace
+
+_SIDECAR_INTERVAL = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,7 @@ class ServiceRules:
     readiness: ReadinessRule = field(default_factory=ReadinessRule)
     run_readiness: ReadinessRule = field(default_factory=lambda: ReadinessRule(timeout=300.0))
     attempts: int = 3
+    sidecar_timeout: float = 2.0
 
 
 @dataclass(slots=True)
@@ -56,6 +66,10 @@ class _Progress:
     wait: Wait
     complete_seen: float = 0.0
     attempts: int = 0
+    sidecar_expected: bool = False
+    sidecar_deadline: float = 0.0
+    report: FrameReport | None = None
+    """The report of a converted frame that still waits for its sidecar."""
 
 
 class ConversionService:
@@ -79,6 +93,8 @@ class ConversionService:
                 instructions += self._observed(event, now)
             case AttemptDone():
                 instructions += self._done(event, now)
+            case SidecarLooked():
+                instructions += self._sidecar_looked(event, now)
             case AttemptFailed():
                 instructions += self._failed(event, now)
             case TimePassed():
@@ -113,8 +129,9 @@ class ConversionService:
         looks: list[Instruction] = []
         while self._due and self._due[0][0] <= now.monotonic:
             _, job_id = heapq.heappop(self._due)
-            if job_id in self._jobs:
-                looks.append(Observe(job_id, self._jobs[job_id].job.source))
+            progress = self._jobs.get(job_id)
+            if progress is not None:
+                looks.append(_look_of(progress))
         return looks
 
     def _observed(self, event: Observed, now: Reading) -> list[Instruction]:
@@ -126,6 +143,7 @@ class ConversionService:
         match verdict.kind:
             case "ready":
                 progress.complete_seen = now.monotonic
+                progress.sidecar_expected = event.structure is not None and is_expected(event.structure)
                 self._ready.append(event.job_id)
                 return []
             case "wait":
@@ -159,7 +177,23 @@ class ConversionService:
                 "seq_num": job.seq_num,
             }
         )
-        return [self._finish(progress, report, now)]
+        wanted = progress.sidecar_expected and self._rules.sidecar_timeout > 0
+        awaited = wanted and report.outcome == "converted" and report.sidecar == "absent"
+        if not awaited or isinstance(job.recipe.output, InPlace):
+            return [self._finish(progress, report, now)]
+        progress.report, progress.sidecar_deadline = report, now.monotonic + self._rules.sidecar_timeout
+        return [_look_of(progress)]
+
+    def _sidecar_looked(self, event: SidecarLooked, now: Reading) -> list[Instruction]:
+        progress = self._jobs.get(event.job_id)
+        if progress is None or progress.report is None:
+            return []
+        if event.carried:
+            return [self._finish(progress, progress.report.model_copy(update={"sidecar": "carried"}), now)]
+        if now.monotonic >= progress.sidecar_deadline:
+            return [self._finish(progress, progress.report, now)]
+        heapq.heappush(self._due, (min(now.monotonic + _SIDECAR_INTERVAL, progress.sidecar_deadline), event.job_id))
+        return []
 
     def _failed(self, event: AttemptFailed, now: Reading) -> list[Instruction]:
         self._running.discard(event.job_id)
@@ -196,3 +230,10 @@ class ConversionService:
         del self._jobs[progress.job.job_id]
         self._statistics.add(report, now.monotonic)
         return Finish(report)
+
+
+def _look_of(progress: _Progress) -> Instruction:
+    """Return the look that a job waits for: at its source, or at the sidecar of its converted frame."""
+    if progress.report is not None and progress.report.output is not None:
+        return CarrySidecar(progress.job, Path(progress.report.output))
+    return Observe(progress.job.job_id, progress.job.source)

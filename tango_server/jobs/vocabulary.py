@@ -69,6 +69,14 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SidecarLooked:
+    """A look at whether the sidecar of a converted frame has come; if so, it was carried to the output."""
+
+    job_id: str
+    carried: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A request of a run that can't be done as it stands; its report is on the ledger already."""
 
@@ -91,7 +99,15 @@ class FailuresAcknowledged:
 
 
 Event = (
-    Accepted | Observed | AttemptDone | AttemptFailed | Refused | TimePassed | StatisticsReset | FailuresAcknowledged
+    Accepted
+    | Observed
+    | AttemptDone
+    | AttemptFailed
+    | SidecarLooked
+    | Refused
+    | TimePassed
+    | StatisticsReset
+    | FailuresAcknowledged
 )
 
 
@@ -112,13 +128,21 @@ class Convert:
 
 
 @dataclass(frozen=True, slots=True)
+class CarrySidecar:
+    """Carry the sidecar of a converted frame to its output if it is there; answer with `SidecarLooked`."""
+
+    job: Job
+    output: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Write the report to the ledger."""
 
     report: FrameReport
 
 
-Instruction = Observe | Convert | Finish
+Instruction = Observe | Convert | CarrySidecar | Finish
 
 
 @dataclass(frozen=True, slots=True)

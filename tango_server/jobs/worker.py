@@ -52,7 +52,7 @@ def run(task: Task) -> FrameReport | Failure:
     if task.attempt > 1:
         remove_leftovers(task.output, task.token)
     try:
-        return convert_file(task.source, task.recipe, roots=task.roots, token=task.token)
+        return convert_file(task.source, task.recipe, output=task.output, roots=task.roots, token=task.token)
     except (IncompleteFileError, SourceMissingError) as error:
         return Failure("not_ready", str(error))
     except ConversionError as error:

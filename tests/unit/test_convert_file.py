@@ -133,12 +133,18 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "options", "words"),
     [
-        (np.zeros((8, 8, 3), np.uint8), {"photometric": "rgb"}, "3 samples per pixel"),
-        (np.zeros((2, 8, 8), np.uint8), {"photometric": "minisblack"}, "2 images"),
-        (np.zeros((8, 8), bool), {}, "1 bits"),
-        (np.zeros((8, 8), np.uint8), {"extratags": [(274, 3, 1, 6, True)]}, "orientation tag of 6"),
+        (np.zeros((8, 8, 3), np.uint8), {"photometric": "rgb"}, "an RGB image"),
+        (np.zeros((8, 8), np.uint8), {"photometric": "miniswhite"}, "zero is white"),
+        (np.zeros((8, 8), np.complex64), {}, "64 bits in sample format 6"),
+        (np.zeros((8, 8), bool), {}, "a bilevel image"),
+        (np.zeros((8, 8), np.uint8), {"extratags": [(274, 3, 1, 9, True)]}, "orientation tag of 9"),
+        (
+            np.zeros((8, 8), np.uint8),
+            {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)},
+            "a palette",
+        ),
     ],
-    ids=["rgb", "pages", "bilevel", "orientation"],
+    ids=["rgb", "white", "complex", "bilevel", "orientation", "palette"],
 )
 def test_images_without_a_single_right_conversion_are_refused_by_name(
     tmp_path: Path, image: np.ndarray[Any, Any], options: dict[str, Any], words: str

@@ -1,0 +1,255 @@
+"""How fast is the conversion? Side by side with a plain copy and with other ways, in one run.
+
+    python benchmarks/conversion.py [--rounds 7] [--write docs/explanation/speed.md]
+
+Every round runs all ways one after the other, on one core, so that the machine's mood falls on all alike; the figures
+are medians, and the ratios are medians of the ratios within a round. Input is a float32 file as QXRD writes it, the
+result int32 as XDI reads it.
+"""
+
+import argparse
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import get_args
+
+import fabio
+import numpy as np
+import tifffile
+
+from petif_bluesky.sim.pattern import Pattern
+from petif_bluesky.sim.qxrd_file import write_frame
+from tango_server.conversion.convert import convert_file
+from tango_server.recipe import Flip, Recipe, Rotation
+
+SIZES = (1024, 2048, 4096)
+TRANSFORMS = [(rotation, flip) for rotation in get_args(Rotation) for flip in get_args(Flip)]
+HEADLINE = (90, "1")
+Way = Callable[[Path, Path, Recipe], None]
+
+
+def plain_copy(source: Path, folder: Path, recipe: Recipe) -> None:
+    del recipe
+    output = folder / "copy.tif"
+    output.unlink(missing_ok=True)
+    shutil.copyfile(source, output)
+
+
+def petif(source: Path, folder: Path, recipe: Recipe) -> None:
+    output = folder / "petif" / source.name
+    output.unlink(missing_ok=True)
+    convert_file(source, recipe, output=output)
+
+
+def turned(image: np.ndarray, recipe: Recipe) -> np.ndarray:
+    rotated = np.rot90(image, recipe.rotation // 90)
+    flipped = {"none": rotated, "0": np.flip(rotated, 0), "1": np.flip(rotated, 1), "both": np.flip(rotated)}
+    return flipped[recipe.flip].astype(np.int32)
+
+
+def fabio_and_numpy(source: Path, folder: Path, recipe: Recipe) -> None:
+    output = folder / "fabio.tif"
+    output.unlink(missing_ok=True)
+    with fabio.open(str(source)) as image:
+        fabio.tifimage.TifImage(data=turned(image.data, recipe)).write(str(output))
+
+
+def tifffile_and_numpy(source: Path, folder: Path, recipe: Recipe) -> None:
+    output = folder / "tifffile.tif"
+    output.unlink(missing_ok=True)
+    tifffile.imwrite(output, turned(tifffile.imread(source), recipe))
+
+
+WAYS: dict[str, Way] = {
+    "plain copy": plain_copy,
+    "petif": petif,
+    "fabio + numpy": fabio_and_numpy,
+    "tifffile + numpy": tifffile_and_numpy,
+}
+
+
+def seconds(way: Way, source: Path, folder: Path, recipe: Recipe) -> float:
+    began = time.perf_counter()
+    way(source, folder, recipe)
+    return time.perf_counter() - began
+
+
+def compared(source: Path, folder: Path, recipe: Recipe, rounds: int) -> dict[str, tuple[float, float]]:
+    """Return for each way the median time in ms and the median ratio to the copy of the same round."""
+    times: dict[str, list[float]] = {name: [] for name in WAYS}
+    for number in range(rounds + 1):
+        for name, way in WAYS.items():
+            taken = seconds(way, source, folder, recipe)
+            if number:  # the first round warms the caches
+                times[name].append(taken)
+    copies = times["plain copy"]
+    return {
+        name: (1e3 * median(taken), median(one / copy for one, copy in zip(taken, copies, strict=True)))
+        for name, taken in times.items()
+    }
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process on one core, where the operating system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def frame(folder: Path, size: int) -> Path:
+    path = folder / "raw" / f"frame-{size}.tif"
+    path.parent.mkdir(exist_ok=True)
+    image = Pattern(shape=(size, size), center=(0.54 * size, 0.43 * size), distance=300.0, energy=40e3).frame()
+    write_frame(path, image, document_name=path.name, acquired=datetime.now())
+    return path
+
+
+def many(source: Path, folder: Path, count: int) -> None:
+    recipe = Recipe.preset("xdi", rotation=HEADLINE[0], flip=HEADLINE[1])
+    for number in range(count):
+        petif(source, folder / str(os.getpid()) / str(number % 4), recipe)
+
+
+def two_processes(source: Path, folder: Path, count: int = 60) -> float:
+    """Return how many times faster two processes are than one, at the same number of frames."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(many, [source] * 2, [folder] * 2, [8] * 2))
+        ratios = []
+        for _ in range(5):
+            began = time.perf_counter()
+            pool.submit(many, source, folder, count).result()
+            alone = time.perf_counter() - began
+            began = time.perf_counter()
+            list(pool.map(many, [source] * 2, [folder] * 2, [count // 2] * 2))
+            ratios.append(alone / (time.perf_counter() - began))
+    return median(ratios)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from tango_server.conversion.convert import convert_file
+from tango_server.recipe import Recipe
+small, large, folder = map(Path, sys.argv[1:4])
+recipe = Recipe.preset("xdi", rotation=90, flip="1")
+convert_file(small, recipe, output=folder / "small.tif")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert_file(large, recipe, output=folder / "large.tif")
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / large.stat().st_size)
+"""
+
+
+def memory_in_frames(folder: Path) -> float:
+    """Return the peak memory of a conversion above that of the loaded program, in sizes of a 4096 x 4096 frame."""
+    command = [sys.executable, "-c", MEMORY, str(frame(folder, 64)), str(frame(folder, 4096)), str(folder)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def refusals(source: Path) -> list[str]:
+    """Return what other programs say to a QXRD file."""
+    lines = []
+    for name, command in {"ImageMagick": ["convert"], "libvips": ["vips", "copy"]}.items():
+        if shutil.which(command[0]) is None:
+            lines.append(f"{name}: not installed")
+            continue
+        finished = subprocess.run([*command, str(source), "/dev/null.tif"], capture_output=True, text=True, check=False)
+        first = (finished.stderr.strip().splitlines() or ["no message"])[0].replace(str(source), "FILE")
+        lines.append(f"{name}: {'reads it' if finished.returncode == 0 else 'refuses it: ' + first}")
+    return lines
+
+
+def table(results: dict[str, dict[str, tuple[float, float]]], first: str) -> list[str]:
+    lines = [f"| {first} | " + " | ".join(WAYS) + " |", "|---" * (len(WAYS) + 1) + "|"]
+    for label, result in results.items():
+        cells = [f"{ms:.1f} ms ({ratio:.2f})" for ms, ratio in result.values()]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def measure(folder: Path, where: str, rounds: int) -> list[str]:
+    lines = [f"## {where}", ""]
+    with one_core():
+        for size in SIZES:
+            source = frame(folder, size)
+            results = {}
+            for rotation, flip in TRANSFORMS:
+                recipe = Recipe.preset("xdi", rotation=rotation, flip=flip)
+                results[f"{rotation}, {flip}"] = compared(source, folder, recipe, rounds)
+                print(
+                    where,
+                    size,
+                    rotation,
+                    flip,
+                    {name: round(ms, 1) for name, (ms, _) in results[f"{rotation}, {flip}"].items()},
+                )
+            lines += [f"{size} x {size}:", "", *table(results, "rotation, flip"), ""]
+            head = results[f"{HEADLINE[0]}, {HEADLINE[1]}"]
+            lines += [
+                f"Turned by 90 degrees and flipped left-right: {head['petif'][1]:.2f} times a plain copy, "
+                f"{head['fabio + numpy'][0] / head['petif'][0]:.1f} times as fast as fabio + numpy, "
+                f"{1e6 * head['petif'][0] / size**2:.2f} ns a pixel, "
+                f"{100 * 15 * head['petif'][0] / 1e3:.0f} % of one core at 15 frames/s.",
+                "",
+            ]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--write", type=Path, help="write the tables to this Markdown file")
+    arguments = parser.parse_args()
+    logging.getLogger("fabio").setLevel(logging.ERROR)
+    lines = [
+        "# Speed of the conversion",
+        "",
+        "Made by `python benchmarks/conversion.py --write docs/explanation/speed.md`; not edited by hand.",
+        "Medians of one run, in which all ways take turns, on one core; in parentheses the ratio to a plain copy",
+        f"(`shutil.copyfile`). Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, {datetime.now():%Y-%m-%d}.",
+        "",
+    ]
+    memory = Path("/dev/shm")
+    for parent, where in ((memory, "On a memory file system"), (Path(tempfile.gettempdir()), "On disk")):
+        if not parent.exists():
+            continue
+        with tempfile.TemporaryDirectory(dir=parent, prefix="petif-") as name:
+            folder = Path(name)
+            lines += measure(folder, where, arguments.rounds)
+            if parent == memory:
+                lines += [
+                    f"Two worker processes reach {two_processes(frame(folder, 2048), folder):.2f} times one. Peak memory of "
+                    f"one conversion above the loaded program: {memory_in_frames(folder):.2f} frames of 4096 x 4096.",
+                    "",
+                    "Programs that can't take part, since they refuse QXRD's files:",
+                    "",
+                    *(f"- {line}" for line in refusals(frame(folder, 1024))),
+                    "",
+                ]
+    text = "\n".join(lines)
+    print(text)
+    if arguments.write:
+        arguments.write.parent.mkdir(parents=True, exist_ok=True)
+        arguments.write.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""`petif convert`: frames and folders, without a server."""
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tango_server.commands.recipe_options import recipe_from, recipe_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tango_server.messages import FrameReport
+    from tango_server.offline import Planned
+    from tango_server.recipe import Recipe
+
+_SOME_FAILED = 1
+_INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@recipe_options
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
+@click.option("--recursive", is_flag=True, help="Take the frames of sub-folders, too.")
+@click.option("--pattern", "patterns", multiple=True, help="Take only these of a folder, as 'scan_*' (repeatable).")
+@click.option("--include-dark", is_flag=True, help="Take files with 'dark' in their name, too.")
+@click.option("--newer-only", is_flag=True, help="Skip frames whose output is as new as they are.")
+@click.option("--dry-run", is_flag=True, help="Only tell which frames would go where.")
+@click.option("--json", "as_json", is_flag=True, help="One report a line, as JSON.")
+def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
+    """Convert frames, or the frames of folders, without a server.
+
+    Exit code 0: every frame is converted (or skipped); 1: some failed; 2: the call is wrong.
+    """
+    from rich.console import Console
+
+    from tango_server.offline import Selection, plan, select
+
+    recipe = recipe_from(options)
+    selection = Selection(options["recursive"], options["patterns"], skip_dark=not options["include_dark"])
+    try:
+        sources = select(paths, selection)
+    except OSError as error:
+        raise click.UsageError(f"{error.filename}: the folder can't be listed ({error.strerror})") from error
+    if not sources:
+        raise click.UsageError(f"found no frame in {', '.join(map(str, paths))}; expected .tif or .tiff files")
+    planned = plan(sources, recipe, newer_only=options["newer_only"])
+    errors = Console(stderr=True)
+    if options["dry_run"]:
+        sys.exit(_tell_plan(planned, as_json=options["as_json"]))
+    workers = options["workers"] or os.cpu_count() or 1
+    sys.exit(_convert(planned, recipe, workers, errors, as_json=options["as_json"]))
+
+
+def _tell_plan(planned: "list[Planned]", *, as_json: bool) -> int:
+    for item in planned:
+        if as_json:
+            fields = {"source": str(item.source), "output": str(item.output) if item.output else None}
+            click.echo(json.dumps({**fields, "problem": item.problem, "skip": item.skip}))
+        elif item.problem:
+            click.echo(f"can't:  {item.problem}")
+        else:
+            click.echo(f"{item.source} -> {item.output}{'  (skipped: ' + item.skip + ')' if item.skip else ''}")
+    return _SOME_FAILED if any(item.problem for item in planned) else 0
+
+
+def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "Console", *, as_json: bool) -> int:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from tango_server.offline import convert_all
+
+    outcomes: Counter[str] = Counter()
+    columns = (
+        BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f} frames/s"), TimeRemainingColumn(),
+    )  # fmt: skip
+    started = time.monotonic()
+    interrupted = False
+    with (
+        Progress(*columns, console=errors, transient=True) as progress,
+        closing(convert_all(planned, recipe, workers)) as reports,
+    ):
+        task = progress.add_task("", total=len(planned), rate=0.0)
+        try:
+            for report in reports:
+                outcomes[report.outcome] += 1
+                rate = outcomes["converted"] / (time.monotonic() - started)
+                progress.update(task, advance=1, rate=rate)
+                _tell(report, errors, as_json=as_json)
+        except KeyboardInterrupt:
+            interrupted = True
+    seconds = time.monotonic() - started
+    _sum_up(outcomes, len(planned), seconds, as_json=as_json)
+    if interrupted:
+        return _INTERRUPTED
+    return _SOME_FAILED if outcomes["failed"] else 0
+
+
+def _tell(report: "FrameReport", errors: "Console", *, as_json: bool) -> None:
+    if as_json:
+        click.echo(report.model_dump_json())
+    elif report.outcome == "failed":
+        errors.print(f"failed: {report.reason}", style="red", soft_wrap=True, highlight=False, markup=False)
+
+
+def _sum_up(outcomes: "Counter[str]", frames: int, seconds: float, *, as_json: bool) -> None:
+    rate = outcomes["converted"] / seconds if seconds else 0.0
+    text = (
+        f"{outcomes['converted']} of {frames} frames converted in {seconds:.1f} s ({rate:.1f} frames/s), "
+        f"{outcomes['skipped']} skipped, {outcomes['failed']} failed"
+    )
+    left = frames - sum(outcomes.values())
+    click.echo(text + (f", {left} not begun" if left else ""), err=as_json)

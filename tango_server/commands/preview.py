@@ -1,0 +1,29 @@
+"""`petif preview`: a frame before and after, as a picture."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tango_server.commands.recipe_options import recipe_from, turning_options
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@turning_options
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The picture.  [default: its name, here, as PNG]")
+def preview(*, file: Path, output: Path | None, **options: Any) -> None:
+    """Draw a frame before and after its conversion, with the beam centre of its sidecar marked; converts nothing."""
+    from tango_server.conversion.errors import ConversionError
+    from tango_server.picture import draw_preview
+
+    picture = output or Path(f"{file.stem}.png")  # here, not among somebody's raw frames
+    try:
+        draw_preview(file, recipe_from(options), picture)
+    except ConversionError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(
+            f"{picture}: it can't be written ({error.strerror}); choose another --output"
+        ) from error
+    click.echo(str(picture))

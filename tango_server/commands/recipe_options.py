@@ -1,0 +1,91 @@
+"""The options of the command line that make a recipe, shared by the commands that take one."""
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import click
+from pydantic import ValidationError
+
+from tango_server.recipe import PRESETS, Compression, Flip, OnExisting, PixelType, Recipe, Rotation, Rounding
+
+_TURNING = (
+    click.option("--preset", type=click.Choice(list(PRESETS)), default="xdi", show_default=True),
+    click.option("--rotation", type=click.Choice([str(angle) for angle in get_args(Rotation)]),
+                 help="Degrees, counter-clockwise, first."),
+    click.option("--flip", type=click.Choice(get_args(Flip)), help="Axis to flip along, after the rotation."),
+    click.option("--pixel-type", type=click.Choice([*get_args(PixelType), "source"]), help="Type of the pixels."),
+    click.option("--rounding", type=click.Choice(get_args(Rounding)), help="How floats become integers."),
+    click.option("--invalid-value", type=int, help="What NaN becomes in an integer type.  [default: 0]"),
+)  # fmt: skip
+_OUTPUT = (
+    click.option("--format", "format_", type=click.Choice(["tiff"]), default="tiff", show_default=True),
+    click.option("--compression", type=click.Choice(get_args(Compression)), help="Lossless; XDI reads none of them."),
+    click.option("--output-dir", type=click.Path(file_okay=False, resolve_path=True),
+                 help="Folder of the outputs.  [default: the path with 'raw' replaced by 'processed']"),
+    click.option("--template", help="Name of the outputs, as '{stem}_{index:05d}'."),
+    click.option("--on-existing", type=click.Choice(get_args(OnExisting)), help="If the output exists already."),
+    click.option("--in-place", is_flag=True, help="Replace the sources."),
+    click.option("--backup", is_flag=True, help="With --in-place: keep each source as NAME.orig."),
+    click.option("--force", is_flag=True, help="With --in-place: also what another recipe has converted."),
+    click.option("--preserve-mtime", is_flag=True, help="Give the output the source's modification time."),
+)  # fmt: skip
+
+
+def turning_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what to do to the pixels."""
+    for option in reversed(_TURNING):
+        command = option(command)
+    return command
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add all options that a recipe is made of."""
+    for option in reversed((*_TURNING, *_OUTPUT)):
+        command = option(command)
+    return command
+
+
+def recipe_from(options: dict[str, Any]) -> Recipe:
+    """Take the options of a recipe out of `options` and return the recipe.
+
+    Raises
+    ------
+    click.UsageError
+        if they contradict each other.
+    """
+    preset = options.pop("preset")
+    fields = {name: options.pop(name, None) for name in ("flip", "rounding", "invalid_value", "compression")}
+    rotation, pixel_type = options.pop("rotation"), options.pop("pixel_type")
+    fields["format"] = options.pop("format_", None)
+    fields["rotation"] = int(rotation) if rotation else None
+    changes = {name: value for name, value in fields.items() if value is not None}
+    if pixel_type:
+        changes["pixel_type"] = None if pixel_type == "source" else pixel_type
+    changes["output"] = _output(options)
+    try:
+        return Recipe.preset(preset, **changes)
+    except ValidationError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _output(options: dict[str, Any]) -> dict[str, Any]:
+    in_place, mtime = options.pop("in_place", False), options.pop("preserve_mtime", False)
+    replacing = {name: options.pop(name, False) for name in ("backup", "force")}
+    placing = {
+        "folder": options.pop("output_dir", None),
+        "template": options.pop("template", None),
+        "on_existing": options.pop("on_existing", None),
+    }
+    given = {name: value for name, value in placing.items() if value is not None}
+    if in_place and given:
+        raise click.UsageError(f"--in-place replaces the sources; it does not go with {', '.join(_flags(given))}")
+    if not in_place and any(replacing.values()):
+        raise click.UsageError(f"{', '.join(_flags(replacing))} needs --in-place")
+    if in_place:
+        return {"mode": "in_place", "preserve_mtime": mtime, **replacing}
+    return {"mode": "new", "preserve_mtime": mtime, **given}
+
+
+def _flags(options: dict[str, Any]) -> list[str]:
+    names = {"folder": "--output-dir", "on_existing": "--on-existing"}
+    return [names.get(name, f"--{name}") for name, value in options.items() if value]

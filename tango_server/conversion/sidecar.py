@@ -1,0 +1,146 @@
+"""QXRD's text sidecar (`name.tif.metadata`), carried along with the image that it describes.
+
+Width, height, beam centre, pixel sizes and tilt plane rotation are turned with the image; every other byte stays.
+The tilt plane rotation is an angle in degrees from +x towards +y of the stored image: QXRD measures along
+(cos, sin) of it (`getTwoTheta` in its detector geometry), so it turns as a direction does.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tango_server.conversion.orientation import AS_STORED, Orientation
+from tango_server.conversion.publish import Attempt, ownership_of, publish, write_parts
+from tango_server.conversion.structure import Structure, read_structure
+from tango_server.recipe import Recipe
+
+ENCODING = "latin-1"
+_LINE = re.compile(r"(?P<key>[^=\[;]+?)\s*=(?P<value>.*?)(?P<end>\r?\n|\Z)", re.DOTALL)
+_PHOTOMETRIC = 262
+_LARGEST = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What we use of a sidecar: beam centre in pixels, sizes in um, angles in degrees; None where it is absent."""
+
+    text: str
+    center_x: float | None
+    center_y: float | None
+
+
+def sidecar_path(image: Path) -> Path:
+    """Return where QXRD puts the sidecar of an image."""
+    return image.with_name(image.name + ".metadata")
+
+
+def read_sidecar(image: Path) -> Sidecar | None:
+    """Return the finished sidecar of an image, None if there is none, or none that can be understood."""
+    path = sidecar_path(image)
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST).decode(ENCODING)
+    except OSError:  # absence is no error, whatever its reason
+        return None
+    if "[metadata]" not in text or not text.endswith("\n"):
+        return None
+    numbers = _numbers(text)
+    return Sidecar(text, numbers.get("centerX"), numbers.get("centerY"))
+
+
+def is_expected(structure: Structure) -> bool:
+    """Whether this is a file as QXRD writes them (named, without a photometric tag), so that a sidecar follows it."""
+    return (
+        bool(structure.pages)
+        and _PHOTOMETRIC not in structure.pages[0].tags
+        and "document_name" in structure.pages[0].texts
+    )
+
+
+def carry_sidecar(source: Path, output: Path, recipe: Recipe, token: str) -> Literal["carried", "absent"]:
+    """Carry the finished sidecar of `source` to `output`, turned with the image; absence and damage are no errors.
+
+    Raises
+    ------
+    ConversionError
+        if the source or the place of the output fails.
+    """
+    sidecar = read_sidecar(source)
+    if sidecar is None:
+        return "absent"
+    page = read_structure(source).pages[0]
+    turned = Orientation.of_tag(page.tags.get(274, 1)).then(Orientation.of(recipe))
+    text = turned_text(sidecar.text, turned, page.shape).encode(ENCODING)
+    publish(sidecar_path(output), write_parts([text]), Attempt(token, ownership=ownership_of(recipe)))
+    return "carried"
+
+
+def turned_text(text: str, orientation: Orientation, shape: tuple[int, int]) -> str:
+    r"""Return the text of the sidecar for the turned image of one of `shape` (rows, columns).
+
+    >>> from tango_server.recipe import Recipe
+    >>> text = "[centerfinder]\ncenterX=3\ncenterY=1\ntiltPlaneRotation=30\n"
+    >>> print(turned_text(text, Orientation.of(Recipe(rotation=90)), (10, 20)), end="")
+    [centerfinder]
+    centerX=1
+    centerY=16
+    tiltPlaneRotation=300
+    """
+    if orientation == AS_STORED:
+        return text
+    replaced = _replacements(_numbers(text), orientation, shape)
+    section = ""
+    lines = []
+    for line in text.splitlines(keepends=True):
+        if line.startswith("["):
+            section = line.strip()
+        match = _LINE.fullmatch(line)
+        new = replaced.get((section, match["key"])) if match else None
+        lines.append(line if match is None or new is None else f"{match['key']}={new}{match['end']}")
+    return "".join(lines)
+
+
+def _replacements(
+    numbers: dict[str, float], orientation: Orientation, shape: tuple[int, int]
+) -> dict[tuple[str, str], str]:
+    rows, columns = orientation.shape(shape)
+    result = {("[metadata]", "width"): str(columns), ("[metadata]", "height"): str(rows)}
+
+    def put(names: tuple[str, ...], turn: Callable[..., tuple[float, ...]]) -> None:
+        if all(name in numbers for name in names):
+            values = turn(*(numbers[name] for name in names))
+            result.update(
+                {("[centerfinder]", name): f"{value:.10g}" for name, value in zip(names, values, strict=True)}
+            )
+
+    put(("centerX", "centerY"), lambda x, y: orientation.point(x, y, shape))
+    put(("detectorXPixelSize", "detectorYPixelSize"), lambda x, y: (y, x) if orientation.transpose else (x, y))
+    put(("tiltPlaneRotation",), lambda angle: (turned_angle(angle, orientation),))
+    return result
+
+
+def turned_angle(degrees: float, orientation: Orientation) -> float:
+    """Return what an angle from +x towards +y becomes when the image is turned, in [0, 360)."""
+    x, y = orientation.direction(math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
+    return round(math.degrees(math.atan2(y, x)), 9) % 360
+
+
+def _numbers(text: str) -> dict[str, float]:
+    """Return the numbers of the section [centerfinder]."""
+    numbers = {}
+    section = ""
+    for line in text.splitlines():
+        if line.startswith("["):
+            section = line.strip()
+        match = _LINE.fullmatch(line)
+        if match and section == "[centerfinder]":
+            try:
+                value = float(match["value"])
+            except ValueError:
+                continue
+            if math.isfinite(value):
+                numbers[match["key"]] = value
+    return numbers

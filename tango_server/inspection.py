@@ -1,0 +1,69 @@
+"""What a file is, for people and programs: structure, completeness, tags, provenance, sidecar."""
+
+from pathlib import Path
+from typing import Any
+
+from tango_server.conversion.provenance import read_provenance
+from tango_server.conversion.sidecar import read_sidecar, sidecar_path
+from tango_server.conversion.structure import Page, Structure, read_structure
+
+_TAGS = {259: "compression", 262: "photometric", 274: "orientation", 278: "rows_per_strip", 317: "predictor"}
+_KINDS = {1: "uint", 2: "int", 3: "float"}
+
+
+def inspect_file(path: Path) -> dict[str, Any]:
+    """Return what there is to know of a file, as plain JSON.
+
+    Raises
+    ------
+    SourceError
+        if there is no such file, or it can't be opened. Damage is no error: `state` and `problem` tell.
+    """
+    structure = read_structure(path)
+    provenance = read_provenance(structure)
+    return {
+        "path": str(path),
+        "bytes": structure.size,
+        "state": structure.state,
+        "problem": structure.problem,
+        "kind": _kind(structure),
+        "directory": "after the pixels" if structure.ifd_last else "before the pixels",
+        "pages": [_page(page) for page in structure.pages],
+        "provenance": None
+        if provenance is None
+        else {
+            "recipe": provenance.recipe,
+            "source": provenance.source,
+            "version": provenance.version,
+            "placeholder": provenance.placeholder,
+        },
+        "sidecar": _sidecar(path),
+    }
+
+
+def _kind(structure: Structure) -> str:
+    if structure.state == "not_tiff":
+        return "no TIFF"
+    order = "little-endian" if structure.byte_order == "<" else "big-endian"
+    return f"{'Big' if structure.big else 'classic '}TIFF, {order}"
+
+
+def _page(page: Page) -> dict[str, Any]:
+    rows, columns = page.shape
+    return {
+        "rows": rows,
+        "columns": columns,
+        "pixel_type": f"{_KINDS.get(page.sample_formats[0], '?')}{page.bits[0]}",
+        "samples": page.tags.get(277, 1),
+        "segments": f"{len(page.offsets)} {'tiles' if 322 in page.tags else 'strips'}",  # noqa: PLR2004 - TileWidth
+        "pixel_bytes": sum(page.counts),
+        **{name: page.tags[tag] for tag, name in _TAGS.items() if tag in page.tags},
+        **page.texts,
+    }
+
+
+def _sidecar(path: Path) -> dict[str, Any] | None:
+    sidecar = read_sidecar(path)
+    if sidecar is None:
+        return None
+    return {"path": str(sidecar_path(path)), "center_x": sidecar.center_x, "center_y": sidecar.center_y}

@@ -1,0 +1,160 @@
+"""Frames converted without a server: which ones, to where, in worker processes."""
+
+import fnmatch
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from tango_server.conversion.errors import ConversionError
+from tango_server.conversion.paths import ANYWHERE, output_path
+from tango_server.jobs import worker
+from tango_server.jobs.executors import ProcessExecutor, Result
+from tango_server.jobs.folders import frames_in
+from tango_server.jobs.worker import Failure, Task
+from tango_server.messages import FrameReport
+from tango_server.recipe import NewFile, Recipe
+
+_TIME_LIMIT = 3600.0  # s for one frame; a network file system may be slow, but not that slow
+_PATIENCE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which files of folders are taken. `patterns` are shell patterns of the file name; none means every TIFF."""
+
+    recursive: bool = False
+    patterns: tuple[str, ...] = ()
+    skip_dark: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One frame: its output, or (without one) the reason why there is none, or why it is skipped."""
+
+    source: Path
+    output: Path | None
+    problem: str = ""
+    skip: str = ""
+
+
+def select(paths: Iterable[Path], selection: Selection) -> list[Path]:
+    """Return the frames that `paths` name: files as they are, folders by their content, each once.
+
+    Raises
+    ------
+    OSError
+        if a folder can't be listed.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if not path.is_dir():
+            found[path.resolve()] = None
+            continue
+        for frame in frames_in(path, recursive=selection.recursive, skip_dark=selection.skip_dark):
+            if not selection.patterns or any(fnmatch.fnmatch(frame.name, pattern) for pattern in selection.patterns):
+                found[frame.resolve()] = None
+    return list(found)
+
+
+def plan(sources: Sequence[Path], recipe: Recipe, *, newer_only: bool = False) -> list[Planned]:
+    """Return where each source would go. Two sources that would land on one output are both refused."""
+    planned = [_planned(source, recipe, newer_only=newer_only) for source in sources]
+    takers: dict[Path, list[Path]] = {}
+    for item in planned:
+        if item.output is not None:
+            takers.setdefault(item.output, []).append(item.source)
+    return [_without_clash(item, takers) for item in planned]
+
+
+def convert_all(planned: Sequence[Planned], recipe: Recipe, workers: int) -> Generator[FrameReport, None, None]:
+    """Convert frames in worker processes and yield a report of each as it comes; closing the iterator ends the workers.
+
+    What is running at that moment is finished first.
+    """
+    tasks = []
+    for number, item in enumerate(planned):
+        if item.output is None or item.skip:
+            yield _unconverted(item, recipe)
+        else:
+            tasks.append(Task(item.source, item.output, recipe, ANYWHERE, f"{os.getpid()}-{number}", attempt=1))
+    if len(tasks) == 1:  # not worth a process
+        yield _report(tasks[0], worker.run(tasks[0]))
+        return
+    yield from _in_processes(tasks, min(workers, len(tasks)))
+
+
+def _in_processes(tasks: list[Task], workers: int) -> Iterator[FrameReport]:
+    if not tasks:
+        return
+    done: SimpleQueue[tuple[Task, Result]] = SimpleQueue()
+    waiting = iter(tasks)
+    executor = ProcessExecutor(workers, _TIME_LIMIT)
+
+    def start_next() -> None:
+        task = next(waiting, None)
+        if task is not None:
+            executor.start(task, lambda result: done.put((task, result)))
+
+    try:
+        for _ in range(workers):
+            start_next()
+        for _ in tasks:
+            task, result = done.get()
+            start_next()
+            yield _report(task, result)
+    finally:
+        executor.close(_PATIENCE)
+
+
+def _planned(source: Path, recipe: Recipe, *, newer_only: bool) -> Planned:
+    if not source.exists():
+        return Planned(source, None, problem=f"{source}: no such file; expected a TIFF file. Check the path.")
+    try:
+        output = output_path(source, recipe)
+    except ConversionError as error:
+        return Planned(source, None, problem=str(error))
+    if newer_only and isinstance(recipe.output, NewFile) and _is_newer(output, source):
+        return Planned(source, output, skip=f"{output} is newer")
+    return Planned(source, output)
+
+
+def _is_newer(output: Path, source: Path) -> bool:
+    try:
+        return output.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    except OSError:
+        return False
+
+
+def _without_clash(item: Planned, takers: dict[Path, list[Path]]) -> Planned:
+    others = [source for source in takers.get(item.output, []) if source != item.source] if item.output else []
+    if not others:
+        return item
+    return Planned(
+        item.source,
+        None,
+        problem=f"{item.source}: its output would be {item.output}, as that of {others[0]}; expected one output for "
+        "each source. Give a template that tells them apart, or convert the folders one by one.",
+    )
+
+
+def _unconverted(item: Planned, recipe: Recipe) -> FrameReport:
+    return FrameReport(
+        source=str(item.source),
+        output=str(item.output) if item.output else None,
+        outcome="skipped" if item.skip else "failed",
+        reason=item.skip or item.problem,
+        recipe_hash=recipe.hash,
+        finished=time.time(),
+    )
+
+
+def _report(task: Task, result: Result) -> FrameReport:
+    if isinstance(result, FrameReport):
+        return result
+    reason = result.reason if isinstance(result, Failure) else f"{task.source}: {result}"
+    return FrameReport(
+        source=str(task.source), outcome="failed", reason=reason, recipe_hash=task.recipe.hash, finished=time.time()
+    )

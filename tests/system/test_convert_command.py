@@ -1,0 +1,199 @@
+"""`petif convert`, `inspect` and `preview`, from a shell and in a real terminal."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from petif_bluesky.sim.qxrd_file import write_frame
+from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
+from tests.conftest import QXRD_FILES
+
+PETIF = [sys.executable, "-m", "tango_server"]
+Call = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def petif(tmp_path: Path) -> Call:
+    def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*PETIF, *arguments], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=100
+        )
+
+    return call
+
+
+@pytest.fixture
+def raw(tmp_path: Path, data: Path) -> Path:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name in QXRD_FILES:
+        shutil.copy(data / name, folder)
+    return folder
+
+
+def frames(folder: Path, count: int, size: int) -> None:
+    image = np.random.default_rng(5).normal(100, 50, (size, size)).astype(np.float32)
+    for number in range(count):
+        path = folder / f"many-{number:05d}.tif"
+        write_frame(path, image + number, document_name=path.name, acquired=datetime(2024, 5, 17))
+
+
+def test_a_folder(petif: Call, raw: Path, data: Path) -> None:
+    shutil.copy(data / "qxrd_f32_64.tif", raw / "some.dark.tif")
+    finished = petif("convert", "raw", "--rotation", "90", "--flip", "1")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith("3 of 3 frames converted")
+    for name in QXRD_FILES:
+        reference = np.flip(np.rot90(tifffile.imread(data / name)), 1).astype(np.int32)
+        np.testing.assert_array_equal(tifffile.imread(raw.parent / "processed" / name), reference)
+    assert not (raw.parent / "processed" / "some.dark.tif").exists()
+
+
+def test_exit_codes(petif: Call, raw: Path, data: Path) -> None:
+    assert petif("convert", "raw").returncode == 0
+    shutil.copy(data / "not_a_tiff.tif", raw)
+    failed = petif("convert", "raw")
+    assert failed.returncode == 1
+    assert "not_a_tiff.tif: it starts with" in failed.stderr
+    assert "3 of 4 frames converted" in failed.stdout
+    assert petif("convert", "raw/nothing.tif").returncode == 1
+    for wrong in (["convert"], ["convert", "raw", "--rotation", "45"], ["convert", "raw", "--force"], ["convert", "."]):
+        assert petif(*wrong).returncode == 2, wrong
+
+
+def test_json_is_one_report_a_line(petif: Call, raw: Path) -> None:
+    finished = petif("convert", "raw", "--json", "--workers", "2")
+    reports = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert sorted(Path(report["source"]).name for report in reports) == sorted(QXRD_FILES)
+    assert {report["outcome"] for report in reports} == {"converted"}
+
+
+def test_a_dry_run_writes_nothing(petif: Call, raw: Path) -> None:
+    finished = petif("convert", "raw", "--dry-run")
+    assert finished.stdout.count(" -> ") == 3
+    assert str(raw.parent / "processed" / "qxrd_f32_64.tif") in finished.stdout
+    assert not (raw.parent / "processed").exists()
+
+
+def test_only_what_is_newer_is_converted_again(petif: Call, raw: Path) -> None:
+    petif("convert", "raw")
+    os.utime(raw / "qxrd_f32_64.tif", (4e9, 4e9))
+    finished = petif("convert", "raw", "--newer-only")
+    assert "1 of 3 frames converted" in finished.stdout
+    assert "2 skipped" in finished.stdout
+
+
+def test_patterns_and_recursion(petif: Call, raw: Path) -> None:
+    (raw / "deep").mkdir()
+    shutil.copy(raw / "qxrd_r16_64.tif", raw / "deep" / "inner.tif")
+    assert "1 of 1" in petif("convert", "raw", "--pattern", "*r32*").stdout
+    assert "4 of 4" in petif("convert", "raw", "--recursive").stdout
+    assert (raw.parent / "processed" / "deep" / "inner.tif").exists()
+
+
+def test_two_sources_for_one_output_are_both_refused(petif: Call, raw: Path) -> None:
+    (raw / "deep").mkdir()
+    shutil.copy(raw / "qxrd_r16_64.tif", raw / "deep" / "qxrd_f32_64.tif")
+    finished = petif("convert", "raw", "--recursive", "--output-dir", "out")
+    assert finished.returncode == 1
+    assert "2 of 4 frames converted" in finished.stdout
+    assert not (raw.parent / "out" / "qxrd_f32_64.tif").exists()
+    again = petif("convert", "raw/qxrd_f32_64.tif", "--output-dir", "out")
+    assert again.returncode == 0
+    other = petif("convert", "raw/deep/qxrd_f32_64.tif", "--output-dir", "out")
+    assert other.returncode == 1
+    assert "made from another source" in other.stderr
+
+
+def test_in_place_with_a_backup(petif: Call, raw: Path, data: Path) -> None:
+    assert petif("convert", "raw", "--in-place", "--backup", "--rotation", "180").returncode == 0
+    for name in QXRD_FILES:
+        assert (raw / f"{name}.orig").read_bytes() == (data / name).read_bytes()
+        reference = np.rot90(tifffile.imread(data / name), 2).astype(np.int32)
+        np.testing.assert_array_equal(tifffile.imread(raw / name), reference)
+    assert "3 skipped" in petif("convert", "raw", "--in-place", "--rotation", "180").stdout
+
+
+def test_inspect_tells_what_a_file_is(petif: Call, raw: Path, data: Path) -> None:
+    petif("convert", "raw", "--rotation", "90")
+    finished = petif("inspect", "raw/qxrd_f32_64.tif", "processed/qxrd_f32_64.tif", str(data / "truncated_tail.tif"))
+    assert finished.returncode == 1
+    assert "NOT complete: the value of tag 269" in finished.stdout
+    described: list[dict[str, Any]] = [
+        json.loads(line)
+        for line in petif("inspect", "raw/qxrd_f32_64.tif", "processed/qxrd_f32_64.tif", "--json").stdout.splitlines()
+    ]
+    assert described[0]["directory"] == "after the pixels"
+    assert described[0]["provenance"] is None
+    assert described[1]["provenance"]["recipe"]["rotation"] == 90
+    assert described[1]["pages"][0]["pixel_type"] == "int32"
+
+
+def test_preview_draws_a_picture_and_converts_nothing(petif: Call, raw: Path) -> None:
+    described = Sidecar(
+        shape=(64, 64),
+        pixel_type="float32",
+        exposure_time=0.1,
+        acquired=datetime(2024, 5, 17),
+        center=(20, 40),
+        distance=300.0,
+        energy=4e4,
+    )
+    write_sidecar(raw / "qxrd_f32_64.tif", described)
+    finished = petif("preview", "raw/qxrd_f32_64.tif", "--rotation", "90")
+    assert finished.returncode == 0, finished.stderr
+    assert (raw.parent / "qxrd_f32_64.png").read_bytes().startswith(b"\x89PNG")
+    assert not (raw.parent / "processed").exists()
+    assert petif("preview", "raw/nothing.tif").returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pexpect's terminal is POSIX's")
+def test_200_frames_in_a_real_terminal(tmp_path: Path) -> None:
+    import pexpect
+
+    (tmp_path / "raw").mkdir()
+    frames(tmp_path / "raw", 200, 512)
+    terminal = pexpect.spawn(
+        PETIF[0],
+        [*PETIF[1:], "convert", "raw", "--rotation", "90"],
+        cwd=str(tmp_path),
+        dimensions=(24, 100),
+        timeout=60,
+    )
+    terminal.expect(r"\d+/200")
+    terminal.expect(r"\d+\.\d frames/s")
+    terminal.expect(r"200 of 200 frames converted in [\d.]+ s \([\d.]+ frames/s\), 0 skipped, 0 failed")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+    assert len(list((tmp_path / "processed").glob("*.tif"))) == 200
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pexpect's terminal is POSIX's")
+def test_ctrl_c_finishes_what_is_running_and_says_what_is_left(tmp_path: Path) -> None:
+    import pexpect
+
+    (tmp_path / "raw").mkdir()
+    frames(tmp_path / "raw", 300, 1024)
+    terminal = pexpect.spawn(
+        PETIF[0], [*PETIF[1:], "convert", "raw"], cwd=str(tmp_path), dimensions=(24, 100), timeout=60
+    )
+    terminal.expect(r"[1-9]\d*/300")
+    terminal.sendintr()
+    terminal.expect(r"(\d+) of 300 frames converted.*, (\d+) not begun")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 130
+    assert not list(tmp_path.rglob("*.petif-tmp"))
+    for path in (tmp_path / "processed").iterdir():
+        assert tifffile.imread(path).shape == (1024, 1024)

@@ -1,0 +1,108 @@
+"""Where outputs go and what they are called."""
+
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pytest
+
+from tango_server.conversion.errors import NameTemplateError, NoOutputPathError, OutsideRootsError
+from tango_server.conversion.naming import named_by
+from tango_server.conversion.paths import Roots, apply_rule, output_path
+from tango_server.recipe import Recipe
+
+FRAME = Path("/data/raw/scan_007-00042.tif")
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "expected"),
+    [
+        ("/data/raw/a.tif", "/data", "/data/processed/a.tif"),
+        ("/data/raw/x/raw/a.tif", "/data", "/data/processed/x/raw/a.tif"),
+        ("/data/raw/a.tif", "/data/raw", "/data/processed/a.tif"),
+        ("/data/raw/x/raw/a.tif", "/data/raw", "/data/raw/x/processed/a.tif"),
+        ("/raw/x/a.tif", "/raw/x", None),
+        ("/data/sample_raw/a.tif", "/data", None),
+        ("/data/Raw/a.tif", "/data", None),
+        ("/data/x/raw", "/data", None),
+    ],
+)
+def test_the_path_rule_goes_by_components(path: str, root: str, expected: str | None) -> None:
+    found = apply_rule(PurePosixPath(path), PurePosixPath(root))
+    assert (None if found is None else str(found)) == expected
+
+
+def test_the_path_rule_on_windows_paths() -> None:
+    found = apply_rule(PureWindowsPath(r"Y:\p02\raw\a.tif"), PureWindowsPath("Y:\\"))
+    assert found == PureWindowsPath(r"Y:\p02\processed\a.tif")
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{stem}", "scan_007-00042.tif"),
+        ("{index:03d}", "042.tif"),
+        ("{run:.8}_{seq_num:04d}.tiff", "0123abcd_0017.tiff"),
+        ("{sample}_{temperature:.1f}K", "CeO2_300.2K.tif"),
+        ("{{literal}}", "{literal}.tif"),
+    ],
+)
+def test_a_template_takes_the_frames_fields(template: str, expected: str) -> None:
+    fields = {"run": "0123abcd-4567", "seq_num": 17, "sample": "CeO2", "temperature": 300.17}
+    assert named_by(template, FRAME, fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{nothing}", "no field 'nothing'"),
+        ("{stem.__class__}", "no field"),
+        ("{stem[0]}", "no field"),
+        ("{index:s}", "does not fit"),
+        ("{stem", "does not fit"),
+        ("a/{stem}", "separators"),
+        ("../{stem}", "separators"),
+        ("{evil}", "separators"),
+        ("{newline}", "separators"),
+        (".{stem}", "hidden"),
+        ("{long}", "200 bytes"),
+    ],
+)
+def test_a_template_that_makes_no_name_is_refused(template: str, words: str) -> None:
+    fields = {"evil": "../../etc/x", "newline": "a\nb", "long": "x" * 300}
+    with pytest.raises(NameTemplateError, match=words) as caught:
+        named_by(template, FRAME, fields)
+    assert str(FRAME) in str(caught.value)
+
+
+def test_a_name_without_a_number_has_no_index() -> None:
+    with pytest.raises(NameTemplateError, match="no field 'index'"):
+        named_by("{index}", Path("frame.tif"), {})
+
+
+def test_the_longest_root_that_holds_a_file_counts(tmp_path: Path) -> None:
+    inner = tmp_path / "raw" / "inner"
+    (inner / "raw").mkdir(parents=True)
+    source = inner / "raw" / "a.tif"
+    outer_only, both = Roots.of([tmp_path]), Roots.of([tmp_path, inner])
+    assert output_path(source, Recipe(), outer_only) == tmp_path / "processed" / "inner" / "raw" / "a.tif"
+    assert output_path(source, Recipe(), both) == inner / "processed" / "a.tif"
+
+
+def test_a_root_called_raw_may_be_written_beside(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    assert output_path(raw / "a.tif", Recipe(), Roots.of([raw])) == tmp_path / "processed" / "a.tif"
+    with pytest.raises(OutsideRootsError, match="may be written"):
+        output_path(raw / "a.tif", Recipe(), Roots.of([raw], write=[tmp_path / "elsewhere"]))
+
+
+def test_a_path_without_raw_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NoOutputPathError, match="Give the recipe an output folder"):
+        output_path(tmp_path / "a.tif", Recipe(), Roots.of([tmp_path]))
+
+
+def test_a_template_goes_with_the_rule_and_with_a_folder(tmp_path: Path) -> None:
+    source = tmp_path / "raw" / "a-00001.tif"
+    by_rule = Recipe(output={"template": "{index:05d}"})
+    in_folder = Recipe(output={"template": "{index:05d}", "folder": str(tmp_path / "out")})
+    assert output_path(source, by_rule, Roots.of([tmp_path])) == tmp_path / "processed" / "00001.tif"
+    assert output_path(source, in_folder, Roots.of([tmp_path])) == tmp_path / "out" / "00001.tif"
