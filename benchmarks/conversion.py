@@ -32,11 +32,13 @@ import tifffile
 from petif_bluesky.sim.pattern import Pattern
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.convert import convert_file
+from tango_server.conversion.workspace import Workspace
 from tango_server.recipe import Flip, Recipe, Rotation
 
 SIZES = (1024, 2048, 4096)
 TRANSFORMS = [(rotation, flip) for rotation in get_args(Rotation) for flip in get_args(Flip)]
 HEADLINE = (90, "1")
+WORKSPACE = Workspace()
 Way = Callable[[Path, Path, Recipe], None]
 
 
@@ -50,7 +52,7 @@ def plain_copy(source: Path, folder: Path, recipe: Recipe) -> None:
 def petif(source: Path, folder: Path, recipe: Recipe) -> None:
     output = folder / "petif" / source.name
     output.unlink(missing_ok=True)
-    convert_file(source, recipe, output=output)
+    convert_file(source, recipe, output=output, workspace=WORKSPACE)  # as a worker process does
 
 
 def turned(image: np.ndarray, recipe: Recipe) -> np.ndarray:
@@ -118,6 +120,8 @@ def one_core() -> Iterator[None]:
 def frame(folder: Path, size: int) -> Path:
     path = folder / "raw" / f"frame-{size}.tif"
     path.parent.mkdir(exist_ok=True)
+    if path.exists():
+        return path
     image = Pattern(shape=(size, size), center=(0.54 * size, 0.43 * size), distance=300.0, energy=40e3).frame()
     write_frame(path, image, document_name=path.name, acquired=datetime.now())
     return path
@@ -185,6 +189,15 @@ def table(results: dict[str, dict[str, tuple[float, float]]], first: str) -> lis
     return lines
 
 
+def headline(result: dict[str, tuple[float, float]], size: int) -> str:
+    """Return in one sentence what people ask for first."""
+    (ms, ratio), (fabio_ms, _) = result["petif"], result["fabio + numpy"]
+    return (
+        f"Turned by 90 degrees and flipped left-right: {ratio:.2f} times a plain copy, {fabio_ms / ms:.1f} times as "
+        f"fast as fabio + numpy, {1e6 * ms / size**2:.2f} ns a pixel, {1.5 * ms:.0f} % of one core at 15 frames/s."
+    )
+
+
 def measure(folder: Path, where: str, rounds: int) -> list[str]:
     lines = [f"## {where}", ""]
     with one_core():
@@ -202,15 +215,28 @@ def measure(folder: Path, where: str, rounds: int) -> list[str]:
                     {name: round(ms, 1) for name, (ms, _) in results[f"{rotation}, {flip}"].items()},
                 )
             lines += [f"{size} x {size}:", "", *table(results, "rotation, flip"), ""]
-            head = results[f"{HEADLINE[0]}, {HEADLINE[1]}"]
-            lines += [
-                f"Turned by 90 degrees and flipped left-right: {head['petif'][1]:.2f} times a plain copy, "
-                f"{head['fabio + numpy'][0] / head['petif'][0]:.1f} times as fast as fabio + numpy, "
-                f"{1e6 * head['petif'][0] / size**2:.2f} ns a pixel, "
-                f"{100 * 15 * head['petif'][0] / 1e3:.0f} % of one core at 15 frames/s.",
-                "",
-            ]
+            lines += [headline(results[f"{HEADLINE[0]}, {HEADLINE[1]}"], size), ""]
     return lines
+
+
+def in_memory_only(folder: Path) -> list[str]:
+    """Return what needs to be measured once: two processes, memory, and who can't take part."""
+    speedup, frames = two_processes(frame(folder, 2048), folder), memory_in_frames(folder)
+    return [
+        f"Two worker processes reach {speedup:.2f} times one.",
+        f"Peak memory of one conversion above the loaded program: {frames:.2f} frames of 4096 x 4096.",
+        "",
+        "Programs that can't take part, since they refuse QXRD's files:",
+        "",
+        *(f"- {line}" for line in refusals(frame(folder, 1024))),
+        "",
+    ]
+
+
+def machine() -> str:
+    return (
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, {datetime.now():%Y-%m-%d}"
+    )
 
 
 def main() -> None:
@@ -224,7 +250,7 @@ def main() -> None:
         "",
         "Made by `python benchmarks/conversion.py --write docs/explanation/speed.md`; not edited by hand.",
         "Medians of one run, in which all ways take turns, on one core; in parentheses the ratio to a plain copy",
-        f"(`shutil.copyfile`). Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, {datetime.now():%Y-%m-%d}.",
+        f"(`shutil.copyfile`). {machine()}.",
         "",
     ]
     memory = Path("/dev/shm")
@@ -235,15 +261,7 @@ def main() -> None:
             folder = Path(name)
             lines += measure(folder, where, arguments.rounds)
             if parent == memory:
-                lines += [
-                    f"Two worker processes reach {two_processes(frame(folder, 2048), folder):.2f} times one. Peak memory of "
-                    f"one conversion above the loaded program: {memory_in_frames(folder):.2f} frames of 4096 x 4096.",
-                    "",
-                    "Programs that can't take part, since they refuse QXRD's files:",
-                    "",
-                    *(f"- {line}" for line in refusals(frame(folder, 1024))),
-                    "",
-                ]
+                lines += in_memory_only(folder)
     text = "\n".join(lines)
     print(text)
     if arguments.write:

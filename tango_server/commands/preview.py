@@ -11,7 +11,9 @@ from tango_server.commands.recipe_options import recipe_from, turning_options
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @turning_options
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The picture.  [default: its name, here, as PNG]")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="The picture.  [default: its name, here, as PNG]"
+)
 def preview(*, file: Path, output: Path | None, **options: Any) -> None:
     """Draw a frame before and after its conversion, with the beam centre of its sidecar marked; converts nothing."""
     from tango_server.conversion.errors import ConversionError

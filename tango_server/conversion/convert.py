@@ -20,6 +20,7 @@ from tango_server.conversion.reading import Source, open_source
 from tango_server.conversion.sidecar import carry_sidecar
 from tango_server.conversion.structure import Structure, read_structure
 from tango_server.conversion.transform import Turning
+from tango_server.conversion.workspace import Workspace
 from tango_server.conversion.writing import image_writer
 from tango_server.messages import FrameReport, PixelCounts
 from tango_server.recipe import InPlace, NewFile, Recipe
@@ -35,6 +36,7 @@ def convert_file(
     roots: Roots = ANYWHERE,
     fields: Mapping[str, object] = NO_FIELDS,
     token: str = "offline",  # noqa: S107 - not that kind of token
+    workspace: Workspace | None = None,
 ) -> FrameReport:
     """Convert one file and return its report (`converted` or `skipped`, never `failed`).
 
@@ -46,6 +48,7 @@ def convert_file(
     roots: the folders that may be read and written; by default every one
     fields: run, seq_num and metadata of the frame, for a template of the output's name
     token: names the temporary file, so that what a killed process leaves can be found
+    workspace: memory to use again, for whoever converts one frame after the other
 
     Raises
     ------
@@ -55,7 +58,7 @@ def convert_file(
     started = time.perf_counter()
     path = roots.source(source)
     target = roots.target(output) if output is not None else output_path(path, recipe, roots, fields)
-    with open_source(path) as opened:
+    with open_source(path, workspace) as opened:
         job = _Conversion(opened, target, recipe, token)
         report = job.in_place(recipe.output) if isinstance(recipe.output, InPlace) else job.to_new_file(recipe.output)
     return report.model_copy(update={"conversion_time": time.perf_counter() - started, "finished": time.time()})

@@ -18,6 +18,7 @@ from tango_server.conversion.errors import IncompleteFileError, SourceUnreadable
 from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.pixels import Image
 from tango_server.conversion.structure import Page, Structure, parse_structure, reading
+from tango_server.conversion.workspace import Workspace
 
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _BITS = {("u", 8), ("u", 16), ("u", 32), ("u", 64), ("i", 8), ("i", 16), ("i", 32), ("i", 64),
@@ -41,9 +42,10 @@ class Source:
     path: Path
     file: BinaryIO
     structure: Structure
+    workspace: Workspace
 
     def images(self) -> Iterator[Image]:
-        """Yield the pages as arrays (rows, columns) in the file's own pixel type, one at a time.
+        """Yield the pages as arrays (rows, columns) in the file's own pixel type, each valid until the next.
 
         Raises
         ------
@@ -59,7 +61,7 @@ class Source:
 
     def _strip(self, page: Page) -> Image:
         rows, columns = page.shape
-        pixels = np.empty((rows, columns), pixel_type(page).newbyteorder(self.structure.byte_order))
+        pixels = self.workspace.array((rows, columns), pixel_type(page).newbyteorder(self.structure.byte_order))
         self.file.seek(page.offsets[0])
         view = pixels.reshape(-1).view(np.uint8).data
         with reading(self.path):
@@ -97,8 +99,10 @@ class Source:
 
 
 @contextmanager
-def open_source(path: Path) -> Iterator[Source]:
+def open_source(path: Path, workspace: Workspace | None = None) -> Iterator[Source]:
     """Open the file at `path`, check that it is complete and that every page can be converted.
+
+    `workspace` is memory to read into; by default a fresh one.
 
     Raises
     ------
@@ -115,7 +119,7 @@ def open_source(path: Path) -> Iterator[Source]:
             raise UnsupportedImageError(path, "no image", "at least one", "Check what wrote this file.")
         for page in structure.pages:
             _require_convertible(path, page, structure)
-        yield Source(path, file, structure)
+        yield Source(path, file, structure, workspace or Workspace())
 
 
 def read_first_image(path: Path) -> Image:

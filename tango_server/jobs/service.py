@@ -200,6 +200,8 @@ class ConversionService:
         progress = self._jobs.get(event.job_id)
         if progress is None:
             return []
+        if progress.report is not None:  # its image is there already: only the sidecar makes trouble
+            return [self._finish(progress, progress.report, now)]
         if event.kind == "not_ready":
             progress.attempts -= 1
             return [Observe(event.job_id, progress.job.source)]

@@ -5,15 +5,19 @@ import os
 import signal
 import threading
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tango_server.conversion.errors import ConversionError, IncompleteFileError, SourceMissingError
 from tango_server.conversion.paths import Roots
 from tango_server.conversion.publish import remove_leftovers
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tango_server.conversion.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def prepare() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="petif-guard", daemon=True).start()
-    import tango_server.conversion.convert  # noqa: F401, PLC0415 - so that the first frame doesn't wait for it
+    _workspace()  # so that the first frame doesn't wait for the libraries
 
 
 def run(task: Task) -> FrameReport | Failure:
@@ -52,11 +56,22 @@ def run(task: Task) -> FrameReport | Failure:
     if task.attempt > 1:
         remove_leftovers(task.output, task.token)
     try:
-        return convert_file(task.source, task.recipe, output=task.output, roots=task.roots, token=task.token)
+        return convert_file(
+            task.source, task.recipe, output=task.output, roots=task.roots, token=task.token, workspace=_workspace()
+        )
     except (IncompleteFileError, SourceMissingError) as error:
         return Failure("not_ready", str(error))
     except ConversionError as error:
         return Failure("final", str(error))
+
+
+@cache
+def _workspace() -> "Workspace":
+    """Return the memory that all conversions of this process use, one after the other."""
+    import tango_server.conversion.convert  # noqa: F401, PLC0415 - loads what a conversion needs, before the first one
+    from tango_server.conversion.workspace import Workspace  # noqa: PLC0415 - the server itself needs none of this
+
+    return Workspace()
 
 
 def _end_with(sentinel: int) -> None:

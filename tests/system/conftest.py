@@ -12,7 +12,12 @@ from bluesky import RunEngine
 from tango_server.local import LocalServer
 
 Proxy = tango.DeviceProxy
-FAST = ("--set", "settle_time=0.3", "--set", "timeout=1.0", "--set", "run_timeout=1.5")
+FAST = ("settle_time=0.3", "timeout=1.0", "run_timeout=1.5", "sidecar_timeout=0.2")
+
+
+def settings(*assignments: str) -> list[str]:
+    """Return the options of `petif serve` for settings."""
+    return [word for assignment in assignments for word in ("--set", assignment)]
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +42,7 @@ def start_server(root: Path) -> Iterator[Callable[..., LocalServer]]:
     started: list[LocalServer] = []
 
     def start(*arguments: str) -> LocalServer:
-        server = LocalServer(root, root / "state", [*FAST, "--workers", "2", *arguments])
+        server = LocalServer(root, root / "state", ["--workers", "2", *settings(*FAST), *arguments])
         started.append(server)
         return server.start()
 

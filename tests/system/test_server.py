@@ -16,6 +16,7 @@ import tango
 import tifffile
 
 from petif_bluesky.sim.qxrd_file import write_frame
+from tango_server.conversion.sidecar import sidecar_path
 from tango_server.local import LocalServer
 from tests.conftest import QXRD_FILES
 from tests.system.waiting import all_done, reports, submit, until, workers_of
@@ -130,7 +131,8 @@ def test_a_refused_request_says_why_and_is_booked_for_its_run(proxy: tango.Devic
         proxy.AddFiles(["/etc/passwd"])
 
 
-def test_missing_files_block_no_worker(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+def test_missing_files_block_no_worker(start_server: Start, root: Path, put: Put) -> None:
+    proxy = tango.DeviceProxy(start_server("--set", "timeout=10").address)
     missing = submit(proxy, *({"source": str(root / "raw" / f"missing-{n}.tif")} for n in range(50)))
     (good,) = reports(proxy, submit(proxy, {"source": str(put("qxrd_f32_64.tif"))}))
     assert good["outcome"] == "converted"
@@ -182,6 +184,33 @@ def test_changes_are_pushed(proxy: tango.DeviceProxy, put: Put) -> None:
             del wanted[name]
     for subscription in subscriptions:
         proxy.unsubscribe_event(subscription)
+
+
+def test_a_sidecar_that_comes_after_its_frame_is_carried(start_server: Start, root: Path, put: Put) -> None:
+    proxy = tango.DeviceProxy(start_server("--set", "sidecar_timeout=30").address)
+    source, output = put("qxrd_f32_64.tif"), root / "processed" / "qxrd_f32_64.tif"
+    answer = submit(proxy, {"source": str(source), "recipe": {"rotation": 90}})
+    until(output.exists, "the image is visible, whatever the sidecar does")
+    assert json.loads(proxy.GetReports(json.dumps({"job_ids": [answer["jobs"][0]["job_id"]]})))["pending"] == 1
+    sidecar_path(source).write_text("[metadata]\nwidth=64\n[centerfinder]\ncenterX=3\ncenterY=10\n")
+    (report,) = reports(proxy, answer)
+    assert report["sidecar"] == "carried"
+    assert report["latency"] < report["finished"] - report["accepted"] + 1
+    assert "centerX=10\ncenterY=60\n" in sidecar_path(output).read_text()
+
+
+def test_a_sidecar_that_never_comes_is_reported_as_absent(proxy: tango.DeviceProxy, put: Put) -> None:
+    (report,) = reports(proxy, submit(proxy, {"source": str(put("qxrd_f32_64.tif"))}))
+    assert (report["outcome"], report["sidecar"]) == ("converted", "absent")
+
+
+def test_a_template_takes_the_fields_of_its_frame(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+    recipe = {"output": {"template": "{sample}_{seq_num:03d}_{run:.4}"}}
+    request = {"source": str(put("qxrd_f32_64.tif")), "run_uid": "0123-4567", "seq_num": 7, "recipe": recipe}
+    answer = submit(proxy, {**request, "metadata": {"sample": "CeO2"}}, {**request, "metadata": {"sample": "../x"}})
+    (report,) = reports(proxy, answer)
+    assert report["output"] == str(root / "processed" / "CeO2_007_0123.tif")
+    assert "separators" in answer["refused"][0]["reason"]
 
 
 def test_init_keeps_the_queue_and_the_recipe_that_was_set(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
