@@ -63,12 +63,14 @@ class ConversionCallback:
             self._sender.wake()
         frames = self._finder.feed(name, document)
         for frame in frames:
-            if self._spool.put(self._request(frame)):
-                self._book.count(frame.run_uid, 1)
+            request = self._request(frame)
+            self._spool.put(request)
+            self._book.add(frame.run_uid, request["key"])
         if frames:
             self._sender.wake()
         if name == "stop":
             self._recipes.pop(document["run_start"], None)
+            self._book.close(document["run_start"])
 
     def _request(self, frame: Frame) -> dict[str, Any]:
         return {

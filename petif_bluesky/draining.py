@@ -47,7 +47,6 @@ class DrainStatus(DeviceStatus):
         self._taken = taken
         self._watchers: list[Callable[..., None]] = []
         self._began = time.monotonic()
-        self._deadline = self._began + timeout
         self._ending = threading.Lock()
         self._last = RunStatistics(run_uid=run_uid)
         super().__init__(device)

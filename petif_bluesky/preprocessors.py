@@ -23,8 +23,9 @@ def conversion_wrapper(
     """Put the recipe into the start document of every run of `plan`, and its statistics into `stream` before it closes.
 
     The start document gets `conversion` = {recipe, recipe_source, device, server_version}. A recipe that the plan's own
-    metadata bring (`conversion.recipe`) goes before `recipe`; without any, the server's own holds. Before a run closes,
-    the plan waits until each of its frames has a report, for at most the converter's `drain_timeout`.
+    metadata bring (`conversion.recipe`) goes before `recipe`; without any, the server's own holds (None if the server
+    was not reached yet). Before a run closes, the plan waits until each of its frames has a report, for at most the
+    converter's `drain_timeout`.
 
     Raises
     ------
@@ -103,9 +104,12 @@ class ConversionPreprocessor:
         return conversion_wrapper(plan, self.converter, recipe=self.recipe, stream=self.stream)
 
 
+class _StartFacts(dict[str, Any]):
+    """The facts that a wrapper has put into a start document; its type tells outer wrappers to leave the run alone."""
+
+
 def _is_wrapped(open_run: Msg) -> bool:
-    facts = open_run.kwargs.get(CONVERSION)
-    return isinstance(facts, Mapping) and "device" in facts
+    return isinstance(open_run.kwargs.get(CONVERSION), _StartFacts)
 
 
 def _start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> dict[str, Any]:
@@ -118,10 +122,12 @@ def _start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: An
     if isinstance(own, Recipe):
         own = own.model_dump(mode="json")
     server = converter.link.server
-    return {
-        **from_plan,
-        "recipe": own,
-        "recipe_source": "run" if own else "server",
-        "device": converter.link.address,
-        "server_version": server.version,
-    }
+    return _StartFacts(
+        {
+            **from_plan,
+            "recipe": own or server.recipe,
+            "recipe_source": "run" if own else "server",
+            "device": converter.link.address,
+            "server_version": server.version,
+        }
+    )

@@ -1,7 +1,7 @@
-"""What this session knows of its runs: how many frames it has put into the spool for each."""
+"""What this session knows of its runs: which frames it has put into the spool for each."""
 
 import threading
-from collections import OrderedDict
+from collections import deque
 
 _KEPT_RUNS = 100
 
@@ -11,21 +11,28 @@ class RunBook:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._submitted: OrderedDict[str, int] = OrderedDict()
+        self._keys: dict[str, set[str]] = {}
+        self._closed: deque[str] = deque()
 
     def announce(self, run_uid: str) -> None:
         """A run has begun."""
         with self._lock:
-            self._submitted.setdefault(run_uid, 0)
-            while len(self._submitted) > _KEPT_RUNS:
-                self._submitted.popitem(last=False)
+            self._keys.setdefault(run_uid, set())
 
-    def count(self, run_uid: str, frames: int) -> None:
-        """So many more frames of a run are in the spool."""
+    def add(self, run_uid: str, key: str) -> None:
+        """A frame of a run is in the spool; the same key is the same frame, however often its documents come."""
         with self._lock:
-            self._submitted[run_uid] = self._submitted.get(run_uid, 0) + frames
+            self._keys.setdefault(run_uid, set()).add(key)
+
+    def close(self, run_uid: str) -> None:
+        """A run has ended; the last closed runs are kept for whoever asks late."""
+        with self._lock:
+            if run_uid not in self._closed:
+                self._closed.append(run_uid)
+            while len(self._closed) > _KEPT_RUNS:
+                self._keys.pop(self._closed.popleft(), None)
 
     def submitted(self, run_uid: str) -> int:
         """Return how many frames of a run went into the spool."""
         with self._lock:
-            return self._submitted.get(run_uid, 0)
+            return len(self._keys.get(run_uid, ()))

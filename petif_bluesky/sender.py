@@ -23,7 +23,7 @@ class Sender:
         self._spool = spool
         self._link = link
         self._wake = threading.Event()
-        self._closed = False
+        self._ended = threading.Event()
         self._pause = 0.0
         self._trouble: type[Exception] | None = None
         self._thread = threading.Thread(target=self._run, name="petif-sender", daemon=True)
@@ -35,25 +35,29 @@ class Sender:
 
     def close(self, timeout: float) -> None:
         """End the thread, after the call that it may be in, and wait for it for at most `timeout` seconds."""
-        self._closed = True
+        self._ended.set()
         self._wake.set()
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        while not self._closed:
+        while not self._ended.is_set():
             letters: list[Letter] = []
             try:
                 letters = self._spool.first(_BATCH)
                 if letters:
                     self._deliver(letters)
             except Exception as error:  # noqa: BLE001 - the end of the thread would end all sending, and nobody would know
-                if not self._closed:  # else the spool was closed under a late answer, and the letters go again some day
+                if (
+                    not self._ended.is_set()
+                ):  # else the spool was closed under a late answer, and the letters go again some day
                     self._hold(error)
             else:
                 if letters:
                     self._go_on()
-            if self._pause or not letters:
-                self._wake.wait(self._pause or None)
+            if self._pause:
+                self._ended.wait(self._pause)  # not to be cut short by every frame that comes meanwhile
+            elif not letters:
+                self._wake.wait()
                 self._wake.clear()
 
     def _hold(self, error: Exception) -> None:
@@ -82,7 +86,7 @@ class Sender:
     def _deliver_singly(self, letters: list[Letter], error: RequestRejectedError) -> None:
         if len(letters) > 1:
             for letter in letters:
-                if self._closed:
+                if self._ended.is_set():
                     return
                 self._deliver([letter])
             return

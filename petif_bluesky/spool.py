@@ -6,11 +6,13 @@ SQLite in WAL mode with `synchronous=NORMAL`: a put costs a fraction of a millis
 import json
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_BUSY_TIMEOUT = 0.02  # s that a put may wait for another process; held in memory after that
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -38,7 +40,8 @@ class Spool:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
+        self._held: deque[tuple[str, str, str | None]] = deque()
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_BUSY_TIMEOUT)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_SCHEMA)
@@ -57,8 +60,9 @@ class Spool:
         return self._put(str(request["key"]), str(request["run_uid"]), json.dumps(request))
 
     def first(self, count: int) -> list[Letter]:
-        """Return the `count` oldest letters that were not rejected."""
+        """Return the `count` oldest letters that were not rejected; raise `sqlite3.Error` if the file can't be used."""
         with self._lock:
+            self._write_held()
             rows = self._database.execute(
                 "SELECT number, run_uid, request FROM outbox WHERE rejected IS NULL ORDER BY number LIMIT ?", (count,)
             ).fetchall()
@@ -80,8 +84,21 @@ class Spool:
         return int(row[0])
 
     def _put(self, key: str, run_uid: str, text: str | None) -> bool:
+        """Write a letter, or hold it in memory while another process has the file: the RunEngine must not wait."""
         with self._lock:
+            self._held.append((key, run_uid, text))
+            try:
+                return self._write_held()
+            except sqlite3.OperationalError:
+                return True
+
+    def _write_held(self) -> bool:
+        """Write what is held, in order; return whether the last one was new."""
+        new = True
+        while self._held:
             cursor = self._database.execute(
-                "INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)", (key, run_uid, text)
+                "INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)", self._held[0]
             )
-        return cursor.rowcount == 1
+            self._held.popleft()
+            new = cursor.rowcount == 1
+        return new

@@ -3,13 +3,10 @@
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tango_server.jobs.ledger import Entry, Ledger, UnknownIdError
 from tango_server.jobs.vocabulary import Job
@@ -54,13 +51,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def ledger(path: Path) -> Iterator[Ledger]:
     opened = Ledger(path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def long_lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
-    opened = Ledger(tmp_path_factory.mktemp("state") / "ledger.sqlite")
     yield opened
     opened.close()
 
@@ -261,41 +251,34 @@ def test_asking_for_no_jobs_finds_none(filled: Ledger) -> None:
     assert filled.reports(ReportsQuery(job_ids=[])) == ([], 0)
 
 
-RUN_UIDS = (f"run-{number}" for number in count())
-SECONDS = st.floats(0, 1e4)
-OUTCOMES = st.sampled_from(["converted", "skipped", "placeholder", "failed"])
-FRAMES = st.tuples(st.none() | OUTCOMES, SECONDS, st.none() | SECONDS, st.integers(0, 2**40), st.integers(0, 2**40))
-
-
-@settings(max_examples=60, deadline=None)
-@given(frames=st.lists(FRAMES, max_size=60))
-def test_the_statistics_of_a_run_are_those_of_an_independent_calculation(
-    frames: list[tuple[Outcome | None, float, float | None, int, int]], long_lived: Ledger
-) -> None:
-    run_uid = next(RUN_UIDS)
-    names = [f"{run_uid}-{number}" for number in range(len(frames))]
-    long_lived.accept([entry(name, run_uid=run_uid) for name in names], [run_uid])
-    long_lived.finish(
-        [
-            report(name, outcome, conversion_time=time, latency=latency, bytes_in=taken, bytes_out=given)
-            for name, (outcome, time, latency, taken, given) in zip(names, frames, strict=True)
-            if outcome is not None
-        ]
-    )
-    outcomes = [frame[0] for frame in frames]
-    done = [frame for frame in frames if frame[0] == "converted"]
-    latencies = [latency for _, _, latency, _, _ in done if latency is not None]
-    found = long_lived.run_statistics(run_uid)
-    assert (found.run_uid, found.submitted, found.pending) == (run_uid, len(frames), outcomes.count(None))
-    assert (found.converted, found.skipped) == (outcomes.count("converted"), outcomes.count("skipped"))
+@pytest.mark.parametrize("frames", [0, 1, 2, 19, 20, 21, 150])
+def test_the_statistics_of_a_run_are_those_of_an_independent_calculation(frames: int, ledger: Ledger) -> None:
+    random = np.random.default_rng(frames)
+    choices: list[Outcome | None] = ["converted", "skipped", "placeholder", "failed", None]
+    outcomes = [choices[choice] for choice in random.choice(5, frames, p=[0.6, 0.1, 0.1, 0.1, 0.1])]
+    times, latencies = random.exponential(0.1, frames), random.exponential(1.0, frames)
+    timed = random.random(frames) < 0.9
+    sizes = random.integers(0, 2**40, (frames, 2))
+    names = [f"j{number}" for number in range(frames)]
+    ledger.accept([entry(name, run_uid="run-1") for name in names], ["run-1"])
+    ledger.accept([entry("of another run", run_uid="run-2")])
+    for number, outcome in enumerate(outcomes):
+        if outcome is not None:
+            latency = float(latencies[number]) if timed[number] else None
+            taken, given = map(int, sizes[number])
+            changes = {"conversion_time": float(times[number]), "latency": latency}
+            ledger.finish([report(names[number], outcome, bytes_in=taken, bytes_out=given, **changes)])
+    found = ledger.run_statistics("run-1")
+    done = np.array([outcome == "converted" for outcome in outcomes], dtype=bool)
+    assert (found.run_uid, found.submitted, found.pending) == ("run-1", frames, outcomes.count(None))
+    assert (found.converted, found.skipped) == (done.sum(), outcomes.count("skipped"))
     assert (found.placeholders, found.failed) == (outcomes.count("placeholder"), outcomes.count("failed"))
-    assert found.conversion_time_total == pytest.approx(np.sum([frame[1] for frame in done]))
-    assert found.conversion_time_mean == pytest.approx(np.mean([frame[1] for frame in done]) if done else 0.0)
+    assert found.conversion_time_total == pytest.approx(times[done].sum())
+    assert found.conversion_time_mean == pytest.approx(times[done].mean() if done.any() else 0.0)
+    known = latencies[done & timed]
     for value, percent in ((found.latency_median, 50), (found.latency_p95, 95)):
-        expected = np.percentile(latencies, percent, method="inverted_cdf") if latencies else 0.0
-        assert value == expected
-    assert found.bytes_in == sum(frame[3] for frame in done)
-    assert found.bytes_out == sum(frame[4] for frame in done)
+        assert value == (np.percentile(known, percent, method="inverted_cdf") if known.size else 0.0)
+    assert (found.bytes_in, found.bytes_out) == tuple(sizes[done].sum(axis=0))
 
 
 def test_a_second_server_on_the_same_ledger_is_refused_until_the_first_one_ends(ledger: Ledger, path: Path) -> None:

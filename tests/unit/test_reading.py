@@ -1,6 +1,8 @@
 """Every TIFF that tifffile reads with one 2-D sample per pixel: converted exactly, or refused by name."""
 
 from collections.abc import Iterator
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from tango_server.conversion import convert_file
 from tango_server.conversion.errors import ConversionError, IncompleteFileError, SourceError, UnsupportedImageError
 from tango_server.conversion.reading import open_source, read_first_image
+from tango_server.conversion.transform import transform
 from tango_server.recipe import Flip, PixelType, Recipe, Rotation
 from tests.unit.reference import COUNTED, convert, oriented
 
@@ -71,6 +74,29 @@ def test_every_kind_of_file_is_read_exactly(
             found = read_first_image(path)
             assert found.dtype.newbyteorder("=") == np.dtype(pixel_type)
             np.testing.assert_array_equal(found, image)
+
+
+@cache
+def reference_of(pixel_type: str, target: str) -> tuple[np.ndarray[Any, Any], dict[str, int]]:
+    return convert(image_of(pixel_type), target)
+
+
+@pytest.mark.parametrize(("pixel_type", "layout", "compression", "predictor"), list(kinds()))
+def test_every_kind_by_every_recipe_in_every_memory_layout(
+    tmp_path: Path, pixel_type: str, layout: str, compression: str, predictor: int
+) -> None:
+    path = tmp_path / "kind.tif"
+    write(path, image_of(pixel_type), layout, compression, predictor, byteorder=">")
+    contiguous = read_first_image(path)
+    strided = np.repeat(np.repeat(contiguous, 2, axis=0), 3, axis=1)[::2, ::3]
+    for rotation, flip, target in product(get_args(Rotation), get_args(Flip), get_args(PixelType)):
+        expected, counts = reference_of(pixel_type, target)
+        recipe = Recipe(rotation=rotation, flip=flip, pixel_type=target)
+        for image in (contiguous, strided):
+            result, found = transform(image, recipe)
+            assert result.dtype == np.dtype(target)
+            np.testing.assert_array_equal(result, oriented(expected, rotation, flip))
+            assert {name: getattr(found, name) for name in COUNTED} == counts
 
 
 @pytest.mark.parametrize("rotation", get_args(Rotation))

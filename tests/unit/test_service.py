@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import settings
@@ -17,6 +17,7 @@ from tango_server.jobs.vocabulary import (
     Accepted,
     AttemptDone,
     AttemptFailed,
+    CarrySidecar,
     Convert,
     Event,
     FailuresAcknowledged,
@@ -27,6 +28,7 @@ from tango_server.jobs.vocabulary import (
     Observed,
     Reading,
     Refused,
+    SidecarLooked,
     StatisticsReset,
     TimePassed,
 )
@@ -38,7 +40,7 @@ COMPLETE = read_structure(DATA / "qxrd_f32_64.tif")
 UNFINISHED = read_structure(DATA / "unfinished_half_ifd.tif")
 IFD_FIRST = read_structure(DATA / "fabio_int32_64.tif")
 NO_TIFF = read_structure(DATA / "not_a_tiff.tif")
-Answer = Literal["converted", "final", "crashed", "not_ready"]
+Answer = Literal["carried", "absent", "final", "crashed", "not_ready"]
 XDI = Recipe.preset("xdi", rotation=90)
 
 
@@ -55,10 +57,10 @@ def accepted(*names: str, run_uid: str | None = None) -> Accepted:
     return Accepted(tuple(job(name, run_uid) for name in names))
 
 
-def converted(name: str) -> AttemptDone:
+def converted(name: str, sidecar: Literal["carried", "absent"] = "carried") -> AttemptDone:
     report = FrameReport(
         source=f"/raw/{name}.tif", output=f"/processed/{name}.tif", outcome="converted", finished=1.7e9,
-        conversion_time=0.25, bytes_in=10, bytes_out=20,
+        sidecar=sidecar, conversion_time=0.25, bytes_in=10, bytes_out=20,
     )  # fmt: skip
     return AttemptDone(name, report)
 
@@ -92,6 +94,10 @@ def service() -> ConversionService:
 @pytest.fixture
 def one_worker() -> ConversionService:
     return ConversionService(ServiceRules(workers=1))
+
+
+def carries(instructions: Sequence[Instruction]) -> list[tuple[str, Path]]:
+    return [(step.job.job_id, step.output) for step in instructions if isinstance(step, CarrySidecar)]
 
 
 def make_ready(service: ConversionService, *names: str, seconds: float = 0.0) -> list[str]:
@@ -299,7 +305,7 @@ def test_the_report_of_a_conversion_tells_where_the_frame_came_from_and_how_late
 
 
 def test_latency_counts_from_the_last_time_that_the_file_became_complete(service: ConversionService) -> None:
-    make_ready(service, "a")
+    make_ready(service, "a", seconds=2)
     service.handle(not_ready("a"), at(4))
     service.handle(Observed("a", COMPLETE), at(6))
     (report,) = reports(service.handle(converted("a"), at(6.5)))
@@ -329,6 +335,78 @@ def test_the_report_of_a_failure_tells_where_the_frame_came_from(kind: Literal["
     assert report.latency is None
 
 
+def test_a_report_waits_for_the_sidecar_that_follows_a_qxrd_file_while_the_worker_is_free(
+    one_worker: ConversionService,
+) -> None:
+    make_ready(one_worker, "a", "b")
+    instructions = one_worker.handle(converted("a", sidecar="absent"), at(1))
+    assert reports(instructions) == []
+    assert carries(instructions) == [("a", Path("/processed/a.tif"))]
+    assert starts(instructions) == ["b"]
+    assert one_worker.snapshot(at(1)).queue_length == 2
+
+
+def test_a_sidecar_that_comes_is_told_in_the_report_and_is_no_part_of_the_latency(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(converted("a", sidecar="absent"), at(1))
+    assert service.handle(SidecarLooked("a", carried=False), at(1.1)) == []
+    due = service.next_look
+    assert due is not None
+    assert carries(service.handle(TimePassed(), at(due))) == [("a", Path("/processed/a.tif"))]
+    (report,) = reports(service.handle(SidecarLooked("a", carried=True), at(2.5)))
+    assert (report.outcome, report.sidecar) == ("converted", "carried")
+    assert report.latency == pytest.approx(1.0)
+    assert service.next_look is None
+
+
+def test_a_sidecar_that_never_comes_is_reported_as_absent_at_its_deadline(service: ConversionService) -> None:
+    make_ready(service, "a")
+    now, looked = 1.0, 0
+    instructions = service.handle(converted("a", sidecar="absent"), at(now))
+    while carries(instructions):
+        looked += 1
+        instructions = service.handle(SidecarLooked("a", carried=False), at(now))
+        if service.next_look is not None:
+            now = service.next_look
+            instructions = service.handle(TimePassed(), at(now))
+    (report,) = reports(instructions)
+    assert (report.outcome, report.sidecar) == ("converted", "absent")
+    assert report.latency == pytest.approx(1.0)
+    assert now == pytest.approx(3.0)
+    assert looked > 5
+
+
+@pytest.mark.parametrize(
+    ("rules", "structure", "recipe"),
+    [
+        (ServiceRules(sidecar_timeout=0.0), COMPLETE, XDI),
+        (ServiceRules(readiness=ReadinessRule(settle_time=0.0)), IFD_FIRST, XDI),
+        (ServiceRules(), COMPLETE, Recipe.model_validate({"output": {"mode": "in_place"}})),
+    ],
+    ids=["no patience", "not by QXRD", "in place"],
+)
+def test_no_sidecar_is_awaited(rules: ServiceRules, structure: Structure, recipe: Recipe) -> None:
+    service = ConversionService(rules)
+    service.handle(Accepted((replace(job("a"), recipe=recipe),)), at(0))
+    assert starts(service.handle(Observed("a", structure), at(0))) == ["a"]
+    (report,) = reports(service.handle(converted("a", sidecar="absent"), at(1)))
+    assert (report.outcome, report.sidecar) == ("converted", "absent")
+
+
+def test_no_sidecar_is_awaited_for_a_frame_that_was_skipped(service: ConversionService) -> None:
+    make_ready(service, "a")
+    skipped = FrameReport(source="/raw/a.tif", output="/processed/a.tif", outcome="skipped", finished=1.7e9)
+    assert [report.outcome for report in reports(service.handle(AttemptDone("a", skipped), at(1)))] == ["skipped"]
+
+
+def test_a_converted_frame_stays_converted_when_its_sidecar_makes_trouble(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(converted("a", sidecar="absent"), at(1))
+    (report,) = reports(service.handle(AttemptFailed("a", "final", "it can't be looked at"), at(1.1)))
+    assert (report.outcome, report.sidecar) == ("converted", "absent")
+    assert service.snapshot(at(1.1)).failed == 0
+
+
 SCENARIO: list[tuple[float, Event]] = [
     (0.0, accepted("a", "b", "c", "d")),
     (0.1, Observed("a", COMPLETE)),
@@ -340,7 +418,10 @@ SCENARIO: list[tuple[float, Event]] = [
     (3.3, not_ready("b")),
     (3.4, Observed("b", COMPLETE)),
     (3.5, converted("a")),
-    (4.0, converted("b")),
+    (4.0, converted("b", sidecar="absent")),
+    (4.1, SidecarLooked("b", carried=False)),
+    (4.3, TimePassed()),
+    (6.0, SidecarLooked("b", carried=False)),
     (14.9, Observed("c", None)),
     (14.9, Observed("d", NO_TIFF)),
     (15.0, Observed("c", None)),
@@ -376,8 +457,15 @@ def test_a_jump_of_the_wall_clock_changes_nothing(moment: float, jump: float) ->
 
 @pytest.mark.parametrize(
     "event",
-    [Observed("a", COMPLETE), Observed("a", None), converted("a"), crashed("a"), not_ready("a")],
-    ids=["seen", "missing", "converted", "crashed", "not ready"],
+    [
+        Observed("a", COMPLETE),
+        Observed("a", None),
+        SidecarLooked("a", carried=True),
+        converted("a"),
+        crashed("a"),
+        not_ready("a"),
+    ],
+    ids=["seen", "missing", "sidecar", "converted", "crashed", "not ready"],
 )
 def test_a_late_answer_about_a_finished_job_changes_nothing(event: Event, service: ConversionService) -> None:
     make_ready(service, "a")
@@ -472,6 +560,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.jobs: list[str] = []
         self.to_look: list[str] = []
         self.to_convert: list[str] = []
+        self.to_carry: list[str] = []
         self.crashes: dict[str, int] = {}
         self.finished: dict[str, FrameReport] = {}
         self.counted = 0
@@ -481,18 +570,23 @@ class AnyOrder(RuleBasedStateMachine):
         for step in instructions:
             match step:
                 case Observe(name, _):
-                    assert name not in {*self.to_look, *self.to_convert, *self.finished}
+                    assert name not in self.busy_or_finished()
                     self.to_look.append(name)
                 case Convert(converting, _):
-                    name = converting.job_id
-                    assert name not in {*self.to_look, *self.to_convert, *self.finished}
-                    self.to_convert.append(name)
+                    assert converting.job_id not in self.busy_or_finished()
+                    self.to_convert.append(converting.job_id)
+                case CarrySidecar(done, _):
+                    assert done.job_id not in self.busy_or_finished()
+                    self.to_carry.append(done.job_id)
                 case Finish(report):
                     assert report.job_id in self.jobs
                     assert report.job_id not in self.finished
                     self.finished[report.job_id] = report
                     self.counted += 1
         return instructions
+
+    def busy_or_finished(self) -> set[str]:
+        return {*self.to_look, *self.to_convert, *self.to_carry, *self.finished}
 
     @rule(count=st.integers(1, 4), in_run=st.booleans())
     def accept(self, count: int, in_run: bool) -> None:
@@ -508,17 +602,27 @@ class AnyOrder(RuleBasedStateMachine):
         self.send(Observed(name, structure))
 
     @precondition(lambda self: self.to_convert)
-    @rule(draw=st.data(), outcome=st.sampled_from(["converted", "final", "crashed", "not_ready"]))
+    @rule(draw=st.data(), outcome=st.sampled_from(get_args(Answer)))
     def answer_an_attempt(self, draw: st.DataObject, outcome: Answer) -> None:
         name = draw.draw(st.sampled_from(self.to_convert))
         self.to_convert.remove(name)
         self.crashes[name] = self.crashes.get(name, 0) + (outcome == "crashed")
-        if outcome == "converted":
-            self.send(converted(name))
-        else:
-            self.send(AttemptFailed(name, outcome, "something"))
-        over = outcome in {"converted", "final"} or self.crashes[name] == self.attempts
-        assert (name in self.finished) == over
+        match outcome:
+            case "carried" | "absent":
+                self.send(converted(name, sidecar=outcome))
+            case _:
+                self.send(AttemptFailed(name, outcome, "something"))
+        over = outcome in {"carried", "final"} or self.crashes[name] == self.attempts
+        assert (name in self.finished or name in self.to_carry) == (over or outcome == "absent")
+        assert name in self.finished or not over
+
+    @precondition(lambda self: self.to_carry)
+    @rule(draw=st.data(), carried=st.booleans())
+    def answer_about_a_sidecar(self, draw: st.DataObject, carried: bool) -> None:
+        name = draw.draw(st.sampled_from(self.to_carry))
+        self.to_carry.remove(name)
+        self.send(SidecarLooked(name, carried=carried))
+        assert name in self.finished or not carried
 
     @rule(seconds=st.sampled_from([0.0, 0.02, 0.3, 3.0, 20.0]), jump=st.sampled_from([0.0, -1e5, 1e5]))
     def let_time_pass(self, seconds: float, jump: float) -> None:
@@ -559,7 +663,10 @@ class AnyOrder(RuleBasedStateMachine):
                 self.send(Observed(name, COMPLETE))
             for name in list(self.to_convert):
                 self.to_convert.remove(name)
-                self.send(converted(name))
+                self.send(converted(name, sidecar="absent"))
+            for name in list(self.to_carry):
+                self.to_carry.remove(name)
+                self.send(SidecarLooked(name, carried=True))
             self.now = max(self.now, self.service.next_look or 0.0)
             self.send(TimePassed())
         assert sorted(self.finished) == sorted(self.jobs)
@@ -567,7 +674,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.service.running_jobs() == []
 
 
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestEventsInAnyOrder = AnyOrder.TestCase
 
 

@@ -72,6 +72,26 @@ def test_the_pixel_at_the_beam_centre_stays_at_the_beam_centre(frame: Write, rot
     assert size == output.shape
 
 
+STEPS = [(rotation, flip) for rotation in get_args(Rotation) for flip in get_args(Flip)]
+
+
+@pytest.mark.parametrize("first", STEPS, ids=str)
+def test_after_any_two_steps_the_pixel_is_still_at_the_beam_centre(
+    frame: Write, tmp_path: Path, first: tuple[int, str]
+) -> None:
+    image = np.zeros(SHAPE, np.float32)
+    image[CENTER[1], CENTER[0]] = 1000
+    source = frame(image)
+    for number, second in enumerate(STEPS):
+        path = source
+        for rotation, flip in (first, second):
+            folder = tmp_path / str(number) / path.parent.name
+            recipe = Recipe.preset("xdi", rotation=rotation, flip=flip, output={"folder": str(folder / "next")})
+            path = Path(convert_file(path, recipe).output or "")
+        centre = parsed(sidecar_path(path))["centerfinder"]
+        assert tifffile.imread(path)[int(centre["centerY"]), int(centre["centerX"])] == 1000
+
+
 @pytest.mark.parametrize("rotation", get_args(Rotation))
 @pytest.mark.parametrize("flip", get_args(Flip))
 def test_everything_else_stays_to_the_letter(frame: Write, rotation: int, flip: str) -> None:

@@ -19,22 +19,12 @@ import event_model
 import numpy as np
 import pytest
 import tifffile
-from bluesky import RunEngine
 from bluesky.utils import FailedStatus
 from ophyd.sim import SynAxis
 
 from petif_bluesky.sim import SimulatedPerkinElmer
 
 SHAPE = (48, 64)
-
-
-@pytest.fixture
-def run_engine():
-    engine = RunEngine({}, context_managers=[])
-    yield engine
-    engine.loop.call_soon_threadsafe(engine.loop.stop)
-    engine._th.join()
-    engine.loop.close()
 
 
 @pytest.fixture

@@ -1,0 +1,261 @@
+"""From the documents of real runs to requests at the server."""
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import pytest
+from bluesky import RunEngine
+
+from petif_bluesky import ConversionCallback, PETifConverter
+from petif_bluesky.callback import default_spool_path
+from petif_bluesky.spool import Spool
+from tango_server.recipe import Recipe
+from tests.unit.documents import IMAGE, ComposedRun, Recorder, replay
+from tests.unit.fake_link import FakeLink
+
+RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
+MakeDetector = Callable[..., Any]
+
+
+def as_metadata(recipe: Recipe) -> dict[str, Any]:
+    return {"conversion": {"recipe": recipe.model_dump(mode="json")}}
+
+
+def composed(callback: Callable[[str, Any], None], frames: int = 1, **metadata: Any) -> ComposedRun:
+    """A run with some frames that has not stopped yet."""
+    run = ComposedRun(callback, **metadata)
+    run.stream(pe={"image": IMAGE})
+    datum = run.resource(path=f"raw/{run.uid}")
+    for point in range(frames):
+        run.event(pe_image=datum(point))
+    return run
+
+
+def test_every_frame_of_a_run_becomes_one_request(
+    run_engine: RunEngine, recorder: Recorder, callback: ConversionCallback, link: FakeLink, make_detector: MakeDetector
+) -> None:
+    run_engine.subscribe(callback)
+    (uid,) = run_engine(bp.count([make_detector("pe1"), make_detector("pe2")], num=3, md=as_metadata(RECIPE)))
+    link.until(lambda: len(link.requests) == 6)
+    requests = list(link.requests.values())
+    written = [event["data"][f"{name}_full_file_name"] for event in recorder.of("event") for name in ("pe1", "pe2")]
+    assert sorted(request.source for request in requests) == sorted(written)
+    assert [request.seq_num for request in requests] == [1, 1, 2, 2, 3, 3]
+    assert {(request.run_uid, request.stream) for request in requests} == {(uid, "primary")}
+    assert all(request.recipe == RECIPE for request in requests)
+    assert link.announced == [uid]
+    recorder.check()
+
+
+def test_run_without_frames_is_announced(
+    run_engine: RunEngine, callback: ConversionCallback, converter: PETifConverter, link: FakeLink
+) -> None:
+    run_engine.subscribe(callback)
+    (uid,) = run_engine(bpp.run_wrapper(bps.null()))
+    link.until(lambda: link.announced == [uid])
+    assert link.requests == {}
+    assert converter.runs.submitted(uid) == 0
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"conversion": {"note": "as ever"}}, id="no-recipe"),
+        pytest.param({"conversion": {"recipe": None}}, id="the-servers-recipe"),
+    ],
+)
+def test_without_a_recipe_in_the_start_the_servers_own_holds(
+    metadata: dict[str, Any], callback: ConversionCallback, link: FakeLink
+) -> None:
+    composed(callback, **metadata).stop()
+    link.until(lambda: len(link.requests) == 1)
+    (request,) = link.requests.values()
+    assert request.recipe is None
+
+
+def test_interleaved_runs_have_their_own_recipes(callback: ConversionCallback, link: FakeLink) -> None:
+    recipes = [Recipe.preset("xdi", rotation=angle) for angle in (90, 180)]
+    runs = [composed(callback, frames=0, **as_metadata(recipe)) for recipe in recipes]
+    data = [run.resource(filename=run.uid) for run in runs]
+    for point in range(2):
+        for run, datum in zip(runs, data, strict=True):
+            run.event(pe_image=datum(point))
+    for run in runs:
+        run.stop()
+    link.until(lambda: len(link.requests) == 4)
+    assert [(request.run_uid, request.recipe) for request in link.requests.values()] == 2 * [
+        (run.uid, recipe) for run, recipe in zip(runs, recipes, strict=True)
+    ]
+
+
+def test_converter_knows_at_once_how_many_frames_a_run_has(
+    callback: ConversionCallback, converter: PETifConverter, link: FakeLink
+) -> None:
+    link.go_down()
+    first, second = composed(callback, frames=3), composed(callback, frames=1)
+    assert [converter.runs.submitted(run.uid) for run in (first, second)] == [3, 1]
+
+
+def test_documents_delivered_twice_make_the_same_keys(
+    callback: ConversionCallback, converter: PETifConverter, link: FakeLink, tmp_path: Path
+) -> None:
+    run = composed(callback, frames=3)
+    run.stop()
+    link.until(lambda: len(link.requests) == 3)
+    keys = list(link.requests)
+    assert len(set(keys)) == 3
+    elsewhere = FakeLink()
+    stranger = PETifConverter(elsewhere.address, name="stranger", link=elsewhere)
+    again = ConversionCallback(stranger, spool=tmp_path / "another.sqlite")
+    replay(run.recorder.documents, again)
+    elsewhere.until(lambda: len(elsewhere.requests) == 3)
+    again.close()
+    assert list(elsewhere.requests) == keys
+
+
+def test_two_runs_that_show_the_same_files_are_two_jobs(callback: ConversionCallback, link: FakeLink) -> None:
+    for _ in range(2):
+        run = ComposedRun(callback)
+        run.stream(pe={"image": IMAGE})
+        run.event(pe_image=run.resource()(0))
+        run.stop()
+    link.until(lambda: len(link.requests) == 2)
+    assert len(set(link.sources)) == 1
+
+
+GARBAGE = [
+    pytest.param("start", {}, id="start-empty"),
+    pytest.param("start", None, id="start-none"),
+    pytest.param("start", {"uid": "x", "conversion": "by hand"}, id="start-with-a-word"),
+    pytest.param("start", {"uid": ["x"]}, id="start-with-a-list"),
+    pytest.param("descriptor", {"uid": "d", "run_start": "x"}, id="descriptor-without-keys"),
+    pytest.param("descriptor", {"uid": "d", "run_start": "x", "data_keys": 5}, id="descriptor-with-a-number"),
+    pytest.param("resource", {"uid": "r", "spec": "AD_TIFF"}, id="resource-without-path"),
+    pytest.param(
+        "resource",
+        {"uid": "r", "spec": "AD_TIFF", "resource_path": "raw", "resource_kwargs": {"template": "%s"}},
+        id="resource-without-name",
+    ),
+    pytest.param("datum", {"datum_id": "r/0", "resource": "never", "datum_kwargs": {}}, id="datum-of-nothing"),
+    pytest.param("event", {"descriptor": "never", "data": {}, "seq_num": 1}, id="event-of-nothing"),
+    pytest.param("event", [], id="event-list"),
+    pytest.param("stop", {}, id="stop-empty"),
+]
+
+
+@pytest.mark.parametrize(("name", "document"), GARBAGE)
+def test_garbage_is_logged_and_the_next_run_is_none_the_worse(
+    name: str, document: Any, callback: ConversionCallback, link: FakeLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback(name, document)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert f"a {name!r} document could not be taken in" in record.getMessage()
+    run = composed(callback)
+    run.stop()
+    link.until(lambda: len(link.requests) == 1)
+    assert run.uid in link.announced
+
+
+@pytest.mark.parametrize("name", ["event_page", "stream_datum", "bulk_events", "nonsense"])
+def test_documents_that_are_not_ours_are_passed_over(
+    name: str, callback: ConversionCallback, link: FakeLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = composed(callback, frames=0)
+    callback(name, {"uid": "x"})
+    run.event(pe_image=run.resource()(0))
+    link.until(lambda: len(link.requests) == 1)
+    assert caplog.records == []
+
+
+def test_template_that_fits_no_number_costs_only_its_own_frames(callback: ConversionCallback, link: FakeLink) -> None:
+    run = composed(callback, frames=0)
+    good, bad = run.resource(filename="good"), run.resource(template="%s%s%s%s")
+    run.event(pe_image=good(0))
+    run.event(pe_image=bad(0))
+    run.event(pe_image=good(1))
+    link.until(lambda: len(link.requests) == 2)
+    assert [Path(source).name for source in link.sources] == ["good-00000.tif", "good-00001.tif"]
+
+
+def test_plan_goes_on_though_the_spool_is_gone(
+    run_engine: RunEngine, recorder: Recorder, callback: ConversionCallback, make_detector: MakeDetector
+) -> None:
+    run_engine.subscribe(callback)
+    callback.close()
+    run_engine(bp.count([make_detector()], num=2))
+    (stop,) = recorder.of("stop")
+    assert (stop["exit_status"], stop["num_events"]) == ("success", {"primary": 2})
+
+
+def test_frames_of_a_run_without_a_server_go_in_the_next_session(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, make_detector: MakeDetector,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    link.go_down()
+    first = ConversionCallback(converter, spool=tmp_path / "spool.sqlite")
+    run_engine.subscribe(first)
+    (uid,) = run_engine(bp.count([make_detector()], num=3, md=as_metadata(RECIPE)))
+    first.close()
+    assert link.requests == {}
+    link.go_up()
+    second = ConversionCallback(converter, spool=tmp_path / "spool.sqlite")
+    link.until(lambda: len(link.requests) == 3)
+    second.close()
+    assert link.sources == [event["data"]["pe_full_file_name"] for event in recorder.of("event")]
+    assert link.announced == [uid]
+    assert {request.recipe for request in link.requests.values()} == {RECIPE}
+
+
+def test_run_does_not_wait_for_a_server_that_hangs(
+    run_engine: RunEngine, callback: ConversionCallback, link: FakeLink, make_detector: MakeDetector
+) -> None:
+    run_engine.subscribe(callback)
+    link.answers.clear()
+    run_engine(bp.count([make_detector()], num=3))
+    assert link.requests == {}
+    link.answers.set()
+    link.until(lambda: len(link.requests) == 3)
+    assert {thread.name for thread in link.callers} == {"petif-sender"}
+    assert threading.current_thread() not in link.callers
+
+
+def test_callback_lives_as_long_as_its_subscription(
+    run_engine: RunEngine, converter: PETifConverter, link: FakeLink, make_detector: MakeDetector, tmp_path: Path
+) -> None:
+    callback = ConversionCallback(converter, spool=tmp_path / "spool.sqlite")
+    reference = weakref.ref(callback)
+    run_engine.subscribe(callback)
+    del callback
+    gc.collect()
+    run_engine(bp.count([make_detector()], num=2))
+    link.until(lambda: len(link.requests) == 2)
+    alive = reference()
+    assert alive is not None
+    alive.close()
+
+
+def test_what_is_left_at_the_end_stays_in_the_spool(converter: PETifConverter, link: FakeLink, tmp_path: Path) -> None:
+    link.go_down()
+    callback = ConversionCallback(converter, spool=str(tmp_path / "spool.sqlite"))
+    run = composed(callback, frames=2)
+    callback.close()
+    spool = Spool(tmp_path / "spool.sqlite")
+    assert [letter.run_uid for letter in spool.first(10)] == 3 * [run.uid]
+    spool.close()
+
+
+def test_each_server_has_a_spool_of_its_own() -> None:
+    addresses = ["tango://host:1/petif/converter/1#dbase=no", "tango://host:2/petif/converter/1#dbase=no"]
+    first, second = map(default_spool_path, addresses)
+    assert first != second
+    assert first == default_spool_path(addresses[0])
+    assert first.is_absolute()

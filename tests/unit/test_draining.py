@@ -1,0 +1,294 @@
+"""Waiting for the reports of a run: it ends as soon as it can, and never fails."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from bluesky.utils import ProgressBar
+
+from petif_bluesky import PETifConverter
+from petif_bluesky.link import ServerState
+from tango_server.messages import RunStatistics
+from tests.unit.fake_link import PATIENCE, FakeLink
+
+RUN = "run"
+
+
+@pytest.fixture
+def link() -> FakeLink:
+    link = FakeLink()
+    link.converts = False
+    return link
+
+
+@pytest.fixture
+def begin(converter: PETifConverter) -> Callable[..., Any]:
+    """Trigger the converter for a run with so many frames."""
+
+    def trigger(frames: int = 0, run_uid: str = RUN) -> Any:
+        converter.runs.announce(run_uid)
+        for number in range(frames):
+            converter.runs.add(run_uid, str(number))
+        converter.current_run = run_uid
+        return converter.trigger()
+
+    return trigger
+
+
+def statistics(**numbers: Any) -> RunStatistics:
+    return RunStatistics(**{"run_uid": RUN, **numbers})
+
+
+def readings(converter: PETifConverter, *names: str) -> list[Any]:
+    values = converter.read()
+    return [values[f"converter_{name}"]["value"] for name in names]
+
+
+def finish(status: Any) -> None:
+    """Wait for a status; it must have ended without an error."""
+    status.wait(PATIENCE)
+    assert status.success
+
+
+def test_converter_without_a_run_has_nothing_to_wait_for(converter: PETifConverter, link: FakeLink) -> None:
+    finish(converter.trigger())
+    assert link.listeners == {}
+
+
+def test_done_when_every_frame_has_its_report_of_whatever_kind(
+    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    status = begin(frames=4)
+    link.tell(RUN, statistics(submitted=4, converted=1, skipped=1, placeholders=1, pending=1))
+    assert not status.done
+    link.tell(RUN, statistics(submitted=4, converted=1, skipped=1, placeholders=1, failed=1))
+    finish(status)
+    assert readings(converter, "submitted", "converted", "skipped", "placeholders", "failed", "drained") == [
+        4, 1, 1, 1, 1, True,
+    ]  # fmt: skip
+
+
+def test_every_number_of_the_server_is_read(
+    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    status = begin()
+    numbers = {
+        "submitted": 10, "converted": 1, "skipped": 2, "placeholders": 3, "failed": 4,
+        "conversion_time_total": 5.5, "conversion_time_mean": 6.5, "latency_median": 7.5, "latency_p95": 8.5,
+    }  # fmt: skip
+    link.tell(RUN, statistics(**numbers))
+    finish(status)
+    assert dict(zip(numbers, readings(converter, *numbers), strict=True)) == numbers
+    assert {reading["timestamp"] for reading in converter.read().values()} == {
+        converter.read()["converter_drained"]["timestamp"]
+    }
+
+
+def test_run_without_frames_is_done_at_the_first_look(
+    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    status = begin(frames=0)
+    assert not status.done
+    link.tell(RUN, statistics())
+    finish(status)
+    assert readings(converter, "submitted", "drained") == [0, True]
+
+
+def test_frames_that_the_server_does_not_have_yet_are_waited_for(
+    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    status = begin(frames=3)
+    link.tell(RUN, statistics(submitted=2, converted=2))
+    assert not status.done
+    converter.runs.add(RUN, "one more")
+    link.tell(RUN, statistics(submitted=3, converted=3))
+    assert not status.done
+    link.tell(RUN, statistics(submitted=4, converted=4))
+    finish(status)
+    assert readings(converter, "submitted") == [4]
+
+
+def test_frames_that_another_session_submitted_are_waited_for(
+    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    status = begin(frames=0)
+    link.tell(RUN, statistics(submitted=2, converted=1, pending=1))
+    assert not status.done
+    link.tell(RUN, statistics(submitted=2, converted=2))
+    finish(status)
+    assert readings(converter, "submitted", "drained") == [2, True]
+
+
+def test_after_the_timeout_it_is_done_with_what_there_is(
+    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    converter.drain_timeout = 0.3
+    link.on_follow = lambda: link.tell(RUN, statistics(submitted=4, converted=3, pending=1))
+    status = begin(frames=5)
+    assert not status.done
+    finish(status)
+    assert readings(converter, "submitted", "converted", "drained") == [5, 3, False]
+    link.tell(RUN, statistics(submitted=5, converted=5))
+    assert readings(converter, "converted", "drained") == [3, False]
+
+
+@pytest.mark.parametrize("converts", [True, False])
+def test_no_time_at_all_is_no_trouble(
+    converts: bool, converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    converter.drain_timeout = 0.0
+    link.converts = converts
+    finish(begin(frames=1))
+    assert readings(converter, "drained") == [False]
+    link.until(lambda: link.listeners == {})
+
+
+def test_timer_that_is_faster_than_the_link_leaves_no_listener(
+    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    ended = threading.Event()
+    link.on_follow = lambda: link.tell(RUN, None) or ended.set()
+    finish(begin(frames=1))
+    assert ended.is_set()
+    assert link.listeners == {}
+    assert readings(converter, "submitted", "drained") == [1, False]
+
+
+@pytest.mark.parametrize("prompt", [True, False], ids=["told-at-once", "never-told"])
+def test_link_that_is_down_ends_it_at_once(
+    prompt: bool, converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    link.prompt = prompt
+    link.go_down()
+    status = begin(frames=2)
+    assert status.done
+    finish(status)
+    assert readings(converter, "submitted", "converted", "drained") == [2, 0, False]
+    assert link.listeners == {}
+
+
+def test_link_that_goes_down_meanwhile_ends_it_with_what_was_known(
+    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    status = begin(frames=2)
+    link.tell(RUN, statistics(submitted=2, converted=1, pending=1))
+    link.tell(RUN, None)
+    assert status.done
+    finish(status)
+    assert readings(converter, "submitted", "converted", "drained") == [2, 1, False]
+
+
+def test_link_that_was_not_asked_yet_is_given_its_time(
+    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    link.server = ServerState()
+    status = begin(frames=1)
+    assert not status.done
+    link.tell(RUN, statistics(submitted=1, converted=1))
+    finish(status)
+    assert readings(converter, "drained") == [True]
+
+
+@pytest.mark.parametrize("last", [statistics(submitted=1, converted=1), None], ids=["drained", "link-lost"])
+def test_nobody_listens_when_it_is_done(last: RunStatistics | None, link: FakeLink, begin: Callable[..., Any]) -> None:
+    status = begin(frames=1)
+    assert [run_uid for run_uid, _ in link.listeners.values()] == [RUN]
+    link.tell(RUN, last)
+    finish(status)
+    assert link.listeners == {}
+    assert status._timer.finished.is_set()
+
+
+def test_many_ends_at_the_same_time_are_one(link: FakeLink, begin: Callable[..., Any]) -> None:
+    status = begin(frames=1)
+    ((_, listener),) = link.listeners.values()
+    calls: list[str] = []
+    status.add_callback(lambda _status: calls.append("done"))
+    errors: list[Exception] = []
+    start = threading.Barrier(8)
+
+    def end(number: int) -> None:
+        start.wait(PATIENCE)
+        try:
+            listener(None if number % 2 else statistics(submitted=1, converted=1))
+        except Exception as error:  # noqa: BLE001 - to be seen by the test
+            errors.append(error)
+
+    threads = [threading.Thread(target=end, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    finish(status)
+    assert (calls, errors) == (["done"], [])
+
+
+def test_several_wait_for_the_same_run(converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]) -> None:
+    waiting = [begin(frames=1) for _ in range(3)]
+    link.tell(RUN, statistics(submitted=1, converted=1))
+    for status in waiting:
+        finish(status)
+    assert readings(converter, "converted") == [1]
+
+
+def test_runs_are_waited_for_independently(
+    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    first, second = begin(frames=1, run_uid="first"), begin(frames=2, run_uid="second")
+    link.tell("second", statistics(run_uid="second", submitted=2, converted=2))
+    finish(second)
+    assert readings(converter, "submitted") == [2]
+    assert not first.done
+    link.tell("first", statistics(run_uid="first", submitted=1, failed=1))
+    finish(first)
+    assert readings(converter, "submitted", "failed", "drained") == [1, 1, True]
+
+
+def test_watchers_are_told_how_far_it_is(link: FakeLink, begin: Callable[..., Any]) -> None:
+    status = begin(frames=4)
+    told: list[dict[str, Any]] = []
+    status.watch(lambda **progress: told.append(progress) if "current" in progress else None)
+    for converted in (0, 1, 4):
+        link.tell(RUN, statistics(submitted=4, converted=converted))
+    finish(status)
+    assert [(progress["current"], progress["target"], progress["fraction"]) for progress in told] == [
+        (0, 4, 1.0), (1, 4, 0.75), (4, 4, 0.0),
+    ]  # fmt: skip
+    assert {(progress["name"], progress["initial"], progress["unit"]) for progress in told} == {
+        ("converter", 0, "frames")
+    }
+    assert [progress["time_remaining"] is None for progress in told] == [True, False, False]
+    assert told[1]["time_remaining"] == pytest.approx(3 * told[1]["time_elapsed"])
+    assert told[2]["time_remaining"] == 0
+
+
+def test_blueskys_own_progress_bar_shows_it(
+    link: FakeLink, begin: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = begin(frames=4)
+    bar = ProgressBar([status], delay_draw=0)
+    link.tell(RUN, statistics(submitted=4, converted=1, failed=1))
+    shown = capsys.readouterr().out
+    assert "converter" in shown
+    assert "50%" in shown
+    link.tell(RUN, statistics(submitted=4, converted=3, failed=1))
+    finish(status)
+    bar.clear()
+
+
+def test_watcher_that_fails_harms_neither_the_waiting_nor_the_others(
+    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+) -> None:
+    status = begin(frames=1)
+    told: list[int] = []
+
+    def fail(**_: Any) -> None:
+        raise RuntimeError("the window was closed")
+
+    status.watch(fail)
+    status.watch(lambda current=-1, **_: told.append(current))
+    link.tell(RUN, statistics(submitted=1, converted=1))
+    finish(status)
+    assert told[0] == 1
+    assert readings(converter, "drained") == [True]

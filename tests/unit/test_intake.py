@@ -1,0 +1,287 @@
+"""From a request to a ledger entry, or to a refusal that says what to do."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tango_server.conversion.paths import Roots
+from tango_server.jobs.intake import entry_for, explain
+from tango_server.jobs.ledger import Ledger
+from tango_server.messages import FrameRequest, RefusedRequest, ReportsQuery
+from tango_server.recipe import Recipe
+from tests.conftest import DATA
+
+XDI = Recipe.preset("xdi")
+IN_PLACE = {"mode": "in_place"}
+UNDECODABLE = os.fsdecode(b"M\xfcller.tif")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with a folder of raw frames; beside it a folder outside of the root, and links into and out of it."""
+    root = tmp_path.resolve() / "data"
+    for folder in (root / "raw", root / "elsewhere", tmp_path / "outside"):
+        folder.mkdir(parents=True)
+        (folder / "frame.tif").write_bytes((DATA / "qxrd_f32_64.tif").read_bytes())
+    (root / "raw" / "leak.tif").symlink_to(tmp_path / "outside" / "frame.tif")
+    (root / "current").symlink_to(root / "raw", target_is_directory=True)
+    return root
+
+
+@pytest.fixture
+def roots(root: Path) -> Roots:
+    return Roots.of([root])
+
+
+REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "recipe of a wrong value": (
+        {"recipe": {"rotation": 45}},
+        ["ROOT/raw/frame.tif", "recipe.rotation: found 45", "0, 90, 180 or 270", "Correct the field"],
+    ),
+    "unknown key of a recipe": (
+        {"recipe": {"rotate": 90}},
+        ["ROOT/raw/frame.tif", "recipe.rotate: found 90", "not permitted", "Correct the field"],
+    ),
+    "unknown key": ({"sauce": "x"}, ["ROOT/raw/frame.tif", "sauce: found 'x'", "not permitted", "Correct the field"]),
+    "unknown mode": (
+        {"recipe": {"output": {"mode": "upside_down"}}},
+        ["recipe.output", "upside_down", "'new', 'in_place'", "Correct the field"],
+    ),
+    "two faults": ({"stream": 5, "seq_num": "x"}, ["stream: found 5", "seq_num: found 'x'", "Correct the field"]),
+    "no source": ({"source": ...}, ["(no source)", "source: found", "field required", "Correct the field"]),
+    "empty source": ({"source": ""}, ["(no source)", "source: found ''", "at least 1 character"]),
+    "null as source": ({"source": None}, ["(no source)", "source: found None", "valid string"]),
+    "number as source": ({"source": 5}, ["source: found 5", "valid string", "Correct the field"]),
+    "name that is no text": ({"source": f"ROOT/raw/{UNDECODABLE}"}, [r"ROOT/raw/M\udcfcller.tif", "source: found"]),
+    "empty key": ({"key": ""}, ["ROOT/raw/frame.tif", "key: found ''", "at least 1 character", "Correct the field"]),
+    "empty run": ({"run_uid": ""}, ["ROOT/raw/frame.tif", "run_uid: found ''", "at least 1 character"]),
+    "key that is no text": ({"key": "\udcfc"}, ["ROOT/raw/frame.tif", r"key: found '\udcfc'", "Correct the field"]),
+    "stream that is no text": ({"stream": "\udcfc"}, ["ROOT/raw/frame.tif", r"stream: found '\udcfc'"]),
+    "run that is no text": ({"run_uid": "\udcfc"}, ["ROOT/raw/frame.tif", r"run_uid: found '\udcfc'"]),
+    "key of the request that is no text": ({"\udcfc": 1}, [r"found '\udcfc'", "Correct the field"]),
+    "number too large for the ledger": ({"seq_num": 2**63}, ["seq_num: found 9223372036854775808", "less than"]),
+    "negative number": ({"seq_num": -1}, ["seq_num: found -1", "greater than or equal to 0"]),
+    "relative path": ({"source": "raw/frame.tif"}, ["raw/frame.tif: a relative path", "Give the whole path"]),
+    "file outside of the roots": (
+        {"source": "OUTSIDE/frame.tif"},
+        ["OUTSIDE/frame.tif", "outside of the folders that may be read", "a path below ROOT", "read_roots"],
+    ),
+    "way out by dots": ({"source": "ROOT/raw/../../outside/frame.tif"}, ["outside of the folders that may be read"]),
+    "way out by a link": ({"source": "ROOT/raw/leak.tif"}, ["ROOT/raw/leak.tif", "may be read", "read_roots"]),
+    "path with a NUL": ({"source": "ROOT/raw/a\0.tif"}, ["can't be resolved", "null byte", "Check the path"]),
+    "no folder called raw": (
+        {"source": "ROOT/elsewhere/frame.tif"},
+        ["ROOT/elsewhere/frame.tif", "no folder named 'raw'", "'processed'", "output folder"],
+    ),
+    "output outside of the roots": (
+        {"recipe": {"output": {"mode": "new", "folder": "OUTSIDE"}}},
+        ["OUTSIDE/frame.tif", "may be written", "a path below ROOT", "write_roots"],
+    ),
+    "output on the source": (
+        {"recipe": {"output": {"mode": "new", "folder": "ROOT/raw"}}},
+        ["ROOT/raw/frame.tif", "the source itself", "another output folder"],
+    ),
+    "template with an unknown field": (
+        {"recipe": {"output": {"mode": "new", "template": "{sample}.tif"}}, "metadata": {"temperature": 300}},
+        ["ROOT/raw/frame.tif", "no field 'sample'", "one of run, seq_num, stem, temperature", "Correct the template"],
+    ),
+    "template that leaves its folder": (
+        {"recipe": {"output": {"mode": "new", "template": "{sample}.tif"}}, "metadata": {"sample": "../a"}},
+        ["ROOT/raw/frame.tif", "makes '../a.tif'", "without separators", "Correct the template"],
+    ),
+    "in place for a run": (
+        {"run_uid": "run-1", "recipe": {"output": IN_PLACE}},
+        ["ROOT/raw/frame.tif", "found output in_place", "the run's documents", "Set allow_in_place"],
+    ),
+}  # fmt: skip
+
+
+def placed(value: Any, root: Path) -> Any:
+    """Put the real folders into a request or an expectation."""
+    if isinstance(value, dict):
+        return {name: placed(one, root) for name, one in value.items() if one is not ...}
+    if isinstance(value, str):
+        return value.replace("ROOT", str(root)).replace("OUTSIDE", str(root.parent / "outside"))
+    return value
+
+
+def request(root: Path, **fields: Any) -> dict[str, Any]:
+    return placed({"source": "ROOT/raw/frame.tif", **fields}, root)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("fields", "words"), REFUSED.values(), ids=REFUSED)
+def test_a_refusal_names_the_file_what_was_found_and_what_to_do(
+    fields: dict[str, Any], words: list[str], root: Path, roots: Roots
+) -> None:
+    entry = entry_for(request(root, **fields), XDI, roots)
+    assert entry.report is not None
+    assert entry.report.outcome == "failed"
+    for word in words:
+        assert placed(word, root) in entry.report.reason
+
+
+@pytest.mark.parametrize(("fields", "words"), REFUSED.values(), ids=REFUSED)
+def test_every_refusal_can_be_sent_and_be_booked_for_its_run(
+    fields: dict[str, Any], words: list[str], root: Path, roots: Roots, tmp_path: Path
+) -> None:
+    entry = entry_for(request(root, **{"run_uid": "run-1", **fields}), XDI, roots)
+    assert entry.report is not None
+    assert RefusedRequest(source=str(entry.job.source), reason=entry.report.reason).model_dump_json()
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    assert ledger.accept([entry], ["run-1"]) == [(entry.job.job_id, entry.report, True)]
+    assert ledger.pending() == []
+    assert ledger.run_statistics("run-1").failed == (entry.job.run_uid == "run-1")
+    ledger.close()
+
+
+def test_a_refused_frame_of_a_run_is_a_failed_frame_of_that_run(root: Path, roots: Roots, tmp_path: Path) -> None:
+    origin = {"run_uid": "run-1", "stream": "primary", "seq_num": 3}
+    entry = entry_for(request(root, **origin, recipe={"rotation": 45}), XDI, roots)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.accept([entry])
+    statistics = ledger.run_statistics("run-1")
+    ledger.close()
+    assert entry.report is not None
+    assert (entry.report.job_id, entry.report.source) == (entry.job.job_id, f"{root}/raw/frame.tif")
+    assert (entry.report.run_uid, entry.report.stream, entry.report.seq_num) == ("run-1", "primary", 3)
+    assert entry.report.finished == entry.report.accepted
+    assert (statistics.submitted, statistics.failed, statistics.pending) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("fields", [{"recipe": {"rotation": 45}}, {"source": "raw/frame.tif"}], ids=["field", "path"])
+def test_a_refusal_keeps_the_key_so_that_sending_it_again_books_it_once(
+    fields: dict[str, Any], root: Path, roots: Roots, tmp_path: Path
+) -> None:
+    raw = request(root, key="frame-1", run_uid="run-1", **fields)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    for _ in range(2):
+        ledger.accept([entry_for(raw, XDI, roots)])
+    statistics = ledger.run_statistics("run-1")
+    ledger.close()
+    assert (statistics.submitted, statistics.failed) == (1, 1)
+
+
+def test_an_origin_that_is_wrong_itself_is_not_booked(root: Path, roots: Roots) -> None:
+    entry = entry_for(request(root, run_uid="run-1", stream=5, seq_num="x", key=["k"]), XDI, roots)
+    assert entry.report is not None
+    assert (entry.report.run_uid, entry.report.stream, entry.report.seq_num) == ("run-1", None, None)
+    assert entry.key is None
+
+
+def test_a_good_request_becomes_a_job_with_resolved_paths(root: Path, roots: Roots) -> None:
+    raw = request(root, key="frame-1", run_uid="run-1", stream="primary", seq_num=3, metadata={"exposure": 0.5})
+    entry = entry_for(raw, XDI, roots)
+    assert entry.report is None
+    assert (entry.key, entry.metadata) == ("frame-1", {"exposure": 0.5})
+    assert entry.job.source == root / "raw" / "frame.tif"
+    assert entry.job.output == root / "processed" / "frame.tif"
+    assert (entry.job.run_uid, entry.job.stream, entry.job.seq_num) == ("run-1", "primary", 3)
+
+
+@pytest.mark.parametrize("written", ["ROOT/current/frame.tif", "ROOT/elsewhere/../raw/frame.tif"], ids=["link", "dots"])
+def test_links_are_resolved_before_the_path_rule_is_applied(written: str, root: Path, roots: Roots) -> None:
+    entry = entry_for(request(root, source=written), XDI, roots)
+    assert entry.report is None
+    assert (entry.job.source, entry.job.output) == (root / "raw" / "frame.tif", root / "processed" / "frame.tif")
+
+
+def test_a_file_that_does_not_exist_yet_is_accepted(root: Path, roots: Roots) -> None:
+    entry = entry_for(request(root, source="ROOT/raw/later/frame-00002.tif"), XDI, roots)
+    assert entry.report is None
+    assert entry.job.output == root / "processed" / "later" / "frame-00002.tif"
+
+
+def test_the_output_of_a_root_called_raw_goes_beside_it(root: Path) -> None:
+    entry = entry_for(request(root), XDI, Roots.of([root / "raw"]))
+    assert entry.report is None
+    assert entry.job.output == root / "processed" / "frame.tif"
+
+
+def test_a_template_names_the_output_after_the_frame(root: Path, roots: Roots) -> None:
+    recipe = {"output": {"mode": "new", "template": "{sample}_{run}_{seq_num:03d}"}}
+    raw = request(root, recipe=recipe, run_uid="run-1", seq_num=7, metadata={"sample": "CeO2"})
+    assert entry_for(raw, XDI, roots).job.output == root / "processed" / "CeO2_run-1_007.tif"
+
+
+def test_a_request_without_a_recipe_gets_the_server_s_own(root: Path, roots: Roots) -> None:
+    assert entry_for(request(root), XDI, roots).job.recipe == XDI
+    assert entry_for(request(root, recipe=None), XDI, roots).job.recipe == XDI
+
+
+def test_the_recipe_of_a_request_replaces_the_server_s_own_as_a_whole(root: Path, roots: Roots) -> None:
+    assert entry_for(request(root, recipe={"rotation": 90}), XDI, roots).job.recipe == Recipe(rotation=90)
+
+
+def test_in_place_is_accepted_for_a_frame_of_no_run(root: Path, roots: Roots) -> None:
+    entry = entry_for(request(root, recipe={"output": IN_PLACE}), XDI, roots)
+    assert entry.report is None
+    assert entry.job.output == entry.job.source
+
+
+def test_in_place_is_accepted_for_a_run_if_it_is_allowed_explicitly(root: Path, roots: Roots) -> None:
+    recipe = {"output": {**IN_PLACE, "allow_in_place": True}}
+    entry = entry_for(request(root, run_uid="run-1", recipe=recipe), XDI, roots)
+    assert entry.report is None
+    assert entry.job.output == entry.job.source
+
+
+def test_in_place_for_a_run_is_refused_if_it_is_the_server_s_own_recipe_too(root: Path, roots: Roots) -> None:
+    own = Recipe.model_validate({"output": IN_PLACE})
+    entry = entry_for(request(root, run_uid="run-1"), own, roots)
+    assert entry.report is not None
+    assert "allow_in_place" in entry.report.reason
+
+
+def test_each_request_is_a_job_of_its_own(root: Path, roots: Roots) -> None:
+    ids = {entry_for(request(root), XDI, roots).job.job_id for _ in range(100)}
+    assert len(ids) == 100
+
+
+def test_all_faults_are_explained_in_one_line() -> None:
+    with pytest.raises(ValidationError) as caught:
+        FrameRequest.model_validate({"source": "a.tif", "seq_num": "x", "recipe": {"flip": "2", "bits": 8}})
+    text = explain(caught.value)
+    assert "\n" not in text
+    for place in ("seq_num: found 'x'", "recipe.flip: found '2'", "recipe.bits: found 8"):
+        assert place in text
+
+
+TEXT = st.text(st.characters(), max_size=6)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = st.sampled_from(list(FrameRequest.model_fields)) | TEXT
+RUN_UIDS = (f"run-{number}" for number in count())
+
+
+@pytest.fixture(scope="module")
+def booking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Ledger]]:
+    folder = tmp_path_factory.mktemp("booking").resolve()
+    ledger = Ledger(folder / "ledger.sqlite")
+    yield folder, ledger
+    ledger.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(fields=st.dictionaries(NAMES, VALUES, max_size=4))
+def test_whatever_comes_over_the_wire_is_accepted_or_refused_and_never_raises(
+    fields: dict[str, Any], booking: tuple[Path, Ledger]
+) -> None:
+    folder, ledger = booking
+    run_uid = next(RUN_UIDS)
+    raw = {"source": f"{folder}/raw/frame.tif", "run_uid": run_uid, **fields}
+    entry = entry_for(raw, XDI, Roots.of([folder]))
+    ((job_id, report, is_new),) = ledger.accept([entry], [run_uid])
+    assert ledger.run_statistics(run_uid).submitted == (is_new and entry.job.run_uid == run_uid)
+    found, pending = ledger.reports(ReportsQuery(job_ids=[job_id]))
+    assert [one.model_dump_json() for one in found] == ([] if report is None else [report.model_dump_json()])
+    assert pending == (report is None)

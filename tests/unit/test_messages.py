@@ -1,0 +1,151 @@
+"""The wire contract: the keys that clients type, and what is refused."""
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from tango_server.messages import (
+    AcceptedJob,
+    FrameReport,
+    FrameRequest,
+    PixelCounts,
+    RefusedRequest,
+    ReportsAnswer,
+    ReportsQuery,
+    RunStatistics,
+    SubmitAnswer,
+    SubmitQuery,
+)
+from tango_server.recipe import Recipe
+
+REQUEST = FrameRequest(
+    source="/data/raw/M\u00fcller \u03a9.tif", recipe=Recipe.preset("xdi"), key="run-1/det/3", run_uid="run-1",
+    stream="primary", seq_num=3, metadata={"exposure": 0.5, "beam": [1024.5, 1020.25], "sample": {"name": None}},
+)  # fmt: skip
+REPORT = FrameReport(
+    job_id="0f3e", source="/raw/a.tif", output="/processed/a.tif", outcome="converted", reason="\u00b5",
+    shape=(2048, 1024), pixel_type="int32", pixels=PixelCounts(nan=1, negative=2, minimum=-0.5, maximum=65535.0),
+    sidecar="carried", conversion_time=0.05, latency=0.0625, accepted=1.7e9, finished=1700000000.123456,
+    recipe_hash="0123456789abcdef", run_uid="run-1", stream="primary", seq_num=3, bytes_in=16_777_354, bytes_out=20,
+)  # fmt: skip
+STATISTICS = RunStatistics(
+    run_uid="run-1", submitted=10, converted=4, skipped=3, placeholders=1, failed=1, pending=1,
+    conversion_time_total=0.4, conversion_time_mean=0.1, latency_median=0.2, latency_p95=0.9, bytes_in=5, bytes_out=6,
+)  # fmt: skip
+JOB = AcceptedJob(job_id="0f3e", source="/raw/a.tif")
+REFUSAL = RefusedRequest(source="a.tif", reason="a relative path")
+MESSAGES = [
+    REQUEST, REPORT, STATISTICS, JOB, REFUSAL,
+    FrameRequest(source="/raw/a.tif"),
+    FrameReport(source="/raw/a.tif", outcome="failed", finished=1.7e9),
+    RunStatistics(run_uid="run-1"),
+    SubmitQuery(requests=[{"source": "/raw/a.tif"}], runs=["run-1"]),
+    SubmitAnswer(jobs=[JOB], refused=[REFUSAL]),
+    ReportsQuery(job_ids=["0f3e"], outcome="failed", limit=5),
+    ReportsAnswer(reports=[REPORT], pending=2),
+]  # fmt: skip
+
+
+def name_of(message: object) -> str:
+    return type(message).__name__
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=name_of)
+def test_a_message_survives_json(message: BaseModel) -> None:
+    assert type(message).model_validate_json(message.model_dump_json()) == message
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=name_of)
+def test_an_unknown_key_is_an_error_that_names_it(message: BaseModel) -> None:
+    with pytest.raises(ValidationError) as caught:
+        type(message).model_validate({**message.model_dump(), "pixels_": 1})
+    assert [(fault["loc"], fault["type"]) for fault in caught.value.errors()] == [(("pixels_",), "extra_forbidden")]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=name_of)
+def test_a_message_can_not_be_changed(message: BaseModel) -> None:
+    field = next(iter(type(message).model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(message, field, getattr(message, field))
+
+
+@pytest.mark.parametrize(
+    ("message", "keys"),
+    [
+        (REQUEST, "source recipe key run_uid stream seq_num metadata"),
+        (
+            REPORT,
+            (
+                "job_id source output outcome reason shape pixel_type pixels sidecar conversion_time latency accepted "
+                "finished recipe_hash run_uid stream seq_num"
+            ),
+        ),
+        (
+            STATISTICS,
+            (
+                "run_uid submitted converted skipped placeholders failed pending conversion_time_total "
+                "conversion_time_mean latency_median latency_p95 bytes_in bytes_out"
+            ),
+        ),
+        (PixelCounts(), "nan saturated_low saturated_high negative"),
+        (SubmitAnswer(jobs=[], refused=[]), "jobs refused"),
+        (ReportsAnswer(reports=[], pending=0), "reports pending"),
+        (JOB, "job_id source"),
+        (REFUSAL, "source reason"),
+    ],
+    ids=name_of,
+)
+def test_the_keys_of_the_contract_are_there(message: BaseModel, keys: str) -> None:
+    assert set(keys.split()) <= set(message.model_dump())
+
+
+def test_a_request_is_no_more_than_a_source() -> None:
+    request = FrameRequest.model_validate_json('{"source": "/raw/a.tif"}')
+    assert request == FrameRequest(
+        source="/raw/a.tif", recipe=None, key=None, run_uid=None, stream=None, seq_num=None, metadata={}
+    )
+
+
+def test_requests_do_not_share_their_metadata() -> None:
+    one, other = FrameRequest(source="a"), FrameRequest(source="b")
+    one.metadata["exposure"] = 1
+    assert other.metadata == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "place"),
+    [
+        (FrameRequest, {}, "source"),
+        (FrameRequest, {"source": ""}, "source"),
+        (FrameRequest, {"source": "a", "key": ""}, "key"),
+        (FrameRequest, {"source": "a", "run_uid": ""}, "run_uid"),
+        (FrameRequest, {"source": "a", "seq_num": -1}, "seq_num"),
+        (FrameRequest, {"source": "a", "seq_num": 2**63}, "seq_num"),
+        (FrameRequest, {"source": "a", "metadata": None}, "metadata"),
+        (FrameRequest, {"source": "a", "recipe": {"rotation": 45}}, "recipe.rotation"),
+        (FrameReport, {"source": "a", "finished": 1.0, "outcome": "done"}, "outcome"),
+        (FrameReport, {"source": "a", "outcome": "failed"}, "finished"),
+        (FrameReport, {"source": "a", "finished": 1.0, "outcome": "failed", "sidecar": "lost"}, "sidecar"),
+        (ReportsQuery, {"run_uid": "r", "limit": 0}, "limit"),
+        (ReportsQuery, {"run_uid": "r", "limit": 100_001}, "limit"),
+        (ReportsQuery, {"run_uid": "r", "outcome": "done"}, "outcome"),
+        (SubmitQuery, {"requests": ["a.tif"]}, "requests.0"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else str(value),
+)
+def test_a_value_outside_of_the_contract_is_refused_and_named(
+    model: type[BaseModel], fields: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(fields)
+    assert [".".join(map(str, fault["loc"])) for fault in caught.value.errors()] == [place]
+
+
+def test_the_largest_sequence_number_that_a_ledger_holds_is_accepted() -> None:
+    assert FrameRequest(source="a", seq_num=2**63 - 1).seq_num == 2**63 - 1
+
+
+def test_a_wrong_request_does_not_spoil_the_others_of_its_submission() -> None:
+    text = '{"requests": [{"source": "/raw/a.tif"}, {"source": "/raw/b.tif", "recipe": {"rotation": 45}}, {}]}'
+    assert len(SubmitQuery.model_validate_json(text).requests) == 3

@@ -1,0 +1,164 @@
+"""What was put into the spool stays there until it is removed, whatever becomes of the session."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from petif_bluesky.spool import Letter, Spool
+
+
+def request(name: str, run_uid: str = "run") -> dict[str, Any]:
+    return {"source": f"/raw/{name}.tif", "key": f"{run_uid}/{name}", "run_uid": run_uid, "seq_num": 1}
+
+
+def names(letters: list[Letter]) -> list[str]:
+    return [Path(letter.request["source"]).stem if letter.request else letter.run_uid for letter in letters]
+
+
+@pytest.fixture
+def open_spool(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
+    opened = []
+
+    def open_(folder: Path = tmp_path) -> Spool:
+        opened.append(Spool(folder / "spool.sqlite"))
+        return opened[-1]
+
+    yield open_
+    for spool in opened:
+        spool.close()
+
+
+@pytest.fixture
+def spool(open_spool: Callable[..., Spool]) -> Spool:
+    return open_spool()
+
+
+def test_letters_come_back_as_they_were_put_and_in_their_order(spool: Spool) -> None:
+    spool.announce("run")
+    for name in ("b", "a", "c"):
+        assert spool.put(request(name))
+    assert [letter.request for letter in spool.first(10)] == [None, request("b"), request("a"), request("c")]
+    assert {letter.run_uid for letter in spool.first(10)} == {"run"}
+    assert names(spool.first(2)) == ["run", "b"]
+    assert len(spool) == 4
+
+
+def test_removed_letters_are_gone_and_the_others_stay(spool: Spool) -> None:
+    for name in "abcd":
+        spool.put(request(name))
+    spool.remove([letter for letter in spool.first(10) if names([letter])[0] in "ac"])
+    assert names(spool.first(10)) == ["b", "d"]
+    spool.remove([])
+    assert len(spool) == 2
+
+
+def test_a_key_is_one_letter(spool: Spool) -> None:
+    assert spool.put(request("a"))
+    assert not spool.put({**request("a"), "seq_num": 2})
+    spool.announce("run")
+    spool.announce("run")
+    assert [letter.request for letter in spool.first(10)] == [request("a"), None]
+
+
+def test_spool_survives_the_end_of_a_session(open_spool: Callable[..., Spool]) -> None:
+    first = open_spool()
+    first.announce("run")
+    first.put(request("a"))
+    first.close()
+    second = open_spool()
+    assert not second.put(request("a"))
+    assert second.put(request("b"))
+    assert names(second.first(10)) == ["run", "a", "b"]
+
+
+def test_spool_survives_an_owner_that_vanished(open_spool: Callable[..., Spool], spool: Spool, tmp_path: Path) -> None:
+    spool.put(request("a"))
+    spool.put(request("b"))
+    spool.remove(spool.first(1))
+    image = tmp_path / "as it is on disk"
+    image.mkdir()
+    for path in tmp_path.glob("spool.sqlite*"):
+        shutil.copy(path, image)
+    assert (image / "spool.sqlite-wal").stat().st_size > 0
+    assert names(open_spool(image).first(10)) == ["b"]
+
+
+def test_order_holds_over_sessions_though_the_spool_was_empty_between(open_spool: Callable[..., Spool]) -> None:
+    first = open_spool()
+    first.put(request("a"))
+    letters = first.first(1)
+    first.remove(letters)
+    first.close()
+    second = open_spool()
+    second.put(request("b"))
+    second.remove(letters)
+    assert names(second.first(10)) == ["b"]
+
+
+def test_two_sessions_may_share_a_spool(open_spool: Callable[..., Spool], spool: Spool) -> None:
+    other = open_spool()
+    spool.put(request("a"))
+    assert not other.put(request("a"))
+    other.put(request("b"))
+    spool.remove(other.first(1))
+    assert names(spool.first(10)) == names(other.first(10)) == ["b"]
+
+
+def test_letter_set_aside_is_not_sent_but_kept_with_the_reason(open_spool: Callable[..., Spool], spool: Spool) -> None:
+    for name in "abc":
+        spool.put(request(name))
+    spool.set_aside(spool.first(10)[1], "found b; expected something else")
+    assert names(spool.first(10)) == ["a", "c"]
+    assert len(spool) == 2
+    spool.close()
+    again = open_spool()
+    assert names(again.first(10)) == ["a", "c"]
+    assert not again.put(request("b"))
+    with closing(sqlite3.connect(again.path)) as database:
+        kept = database.execute("SELECT key, rejected FROM outbox WHERE rejected IS NOT NULL").fetchall()
+    assert kept == [("run/b", "found b; expected something else")]
+
+
+def test_threads_may_put_at_the_same_time(spool: Spool) -> None:
+    def put_all(run_uid: str) -> list[bool]:
+        return [spool.put(request(str(number), run_uid)) for number in range(50)]
+
+    runs = ["first", "second", "third", "fourth"]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        assert all(all(put) for put in pool.map(put_all, runs))
+    letters = spool.first(1000)
+    assert len(letters) == len(spool) == 200
+    for run_uid in runs:
+        assert names([letter for letter in letters if letter.run_uid == run_uid]) == [str(n) for n in range(50)]
+
+
+def test_folder_of_the_spool_is_made(tmp_path: Path, open_spool: Callable[..., Spool]) -> None:
+    open_spool(tmp_path / "state" / "petif").announce("run")
+    assert (tmp_path / "state" / "petif" / "spool.sqlite").is_file()
+
+
+@pytest.mark.parametrize("lacking", ["key", "run_uid"])
+def test_request_that_could_not_be_told_apart_is_an_error(lacking: str, spool: Spool) -> None:
+    with pytest.raises(KeyError):
+        spool.put({name: value for name, value in request("a").items() if name != lacking})
+    assert len(spool) == 0
+
+
+def test_a_file_that_another_process_holds_delays_nobody_and_loses_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.sqlite")
+    other = sqlite3.connect(tmp_path / "spool.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    for number in range(3):
+        spool.put({"key": f"run/{number}", "run_uid": "run"})
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        spool.first(10)
+    other.execute("COMMIT")
+    other.close()
+    assert [letter.request["key"] for letter in spool.first(10) if letter.request] == ["run/0", "run/1", "run/2"]
+    spool.close()

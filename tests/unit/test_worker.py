@@ -1,0 +1,151 @@
+"""What a worker does with its task, called in this process."""
+
+import pickle
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from tango_server.conversion.paths import Roots
+from tango_server.conversion.publish import temporary_path
+from tango_server.jobs import worker
+from tango_server.jobs.worker import Failure, Task
+from tango_server.messages import FrameReport
+from tango_server.recipe import Recipe
+from tests.conftest import DATA, QXRD_FILES, UNFINISHED_FILES
+
+MakeTask = Callable[..., Task]
+
+
+@pytest.fixture
+def make_task(tmp_path: Path) -> MakeTask:
+    """Put a file into a folder of raw frames; return the task to convert it to a new file."""
+    folder = tmp_path.resolve()
+    (folder / "raw").mkdir()
+
+    def make(name: str, attempt: int = 1) -> Task:
+        source = folder / "raw" / name
+        if (DATA / name).exists():
+            shutil.copy(DATA / name, source)
+        output = folder / "processed" / name
+        return Task(source, output, Recipe.preset("xdi", rotation=90), Roots.of([folder]), "0f3e", attempt)
+
+    return make
+
+
+@pytest.mark.parametrize("name", QXRD_FILES)
+def test_a_frame_becomes_a_new_file_and_a_report_and_nothing_else(name: str, make_task: MakeTask) -> None:
+    task = make_task(name)
+    report = worker.run(task)
+    assert isinstance(report, FrameReport)
+    assert (report.outcome, report.source, report.output) == ("converted", str(task.source), str(task.output))
+    assert report.recipe_hash == task.recipe.hash
+    expected = np.rot90(tifffile.imread(DATA / name)).astype(np.int32)
+    np.testing.assert_array_equal(tifffile.imread(task.output), expected)
+    assert list(task.output.parent.iterdir()) == [task.output]
+    assert task.source.read_bytes() == (DATA / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [*UNFINISHED_FILES, "truncated_tail.tif", "empty.tif", "never_written.tif"])
+def test_a_file_that_is_not_complete_or_gone_is_not_ready(name: str, make_task: MakeTask) -> None:
+    task = make_task(name)
+    failure = worker.run(task)
+    assert isinstance(failure, Failure)
+    assert failure.kind == "not_ready"
+    assert str(task.source) in failure.reason
+    assert not task.output.exists()
+
+
+def test_what_is_no_tiff_fails_for_good(make_task: MakeTask) -> None:
+    task = make_task("not_a_tiff.tif")
+    failure = worker.run(task)
+    assert isinstance(failure, Failure)
+    assert failure.kind == "final"
+    assert str(task.source) in failure.reason
+    assert "b'hell'" in failure.reason
+    assert not task.output.exists()
+
+
+def test_a_stranger_s_file_in_the_place_of_the_output_fails_for_good_and_stays(make_task: MakeTask) -> None:
+    task = make_task("qxrd_r16_64.tif")
+    task.output.parent.mkdir()
+    task.output.write_bytes(b"someone's result")
+    failure = worker.run(task)
+    assert isinstance(failure, Failure)
+    assert failure.kind == "final"
+    assert str(task.output) in failure.reason
+    assert task.output.read_bytes() == b"someone's result"
+
+
+def test_a_source_that_became_a_link_out_of_the_roots_is_neither_read_nor_written(
+    make_task: MakeTask, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    task = make_task("qxrd_r16_64.tif")
+    outside = tmp_path_factory.mktemp("outside") / "frame.tif"
+    task.source.rename(outside)
+    task.source.symlink_to(outside)
+    failure = worker.run(task)
+    assert isinstance(failure, Failure)
+    assert failure.kind == "final"
+    assert "outside of the folders that may be read" in failure.reason
+    assert not task.output.exists()
+
+
+@pytest.mark.parametrize("attempt", [2, 3])
+def test_a_new_attempt_removes_what_its_own_earlier_ones_left(attempt: int, make_task: MakeTask) -> None:
+    task = make_task("qxrd_r16_64.tif", attempt)
+    task.output.parent.mkdir()
+    own = temporary_path(task.output, task.token)
+    others = [temporary_path(task.output, "another"), temporary_path(task.output.with_name("b.tif"), task.token)]
+    for left in (own, *others):
+        left.write_bytes(b"half a frame")
+    assert isinstance(worker.run(task), FrameReport)
+    assert sorted(task.output.parent.iterdir()) == sorted([task.output, *others])
+
+
+def test_a_frame_that_is_converted_again_with_the_same_recipe_is_replaced(make_task: MakeTask) -> None:
+    task = make_task("qxrd_r16_64.tif")
+    worker.run(task)
+    again = worker.run(replace(task, attempt=2))
+    assert isinstance(again, FrameReport)
+    assert again.outcome == "converted"
+
+
+def test_an_in_place_frame_that_was_finished_before_a_crash_is_not_turned_twice(make_task: MakeTask) -> None:
+    task = make_task("qxrd_r16_64.tif")
+    task = replace(task, recipe=Recipe.model_validate({"rotation": 90, "output": {"mode": "in_place"}}))
+    worker.run(task)
+    turned = task.source.read_bytes()
+    assert turned != (DATA / "qxrd_r16_64.tif").read_bytes()
+    again = worker.run(replace(task, attempt=2))
+    assert isinstance(again, FrameReport)
+    assert again.outcome == "skipped"
+    assert task.source.read_bytes() == turned
+
+
+@pytest.mark.parametrize("name", ["qxrd_r16_64.tif", "not_a_tiff.tif"], ids=["report", "failure"])
+def test_task_and_answer_can_cross_to_another_process(name: str, make_task: MakeTask) -> None:
+    task = make_task(name)
+    assert pickle.loads(pickle.dumps(task)) == task
+    answer = worker.run(task)
+    assert pickle.loads(pickle.dumps(answer)) == answer
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[], None]]:
+    """Send this process a Ctrl-C; how it takes it is restored after the test."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_prepared_worker_is_deaf_to_ctrl_c(interrupt: Callable[[], None]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    worker.prepare()
+    interrupt()
