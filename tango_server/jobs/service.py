@@ -44,6 +44,7 @@ from tango_server.messages import FrameReport
 from tango_server.recipe import InPlace
 
 _SIDECAR_INTERVAL = 0.1
+_UNFIT_INTERVAL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,9 @@ class _Progress:
     wait: Wait
     complete_seen: float = 0.0
     attempts: int = 0
+    unfit: tuple[int, int, int] | None = None
+    """Identity of the file that a conversion found incomplete although its structure is not."""
+    unfit_reason: str = ""
     sidecar_expected: bool = False
     sidecar_deadline: float = 0.0
     report: FrameReport | None = None
@@ -141,6 +145,8 @@ class ConversionService:
         rule = self._rules.run_readiness if progress.job.run_uid else self._rules.readiness
         progress.wait, verdict = judge(rule, progress.wait, event.structure, event.trouble, now.monotonic)
         match verdict.kind:
+            case "ready" if progress.wait.identity == progress.unfit:
+                return self._wait_for_another_file(progress, rule, now)
             case "ready":
                 progress.complete_seen = now.monotonic
                 progress.sidecar_expected = event.structure is not None and is_expected(event.structure)
@@ -152,13 +158,29 @@ class ConversionService:
             case "give_up":
                 return [self._finish(progress, self._failure(progress, verdict.reason, now), now)]
 
+    def _wait_for_another_file(self, progress: _Progress, rule: ReadinessRule, now: Reading) -> list[Instruction]:
+        """Give a file that only looks complete, as its conversion has found, the rest of its time to be replaced."""
+        deadline = progress.wait.since + rule.timeout
+        if now.monotonic >= deadline:
+            return [self._finish(progress, self._failure(progress, progress.unfit_reason, now), now)]
+        heapq.heappush(self._due, (min(now.monotonic + _UNFIT_INTERVAL, deadline), progress.job.job_id))
+        return []
+
     def _dispatch(self) -> list[Instruction]:
+        """Start what is ready, first come first served, but never two jobs with one output at a time."""
         starts: list[Instruction] = []
+        busy = {job.output for job in self.running_jobs()}
+        postponed: list[str] = []
         while self._ready and len(self._running) < self._rules.workers:
             progress = self._jobs[self._ready.popleft()]
+            if progress.job.output in busy:
+                postponed.append(progress.job.job_id)
+                continue
+            busy.add(progress.job.output)
             progress.attempts += 1
             self._running.add(progress.job.job_id)
             starts.append(Convert(progress.job, progress.attempts))
+        self._ready.extendleft(reversed(postponed))
         return starts
 
     def _done(self, event: AttemptDone, now: Reading) -> list[Instruction]:
@@ -204,6 +226,7 @@ class ConversionService:
             return [self._finish(progress, progress.report, now)]
         if event.kind == "not_ready":
             progress.attempts -= 1
+            progress.unfit, progress.unfit_reason = progress.wait.identity, event.reason
             return [Observe(event.job_id, progress.job.source)]
         if event.kind == "crashed" and progress.attempts < self._rules.attempts:
             self._ready.append(event.job_id)
