@@ -3,9 +3,9 @@
 Times are in seconds, instants in Unix seconds. An unknown key is an error, on either side.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tango_server.recipe import Recipe
 
@@ -134,6 +134,12 @@ class ReportsQuery(_Message):
     run_uid: str | None = None
     outcome: Outcome | None = None
     limit: int = Field(default=1000, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.job_ids is None) == (self.run_uid is None):
+            raise ValueError("give either job_ids or run_uid")
+        return self
 
 
 class ReportsAnswer(_Message):

@@ -3,9 +3,9 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tango_server.conversion.paths import Roots
 from tango_server.jobs.readiness import ReadinessRule
@@ -54,6 +54,14 @@ class Settings(BaseModel):
     time_limit: Annotated[float, Field(gt=0)] = 60.0
     attempts: Annotated[int, Field(ge=1)] = 3
     sidecar_timeout: Seconds = 2.0
+
+    @model_validator(mode="after")
+    def _patient_enough(self) -> Self:
+        settle = max(self.settle_time, self.settle_complete)
+        for name, timeout in (("timeout", self.timeout), ("run_timeout", self.run_timeout)):
+            if timeout <= settle:
+                raise ValueError(f"{name} ({timeout:g} s) must be longer than the time to settle ({settle:g} s)")
+        return self
 
     @classmethod
     def merged(cls, *layers: dict[str, Any]) -> "Settings":

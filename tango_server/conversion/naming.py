@@ -12,14 +12,20 @@ from string import Formatter
 
 from tango_server.conversion.errors import NameTemplateError
 
-_LAST_NUMBER = re.compile(r"(\d+)(?!.*\d)")
+_LAST_NUMBER = re.compile(r"(\d{1,18})(?!.*\d)")
+_WIDE = re.compile(r"\d{4}")  # a width that no file name has
 _SUFFIXES = {".tif", ".tiff"}
 _LONGEST_NAME = 200  # bytes; file systems take 255, and the temporary file's name is longer
-_UNFIT = re.compile(r"[\x00-\x1f/\\:*?\"<>|]")
+_UNFIT = re.compile(r"[\ud800-\udfff\x00-\x1f/\\:*?\"<>|]")
 
 
 class _Fields(Formatter):
-    """Plain fields only: no attributes, no items, no conversions, so that a template can't reach into objects."""
+    """Plain fields only: no attributes, no items, no widths of millions; a template can't reach into objects."""
+
+    def format_field(self, value: object, format_spec: str) -> str:
+        if _WIDE.search(format_spec):
+            raise ValueError(f"{format_spec!r} is too wide for a file name")
+        return format(value, format_spec)
 
     def get_field(self, field_name: str, args: object, kwargs: Mapping[str, object]) -> tuple[object, str]:
         del args
@@ -47,7 +53,7 @@ def named_by(template: str, source: Path, fields: Mapping[str, object]) -> str:
             f"one of {', '.join(sorted(known))}",
             "Correct the template, or let the frame's metadata bring the field.",
         ) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise NameTemplateError(
             source, f"the template {template!r} does not fit ({error})", "formats like {index:05d}", "Correct it."
         ) from None
@@ -56,7 +62,7 @@ def named_by(template: str, source: Path, fields: Mapping[str, object]) -> str:
     if _UNFIT.search(name) or name.startswith(".") or len(name.encode("utf-8", "replace")) > _LONGEST_NAME:
         raise NameTemplateError(
             source,
-            f"the template {template!r} makes {name[:_LONGEST_NAME]!r}",
+            f"the template {template!r} makes {name[:_LONGEST_NAME]!a}",
             f"a file name of at most {_LONGEST_NAME} bytes, without separators, that is none of a hidden file",
             "Correct the template, or the metadata that it takes.",
         )

@@ -73,6 +73,8 @@ class Roots:
 
     def target(self, path: Path) -> Path:
         """Return the resolved path of an output; raise `OutsideRootsError` if it lies outside of the write roots."""
+        if not path.is_absolute() and self.write:
+            raise OutsideRootsError(path, "a relative path", "an absolute path", "Give the whole path of the folder.")
         return _within(path, self.write, "write")
 
     def root_of(self, source: Path) -> Path:

@@ -73,6 +73,12 @@ class PixelConverter:
         """Return `block` in the target type; `block` itself may be changed."""
         if block.size == 0:
             return block.astype(self._target)
+        with np.errstate(
+            invalid="ignore"
+        ):  # signalling NaNs would warn at every step; they are counted like the others
+            return self._convert(block)
+
+    def _convert(self, block: Image) -> Image:
         if block.dtype == np.float16:
             block = block.astype(np.float32)  # exact, and wide enough to be compared with every limit
         low, high = block.min(), block.max()  # NaN if there is one

@@ -34,7 +34,11 @@ class Provenance:
 
     def matches(self, recipe: Recipe) -> bool:
         """Whether the file's content was made by this recipe (wherever it was to be put)."""
-        return self.recipe == content_fields(recipe)
+        try:
+            own = Recipe.model_validate(self.recipe)  # what an earlier version did not know yet takes its default
+        except ValueError:
+            return False
+        return content_fields(own) == content_fields(recipe)
 
 
 @cache

@@ -73,10 +73,10 @@ def temporary_path(output: Path, token: str) -> Path:
 
 def remove_leftovers(output: Path, token: str) -> None:
     """Remove what an attempt called `token` at writing `output` left behind when its process was killed."""
-    prefix = f".{output.name}.{token}."
+    ours = f".{token}."  # the output may have got another name, with a number
     with contextlib.suppress(OSError), os.scandir(output.parent) as entries:
         for entry in entries:
-            if entry.name.startswith(prefix) and entry.name.endswith(TEMPORARY_SUFFIX):
+            if entry.name.startswith(".") and ours in entry.name and entry.name.endswith(TEMPORARY_SUFFIX):
                 Path(entry.path).unlink(missing_ok=True)
 
 

@@ -71,7 +71,10 @@ def carry_sidecar(source: Path, output: Path, recipe: Recipe, token: str) -> Lit
     sidecar = read_sidecar(source)
     if sidecar is None:
         return "absent"
-    page = read_structure(source).pages[0]
+    pages = read_structure(source).pages
+    if not pages:  # it is being written anew
+        return "absent"
+    page = pages[0]
     turned = Orientation.of_tag(page.tags.get(274, 1)).then(Orientation.of(recipe))
     text = turned_text(sidecar.text, turned, page.shape).encode(ENCODING)
     publish(sidecar_path(output), write_parts([text]), Attempt(token, ownership=ownership_of(recipe)))

@@ -29,6 +29,7 @@ _TEXT_TAGS = {269: "document_name", 270: "description", 305: "software", 306: "d
 _SEGMENT_OFFSETS = {273, 324}
 _SEGMENT_COUNTS = {279, 325}
 _SCALAR_TAGS = {256, 257, 259, 262, 266, 274, 277, 278, 284, 317, 322, 323}
+_WANTED = {*_TEXT_TAGS, *_SCALAR_TAGS, *_SEGMENT_OFFSETS, *_SEGMENT_COUNTS, 258, 339}
 
 
 class _Incomplete(Exception):  # noqa: N818 - it carries a finding between two functions of this module
@@ -218,23 +219,20 @@ class _Parser:
         """Return a value that we use, None for one that only has to lie inside of the file."""
         width, code = _FIELD_TYPES.get(kind, (0, None))
         length = width * number
-        where = 0
-        if length > len(inline):
-            (where,) = struct.unpack(self.order + ("Q" if self.big else "I"), inline)
-            if where + length > self._size:
-                raise _Incomplete(
-                    f"the value of tag {tag} should end at byte {where + length}, but the file ends at {self._size}"
-                )
-        wanted = tag in _TEXT_TAGS or tag in _SCALAR_TAGS or tag in _SEGMENT_OFFSETS | _SEGMENT_COUNTS | {258, 339}
-        if code is None or not wanted:
+        outside = length > len(inline)
+        where = struct.unpack(self.order + ("Q" if self.big else "I"), inline)[0] if outside else 0
+        if where + length > self._size:
+            raise _Incomplete(
+                f"the value of tag {tag} should end at byte {where + length}, but the file ends at {self._size}"
+            )
+        if code is None or code in "fd" or tag not in _WANTED:
             return None
         if code == "s":
             length = min(length, MAX_TEXT)
-            return self._read(where, length, f"tag {tag}") if where else inline[:length]
-        data = self._read(where, length, f"tag {tag}") if where else inline[:length]
-        if code in "fd" or number > MAX_SEGMENTS:
+        elif number > MAX_SEGMENTS:
             return None
-        return struct.unpack(f"{self.order}{number}{code}", data)
+        data = self._read(where, length, f"tag {tag}") if outside else inline[:length]
+        return data if code == "s" else struct.unpack(f"{self.order}{number}{code}", data)
 
     def _page(self, values: dict[int, tuple[int, ...] | bytes]) -> Page:
         numbers = {tag: value for tag, value in values.items() if not isinstance(value, bytes)}

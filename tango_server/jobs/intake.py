@@ -1,5 +1,6 @@
 """From a request to a ledger entry: validated, its paths resolved and within the roots, or refused in words."""
 
+import reprlib
 import secrets
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from tango_server.conversion.errors import PathError
 from tango_server.conversion.paths import Roots, output_path
-from tango_server.jobs.ledger import Entry
+from tango_server.jobs.ledger import NO_OUTPUT, Entry
 from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import InPlace, Recipe
@@ -28,7 +29,8 @@ def explain(error: ValidationError) -> str:
     for fault in error.errors(include_url=False):
         place = ".".join(str(part) for part in fault["loc"]) or "the whole"
         message = fault["msg"][:1].lower() + fault["msg"][1:]
-        parts.append(f"{place}: found {fault['input']!r}; {message}")
+        found = "nothing" if fault["type"] == "missing" else reprlib.repr(fault["input"])
+        parts.append(f"{place}: found {found}; {message}")
     return "; ".join(parts)
 
 
@@ -43,7 +45,7 @@ def entry_for(raw: dict[str, Any], server_recipe: Recipe, roots: Roots) -> Entry
     except ValidationError as error:
         named = _printable(str(raw.get("source") or "")) or "(no source)"
         run_uid, stream, seq_num, key = (_good(raw, name) for name in ("run_uid", "stream", "seq_num", "key"))
-        job = Job(job_id, Path(named), Path(), server_recipe, now, run_uid, stream, seq_num)
+        job = Job(job_id, Path(named), NO_OUTPUT, server_recipe, now, run_uid, stream, seq_num)
         reason = f"{named}: the request is wrong: {explain(error)}. Correct the field and submit it again."
         return Entry(job, key, {}, _refusal(job, reason))
     recipe = request.recipe or server_recipe
@@ -72,13 +74,13 @@ def _places(request: FrameRequest, recipe: Recipe, roots: Roots) -> tuple[Path, 
             f"{request.source}: found output in_place for a frame of a run; expected output to new files, because the "
             "run's documents describe the raw file. Set allow_in_place in the recipe's output if this is really meant."
         )
-        return Path(request.source), Path(), reason
+        return Path(request.source), NO_OUTPUT, reason
     try:
         source = roots.source(request.source)
         fields = {**request.metadata, "run": request.run_uid or "", "seq_num": request.seq_num or 0}
         return source, output_path(source, recipe, roots, fields), ""
     except PathError as error:
-        return Path(request.source), Path(), str(error)
+        return Path(request.source), NO_OUTPUT, str(error)
 
 
 def _refusal(job: Job, reason: str) -> FrameReport:

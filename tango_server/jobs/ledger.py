@@ -44,6 +44,10 @@ CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 _VARIABLES = 500  # parameters of one SQL statement; SQLite's smallest common limit is 999
 
 
+NO_OUTPUT = Path()
+"""The output of a request that was refused at once."""
+
+
 class UnknownIdError(LookupError):
     """A job id or a run uid that this ledger has never seen."""
 
@@ -94,6 +98,8 @@ class Ledger:
             self._database.executemany("INSERT OR IGNORE INTO runs VALUES (?)", [(uid,) for uid in uids])
             for entry in entries:
                 known = self._by_key(entry.key)
+                if known is not None and entry.report is None and self._drop_refusal(entry.key):
+                    known = None
                 if known is None:
                     self._insert(entry)
                     answers.append((entry.job.job_id, entry.report, True))
@@ -186,6 +192,13 @@ class Ledger:
         if row is None:
             return None
         return row[0], FrameReport.model_validate_json(row[1]) if row[1] else None
+
+    def _drop_refusal(self, key: str | None) -> bool:
+        """Forget a request that was refused at once, since it comes corrected; return whether there was one."""
+        cursor = self._database.execute(
+            "DELETE FROM jobs WHERE key=? AND outcome='failed' AND output=?", (key, str(NO_OUTPUT))
+        )
+        return cursor.rowcount > 0
 
     def _insert(self, entry: Entry) -> None:
         job = entry.job

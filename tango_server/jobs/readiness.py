@@ -33,7 +33,8 @@ class ReadinessRule:
 class Wait:
     """What is known of a file that is awaited; all instants by the monotonic clock."""
 
-    since: float
+    since: float | None = None
+    """The first look; None before it. A backlog of looks is not the file's fault."""
     identity: tuple[int, int, int] | None = None
     still_since: float = 0.0
     found: str = "it was not looked at"
@@ -55,6 +56,8 @@ def judge(
 
     `structure` is None if there is no file; `trouble` tells of a file that is there but can't be read.
     """
+    if wait.since is None:
+        wait = replace(wait, since=now)
     if structure is None:
         wait = replace(wait, identity=None, still_since=now, found=trouble or "no such file")
         return wait, _later(rule, wait, now, now + _LONGEST_INTERVAL)
@@ -76,13 +79,18 @@ def judge(
     return wait, Verdict("ready")
 
 
+def deadline_of(rule: ReadinessRule, wait: Wait, now: float) -> float:
+    """Return when an awaited file is given up; as long as it was not looked at, that is counted from `now`."""
+    return (now if wait.since is None else wait.since) + rule.timeout
+
+
 def _later(rule: ReadinessRule, wait: Wait, now: float, latest: float) -> Verdict:
-    deadline = wait.since + rule.timeout
+    deadline = deadline_of(rule, wait, now)
     if now >= deadline:
         return Verdict(
             "give_up",
             reason=f"not complete within {rule.timeout:g} s: {wait.found}. "
             "Check whether the detector wrote it, then submit it again.",
         )
-    interval = max(_FIRST_INTERVAL, _SLOWDOWN * (now - wait.since))
+    interval = max(_FIRST_INTERVAL, _SLOWDOWN * (now - deadline + rule.timeout))
     return Verdict("wait", again=min(now + interval, max(latest, now + _FIRST_INTERVAL), deadline))

@@ -24,6 +24,7 @@ from tango_server.jobs.vocabulary import (
     AttemptFailed,
     CarrySidecar,
     Convert,
+    Ending,
     Event,
     FailuresAcknowledged,
     Finish,
@@ -160,6 +161,7 @@ class JobRunner:
         self._closing = True
         self._executor.close(_CLOSE_PATIENCE)
         self._observers.shutdown(wait=False, cancel_futures=True)
+        self._inbox.put(Ending())
         self._inbox.put(None)
         self._thread.join(_CLOSE_PATIENCE)
         for job in self._service.running_jobs():

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tango_server.conversion.sidecar import is_expected
-from tango_server.jobs.readiness import ReadinessRule, Wait, judge
+from tango_server.jobs.readiness import ReadinessRule, Wait, deadline_of, judge
 from tango_server.jobs.statistics import Statistics
 from tango_server.jobs.vocabulary import (
     Accepted,
@@ -26,6 +26,7 @@ from tango_server.jobs.vocabulary import (
     AttemptFailed,
     CarrySidecar,
     Convert,
+    Ending,
     Event,
     FailuresAcknowledged,
     Finish,
@@ -103,6 +104,8 @@ class ConversionService:
                 instructions += self._failed(event, now)
             case TimePassed():
                 instructions += self._look_again(now)
+            case Ending():
+                instructions += self._end(now)
             case Refused(report):
                 self._statistics.add(report, now.monotonic)
             case StatisticsReset():  # an alarm stays until somebody acknowledges it
@@ -111,6 +114,11 @@ class ConversionService:
             case FailuresAcknowledged():
                 self._statistics.unacknowledged = 0
         return instructions + self._dispatch()
+
+    def _end(self, now: Reading) -> list[Instruction]:
+        """Report what is converted and only waits for its sidecar."""
+        waiting = [(progress, progress.report) for progress in self._jobs.values() if progress.report is not None]
+        return [self._finish(progress, report, now) for progress, report in waiting]
 
     @property
     def next_look(self) -> float | None:
@@ -126,7 +134,7 @@ class ConversionService:
         return self._statistics.snapshot(now.monotonic, len(self._jobs), len(self._running))
 
     def _accept(self, job: Job, now: Reading) -> Instruction:
-        self._jobs[job.job_id] = _Progress(job, now.monotonic, Wait(since=now.monotonic))
+        self._jobs[job.job_id] = _Progress(job, now.monotonic, Wait())
         return Observe(job.job_id, job.source)
 
     def _look_again(self, now: Reading) -> list[Instruction]:
@@ -148,7 +156,8 @@ class ConversionService:
             case "ready" if progress.wait.identity == progress.unfit:
                 return self._wait_for_another_file(progress, rule, now)
             case "ready":
-                progress.complete_seen = now.monotonic
+                settled = event.structure is not None and event.structure.ifd_last
+                progress.complete_seen = progress.wait.still_since if settled else now.monotonic
                 progress.sidecar_expected = event.structure is not None and is_expected(event.structure)
                 self._ready.append(event.job_id)
                 return []
@@ -160,7 +169,7 @@ class ConversionService:
 
     def _wait_for_another_file(self, progress: _Progress, rule: ReadinessRule, now: Reading) -> list[Instruction]:
         """Give a file that only looks complete, as its conversion has found, the rest of its time to be replaced."""
-        deadline = progress.wait.since + rule.timeout
+        deadline = deadline_of(rule, progress.wait, now.monotonic)
         if now.monotonic >= deadline:
             return [self._finish(progress, self._failure(progress, progress.unfit_reason, now), now)]
         heapq.heappush(self._due, (min(now.monotonic + _UNFIT_INTERVAL, deadline), progress.job.job_id))
@@ -227,6 +236,7 @@ class ConversionService:
         if event.kind == "not_ready":
             progress.attempts -= 1
             progress.unfit, progress.unfit_reason = progress.wait.identity, event.reason
+            progress.wait = Wait()  # whatever comes now starts anew
             return [Observe(event.job_id, progress.job.source)]
         if event.kind == "crashed" and progress.attempts < self._rules.attempts:
             self._ready.append(event.job_id)

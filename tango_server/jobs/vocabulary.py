@@ -84,6 +84,11 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """The service is about to end: what is converted is to be reported, with or without its sidecar."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """Nothing happened but time."""
 
@@ -105,6 +110,7 @@ Event = (
     | AttemptFailed
     | SidecarLooked
     | Refused
+    | Ending
     | TimePassed
     | StatisticsReset
     | FailuresAcknowledged

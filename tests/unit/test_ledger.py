@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tango_server.conversion.paths import Roots
+from tango_server.jobs.intake import entry_for
 from tango_server.jobs.ledger import Entry, Ledger, UnknownIdError
 from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameReport, Outcome, PixelCounts, ReportsQuery, RunStatistics
@@ -339,3 +341,18 @@ def test_a_closed_ledger_accepts_nothing(ledger: Ledger) -> None:
     ledger.close()
     with pytest.raises(sqlite3.ProgrammingError):
         ledger.accept([entry("a")])
+
+
+def test_a_refused_request_that_comes_corrected_under_its_key_becomes_a_job(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    roots = Roots.of([tmp_path])
+    request = {"source": str(tmp_path / "raw" / "a.tif"), "key": "run/a", "run_uid": "run"}
+    refused = entry_for({**request, "recipe": {"rotation": 45}}, Recipe(), roots)
+    assert refused.report is not None
+    ledger.accept([refused])
+    assert ledger.accept([refused])[0][2] is False
+    ((job_id, report, new),) = ledger.accept([entry_for(request, Recipe(), roots)])
+    assert (report, new) == (None, True)
+    assert [job.job_id for job in ledger.pending()] == [job_id]
+    assert (ledger.run_statistics("run").submitted, ledger.run_statistics("run").failed) == (1, 0)
+    ledger.close()

@@ -149,3 +149,9 @@ def test_the_largest_sequence_number_that_a_ledger_holds_is_accepted() -> None:
 def test_a_wrong_request_does_not_spoil_the_others_of_its_submission() -> None:
     text = '{"requests": [{"source": "/raw/a.tif"}, {"source": "/raw/b.tif", "recipe": {"rotation": 45}}, {}]}'
     assert len(SubmitQuery.model_validate_json(text).requests) == 3
+
+
+@pytest.mark.parametrize("query", [{}, {"job_ids": ["a"], "run_uid": "run"}], ids=["neither", "both"])
+def test_reports_are_asked_for_by_jobs_or_by_run(query: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="either job_ids or run_uid"):
+        ReportsQuery.model_validate(query)

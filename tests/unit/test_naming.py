@@ -106,3 +106,17 @@ def test_a_template_goes_with_the_rule_and_with_a_folder(tmp_path: Path) -> None
     in_folder = Recipe(output={"template": "{index:05d}", "folder": str(tmp_path / "out")})
     assert output_path(source, by_rule, Roots.of([tmp_path])) == tmp_path / "processed" / "00001.tif"
     assert output_path(source, in_folder, Roots.of([tmp_path])) == tmp_path / "out" / "00001.tif"
+
+
+@pytest.mark.parametrize(
+    ("template", "stem"),
+    [("{index:c}", "a-99999999999"), ("{stem:>300000000}", "a"), ("{index:c}", "a-55296"), ("{index:05000d}", "a-1")],
+)
+def test_formats_that_make_monsters_are_refused(template: str, stem: str) -> None:
+    with pytest.raises(NameTemplateError) as caught:
+        named_by(template, Path(f"{stem}.tif"), {})
+    str(caught.value).encode()
+
+
+def test_a_stem_of_a_thousand_digits_is_no_trouble() -> None:
+    assert named_by("{index:020d}", Path(f"{'7' * 5000}.tif"), {}) == "00" + "7" * 18 + ".tif"

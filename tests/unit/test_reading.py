@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tango_server.conversion import convert_file
@@ -208,6 +208,7 @@ def test_a_strip_that_was_never_filled_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compression", ["none", "lzw", "deflate", "zstd"])
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(damage=[(78, 0)])
 @given(damage=st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 255)), min_size=1, max_size=8))
 def test_damage_gives_an_image_or_a_typed_error(
     tmp_path: Path, compression: str, damage: list[tuple[int, int]]

@@ -19,6 +19,7 @@ from tango_server.jobs.vocabulary import (
     AttemptFailed,
     CarrySidecar,
     Convert,
+    Ending,
     Event,
     FailuresAcknowledged,
     Finish,
@@ -37,6 +38,7 @@ from tango_server.recipe import Recipe
 from tests.conftest import DATA
 
 COMPLETE = read_structure(DATA / "qxrd_f32_64.tif")
+COMPLETE_AGAIN = replace(COMPLETE, mtime_ns=COMPLETE.mtime_ns + 1)
 UNFINISHED = read_structure(DATA / "unfinished_half_ifd.tif")
 IFD_FIRST = read_structure(DATA / "fabio_int32_64.tif")
 NO_TIFF = read_structure(DATA / "not_a_tiff.tif")
@@ -182,7 +184,8 @@ def test_several_files_that_are_due_are_looked_at_together(service: ConversionSe
 def test_a_file_that_never_comes_ends_as_failed_at_its_deadline(
     run_uid: str | None, timeout: float, service: ConversionService
 ) -> None:
-    service.handle(accepted("a", run_uid=run_uid), at(100))
+    service.handle(accepted("a", run_uid=run_uid), at(90))
+    service.handle(Observed("a", None), at(100))  # its time counts from the first look: a backlog is not its fault
     assert service.handle(Observed("a", None), at(100 + timeout - 0.01)) == []
     (report,) = reports(service.handle(Observed("a", None), at(100 + timeout)))
     assert report.outcome == "failed"
@@ -325,6 +328,7 @@ def test_the_report_of_a_failure_tells_where_the_frame_came_from(kind: Literal["
     service = ConversionService(ServiceRules(attempts=1))
     service.handle(accepted("a", run_uid="run-1"), at(10))
     if kind == "timeout":
+        service.handle(Observed("a", None), at(50))
         instructions = service.handle(Observed("a", None), at(400))
     else:
         service.handle(Observed("a", COMPLETE), at(10))
@@ -426,8 +430,8 @@ SCENARIO: list[tuple[float, Event]] = [
     (6.0, SidecarLooked("b", carried=False)),
     (14.9, Observed("c", None)),
     (14.9, Observed("d", NO_TIFF)),
-    (15.0, Observed("c", None)),
-    (15.0, TimePassed()),
+    (15.3, Observed("c", None)),
+    (15.3, TimePassed()),
 ]
 
 
@@ -445,7 +449,7 @@ def play(wall: Callable[[float], float]) -> tuple[list[list[Instruction]], list[
             ]
         )
         due.append(service.next_look)
-    return answers, due, service.snapshot(Reading(15.0, wall(15.0)))
+    return answers, due, service.snapshot(Reading(15.3, wall(15.3)))
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0, 1e9], ids=["an hour back", "an hour ahead", "years ahead"])
@@ -701,7 +705,7 @@ def test_a_file_that_only_looks_complete_waits_for_another_one_without_a_busy_lo
         instants.append(service.next_look)
         assert looks(service.handle(TimePassed(), at(instants[-1]))) == ["a"]
     assert len(instants) < 30
-    assert instants[-1] == pytest.approx(10.0)
+    assert instants[-1] == pytest.approx(10.1)
     (report,) = reports(steps)
     assert report.outcome == "failed"
     assert "never filled" in report.reason
@@ -717,3 +721,28 @@ def test_two_jobs_with_one_output_never_run_at_a_time() -> None:
     done = FrameReport(source="a", outcome="converted", finished=0)
     assert starts(service.handle(AttemptDone("a", done), at(1))) == ["b"]
     assert starts(service.handle(AttemptDone("b", done), at(2))) == ["c"]
+
+
+def test_at_the_end_what_is_converted_is_reported_without_its_sidecar(service: ConversionService) -> None:
+    make_ready(service, "a", "b")
+    service.handle(converted("a", sidecar="absent"), at(1))
+    assert [(report.job_id, report.outcome) for report in reports(service.handle(Ending(), at(1.1)))] == [
+        ("a", "converted")
+    ]
+    assert service.snapshot(at(1.1)).queue_length == 1
+
+
+def test_a_file_that_is_replaced_after_a_long_queue_has_its_whole_time_again(one_worker: ConversionService) -> None:
+    make_ready(one_worker, "a")
+    one_worker.handle(not_ready("a"), at(1000))
+    assert reports(one_worker.handle(Observed("a", UNFINISHED), at(1000))) == []
+    assert starts(one_worker.handle(Observed("a", COMPLETE_AGAIN), at(1010))) == ["a"]
+
+
+def test_latency_counts_from_the_first_look_that_saw_the_file_complete() -> None:
+    service = ConversionService(ServiceRules(readiness=ReadinessRule(settle_complete=1.0)))
+    service.handle(accepted("a"), at(0))
+    service.handle(Observed("a", COMPLETE), at(2))
+    assert starts(service.handle(Observed("a", COMPLETE), at(3))) == ["a"]
+    (report,) = reports(service.handle(converted("a"), at(3.5)))
+    assert report.latency == pytest.approx(1.5)

@@ -140,3 +140,9 @@ def test_the_job_service_gets_every_rule_and_runs_their_own_patience(least: dict
     assert (rules.readiness.timeout, rules.run_readiness.timeout) == (4.0, 40.0)
     for rule in (rules.readiness, rules.run_readiness):
         assert (rule.settle_time, rule.settle_complete, rule.min_size) == (1.5, 0.5, 16)
+
+
+@pytest.mark.parametrize("fields", [{"settle_time": 20}, {"settle_complete": 15}, {"settle_time": 300, "timeout": 400}])
+def test_a_time_to_settle_that_no_file_can_keep_is_refused(fields: dict[str, float], tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="longer than the time to settle"):
+        Settings.model_validate({"read_roots": [tmp_path], "state_dir": tmp_path, **fields})

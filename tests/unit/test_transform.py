@@ -138,3 +138,10 @@ def test_an_image_without_a_finite_pixel_has_no_range() -> None:
 def test_integers_that_a_float_type_cannot_hold_are_refused(source: str, target: str, value: int) -> None:
     with pytest.raises(InexactPixelsError, match=str(value)):
         transform(np.array([[0, value]], dtype=source), Recipe(pixel_type=target))
+
+
+def test_signalling_nans_are_nans() -> None:
+    bits = np.array([[0x7FA00000, 0x7FC00000, 0xFFA00000, 0x3F800000]], np.uint32)
+    result, counts = transform(bits.view(np.float32), Recipe(pixel_type="int32", invalid_value=-7))
+    assert result.tolist() == [[-7, -7, -7, 1]]
+    assert counts.nan == 3

@@ -100,12 +100,13 @@ def test_a_source_that_became_a_link_out_of_the_roots_is_neither_read_nor_writte
 def test_a_new_attempt_removes_what_its_own_earlier_ones_left(attempt: int, make_task: MakeTask) -> None:
     task = make_task("qxrd_r16_64.tif", attempt)
     task.output.parent.mkdir()
-    own = temporary_path(task.output, task.token)
-    others = [temporary_path(task.output, "another"), temporary_path(task.output.with_name("b.tif"), task.token)]
-    for left in (own, *others):
+    numbered = task.output.with_stem(f"{task.output.stem}-00001")
+    own = [temporary_path(output, task.token) for output in (task.output, numbered)]
+    another = temporary_path(task.output, "another")
+    for left in (*own, another):
         left.write_bytes(b"half a frame")
     assert isinstance(worker.run(task), FrameReport)
-    assert sorted(task.output.parent.iterdir()) == sorted([task.output, *others])
+    assert sorted(task.output.parent.iterdir()) == sorted([task.output, another])
 
 
 def test_a_frame_that_is_converted_again_with_the_same_recipe_is_replaced(make_task: MakeTask) -> None:
