@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ _log = logging.getLogger(__name__)
 
 
 def default_spool_path(address: str) -> Path:
-    """Return where the requests for the server at `address` wait, by default."""
-    digest = hashlib.sha256(address.encode()).hexdigest()[:12]
+    """Return where the requests for the server at `address` wait, by default.
+
+    Each host has a file of its own: homes may lie on a network file system, where SQLite must not be shared.
+    """
+    digest = hashlib.sha256(f"{platform.node()} {address}".encode()).hexdigest()[:12]
     return platformdirs.user_state_path("petif-bluesky") / f"spool-{digest}.sqlite"
 
 

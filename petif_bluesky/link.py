@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import tango
+from pydantic import BaseModel, ValidationError
 from tango.utils import PyTangoThread
 
 from tango_server.messages import RunStatistics, SubmitAnswer
@@ -34,6 +35,10 @@ class LinkDownError(LinkError, ConnectionError):
 
 class RequestRejectedError(LinkError, ValueError):
     """The server has understood the call and rejects it: trying again changes nothing."""
+
+
+class ServerFaultError(LinkError, RuntimeError):
+    """The server was reached and stumbled over this very call, or answers in words that this version does not know."""
 
 
 class UnknownRunError(LinkError, LookupError):
@@ -61,6 +66,7 @@ class ServerState:
         return replace(self, asked=True, connected=False, trouble=trouble)
 
 
+Answer = TypeVar("Answer", bound=BaseModel)
 Listener = Callable[[RunStatistics | None], None]
 """Called with a run's statistics, or None when the server can't be asked."""
 
@@ -115,11 +121,11 @@ class TangoLink:
     def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()) -> SubmitAnswer:
         """Hand requests to the server and announce runs; return when they are durable there."""
         text = json.dumps({"requests": list(requests), "runs": list(runs)})
-        return SubmitAnswer.model_validate_json(self._command("Submit", text))
+        return self._asked(SubmitAnswer, "Submit", text)
 
     def run_statistics(self, run_uid: str) -> RunStatistics:
         """Ask for the statistics of a run."""
-        return RunStatistics.model_validate_json(self._command("GetRunStatistics", run_uid))
+        return self._asked(RunStatistics, "GetRunStatistics", run_uid)
 
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
         """Have `listener` called, from the link's thread, with every new look at a run."""
@@ -135,12 +141,16 @@ class TangoLink:
     def _poll(self) -> None:
         next_look = 0.0
         while not self._closed:
-            if time.monotonic() >= next_look or not self.server.connected:
-                self.server = self._look()
-                self._first_look.set()
-                next_look = time.monotonic() + _POLL
-            for run_uid in {run_uid for run_uid, _ in list(self._followed.values())}:
-                self._tell(run_uid, self._statistics(run_uid))
+            try:
+                if time.monotonic() >= next_look or not self.server.connected:
+                    self.server = self._look()
+                    self._first_look.set()
+                    next_look = time.monotonic() + _POLL
+                for run_uid in {run_uid for run_uid, _ in list(self._followed.values())}:
+                    self._tell(run_uid, self._statistics(run_uid))
+            except Exception as error:  # noqa: BLE001 - the boundary of the thread: without it every drain would time out
+                _log.exception("%s can't be asked", self.address)
+                self.server = self.server.lost(str(error))
             busy = self._followed and self.server.connected
             self._wake.wait(_POLL_FOLLOWED if busy else _POLL)
             self._wake.clear()
@@ -177,6 +187,16 @@ class TangoLink:
             self.server = self.server.lost(str(error))
             return None
 
+    def _asked(self, answer: type[Answer], command: str, argument: str) -> Answer:
+        text = self._command(command, argument)
+        try:
+            return answer.model_validate_json(text)
+        except ValidationError as error:
+            raise ServerFaultError(
+                f"{self.address}: found an answer to {command} that can't be read here ({error}); expected the same "
+                f"version on both sides, the server has {self.server.version or 'an unknown one'}. Update one of them."
+            ) from error
+
     def _proxy(self) -> tango.DeviceProxy:
         proxy = tango.DeviceProxy(self.address)
         proxy.set_timeout_millis(_TIMEOUT_MS)
@@ -197,6 +217,8 @@ def _translated(address: str, command: str, error: tango.DevFailed) -> LinkError
             return UnknownRunError(text)
         case "PETIF_BadArgument":
             return RequestRejectedError(text)
+        case "PyDs_PythonError":
+            return ServerFaultError(f"{address}: the server failed in {command}: {text} Its log tells more.")
         case _:
             return LinkDownError(
                 f"{address}: found no answer to {command} ({reason}: {text}); expected a running server. "

@@ -47,8 +47,13 @@ def _require_new_files(recipe: Recipe | None) -> None:
 
 def _wrapped(plan: Plan[Result], converter: PETifConverter, recipe: Recipe | None, stream: str) -> Plan[Result]:
     uids: dict[Any, str] = {}
+    bundling: set[Any] = set()
 
     def process(msg: Msg) -> tuple[Plan[Any] | None, None]:
+        if msg.command == "create":
+            bundling.add(msg.run)
+        elif msg.command in {"save", "drop"}:
+            bundling.discard(msg.run)
         if msg.command == "open_run" and not _is_wrapped(msg):
             return opened(msg), None
         if msg.command == "close_run" and msg.run in uids:
@@ -64,6 +69,8 @@ def _wrapped(plan: Plan[Result], converter: PETifConverter, recipe: Recipe | Non
     def closing(msg: Msg, uid: str) -> Plan[Any]:
         def flush() -> Plan[None]:
             converter.current_run = uid
+            if msg.run in bundling:  # the plan has failed within an event, and that is what people should read
+                yield from bps.drop()
             yield from bps.checkpoint()  # or a pause and resume would take the last point again
             yield from bps.trigger_and_read([converter], name=stream)
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 
-from petif_bluesky.link import Link, LinkDownError, RequestRejectedError
+from petif_bluesky.link import Link, LinkDownError, LinkError, RequestRejectedError, ServerFaultError
 from petif_bluesky.spool import Letter, Spool
 
 _log = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ class Sender:
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._pause = 0.0
+        self._batch = _BATCH
+        self._fault: ServerFaultError | None = None
         self._trouble: type[Exception] | None = None
         self._thread = threading.Thread(target=self._run, name="petif-sender", daemon=True)
         self._thread.start()
@@ -41,24 +43,34 @@ class Sender:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            letters: list[Letter] = []
-            try:
-                letters = self._spool.first(_BATCH)
-                if letters:
-                    self._deliver(letters)
-            except Exception as error:  # noqa: BLE001 - the end of the thread would end all sending, and nobody would know
-                if (
-                    not self._ended.is_set()
-                ):  # else the spool was closed under a late answer, and the letters go again some day
-                    self._hold(error)
-            else:
-                if letters:
-                    self._go_on()
+            delivered = self._deliver_next()
             if self._pause:
                 self._ended.wait(self._pause)  # not to be cut short by every frame that comes meanwhile
-            elif not letters:
+            elif not delivered:
                 self._wake.wait()
                 self._wake.clear()
+
+    def _deliver_next(self) -> bool:
+        """Deliver the next letters; return whether there were any."""
+        letters: list[Letter] = []
+        try:
+            letters = self._spool.first(self._batch)
+            if letters:
+                self._deliver(letters)
+        except Exception as error:  # noqa: BLE001 - the end of the thread would end all sending, and nobody would know
+            if not self._ended.is_set():  # else the spool was closed under a late answer; the letters go again some day
+                self._hold(error)
+        else:
+            fault = self._take_fault()
+            if fault is not None:
+                self._hold(fault)
+            elif letters:
+                self._go_on()
+        return bool(letters)
+
+    def _take_fault(self) -> ServerFaultError | None:
+        fault, self._fault = self._fault, None
+        return fault
 
     def _hold(self, error: Exception) -> None:
         if type(error) is not self._trouble:
@@ -69,26 +81,32 @@ class Sender:
                 exc_info=None if isinstance(error, LinkDownError) else error,
             )
         self._trouble = type(error)
+        self._batch = max(1, self._batch // 2)  # paths on slow storage may take longer than the time-out of one call
         self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
 
     def _go_on(self) -> None:
         if self._trouble:
             _log.warning("the conversion server takes frames again")
         self._trouble = None
+        self._batch = min(2 * self._batch, _BATCH)
         self._pause = 0.0
 
     def _deliver(self, letters: list[Letter]) -> None:
         try:
             self._submit(letters)
-        except RequestRejectedError as error:
+        except (RequestRejectedError, ServerFaultError) as error:
             self._deliver_singly(letters, error)
 
-    def _deliver_singly(self, letters: list[Letter], error: RequestRejectedError) -> None:
+    def _deliver_singly(self, letters: list[Letter], error: LinkError) -> None:
         if len(letters) > 1:
             for letter in letters:
                 if self._ended.is_set():
                     return
                 self._deliver([letter])
+            return
+        if isinstance(error, ServerFaultError):  # it may pass; meanwhile the others go first
+            self._fault = error
+            self._spool.postpone(letters[0])
             return
         _log.error("%s: a request that the server will never take was set aside: %s", self._spool.path, error)
         self._spool.set_aside(letters[0], str(error))

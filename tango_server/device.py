@@ -1,5 +1,6 @@
 """The Tango device class `PETifConverter`: translates attributes and commands to the job service; computes nothing."""
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar
@@ -38,11 +39,21 @@ _COUNTERS: dict[str, Callable[[Snapshot], Any]] = {
     "FramesPerSecond": lambda now: now.frames_per_second,
     "LatencyMedian": lambda now: now.latency_median,
     "LatencyP95": lambda now: now.latency_p95,
-    "LastSource": lambda now: now.last_source,
-    "LastOutput": lambda now: now.last_output,
-    "LastError": lambda now: now.last_error,
-    "FailedFiles": lambda now: list(now.failed_files),
+    "LastSource": lambda now: _latin(now.last_source),
+    "LastOutput": lambda now: _latin(now.last_output),
+    "LastError": lambda now: _latin(now.last_error),
+    "FailedFiles": lambda now: [_latin(path) for path in now.failed_files],
 }
+
+
+def _latin(text: str) -> str:
+    """Return a text that Tango can carry: its strings are Latin-1, file names need not be."""
+    return text.encode("latin-1", "backslashreplace").decode("latin-1")
+
+
+def _wire(message: BaseModel) -> str:
+    """Return a message as JSON in ASCII, which loses nothing on its way through Tango."""
+    return json.dumps(message.model_dump(mode="json"))
 
 
 def _counter(name: str, dtype: Any, label: str, doc: str, *unit_and_format: str, **size: int) -> attribute:
@@ -126,7 +137,7 @@ class PETifConverter(Device):
     @attribute(label="Recipe", doc="The recipe for requests that bring none, as JSON", dtype=str)
     def Recipe(self) -> str:
         """The recipe for requests that bring none, as JSON."""
-        return self._current_recipe().model_dump_json()
+        return _wire(self._current_recipe())
 
     @property
     def numbers(self) -> Snapshot:
@@ -217,7 +228,7 @@ class PETifConverter(Device):
     @command(dtype_in=str, doc_in='JSON {"requests": [FrameRequest...]}', dtype_out=str, doc_out="JSON: jobs, refused")
     def Submit(self, text: str) -> str:
         """Accept requests; answers when they are durable."""
-        return self._service().submit(_parsed(SubmitQuery, text, "Submit")).model_dump_json()
+        return _wire(self._service().submit(_parsed(SubmitQuery, text, "Submit")))
 
     @command(
         dtype_in=str,
@@ -229,7 +240,7 @@ class PETifConverter(Device):
         """Tell what became of jobs; an unknown id is an error."""
         query = _parsed(ReportsQuery, text, "GetReports")
         try:
-            return self._service().reports(query).model_dump_json()
+            return _wire(self._service().reports(query))
         except UnknownIdError as error:
             _throw("PETIF_UnknownId", str(error), "GetReports")
 
@@ -237,7 +248,7 @@ class PETifConverter(Device):
     def GetRunStatistics(self, run_uid: str) -> str:
         """Tell what became of the frames of a run; an unknown run is an error."""
         try:
-            return self._service().run_statistics(run_uid).model_dump_json()
+            return _wire(self._service().run_statistics(run_uid))
         except UnknownIdError as error:
             _throw("PETIF_UnknownId", str(error), "GetRunStatistics")
 
@@ -271,7 +282,8 @@ class PETifConverter(Device):
         return {**values, "State": getattr(tango.DevState, word), "Status": status}
 
     def _condition(self) -> tuple[str, str]:
-        return condition(self.numbers, self._fault or (self._runner.fault if self._runner else ""))
+        word, status = condition(self.numbers, self._fault or (self._runner.fault if self._runner else ""))
+        return word, _latin(status)
 
     def _current_recipe(self) -> ConversionRecipe:
         return self._service().recipe
@@ -310,5 +322,5 @@ def _parsed(model: type[Message], text: str, origin: str) -> Message:
 
 
 def _throw(reason: str, text: str, origin: str) -> NoReturn:
-    tango.Except.throw_exception(reason, text, origin)
+    tango.Except.throw_exception(reason, _latin(text), origin)
     raise AssertionError(reason)  # throw_exception never returns, but does not say so

@@ -1,5 +1,6 @@
 """Change events, pushed from one thread, a few times a second at the most."""
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from tango import DevFailed
 from tango.server import Device
 from tango.utils import PyTangoThread
+
+_log = logging.getLogger(__name__)
 
 _INTERVAL = 0.05  # a push takes the device's monitor: more than some twenty a second would get in the way of commands
 
@@ -48,5 +51,7 @@ class Notifier:
             self._device.push_change_event(name, value)
         except DevFailed:  # the monitor was held too long, or the device is going: events are a hint, polls go on
             self._wanted.set()
-        else:
-            self._pushed[name] = value
+            return
+        except Exception:  # noqa: BLE001 - the boundary of the thread: one value must not end all events
+            _log.exception("%s can't be pushed", name)
+        self._pushed[name] = value

@@ -1,15 +1,22 @@
 """Frames converted without a server: which ones, to where, in worker processes."""
 
+import contextlib
 import fnmatch
 import os
+import platform
+import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
+import psutil
+
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.paths import ANYWHERE, output_path
+from tango_server.conversion.publish import TEMPORARY_SUFFIX, remove_leftovers
 from tango_server.jobs import worker
 from tango_server.jobs.executors import ProcessExecutor, Result
 from tango_server.jobs.folders import frames_in
@@ -19,15 +26,20 @@ from tango_server.recipe import NewFile, Recipe
 
 _TIME_LIMIT = 3600.0  # s for one frame; a network file system may be slow, but not that slow
 _PATIENCE = 10.0
+_OURS = f"{platform.node()}-offline-"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which files of folders are taken. `patterns` are shell patterns of the file name; none means every TIFF."""
+    """Which files of folders are taken. `patterns` are shell patterns of the file name; none means every TIFF.
+
+    What lies below `beside`, the folder of the outputs, is none.
+    """
 
     recursive: bool = False
     patterns: tuple[str, ...] = ()
     skip_dark: bool = True
+    beside: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,8 @@ def select(paths: Iterable[Path], selection: Selection) -> list[Path]:
             found[path.resolve()] = None
             continue
         for frame in frames_in(path, recursive=selection.recursive, skip_dark=selection.skip_dark):
+            if selection.beside is not None and frame.resolve().is_relative_to(selection.beside):
+                continue
             if not selection.patterns or any(fnmatch.fnmatch(frame.name, pattern) for pattern in selection.patterns):
                 found[frame.resolve()] = None
     return list(found)
@@ -74,12 +88,13 @@ def convert_all(planned: Sequence[Planned], recipe: Recipe, workers: int) -> Gen
 
     What is running at that moment is finished first.
     """
+    remove_orphans({item.output.parent for item in planned if item.output is not None})
     tasks = []
     for number, item in enumerate(planned):
         if item.output is None or item.skip:
             yield _unconverted(item, recipe)
         else:
-            tasks.append(Task(item.source, item.output, recipe, ANYWHERE, f"{os.getpid()}-{number}", attempt=1))
+            tasks.append(Task(item.source, item.output, recipe, ANYWHERE, f"{_OURS}{os.getpid()}-{number}", attempt=1))
     if len(tasks) == 1:  # not worth a process
         yield _report(tasks[0], worker.run(tasks[0]))
         return
@@ -96,21 +111,47 @@ def _in_processes(tasks: list[Task], workers: int) -> Iterator[FrameReport]:
     def start_next() -> None:
         task = next(waiting, None)
         if task is not None:
-            executor.start(task, lambda result: done.put((task, result)))
+            executor.start(task, partial(_put, done, task))
 
     try:
         for _ in range(workers):
             start_next()
-        for _ in tasks:
+        left = len(tasks)
+        while left:
             task, result = done.get()
+            if isinstance(result, BaseException):
+                remove_leftovers(task.output, task.token)  # its process is gone
+                if task.attempt == 1:
+                    again = replace(task, attempt=2)
+                    executor.start(again, partial(_put, done, again))
+                    continue
+            left -= 1
             start_next()
             yield _report(task, result)
     finally:
         executor.close(_PATIENCE)
 
 
+def _put(done: "SimpleQueue[tuple[Task, Result]]", task: Task, result: Result) -> None:
+    done.put((task, result))
+
+
+def remove_orphans(folders: Iterable[Path]) -> None:
+    """Remove what earlier calls on this host left in these folders when they were killed."""
+    for folder in folders:
+        try:
+            names = [entry.name for entry in os.scandir(folder) if entry.name.endswith(TEMPORARY_SUFFIX)]
+        except OSError:  # there is nothing to clean, or nobody may
+            continue
+        for name in names:
+            owner = re.search(re.escape(f".{_OURS}") + r"(\d+)-\d+\.", name)
+            if owner and not psutil.pid_exists(int(owner[1])):
+                with contextlib.suppress(OSError):
+                    (folder / name).unlink()
+
+
 def _planned(source: Path, recipe: Recipe, *, newer_only: bool) -> Planned:
-    if not source.exists():
+    if not os.path.lexists(source):
         return Planned(source, None, problem=f"{source}: no such file; expected a TIFF file. Check the path.")
     try:
         output = output_path(source, recipe)

@@ -45,6 +45,7 @@ class NewFile(_Frozen):
     run, seq_num, and the frame's metadata; without it the source's name stays.
     `on_existing` says what happens to a file that already has the output's name: `replace_own` replaces what we made
     of the same source and refuses everything else, `skip` leaves it, `refuse` fails, `number` appends `-00001`.
+    A source that is an output itself is refused, unless `force`.
     `preserve_mtime` gives the output the source's modification time. `file_mode`, `folder_mode` (octal, as "0664" and
     "2775") and `group` are for new files and folders in shared places.
     """
@@ -53,6 +54,7 @@ class NewFile(_Frozen):
     folder: str | None = None
     template: str | None = Field(default=None, min_length=1)
     on_existing: OnExisting = "replace_own"
+    force: bool = False
     preserve_mtime: bool = False
     file_mode: Mode | None = None
     folder_mode: Mode | None = None

@@ -42,9 +42,16 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     from rich.console import Console
 
     from tango_server.offline import Selection, plan, select
+    from tango_server.recipe import NewFile
 
     recipe = recipe_from(options)
-    selection = Selection(options["recursive"], options["patterns"], skip_dark=not options["include_dark"])
+    folder = recipe.output.folder if isinstance(recipe.output, NewFile) else None
+    selection = Selection(
+        options["recursive"],
+        options["patterns"],
+        skip_dark=not options["include_dark"],
+        beside=Path(folder) if folder and Path(folder) not in {path.resolve() for path in paths} else None,
+    )
     try:
         sources = select(paths, selection)
     except OSError as error:

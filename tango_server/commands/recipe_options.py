@@ -26,7 +26,7 @@ _OUTPUT = (
     click.option("--on-existing", type=click.Choice(get_args(OnExisting)), help="If the output exists already."),
     click.option("--in-place", is_flag=True, help="Replace the sources."),
     click.option("--backup", is_flag=True, help="With --in-place: keep each source as NAME.orig."),
-    click.option("--force", is_flag=True, help="With --in-place: also what another recipe has converted."),
+    click.option("--force", is_flag=True, help="Convert also what was converted already."),
     click.option("--preserve-mtime", is_flag=True, help="Give the output the source's modification time."),
 )  # fmt: skip
 
@@ -70,7 +70,8 @@ def recipe_from(options: dict[str, Any]) -> Recipe:
 
 def _output(options: dict[str, Any]) -> dict[str, Any]:
     in_place, mtime = options.pop("in_place", False), options.pop("preserve_mtime", False)
-    replacing = {name: options.pop(name, False) for name in ("backup", "force")}
+    force = options.pop("force", False)
+    replacing = {"backup": options.pop("backup", False)}
     placing = {
         "folder": options.pop("output_dir", None),
         "template": options.pop("template", None),
@@ -82,8 +83,8 @@ def _output(options: dict[str, Any]) -> dict[str, Any]:
     if not in_place and any(replacing.values()):
         raise click.UsageError(f"{', '.join(_flags(replacing))} needs --in-place")
     if in_place:
-        return {"mode": "in_place", "preserve_mtime": mtime, **replacing}
-    return {"mode": "new", "preserve_mtime": mtime, **given}
+        return {"mode": "in_place", "preserve_mtime": mtime, "force": force, **replacing}
+    return {"mode": "new", "preserve_mtime": mtime, "force": force, **given}
 
 
 def _flags(options: dict[str, Any]) -> list[str]:

@@ -1,12 +1,16 @@
 """One file, one recipe, one report."""
 
+import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from tango_server.conversion.errors import (
+    ConversionError,
     ConvertedDifferentlyError,
     OutputExistsError,
     SourceChangedError,
@@ -25,6 +29,8 @@ from tango_server.conversion.writing import image_writer
 from tango_server.messages import FrameReport, PixelCounts
 from tango_server.recipe import InPlace, NewFile, Recipe
 
+_log = logging.getLogger(__name__)
+
 BACKUP_SUFFIX = ".orig"
 
 
@@ -37,6 +43,7 @@ def convert_file(
     fields: Mapping[str, object] = NO_FIELDS,
     token: str = "offline",  # noqa: S107 - not that kind of token
     workspace: Workspace | None = None,
+    resumed: bool = False,
 ) -> FrameReport:
     """Convert one file and return its report (`converted` or `skipped`, never `failed`).
 
@@ -49,6 +56,7 @@ def convert_file(
     fields: run, seq_num and metadata of the frame, for a template of the output's name
     token: names the temporary file, so that what a killed process leaves can be found
     workspace: memory to use again, for whoever converts one frame after the other
+    resumed: an earlier attempt may have got as far as the output, so that one of this source and recipe is replaced
 
     Raises
     ------
@@ -59,7 +67,7 @@ def convert_file(
     path = roots.source(source)
     target = roots.target(output) if output is not None else output_path(path, recipe, roots, fields)
     with open_source(path, workspace) as opened:
-        job = _Conversion(opened, target, recipe, token)
+        job = _Conversion(opened, target, recipe, token, resumed)
         report = job.in_place(recipe.output) if isinstance(recipe.output, InPlace) else job.to_new_file(recipe.output)
     return report.model_copy(update={"conversion_time": time.perf_counter() - started, "finished": time.time()})
 
@@ -72,24 +80,39 @@ class _Conversion:
     target: Path
     recipe: Recipe
     token: str
+    resumed: bool
 
     def to_new_file(self, output: NewFile) -> FrameReport:
         structure = self.source.structure
+        provenance = read_provenance(structure)
+        if provenance is not None and not output.force:
+            raise ConvertedDifferentlyError(
+                self.source.path,
+                f"a file that was converted already, from {provenance.source}",
+                "a raw frame",
+                "Convert the raw frame, or say force if what it is now is to be converted.",
+            )
         attempt = Attempt(
             self.token,
             ownership=ownership_of(self.recipe),
             mtime_ns=structure.mtime_ns if output.preserve_mtime else None,
         )
         while True:
-            chosen, replace, reason = _place(self.target, output, self.source.path)
+            chosen, replace, reason = self._place(output)
             if reason:
                 return self._skipped(chosen, reason)
             try:
                 report = self._publish(chosen, attempt if replace else _exclusive(attempt))
             except FileExistsError:  # somebody took the name meanwhile: decide once more
                 continue
-            carried = carry_sidecar(self.source.path, chosen, self.recipe, self.token)
-            return report.model_copy(update={"sidecar": carried})
+            return report.model_copy(update={"sidecar": self._carry_sidecar(chosen)})
+
+    def _carry_sidecar(self, chosen: Path) -> Literal["carried", "absent"]:
+        try:
+            return carry_sidecar(self.source.path, chosen, self.recipe, self.token)
+        except ConversionError as error:  # the image is written; a sidecar that can't follow is told and no failure
+            _log.warning("the sidecar can't be carried: %s", error)
+            return "absent"
 
     def in_place(self, output: InPlace) -> FrameReport:
         path, structure = self.source.path, self.source.structure
@@ -103,7 +126,7 @@ class _Conversion:
                 "a raw frame, or one converted with the same recipe",
                 "Restore the raw frame first, convert it to a new file, or say force to convert what it is now.",
             )
-        mode = path.stat().st_mode & 0o7777
+        mode = os.fstat(self.source.file.fileno()).st_mode & 0o7777
         if output.backup:
             self._back_up(mode)
         attempt = Attempt(
@@ -113,6 +136,19 @@ class _Conversion:
             mtime_ns=structure.mtime_ns if output.preserve_mtime else None,
         )
         return self._publish(path, attempt)
+
+    def _place(self, output: NewFile) -> tuple[Path, bool, str]:
+        """Return where to write, whether a file there is to be replaced, and the reason to skip it (empty: none)."""
+        if self.resumed and output.on_existing in {"number", "refuse"}:
+            earlier = next((path for path in _names(self.target) if self._is_ours(path)), None)
+            if earlier is not None:  # it was written, and only the report was lost
+                return earlier, True, ""
+        return _place(self.target, output, self.source.path)
+
+    def _is_ours(self, path: Path) -> bool:
+        provenance = read_provenance(read_structure(path))
+        same = provenance is not None and provenance.origin == origin_of(self.source.path, path)
+        return same and provenance is not None and provenance.matches(self.recipe)
 
     def _publish(self, chosen: Path, attempt: Attempt) -> FrameReport:
         source, pages = self.source, self.source.structure.pages
@@ -181,7 +217,7 @@ class _Conversion:
 
 def _place(target: Path, output: NewFile, source: Path) -> tuple[Path, bool, str]:
     """Return where to write, whether a file there is to be replaced, and the reason to skip instead (empty: none)."""
-    if not target.exists():
+    if not os.path.exists(target):  # noqa: PTH110 - False, not an error, below a folder that may not be looked into
         return target, False, ""
     if output.on_existing == "skip":
         return target, False, f"{target} exists already"
@@ -204,10 +240,20 @@ def _place(target: Path, output: NewFile, source: Path) -> tuple[Path, bool, str
 
 
 def _numbered(output: Path) -> Path:
-    number = 1
-    while (candidate := output.with_name(f"{output.stem}-{number:05d}{output.suffix}")).exists():
-        number += 1
-    return candidate
+    return _name(output, sum(1 for _ in _names(output)))
+
+
+def _names(output: Path) -> Iterator[Path]:
+    """Yield the existing files that have the output's name, or that name with a number, in the order of the numbers."""
+    for number in count():
+        path = _name(output, number)
+        if not path.exists():
+            return
+        yield path
+
+
+def _name(output: Path, number: int) -> Path:
+    return output.with_name(f"{output.stem}-{number:05d}{output.suffix}") if number else output
 
 
 def _exclusive(attempt: Attempt) -> Attempt:
@@ -221,6 +267,7 @@ def _still_there(write: Write, source: Source) -> Write:
 
     def write_and_look(file: BinaryIO) -> None:
         write(file)
+        source.file.close()  # Windows renames nothing over an open file
         status = source.path.stat()
         opened: Structure = source.structure
         if (status.st_ino, status.st_size, status.st_mtime_ns) != (opened.inode, opened.size, opened.mtime_ns):

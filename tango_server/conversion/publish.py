@@ -110,7 +110,8 @@ def publish(output: Path, write: Write, attempt: Attempt) -> int:
     except LookupError as error:  # a group that this host does not know
         raise _refused(output, str(error).strip("'\"")) from None
     except OSError as error:
-        raise _refused(output, str(error.strerror or error)) from error
+        held = os.name == "nt" and isinstance(error, PermissionError)
+        raise _refused(output, "another program holds it open" if held else str(error.strerror or error)) from error
     return size
 
 
@@ -131,7 +132,7 @@ def _refused(output: Path, found: str) -> OutputWriteError:
         output,
         f"it can't be written ({found})",
         "a writable folder with free space",
-        "Check the permissions of the folder and the free space of the disk.",
+        "Check the permissions of the folder, the free space of the disk, and who has the file open.",
     )
 
 

@@ -181,6 +181,8 @@ class _Parser:
             if any(magic.startswith(start) for magic in kinds):
                 raise _Incomplete(f"it has only {self._size} bytes")
             return None
+        if start == bytes(4):
+            raise _Incomplete("it starts with zeros: its beginning is not written yet")
         if start not in kinds:
             return None
         self.order, self.big = kinds[start]

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
 from typing import Protocol
 
-import psutil
-
 from tango_server.jobs import worker
 from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport
@@ -98,8 +96,7 @@ class _Slot:
 
     def close(self) -> None:
         self._closing = True
-        if self.running is not None:
-            self._kill()
+        self._kill()  # whatever still runs has had its time, and the idle ones have nothing to lose
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _renew(self) -> None:
@@ -108,13 +105,12 @@ class _Slot:
         self._executor = ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn"), initializer=worker.prepare
         )
-        self._pid = self._executor.submit(os.getpid)
+        self._executor.submit(os.getpid)
 
     def _kill(self) -> None:
-        try:
-            psutil.Process(self._pid.result(timeout=0)).kill()
-        except (psutil.NoSuchProcess, BrokenExecutor, TimeoutError) as error:
-            _log.info("a worker was gone before it could be ended (%r)", error)
+        # The executor's own list: a process that hangs while it starts has told its pid to nobody.
+        for process in list((self._executor._processes or {}).values()):  # noqa: SLF001
+            process.kill()
 
     def _result(self, future: "Future[FrameReport | Failure]", *, hung: bool) -> Result:
         error = future.exception()

@@ -4,16 +4,21 @@ SQLite in WAL mode with `synchronous=FULL`, so that a commit is on disk when it 
 """
 
 import json
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tango_server.jobs.statistics import percentile
 from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameReport, Outcome, ReportsQuery, RunStatistics
 from tango_server.recipe import Recipe
+
+_log = logging.getLogger(__name__)
 
 VERSION = 1
 _SCHEMA = """
@@ -69,10 +74,19 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._database = _open_for_this_server(path)
+        try:
+            self._prepare(path)
+        except sqlite3.Error as error:
+            self._database.close()
+            raise OSError(f"{path}: the ledger can't be prepared ({error}); is the disk full?") from error
+        except OSError:
+            self._database.close()
+            raise
+
+    def _prepare(self, path: Path) -> None:
         self._database.execute("PRAGMA synchronous=FULL")
         found = self._database.execute("PRAGMA user_version").fetchone()[0]
         if found not in {0, VERSION}:
-            self._database.close()
             raise OSError(
                 f"{path}: a ledger of version {found}; expected {VERSION}. "
                 "Start the version of petif-bluesky that wrote it, or give another state directory."
@@ -119,16 +133,19 @@ class Ledger:
             )
 
     def pending(self) -> list[Job]:
-        """Return the jobs without a report, oldest first."""
+        """Return the jobs without a report, oldest first. One that this version can't read is left for the next."""
         with self._lock:
             rows = self._database.execute(
                 "SELECT job_id, source, output, recipe, accepted, run_uid, stream, seq_num FROM jobs "
                 "WHERE outcome IS NULL ORDER BY number"
             ).fetchall()
-        return [
-            Job(job_id, Path(source), Path(output), Recipe.model_validate_json(recipe), *rest)
-            for job_id, source, output, recipe, *rest in rows
-        ]
+        jobs = []
+        for job_id, source, output, recipe, *rest in rows:
+            try:
+                jobs.append(Job(job_id, Path(source), Path(output), Recipe.model_validate_json(recipe), *rest))
+            except ValidationError as error:
+                _log.error("job %s (%s) can't be read and waits for another version: %s", job_id, source, error)
+        return jobs
 
     def reports(self, query: ReportsQuery) -> tuple[list[FrameReport], int]:
         """Return the reports asked for, oldest first, and how many of the jobs asked for have none yet.

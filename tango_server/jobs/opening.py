@@ -1,6 +1,7 @@
 """From settings to a running service: the ledger, the worker processes, the runner."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from tango_server.jobs.executors import ProcessExecutor
 from tango_server.jobs.ledger import Ledger
@@ -18,5 +19,10 @@ def open_runner(settings: Settings, changed: Callable[[JobRunner], None]) -> Job
 
     """
     ledger = Ledger(settings.ledger_path)
-    executor = ProcessExecutor(settings.numworkers, settings.time_limit)
-    return JobRunner(settings, ledger, executor, changed)
+    with ExitStack() as undo:
+        undo.callback(ledger.close)
+        executor = ProcessExecutor(settings.numworkers, settings.time_limit)
+        undo.callback(executor.close, 0.0)
+        runner = JobRunner(settings, ledger, executor, changed)
+        undo.pop_all()
+    return runner

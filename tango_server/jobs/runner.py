@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tango_server.conversion.errors import ConversionError, SourceMissingError
 from tango_server.conversion.publish import remove_leftovers
 from tango_server.conversion.sidecar import carry_sidecar
@@ -73,8 +75,7 @@ class JobRunner:
         self._ledger = ledger
         self._executor = executor
         self._changed = changed
-        kept = ledger.kept(_RECIPE)
-        self.recipe = Recipe.model_validate_json(kept) if kept else settings.recipe
+        self.recipe = _kept_recipe(ledger) or settings.recipe
         self._service = ConversionService(settings.service_rules())
         self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
@@ -230,7 +231,7 @@ class JobRunner:
                 case Convert(job, attempt):
                     again = job.job_id in self._recovered
                     task = Task(job.source, job.output, job.recipe, self._roots, job.job_id, attempt + again)
-                    self._executor.start(task, partial(self._attempted, job.job_id))
+                    self._executor.start(task, partial(self._attempted, job))
 
     def _looked(self, job_id: str, look: "Future[Observed | SidecarLooked]") -> None:
         if look.cancelled():
@@ -242,7 +243,8 @@ class JobRunner:
         _log.error("job %s: looking at its file failed in a way that it should not", job_id, exc_info=fault)
         self._inbox.put(AttemptFailed(job_id, "final", f"its file can't be looked at ({fault!r})"))
 
-    def _attempted(self, job_id: str, result: Result) -> None:
+    def _attempted(self, job: Job, result: Result) -> None:
+        job_id = job.job_id
         match result:
             case FrameReport():
                 self._inbox.put(AttemptDone(job_id, result))
@@ -250,7 +252,18 @@ class JobRunner:
                 self._inbox.put(AttemptFailed(job_id, kind, reason))
             case _:
                 _log.warning("job %s: %s", job_id, result)
+                remove_leftovers(job.output, job_id)  # its process is gone
                 self._inbox.put(AttemptFailed(job_id, "crashed", str(result) or type(result).__name__))
+
+
+def _kept_recipe(ledger: Ledger) -> Recipe | None:
+    """Return the recipe that SetRecipe kept, None if there is none that this version understands."""
+    kept = ledger.kept(_RECIPE)
+    try:
+        return Recipe.model_validate_json(kept) if kept else None
+    except ValidationError as error:
+        _log.error("the recipe kept by SetRecipe can't be read (%s); the configured one holds. Call SetRecipe.", error)
+        return None
 
 
 def _look_at(job_id: str, source: Path) -> Observed | SidecarLooked:

@@ -57,7 +57,13 @@ def run(task: Task) -> FrameReport | Failure:
         remove_leftovers(task.output, task.token)
     try:
         return convert_file(
-            task.source, task.recipe, output=task.output, roots=task.roots, token=task.token, workspace=_workspace()
+            task.source,
+            task.recipe,
+            output=task.output,
+            roots=task.roots,
+            token=task.token,
+            workspace=_workspace(),
+            resumed=task.attempt > 1,
         )
     except (IncompleteFileError, SourceMissingError) as error:
         return Failure("not_ready", str(error))

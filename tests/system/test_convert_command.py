@@ -67,7 +67,7 @@ def test_exit_codes(petif: Call, raw: Path, data: Path) -> None:
     assert "not_a_tiff.tif: it starts with" in failed.stderr
     assert "3 of 4 frames converted" in failed.stdout
     assert petif("convert", "raw/nothing.tif").returncode == 1
-    for wrong in (["convert"], ["convert", "raw", "--rotation", "45"], ["convert", "raw", "--force"], ["convert", "."]):
+    for wrong in (["convert"], ["convert", "raw", "--rotation", "45"], ["convert", "raw", "--backup"], ["convert", "."]):
         assert petif(*wrong).returncode == 2, wrong
 
 
@@ -197,3 +197,23 @@ def test_ctrl_c_finishes_what_is_running_and_says_what_is_left(tmp_path: Path) -
     assert not list(tmp_path.rglob("*.petif-tmp"))
     for path in (tmp_path / "processed").iterdir():
         assert tifffile.imread(path).shape == (1024, 1024)
+
+
+def test_the_second_run_does_not_convert_what_the_first_has_made(petif: Call, raw: Path) -> None:
+    arguments = ("convert", "raw", "--recursive", "--output-dir", "raw/out", "--template", "{stem}_xdi")
+    assert "3 of 3" in petif(*arguments).stdout
+    assert "3 of 3" in petif(*arguments).stdout
+    assert len(list((raw / "out").iterdir())) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows kills a process together with its files")
+def test_what_a_killed_call_left_is_removed_by_the_next(tmp_path: Path, petif: Call) -> None:
+    (tmp_path / "raw").mkdir()
+    frames(tmp_path / "raw", 60, 1024)
+    processed = tmp_path / "processed"
+    with subprocess.Popen([*PETIF, "convert", "raw"], cwd=tmp_path, stderr=subprocess.DEVNULL) as running:
+        while not list(processed.glob(".*.petif-tmp")):
+            assert running.poll() is None, "it was faster than this test"
+        running.kill()
+    assert "60 of 60" in petif("convert", "raw").stdout
+    assert not list(processed.glob(".*.petif-tmp"))

@@ -213,6 +213,23 @@ def test_a_template_takes_the_fields_of_its_frame(proxy: tango.DeviceProxy, root
     assert "separators" in answer["refused"][0]["reason"]
 
 
+def test_names_in_any_script_are_no_trouble(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+    seen: Queue[Any] = Queue()
+    subscription = proxy.subscribe_event("NumProcessed", tango.EventType.CHANGE_EVENT, seen.put)
+    sources = [put("qxrd_f32_64.tif", name) for name in ("\u03b2-Sn \u2013 \u4e2d.tif", "plain.tif")]
+    first, second = reports(proxy, submit(proxy, *({"source": str(source), "run_uid": "run"} for source in sources)))
+    assert first["output"] == str(root / "processed" / sources[0].name)
+    assert second["outcome"] == "converted"
+    missing = root / "raw" / "\u0394.tif"
+    (failed,) = reports(proxy, submit(proxy, {"source": str(missing)}))
+    assert str(missing) in failed["reason"]
+    assert "\\u0394.tif" in proxy.LastError
+    assert "\\u0394.tif" in proxy.status()
+    while seen.get(timeout=10).attr_value.value != 3:  # events go on after such a name
+        pass
+    proxy.unsubscribe_event(subscription)
+
+
 def test_init_keeps_the_queue_and_the_recipe_that_was_set(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
     proxy.SetRecipe(json.dumps({"rotation": 180, "pixel_type": "uint16"}))
     answer = submit(proxy, {"source": str(root / "raw" / "late.tif"), "run_uid": "run"})

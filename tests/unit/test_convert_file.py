@@ -244,3 +244,65 @@ def test_a_file_in_the_way_of_the_output_folder_is_named(put: Put, tmp_path: Pat
     with pytest.raises(OutputWriteError, match="processed"):
         convert_file(source, XDI)
     assert (tmp_path / "processed").read_bytes() == b"a file"
+
+
+def test_an_output_is_no_source_unless_that_is_said(put: Put, tmp_path: Path) -> None:
+    source = put("qxrd_f32_64.tif")
+    convert_file(source, XDI)
+    output = tmp_path / "processed" / source.name
+    again = {"folder": str(tmp_path / "again")}
+    with pytest.raises(ConvertedDifferentlyError, match="converted already"):
+        convert_file(output, Recipe.preset("xdi", output=again))
+    forced = convert_file(output, Recipe.preset("xdi", rotation=180, output={**again, "force": True}))
+    np.testing.assert_array_equal(both_readers(Path(forced.output or "")), np.rot90(tifffile.imread(output), 2))
+
+
+@pytest.mark.parametrize("choice", ["number", "refuse"])
+def test_an_attempt_whose_report_was_lost_makes_no_second_output(put: Put, tmp_path: Path, choice: str) -> None:
+    source = put("qxrd_f32_64.tif")
+    recipe = Recipe.preset("xdi", output={"on_existing": choice})
+    (tmp_path / "processed").mkdir()
+    if choice == "number":
+        (tmp_path / "processed" / source.name).write_bytes(b"somebody's own")
+    first = convert_file(source, recipe)
+    resumed = convert_file(source, recipe, resumed=True)
+    assert (resumed.outcome, resumed.output) == ("converted", first.output)
+    assert len(list((tmp_path / "processed").iterdir())) == (2 if choice == "number" else 1)
+
+
+def test_the_source_is_closed_before_it_is_replaced(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = put("qxrd_f32_64.tif")
+    status = source.stat()
+    real = Path.replace
+    seen = []
+
+    def replace(self: Path, target: Path) -> Path:
+        seen.append([entry for entry in Path("/proc/self/fd").iterdir() if entry.exists() and entry.samefile(source)])
+        return real(self, target)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("open files are listed on Linux only")
+    monkeypatch.setattr(Path, "replace", replace)
+    convert_file(source, IN_PLACE)
+    assert seen == [[]], "Windows refuses to rename over an open file"
+    assert source.stat().st_ino != status.st_ino
+
+
+def test_a_sidecar_that_cannot_follow_is_no_failure(put: Put, tmp_path: Path) -> None:
+    source = put("qxrd_f32_64.tif")
+    source.with_name(source.name + ".metadata").write_text("[metadata]\nwidth=64\n")
+    (tmp_path / "processed" / f"{source.name}.metadata").mkdir(parents=True)
+    report = convert_file(source, XDI)
+    assert (report.outcome, report.sidecar) == ("converted", "absent")
+
+
+def test_a_file_made_by_an_earlier_version_is_still_known(put: Put) -> None:
+    source = put("qxrd_f32_64.tif")
+    convert_file(source, IN_PLACE)
+    content = source.read_bytes()
+    start = content.index(b'"compression":"none"')
+    earlier = content[: start - 1] + content[start + len(b'"compression":"none"') :]
+    padding = len(content) - len(earlier)
+    end = earlier.index(b"\0", start)
+    source.write_bytes(earlier[:end] + b"\0" * padding + earlier[end:])
+    assert convert_file(source, IN_PLACE).outcome == "skipped"

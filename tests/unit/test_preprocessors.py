@@ -441,3 +441,16 @@ def test_other_metadata_under_our_key_are_refused_before_the_run_opens(
     assert recorder.documents == []
     assert run_engine.state == "idle"
     assert detector._staged == Staged.no
+
+
+def test_a_plan_that_fails_within_an_event_says_so_itself(
+    run_engine: RunEngine, converter: PETifConverter, detector: Any
+) -> None:
+    def plan() -> Any:
+        yield from bps.open_run()
+        yield from bps.create()
+        yield from bps.read(detector)
+        raise ValueError("the shutter is stuck")
+
+    with pytest.raises(ValueError, match="the shutter is stuck"):
+        run_engine(conversion_wrapper(bpp.finalize_wrapper(plan(), bps.close_run()), converter))

@@ -86,7 +86,9 @@ def test_after_any_two_steps_the_pixel_is_still_at_the_beam_centre(
         path = source
         for rotation, flip in (first, second):
             folder = tmp_path / str(number) / path.parent.name
-            recipe = Recipe.preset("xdi", rotation=rotation, flip=flip, output={"folder": str(folder / "next")})
+            recipe = Recipe.preset(
+                "xdi", rotation=rotation, flip=flip, output={"folder": str(folder / "next"), "force": True}
+            )
             path = Path(convert_file(path, recipe).output or "")
         centre = parsed(sidecar_path(path))["centerfinder"]
         assert tifffile.imread(path)[int(centre["centerY"]), int(centre["centerX"])] == 1000

@@ -156,9 +156,35 @@ def test_a_file_that_another_process_holds_delays_nobody_and_loses_nothing(tmp_p
     other.execute("BEGIN EXCLUSIVE")
     for number in range(3):
         spool.put({"key": f"run/{number}", "run_uid": "run"})
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        spool.first(10)
+    from_memory = spool.first(2)
+    assert [letter.request["key"] for letter in from_memory if letter.request] == ["run/0", "run/1"]
     other.execute("COMMIT")
     other.close()
     assert [letter.request["key"] for letter in spool.first(10) if letter.request] == ["run/0", "run/1", "run/2"]
+    spool.remove(from_memory)  # they have reached the disk meanwhile
+    assert [letter.request["key"] for letter in spool.first(10) if letter.request] == ["run/2"]
     spool.close()
+
+
+def test_what_the_disk_refuses_is_delivered_from_memory_and_its_loss_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path / "spool.sqlite")
+    spool._database.execute("PRAGMA max_page_count=1")  # as a disk that is full
+    for number in range(200):
+        spool.put({"key": f"run/{number}", "run_uid": "run", "source": "x" * 200})
+    letters = spool.first(1000)
+    assert [letter.request["key"] for letter in letters if letter.request] == [f"run/{number}" for number in range(200)]
+    assert "kept in memory" in caplog.text
+    spool.remove(letters[:-1])
+    spool.put({"key": "run/more", "run_uid": "run", "source": "x" * 100_000})
+    spool.close()
+    assert "are lost" in caplog.text
+
+
+def test_a_postponed_letter_goes_behind_the_others(tmp_path: Path) -> None:
+    with closing(Spool(tmp_path / "spool.sqlite")) as spool:
+        for name in ("a", "b", "c"):
+            spool.put(request(name))
+        spool.postpone(spool.first(1)[0])
+        assert names(spool.first(10)) == ["b", "c", "a"]

@@ -105,3 +105,9 @@ def test_damage_is_a_finding_never_a_crash(
     assert structure.state in {"complete", "incomplete", "not_tiff"}
     for page in structure.pages:
         assert all(offset + count <= len(whole) for offset, count in zip(page.offsets, page.counts, strict=True))
+
+
+def test_a_file_that_begins_with_a_hole_is_incomplete(tmp_path: Path, data: Path) -> None:
+    path = tmp_path / "hole.tif"
+    path.write_bytes(bytes(4096) + (data / "qxrd_f32_64.tif").read_bytes()[4096:])
+    assert read_structure(path).state == "incomplete"
