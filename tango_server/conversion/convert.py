@@ -156,7 +156,7 @@ class _Conversion:
 
         def turned() -> Iterator[Turning]:
             for page, image in zip(pages, source.images(), strict=True):
-                turnings.append(Turning(image, self.recipe, source.orientation(page)))
+                turnings.append(Turning(image, self.recipe, source.orientation(page), source.workspace))
                 yield turnings[-1]
                 turnings[-1].forget()
 

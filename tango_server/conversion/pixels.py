@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tango_server.conversion.workspace import Workspace
 from tango_server.messages import PixelCounts
 
 Image = NDArray[Any]
@@ -34,11 +35,18 @@ class PixelConverter:
     source, target: native numpy types
     rounding: "truncate" (toward zero) or "nearest" (half to even), for floats that become integers
     invalid_value: what NaN becomes in an integer type, saturated to its range
+    workspace: memory to use again
 
     """
 
     def __init__(
-        self, source: np.dtype[Any], target: np.dtype[Any], *, rounding: str = "truncate", invalid_value: int = 0
+        self,
+        source: np.dtype[Any],
+        target: np.dtype[Any],
+        *,
+        rounding: str = "truncate",
+        invalid_value: int = 0,
+        workspace: Workspace | None = None,
     ) -> None:
         self._from_float = source.kind == "f"
         self._target = target
@@ -47,6 +55,7 @@ class PixelConverter:
         self._minimum: Any = np.inf
         self._maximum: Any = -np.inf
         self._unsigned = target.kind == "u"
+        self._workspace = workspace or Workspace()
         self._lowest: Any
         self._highest: Any
         if target.kind == "f":
@@ -70,7 +79,7 @@ class PixelConverter:
         )
 
     def convert(self, block: Image) -> Image:
-        """Return `block` in the target type; `block` itself may be changed."""
+        """Return `block` in the target type, valid until the next block; `block` itself may be changed."""
         if block.size == 0:
             return block.astype(self._target)
         with np.errstate(
@@ -142,10 +151,16 @@ class PixelConverter:
 
     def _cast(self, block: Image, high: Any) -> Image:
         """Cast a block whose pixels all lie in the target's range."""
+        out = self._workspace.array("cast", block.shape, self._target)
         if self._target.itemsize < 4 or (self._unsigned and high < _SIGNED_32_ABOVE):  # noqa: PLR2004 - bytes of int32
             # By way of int32, for which processors have an instruction; the values are the same.
-            return block.astype(np.int32).astype(self._target, copy=False)
-        return block.astype(self._target)
+            if out.itemsize == np.dtype(np.int32).itemsize:
+                np.copyto(out.view(np.int32), block, casting="unsafe")
+            else:
+                np.copyto(out, block.astype(np.int32), casting="unsafe")
+        else:
+            np.copyto(out, block, casting="unsafe")
+        return out
 
     def _integer_to_integer(self, block: Image, low: int, high: int) -> Image:
         if low < self._lowest:

@@ -61,7 +61,9 @@ class Source:
 
     def _strip(self, page: Page) -> Image:
         rows, columns = page.shape
-        pixels = self.workspace.array((rows, columns), pixel_type(page).newbyteorder(self.structure.byte_order))
+        pixels = self.workspace.array(
+            "frame", (rows, columns), pixel_type(page).newbyteorder(self.structure.byte_order)
+        )
         self.file.seek(page.offsets[0])
         view = pixels.reshape(-1).view(np.uint8).data
         with reading(self.path):

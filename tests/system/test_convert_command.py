@@ -67,7 +67,12 @@ def test_exit_codes(petif: Call, raw: Path, data: Path) -> None:
     assert "not_a_tiff.tif: it starts with" in failed.stderr
     assert "3 of 4 frames converted" in failed.stdout
     assert petif("convert", "raw/nothing.tif").returncode == 1
-    for wrong in (["convert"], ["convert", "raw", "--rotation", "45"], ["convert", "raw", "--backup"], ["convert", "."]):
+    for wrong in (
+        ["convert"],
+        ["convert", "raw", "--rotation", "45"],
+        ["convert", "raw", "--backup"],
+        ["convert", "."],
+    ):
         assert petif(*wrong).returncode == 2, wrong
 
 
