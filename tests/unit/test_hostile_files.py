@@ -1,7 +1,6 @@
 """Files that promise what they don't hold: a typed error within a second and 200 MB, never a crash."""
 
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -14,14 +13,14 @@ import pytest
 import tifffile
 
 WATCHED = """
-import json, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
 from tango_server.conversion import ConversionError, convert_file
 from tango_server.recipe import Recipe
 recipe = Recipe.preset("xdi", rotation=90)
 convert_file(sys.argv[1], recipe)
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak():  # of this program: the resource module's figure includes that of the one which started it
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 for name in sys.argv[2:]:
     before, began = peak(), time.perf_counter()
     try:
@@ -74,7 +73,7 @@ def hostile(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the peak memory of a process is told by POSIX's resource module")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak memory of a program here")
 def test_no_promise_costs_time_or_memory(tmp_path: Path) -> None:
     folder = tmp_path / "raw"
     folder.mkdir()
