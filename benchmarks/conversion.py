@@ -172,15 +172,27 @@ def memory_in_frames(folder: Path) -> float:
 
 def refusals(source: Path) -> list[str]:
     """Return what other programs say to a QXRD file."""
-    lines = []
-    for name, command in {"ImageMagick": ["convert"], "libvips": ["vips", "copy"]}.items():
-        if shutil.which(command[0]) is None:
-            lines.append(f"{name}: not installed")
-            continue
-        finished = subprocess.run([*command, str(source), "/dev/null.tif"], capture_output=True, text=True, check=False)
-        first = (finished.stderr.strip().splitlines() or ["no message"])[0].replace(str(source), "FILE")
-        lines.append(f"{name}: {'reads it' if finished.returncode == 0 else 'refuses it: ' + first}")
-    return lines
+    return [f"ImageMagick: {imagemagick(source)}", f"libvips: {libvips(source)}"]
+
+
+def imagemagick(source: Path) -> str:
+    if shutil.which("identify") is None:
+        return "not installed"
+    finished = subprocess.run(["identify", str(source)], capture_output=True, text=True, check=False)
+    message = (finished.stderr.strip().splitlines() or ["no message"])[0].replace(str(source), "FILE")
+    return "reads it" if finished.returncode == 0 else f"refuses it: {message}"
+
+
+def libvips(source: Path) -> str:
+    try:
+        import pyvips
+    except ImportError:
+        return "not installed"
+    try:
+        pyvips.Image.new_from_file(str(source)).avg()
+    except pyvips.Error as error:
+        return f"refuses it: {error.detail.strip().splitlines()[-1].replace(str(source), 'FILE')}"
+    return "reads it"
 
 
 def table(results: dict[str, dict[str, tuple[float, float]]], first: str) -> list[str]:
