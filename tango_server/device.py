@@ -1,12 +1,11 @@
 """The Tango device class `PETifConverter`: translates attributes and commands to the job service; computes nothing."""
 
-import json
 import logging
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar
 
 import tango
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from tango.server import Device, attribute, command, device_property
 
 from tango_server.conversion.errors import ConversionError
@@ -22,10 +21,9 @@ from tango_server.messages import ReportsQuery, SubmitQuery
 from tango_server.notifier import Notifier
 from tango_server.recipe import Recipe as ConversionRecipe
 from tango_server.settings import Settings
+from tango_server.wire import from_wire, throw, to_latin, to_wire
 
 _log = logging.getLogger(__name__)
-
-Message = TypeVar("Message", bound=BaseModel)
 
 _COUNTERS: dict[str, Callable[[Snapshot], Any]] = {
     "NumProcessed": lambda now: now.processed,
@@ -39,21 +37,11 @@ _COUNTERS: dict[str, Callable[[Snapshot], Any]] = {
     "FramesPerSecond": lambda now: now.frames_per_second,
     "LatencyMedian": lambda now: now.latency_median,
     "LatencyP95": lambda now: now.latency_p95,
-    "LastSource": lambda now: _latin(now.last_source),
-    "LastOutput": lambda now: _latin(now.last_output),
-    "LastError": lambda now: _latin(now.last_error),
-    "FailedFiles": lambda now: [_latin(path) for path in now.failed_files],
+    "LastSource": lambda now: to_latin(now.last_source),
+    "LastOutput": lambda now: to_latin(now.last_output),
+    "LastError": lambda now: to_latin(now.last_error),
+    "FailedFiles": lambda now: [to_latin(path) for path in now.failed_files],
 }
-
-
-def _latin(text: str) -> str:
-    """Return a text that Tango can carry: its strings are Latin-1, file names need not be."""
-    return text.encode("latin-1", "backslashreplace").decode("latin-1")
-
-
-def _wire(message: BaseModel) -> str:
-    """Return a message as JSON in ASCII, which loses nothing on its way through Tango."""
-    return json.dumps(message.model_dump(mode="json"))
 
 
 def _counter(name: str, dtype: Any, label: str, doc: str, *unit_and_format: str, **size: int) -> attribute:
@@ -137,7 +125,7 @@ class PETifConverter(Device):
     @attribute(label="Recipe", doc="The recipe for requests that bring none, as JSON", dtype=str)
     def Recipe(self) -> str:
         """The recipe for requests that bring none, as JSON."""
-        return _wire(self._current_recipe())
+        return to_wire(self._current_recipe())
 
     @property
     def numbers(self) -> Snapshot:
@@ -228,7 +216,7 @@ class PETifConverter(Device):
     @command(dtype_in=str, doc_in='JSON {"requests": [FrameRequest...]}', dtype_out=str, doc_out="JSON: jobs, refused")
     def Submit(self, text: str) -> str:
         """Accept requests; answers when they are durable."""
-        return _wire(self._service().submit(_parsed(SubmitQuery, text, "Submit")))
+        return to_wire(self._service().submit(from_wire(SubmitQuery, text, "Submit")))
 
     @command(
         dtype_in=str,
@@ -238,24 +226,24 @@ class PETifConverter(Device):
     )
     def GetReports(self, text: str) -> str:
         """Tell what became of jobs; an unknown id is an error."""
-        query = _parsed(ReportsQuery, text, "GetReports")
+        query = from_wire(ReportsQuery, text, "GetReports")
         try:
-            return _wire(self._service().reports(query))
+            return to_wire(self._service().reports(query))
         except UnknownIdError as error:
-            _throw("PETIF_UnknownId", str(error), "GetReports")
+            throw("PETIF_UnknownId", str(error), "GetReports")
 
     @command(dtype_in=str, doc_in="Run uid", dtype_out=str, doc_out="JSON of RunStatistics")
     def GetRunStatistics(self, run_uid: str) -> str:
         """Tell what became of the frames of a run; an unknown run is an error."""
         try:
-            return _wire(self._service().run_statistics(run_uid))
+            return to_wire(self._service().run_statistics(run_uid))
         except UnknownIdError as error:
-            _throw("PETIF_UnknownId", str(error), "GetRunStatistics")
+            throw("PETIF_UnknownId", str(error), "GetRunStatistics")
 
     @command(dtype_in=str, doc_in="JSON of a recipe")
     def SetRecipe(self, text: str) -> None:
         """Take another recipe for requests that bring none; kept over restarts."""
-        self._service().set_recipe(_parsed(ConversionRecipe, text, "SetRecipe"))
+        self._service().set_recipe(from_wire(ConversionRecipe, text, "SetRecipe"))
         self._notifier.wake()
 
     def _properties(self) -> dict[str, Any]:
@@ -283,44 +271,32 @@ class PETifConverter(Device):
 
     def _condition(self) -> tuple[str, str]:
         word, status = condition(self.numbers, self._fault or (self._runner.fault if self._runner else ""))
-        return word, _latin(status)
+        return word, to_latin(status)
 
     def _current_recipe(self) -> ConversionRecipe:
         return self._service().recipe
 
     def _service(self) -> JobRunner:
         if self._runner is None:
-            _throw("PETIF_Fault", self._fault or "the server is being initialised; try again", "PETifConverter")
+            throw("PETIF_Fault", self._fault or "the server is being initialised; try again", "PETifConverter")
         return self._runner
 
     def _readable(self, path: str) -> Any:
         try:
             return self._service().readable(path)
         except ConversionError as error:
-            _throw("PETIF_BadPath", str(error), "PETifConverter")
+            throw("PETIF_BadPath", str(error), "PETifConverter")
 
     def _add_files(self, paths: list[str]) -> None:
         refused = self._service().submit_files(paths).refused
         if refused:
             more = f" ({len(refused)} of {len(paths)} files were refused)" if len(paths) > 1 else ""
-            _throw("PETIF_Refused", refused[0].reason + more, "AddFiles")
+            throw("PETIF_Refused", refused[0].reason + more, "AddFiles")
 
     def _add_folder(self, path: str) -> None:
         folder = self._readable(path)
         try:
             paths = [str(frame) for frame in frames_in(folder)]
         except OSError as error:
-            _throw("PETIF_BadPath", f"{folder}: not a folder that can be listed ({error.strerror})", "AddFolder")
+            throw("PETIF_BadPath", f"{folder}: not a folder that can be listed ({error.strerror})", "AddFolder")
         self._add_files(paths)
-
-
-def _parsed(model: type[Message], text: str, origin: str) -> Message:
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        _throw("PETIF_BadArgument", f"{origin}: {explain(error)}. Correct it and call again.", origin)
-
-
-def _throw(reason: str, text: str, origin: str) -> NoReturn:
-    tango.Except.throw_exception(reason, _latin(text), origin)
-    raise AssertionError(reason)  # throw_exception never returns, but does not say so

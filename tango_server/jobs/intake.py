@@ -12,7 +12,7 @@ from tango_server.conversion.errors import PathError
 from tango_server.conversion.paths import Roots, output_path
 from tango_server.jobs.ledger import NO_OUTPUT, Entry
 from tango_server.jobs.vocabulary import Job
-from tango_server.messages import FrameReport, FrameRequest
+from tango_server.messages import FrameRequest
 from tango_server.recipe import InPlace, Recipe
 
 
@@ -47,11 +47,11 @@ def entry_for(raw: dict[str, Any], server_recipe: Recipe, roots: Roots) -> Entry
         run_uid, stream, seq_num, key = (_good(raw, name) for name in ("run_uid", "stream", "seq_num", "key"))
         job = Job(job_id, Path(named), NO_OUTPUT, server_recipe, now, run_uid, stream, seq_num)
         reason = f"{named}: the request is wrong: {explain(error)}. Correct the field and submit it again."
-        return Entry(job, key, {}, _refusal(job, reason))
+        return Entry(job, key, {}, job.failed(reason, now))
     recipe = request.recipe or server_recipe
     source, output, reason = _places(request, recipe, roots)
     job = Job(job_id, source, output, recipe, now, request.run_uid, request.stream, request.seq_num)
-    return Entry(job, request.key, request.metadata, _refusal(job, reason) if reason else None)
+    return Entry(job, request.key, request.metadata, job.failed(reason, now) if reason else None)
 
 
 def _good(raw: dict[str, Any], name: str) -> Any:
@@ -81,18 +81,3 @@ def _places(request: FrameRequest, recipe: Recipe, roots: Roots) -> tuple[Path, 
         return source, output_path(source, recipe, roots, fields), ""
     except PathError as error:
         return Path(request.source), NO_OUTPUT, str(error)
-
-
-def _refusal(job: Job, reason: str) -> FrameReport:
-    return FrameReport(
-        job_id=job.job_id,
-        source=str(job.source),
-        outcome="failed",
-        reason=reason,
-        accepted=job.accepted,
-        finished=job.accepted,
-        recipe_hash=job.recipe.hash,
-        run_uid=job.run_uid,
-        stream=job.stream,
-        seq_num=job.seq_num,
-    )

@@ -247,19 +247,8 @@ class ConversionService:
         return [self._finish(progress, self._failure(progress, reason, now), now)]
 
     def _failure(self, progress: _Progress, reason: str, now: Reading) -> FrameReport:
-        job = progress.job
-        return FrameReport(
-            job_id=job.job_id,
-            source=str(job.source),
-            outcome="failed",
-            reason=reason if str(job.source) in reason else f"{job.source}: {reason}",
-            accepted=job.accepted,
-            finished=now.wall,
-            recipe_hash=job.recipe.hash,
-            run_uid=job.run_uid,
-            stream=job.stream,
-            seq_num=job.seq_num,
-        )
+        source = str(progress.job.source)
+        return progress.job.failed(reason if source in reason else f"{source}: {reason}", now.wall)
 
     def _finish(self, progress: _Progress, report: FrameReport, now: Reading) -> Instruction:
         del self._jobs[progress.job.job_id]

@@ -30,6 +30,21 @@ class Job:
     stream: str | None = None
     seq_num: int | None = None
 
+    def failed(self, reason: str, finished: float) -> FrameReport:
+        """Return the report of this job's failure at `finished` (Unix seconds)."""
+        return FrameReport(
+            job_id=self.job_id,
+            source=str(self.source),
+            outcome="failed",
+            reason=reason,
+            accepted=self.accepted,
+            finished=finished,
+            recipe_hash=self.recipe.hash,
+            run_uid=self.run_uid,
+            stream=self.stream,
+            seq_num=self.seq_num,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:

@@ -1,0 +1,38 @@
+"""What crosses Tango's boundary: JSON messages, texts and errors.
+
+Tango's strings are Latin-1, and file names need not be.
+"""
+
+import json
+from typing import NoReturn, TypeVar
+
+import tango
+from pydantic import BaseModel, ValidationError
+
+from tango_server.jobs.intake import explain
+
+Message = TypeVar("Message", bound=BaseModel)
+
+
+def to_latin(text: str) -> str:
+    """Return a text that Tango can carry, for people: characters beyond Latin-1 are escaped."""
+    return text.encode("latin-1", "backslashreplace").decode("latin-1")
+
+
+def to_wire(message: BaseModel) -> str:
+    """Return a message as JSON in ASCII, which loses nothing on its way through Tango."""
+    return json.dumps(message.model_dump(mode="json"))
+
+
+def from_wire(model: type[Message], text: str, origin: str) -> Message:
+    """Return the message in `text`; throw a `DevFailed` that names the wrong fields."""
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        throw("PETIF_BadArgument", f"{origin}: {explain(error)}. Correct it and call again.", origin)
+
+
+def throw(reason: str, text: str, origin: str) -> NoReturn:
+    """Throw a `DevFailed`."""
+    tango.Except.throw_exception(reason, to_latin(text), origin)
+    raise AssertionError(reason)  # throw_exception never returns, but does not say so
