@@ -28,7 +28,8 @@ _BLACK_IS_ZERO = 1
 _BELIEVED_BYTES = 64 * 2**20
 _BELIEVED_RATIO = 2000  # more than deflate and LZW can compress
 _LARGEST_TILE = 65_536
-_TILE_WIDTH = 322
+_ROWS_PER_STRIP = 278
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 _DECODER_ERRORS = (
     OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError, AssertionError,
     MemoryError, struct.error, zlib.error,
@@ -145,6 +146,13 @@ def _require_convertible(path: Path, page: Page, structure: Structure) -> None:
             "Convert it by other means first.",
         )
     rows, columns = page.shape
+    if len(page.offsets) < _segments_of(page):  # a reader would fill the gaps with zeros, in silence
+        raise IncompleteFileError(
+            path,
+            f"{len(page.offsets)} strips or tiles",
+            f"the {_segments_of(page)} that {rows} x {columns} pixels take",
+            "The file is damaged: copy it again from its origin.",
+        )
     needed, held = rows * columns * page.bits[0] // 8, sum(page.counts)
     plain = page.tags.get(259, _UNCOMPRESSED) == _UNCOMPRESSED
     too_much = needed > max(_BELIEVED_BYTES, _BELIEVED_RATIO * structure.size)
@@ -155,6 +163,15 @@ def _require_convertible(path: Path, page: Page, structure: Structure) -> None:
             f"the {needed} bytes of {rows} x {columns} pixels",
             "The file is damaged, or was never filled: copy it again from its origin.",
         )
+
+
+def _segments_of(page: Page) -> int:
+    """Return how many strips or tiles the size of a page takes."""
+    rows, columns = page.shape
+    if _TILE_WIDTH in page.tags:
+        width, height = (max(page.tags.get(tag, 1), 1) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+        return -(-rows // height) * -(-columns // width)
+    return -(-rows // max(min(page.tags.get(_ROWS_PER_STRIP, rows), rows), 1))
 
 
 def _unsupported(page: Page) -> str:

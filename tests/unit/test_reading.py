@@ -234,3 +234,25 @@ def test_damage_gives_an_image_or_a_typed_error(
         assert tifffile.imread(output).dtype == np.int32
     assert path.read_bytes() == content
     assert not list(tmp_path.rglob("*.petif-tmp"))
+
+
+@pytest.mark.parametrize("layout", ["many strips", "tiles"])
+@pytest.mark.parametrize("tag", [256, 257])
+@pytest.mark.parametrize("size", [1000, 2**23])
+def test_a_file_with_fewer_strips_or_tiles_than_its_size_takes_is_refused(
+    tmp_path: Path, layout: str, tag: int, size: int
+) -> None:
+    path = tmp_path / "short.tif"
+    write(path, image_of("u2"), layout, "deflate", 1)
+    with tifffile.TiffFile(path) as tiff:
+        entry = tiff.pages[0].tags[tag]
+        assert entry.dtype == 4
+    content = bytearray(path.read_bytes())
+    content[entry.valueoffset : entry.valueoffset + 4] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    if layout == "many strips" and tag == 256:
+        with pytest.raises(SourceError):  # as many strips as before, but too short ones
+            read_first_image(path)
+        return
+    with pytest.raises(IncompleteFileError, match="strips or tiles"):
+        read_first_image(path)
