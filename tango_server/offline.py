@@ -151,8 +151,16 @@ def remove_orphans(folders: Iterable[Path]) -> None:
 
 
 def _planned(source: Path, recipe: Recipe, *, newer_only: bool) -> Planned:
-    if not os.path.lexists(source):
+    try:
+        source.lstat()
+    except FileNotFoundError:
         return Planned(source, None, problem=f"{source}: no such file; expected a TIFF file. Check the path.")
+    except PermissionError:
+        return Planned(
+            source,
+            None,
+            problem=f"{source}: its folder can't be looked into; expected a readable one. Check its rights.",
+        )
     try:
         output = output_path(source, recipe)
     except ConversionError as error:

@@ -44,6 +44,15 @@ def big_frames(folder: Path, count: int) -> list[Path]:
     return paths
 
 
+def at_work(server: LocalServer, root: Path) -> tuple[dict[str, Any], list[psutil.Process], list[Path]]:
+    """Return the answer about 30 frames that the server is busy with, its processes (itself first), and the frames."""
+    proxy = tango.DeviceProxy(server.address)
+    paths = big_frames(root / "raw", 30)
+    answer = submit(proxy, *({"source": str(path)} for path in paths))
+    until(lambda: proxy.NumProcessed >= 3, "some frames are converted")
+    return answer, [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)], paths
+
+
 def test_a_folder_is_converted_by_the_names_of_the_ancestor(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
     for name in QXRD_FILES:
         put(name)
@@ -261,13 +270,8 @@ def test_a_killed_worker_costs_its_frame_one_attempt_and_the_others_nothing(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a server by its standard input, which every test here does")
 def test_a_signal_ends_the_server_in_good_order(start_server: Start, root: Path, number: signal.Signals) -> None:
-    server = start_server()
-    proxy = tango.DeviceProxy(server.address)
-    paths = big_frames(root / "raw", 30)
-    answer = submit(proxy, *({"source": str(path)} for path in paths))
-    until(lambda: proxy.NumProcessed >= 3, "some frames are converted")
-    family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-    os.kill(server.pid, number)
+    answer, family, _ = at_work(start_server(), root)
+    family[0].send_signal(number)
     _, alive = psutil.wait_procs(family, timeout=15)
     assert not alive
     assert not list(root.rglob("*.petif-tmp"))
@@ -276,12 +280,7 @@ def test_a_signal_ends_the_server_in_good_order(start_server: Start, root: Path,
 
 
 def test_a_killed_server_takes_its_workers_along_and_goes_on_where_it_was(start_server: Start, root: Path) -> None:
-    server = start_server()
-    proxy = tango.DeviceProxy(server.address)
-    paths = big_frames(root / "raw", 30)
-    answer = submit(proxy, *({"source": str(path)} for path in paths))
-    until(lambda: proxy.NumProcessed >= 3, "some frames are converted")
-    family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    answer, family, paths = at_work(start_server(), root)
     family[0].kill()
     _, alive = psutil.wait_procs(family, timeout=15)
     assert not alive
