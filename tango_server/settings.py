@@ -1,9 +1,13 @@
-"""Everything that can be set about a server, validated in one place."""
+"""Everything that can be set about a server, validated in one place.
 
-import json
+The same names are keys of the TOML file of `petif serve --config` and Tango device properties; a property goes over
+the command line, that over the file, and the file over the default.
+"""
+
 import os
+import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -13,6 +17,11 @@ from tango_server.jobs.service import ServiceRules
 from tango_server.recipe import Recipe
 
 LEDGER_NAME = "ledger.sqlite"
+GIGABYTE = 10**9
+
+
+class ConfigurationError(ValueError):
+    """A configuration file that can't be read."""
 
 
 def _absolute(path: Path) -> Path:
@@ -21,39 +30,131 @@ def _absolute(path: Path) -> Path:
     return path
 
 
-def _from_json(value: object) -> object:
-    """Take a recipe in JSON, as Tango properties and the command line bring it."""
-    return json.loads(value) if isinstance(value, str) else value
+def _as_recipe(value: object) -> object:
+    """Take a recipe in JSON, the name of a preset, or fields of which one may be `preset`."""
+    if isinstance(value, str):
+        return Recipe.model_validate_json(value) if value.lstrip().startswith("{") else Recipe.preset(value.strip())
+    if isinstance(value, dict) and "preset" in value:
+        fields = dict(value)
+        return Recipe.preset(fields.pop("preset"), **fields)
+    return value
+
+
+def _as_pairs(value: object) -> object:
+    """Take path maps as a table, or as lines `PREFIX -> FOLDER`, as Tango properties hold them."""
+    if isinstance(value, dict):
+        return tuple(value.items())
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple(_pair(line) if isinstance(line, str) else line for line in value)
+
+
+def _pair(line: str) -> tuple[str, str]:
+    prefix, arrow, folder = (part.strip() for part in line.partition("->"))
+    if not (prefix and arrow and folder):
+        raise ValueError(rf"found {line!r}; a line of path_maps is PREFIX -> FOLDER, as Y:\ -> /gpfs/current")
+    return prefix, folder
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+Folders = Annotated[tuple[AbsolutePath, ...], BeforeValidator(_as_list)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class Settings(BaseModel):
-    """The settings of one server. Times in s, sizes in bytes.
-
-    `read_roots` and `write_roots` are the folders that may be read and written; `recipe` holds for requests that bring
-    none; `sidecar_timeout` is how long a report waits for QXRD's sidecar (0: not at all), `time_limit` is for one
-    conversion, `attempts` how often a frame is given to a worker before it fails.
-    For the others see `tango_server.jobs.readiness`.
-    """
+    """The settings of one server. Times in s, sizes in bytes; each field says the rest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    read_roots: Annotated[tuple[AbsolutePath, ...], Field(min_length=1)]
-    write_roots: tuple[AbsolutePath, ...] = ()
-    state_dir: AbsolutePath
-    numworkers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: min(os.cpu_count() or 1, 4))
-    recipe: Annotated[Recipe, BeforeValidator(_from_json)] = Recipe.preset("xdi")
-    settle_time: Seconds = 3.0
-    settle_complete: Seconds = 0.0
-    min_size: Annotated[int, Field(ge=0)] = 0
-    timeout: Seconds = 15.0
-    run_timeout: Seconds = 300.0
-    time_limit: Annotated[float, Field(gt=0)] = 60.0
-    attempts: Annotated[int, Field(ge=1)] = 3
-    sidecar_timeout: Seconds = 2.0
+    read_roots: Annotated[Folders, Field(min_length=1, description="Folders that may be read")]
+    write_roots: Annotated[
+        Folders,
+        Field(
+            description="Folders that may be written (default: the read roots, and their images under the path rule)"
+        ),
+    ] = ()
+    state_dir: Annotated[AbsolutePath, Field(description="Folder of the ledger and of the logs")]
+    path_maps: Annotated[
+        tuple[tuple[str, str], ...],
+        BeforeValidator(_as_pairs),
+        Field(description=r"How clients name folders of this host, as lines: Y:\ -> /gpfs/current"),
+    ] = ()
+    recipe: Annotated[
+        Recipe,
+        BeforeValidator(_as_recipe),
+        Field(description="Recipe for requests that bring none, until SetRecipe: JSON or the name of a preset"),
+    ] = Recipe.preset("xdi")
+
+    numworkers: Annotated[
+        int, Field(ge=1, le=256, description="Conversions at a time; taken up by Init with the queue kept")
+    ] = Field(default_factory=lambda: min(os.cpu_count() or 1, 4))
+    executor: Annotated[
+        Literal["process", "thread", "dask"],
+        Field(description="Where conversions run: processes or threads of this host, or a Dask cluster"),
+    ] = "process"
+    dask_scheduler: Annotated[
+        str | None, Field(description="Address of the Dask scheduler, as tcp://10.0.0.1:8786; for executor dask")
+    ] = None
+    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False, description="Longest time of one conversion, s")] = 60
+    attempts: Annotated[int, Field(ge=1, le=100, description="How often a frame may cost a worker its life")] = 3
+
+    readiness: Annotated[
+        Literal["structure", "age"],
+        Field(description="When a file is complete: structure (then stillness), or age alone, as PETifConverter had"),
+    ] = "structure"
+    settle_time: Annotated[Seconds, Field(description="Stillness asked of files whose structure proves nothing, s")] = 3
+    settle_complete: Annotated[
+        Seconds, Field(description="Stillness asked of complete files, s: 0 on local disks, 1 on network storage")
+    ] = 0
+    min_size: Annotated[Bytes, Field(description="A smaller file is not complete, bytes")] = 0
+    timeout: Annotated[Seconds, Field(description="How long a file is awaited, s")] = 15
+    run_timeout: Annotated[Seconds, Field(description="How long a frame of a bluesky run is awaited, s")] = 300
+    on_timeout: Annotated[
+        Literal["fail", "placeholder"], Field(description="What becomes of a frame that never came")
+    ] = "fail"
+    placeholder_shape: Annotated[
+        tuple[Side, Side], Field(description="Rows and columns of a frame that never came, before it is turned")
+    ] = (2048, 2048)
+    sidecar_timeout: Annotated[
+        Seconds, Field(description="How long a report waits for QXRD's sidecar, s; 0: not at all")
+    ] = 2
+
+    backlog_limit: Annotated[
+        int, Field(ge=1, description="Frames in the queue beyond which Submit and AddFiles refuse")
+    ] = 100_000
+    history_days: Annotated[float, Field(gt=0, allow_inf_nan=False, description="How long reports are kept, days")] = 60
+    history_limit: Annotated[int, Field(ge=1, description="How many reports are kept")] = 500_000
+    free_space_warning: Annotated[
+        Bytes, Field(description="Free space of a write root below which the server warns, bytes")
+    ] = 20 * GIGABYTE
+    free_space_limit: Annotated[
+        Bytes, Field(description="Free space of a write root below which the server accepts nothing, bytes")
+    ] = GIGABYTE
+
+    watch: Annotated[Folders, Field(description="Folders whose new frames are converted without being asked")] = ()
+    watch_existing: Annotated[
+        bool, Field(description="Whether frames that are there at the first start are taken, too")
+    ] = False
+    watch_recursive: Annotated[bool, Field(description="Whether sub-folders are watched, too")] = True
+    watch_interval: Annotated[float, Field(gt=0, le=3600, description="Time between two looks at a folder, s")] = 1
+
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="What the log file tells of")
+    ] = "INFO"
+    log_bytes: Annotated[int, Field(ge=10_000, description="Size of one log file, bytes")] = 10_000_000
+    log_files: Annotated[int, Field(ge=1, le=1000, description="Log files that are kept")] = 10
+    metrics_port: Annotated[
+        int, Field(ge=0, le=65_535, description="TCP port of the Prometheus endpoint; 0: there is none")
+    ] = 0
+    metrics_host: Annotated[str, Field(description="Address that the Prometheus endpoint listens at")] = "127.0.0.1"
 
     @model_validator(mode="after")
     def _patient_enough(self) -> Self:
@@ -61,6 +162,14 @@ class Settings(BaseModel):
         for name, timeout in (("timeout", self.timeout), ("run_timeout", self.run_timeout)):
             if timeout <= settle:
                 raise ValueError(f"{name} ({timeout:g} s) must be longer than the time to settle ({settle:g} s)")
+        return self
+
+    @model_validator(mode="after")
+    def _one_by_the_other(self) -> Self:
+        if self.executor == "dask" and not self.dask_scheduler:
+            raise ValueError("executor dask needs dask_scheduler, as tcp://10.0.0.1:8786")
+        if self.free_space_limit > self.free_space_warning:
+            raise ValueError("free_space_limit must not be above free_space_warning")
         return self
 
     @classmethod
@@ -91,3 +200,22 @@ class Settings(BaseModel):
             attempts=self.attempts,
             sidecar_timeout=self.sidecar_timeout,
         )
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """Return the settings in a TOML file, not validated yet.
+
+    Raises
+    ------
+    ConfigurationError
+        if it can't be read or is no TOML; with the line.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: it can't be read ({error.strerror}). Check the path of --config.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            rf"{path}: found no valid TOML ({error}). Correct the line; write Windows paths in single quotes, 'Y:\'."
+        ) from error
