@@ -78,7 +78,10 @@ class FrameReport(_Message):
 
 
 class RunStatistics(_Message):
-    """What became of the frames of one run so far; `pending` are those without a report."""
+    """What became of the frames of one run so far; `pending` are those without a report.
+
+    `bytes_per_second` are bytes read, from the first frame accepted to the last one converted.
+    """
 
     run_uid: str
     submitted: int = 0
@@ -93,6 +96,7 @@ class RunStatistics(_Message):
     latency_p95: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
+    bytes_per_second: float = 0.0
 
 
 class AcceptedJob(_Message):
@@ -140,6 +144,26 @@ class ReportsQuery(_Message):
         if (self.job_ids is None) == (self.run_uid is None):
             raise ValueError("give either job_ids or run_uid")
         return self
+
+
+class CancelQuery(_Message):
+    """The argument of `Cancel`: job ids, a run uid, or all."""
+
+    job_ids: list[str] | None = None
+    run_uid: str | None = None
+    all: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        if (self.job_ids is not None) + (self.run_uid is not None) + self.all != 1:
+            raise ValueError('give one of job_ids, run_uid and "all": true')
+        return self
+
+
+class CancelAnswer(_Message):
+    """The answer of `Cancel`: how many jobs will not be converted; those that a worker has already go on."""
+
+    cancelled: int
 
 
 class ReportsAnswer(_Message):

@@ -42,16 +42,23 @@ class Notifier:
         while self._wanted.wait() and not self._stopped:
             self._wanted.clear()
             for name, value in self._values().items():
-                if name not in self._pushed or self._pushed[name] != value:
+                if name not in self._pushed or not _same(self._pushed[name], value):
                     self._push(name, value)
             pause.wait(_INTERVAL)
 
     def _push(self, name: str, value: Any) -> None:
         try:
-            self._device.push_change_event(name, value)
+            self._device.push_change_event(name, *(value if isinstance(value, tuple) else (value,)))
         except DevFailed:  # the monitor was held too long, or the device is going: events are a hint, polls go on
             self._wanted.set()
             return
         except Exception:  # noqa: BLE001 - the boundary of the thread: one value must not end all events
             _log.exception("%s can't be pushed", name)
         self._pushed[name] = value
+
+
+def _same(pushed: Any, value: Any) -> bool:
+    """Whether a value needs no push: of (value, time, quality) the time does not count."""
+    if isinstance(value, tuple) and isinstance(pushed, tuple):
+        return bool(pushed[0] == value[0] and pushed[2] == value[2])
+    return bool(pushed == value)

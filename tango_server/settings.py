@@ -6,6 +6,7 @@ the command line, that over the file, and the file over the default.
 
 import os
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -191,14 +192,17 @@ class Settings(BaseModel):
 
     def service_rules(self) -> ServiceRules:
         """What the job service goes by."""
-        rule = ReadinessRule(self.settle_time, self.settle_complete, self.min_size, self.timeout)
-        run_rule = ReadinessRule(self.settle_time, self.settle_complete, self.min_size, self.run_timeout)
+        rule = ReadinessRule(
+            self.settle_time, self.settle_complete, self.min_size, self.timeout, by_age=self.readiness == "age"
+        )
         return ServiceRules(
             workers=self.numworkers,
             readiness=rule,
-            run_readiness=run_rule,
+            run_readiness=replace(rule, timeout=self.run_timeout),
             attempts=self.attempts,
             sidecar_timeout=self.sidecar_timeout,
+            placeholders=self.on_timeout == "placeholder",
+            placeholder_shape=self.placeholder_shape,
         )
 
 

@@ -82,6 +82,11 @@ class Roots:
         holders = [root for root in self.read if source.is_relative_to(root)]
         return max(holders, key=lambda root: len(root.parts), default=Path(source.anchor))
 
+    def write_root_of(self, target: Path) -> Path:
+        """Return the longest write root that holds `target`, the file system's own root if there are none."""
+        holders = [root for root in self.write if target.is_relative_to(root)]
+        return max(holders, key=lambda root: len(root.parts), default=Path(target.anchor))
+
 
 ANYWHERE = Roots()
 NO_FIELDS: Mapping[str, object] = MappingProxyType({})

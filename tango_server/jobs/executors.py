@@ -7,13 +7,18 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tango_server.jobs import worker
 from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport
 
 _log = logging.getLogger(__name__)
+
+
+class ExecutorUnavailableError(RuntimeError):
+    """Nobody can run tasks at present, by no fault of the frame: try again later, and don't count the attempt."""
+
 
 Result = FrameReport | Failure | BaseException
 """What becomes of a task: a report, a reason, or the exception of a worker that crashed, hung or has a fault."""
@@ -125,3 +130,11 @@ class _Slot:
         if hung:
             return TimeoutError(f"the conversion took longer than {self._time_limit:g} s and its worker was ended")
         return RuntimeError("the worker process died (was it killed, or did the memory run out?)")
+
+
+def make_executor(
+    kind: Literal["process", "thread", "dask"], *, workers: int, time_limit: float, scheduler: str | None = None
+) -> Executor:
+    """Return an executor."""
+    del kind, scheduler
+    return ProcessExecutor(workers, time_limit)

@@ -2,7 +2,6 @@
 
 import reprlib
 import secrets
-import time
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,12 @@ def explain(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-def entry_for(raw: dict[str, Any], server_recipe: Recipe, roots: Roots) -> Entry:
-    """Return the ledger entry for one request as it came over the wire.
+def entry_for(raw: dict[str, Any], server_recipe: Recipe, roots: Roots, now: float) -> Entry:
+    """Return the ledger entry for one request as it came over the wire; `now` is in Unix seconds.
 
     An entry that carries a report is a refusal.
     """
-    job_id, now = secrets.token_hex(8), time.time()
+    job_id = secrets.token_hex(8)
     try:
         request = FrameRequest.model_validate(raw)
     except ValidationError as error:
@@ -50,7 +49,18 @@ def entry_for(raw: dict[str, Any], server_recipe: Recipe, roots: Roots) -> Entry
         return Entry(job, key, {}, job.failed(reason, now))
     recipe = request.recipe or server_recipe
     source, output, reason = _places(request, recipe, roots)
-    job = Job(job_id, source, output, recipe, now, request.run_uid, request.stream, request.seq_num)
+    job = Job(
+        job_id,
+        source,
+        output,
+        recipe,
+        now,
+        request.run_uid,
+        request.stream,
+        request.seq_num,
+        source_root=None if reason else roots.root_of(source),
+        output_root=None if reason else roots.write_root_of(output),
+    )
     return Entry(job, request.key, request.metadata, job.failed(reason, now) if reason else None)
 
 

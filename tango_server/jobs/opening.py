@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from tango_server.jobs.executors import ProcessExecutor
-from tango_server.jobs.ledger import Ledger
-from tango_server.jobs.runner import JobRunner
+from tango_server.jobs.executors import make_executor
+from tango_server.jobs.runner import JobRunner, open_database
 from tango_server.settings import Settings
 
 
@@ -14,15 +13,20 @@ def open_runner(settings: Settings, changed: Callable[[JobRunner], None]) -> Job
 
     Raises
     ------
-    OSError
+    LedgerError
         if the ledger can't be opened; nothing is left running.
 
     """
-    ledger = Ledger(settings.ledger_path)
+    database = open_database(settings)
     with ExitStack() as undo:
-        undo.callback(ledger.close)
-        executor = ProcessExecutor(settings.numworkers, settings.time_limit)
+        undo.callback(database.close)
+        executor = make_executor(
+            settings.executor,
+            workers=settings.numworkers,
+            time_limit=settings.time_limit,
+            scheduler=settings.dask_scheduler,
+        )
         undo.callback(executor.close, 0.0)
-        runner = JobRunner(settings, ledger, executor, changed)
+        runner = JobRunner(settings, database, executor, changed)
         undo.pop_all()
     return runner

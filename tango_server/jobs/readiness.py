@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tango_server.conversion.structure import Structure
+from tango_server.jobs.vocabulary import Reading
 
 _FIRST_INTERVAL = 0.02
 _LONGEST_INTERVAL = 0.5
@@ -21,12 +22,15 @@ class ReadinessRule:
 
     `settle_time` holds for files whose structure proves nothing, `settle_complete` for complete ones (0 on local disks,
     1 on network storage that may reorder writes). After `timeout` the wait is given up.
+    With `by_age` only size and age count, as PETifConverter had it: at least `min_size`, and either modified more than
+    `settle_time` ago by the wall clocks of this host and of the file server, or seen still for so long.
     """
 
     settle_time: float = 3.0
     settle_complete: float = 0.0
     min_size: int = 0
     timeout: float = 15.0
+    by_age: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do about an awaited file: it is `ready`, to be looked at again at `again`, or given up for `reason`."""
+    """What to do about an awaited file.
+
+    It is `ready`, to be looked at again at `again` (monotonic, s), or given up for `reason`.
+    """
 
     kind: Literal["ready", "wait", "give_up"]
     again: float = 0.0
@@ -50,31 +57,35 @@ class Verdict:
 
 
 def judge(
-    rule: ReadinessRule, wait: Wait, structure: Structure | None, trouble: str, now: float
+    rule: ReadinessRule, wait: Wait, structure: Structure | None, trouble: str, now: Reading
 ) -> tuple[Wait, Verdict]:
     """Return what is known after one more look, and the verdict.
 
     `structure` is None if there is no file; `trouble` tells of a file that is there but can't be read.
     """
+    instant = now.monotonic
     if wait.since is None:
-        wait = replace(wait, since=now)
+        wait = replace(wait, since=instant)
     if structure is None:
-        wait = replace(wait, identity=None, still_since=now, found=trouble or "no such file")
-        return wait, _later(rule, wait, now, now + _LONGEST_INTERVAL)
+        wait = replace(wait, identity=None, still_since=instant, found=trouble or "no such file")
+        return wait, _later(rule, wait, instant, instant + _LONGEST_INTERVAL)
     identity = (structure.inode, structure.size, structure.mtime_ns)
     if identity != wait.identity:
-        wait = replace(wait, identity=identity, still_since=now)
-    still_for = now - wait.still_since
+        wait = replace(wait, identity=identity, still_since=instant)
     if structure.size < rule.min_size:
         wait = replace(wait, found=f"it has {structure.size} bytes, fewer than min_size={rule.min_size}")
-        return wait, _later(rule, wait, now, now + _LONGEST_INTERVAL)
-    if structure.state == "incomplete":
+        return wait, _later(rule, wait, instant, instant + _LONGEST_INTERVAL)
+    if structure.state == "incomplete" and not rule.by_age:
         wait = replace(wait, found=structure.problem)
-        return wait, _later(rule, wait, now, now + _LONGEST_INTERVAL)
-    settle = rule.settle_complete if structure.state == "complete" and structure.ifd_last else rule.settle_time
+        return wait, _later(rule, wait, instant, instant + _LONGEST_INTERVAL)
+    if rule.by_age:
+        settle, still_for = rule.settle_time, max(instant - wait.still_since, now.wall - structure.mtime_ns / 1e9)
+    else:
+        proven = structure.state == "complete" and structure.ifd_last
+        settle, still_for = rule.settle_complete if proven else rule.settle_time, instant - wait.still_since
     if still_for < settle:
         wait = replace(wait, found=f"it is still changing, or has not been still for {settle:g} s yet")
-        return wait, _later(rule, wait, now, wait.still_since + settle)
+        return wait, _later(rule, wait, instant, instant + settle - still_for)
     # A file that is no TIFF goes on too: the conversion names what is wrong with it.
     return wait, Verdict("ready")
 

@@ -1,51 +1,34 @@
-"""The edge of the job service: threads that look at files, run conversions and keep the ledger, as the service says."""
+"""A running conversion service: what the Tango device, the folder watch and a program of one's own talk to."""
 
 import logging
-import queue
-import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from tango_server.conversion.errors import ConversionError, SourceMissingError
-from tango_server.conversion.publish import remove_leftovers
-from tango_server.conversion.sidecar import carry_sidecar
-from tango_server.conversion.structure import read_structure
-from tango_server.jobs.executors import Executor, Result
-from tango_server.jobs.intake import entry_for
+from tango_server.jobs.capacity import FreeSpace
+from tango_server.jobs.database import Database, LedgerError
+from tango_server.jobs.engine import Engine
+from tango_server.jobs.executors import Executor
+from tango_server.jobs.gathering import Gatherer
+from tango_server.jobs.history import History
+from tango_server.jobs.housekeeping import Housekeeper, boot
 from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.reception import Reception, requests_for
 from tango_server.jobs.service import ConversionService
 from tango_server.jobs.vocabulary import (
     Accepted,
-    AttemptDone,
-    AttemptFailed,
-    CarrySidecar,
-    Convert,
-    Ending,
-    Event,
     FailuresAcknowledged,
-    Finish,
-    Instruction,
-    Job,
-    Observe,
-    Observed,
-    Reading,
-    Refused,
-    SidecarLooked,
+    FailuresRetried,
+    PauseWanted,
+    Selection,
     Snapshot,
     StatisticsReset,
-    TimePassed,
 )
-from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import (
-    AcceptedJob,
-    FrameReport,
-    RefusedRequest,
+    CancelAnswer,
+    CancelQuery,
     ReportsAnswer,
     ReportsQuery,
     RunStatistics,
@@ -57,203 +40,208 @@ from tango_server.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_OBSERVERS = 4
 _CLOSE_PATIENCE = 5.0
-_IDLE_LOOK = 1.0  # rates fall with time, so the numbers are renewed even if nothing happens
-_RECIPE = "recipe"
+_CANCEL_PATIENCE = 2.5
+_ANSWERED_AT_ONCE = 100
+"""Files by name that become jobs while the caller waits; more are gathered by a thread."""
+_RECIPE, _PAUSED, _BOOT = "recipe", "paused", "boot"
 
 
 class JobRunner:
-    """A running service: one per server start or Init, closed for good by `close`."""
+    """One per server start or Init, closed for good by `close`."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, executor: Executor, changed: Callable[["JobRunner"], None]
+        self, settings: Settings, database: Database, executor: Executor, changed: Callable[["JobRunner"], None]
     ) -> None:
         """Take up what the ledger has pending. `changed` is called, from a thread, when the numbers have changed."""
-        self._settings = settings
-        self._roots = settings.roots()
-        self._ledger = ledger
-        self._executor = executor
-        self._changed = changed
-        self.recipe = _kept_recipe(ledger) or settings.recipe
-        self._service = ConversionService(settings.service_rules())
-        self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
-        self._numbers = threading.Lock()
-        self._snapshot = Snapshot()
-        self._on_the_way = 0  # jobs that are accepted and did not reach the service yet
-        self.fault = ""
-        self._closing = False
-        pending = ledger.pending()
+        self._database = database
+        self._history = History(database)
+        self._ledger = Ledger(database)
+        self._make_lost_outputs_pending()
+        self.recipe = _kept_recipe(self._ledger) or settings.recipe
+        service = ConversionService(settings.service_rules(), paused=self._ledger.kept(_PAUSED) == "1")
+        self._listener = changed
+        self._engine = Engine(service, self._ledger, executor, self._changed)
+        pending = self._ledger.pending()
         if pending:
-            _log.info("taking up %d jobs that were not finished", len(pending))
-            self._hand_over(pending)
-        self._recovered = {job.job_id for job in pending}
-        self._thread = threading.Thread(target=self._loop, name="petif-jobs", daemon=True)
-        self._thread.start()
+            _log.info("taking up %d jobs that were not finished", pending)
+            self._engine.tell(Accepted(pending))
+        self._reception = Reception(
+            settings,
+            self._ledger,
+            recipe=lambda: self.recipe,
+            waiting=lambda: self._engine.snapshot.queue_length,
+            tell=self._engine.tell,
+        )
+        self._gatherer = Gatherer(self._ledger, self._reception)
+        self._housekeeper = Housekeeper(
+            self._history,
+            folders=lambda: settings.roots().write,
+            history_days=settings.history_days,
+            history_limit=settings.history_limit,
+            tell=self._measured,
+        )
+        self._engine.start()
 
     @property
     def snapshot(self) -> Snapshot:
-        """The numbers now; a job counts from the moment that its acceptance was answered."""
-        with self._numbers:
-            return replace(self._snapshot, queue_length=self._snapshot.queue_length + self._on_the_way)
+        """The numbers now; a job counts from when its acceptance was answered, a folder as one until it is searched."""
+        reception, now = self._reception, self._engine.snapshot
+        full = now.queue_length >= reception.backlog_limit
+        notices = (
+            reception.disk_trouble,
+            f"the queue is full ({reception.backlog_limit} frames)" if full else "",
+            self._set_aside,
+        )
+        return replace(
+            now,
+            queue_length=now.queue_length + self._gatherer.waiting,
+            gathering=self._gatherer.found,
+            free_space=reception.space.free,
+            alarms=tuple(filter(None, notices)),
+            warning=reception.disk_warning,
+        )
+
+    @property
+    def fault(self) -> str:
+        """Why nothing can be converted at present; empty: nothing is wrong."""
+        return self._engine.fault
 
     def submit(self, query: SubmitQuery) -> SubmitAnswer:
         """Write the requests to the ledger and return their job ids, or why they are refused.
 
-        A refused request of a run is booked as a failed frame of that run, so that its statistics tell of it.
+        Raises
+        ------
+        NoRoomError, LedgerBusyError
+            if there is no room at present; nothing was accepted.
         """
-        entries = [entry_for(raw, self.recipe, self._roots) for raw in query.requests]
-        booked = [entry for entry in entries if entry.report is None or entry.job.run_uid]
-        answers = iter(self._ledger.accept(booked, query.runs))
-        jobs, refused, new = [], [], []
-        for entry in entries:
-            report, is_new, job_id = entry.report, False, entry.job.job_id
-            if report is None or entry.job.run_uid:
-                job_id, report, is_new = next(answers)
-            if entry.report is None:
-                jobs.append(AcceptedJob(job_id=job_id, source=str(entry.job.source)))
-                if is_new:
-                    new.append(entry)
-                continue
-            refused.append(RefusedRequest(source=str(entry.job.source), reason=entry.report.reason))
-            if is_new:
-                self._inbox.put(Refused(entry.report))
-        if new:
-            self._hand_over([entry.job for entry in new])
-        return SubmitAnswer(jobs=jobs, refused=refused)
+        return self._reception.submit(query)
 
-    def submit_files(self, paths: Sequence[str | Path]) -> SubmitAnswer:
-        """Submit files by name, with the server's recipe; each call makes new jobs."""
-        return self.submit(SubmitQuery(requests=[{"source": str(path)} for path in paths]))
+    def submit_files(self, paths: Sequence[str]) -> SubmitAnswer:
+        """Submit files by name, with the server's recipe; each call makes new jobs.
+
+        Many files are only written down, and become jobs while nobody waits: then the answer is empty, and a file that
+        is refused is reported as failed.
+        """
+        if len(paths) <= _ANSWERED_AT_ONCE:
+            return self._reception.submit(requests_for(paths))
+        self._gatherer.gather(paths)
+        return SubmitAnswer(jobs=[], refused=[])
+
+    def submit_folder(self, path: str) -> None:
+        """Submit the frames of a folder, or one file; each call makes new jobs. Durable when it returns.
+
+        Raises
+        ------
+        PathError
+            if the path lies outside of the read roots.
+        """
+        self._reception.source(path)
+        self._gatherer.gather([path])
 
     def set_recipe(self, recipe: Recipe) -> None:
         """Take another recipe for requests that bring none, and keep it over restarts."""
         self._ledger.keep(_RECIPE, recipe.model_dump_json())
         self.recipe = recipe
         _log.info("the recipe is now %s", recipe.model_dump_json())
+        self._changed()
+
+    def pause(self, *, paused: bool) -> None:
+        """Start no conversion any more, or go on; kept over restarts."""
+        self._ledger.keep(_PAUSED, "1" if paused else "0")
+        self._engine.tell(PauseWanted(paused))
+        _log.info("paused" if paused else "going on")
+
+    def cancel(self, query: CancelQuery) -> CancelAnswer:
+        """Give jobs that no worker has a report that says so, and convert them no more.
+
+        Raises
+        ------
+        TimeoutError, LedgerBusyError
+            if it takes too long (it is done nevertheless), or the ledger can't be written at present.
+        """
+        job_ids = None if query.job_ids is None else tuple(query.job_ids)
+        return CancelAnswer(cancelled=self._engine.cancel(Selection(job_ids, query.run_uid), _CANCEL_PATIENCE))
+
+    def retry_failed(self) -> int:
+        """Try the frames again that have failed since the last `reset_statistics`; return how many they are."""
+        count = self._ledger.retry_failed()
+        self._engine.tell(FailuresRetried(count))
+        _log.info("%d failed frames are tried again", count)
+        return count
 
     def reset_statistics(self) -> None:
-        """Start the counters from zero."""
-        self._inbox.put(StatisticsReset())
+        """Start the counters from zero; frames that have failed so far are left as they are."""
+        self._ledger.dismiss_failed()
+        self._engine.tell(StatisticsReset())
 
     def acknowledge(self) -> None:
         """Somebody has seen the failures so far: they are no reason for an alarm any more."""
-        self._inbox.put(FailuresAcknowledged())
+        self._set_aside = ""
+        self._engine.tell(FailuresAcknowledged())
+        self._changed()
 
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
         """Return the reports asked for; raise `UnknownIdError`."""
-        reports, pending = self._ledger.reports(query)
+        reports, pending = self._history.reports(query)
         return ReportsAnswer(reports=reports, pending=pending)
 
     def run_statistics(self, run_uid: str) -> RunStatistics:
         """Return the statistics of one run; raise `UnknownIdError`."""
-        return self._ledger.run_statistics(run_uid)
+        return self._history.run_statistics(run_uid)
 
     def readable(self, path: str) -> Path:
-        """Return the resolved path; raise `OutsideRootsError` if it lies outside of the read roots."""
-        return self._roots.source(path)
+        """Return the resolved path; raise `PathError` if it lies outside of the read roots."""
+        return self._reception.source(path)
 
     def close(self) -> None:
         """Let running conversions finish and be reported, end the threads and the workers.
 
         Jobs that are not finished stay on the ledger.
         """
-        self._closing = True
-        self._executor.close(_CLOSE_PATIENCE)
-        self._observers.shutdown(wait=False, cancel_futures=True)
-        self._inbox.put(Ending())
-        self._inbox.put(None)
-        self._thread.join(_CLOSE_PATIENCE)
-        for job in self._service.running_jobs():
-            remove_leftovers(job.output, job.job_id)
-        self._ledger.close()
+        self._gatherer.close(_CLOSE_PATIENCE)
+        self._engine.close(_CLOSE_PATIENCE)
+        self._housekeeper.close(_CLOSE_PATIENCE)
+        self._database.close()
 
-    def _loop(self) -> None:
-        try:
-            while self._step():
-                pass
-        except Exception as error:  # noqa: BLE001 - the boundary of the thread that everything else depends on
-            _log.exception("the job service stopped")
-            self.fault = f"the job service stopped: {error}. Look into the log, mend it, then call Init."
-            self._changed(self)
+    def _changed(self) -> None:
+        self._listener(self)
 
-    def _step(self) -> bool:
-        """Take in what has happened and act on it; return whether to go on."""
-        instructions: list[Instruction] = []
-        events = self._next_events()
-        for event in events:
-            if event is not None:
-                instructions += self._service.handle(event, _now())
-        self._perform(instructions)
-        self._publish(sum(len(event.jobs) for event in events if isinstance(event, Accepted)))
-        return None not in events
-
-    def _hand_over(self, jobs: Sequence[Job]) -> None:
-        with self._numbers:
-            self._on_the_way += len(jobs)
-        self._inbox.put(Accepted(tuple(jobs)))
-
-    def _publish(self, arrived: int) -> None:
-        snapshot = self._service.snapshot(_now())
-        with self._numbers:
-            changed = snapshot != self._snapshot
-            self._snapshot = snapshot
-            self._on_the_way -= arrived
+    def _measured(self, space: FreeSpace) -> None:
+        before = self._reception.disk_trouble
+        changed = space != self._reception.space
+        self._reception.space = space
+        if self._reception.disk_trouble and not before:
+            _log.error("%s Nothing is accepted until there is room.", self._reception.disk_trouble)
         if changed:
-            self._changed(self)
+            self._changed()
 
-    def _next_events(self) -> list[Event | None]:
-        look = self._service.next_look
-        patience = _IDLE_LOOK if look is None else min(max(look - time.monotonic(), 0.0), _IDLE_LOOK)
-        try:
-            first = self._inbox.get(timeout=patience)
-        except queue.Empty:
-            return [TimePassed()]
-        events = [first]
-        while not self._inbox.empty():
-            events.append(self._inbox.get())
-        return [*events, TimePassed()]
+    def _make_lost_outputs_pending(self) -> None:
+        """After a power loss, convert again what may not have been on disk yet."""
+        set_aside = self._database.set_aside
+        self._set_aside = (
+            f"the ledger was damaged and was put aside as {set_aside}; submit again what was not converted"
+            if set_aside
+            else ""
+        )
+        now, before = boot(), self._ledger.kept(_BOOT)
+        if before is not None and before != now:
+            lost = self._history.reopen_unsynced()
+            _log.warning("this machine was started anew; %d outputs that may be lost are made again", lost)
+        self._ledger.keep(_BOOT, now)
 
-    def _perform(self, instructions: list[Instruction]) -> None:
-        """Carry out what the service says; reports go to the ledger first, in one transaction."""
-        self._ledger.finish([step.report for step in instructions if isinstance(step, Finish)])
-        if self._closing:
-            return
-        for step in instructions:
-            match step:
-                case Observe(job_id, source):
-                    look: Future[Observed | SidecarLooked] = self._observers.submit(_look_at, job_id, source)
-                    look.add_done_callback(partial(self._looked, job_id))
-                case CarrySidecar(job, output):
-                    look = self._observers.submit(_carry, job, output)
-                    look.add_done_callback(partial(self._looked, job.job_id))
-                case Convert(job, attempt):
-                    again = job.job_id in self._recovered
-                    task = Task(job.source, job.output, job.recipe, self._roots, job.job_id, attempt + again)
-                    self._executor.start(task, partial(self._attempted, job))
 
-    def _looked(self, job_id: str, look: "Future[Observed | SidecarLooked]") -> None:
-        if look.cancelled():
-            return
-        fault = look.exception()
-        if fault is None:
-            self._inbox.put(look.result())
-            return
-        _log.error("job %s: looking at its file failed in a way that it should not", job_id, exc_info=fault)
-        self._inbox.put(AttemptFailed(job_id, "final", f"its file can't be looked at ({fault!r})"))
-
-    def _attempted(self, job: Job, result: Result) -> None:
-        job_id = job.job_id
-        match result:
-            case FrameReport():
-                self._inbox.put(AttemptDone(job_id, result))
-            case Failure(kind, reason):
-                self._inbox.put(AttemptFailed(job_id, kind, reason))
-            case _:
-                _log.warning("job %s: %s", job_id, result)
-                remove_leftovers(job.output, job_id)  # its process is gone
-                self._inbox.put(AttemptFailed(job_id, "crashed", str(result) or type(result).__name__))
+def open_database(settings: Settings) -> Database:
+    """Return the open ledger file of these settings; raise `LedgerError` or `OSError` if it can't be used."""
+    try:
+        return Database(settings.ledger_path)
+    except LedgerError:
+        raise
+    except OSError as error:
+        raise LedgerError(
+            f"{settings.ledger_path}: the ledger can't be opened ({error.strerror or error}); expected a folder that "
+            "this user may write. Correct state_dir or its permissions."
+        ) from error
 
 
 def _kept_recipe(ledger: Ledger) -> Recipe | None:
@@ -264,24 +252,3 @@ def _kept_recipe(ledger: Ledger) -> Recipe | None:
     except ValidationError as error:
         _log.error("the recipe kept by SetRecipe can't be read (%s); the configured one holds. Call SetRecipe.", error)
         return None
-
-
-def _look_at(job_id: str, source: Path) -> Observed | SidecarLooked:
-    try:
-        return Observed(job_id, read_structure(source))
-    except SourceMissingError:
-        return Observed(job_id, None)
-    except ConversionError as error:
-        return Observed(job_id, None, error.found)
-
-
-def _carry(job: Job, output: Path) -> SidecarLooked:
-    try:
-        return SidecarLooked(job.job_id, carry_sidecar(job.source, output, job.recipe, job.job_id) == "carried")
-    except ConversionError as error:  # the image is converted; a sidecar that can't follow is told and no failure
-        _log.warning("job %s: its sidecar can't be carried: %s", job.job_id, error)
-        return SidecarLooked(job.job_id, carried=False)
-
-
-def _now() -> Reading:
-    return Reading(monotonic=time.monotonic(), wall=time.time())

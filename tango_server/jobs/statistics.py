@@ -30,8 +30,11 @@ class Statistics:
 
     outcomes: dict[Outcome, int] = field(default_factory=dict)
     conversion_time_total: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_LATENCIES))
-    finished_at: deque[float] = field(default_factory=deque)
+    finished: deque[tuple[float, int]] = field(default_factory=deque)
+    """When the frames of the last seconds were converted (monotonic s), and their bytes."""
     last_source: str = ""
     last_output: str = ""
     last_error: str = ""
@@ -50,14 +53,29 @@ class Statistics:
         self.last_output = report.output or ""
         if report.outcome == "converted":
             self.conversion_time_total += report.conversion_time
-            self.finished_at.append(now)
+            self.bytes_in += report.bytes_in
+            self.bytes_out += report.bytes_out
+            self.finished.append((now, report.bytes_in))
             if report.latency is not None:
                 self.latencies.append(report.latency)
 
-    def snapshot(self, now: float, queue_length: int, running: int) -> Snapshot:
+    def add_cancelled(self, count: int) -> None:
+        """Count jobs that somebody has cancelled."""
+        self.outcomes["skipped"] = self.outcomes.get("skipped", 0) + count
+
+    def forget_failures(self) -> None:
+        """The failed frames get another try."""
+        self.failed_files.clear()
+        self.unacknowledged = 0
+
+    def restarted(self) -> "Statistics":
+        """Return counters at zero; an alarm stays until somebody acknowledges it."""
+        return Statistics(last_error=self.last_error, unacknowledged=self.unacknowledged)
+
+    def snapshot(self, now: float, queue_length: int, running: int, *, paused: bool = False) -> Snapshot:
         """Return the numbers at `now` (monotonic seconds)."""
-        while self.finished_at and self.finished_at[0] < now - _RATE_WINDOW:
-            self.finished_at.popleft()
+        while self.finished and self.finished[0][0] < now - _RATE_WINDOW:
+            self.finished.popleft()
         ordered = sorted(self.latencies)
         return Snapshot(
             processed=sum(self.outcomes.values()),
@@ -67,8 +85,12 @@ class Statistics:
             failed=self.outcomes.get("failed", 0),
             queue_length=queue_length,
             running=running,
+            paused=paused,
             conversion_time_total=self.conversion_time_total,
-            frames_per_second=len(self.finished_at) / _RATE_WINDOW,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            frames_per_second=len(self.finished) / _RATE_WINDOW,
+            bytes_per_second=sum(size for _, size in self.finished) / _RATE_WINDOW,
             latency_median=percentile(ordered, 0.5),
             latency_p95=percentile(ordered, 0.95),
             last_source=self.last_source,

@@ -8,6 +8,8 @@ from tango_server.conversion.structure import Structure
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 
+FailureKind = Literal["final", "not_ready", "blocked", "crashed", "unavailable"]
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -19,7 +21,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request that is on the ledger. `source` and `output` are resolved; `accepted` is in Unix seconds."""
+    """A request that is on the ledger.
+
+    `source` and `output` are resolved, and lie below the roots of when they were accepted. `accepted` is in Unix
+    seconds. `shape` (rows, columns) is what the source should have, if the request tells it. `place` orders the queue.
+    `resumed`: an earlier attempt, of which nothing is known any more, may have got as far as the output.
+    """
 
     job_id: str
     source: Path
@@ -29,6 +36,11 @@ class Job:
     run_uid: str | None = None
     stream: str | None = None
     seq_num: int | None = None
+    source_root: Path | None = None
+    output_root: Path | None = None
+    shape: tuple[int, int] | None = None
+    place: int = 0
+    resumed: bool = False
 
     def failed(self, reason: str, finished: float) -> FrameReport:
         """Return the report of this job's failure at `finished` (Unix seconds)."""
@@ -47,10 +59,27 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """The jobs that a client means: those with these ids, those of a run, or all (both None)."""
+
+    job_ids: tuple[str, ...] | None = None
+    run_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
-    """These jobs are on the ledger, new or taken up again after a restart."""
+    """So many jobs are on the ledger, new, retried, or left by an earlier server."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The next jobs of the ledger; `unreadable` ones are left to another version. `last`: up to which place."""
 
     jobs: tuple[Job, ...]
+    unreadable: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +104,12 @@ class AttemptFailed:
     """A worker could not.
 
     `final`: the frame is at fault, trying again changes nothing. `not_ready`: the file is not, or no longer, complete.
-    `crashed`: the worker died or hung, the frame may be innocent.
+    `blocked`: the output can't be written at present (full disk, read-only folder). `crashed`: the worker died or hung,
+    the frame may be innocent. `unavailable`: nobody can convert at present, the frame is innocent.
     """
 
     job_id: str
-    kind: Literal["final", "not_ready", "crashed"]
+    kind: FailureKind
     reason: str
 
 
@@ -118,8 +148,39 @@ class FailuresAcknowledged:
     """Somebody has seen the failures so far."""
 
 
+@dataclass(frozen=True, slots=True)
+class FailuresRetried:
+    """So many failed jobs are on the ledger again as pending ones."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PauseWanted:
+    """Somebody wants no conversion to start any more (`paused`), or to go on."""
+
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CancelWanted:
+    """Somebody does not want these jobs any more; `ticket` names the question."""
+
+    ticket: str
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The ledger has given these jobs a report that says so."""
+
+    reports: int
+    job_ids: frozenset[str]
+
+
 Event = (
     Accepted
+    | Fetched
     | Observed
     | AttemptDone
     | AttemptFailed
@@ -129,23 +190,39 @@ Event = (
     | TimePassed
     | StatisticsReset
     | FailuresAcknowledged
+    | FailuresRetried
+    | PauseWanted
+    | CancelWanted
+    | Cancelled
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Read the next jobs of the ledger, at most `limit` of those behind the place `after`; answer with `Fetched`."""
+
+    after: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
 class Observe:
     """Look at a job's source and answer with `Observed`."""
 
-    job_id: str
-    source: Path
+    job: Job
 
 
 @dataclass(frozen=True, slots=True)
 class Convert:
-    """Give the job to a worker and answer with `AttemptDone` or `AttemptFailed`."""
+    """Give the job to a worker and answer with `AttemptDone` or `AttemptFailed`.
+
+    With `placeholder` (rows, columns of the source) a frame of zeros is wanted, since the file never came: `reason`.
+    """
 
     job: Job
     attempt: int
+    placeholder: tuple[int, int] | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +235,30 @@ class CarrySidecar:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Write the report to the ledger."""
+    """Write the report to the ledger, with the size (bytes) and modification time (ns) of the source it is about."""
 
     report: FrameReport
+    identity: tuple[int, int] | None = None
 
 
-Instruction = Observe | Convert | CarrySidecar | Finish
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Give the selected jobs, but none of `spared`, their reports; answer the question and with `Cancelled`."""
+
+    ticket: str
+    selection: Selection
+    spared: frozenset[str]
+
+
+Instruction = Fetch | Observe | Convert | CarrySidecar | Finish | Cancel
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The numbers of the service at one instant. Times in s."""
+    """The numbers of the service at one instant. Times in s, sizes in bytes.
+
+    `gathering` are the files found so far in a folder that is gone through. `alarms` and `warning` are in words.
+    """
 
     processed: int = 0
     converted: int = 0
@@ -177,8 +267,12 @@ class Snapshot:
     failed: int = 0
     queue_length: int = 0
     running: int = 0
+    paused: bool = False
     conversion_time_total: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
     frames_per_second: float = 0.0
+    bytes_per_second: float = 0.0
     latency_median: float = 0.0
     latency_p95: float = 0.0
     last_source: str = ""
@@ -186,6 +280,10 @@ class Snapshot:
     last_error: str = ""
     failed_files: tuple[str, ...] = field(default=())
     unacknowledged: int = 0
+    gathering: int = 0
+    free_space: int | None = None
+    alarms: tuple[str, ...] = ()
+    warning: str = ""
 
     @property
     def conversion_time_mean(self) -> float:

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tango_server.conversion.errors import ConversionError, IncompleteFileError, SourceMissingError
+from tango_server.conversion.errors import ConversionError, IncompleteFileError, OutputWriteError, SourceMissingError
 from tango_server.conversion.paths import Roots
 from tango_server.conversion.publish import remove_leftovers
 from tango_server.messages import FrameReport
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a worker is given. `token` names this job's temporary files."""
+    """What a worker is given. `token` names this job's temporary files.
+
+    With `placeholder` (rows, columns of the source) a frame of zeros is wanted instead, since the file never came:
+    `reason`.
+    """
 
     source: Path
     output: Path
@@ -30,13 +34,15 @@ class Task:
     roots: Roots
     token: str
     attempt: int
+    placeholder: tuple[int, int] | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a frame can't be converted, in words that a person can act on."""
 
-    kind: Literal["final", "not_ready"]
+    kind: Literal["final", "not_ready", "blocked"]
     reason: str
 
 
@@ -67,6 +73,8 @@ def run(task: Task) -> FrameReport | Failure:
         )
     except (IncompleteFileError, SourceMissingError) as error:
         return Failure("not_ready", str(error))
+    except OutputWriteError as error:  # without a cause in the operating system it stays as it is
+        return Failure("blocked" if isinstance(error.__cause__, OSError) else "final", str(error))
     except ConversionError as error:
         return Failure("final", str(error))
 

@@ -1,0 +1,162 @@
+"""The SQLite file of the server: opened for one server alone, brought to this version, set aside if it is damaged.
+
+WAL mode with `synchronous=FULL`, so that a commit is on disk when it returns.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tango_server.jobs.schema import MIGRATIONS, SCHEMA, VERSION
+
+_log = logging.getLogger(__name__)
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_PATIENCE = 1.0
+_CLEAN = "closed cleanly"
+
+
+class LedgerError(OSError):
+    """The ledger can't be used as it is; nothing in it was changed."""
+
+
+class LedgerBusyError(LedgerError):
+    """The ledger can't be written at present, as on a full disk; nothing of the call was written."""
+
+
+class Database:
+    """One connection, one lock. Every `transaction` is one commit; any thread may begin one."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises
+        ------
+        LedgerError
+            if another server uses it, a later version wrote it, or the disk refuses.
+        """
+        self.path = path
+        self.set_aside: Path | None = None
+        """Where a damaged file was put, None if there was none."""
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connection = _opened(path)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF not in _DAMAGED:
+                raise LedgerError(
+                    f"{path}: the ledger can't be opened ({error}); expected one that no other server uses, on a disk "
+                    "with free space. End the other server if there is one, or give another state directory."
+                ) from error
+            self.set_aside = _put_aside(path, error)
+            self._connection = _opened(path)
+
+    def close(self) -> None:
+        """Close the file; later calls raise `sqlite3.ProgrammingError`."""
+        with self._lock:
+            try:
+                self._connection.execute("INSERT OR REPLACE INTO kept VALUES (?, '1')", (_CLEAN,))
+            except sqlite3.Error as error:  # all that it costs is a longer look at the next start
+                _log.warning("%s: it can't be marked as closed (%s)", self.path, error)
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commit what is done in the block, all of it or nothing.
+
+        Raises
+        ------
+        LedgerBusyError
+            if the disk is full or refuses.
+        """
+        with self._lock:
+            try:
+                with self._connection:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    yield self._connection
+            except sqlite3.OperationalError as error:
+                raise LedgerBusyError(
+                    f"{self.path}: the ledger can't be written ({error}). Make room on its disk, or check the disk."
+                ) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read what is committed."""
+        with self._lock:
+            yield self._connection
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_PATIENCE)
+    try:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # two servers would convert every frame twice
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA journal_size_limit=67108864")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+        _bring_up_to_date(connection, path)
+        _look_for_damage(connection)
+        connection.execute("DELETE FROM kept WHERE name=?", (_CLEAN,))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found > VERSION:
+        raise LedgerError(
+            f"{path}: a ledger of version {found}; expected {VERSION} or an earlier one. "
+            "Start the version of petif-bluesky that wrote it, or give another state directory."
+        )
+    if found == VERSION:
+        return
+    steps = MIGRATIONS[found:] if found else ()
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in steps:
+            for statement in step:
+                connection.execute(statement)
+        for statement in SCHEMA:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={VERSION}")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    if found:
+        _log.warning("%s: brought from version %d to %d; an earlier program can't read it now", path, found, VERSION)
+
+
+def _look_for_damage(connection: sqlite3.Connection) -> None:
+    """Check the whole file if the last server did not end in good order; raise as SQLite does."""
+    if connection.execute("SELECT 1 FROM kept WHERE name=?", (_CLEAN,)).fetchone():
+        return
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        error = sqlite3.DatabaseError(verdict)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+
+def _put_aside(path: Path, error: sqlite3.Error) -> Path:
+    """Rename a damaged file with its companions; nothing is deleted."""
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    for suffix in ("", "-wal", "-shm"):
+        companion = Path(f"{path}{suffix}")
+        if companion.exists():
+            companion.rename(f"{aside}{suffix}")
+    _log.error(
+        "%s: the ledger is damaged (%s) and was put aside as %s; a new one is begun. Jobs that were pending are not "
+        "known any more: submit the folders again.",
+        path,
+        error,
+        aside,
+    )
+    return aside

@@ -1,0 +1,278 @@
+"""The edge of the job service: one thread that does what the service says, and a few that look at files for it."""
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from tango_server.conversion.errors import ConversionError, SourceMissingError
+from tango_server.conversion.paths import ANYWHERE, Roots
+from tango_server.conversion.publish import remove_leftovers
+from tango_server.conversion.sidecar import carry_sidecar
+from tango_server.conversion.structure import read_structure
+from tango_server.jobs import clock
+from tango_server.jobs.database import LedgerBusyError
+from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Result
+from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.service import ConversionService
+from tango_server.jobs.vocabulary import (
+    Accepted,
+    AttemptDone,
+    AttemptFailed,
+    Cancel,
+    Cancelled,
+    CancelWanted,
+    CarrySidecar,
+    Convert,
+    Ending,
+    Event,
+    FailuresRetried,
+    Fetch,
+    Finish,
+    Instruction,
+    Job,
+    Observe,
+    Observed,
+    Selection,
+    SidecarLooked,
+    Snapshot,
+    TimePassed,
+)
+from tango_server.jobs.worker import Failure, Task
+from tango_server.messages import FrameReport
+
+_log = logging.getLogger(__name__)
+
+_OBSERVERS = 4
+_IDLE_LOOK = 1.0  # rates fall with time, so the numbers are renewed even if nothing happens
+_LEDGER_PAUSE = 0.5
+
+
+class Engine:
+    """The threads of a running service. `changed` is called, from one of them, when the numbers have changed."""
+
+    def __init__(
+        self, service: ConversionService, ledger: Ledger, executor: Executor, changed: Callable[[], None]
+    ) -> None:
+        self._service = service
+        self._ledger = ledger
+        self._executor = executor
+        self._changed = changed
+        self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
+        self._questions: dict[str, Future[int]] = {}
+        self._numbers = threading.Lock()
+        self._snapshot = service.snapshot(clock.now())
+        self._on_the_way = 0  # jobs that are accepted and did not reach the service yet
+        self._closing = False
+        self.fault = ""
+        self._thread = threading.Thread(target=self._loop, name="petif-jobs", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The numbers now; a job counts from the moment that its acceptance was answered."""
+        with self._numbers:
+            return replace(self._snapshot, queue_length=self._snapshot.queue_length + self._on_the_way)
+
+    def tell(self, event: Event) -> None:
+        """Hand an event to the service."""
+        with self._numbers:
+            self._on_the_way += _arriving(event)
+        self._inbox.put(event)
+
+    def cancel(self, selection: Selection, patience: float) -> int:
+        """Cancel the selected jobs that no worker has; return how many they were.
+
+        Raises
+        ------
+        TimeoutError
+            if it takes longer than `patience` seconds; it is done nevertheless.
+        LedgerBusyError
+            if the ledger can't be written at present; nothing is cancelled then.
+        """
+        ticket = secrets.token_hex(8)
+        question: Future[int] = Future()
+        self._questions[ticket] = question
+        self.tell(CancelWanted(ticket, selection))
+        return question.result(patience)
+
+    def close(self, patience: float) -> None:
+        """Let running conversions finish and be reported, end the threads and the workers."""
+        self._closing = True
+        self._executor.close(patience)
+        self._observers.shutdown(wait=False, cancel_futures=True)
+        self._inbox.put(Ending())
+        self._inbox.put(None)
+        self._thread.join(patience)
+        for job in self._service.running_jobs():
+            remove_leftovers(job.output, job.job_id)
+
+    def _loop(self) -> None:
+        try:
+            while self._step():
+                pass
+        except Exception as error:  # noqa: BLE001 - the boundary of the thread that everything else depends on
+            _log.exception("the job service stopped")
+            self.fault = f"the job service stopped: {error}. Look into the log, mend it, then call Init."
+            self._changed()
+
+    def _step(self) -> bool:
+        """Take in what has happened and act on it; return whether to go on."""
+        instructions: list[Instruction] = []
+        events = self._next_events()
+        for event in events:
+            if event is not None:
+                instructions += self._service.handle(event, clock.now())
+        self._finish([(step.report, step.identity) for step in instructions if isinstance(step, Finish)])
+        if not self._closing:
+            for step in instructions:
+                self._perform(step)
+        self._publish(sum(_arriving(event) for event in events if event is not None))
+        return None not in events
+
+    def _next_events(self) -> list[Event | None]:
+        look = self._service.next_look
+        patience = _IDLE_LOOK if look is None else min(max(look - time.monotonic(), 0.0), _IDLE_LOOK)
+        try:
+            first = self._inbox.get(timeout=patience)
+        except queue.Empty:
+            return [TimePassed()]
+        events = [first]
+        while not self._inbox.empty():
+            events.append(self._inbox.get())
+        return [*events, TimePassed()]
+
+    def _finish(self, finished: list[tuple[FrameReport, tuple[int, int] | None]]) -> None:
+        """Write reports to the ledger, in one transaction; wait for as long as its disk is full."""
+        while True:
+            try:
+                self._ledger.finish(finished)
+            except LedgerBusyError as error:
+                if self._closing:  # those jobs are pending on the ledger, and taken up at the next start
+                    _log.error("%d reports are lost at the end: %s", len(finished), error)
+                    return
+                if not self.fault:
+                    _log.error("%s It is tried again.", error)
+                self.fault = str(error)
+                self._changed()
+                time.sleep(_LEDGER_PAUSE)
+            else:
+                if self.fault:
+                    _log.warning("the ledger can be written again")
+                    self.fault = ""
+                    self._changed()
+                return
+
+    def _publish(self, arrived: int) -> None:
+        snapshot = self._service.snapshot(clock.now())
+        with self._numbers:
+            changed = snapshot != self._snapshot
+            self._snapshot = snapshot
+            self._on_the_way -= arrived
+        if changed:
+            self._changed()
+
+    def _perform(self, step: Instruction) -> None:
+        match step:
+            case Fetch(after, limit):
+                self._inbox.put(self._ledger.fetch(after, limit))
+            case Observe(job):
+                look: Future[Observed | SidecarLooked] = self._observers.submit(_look_at, job)
+                look.add_done_callback(partial(self._looked, job.job_id))
+            case CarrySidecar(job, output):
+                look = self._observers.submit(_carry, job, output)
+                look.add_done_callback(partial(self._looked, job.job_id))
+            case Convert(job):
+                self._executor.start(_task(step), partial(self._attempted, job))
+            case Cancel():
+                self._cancel(step)
+            case Finish():
+                pass  # it was written before anything else
+
+    def _cancel(self, step: Cancel) -> None:
+        question = self._questions.pop(step.ticket)
+        try:
+            cancelled = self._ledger.cancel(step.selection, step.spared, clock.now().wall)
+        except LedgerBusyError as error:
+            self._inbox.put(Cancelled(0, frozenset()))
+            question.set_exception(error)
+            return
+        _log.info("%d jobs were cancelled", len(cancelled))
+        self._inbox.put(Cancelled(len(cancelled), cancelled))
+        question.set_result(len(cancelled))
+
+    def _looked(self, job_id: str, look: "Future[Observed | SidecarLooked]") -> None:
+        if look.cancelled():
+            return
+        fault = look.exception()
+        if fault is None:
+            self._inbox.put(look.result())
+            return
+        _log.error("looking at its file failed in a way that it should not", exc_info=fault, extra={"job_id": job_id})
+        self._inbox.put(AttemptFailed(job_id, "final", f"its file can't be looked at ({fault!r})"))
+
+    def _attempted(self, job: Job, result: Result) -> None:
+        job_id = job.job_id
+        match result:
+            case FrameReport():
+                self._inbox.put(AttemptDone(job_id, result))
+            case Failure(kind, reason):
+                self._inbox.put(AttemptFailed(job_id, kind, reason))
+            case ExecutorUnavailableError():
+                self._inbox.put(AttemptFailed(job_id, "unavailable", str(result)))
+            case _:
+                _log.warning("%s", result, extra={"job_id": job_id})
+                remove_leftovers(job.output, job_id)  # its process is gone
+                self._inbox.put(AttemptFailed(job_id, "crashed", str(result) or type(result).__name__))
+
+
+def _arriving(event: Event) -> int:
+    return event.count if isinstance(event, Accepted | FailuresRetried) else 0
+
+
+def _task(step: Convert) -> Task:
+    job = step.job
+    return Task(
+        job.source,
+        job.output,
+        job.recipe,
+        _roots_of(job),
+        job.job_id,
+        step.attempt + job.resumed,
+        step.placeholder,
+        step.reason,
+    )
+
+
+def _roots_of(job: Job) -> Roots:
+    """Return the roots of when the job was accepted; those of an earlier version's jobs are not known."""
+    if job.source_root is None or job.output_root is None:
+        return ANYWHERE
+    return Roots(read=(job.source_root,), write=(job.output_root,))
+
+
+def _look_at(job: Job) -> Observed:
+    try:
+        return Observed(job.job_id, read_structure(job.source))
+    except SourceMissingError:
+        return Observed(job.job_id, None)
+    except ConversionError as error:
+        return Observed(job.job_id, None, error.found)
+
+
+def _carry(job: Job, output: Path) -> SidecarLooked:
+    try:
+        return SidecarLooked(job.job_id, carry_sidecar(job.source, output, job.recipe, job.job_id) == "carried")
+    except ConversionError as error:  # the image is converted; a sidecar that can't follow is told and no failure
+        _log.warning("its sidecar can't be carried: %s", error, extra={"job_id": job.job_id})
+        return SidecarLooked(job.job_id, carried=False)

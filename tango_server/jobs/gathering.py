@@ -1,0 +1,111 @@
+"""Folders and long lists of files become jobs by a thread of their own, so that no client waits for a scan.
+
+What is to be gathered stands on the ledger first; after a restart it is gone through again, and what has become a job
+already stays the same job.
+"""
+
+import logging
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from tango_server.conversion.errors import PathError
+from tango_server.jobs.capacity import NoRoomError
+from tango_server.jobs.database import LedgerBusyError
+from tango_server.jobs.folders import frames_in
+from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.reception import Reception, requests_for
+
+_log = logging.getLogger(__name__)
+
+_PORTION = 100  # files that become jobs in one transaction; other callers wait for no longer than that
+_PATIENCE = 0.5
+
+
+class Gatherer:
+    """The thread that goes through what `gather` was told of."""
+
+    def __init__(self, ledger: Ledger, reception: Reception) -> None:
+        self._ledger = ledger
+        self._reception = reception
+        self._wanted = threading.Event()
+        self._ending = threading.Event()
+        self.found = 0
+        """Files that were found in the folder that is gone through; 0 if there is none."""
+        self._waiting = {gathering for gathering, _ in ledger.gatherings()}
+        self._wanted.set()  # an earlier server may have left something
+        self._thread = threading.Thread(target=self._run, name="petif-gather", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Folders and lists that were not gone through yet."""
+        return len(self._waiting)
+
+    def gather(self, paths: Sequence[str]) -> None:
+        """Make jobs of these files and of the frames in these folders; durable when it returns."""
+        gathering = f"gathered-{secrets.token_hex(8)}"
+        self._ledger.gather(gathering, paths)
+        self._waiting.add(gathering)
+        self._wanted.set()
+
+    def close(self, patience: float) -> None:
+        """End the thread; what is left is gone through at the next start."""
+        self._ending.set()
+        self._wanted.set()
+        self._thread.join(patience)
+
+    def _run(self) -> None:
+        while self._wanted.wait() and not self._ending.is_set():
+            self._wanted.clear()
+            try:
+                for gathering, paths in self._ledger.gatherings():
+                    self._gather(gathering, paths)
+            except Exception:  # noqa: BLE001 - the boundary of the thread: folders that come later are gone through
+                if self._ending.is_set():
+                    return
+                _log.exception("gathering stumbled; what is left is gone through at the next start")
+            self.found = 0
+
+    def _gather(self, gathering: str, paths: list[str]) -> None:
+        self.found = 0
+        files = self._files(paths)
+        while portion := list(islice(files, _PORTION)):
+            self.found += len(portion)
+            if not self._submit(gathering, portion):
+                return
+        while not self._ending.is_set():
+            try:
+                self._ledger.gathered(gathering)
+            except LedgerBusyError:
+                self._ending.wait(_PATIENCE)
+            else:
+                self._waiting.discard(gathering)
+                return
+
+    def _submit(self, gathering: str, portion: list[str]) -> bool:
+        """Submit files once there is room for them; return False if the server ends before."""
+        query = requests_for(portion, gathering)
+        while not self._ending.is_set():
+            try:
+                answer = self._reception.submit(query)
+            except (NoRoomError, LedgerBusyError):
+                self._ending.wait(_PATIENCE)
+                continue
+            for refused in answer.refused:
+                self._reception.book_failure(refused.source, refused.reason)
+            return True
+        return False
+
+    def _files(self, paths: list[str]) -> Iterator[str]:
+        for path in paths:
+            try:
+                folder = self._reception.folder(path)
+                if folder is None:
+                    yield path
+                else:
+                    yield from (str(frame) for frame in frames_in(folder))
+            except (PathError, OSError) as error:
+                reason = str(error) if isinstance(error, PathError) else f"{path}: it can't be listed ({error})"
+                self._reception.book_failure(path, reason)

@@ -1,0 +1,120 @@
+"""Where requests come in: checked, written to the ledger, and only then answered."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tango_server.jobs import clock
+from tango_server.jobs.capacity import FreeSpace, Limits
+from tango_server.jobs.intake import entry_for
+from tango_server.jobs.ledger import Booked, Entry, Ledger
+from tango_server.jobs.vocabulary import Accepted, Event, Refused
+from tango_server.messages import AcceptedJob, FrameReport, RefusedRequest, SubmitAnswer, SubmitQuery
+from tango_server.recipe import Recipe
+from tango_server.settings import Settings
+
+
+class Reception:
+    """Accepts requests from any thread. `tell` hands an event to the job service; `waiting` is the queue's length."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        *,
+        recipe: Callable[[], Recipe],
+        waiting: Callable[[], int],
+        tell: Callable[[Event], None],
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._recipe = recipe
+        self._waiting = waiting
+        self._tell = tell
+        self._limits = Limits(settings.backlog_limit, settings.free_space_limit, settings.free_space_warning)
+        self._one_by_one = threading.Lock()  # so that two callers together do not pass the limit of the queue
+        self.space = FreeSpace()
+
+    @property
+    def disk_trouble(self) -> str:
+        """What is wrong with the disks, so that nothing is accepted; empty: nothing."""
+        return self._limits.disk_trouble(self.space)
+
+    @property
+    def disk_warning(self) -> str:
+        """What will soon be wrong with the disks; empty: nothing."""
+        return self._limits.disk_warning(self.space)
+
+    @property
+    def backlog_limit(self) -> int:
+        """How many frames may wait."""
+        return self._limits.backlog
+
+    def submit(self, query: SubmitQuery) -> SubmitAnswer:
+        """Write the requests to the ledger and return their job ids, or why they are refused.
+
+        A refused request of a run is booked as a failed frame of that run, so that its statistics tell of it.
+
+        Raises
+        ------
+        NoRoomError
+            if the queue or a disk is full; nothing was accepted, the same call may succeed later.
+        LedgerBusyError
+            if the ledger can't be written at present; the same holds.
+        """
+        roots, now, recipe = self._settings.roots(), clock.now().wall, self._recipe()
+        entries = [entry_for(raw, recipe, roots, now) for raw in query.requests]
+        bookable = [entry for entry in entries if entry.report is None or entry.job.run_uid]
+        with self._one_by_one:
+            if query.requests:
+                self._limits.require_room(self._waiting(), len(bookable), self.space)
+            booked = self._ledger.accept(bookable, query.runs, now=now)
+            count = sum(book.new and book.report is None for book in booked)
+            if count:
+                self._tell(Accepted(count))
+        for book in booked:
+            if book.new and book.report is not None:
+                self._tell(Refused(book.report))
+        return _answer(entries, iter(booked))
+
+    def source(self, path: str) -> Path:
+        """Return the resolved path of a source as a client names it; raise `PathError`."""
+        return self._settings.roots().source(path)
+
+    def folder(self, path: str) -> Path | None:
+        """Return the resolved path of a folder as a client names it, None if it is none; raise `PathError`."""
+        resolved = self.source(path)
+        return resolved if resolved.is_dir() else None
+
+    def book_failure(self, source: str, reason: str) -> None:
+        """Tell of a file that can't become a job, where nobody waits for an answer."""
+        self._tell(Refused(FrameReport(source=source, outcome="failed", reason=reason, finished=clock.now().wall)))
+
+
+def requests_for(paths: Sequence[str], gathering: str = "") -> SubmitQuery:
+    """Return the call for files by name, with the server's recipe; those of one `gathering` become jobs only once."""
+    requests: list[dict[str, Any]] = [{"source": path} for path in paths]
+    if gathering:
+        for request in requests:
+            request["key"] = f"{gathering}:{request['source']}"
+    return SubmitQuery(requests=requests)
+
+
+def _answer(entries: Sequence[Entry], booked: Iterator[Booked]) -> SubmitAnswer:
+    jobs: list[AcceptedJob] = []
+    refused: list[RefusedRequest] = []
+    for entry in entries:
+        source = str(entry.job.source)
+        book = next(booked) if entry.report is None or entry.job.run_uid else None
+        if entry.report is not None:
+            refused.append(RefusedRequest(source=source, reason=entry.report.reason))
+        elif book is not None and book.source != source:
+            reason = (
+                f"{source}: found the key of job {book.job_id}, which is about {book.source}; expected a key of its "
+                "own for each frame. Give it another key and submit it again."
+            )
+            refused.append(RefusedRequest(source=source, reason=reason))
+        elif book is not None:
+            jobs.append(AcceptedJob(job_id=book.job_id, source=source))
+    return SubmitAnswer(jobs=jobs, refused=refused)
