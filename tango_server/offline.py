@@ -16,6 +16,7 @@ import psutil
 
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.paths import ANYWHERE, output_path
+from tango_server.conversion.provenance import is_placeholder_of
 from tango_server.conversion.publish import TEMPORARY_SUFFIX, remove_leftovers
 from tango_server.jobs import worker
 from tango_server.jobs.executors import ProcessExecutor, Result
@@ -172,9 +173,10 @@ def _planned(source: Path, recipe: Recipe, *, newer_only: bool) -> Planned:
 
 def _is_newer(output: Path, source: Path) -> bool:
     try:
-        return output.stat().st_mtime_ns >= source.stat().st_mtime_ns
+        newer = output.stat().st_mtime_ns >= source.stat().st_mtime_ns
     except OSError:
         return False
+    return newer and not is_placeholder_of(source, output)
 
 
 def _without_clash(item: Planned, takers: dict[Path, list[Path]]) -> Planned:

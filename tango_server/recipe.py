@@ -44,7 +44,8 @@ class NewFile(_Frozen):
     after fields of the frame, as `{run}_{stem}_{index:05d}`: stem and index (its last number) of the source's name,
     run, seq_num, and the frame's metadata; without it the source's name stays.
     `on_existing` says what happens to a file that already has the output's name: `replace_own` replaces what we made
-    of the same source and refuses everything else, `skip` leaves it, `refuse` fails, `number` appends `-00001`.
+    of the same source and refuses everything else, `skip` leaves it, `refuse` fails, `number` appends `-00001`. A
+    placeholder of the same source is no frame, and always replaced.
     A source that is an output itself is refused, unless `force`.
     `preserve_mtime` gives the output the source's modification time. `file_mode`, `folder_mode` (octal, as "0664" and
     "2775") and `group` are for new files and folders in shared places.

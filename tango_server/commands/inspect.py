@@ -42,6 +42,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines += [f"    {name:<16} {value}" for name, value in page.items() if name != "description"]
     provenance = found["provenance"]
     lines.append(f"  provenance  {'none: not written by petif' if provenance is None else json.dumps(provenance)}")
+    if provenance is not None and provenance["placeholder"]:
+        lines.append(f"  PLACEHOLDER all zeros: {provenance['source']} had not come when this file was made")
     sidecar = found["sidecar"]
     if sidecar is None:
         return [*lines, "  sidecar     none"]

@@ -18,7 +18,7 @@ from tango_server.conversion.errors import (
 )
 from tango_server.conversion.paths import ANYWHERE, NO_FIELDS, Roots, output_path
 from tango_server.conversion.pixels import InexactPixelsError
-from tango_server.conversion.provenance import acquired, describe, origin_of, read_provenance
+from tango_server.conversion.provenance import acquired, describe, is_placeholder_of, origin_of, read_provenance
 from tango_server.conversion.publish import Attempt, Ownership, Write, ownership_of, publish
 from tango_server.conversion.reading import Source, open_source
 from tango_server.conversion.sidecar import carry_sidecar
@@ -88,7 +88,7 @@ class _Conversion:
         if provenance is not None and not output.force:
             raise ConvertedDifferentlyError(
                 self.source.path,
-                f"a file that was converted already, from {provenance.source}",
+                provenance.summary,
                 "a raw frame",
                 "Convert the raw frame, or say force if what it is now is to be converted.",
             )
@@ -122,7 +122,7 @@ class _Conversion:
         if provenance is not None and not output.force:
             raise ConvertedDifferentlyError(
                 path,
-                "a file that was converted in place with another recipe",
+                provenance.summary,
                 "a raw frame, or one converted with the same recipe",
                 "Restore the raw frame first, convert it to a new file, or say force to convert what it is now.",
             )
@@ -147,8 +147,9 @@ class _Conversion:
 
     def _is_ours(self, path: Path) -> bool:
         provenance = read_provenance(read_structure(path))
-        same = provenance is not None and provenance.origin == origin_of(self.source.path, path)
-        return same and provenance is not None and provenance.matches(self.recipe)
+        if provenance is None or provenance.origin != origin_of(self.source.path, path):
+            return False
+        return provenance.matches(self.recipe)
 
     def _publish(self, chosen: Path, attempt: Attempt) -> FrameReport:
         source, pages = self.source, self.source.structure.pages
@@ -161,7 +162,8 @@ class _Conversion:
                 turnings[-1].forget()
 
         taken = acquired(pages[0], source.structure.mtime_ns)
-        description = describe(self.recipe, source.path, chosen)
+        was = read_provenance(source.structure)  # what is made of a placeholder, by force, is none the less one
+        description = describe(self.recipe, source.path, chosen, placeholder=was is not None and was.placeholder)
         write = image_writer(turned(), len(pages), self.recipe, description, taken)
         try:
             size = publish(chosen, _still_there(write, source) if chosen == source.path else write, attempt)
@@ -219,6 +221,8 @@ def _place(target: Path, output: NewFile, source: Path) -> tuple[Path, bool, str
     """Return where to write, whether a file there is to be replaced, and the reason to skip instead (empty: none)."""
     if not os.path.exists(target):  # noqa: PTH110 - False, not an error, below a folder that may not be looked into
         return target, False, ""
+    if is_placeholder_of(source, target):  # it is no frame: the real one replaces it whatever on_existing says
+        return target, True, ""
     if output.on_existing == "skip":
         return target, False, f"{target} exists already"
     if output.on_existing == "number":

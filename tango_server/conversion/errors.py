@@ -17,6 +17,7 @@ r"""Everything that can go wrong with one frame.
     \-- OutputError                 the file to write
         +-- OutputExistsError           there is one already that is not ours to replace
         +-- ConvertedDifferentlyError   in place: already converted, with another recipe
+        +-- PlaceholderInPlaceError     zeros would stand where the detector writes
         \-- OutputWriteError            the disk or the folder refuses it
 
 Each names the file, what was found, what was expected, and what to do.
@@ -96,6 +97,10 @@ class OutputExistsError(OutputError):
 
 class ConvertedDifferentlyError(OutputError):
     """A file to convert in place was already converted with another recipe."""
+
+
+class PlaceholderInPlaceError(OutputError):
+    """A placeholder would stand where the detector writes."""
 
 
 class OutputWriteError(OutputError):

@@ -3,7 +3,8 @@
 `ImageDescription` holds compact JSON: `{"petif": 1, "recipe": {...}, "source": "name.tif", "from": "1f0c...",
 "version": "0.1.0"}`, with `"placeholder": true` for a frame that never appeared. `from` stands for the way from the
 output to its source, so that two sources of one name are told apart even after both trees were moved. `Software` holds
-the program and its version, `DateTime` the acquisition (TIFF's own form, `YYYY:MM:DD HH:MM:SS`).
+the program and its version, `DateTime` the acquisition, or when a placeholder was made (TIFF's own form,
+`YYYY:MM:DD HH:MM:SS`).
 """
 
 import hashlib
@@ -16,10 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tango_server.conversion.structure import Page, Structure
+from tango_server.conversion.errors import SourceError
+from tango_server.conversion.structure import Page, Structure, read_structure
 from tango_server.recipe import Recipe
 
 FORMAT = 1
+_TIFF_TIME = "%Y:%m:%d %H:%M:%S"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,17 @@ class Provenance:
     version: str
     placeholder: bool = False
 
+    @property
+    def summary(self) -> str:
+        """What the file is, for a message."""
+        if self.placeholder:
+            return f"a placeholder for {self.source}, a frame that never came"
+        return f"a file that was converted already, from {self.source}"
+
     def matches(self, recipe: Recipe) -> bool:
-        """Whether the file's content was made by this recipe (wherever it was to be put)."""
+        """Whether the file's content was made of a frame by this recipe (wherever it was to be put)."""
+        if self.placeholder:
+            return False
         try:
             own = Recipe.model_validate(self.recipe)  # what an earlier version did not know yet takes its default
         except ValueError:
@@ -100,11 +112,25 @@ def read_provenance(structure: Structure) -> Provenance | None:
     )
 
 
+def is_placeholder_of(source: Path, output: Path) -> bool:
+    """Whether the file at `output` is a placeholder that stands for `source`; False where that can't be told."""
+    try:
+        provenance = read_provenance(read_structure(output))
+    except SourceError:
+        return False
+    return provenance is not None and provenance.placeholder and provenance.origin == origin_of(source, output)
+
+
 def acquired(page: Page, mtime_ns: int) -> str:
     """Return when the frame was taken as TIFF writes it: its own DateTime tag, else the file's modification time."""
     text = page.texts.get("datetime", "")
     try:
-        datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
+        datetime.strptime(text, _TIFF_TIME)
     except ValueError:
-        return datetime.fromtimestamp(mtime_ns / 1e9).strftime("%Y:%m:%d %H:%M:%S")
+        return tiff_time(mtime_ns / 1e9)
     return text
+
+
+def tiff_time(instant: float) -> str:
+    """Return an instant (Unix s) as TIFF writes it, in this host's local time."""
+    return datetime.fromtimestamp(instant).strftime(_TIFF_TIME)

@@ -1,0 +1,133 @@
+"""Zero-filled frames in place of files that never came, for programs that need every point of a grid."""
+
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from tango_server.conversion.errors import (
+    OutputExistsError,
+    PlaceholderInPlaceError,
+    UnsupportedImageError,
+)
+from tango_server.conversion.paths import Roots
+from tango_server.conversion.provenance import describe, is_placeholder_of, tiff_time
+from tango_server.conversion.publish import Attempt, Write, ownership_of, publish
+from tango_server.conversion.transform import Turning
+from tango_server.conversion.writing import image_writer
+from tango_server.messages import FrameReport
+from tango_server.recipe import InPlace, Recipe
+
+_SOURCE_TYPE = "float32"  # of QXRD's frames
+_LARGEST_SIDE = 65_536
+
+
+def make_placeholder(
+    source: Path, recipe: Recipe, shape: tuple[int, int], *, output: Path, roots: Roots, reason: str, token: str
+) -> FrameReport:
+    """Write zeros where the conversion of a frame that never came would stand, and return the report of it.
+
+    The file has the layout that the recipe asks for and says of itself that it is a placeholder. It takes a free name,
+    or that of an earlier placeholder of the same source; it never replaces a frame, and no number is appended to it.
+
+    Parameters
+    ----------
+    source: the file that never came
+    recipe: what would have been done to it
+    shape: rows and columns of the source, before the recipe turns it
+    output: where its conversion would have gone
+    roots: the folders that may be read and written
+    reason: why there is no frame; it stands in the report, and in the error if there is no placeholder either
+    token: names the temporary file, so that what a killed process leaves can be found
+
+    Raises
+    ------
+    PlaceholderInPlaceError
+        if the placeholder would stand where the detector writes.
+    OutputExistsError
+        if there is a file already that is no placeholder of this source.
+    ConversionError
+        another of its kinds, if a path lies beyond the roots, the shape is that of no frame, or the disk refuses.
+    """
+    started = time.perf_counter()
+    stand_in = _StandIn(roots.source(source), roots.target(output), recipe, reason)
+    stand_in.require_new_file()
+    zeros = stand_in.zeros(shape)
+    size = stand_in.put(zeros, Attempt(token, ownership=ownership_of(recipe)))
+    return FrameReport(
+        source=str(stand_in.source),
+        output=str(stand_in.target),
+        outcome="placeholder",
+        reason=reason,
+        shape=zeros.shape,
+        pixel_type=zeros.pixel_type.name,
+        conversion_time=time.perf_counter() - started,
+        finished=time.time(),
+        recipe_hash=recipe.hash,
+        bytes_out=size,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _StandIn:
+    """A placeholder on its way to its name."""
+
+    source: Path
+    target: Path
+    recipe: Recipe
+    reason: str
+
+    def require_new_file(self) -> None:
+        if isinstance(self.recipe.output, InPlace) or self.target == self.source:
+            raise PlaceholderInPlaceError(
+                self.source,
+                f"its placeholder would stand where the detector writes, and the frame is missing ({self.reason})",
+                "a recipe that writes new files",
+                "Nothing was written. Give the recipe an output to new files, or the server on_timeout = fail.",
+            )
+
+    def zeros(self, shape: tuple[int, int]) -> Turning:
+        """Return zeros of the source's `shape` on their way through the recipe; they take no memory before that."""
+        if not all(1 <= side <= _LARGEST_SIDE for side in shape):
+            raise UnsupportedImageError(
+                self.source,
+                f"a placeholder of {' x '.join(map(str, shape))} pixels was asked for ({self.reason})",
+                f"1 to {_LARGEST_SIDE} rows and columns",
+                "Correct placeholder_shape, or what the run says of its frames.",
+            )
+        zero = np.zeros((), self.recipe.pixel_type or _SOURCE_TYPE)
+        return Turning(np.broadcast_to(zero, shape), self.recipe)
+
+    def put(self, zeros: Turning, attempt: Attempt) -> int:
+        """Let the file appear, and return its size in bytes."""
+        while True:
+            self._require_no_frame()
+            free = not os.path.exists(self.target)  # noqa: PTH110 - as convert looks
+            try:
+                return publish(self.target, self._writer(zeros), replace(attempt, exclusive=free))
+            except FileExistsError:  # somebody took the name meanwhile: look once more
+                continue
+
+    def _writer(self, zeros: Turning) -> Write:
+        description = describe(self.recipe, self.source, self.target, placeholder=True)
+        write = image_writer(iter([zeros]), 1, self.recipe, description, tiff_time(time.time()))
+
+        def write_and_look(file: BinaryIO) -> None:
+            write(file)
+            self._require_no_frame()  # the real one may have come while zeros were written
+
+        return write_and_look
+
+    def _require_no_frame(self) -> None:
+        target = self.target
+        if os.path.exists(target) and not is_placeholder_of(self.source, target):  # noqa: PTH110 - as convert looks
+            raise OutputExistsError(
+                target,
+                f"a file that is there already and is no placeholder for {self.source}, which is missing "
+                f"({self.reason})",
+                "a free name, or an earlier placeholder of the same source",
+                "It was left as it is: a placeholder never replaces a frame.",
+            )
