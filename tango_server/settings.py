@@ -5,17 +5,19 @@ the command line, that over the file, and the file over the default.
 """
 
 import os
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import from_json
 
 from tango_server.conversion.paths import Roots
 from tango_server.jobs.readiness import ReadinessRule
 from tango_server.jobs.service import ServiceRules
-from tango_server.recipe import Recipe
+from tango_server.recipe import PRESETS, Recipe
 
 LEDGER_NAME = "ledger.sqlite"
 GIGABYTE = 10**9
@@ -26,6 +28,8 @@ class ConfigurationError(ValueError):
 
 
 def _absolute(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError(f"{str(path)!r} holds a character that no path has")
     if not path.is_absolute():
         raise ValueError(f"a relative path depends on where the server is started; give the whole path of {path}")
     return path
@@ -34,11 +38,18 @@ def _absolute(path: Path) -> Path:
 def _as_recipe(value: object) -> object:
     """Take a recipe in JSON, the name of a preset, or fields of which one may be `preset`."""
     if isinstance(value, str):
-        return Recipe.model_validate_json(value) if value.lstrip().startswith("{") else Recipe.preset(value.strip())
+        text = value.strip()
+        value = from_json(text) if text.startswith("{") else {"preset": text}
     if isinstance(value, dict) and "preset" in value:
         fields = dict(value)
-        return Recipe.preset(fields.pop("preset"), **fields)
+        return {**_preset(fields.pop("preset")), **fields}
     return value
+
+
+def _preset(name: object) -> dict[str, Any]:
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ValueError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
 def _as_pairs(value: object) -> object:
@@ -57,6 +68,19 @@ def _pair(line: str) -> tuple[str, str]:
     if not (prefix and arrow and folder):
         raise ValueError(rf"found {line!r}; a line of path_maps is PREFIX -> FOLDER, as Y:\ -> /gpfs/current")
     return prefix, folder
+
+
+def _whole_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    for prefix, folder in pairs:
+        if not prefix.strip():
+            raise ValueError(f"the prefix that stands for {folder} is empty")
+        _absolute(Path(folder))
+    return pairs
+
+
+def _as_shape(value: object) -> object:
+    """Take rows and columns as one text, as `2048, 2048`."""
+    return re.split(r"[\s,x]+", value.strip()) if isinstance(value, str) else value
 
 
 def _as_list(value: object) -> object:
@@ -86,6 +110,7 @@ class Settings(BaseModel):
     path_maps: Annotated[
         tuple[tuple[str, str], ...],
         BeforeValidator(_as_pairs),
+        AfterValidator(_whole_pairs),
         Field(description=r"How clients name folders of this host, as lines: Y:\ -> /gpfs/current"),
     ] = ()
     recipe: Annotated[
@@ -122,7 +147,9 @@ class Settings(BaseModel):
         Literal["fail", "placeholder"], Field(description="What becomes of a frame that never came")
     ] = "fail"
     placeholder_shape: Annotated[
-        tuple[Side, Side], Field(description="Rows and columns of a frame that never came, before it is turned")
+        tuple[Side, Side],
+        BeforeValidator(_as_shape),
+        Field(description="Rows and columns of a frame that never came, before it is turned"),
     ] = (2048, 2048)
     sidecar_timeout: Annotated[
         Seconds, Field(description="How long a report waits for QXRD's sidecar, s; 0: not at all")

@@ -27,7 +27,11 @@ def explain(error: ValidationError) -> str:
     parts = []
     for fault in error.errors(include_url=False):
         place = ".".join(str(part) for part in fault["loc"]) or "the whole"
-        message = fault["msg"][:1].lower() + fault["msg"][1:]
+        message = fault["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        if not fault["loc"] and fault["type"] == "value_error":  # several fields together, and the message names them
+            parts.append(message)
+            continue
         found = "nothing" if fault["type"] == "missing" else reprlib.repr(fault["input"])
         parts.append(f"{place}: found {found}; {message}")
     return "; ".join(parts)

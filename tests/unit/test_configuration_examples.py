@@ -140,6 +140,9 @@ def test_the_ways_in_which_toml_says_it(
         ({"timeout": "30", "numworkers": "3"}, {"timeout": 30.0, "numworkers": 3}),
         ({"watch_existing": "true"}, {"watch_existing": True}),
         ({"placeholder_shape": ["1024", "2048"]}, {"placeholder_shape": (1024, 2048)}),
+        ({"placeholder_shape": "1024, 2048"}, {"placeholder_shape": (1024, 2048)}),
+        ({"placeholder_shape": "1024 x 2048"}, {"placeholder_shape": (1024, 2048)}),
+        ({"recipe": '{"preset": "xdi", "rotation": 90}'}, {"recipe": Recipe.preset("xdi", rotation=90)}),
         ({"recipe": '{"rotation": 90}'}, {"recipe": Recipe(rotation=90)}),
         ({"dask_scheduler": "", "executor": "thread"}, {"executor": "thread"}),
     ],
@@ -162,7 +165,15 @@ def test_the_ways_in_which_properties_say_it(
         ({"min_size": "16 MB"}, "min_size: found '16 MB'"),
         ({"placeholder_shape": [2048]}, "placeholder_shape"),
         ({"log_level": "chatty"}, "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
-        ({"timeout_s": 30}, "timeout_s"),
+        ({"timeout_s": 30}, "timeout_s: found 30; extra inputs are not permitted"),
+        ({"recipe": {"preset": []}}, "no preset is called []"),
+        ({"recipe": {"preset": "xdi", "name": "x"}}, "recipe.name: found 'x'; extra inputs are not permitted"),
+        ({"recipe": "{"}, "recipe: found '{'; "),
+        ({"recipe": '{"preset": "xdi", "rotation": 45}'}, "recipe.rotation: found 45"),
+        ({"path_maps": {"": "/gpfs"}}, "the prefix that stands for /gpfs is empty"),
+        ({"path_maps": ["Y:\\ -> gpfs"]}, "give the whole path of gpfs"),
+        ({"read_roots": ["/data\0"]}, "a character that no path has"),
+        ({"placeholder_shape": "2048"}, "placeholder_shape"),
         ({"write_roots": [""]}, "give the whole path"),
     ],
 )
@@ -170,6 +181,7 @@ def test_what_is_wrong_is_told_in_words(field: dict[str, Any], words: str, least
     with pytest.raises(ValidationError) as caught:
         Settings.merged(least, field)
     assert words in explain(caught.value)
+    assert "value error" not in explain(caught.value).lower()
 
 
 @pytest.mark.parametrize(
