@@ -10,6 +10,7 @@ import tango
 from pydantic import ValidationError
 from tango.server import attribute, command
 
+from tango_server.configuration import Configuration
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.provenance import package_version
 from tango_server.counters import COUNTERS, Counters, free_space
@@ -24,7 +25,7 @@ from tango_server.jobs.vocabulary import Snapshot
 from tango_server.messages import CancelQuery, ReportsQuery, SubmitQuery
 from tango_server.notifier import Notifier
 from tango_server.recipe import Recipe as ConversionRecipe
-from tango_server.settings import Settings
+from tango_server.settings import ConfigurationError, Settings
 from tango_server.wire import from_wire, throw, to_latin, to_wire
 
 _log = logging.getLogger(__name__)
@@ -55,8 +56,8 @@ def _configured(name: str, dtype: Any, label: str, doc: str, unit: str = "") -> 
 class PETifConverter(Counters):
     """Converts frames of a Perkin-Elmer detector: rotates, flips, retypes and writes them for other programs."""
 
-    launch_settings: ClassVar[dict[str, Any]] = {}
-    """What the program that starts the server has set; device properties go over it."""
+    configuration: ClassVar[Configuration] = Configuration()
+    """What the program that starts the server gives; device properties go over it."""
 
     ConfRotation = _configured("ConfRotation", int, "Rotation", "Rotation of the image, counter-clockwise", "deg")
     ConfFlip = _configured("ConfFlip", str, "Flip", "Flip after the rotation: none, 0 (up-down), 1 (left-right), both")
@@ -96,11 +97,11 @@ class PETifConverter(Counters):
             self.set_change_event(name, True, False)  # noqa: FBT003 - Tango's own signature
         self._notifier = Notifier(self, self._values)
         try:
-            self._settings = Settings.merged(self.launch_settings, self.set_properties())
+            self._settings = self.configuration.settings(self.set_properties())
             self._runner = open_runner(self._settings, self._changed)
         except ValidationError as error:
             self._fault = f"The configuration is wrong: {explain(error)}. Correct it, then call Init."
-        except LedgerError as error:
+        except (ConfigurationError, LedgerError, ImportError) as error:
             self._fault = f"{error} Then call Init."
         if self._fault:
             _log.error("%s", self._fault)

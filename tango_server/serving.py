@@ -4,10 +4,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import tango
 
+from tango_server.configuration import Configuration
 from tango_server.device import PETifConverter
 
 _SERVER = "PETifConverter"
@@ -19,9 +19,9 @@ def run_registered(arguments: list[str]) -> None:
 
 
 def run_without_database(
-    settings: dict[str, Any], *, host: str, port: int, device: str, ready: Callable[[str], None], stop_on_eof: bool
+    configuration: Configuration, *, host: str, port: int, device: str, ready: Callable[[str], None], stop_on_eof: bool
 ) -> None:
-    """Run one device without a Tango database until a signal ends it. `settings` are fields of `Settings`.
+    """Run one device without a Tango database until a signal ends it.
 
     `ready` is called with the device's address once clients can use it. Port 0 takes a free one. With `stop_on_eof`
     the end of standard input ends the server: it dies with the program that holds the other end of the pipe, on every
@@ -34,7 +34,7 @@ def run_without_database(
 
     """
     port = port or _free_port(host)
-    PETifConverter.launch_settings = settings
+    PETifConverter.configuration = configuration
     address = f"tango://{host}:{port}/{device}#dbase=no"
 
     def started() -> None:

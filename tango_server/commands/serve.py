@@ -16,6 +16,8 @@ DEFAULT_DEVICE = "petif/converter/1"
 )
 @click.option("--port", default=DEFAULT_PORT, show_default=True, help="Port to listen at; 0 takes a free one.")
 @click.option("--device", default=DEFAULT_DEVICE, show_default=True, help="Name of the Tango device.")
+@click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="TOML file of settings; options given here go over it. Init reads it again.")  # fmt: skip
 @click.option("--root", "roots", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Folder that may be read and written (repeatable). [default: the working directory]")  # fmt: skip
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False),
@@ -35,6 +37,7 @@ def serve(
     host: str,
     port: int,
     device: str,
+    config: Path | None,
     roots: tuple[Path, ...],
     state_dir: Path | None,
     workers: int | None,
@@ -49,20 +52,28 @@ def serve(
     import platformdirs
     import tango
 
+    from tango_server.configuration import Configuration
     from tango_server.serving import run_without_database
 
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    settings: dict[str, object] = {
-        "read_roots": [root.resolve() for root in roots] or [Path.cwd()],
-        "state_dir": (state_dir or platformdirs.user_state_path("petif-bluesky") / device.replace("/", "-")).resolve(),
+    own_state = platformdirs.user_state_path("petif-bluesky") / device.replace("/", "-")
+    options: dict[str, object] = {
+        "read_roots": [root.resolve() for root in roots],
+        "state_dir": state_dir and state_dir.resolve(),
+        "numworkers": workers,
+        **dict(_pair(text) for text in assignments),
     }
-    if workers is not None:
-        settings["numworkers"] = workers
-    settings.update(_pair(text) for text in assignments)
+    configuration = Configuration(
+        defaults={"read_roots": [Path.cwd()], "state_dir": own_state.resolve()},
+        file=config and config.resolve(),
+        options={name: value for name, value in options.items() if value},
+    )
     try:
-        run_without_database(settings, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof)
+        run_without_database(
+            configuration, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof
+        )
     except (tango.DevFailed, RuntimeError) as error:  # the latter is all that PyTango tells of a port that is taken
         raise click.ClickException(
             f"found that {host}:{port} can't be listened at; expected a free port of this machine. "

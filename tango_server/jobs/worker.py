@@ -58,10 +58,21 @@ def prepare() -> None:
 def run(task: Task) -> FrameReport | Failure:
     """Convert the frame of `task`."""
     from tango_server.conversion.convert import convert_file  # noqa: PLC0415 - the server itself needs no numpy
+    from tango_server.conversion.placeholder import make_placeholder  # noqa: PLC0415 - as above
 
     if task.attempt > 1:
         remove_leftovers(task.output, task.token)
     try:
+        if task.placeholder is not None:
+            return make_placeholder(
+                task.source,
+                task.recipe,
+                task.placeholder,
+                output=task.output,
+                roots=task.roots,
+                reason=task.reason,
+                token=task.token,
+            )
         return convert_file(
             task.source,
             task.recipe,
