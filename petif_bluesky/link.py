@@ -33,6 +33,10 @@ class LinkDownError(LinkError, ConnectionError):
     """The server can't be reached, or does not answer in time: try again later."""
 
 
+class ServerFullError(LinkDownError):
+    """The server has no room at present (its queue, a disk): try again later."""
+
+
 class RequestRejectedError(LinkError, ValueError):
     """The server has understood the call and rejects it: trying again changes nothing."""
 
@@ -217,6 +221,8 @@ def _translated(address: str, command: str, error: tango.DevFailed) -> LinkError
             return UnknownRunError(text)
         case "PETIF_BadArgument":
             return RequestRejectedError(text)
+        case "PETIF_BacklogFull" | "PETIF_DiskFull" | "PETIF_Busy":
+            return ServerFullError(f"{address}: {text}")
         case "PyDs_PythonError":
             return ServerFaultError(f"{address}: the server failed in {command}: {text} Its log tells more.")
         case _:

@@ -62,7 +62,7 @@ class PETifConverter(Counters):
     ConfRotation = _configured("ConfRotation", int, "Rotation", "Rotation of the image, counter-clockwise", "deg")
     ConfFlip = _configured("ConfFlip", str, "Flip", "Flip after the rotation: none, 0 (up-down), 1 (left-right), both")
     ConfType = _configured("ConfType", str, "Pixel type", "Pixel type of the output; source: as the input")
-    Recipe = _configured("Recipe", str, "Recipe", "The recipe for requests that bring none, as JSON")
+    Recipe = _configured("Recipe", str, "Conversion recipe", "The recipe for requests that bring none, as JSON")
 
     @attribute(
         label="Workers",

@@ -120,7 +120,7 @@ def request(root: Path, **fields: Any) -> dict[str, Any]:
 def test_a_refusal_names_the_file_what_was_found_and_what_to_do(
     fields: dict[str, Any], words: list[str], root: Path, roots: Roots
 ) -> None:
-    entry = entry_for(request(root, **fields), XDI, roots)
+    entry = entry_for(request(root, **fields), XDI, roots, NOW)
     assert entry.report is not None
     assert entry.report.outcome == "failed"
     for word in words:
@@ -131,7 +131,7 @@ def test_a_refusal_names_the_file_what_was_found_and_what_to_do(
 def test_every_refusal_can_be_sent_and_be_booked_for_its_run(
     fields: dict[str, Any], words: list[str], root: Path, roots: Roots, tmp_path: Path
 ) -> None:
-    entry = entry_for(request(root, **{"run_uid": "run-1", **fields}), XDI, roots)
+    entry = entry_for(request(root, **{"run_uid": "run-1", **fields}), XDI, roots, NOW)
     assert entry.report is not None
     assert RefusedRequest(source=str(entry.job.source), reason=entry.report.reason).model_dump_json()
     ledger = Ledger(tmp_path / "ledger.sqlite")
@@ -143,7 +143,7 @@ def test_every_refusal_can_be_sent_and_be_booked_for_its_run(
 
 def test_a_refused_frame_of_a_run_is_a_failed_frame_of_that_run(root: Path, roots: Roots, tmp_path: Path) -> None:
     origin = {"run_uid": "run-1", "stream": "primary", "seq_num": 3}
-    entry = entry_for(request(root, **origin, recipe={"rotation": 45}), XDI, roots)
+    entry = entry_for(request(root, **origin, recipe={"rotation": 45}), XDI, roots, NOW)
     ledger = Ledger(tmp_path / "ledger.sqlite")
     ledger.accept([entry])
     statistics = ledger.run_statistics("run-1")
@@ -162,14 +162,14 @@ def test_a_refusal_keeps_the_key_so_that_sending_it_again_books_it_once(
     raw = request(root, key="frame-1", run_uid="run-1", **fields)
     ledger = Ledger(tmp_path / "ledger.sqlite")
     for _ in range(2):
-        ledger.accept([entry_for(raw, XDI, roots)])
+        ledger.accept([entry_for(raw, XDI, roots, NOW)])
     statistics = ledger.run_statistics("run-1")
     ledger.close()
     assert (statistics.submitted, statistics.failed) == (1, 1)
 
 
 def test_an_origin_that_is_wrong_itself_is_not_booked(root: Path, roots: Roots) -> None:
-    entry = entry_for(request(root, run_uid="run-1", stream=5, seq_num="x", key=["k"]), XDI, roots)
+    entry = entry_for(request(root, run_uid="run-1", stream=5, seq_num="x", key=["k"]), XDI, roots, NOW)
     assert entry.report is not None
     assert (entry.report.run_uid, entry.report.stream, entry.report.seq_num) == ("run-1", None, None)
     assert entry.key is None
@@ -177,7 +177,7 @@ def test_an_origin_that_is_wrong_itself_is_not_booked(root: Path, roots: Roots) 
 
 def test_a_good_request_becomes_a_job_with_resolved_paths(root: Path, roots: Roots) -> None:
     raw = request(root, key="frame-1", run_uid="run-1", stream="primary", seq_num=3, metadata={"exposure": 0.5})
-    entry = entry_for(raw, XDI, roots)
+    entry = entry_for(raw, XDI, roots, NOW)
     assert entry.report is None
     assert (entry.key, entry.metadata) == ("frame-1", {"exposure": 0.5})
     assert entry.job.source == root / "raw" / "frame.tif"
@@ -187,19 +187,19 @@ def test_a_good_request_becomes_a_job_with_resolved_paths(root: Path, roots: Roo
 
 @pytest.mark.parametrize("written", ["ROOT/current/frame.tif", "ROOT/elsewhere/../raw/frame.tif"], ids=["link", "dots"])
 def test_links_are_resolved_before_the_path_rule_is_applied(written: str, root: Path, roots: Roots) -> None:
-    entry = entry_for(request(root, source=written), XDI, roots)
+    entry = entry_for(request(root, source=written), XDI, roots, NOW)
     assert entry.report is None
     assert (entry.job.source, entry.job.output) == (root / "raw" / "frame.tif", root / "processed" / "frame.tif")
 
 
 def test_a_file_that_does_not_exist_yet_is_accepted(root: Path, roots: Roots) -> None:
-    entry = entry_for(request(root, source="ROOT/raw/later/frame-00002.tif"), XDI, roots)
+    entry = entry_for(request(root, source="ROOT/raw/later/frame-00002.tif"), XDI, roots, NOW)
     assert entry.report is None
     assert entry.job.output == root / "processed" / "later" / "frame-00002.tif"
 
 
 def test_the_output_of_a_root_called_raw_goes_beside_it(root: Path) -> None:
-    entry = entry_for(request(root), XDI, Roots.of([root / "raw"]))
+    entry = entry_for(request(root), XDI, Roots.of([root / "raw"]), NOW)
     assert entry.report is None
     assert entry.job.output == root / "processed" / "frame.tif"
 
@@ -207,40 +207,40 @@ def test_the_output_of_a_root_called_raw_goes_beside_it(root: Path) -> None:
 def test_a_template_names_the_output_after_the_frame(root: Path, roots: Roots) -> None:
     recipe = {"output": {"mode": "new", "template": "{sample}_{run}_{seq_num:03d}"}}
     raw = request(root, recipe=recipe, run_uid="run-1", seq_num=7, metadata={"sample": "CeO2"})
-    assert entry_for(raw, XDI, roots).job.output == root / "processed" / "CeO2_run-1_007.tif"
+    assert entry_for(raw, XDI, roots, NOW).job.output == root / "processed" / "CeO2_run-1_007.tif"
 
 
 def test_a_request_without_a_recipe_gets_the_server_s_own(root: Path, roots: Roots) -> None:
-    assert entry_for(request(root), XDI, roots).job.recipe == XDI
-    assert entry_for(request(root, recipe=None), XDI, roots).job.recipe == XDI
+    assert entry_for(request(root), XDI, roots, NOW).job.recipe == XDI
+    assert entry_for(request(root, recipe=None), XDI, roots, NOW).job.recipe == XDI
 
 
 def test_the_recipe_of_a_request_replaces_the_server_s_own_as_a_whole(root: Path, roots: Roots) -> None:
-    assert entry_for(request(root, recipe={"rotation": 90}), XDI, roots).job.recipe == Recipe(rotation=90)
+    assert entry_for(request(root, recipe={"rotation": 90}), XDI, roots, NOW).job.recipe == Recipe(rotation=90)
 
 
 def test_in_place_is_accepted_for_a_frame_of_no_run(root: Path, roots: Roots) -> None:
-    entry = entry_for(request(root, recipe={"output": IN_PLACE}), XDI, roots)
+    entry = entry_for(request(root, recipe={"output": IN_PLACE}), XDI, roots, NOW)
     assert entry.report is None
     assert entry.job.output == entry.job.source
 
 
 def test_in_place_is_accepted_for_a_run_if_it_is_allowed_explicitly(root: Path, roots: Roots) -> None:
     recipe = {"output": {**IN_PLACE, "allow_in_place": True}}
-    entry = entry_for(request(root, run_uid="run-1", recipe=recipe), XDI, roots)
+    entry = entry_for(request(root, run_uid="run-1", recipe=recipe), XDI, roots, NOW)
     assert entry.report is None
     assert entry.job.output == entry.job.source
 
 
 def test_in_place_for_a_run_is_refused_if_it_is_the_server_s_own_recipe_too(root: Path, roots: Roots) -> None:
     own = Recipe.model_validate({"output": IN_PLACE})
-    entry = entry_for(request(root, run_uid="run-1"), own, roots)
+    entry = entry_for(request(root, run_uid="run-1"), own, roots, NOW)
     assert entry.report is not None
     assert "allow_in_place" in entry.report.reason
 
 
 def test_each_request_is_a_job_of_its_own(root: Path, roots: Roots) -> None:
-    ids = {entry_for(request(root), XDI, roots).job.job_id for _ in range(100)}
+    ids = {entry_for(request(root), XDI, roots, NOW).job.job_id for _ in range(100)}
     assert len(ids) == 100
 
 
@@ -279,7 +279,7 @@ def test_whatever_comes_over_the_wire_is_accepted_or_refused_and_never_raises(
     folder, ledger = booking
     run_uid = next(RUN_UIDS)
     raw = {"source": f"{folder}/raw/frame.tif", "run_uid": run_uid, **fields}
-    entry = entry_for(raw, XDI, Roots.of([folder]))
+    entry = entry_for(raw, XDI, Roots.of([folder]), NOW)
     ((job_id, report, is_new),) = ledger.accept([entry], [run_uid])
     assert ledger.run_statistics(run_uid).submitted == (is_new and entry.job.run_uid == run_uid)
     found, pending = ledger.reports(ReportsQuery(job_ids=[job_id]))
