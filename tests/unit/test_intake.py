@@ -13,11 +13,14 @@ from pydantic import ValidationError
 
 from tango_server.conversion.paths import Roots
 from tango_server.jobs.intake import entry_for, explain
-from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.database import Database
+from tango_server.jobs.history import History
+from tango_server.jobs.ledger import Booked, Ledger
 from tango_server.messages import FrameRequest, RefusedRequest, ReportsQuery
 from tango_server.recipe import Recipe
 from tests.conftest import DATA
 
+NOW = 1_700_000_000.0
 XDI = Recipe.preset("xdi")
 IN_PLACE = {"mode": "in_place"}
 UNDECODABLE = os.fsdecode(b"M\xfcller.tif")
@@ -134,20 +137,23 @@ def test_every_refusal_can_be_sent_and_be_booked_for_its_run(
     entry = entry_for(request(root, **{"run_uid": "run-1", **fields}), XDI, roots, NOW)
     assert entry.report is not None
     assert RefusedRequest(source=str(entry.job.source), reason=entry.report.reason).model_dump_json()
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    assert ledger.accept([entry], ["run-1"]) == [(entry.job.job_id, entry.report, True)]
-    assert ledger.pending() == []
-    assert ledger.run_statistics("run-1").failed == (entry.job.run_uid == "run-1")
-    ledger.close()
+    database = Database(tmp_path / "ledger.sqlite")
+    ledger = Ledger(database)
+    booked = Booked(entry.job.job_id, str(entry.job.source), entry.report, new=True)
+    assert ledger.accept([entry], ["run-1"]) == [booked]
+    assert ledger.pending() == 0
+    assert History(database).run_statistics("run-1").failed == (entry.job.run_uid == "run-1")
+    database.close()
 
 
 def test_a_refused_frame_of_a_run_is_a_failed_frame_of_that_run(root: Path, roots: Roots, tmp_path: Path) -> None:
     origin = {"run_uid": "run-1", "stream": "primary", "seq_num": 3}
     entry = entry_for(request(root, **origin, recipe={"rotation": 45}), XDI, roots, NOW)
-    ledger = Ledger(tmp_path / "ledger.sqlite")
+    database = Database(tmp_path / "ledger.sqlite")
+    ledger = Ledger(database)
     ledger.accept([entry])
-    statistics = ledger.run_statistics("run-1")
-    ledger.close()
+    statistics = History(database).run_statistics("run-1")
+    database.close()
     assert entry.report is not None
     assert (entry.report.job_id, entry.report.source) == (entry.job.job_id, f"{root}/raw/frame.tif")
     assert (entry.report.run_uid, entry.report.stream, entry.report.seq_num) == ("run-1", "primary", 3)
@@ -160,11 +166,12 @@ def test_a_refusal_keeps_the_key_so_that_sending_it_again_books_it_once(
     fields: dict[str, Any], root: Path, roots: Roots, tmp_path: Path
 ) -> None:
     raw = request(root, key="frame-1", run_uid="run-1", **fields)
-    ledger = Ledger(tmp_path / "ledger.sqlite")
+    database = Database(tmp_path / "ledger.sqlite")
+    ledger = Ledger(database)
     for _ in range(2):
         ledger.accept([entry_for(raw, XDI, roots, NOW)])
-    statistics = ledger.run_statistics("run-1")
-    ledger.close()
+    statistics = History(database).run_statistics("run-1")
+    database.close()
     assert (statistics.submitted, statistics.failed) == (1, 1)
 
 
@@ -264,24 +271,26 @@ RUN_UIDS = (f"run-{number}" for number in count())
 
 
 @pytest.fixture(scope="module")
-def booking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Ledger]]:
+def booking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Database]]:
     folder = tmp_path_factory.mktemp("booking").resolve()
-    ledger = Ledger(folder / "ledger.sqlite")
-    yield folder, ledger
-    ledger.close()
+    database = Database(folder / "ledger.sqlite")
+    yield folder, database
+    database.close()
 
 
 @settings(max_examples=150, deadline=None)
 @given(fields=st.dictionaries(NAMES, VALUES, max_size=4))
 def test_whatever_comes_over_the_wire_is_accepted_or_refused_and_never_raises(
-    fields: dict[str, Any], booking: tuple[Path, Ledger]
+    fields: dict[str, Any], booking: tuple[Path, Database]
 ) -> None:
-    folder, ledger = booking
+    folder, database = booking
+    history = History(database)
     run_uid = next(RUN_UIDS)
     raw = {"source": f"{folder}/raw/frame.tif", "run_uid": run_uid, **fields}
     entry = entry_for(raw, XDI, Roots.of([folder]), NOW)
-    ((job_id, report, is_new),) = ledger.accept([entry], [run_uid])
-    assert ledger.run_statistics(run_uid).submitted == (is_new and entry.job.run_uid == run_uid)
-    found, pending = ledger.reports(ReportsQuery(job_ids=[job_id]))
+    (booked,) = Ledger(database).accept([entry], [run_uid])
+    job_id, report = booked.job_id, booked.report
+    assert history.run_statistics(run_uid).submitted == (booked.new and entry.job.run_uid == run_uid)
+    found, pending = history.reports(ReportsQuery(job_ids=[job_id]))
     assert [one.model_dump_json() for one in found] == ([] if report is None else [report.model_dump_json()])
     assert pending == (report is None)
