@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from tango_server.settings import Settings, read_configuration
 
 
@@ -16,8 +18,8 @@ class Configuration:
     file: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def settings(self, properties: Mapping[str, Any]) -> Settings:
-        """Return the settings, with the device's properties over all.
+    def settings(self, properties: Mapping[str, Any], device: str) -> Settings:
+        """Return the settings of a device, with its properties over all.
 
         Raises
         ------
@@ -27,4 +29,10 @@ class Configuration:
             if a setting is wrong or unknown.
         """
         from_file = read_configuration(self.file) if self.file else {}
-        return Settings.merged(dict(self.defaults), from_file, dict(self.options), dict(properties))
+        own = {"state_dir": state_dir_of(device)}
+        return Settings.merged(own, dict(self.defaults), from_file, dict(self.options), dict(properties))
+
+
+def state_dir_of(device: str) -> Path:
+    """Return where ledger and logs of a device go unless told otherwise: the user's state directory of this platform."""
+    return platformdirs.user_state_path("petif-bluesky").absolute() / device.lower().replace("/", "-")

@@ -97,7 +97,7 @@ class PETifConverter(Counters):
             self.set_change_event(name, True, False)  # noqa: FBT003 - Tango's own signature
         self._notifier = Notifier(self, self._values)
         try:
-            self._settings = self.configuration.settings(self.set_properties())
+            self._settings = self.configuration.settings(self.set_properties(), self.get_name())
             self._runner = open_runner(self._settings, self._changed)
         except ValidationError as error:
             self._fault = f"The configuration is wrong: {explain(error)}. Correct it, then call Init."
@@ -232,8 +232,9 @@ class PETifConverter(Counters):
     @command(dtype_in=str, doc_in="JSON of a recipe")
     def SetRecipe(self, text: str) -> None:
         """Take another recipe for requests that bring none; kept over restarts."""
-        self._service().set_recipe(from_wire(ConversionRecipe, text, "SetRecipe"))
-        self._notifier.wake()
+        recipe = from_wire(ConversionRecipe, text, "SetRecipe")
+        with self._room("SetRecipe") as service:
+            service.set_recipe(recipe)
 
     def _changed(self, runner: JobRunner) -> None:
         if runner is self._runner:  # a service of before Init has nothing to say any more

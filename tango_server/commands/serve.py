@@ -49,7 +49,6 @@ def serve(
 
     Ctrl-C ends it; what was not converted by then is taken up at the next start.
     """
-    import platformdirs
     import tango
 
     from tango_server.configuration import Configuration
@@ -58,7 +57,6 @@ def serve(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    own_state = platformdirs.user_state_path("petif-bluesky") / device.replace("/", "-")
     options: dict[str, object] = {
         "read_roots": [root.resolve() for root in roots],
         "state_dir": state_dir and state_dir.resolve(),
@@ -66,7 +64,7 @@ def serve(
         **dict(_pair(text) for text in assignments),
     }
     configuration = Configuration(
-        defaults={"read_roots": [Path.cwd()], "state_dir": own_state.resolve()},
+        defaults={"read_roots": [Path.cwd()]},
         file=config and config.resolve(),
         options={name: value for name, value in options.items() if value},
     )

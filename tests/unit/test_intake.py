@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tango_server.conversion.paths import Roots
-from tango_server.jobs.intake import entry_for, explain
 from tango_server.jobs.database import Database
 from tango_server.jobs.history import History
+from tango_server.jobs.intake import entry_for, explain
 from tango_server.jobs.ledger import Booked, Ledger
 from tango_server.messages import FrameRequest, RefusedRequest, ReportsQuery
 from tango_server.recipe import Recipe
