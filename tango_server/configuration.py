@@ -34,5 +34,5 @@ class Configuration:
 
 
 def state_dir_of(device: str) -> Path:
-    """Return where ledger and logs of a device go unless told otherwise: the user's state directory of this platform."""
+    """Return where ledger and logs of a device go unless told otherwise, by the custom of this platform."""
     return platformdirs.user_state_path("petif-bluesky").absolute() / device.lower().replace("/", "-")

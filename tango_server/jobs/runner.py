@@ -86,6 +86,7 @@ class JobRunner:
     @property
     def snapshot(self) -> Snapshot:
         """The numbers now; a job counts from when its acceptance was answered, a folder as one until it is searched."""
+        gathering = self._gatherer.waiting  # first, so that files that become jobs meanwhile are not missed
         reception, now = self._reception, self._engine.snapshot
         full = now.queue_length >= reception.backlog_limit
         notices = (
@@ -95,7 +96,7 @@ class JobRunner:
         )
         return replace(
             now,
-            queue_length=now.queue_length + self._gatherer.waiting,
+            queue_length=now.queue_length + gathering,
             gathering=self._gatherer.found,
             free_space=reception.space.free,
             alarms=tuple(filter(None, notices)),
