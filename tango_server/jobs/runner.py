@@ -122,7 +122,7 @@ class JobRunner:
         """Submit files by name, with the server's recipe; each call makes new jobs.
 
         Many files are only written down, and become jobs while nobody waits: then the answer is empty, and a file that
-        is refused is reported as failed.
+        is refused is reported as failed; a name that stands there twice becomes one job.
         """
         if len(paths) <= _ANSWERED_AT_ONCE:
             return self._reception.submit(requests_for(paths))
