@@ -1,0 +1,193 @@
+"""The Prometheus endpoint, scraped over HTTP and read by Prometheus' own parser."""
+
+import re
+import socket
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+from prometheus_client.parser import text_string_to_metric_families
+
+from tango_server import metrics
+from tango_server.conversion.provenance import package_version
+from tango_server.jobs.vocabulary import Snapshot
+from tango_server.metrics import Metrics, MetricsError, start_metrics
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "prometheus"
+LOCAL = "127.0.0.1"
+BUSY = Snapshot(
+    converted=7,
+    skipped=2,
+    placeholders=1,
+    failed=3,
+    queue_length=12,
+    running=2,
+    conversion_time_total=0.25,
+    latency_median=0.05,
+    latency_p95=0.125,
+    unacknowledged=3,
+    bytes_in=7_000,
+    bytes_out=14_000,
+    free_space=2_000_000_000,
+    paused=True,
+)
+
+
+class Source:
+    """Numbers that a test can change."""
+
+    def __init__(self) -> None:
+        self.numbers = BUSY
+        self.state = "ALARM"
+
+    def start(self, port: int = 0) -> Metrics:
+        return start_metrics(LOCAL, port, numbers=lambda: self.numbers, state=lambda: self.state)
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+def endpoint(source: Source) -> Iterator[Metrics]:
+    endpoint = source.start()
+    yield endpoint
+    endpoint.close()
+
+
+def scrape(address: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        text = answer.read().decode()
+    families = text_string_to_metric_families(text)
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def named(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+def test_a_scrape_tells_every_number_of_the_service(endpoint: Metrics) -> None:
+    assert scrape(endpoint.address) == {
+        named("petif_info", version=package_version()): 1,
+        named("petif_state", state="ALARM"): 1,
+        named("petif_frames_total", outcome="converted"): 7,
+        named("petif_frames_total", outcome="skipped"): 2,
+        named("petif_frames_total", outcome="placeholder"): 1,
+        named("petif_frames_total", outcome="failed"): 3,
+        named("petif_conversion_seconds_total"): 0.25,
+        named("petif_bytes_total", direction="in"): 7_000,
+        named("petif_bytes_total", direction="out"): 14_000,
+        named("petif_queue_length"): 12,
+        named("petif_running"): 2,
+        named("petif_failed_unacknowledged"): 3,
+        named("petif_paused"): 1,
+        named("petif_free_space_bytes"): 2e9,
+        named("petif_latency_seconds", quantile="0.5"): 0.05,
+        named("petif_latency_seconds", quantile="0.95"): 0.125,
+    }
+
+
+def test_counters_are_declared_as_counters_and_levels_as_gauges(endpoint: Metrics) -> None:
+    with urllib.request.urlopen(endpoint.address, timeout=10) as answer:
+        kinds = {family.name: family.type for family in text_string_to_metric_families(answer.read().decode())}
+    assert {name for name, kind in kinds.items() if kind == "counter"} == {
+        "petif_frames",
+        "petif_conversion_seconds",
+        "petif_bytes",
+    }
+    assert kinds["petif_queue_length"] == kinds["petif_latency_seconds"] == "gauge"
+
+
+def test_each_scrape_tells_the_numbers_of_its_instant(endpoint: Metrics, source: Source) -> None:
+    assert scrape(endpoint.address)[named("petif_queue_length")] == 12
+    source.numbers, source.state = Snapshot(queue_length=5), "RUNNING"
+    second = scrape(endpoint.address)
+    assert second[named("petif_queue_length")] == 5
+    assert second[named("petif_state", state="RUNNING")] == 1
+    assert named("petif_state", state="ALARM") not in second
+
+
+def test_what_nobody_knows_yet_is_left_out_and_not_zero(endpoint: Metrics, source: Source) -> None:
+    source.numbers = Snapshot()
+    names = {name for name, _ in scrape(endpoint.address)}
+    assert "petif_queue_length" in names
+    assert not names & {"petif_latency_seconds", "petif_free_space_bytes"}
+
+
+def test_an_endpoint_can_be_started_again_on_its_port(source: Source) -> None:
+    first = source.start()
+    port = int(first.address.split(":")[2].split("/")[0])
+    scrape(first.address)
+    threads = threading.active_count()
+    first.close()
+    second = source.start(port)
+    assert second.address == first.address
+    scrape(second.address)
+    second.close()
+    assert threading.active_count() < threads
+    with pytest.raises(ConnectionRefusedError), socket.create_connection((LOCAL, port)):
+        pass
+
+
+def test_a_port_that_is_taken_is_told_with_the_remedy(source: Source) -> None:
+    with socket.create_server((LOCAL, 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(MetricsError, match=rf"{LOCAL}:{port} can't be listened at .* metrics_port to a free port"):
+            source.start(port)
+
+
+def test_a_host_that_is_not_this_machine_is_told(source: Source) -> None:
+    with pytest.raises(MetricsError, match=r"192\.0\.2\.1:.* metrics_host to an address of this machine"):
+        start_metrics("192.0.2.1", 0, numbers=Snapshot, state=str)
+
+
+def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, source: Source) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(MetricsError, match=r"petif-bluesky\[metrics\]"):
+        source.start(9400)
+
+
+def test_nothing_of_the_process_registry_is_touched(endpoint: Metrics) -> None:
+    assert not [family.name for family in REGISTRY.collect() if family.name.startswith("petif")]
+    assert not [name for name, _ in scrape(endpoint.address) if not name.startswith("petif_")]
+
+
+def test_a_client_that_says_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch, source: Source) -> None:
+    monkeypatch.setattr(metrics, "_CLIENT_PATIENCE", 0.1)
+    endpoint = source.start()
+    try:
+        port = int(endpoint.address.split(":")[2].split("/")[0])
+        with socket.create_connection((LOCAL, port), timeout=10) as silent:
+            assert silent.recv(1) == b""
+    finally:
+        endpoint.close()
+
+
+def test_the_example_for_prometheus_scrapes_the_port_that_the_guide_sets() -> None:
+    configuration: dict[str, Any] = yaml.safe_load((EXAMPLE / "prometheus.yml").read_text())
+    (job,) = configuration["scrape_configs"]
+    targets = [target for static in job["static_configs"] for target in static["targets"]]
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "observe.md").read_text()
+    ports = {target.rsplit(":", 1)[1] for target in targets}
+    assert len(ports) == 1
+    assert f"metrics_port = {ports.pop()}" in guide
+    assert job.get("metrics_path", "/metrics") == "/metrics"
+
+
+def test_the_example_rules_ask_for_metrics_that_exist(endpoint: Metrics) -> None:
+    rules: dict[str, Any] = yaml.safe_load((EXAMPLE / "rules.yml").read_text())
+    expressions = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    used = {name for expression in expressions for name in re.findall(r"petif_\w+", expression)}
+    assert len(used) >= 5
+    assert used <= {name for name, _ in scrape(endpoint.address)}
