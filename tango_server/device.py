@@ -22,8 +22,10 @@ from tango_server.jobs.intake import explain
 from tango_server.jobs.opening import open_runner
 from tango_server.jobs.runner import JobRunner
 from tango_server.jobs.vocabulary import Snapshot
+from tango_server.log_stream import TangoStream
 from tango_server.messages import CancelQuery, ReportsQuery, SubmitQuery
 from tango_server.notifier import Notifier
+from tango_server.observability import Observability
 from tango_server.recipe import Recipe as ConversionRecipe
 from tango_server.settings import ConfigurationError, Settings
 from tango_server.wire import from_wire, throw, to_latin, to_wire
@@ -90,6 +92,7 @@ class PETifConverter(Counters):
         """Read the properties and start a fresh service; a wrong setting leaves the device alive, in FAULT."""
         self._runner: JobRunner | None = None
         self._settings: Settings | None = None
+        self._observability: Observability | None = None
         self._fault = ""
         super().init_device()
         self.add_version_info("petif-bluesky", package_version())
@@ -98,6 +101,9 @@ class PETifConverter(Counters):
         self._notifier = Notifier(self, self._values)
         try:
             self._settings = self.configuration.settings(self.set_properties(), self.get_name())
+            self._observability = Observability(
+                self._settings, TangoStream(self), lambda: self.numbers, lambda: self._condition()[0]
+            )
             self._runner = open_runner(self._settings, self._changed)
         except ValidationError as error:
             self._fault = f"The configuration is wrong: {explain(error)}. Correct it, then call Init."
@@ -113,6 +119,8 @@ class PETifConverter(Counters):
         if self._runner:
             self._runner.close()
             self._runner = None
+        if self._observability:
+            self._observability.close()
 
     def dev_state(self) -> tango.DevState:
         """The state by the service's condition."""
@@ -254,7 +262,7 @@ class PETifConverter(Counters):
 
     def _condition(self) -> tuple[str, str]:
         word, status = condition(self.numbers, self._fault or (self._runner.fault if self._runner else ""))
-        return word, to_latin(status)
+        return word, to_latin(self._observability.completed(status) if self._observability else status)
 
     def _workers(self) -> int:
         return self._settings.numworkers if self._settings else 0

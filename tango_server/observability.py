@@ -15,7 +15,7 @@ _FOLDER = "logs"
 class Observability:
     """The log and the metrics of one server start or Init.
 
-    Neither keeps a server from starting. `lacks` is a sentence for Status about what is missing, empty if nothing is.
+    Neither keeps a server from starting; Status is to tell what is missing.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Observability:
     def __init__(
         self, settings: Settings, stream: LogStream, numbers: Callable[[], Snapshot], state: Callable[[], str]
     ) -> None:
-        self.lacks = ""
+        self._lacks = ""
         self._logging = _start_logging(settings, stream)
         self._metrics: Metrics | None = None
         if not settings.metrics_port:
@@ -37,11 +37,15 @@ class Observability:
         try:
             self._metrics = start_metrics(settings.metrics_host, settings.metrics_port, numbers=numbers, state=state)
         except MetricsError as error:
-            self.lacks = str(error)
+            self._lacks = str(error)
             _log.error("%s", error)
 
+    def completed(self, status: str) -> str:
+        """Return the status with what is missing here, and the remedy."""
+        return f"{status.rstrip('.')}. {self._lacks}" if self._lacks else status
+
     def close(self) -> None:
-        """Close the port, write what was logged until now, and end."""
+        """Close the port, write what was logged until now, and end; again does nothing."""
         if self._metrics:
             self._metrics.close()
         self._logging.close()

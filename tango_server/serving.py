@@ -9,12 +9,14 @@ import tango
 
 from tango_server.configuration import Configuration
 from tango_server.device import PETifConverter
+from tango_server.log_console import log_to_stderr
 
 _SERVER = "PETifConverter"
 
 
 def run_registered(arguments: list[str]) -> None:
     """Run the server whose devices the Tango database names. `arguments` are `sys.argv`."""
+    log_to_stderr(verbose=False)
     PETifConverter.run_server(arguments[1:])
 
 

@@ -1,6 +1,5 @@
 """`petif serve`: the Tango server without a database."""
 
-import logging
 import sys
 from pathlib import Path
 
@@ -52,11 +51,10 @@ def serve(
     import tango
 
     from tango_server.configuration import Configuration
+    from tango_server.log_console import log_to_stderr
     from tango_server.serving import run_without_database
 
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr(verbose=verbose)
     options: dict[str, object] = {
         "read_roots": [root.resolve() for root in roots],
         "state_dir": state_dir and state_dir.resolve(),

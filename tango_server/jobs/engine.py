@@ -20,6 +20,7 @@ from tango_server.jobs import clock
 from tango_server.jobs.database import LedgerBusyError
 from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.log_lines import about, tell_finished
 from tango_server.jobs.service import ConversionService
 from tango_server.jobs.vocabulary import (
     Accepted,
@@ -167,6 +168,8 @@ class Engine:
                 self._changed()
                 time.sleep(_LEDGER_PAUSE)
             else:
+                for report, _ in finished:
+                    tell_finished(report)
                 if self.fault:
                     _log.warning("the ledger can be written again")
                     self.fault = ""
@@ -231,7 +234,7 @@ class Engine:
             case ExecutorUnavailableError():
                 self._inbox.put(AttemptFailed(job_id, "unavailable", str(result)))
             case _:
-                _log.warning("%s", result, extra={"job_id": job_id})
+                _log.warning("%s", result, extra=about(job))
                 remove_leftovers(job.output, job_id)  # its process is gone
                 self._inbox.put(AttemptFailed(job_id, "crashed", str(result) or type(result).__name__))
 
@@ -274,5 +277,5 @@ def _carry(job: Job, output: Path) -> SidecarLooked:
     try:
         return SidecarLooked(job.job_id, carry_sidecar(job.source, output, job.recipe, job.job_id) == "carried")
     except ConversionError as error:  # the image is converted; a sidecar that can't follow is told and no failure
-        _log.warning("its sidecar can't be carried: %s", error, extra={"job_id": job.job_id})
+        _log.warning("its sidecar can't be carried: %s", error, extra=about(job))
         return SidecarLooked(job.job_id, carried=False)

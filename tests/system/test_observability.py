@@ -1,0 +1,180 @@
+"""What a running server tells: its log file, the Tango log stream, standard error, Prometheus."""
+
+import json
+import socket
+import urllib.request
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tango
+from prometheus_client.parser import text_string_to_metric_families
+
+from tango_server.local import LocalServer
+from tests.system.conftest import settings
+from tests.system.waiting import reports, submit, until
+
+Put = Callable[..., Path]
+Start = Callable[..., LocalServer]
+INFO, WARN = 4, 3
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "observe.md"
+
+
+def log_lines(root: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (root / "state" / "logs" / "petif.log").read_text().splitlines()]
+
+
+def about(root: Path, job_id: str) -> list[dict[str, Any]]:
+    return [line for line in log_lines(root) if line.get("job_id") == job_id]
+
+
+def convert(proxy: tango.DeviceProxy, source: Path, **more: Any) -> dict[str, Any]:
+    (report,) = reports(proxy, submit(proxy, {"source": str(source), **more}))
+    return report
+
+
+def tango_log(path: Path) -> list[tuple[str, str]]:
+    """Return level and text of what a file target of Tango's log stream holds."""
+    text = path.read_text(errors="replace") if path.exists() else ""
+    events = ET.fromstring(f'<log xmlns:log4j="log4j">{text}</log>')
+    return [(event.get("level", ""), event.findtext("{log4j}message") or "") for event in events]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def scrape(port: int) -> dict[str, float]:
+    """Return the samples by name and value of their label, if they have one."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    samples = [sample for family in families for sample in family.samples]
+    return {" ".join([sample.name, *sample.labels.values()]): sample.value for sample in samples}
+
+
+def test_the_log_tells_the_end_of_each_job_by_its_id(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+    good = convert(proxy, put("qxrd_f32_64.tif"), run_uid="run", seq_num=3)
+    bad = convert(proxy, put("not_a_tiff.tif"))
+    until(lambda: bool(about(root, bad["job_id"])), "the failure is in the log")
+    (line,) = about(root, good["job_id"])
+    assert (line["level"], line["outcome"], line["run_uid"], line["seq_num"]) == ("INFO", "converted", "run", 3)
+    assert (line["source"], line["output"]) == (good["source"], good["output"])
+    assert line["conversion_time"] == good["conversion_time"]
+    example = next(text for text in GUIDE.read_text().splitlines() if text.startswith('{"time"'))
+    assert set(json.loads(example)) == set(line), "the example of the guide"
+    (line,) = about(root, bad["job_id"])
+    assert (line["level"], line["message"]) == ("WARNING", f"failed: {bad['reason']}")
+
+
+def test_tangos_log_stream_has_the_job_when_a_client_asks_for_it(
+    proxy: tango.DeviceProxy, root: Path, put: Put
+) -> None:
+    path = root / "tango.log"
+    proxy.add_logging_target(f"file::{path}")
+    quiet = convert(proxy, put("qxrd_f32_64.tif", "quiet.tif"))
+    until(lambda: bool(about(root, quiet["job_id"])), "the log is written")
+    proxy.set_logging_level(INFO)
+    told = convert(proxy, put("qxrd_f32_64.tif", "told.tif"))
+    until(lambda: any(told["job_id"] in text for _, text in tango_log(path)), "the job is on Tango's log stream")
+    ((level, text),) = [entry for entry in tango_log(path) if "converted" in entry[1]]
+    assert level == "INFO"
+    assert text.startswith(f"converted: {told['source']} -> {told['output']}")
+    assert text.endswith(f"(job {told['job_id']})")
+
+
+def test_a_file_name_can_not_forge_an_entry_of_tangos_log(proxy: tango.DeviceProxy, root: Path) -> None:
+    path = root / "tango.log"
+    proxy.add_logging_target(f"file::{path}")
+    proxy.set_logging_level(WARN)
+    evil = root / "raw" / ']]></log4j:message><forged level="ERROR">\n\x1b[2J\u03b2.tif'
+    report = convert(proxy, evil)
+    until(lambda: len(tango_log(path)) > 0, "the failure is on Tango's log stream")
+    ((level, text),) = tango_log(path)
+    assert level == "WARN"
+    assert report["job_id"] in text
+    assert text.isascii()
+    assert "\n" not in text
+    (line,) = about(root, report["job_id"])
+    assert line["source"] == str(evil)
+
+
+def test_standard_error_is_quiet_and_hundreds_of_failures_are_few_lines(
+    proxy: tango.DeviceProxy, root: Path, put: Put
+) -> None:
+    convert(proxy, put("qxrd_f32_64.tif"))
+    assert (root / "state" / "server.log").read_text() == ""
+    bad = put("not_a_tiff.tif")
+    jobs = reports(proxy, submit(proxy, *({"source": str(bad)} for _ in range(300))))
+    until(lambda: all(about(root, job["job_id"]) for job in (jobs[0], jobs[-1])), "the log is written")
+    told = (root / "state" / "server.log").read_text().splitlines()
+    assert len(told) == 11
+    assert "the log file has them" in told[-1]
+    assert sum(line.get("outcome") == "failed" for line in log_lines(root)) == 300
+
+
+def test_the_log_is_whole_when_the_server_has_ended(server: LocalServer, root: Path, put: Put) -> None:
+    bad = put("not_a_tiff.tif")
+    proxy = tango.DeviceProxy(server.address)
+    jobs = reports(proxy, submit(proxy, *[{"source": str(bad)}] * 50))
+    server.stop()
+    assert {line["job_id"] for line in log_lines(root) if "outcome" in line} == {job["job_id"] for job in jobs}
+
+
+def test_init_goes_on_with_one_log_and_the_same_port(start_server: Start, root: Path, put: Put) -> None:
+    port = free_port()
+    server = start_server(*settings(f"metrics_port={port}"))
+    proxy = tango.DeviceProxy(server.address)
+    process = psutil.Process(server.pid)
+    convert(proxy, put("qxrd_f32_64.tif", "before.tif"))
+    assert scrape(port)["petif_frames_total converted"] == 1
+    for _ in range(3):
+        proxy.Init()
+    report = convert(proxy, put("qxrd_f32_64.tif", "after.tif"))
+    until(lambda: bool(about(root, report["job_id"])), "the log is written")
+    assert len(about(root, report["job_id"])) == 1
+    assert scrape(port)["petif_frames_total converted"] == 1
+    assert [Path(file.path).name for file in process.open_files()].count("petif.log") <= 1
+
+
+def test_prometheus_reads_what_the_attributes_say(start_server: Start, put: Put) -> None:
+    port = free_port()
+    proxy = tango.DeviceProxy(start_server(*settings(f"metrics_port={port}")).address)
+    assert scrape(port)["petif_state ON"] == 1
+    report = convert(proxy, put("qxrd_f32_64.tif"))
+    convert(proxy, put("not_a_tiff.tif"))
+    until(lambda: proxy.NumProcessed == 2, "the counters tell of both")
+    numbers = scrape(port)
+    assert numbers["petif_frames_total converted"] == numbers["petif_frames_total failed"] == 1
+    assert numbers["petif_conversion_seconds_total"] == pytest.approx(report["conversion_time"])
+    assert numbers["petif_latency_seconds 0.5"] == pytest.approx(proxy.LatencyMedian)
+    assert numbers["petif_state ALARM"] == numbers["petif_failed_unacknowledged"] == 1
+    proxy.ResetStats()
+    until(lambda: scrape(port)["petif_frames_total failed"] == 0, "the counters start anew")
+
+
+def test_a_port_that_is_taken_is_in_status_and_frames_are_converted(start_server: Start, put: Put) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        proxy = tango.DeviceProxy(start_server(*settings(f"metrics_port={port}")).address)
+        assert proxy.state() == tango.DevState.ON
+        assert f"127.0.0.1:{port} can't be listened at" in proxy.status()
+        assert convert(proxy, put("qxrd_f32_64.tif"))["outcome"] == "converted"
+    proxy.Init()
+    assert "can't be listened at" not in proxy.status()
+    assert scrape(port)["petif_state ON"] == 1
+
+
+def test_a_log_that_can_not_be_written_is_told_once_and_frames_are_converted(
+    start_server: Start, root: Path, put: Put
+) -> None:
+    (root / "state").mkdir()
+    (root / "state" / "logs").write_text("a file is in the way")
+    proxy = tango.DeviceProxy(start_server().address)
+    for name in ("one.tif", "two.tif"):
+        assert convert(proxy, put("qxrd_f32_64.tif", name))["outcome"] == "converted"
+    (told,) = (root / "state" / "server.log").read_text().splitlines()
+    assert "petif.log: the log can't be written" in told
