@@ -131,6 +131,7 @@ def test_an_endpoint_can_be_started_again_on_its_port(source: Source) -> None:
     scrape(first.address)
     threads = threading.active_count()
     first.close()
+    first.close()
     second = source.start(port)
     assert second.address == first.address
     scrape(second.address)
