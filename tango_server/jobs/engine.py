@@ -9,18 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-from tango_server.conversion.errors import ConversionError, SourceMissingError
-from tango_server.conversion.paths import ANYWHERE, Roots
+from tango_server.conversion.paths import Roots
 from tango_server.conversion.publish import remove_leftovers
-from tango_server.conversion.sidecar import carry_sidecar
-from tango_server.conversion.structure import read_structure
 from tango_server.jobs import clock
 from tango_server.jobs.database import LedgerBusyError
 from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.log_lines import about, tell_finished
+from tango_server.jobs.observing import carry_sidecar_of, look_at_source
 from tango_server.jobs.service import ConversionService
 from tango_server.jobs.vocabulary import (
     Accepted,
@@ -59,11 +56,18 @@ class Engine:
     """The threads of a running service. `changed` is called, from one of them, when the numbers have changed."""
 
     def __init__(
-        self, service: ConversionService, ledger: Ledger, executor: Executor, changed: Callable[[], None]
+        self,
+        service: ConversionService,
+        ledger: Ledger,
+        executor: Executor,
+        *,
+        roots: Callable[[], Roots],
+        changed: Callable[[], None],
     ) -> None:
         self._service = service
         self._ledger = ledger
         self._executor = executor
+        self._roots = roots
         self._changed = changed
         self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
@@ -190,13 +194,14 @@ class Engine:
             case Fetch(after, limit):
                 self._inbox.put(self._ledger.fetch(after, limit))
             case Observe(job):
-                look: Future[Observed | SidecarLooked] = self._observers.submit(_look_at, job)
+                look: Future[Observed | SidecarLooked] = self._observers.submit(look_at_source, job)
                 look.add_done_callback(partial(self._looked, job.job_id))
             case CarrySidecar(job, output):
-                look = self._observers.submit(_carry, job, output)
+                look = self._observers.submit(carry_sidecar_of, job, output)
                 look.add_done_callback(partial(self._looked, job.job_id))
-            case Convert(job):
-                self._executor.start(_task(step), partial(self._attempted, job))
+            case Convert(job, attempt):
+                _log.debug("attempt %d begins", attempt, extra=about(job))
+                self._executor.start(_task(step, self._roots()), partial(self._attempted, job))
             case Cancel():
                 self._cancel(step)
             case Finish():
@@ -230,8 +235,11 @@ class Engine:
             case FrameReport():
                 self._inbox.put(AttemptDone(job_id, result))
             case Failure(kind, reason):
+                if kind == "blocked":
+                    _log.warning("tried again for a while: %s", reason, extra=about(job))
                 self._inbox.put(AttemptFailed(job_id, kind, reason))
             case ExecutorUnavailableError():
+                _log.warning("it waits: %s", result, extra=about(job))
                 self._inbox.put(AttemptFailed(job_id, "unavailable", str(result)))
             case _:
                 _log.warning("%s", result, extra=about(job))
@@ -243,39 +251,18 @@ def _arriving(event: Event) -> int:
     return event.count if isinstance(event, Accepted | FailuresRetried) else 0
 
 
-def _task(step: Convert) -> Task:
+def _task(step: Convert, roots: Roots) -> Task:
+    """Return what a worker is to do, within the roots of when the job was accepted (`roots` if that was not kept)."""
     job = step.job
+    if job.source_root is not None and job.output_root is not None:
+        roots = Roots(read=(job.source_root,), write=(job.output_root,))
     return Task(
         job.source,
         job.output,
         job.recipe,
-        _roots_of(job),
+        roots,
         job.job_id,
         step.attempt + job.resumed,
         step.placeholder,
         step.reason,
     )
-
-
-def _roots_of(job: Job) -> Roots:
-    """Return the roots of when the job was accepted; those of an earlier version's jobs are not known."""
-    if job.source_root is None or job.output_root is None:
-        return ANYWHERE
-    return Roots(read=(job.source_root,), write=(job.output_root,))
-
-
-def _look_at(job: Job) -> Observed:
-    try:
-        return Observed(job.job_id, read_structure(job.source))
-    except SourceMissingError:
-        return Observed(job.job_id, None)
-    except ConversionError as error:
-        return Observed(job.job_id, None, error.found)
-
-
-def _carry(job: Job, output: Path) -> SidecarLooked:
-    try:
-        return SidecarLooked(job.job_id, carry_sidecar(job.source, output, job.recipe, job.job_id) == "carried")
-    except ConversionError as error:  # the image is converted; a sidecar that can't follow is told and no failure
-        _log.warning("its sidecar can't be carried: %s", error, extra=about(job))
-        return SidecarLooked(job.job_id, carried=False)

@@ -33,7 +33,7 @@ class Gatherer:
         self._ending = threading.Event()
         self.found = 0
         """Files that were found in the folder that is gone through; 0 if there is none."""
-        self._waiting = {gathering for gathering, _ in ledger.gatherings()}
+        self._waiting = {gathering: threading.Event() for gathering, _ in ledger.gatherings()}
         self._wanted.set()  # an earlier server may have left something
         self._thread = threading.Thread(target=self._run, name="petif-gather", daemon=True)
         self._thread.start()
@@ -43,12 +43,21 @@ class Gatherer:
         """Folders and lists that were not gone through yet."""
         return len(self._waiting)
 
-    def gather(self, paths: Sequence[str]) -> None:
-        """Make jobs of these files and of the frames in these folders; durable when it returns."""
+    def gather(self, paths: Sequence[str], patience: float = 0.0) -> None:
+        """Make jobs of these files and of the frames in these folders; durable when it returns.
+
+        It waits for at most `patience` seconds until the first folder was listed, so that what is put there afterwards
+        is not taken, if the file server is quick.
+        """
         gathering = f"gathered-{secrets.token_hex(8)}"
-        self._ledger.gather(gathering, paths)
-        self._waiting.add(gathering)
+        listed = self._waiting[gathering] = threading.Event()
+        try:
+            self._ledger.gather(gathering, paths)
+        except LedgerBusyError:
+            del self._waiting[gathering]
+            raise
         self._wanted.set()
+        listed.wait(patience)
 
     def close(self, patience: float) -> None:
         """End the thread; what is left is gone through at the next start."""
@@ -72,6 +81,7 @@ class Gatherer:
         self.found = 0
         files = self._files(paths)
         while portion := list(islice(files, _PORTION)):
+            self._waiting[gathering].set()
             self.found += len(portion)
             if not self._submit(gathering, portion):
                 return
@@ -81,7 +91,7 @@ class Gatherer:
             except LedgerBusyError:
                 self._ending.wait(_PATIENCE)
             else:
-                self._waiting.discard(gathering)
+                self._waiting.pop(gathering).set()
                 return
 
     def _submit(self, gathering: str, portion: list[str]) -> bool:

@@ -1,5 +1,6 @@
 """Where requests come in: checked, written to the ledger, and only then answered."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from tango_server.jobs.vocabulary import Accepted, Event, Refused
 from tango_server.messages import AcceptedJob, FrameReport, RefusedRequest, SubmitAnswer, SubmitQuery
 from tango_server.recipe import Recipe
 from tango_server.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 class Reception:
@@ -72,6 +75,7 @@ class Reception:
             booked = self._ledger.accept(bookable, query.runs, now=now)
             count = sum(book.new and book.report is None for book in booked)
             if count:
+                _log.info("accepted %d frames, the first is %s", count, entries[0].job.source)
                 self._tell(Accepted(count))
         for book in booked:
             if book.new and book.report is not None:

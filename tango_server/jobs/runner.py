@@ -44,6 +44,7 @@ _CLOSE_PATIENCE = 5.0
 _CANCEL_PATIENCE = 2.5
 _ANSWERED_AT_ONCE = 100
 """Files by name that become jobs while the caller waits; more are gathered by a thread."""
+_LISTING_PATIENCE = 0.05
 _RECIPE, _PAUSED, _BOOT = "recipe", "paused", "boot"
 
 
@@ -61,7 +62,7 @@ class JobRunner:
         self.recipe = _kept_recipe(self._ledger) or settings.recipe
         service = ConversionService(settings.service_rules(), paused=self._ledger.kept(_PAUSED) == "1")
         self._listener = changed
-        self._engine = Engine(service, self._ledger, executor, self._changed)
+        self._engine = Engine(service, self._ledger, executor, roots=settings.roots, changed=self._changed)
         pending = self._ledger.pending()
         if pending:
             _log.info("taking up %d jobs that were not finished", pending)
@@ -138,7 +139,7 @@ class JobRunner:
             if the path lies outside of the read roots.
         """
         self._reception.source(path)
-        self._gatherer.gather([path])
+        self._gatherer.gather([path], _LISTING_PATIENCE)
 
     def set_recipe(self, recipe: Recipe) -> None:
         """Take another recipe for requests that bring none, and keep it over restarts."""

@@ -60,6 +60,7 @@ def test_a_folder_is_converted_by_the_names_of_the_ancestor(proxy: tango.DeviceP
     before = (proxy.NumProcessed, proxy.NumWorkers, proxy.ConfRotation, proxy.ConfFlip, proxy.ConfType)
     assert before == (0, 2, 0, "none", "int32")
     assert proxy.AddFolder(str(root / "raw")) == 0
+    all_done(proxy)
     proxy.AddFiles([str(put("qxrd_f32_64.tif", "one.tif")), str(put("qxrd_f32_64.tif", "two.tif"))])
     assert proxy.AddFileOrDir(str(put("qxrd_f32_64.tif", "three.tif"))) == 0
     all_done(proxy)
