@@ -90,10 +90,13 @@ class Dispatcher:
     def add(self, tasks: Iterable[Task]) -> None:
         self._ready.extend((task, 0) for task in tasks)
 
-    def run(self, until_ended: int | None = None) -> None:
-        """Run until so many jobs have ended, all by default."""
-        wanted = until_ended if until_ended is not None else len(self.ended) + len(self._ready) + self._running
-        while len(self.ended) < wanted:
+    def run(self, *, until_ended: int | None = None, until_unavailable: int | None = None) -> None:
+        """Run until so many jobs have ended, or so many were answered that nobody can run them; by default all jobs."""
+        if until_ended is None:
+            until_ended = len(self.ended) + len(self._ready) + self._running
+        while len(self.ended) < until_ended:
+            if until_unavailable is not None and len(self.unavailable) >= until_unavailable:
+                return
             while self._ready and self._running < self.workers:
                 task, crashes = self._ready.popleft()
                 self._running += 1

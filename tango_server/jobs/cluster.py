@@ -9,8 +9,11 @@ as a crash, as with a process that was killed: its job says whether there is ano
 import asyncio
 import contextlib
 import logging
+import pickle
 import threading
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -159,11 +162,28 @@ class _Connection:
                 await client.close(timeout=_ANSWER_PATIENCE)
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A call of `node.run_once`, made by whoever unpickles it.
+
+    What Dask itself sends has nothing of this package in it: a worker that lacks what a message names loses its
+    connection with the scheduler over it, and one after the other would.
+    """
+
+    task: Task
+    mark: str
+    version: str
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return node.run_once, (self.task, self.mark, self.version)
+
+
 async def _on_cluster(client: Client, task: Task, time_limit: float) -> Result:
     """Return what becomes of `task`; leave nothing of it on the scheduler."""
     mark = f"petif-{task.token}-{uuid.uuid4().hex}"
     begun = Event(mark, client)
-    future = client.submit(node.run_once, task, mark, package_version(), key=mark, pure=False, retries=0)
+    call = pickle.dumps(_Call(task, mark, package_version()))
+    future: Future[Any] = client.submit(pickle.loads, call, key=mark, pure=False, retries=0)
     answer: asyncio.Future[Any] = asyncio.ensure_future(future)
     try:
         has_begun = await _wait(answer, begun, time_limit)
