@@ -21,11 +21,14 @@ from distributed import LocalCluster
 from tango_server.conversion.paths import ANYWHERE
 from tango_server.jobs.cluster import DaskExecutor
 from tango_server.jobs.executors import ExecutorUnavailableError, Result, make_executor
+from tango_server.jobs.opening import open_runner
 from tango_server.jobs.worker import Failure
-from tango_server.messages import FrameReport
+from tango_server.messages import FrameReport, ReportsQuery
+from tango_server.settings import Settings
 from tests.executor_tasks import (
     ATTEMPTS,
     PATIENCE,
+    RECIPE,
     DeadlyRoots,
     Dispatcher,
     HangingRoots,
@@ -302,3 +305,36 @@ def test_more_tasks_than_agreed_are_refused(
         executor.start(tasks[2], answers.put)
     roots.release.touch()
     assert {type(answers.get(timeout=PATIENCE)) for _ in range(2)} == {FrameReport}
+
+
+def test_the_job_service_converts_every_frame_once_while_a_worker_and_then_the_scheduler_are_killed(
+    port: int, start_dask: Callable[..., subprocess.Popen[bytes]], root: Path
+) -> None:
+    address = f"tcp://127.0.0.1:{port}"
+    tasks = frame_tasks(root, 90, side=400)
+    settings = Settings(
+        read_roots=(root,),
+        state_dir=root / "state",
+        recipe=RECIPE,
+        numworkers=2,
+        executor="dask",
+        dask_scheduler=address,
+    )
+    runner = open_runner(settings, lambda runner: None)
+    try:
+        accepted = runner.submit_files([str(task.source) for task in tasks])
+        scheduler = start_dask("scheduler", "--port", str(port))
+        workers = [start_dask("worker", address, "--nthreads", "1", "--no-nanny") for _ in range(2)]
+        until(lambda: runner.snapshot.converted >= 20, "20 frames are converted")
+        workers[0].kill()
+        until(lambda: runner.snapshot.converted >= 40, "40 frames are converted")
+        scheduler.kill()
+        start_dask("scheduler", "--port", str(port))
+        start_dask("worker", address, "--nthreads", "1", "--no-nanny")
+        query = ReportsQuery(job_ids=[job.job_id for job in accepted.jobs])
+        until(lambda: runner.reports(query).pending == 0, "every frame has its report")
+        reports = runner.reports(query).reports
+    finally:
+        runner.close()
+    assert [report.outcome for report in reports] == ["converted"] * len(tasks)
+    require_converted(tasks)
