@@ -81,7 +81,6 @@ class Dispatcher:
     executor: Executor
     workers: int = 2
     ended: dict[str, FrameReport | Failure | str] = field(default_factory=dict)
-    unavailable: list[ExecutorUnavailableError] = field(default_factory=list)
     crashes: list[BaseException] = field(default_factory=list)
     _answers: SimpleQueue[tuple[Task, int, Result]] = field(default_factory=SimpleQueue)
     _ready: deque[tuple[Task, int]] = field(default_factory=deque)
@@ -90,13 +89,9 @@ class Dispatcher:
     def add(self, tasks: Iterable[Task]) -> None:
         self._ready.extend((task, 0) for task in tasks)
 
-    def run(self, *, until_ended: int | None = None, until_unavailable: int | None = None) -> None:
-        """Run until so many jobs have ended, or so many were answered that nobody can run them; by default all jobs."""
-        if until_ended is None:
-            until_ended = len(self.ended) + len(self._ready) + self._running
-        while len(self.ended) < until_ended:
-            if until_unavailable is not None and len(self.unavailable) >= until_unavailable:
-                return
+    def run(self) -> None:
+        """Run until every job has ended."""
+        while self._ready or self._running:
             while self._ready and self._running < self.workers:
                 task, crashes = self._ready.popleft()
                 self._running += 1
@@ -111,8 +106,7 @@ class Dispatcher:
     def _take(self, task: Task, crashes: int, result: Result) -> None:
         again = replace(task, attempt=task.attempt + 1)
         if isinstance(result, ExecutorUnavailableError):
-            self.unavailable.append(result)
-            time.sleep(0.05)
+            time.sleep(0.05)  # as the service does, for longer
             self._ready.append((again, crashes))
         elif not isinstance(result, BaseException):
             self.ended[task.token] = result

@@ -21,16 +21,15 @@ from distributed import Client, Event, Future, KilledWorker
 
 from tango_server.conversion.provenance import package_version
 from tango_server.jobs import node
+from tango_server.jobs.dask_connection import SchedulerConnection
 from tango_server.jobs.executors import Done, ExecutorUnavailableError, Result
-from tango_server.jobs.worker import Failure, Task
+from tango_server.jobs.worker import Task
 
 _log = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT = 5.0
-_CONNECT_PATIENCE = 1.0  # how long a task waits for the connection
 _LOOK_INTERVAL = 1.0
 _ANSWER_PATIENCE = 1.0
-_END_PATIENCE = 5.0
+_END_PATIENCE = 6.0  # for the task's mark and the connection, one after the other
 
 
 class DaskExecutor:
@@ -44,7 +43,7 @@ class DaskExecutor:
     def __init__(self, scheduler: str, workers: int, time_limit: float) -> None:
         """`scheduler` is an address such as `tcp://host:8786` or `tls://host:8786`; nothing waits for it."""
         self._time_limit = time_limit
-        self._connection = _Connection(scheduler)
+        self._connection = SchedulerConnection(scheduler)
         self._free = threading.Semaphore(workers)
         self._attending: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
@@ -109,59 +108,6 @@ class DaskExecutor:
             return error
 
 
-class _Connection:
-    """The way to the scheduler, made anew whenever somebody wants it and it is lost. Belongs to one event loop."""
-
-    def __init__(self, scheduler: str) -> None:
-        self._scheduler = scheduler
-        self._client: Client | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._problem = ""
-
-    def begin(self) -> asyncio.Task[None]:
-        """Connect in the background, unless that is under way."""
-        if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self._connect())
-        return self._connecting
-
-    async def client(self) -> Client:
-        """Return a client that is connected, or raise `ExecutorUnavailableError` after a moment."""
-        if self._client is None or self._client.status == "closed":
-            await asyncio.wait({self.begin()}, timeout=_CONNECT_PATIENCE)
-        if self._client is not None and self._client.status == "running":
-            return self._client
-        raise ExecutorUnavailableError(
-            f"no connection with the Dask scheduler at {self._scheduler} ({self._problem or 'no answer yet'}); frames "
-            "wait for it. Start it, or correct dask_scheduler and call Init."
-        )
-
-    async def close(self) -> None:
-        """Leave the cluster."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait({self._connecting}, timeout=_ANSWER_PATIENCE)
-        if self._client is not None:
-            with contextlib.suppress(OSError, TimeoutError):  # the scheduler is gone
-                await self._client.close(timeout=_END_PATIENCE - _ANSWER_PATIENCE)
-
-    async def _connect(self) -> None:
-        client = Client(
-            self._scheduler, asynchronous=True, set_as_default=False, timeout=_CONNECT_TIMEOUT, name="petif"
-        )
-        try:
-            await client
-        except (OSError, ValueError, ImportError) as error:  # nobody there; no address; no version that understands us
-            if str(error) != self._problem:  # tell it once
-                _log.warning("no connection with the Dask scheduler at %s: %s", self._scheduler, error)
-            self._problem = str(error)
-        else:
-            self._client, self._problem = client, ""
-            _log.info("connected with the Dask scheduler at %s", self._scheduler)
-        finally:
-            if client is not self._client:
-                await client.close(timeout=_ANSWER_PATIENCE)
-
-
 @dataclass(frozen=True)
 class _Call:
     """A call of `node.run_once`, made by whoever unpickles it.
@@ -217,14 +163,14 @@ async def _is_set(begun: Event) -> bool:
         return False
 
 
-async def _forget(client: Client, future: Future[Any], begun: Event) -> None:
+async def _forget(client: Client, future: "Future[Any]", begun: Event) -> None:
     with contextlib.suppress(OSError, TimeoutError):  # a scheduler that is gone has forgotten it
         if not future.done():
             await client.cancel([future])
         await asyncio.wait_for(begun.clear(), _ANSWER_PATIENCE)
 
 
-def _told(task: Task, future: Future[Any], answer: "asyncio.Future[Any]") -> Result:
+def _told(task: Task, future: "Future[Any]", answer: "asyncio.Future[Any]") -> Result:
     """Return what the answer of the cluster means for the job."""
     error = answer.exception()
     if error is None:
@@ -246,8 +192,8 @@ def _meaning(task: Task, result: Any) -> Result:
     match result:
         case node.BegunBefore(reason):
             return RuntimeError(reason)
-        case node.Unseen(reason) if not task.source.exists():
-            return Failure("not_ready", reason)
+        case node.Unseen(failure=failure) if not task.source.exists():
+            return failure
         case node.Declined(reason):
             return ExecutorUnavailableError(reason)
     told: Result = result

@@ -30,7 +30,9 @@ class Unlike(Declined):
 
 @dataclass(frozen=True, slots=True)
 class Unseen(Declined):
-    """There is no such file where this worker runs."""
+    """There is no such file where the worker runs: `failure`, if it is the same where the server runs."""
+
+    failure: Failure
 
 
 def run_once(task: Task, mark: str, version: str) -> FrameReport | Failure | Declined:
@@ -49,6 +51,7 @@ def run_once(task: Task, mark: str, version: str) -> FrameReport | Failure | Dec
     if isinstance(result, Failure) and result.kind == "not_ready" and not task.source.exists():
         return Unseen(
             f"{task.source}: {here} sees no such file; expected the server's file system at the same path. "
-            "Mount it there, or take that worker out of the cluster."
+            "Mount it there, or take that worker out of the cluster.",
+            result,
         )
     return result

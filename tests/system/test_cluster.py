@@ -22,8 +22,9 @@ from tango_server.conversion.paths import ANYWHERE
 from tango_server.jobs.cluster import DaskExecutor
 from tango_server.jobs.executors import ExecutorUnavailableError, Result, make_executor
 from tango_server.jobs.opening import open_runner
+from tango_server.jobs.runner import JobRunner
 from tango_server.jobs.worker import Failure
-from tango_server.messages import FrameReport, ReportsQuery
+from tango_server.messages import FrameReport
 from tango_server.settings import Settings
 from tests.executor_tasks import (
     ATTEMPTS,
@@ -92,16 +93,38 @@ def worker_pids(cluster: LocalCluster) -> list[int]:
     return [nanny.pid for nanny in cluster.workers.values()]
 
 
+@pytest.fixture
+def open_service(root: Path) -> Iterator[Callable[..., JobRunner]]:
+    """The job service itself, as a server has it, in front of a cluster."""
+    with contextlib.ExitStack() as close:
+
+        def start(scheduler: str, **changes: Any) -> JobRunner:
+            settings = Settings(
+                read_roots=(root,),
+                state_dir=root / "state",
+                recipe=RECIPE,
+                numworkers=2,
+                executor="dask",
+                dask_scheduler=scheduler,
+                **changes,
+            )
+            runner = open_runner(settings, lambda _: None)
+            close.callback(runner.close)
+            return runner
+
+        yield start
+
+
 def test_every_frame_is_converted_when_one_of_two_workers_is_killed_midway(
-    cluster: LocalCluster, connect: MakeExecutor, root: Path
+    cluster: LocalCluster, open_service: Callable[..., JobRunner], root: Path
 ) -> None:
     tasks = frame_tasks(root, 40, side=700)
-    dispatcher = Dispatcher(connect(cluster.scheduler_address))
-    dispatcher.add(tasks)
-    dispatcher.run(until_ended=15)
+    runner = open_service(cluster.scheduler_address)
+    runner.submit_files([str(task.source) for task in tasks])
+    until(lambda: runner.snapshot.converted >= 15, "15 frames are converted")
     psutil.Process(worker_pids(cluster)[0]).kill()
-    dispatcher.run(until_ended=40)
-    assert {type(end) for end in dispatcher.ended.values()} == {FrameReport}
+    until(lambda: runner.snapshot.processed == 40, "every frame has its report")
+    assert runner.snapshot.converted == 40
     require_converted(tasks)
 
 
@@ -224,6 +247,7 @@ def test_a_file_that_only_the_server_sees_is_told_and_one_that_nobody_sees_is_no
     failure = answers.get(timeout=PATIENCE)
     assert isinstance(failure, Failure)
     assert failure.kind == "not_ready"
+    assert "Dask" not in failure.reason
 
 
 @pytest.fixture
@@ -253,30 +277,30 @@ def start_dask(root: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         yield start
 
 
-def test_a_scheduler_that_is_down_at_the_start_and_is_killed_later_delays_frames_and_loses_none(
-    port: int, start_dask: Callable[..., subprocess.Popen[bytes]], connect: MakeExecutor, root: Path
+def test_a_scheduler_that_is_down_at_the_start_and_is_killed_later_delays_frames_and_costs_none_an_attempt(
+    port: int,
+    start_dask: Callable[..., subprocess.Popen[bytes]],
+    open_service: Callable[..., JobRunner],
+    root: Path,
 ) -> None:
     address = f"tcp://127.0.0.1:{port}"
 
     def start_cluster() -> subprocess.Popen[bytes]:
         scheduler = start_dask("scheduler", "--port", str(port))
-        for _ in range(2):
-            start_dask("worker", address, "--nthreads", "1", "--no-nanny")
+        start_dask("worker", address, "--nthreads", "2", "--no-nanny")
         return scheduler
 
     tasks = frame_tasks(root, 60, side=400)
-    dispatcher = Dispatcher(connect(address))
-    dispatcher.add(tasks)
-    dispatcher.run(until_unavailable=2)
-    assert not dispatcher.ended
+    runner = open_service(address, attempts=1)
+    runner.submit_files([str(task.source) for task in tasks])
+    until(lambda: runner.snapshot.running == 2, "frames are to be converted")
     scheduler = start_cluster()
-    dispatcher.run(until_ended=15)
+    until(lambda: runner.snapshot.converted >= 15, "15 frames are converted")
     scheduler.kill()
-    dispatcher.run(until_unavailable=len(dispatcher.unavailable) + 3)
+    scheduler.wait()
     start_cluster()
-    dispatcher.run(until_ended=60)
-    assert not dispatcher.crashes
-    assert {type(end) for end in dispatcher.ended.values()} == {FrameReport}
+    until(lambda: runner.snapshot.processed == 60, "every frame has its report")
+    assert runner.snapshot.converted == 60
     require_converted(tasks)
 
 
@@ -305,36 +329,3 @@ def test_more_tasks_than_agreed_are_refused(
         executor.start(tasks[2], answers.put)
     roots.release.touch()
     assert {type(answers.get(timeout=PATIENCE)) for _ in range(2)} == {FrameReport}
-
-
-def test_the_job_service_converts_every_frame_once_while_a_worker_and_then_the_scheduler_are_killed(
-    port: int, start_dask: Callable[..., subprocess.Popen[bytes]], root: Path
-) -> None:
-    address = f"tcp://127.0.0.1:{port}"
-    tasks = frame_tasks(root, 90, side=400)
-    settings = Settings(
-        read_roots=(root,),
-        state_dir=root / "state",
-        recipe=RECIPE,
-        numworkers=2,
-        executor="dask",
-        dask_scheduler=address,
-    )
-    runner = open_runner(settings, lambda runner: None)
-    try:
-        accepted = runner.submit_files([str(task.source) for task in tasks])
-        scheduler = start_dask("scheduler", "--port", str(port))
-        workers = [start_dask("worker", address, "--nthreads", "1", "--no-nanny") for _ in range(2)]
-        until(lambda: runner.snapshot.converted >= 20, "20 frames are converted")
-        workers[0].kill()
-        until(lambda: runner.snapshot.converted >= 40, "40 frames are converted")
-        scheduler.kill()
-        start_dask("scheduler", "--port", str(port))
-        start_dask("worker", address, "--nthreads", "1", "--no-nanny")
-        query = ReportsQuery(job_ids=[job.job_id for job in accepted.jobs])
-        until(lambda: runner.reports(query).pending == 0, "every frame has its report")
-        reports = runner.reports(query).reports
-    finally:
-        runner.close()
-    assert [report.outcome for report in reports] == ["converted"] * len(tasks)
-    require_converted(tasks)
