@@ -48,7 +48,7 @@ def resource_tracker() -> None:
 
 
 @pytest.fixture
-def make_cluster() -> Iterator[Callable[[int], LocalCluster]]:
+def make_cluster(root: Path) -> Iterator[Callable[[int], LocalCluster]]:
     with contextlib.ExitStack() as clusters:
 
         def make(workers: int) -> LocalCluster:
@@ -59,6 +59,7 @@ def make_cluster() -> Iterator[Callable[[int], LocalCluster]]:
                     host="127.0.0.1",
                     dashboard_address="127.0.0.1:0",
                     worker_dashboard_address=None,
+                    local_directory=str(root / "dask"),
                 )
             )
 
@@ -287,7 +288,7 @@ def test_a_scheduler_that_is_down_at_the_start_and_is_killed_later_delays_frames
 
     def start_cluster() -> subprocess.Popen[bytes]:
         scheduler = start_dask("scheduler", "--port", str(port))
-        start_dask("worker", address, "--nthreads", "2", "--no-nanny")
+        start_dask("worker", address, "--nthreads", "2", "--no-nanny", "--local-directory", str(root / "dask"))
         return scheduler
 
     tasks = frame_tasks(root, 60, side=400)
