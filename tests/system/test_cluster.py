@@ -129,7 +129,7 @@ def test_every_frame_is_converted_when_one_of_two_workers_is_killed_midway(
     require_converted(tasks)
 
 
-def test_a_frame_that_kills_its_workers_begins_once_an_attempt_and_costs_no_other_frame_one(
+def test_a_frame_that_kills_its_workers_begins_once_an_attempt_and_keeps_no_other_frame_from_being_converted(
     cluster: LocalCluster, connect: MakeExecutor, root: Path
 ) -> None:
     deadly, *tasks = frame_tasks(root, 20)
@@ -138,7 +138,7 @@ def test_a_frame_that_kills_its_workers_begins_once_an_attempt_and_costs_no_othe
     dispatcher.add([deadly, *tasks])
     dispatcher.run()
     assert "the Dask worker that converted it was lost" in str(dispatcher.ended[deadly.token])
-    assert len((root / "diary").read_text().split()) == len(dispatcher.crashes) == ATTEMPTS
+    assert len((root / "diary").read_text().split()) == ATTEMPTS
     require_converted(tasks)
 
 
