@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import dask
 import psutil
 import pytest
 from distributed import LocalCluster
@@ -50,6 +51,7 @@ def resource_tracker() -> None:
 @pytest.fixture
 def make_cluster(root: Path) -> Iterator[Callable[[int], LocalCluster]]:
     with contextlib.ExitStack() as clusters:
+        clusters.enter_context(dask.config.set({"temporary-directory": str(root / "dask")}))
 
         def make(workers: int) -> LocalCluster:
             return clusters.enter_context(
@@ -59,7 +61,6 @@ def make_cluster(root: Path) -> Iterator[Callable[[int], LocalCluster]]:
                     host="127.0.0.1",
                     dashboard_address="127.0.0.1:0",
                     worker_dashboard_address=None,
-                    local_directory=str(root / "dask"),
                 )
             )
 
@@ -267,7 +268,11 @@ def start_dask(root: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             common = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
             process = subprocess.Popen(
                 [sys.executable, "-m", "dask", *arguments, *common],
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(Path(__file__).parents[2]),
+                    "DASK_TEMPORARY_DIRECTORY": str(root / "dask"),
+                },
                 cwd=root,
                 stderr=stop.enter_context((root / f"dask-{time.monotonic_ns()}.log").open("wb")),
             )
@@ -288,7 +293,7 @@ def test_a_scheduler_that_is_down_at_the_start_and_is_killed_later_delays_frames
 
     def start_cluster() -> subprocess.Popen[bytes]:
         scheduler = start_dask("scheduler", "--port", str(port))
-        start_dask("worker", address, "--nthreads", "2", "--no-nanny", "--local-directory", str(root / "dask"))
+        start_dask("worker", address, "--nthreads", "2", "--no-nanny")
         return scheduler
 
     tasks = frame_tasks(root, 60, side=400)
