@@ -19,8 +19,9 @@ from tango_server.conversion.paths import ANYWHERE, output_path
 from tango_server.conversion.provenance import is_placeholder_of
 from tango_server.conversion.publish import TEMPORARY_SUFFIX, remove_leftovers
 from tango_server.jobs import worker
-from tango_server.jobs.executors import ProcessExecutor, Result
+from tango_server.jobs.executors import Result
 from tango_server.jobs.folders import frames_in
+from tango_server.jobs.processes import ProcessExecutor
 from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport
 from tango_server.recipe import NewFile, Recipe

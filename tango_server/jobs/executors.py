@@ -1,19 +1,10 @@
-"""Where conversions run: spawned worker processes. The one interface that a cluster will fill, too."""
+"""What an executor is, and how to get one: the narrow interface behind which conversions run, wherever that is."""
 
-import logging
-import multiprocessing
-import os
-import threading
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
 from typing import Literal, Protocol
 
-from tango_server.jobs import worker
 from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport
-
-_log = logging.getLogger(__name__)
 
 
 class ExecutorUnavailableError(RuntimeError):
@@ -21,120 +12,65 @@ class ExecutorUnavailableError(RuntimeError):
 
 
 Result = FrameReport | Failure | BaseException
-"""What becomes of a task: a report, a reason, or the exception of a worker that crashed, hung or has a fault."""
+"""What becomes of a task: a report, a reason, `ExecutorUnavailableError`, or the exception of an attempt that crashed.
+
+`TimeoutError` tells that the attempt took too long.
+"""
 
 Done = Callable[[Result], None]
 
 
 class Executor(Protocol):
-    """Runs tasks elsewhere and tells what became of each, from a thread of its own."""
+    """Runs tasks elsewhere and tells what became of each, from a thread of its own.
 
-    def start(self, task: Task, done: Done) -> None:
-        """Run `task`; call `done` once, unless the executor is closed before. Never more than the agreed number."""
-
-    def close(self, patience: float) -> None:
-        """Let running tasks finish for at most `patience` seconds, then end them; leave no process."""
-
-
-class ProcessExecutor:
-    """Spawned worker processes, each in an executor of its own: a crash or a hang costs the one task in it.
-
-    A shared pool of the standard library fails every pending task when one worker dies.
+    A task that is told as lost or late may still be running somewhere. So whoever starts its job again does it with
+    a higher `attempt`, also if the attempt does not count: that is how a worker knows that it is not the first.
     """
 
-    def __init__(self, workers: int, time_limit: float) -> None:
-        self._slots = [_Slot(time_limit) for _ in range(workers)]
-        self._free = deque(self._slots)
-        self._closed = False
-
     def start(self, task: Task, done: Done) -> None:
-        """Run `task` in a free worker process; raise `IndexError` if there is none."""
-        slot = self._free.popleft()
+        """Run `task`; call `done` once, unless the executor is closed before.
 
-        def finished(result: Result) -> None:
-            self._free.append(slot)
-            if not self._closed:
-                done(result)
+        Raises
+        ------
+        IndexError
+            if as many tasks as were agreed are running already.
 
-        slot.start(task, finished)
+        """
 
     def close(self, patience: float) -> None:
-        """Let running tasks finish for at most `patience` seconds, then kill the workers."""
-        wait([slot.running for slot in self._slots if slot.running is not None], timeout=patience)
-        self._closed = True
-        for slot in self._slots:
-            slot.close()
-
-
-class _Slot:
-    """One worker process after the other, each for as long as it lives."""
-
-    def __init__(self, time_limit: float) -> None:
-        self._time_limit = time_limit
-        self.running: Future[FrameReport | Failure] | None = None
-        self._renew()
-
-    def start(self, task: Task, finished: Done) -> None:
-        try:
-            future = self._executor.submit(worker.run, task)
-        except BrokenExecutor:  # its process was killed while it had nothing to do
-            self._renew()
-            future = self._executor.submit(worker.run, task)
-        self.running = future
-        hung = threading.Event()
-
-        def end_hung() -> None:
-            hung.set()
-            self._kill()
-
-        hang = threading.Timer(self._time_limit, end_hung)
-        hang.daemon = True
-        hang.start()
-
-        def ended(future: "Future[FrameReport | Failure]") -> None:
-            hang.cancel()
-            result = self._result(future, hung=hung.is_set())
-            self.running = None
-            finished(result)
-
-        future.add_done_callback(ended)
-
-    def close(self) -> None:
-        self._closing = True
-        self._kill()  # whatever still runs has had its time, and the idle ones have nothing to lose
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def _renew(self) -> None:
-        """Start a process at once, so that the next frame does not wait for its imports."""
-        self._closing = False
-        self._executor = ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn"), initializer=worker.prepare
-        )
-        self._executor.submit(os.getpid)
-
-    def _kill(self) -> None:
-        # The executor's own list: a process that hangs while it starts has told its pid to nobody.
-        for process in list((self._executor._processes or {}).values()):  # noqa: SLF001
-            process.kill()
-
-    def _result(self, future: "Future[FrameReport | Failure]", *, hung: bool) -> Result:
-        error = future.exception()
-        if error is None:
-            return future.result()
-        if not isinstance(error, BrokenExecutor):
-            _log.error("a worker failed in a way that it should not", exc_info=error)
-            return error
-        if not self._closing:
-            self._executor.shutdown(wait=False)
-            self._renew()
-        if hung:
-            return TimeoutError(f"the conversion took longer than {self._time_limit:g} s and its worker was ended")
-        return RuntimeError("the worker process died (was it killed, or did the memory run out?)")
+        """Let running tasks finish for at most `patience` seconds, then give them up; leave no process."""
 
 
 def make_executor(
     kind: Literal["process", "thread", "dask"], *, workers: int, time_limit: float, scheduler: str | None = None
 ) -> Executor:
-    """Return an executor."""
-    del kind, scheduler
-    return ProcessExecutor(workers, time_limit)
+    """Return an executor that runs at most `workers` tasks at a time, each for at most `time_limit` seconds.
+
+    `scheduler` is the address of a Dask scheduler, such as `tcp://host:8786`; only `dask` needs it.
+
+    Raises
+    ------
+    ValueError
+        if `dask` is asked for without a scheduler, or with an address that is none.
+    ImportError
+        if `dask` is asked for and not installed.
+
+    """
+    match kind:
+        case "process":
+            from tango_server.jobs.processes import ProcessExecutor  # noqa: PLC0415 - each kind needs its own libraries
+
+            return ProcessExecutor(workers, time_limit)
+        case "thread":
+            from tango_server.jobs.threads import ThreadExecutor  # noqa: PLC0415
+
+            return ThreadExecutor(workers, time_limit)
+        case "dask":
+            if not scheduler:
+                raise ValueError(
+                    'the executor "dask" needs the address of a scheduler; found none. '
+                    "Set dask_scheduler, for example to tcp://host:8786."
+                )
+            from tango_server.jobs.cluster import DaskExecutor  # noqa: PLC0415
+
+            return DaskExecutor(scheduler, workers, time_limit)

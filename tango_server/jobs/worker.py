@@ -1,16 +1,21 @@
-"""What runs in a worker process: one conversion at a time, and an end when the server ends."""
+"""What a worker does, be it a process, a thread or a node of a cluster: one conversion at a time in each thread."""
 
 import multiprocessing
 import os
 import signal
 import threading
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tango_server.conversion.errors import ConversionError, IncompleteFileError, OutputWriteError, SourceMissingError
+from tango_server.conversion.errors import (
+    ConversionError,
+    IncompleteFileError,
+    OutputWriteError,
+    SourceChangedError,
+    SourceMissingError,
+)
 from tango_server.conversion.paths import Roots
 from tango_server.conversion.publish import remove_leftovers
 from tango_server.messages import FrameReport
@@ -22,8 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a worker is given. `token` names this job's temporary files.
+    """What a worker is given.
 
+    `token` names this job's temporary files; `attempt` is 1 if no other attempt at the job was ever started.
     With `placeholder` (rows, columns of the source) a frame of zeros is wanted instead, since the file never came:
     `reason`.
     """
@@ -52,11 +58,20 @@ def prepare() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="petif-guard", daemon=True).start()
-    _workspace()  # so that the first frame doesn't wait for the libraries
+    warm_up()
+
+
+def warm_up() -> None:
+    """Load the libraries and get the memory of this thread, so that the first frame doesn't wait for them."""
+    _workspace()
 
 
 def run(task: Task) -> FrameReport | Failure:
-    """Convert the frame of `task`."""
+    """Convert the frame of `task`.
+
+    It may run in several threads, and while an earlier attempt at the job, taken for dead, is still at work: that one
+    loses its temporary file, or one of the two finds the frame converted. A later attempt then sees what came of it.
+    """
     from tango_server.conversion.convert import convert_file  # noqa: PLC0415 - the server itself needs no numpy
     from tango_server.conversion.placeholder import make_placeholder  # noqa: PLC0415 - as above
 
@@ -82,7 +97,7 @@ def run(task: Task) -> FrameReport | Failure:
             workspace=_workspace(),
             resumed=task.attempt > 1,
         )
-    except (IncompleteFileError, SourceMissingError) as error:
+    except (IncompleteFileError, SourceMissingError, SourceChangedError) as error:
         return Failure("not_ready", str(error))
     except OutputWriteError as error:  # without a cause in the operating system it stays as it is
         return Failure("blocked" if isinstance(error.__cause__, OSError) else "final", str(error))
@@ -90,13 +105,23 @@ def run(task: Task) -> FrameReport | Failure:
         return Failure("final", str(error))
 
 
-@cache
-def _workspace() -> "Workspace":
-    """Return the memory that all conversions of this process use, one after the other."""
-    import tango_server.conversion.convert  # noqa: F401, PLC0415 - loads what a conversion needs, before the first one
-    from tango_server.conversion.workspace import Workspace  # noqa: PLC0415 - the server itself needs none of this
+class _Memory(threading.local):
+    """What belongs to one thread."""
 
-    return Workspace()
+    workspace: "Workspace | None" = None
+
+
+_memory = _Memory()
+
+
+def _workspace() -> "Workspace":
+    """Return the memory that all conversions of this thread use, one after the other."""
+    if _memory.workspace is None:
+        import tango_server.conversion.convert  # noqa: F401, PLC0415 - what a conversion needs, before the first one
+        from tango_server.conversion.workspace import Workspace  # noqa: PLC0415 - the server itself needs none of this
+
+        _memory.workspace = Workspace()
+    return _memory.workspace
 
 
 def _end_with(sentinel: int) -> None:

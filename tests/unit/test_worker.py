@@ -3,7 +3,9 @@
 import pickle
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 import tifffile
 
 from tango_server.conversion.paths import Roots
-from tango_server.conversion.publish import temporary_path
+from tango_server.conversion.publish import remove_leftovers, temporary_path
 from tango_server.jobs import worker
 from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport
@@ -127,6 +129,83 @@ def test_an_in_place_frame_that_was_finished_before_a_crash_is_not_turned_twice(
     assert isinstance(again, FrameReport)
     assert again.outcome == "skipped"
     assert task.source.read_bytes() == turned
+
+
+TWINS = 25
+
+
+def with_a_twin(task: Task) -> FrameReport | Failure:
+    """Start a first and a second attempt at the same time, as when the first was taken for dead; answer the second's.
+
+    The first one's temporary file may be taken away by the second: nobody listens to it any more.
+    """
+    start = threading.Barrier(2)
+
+    def first() -> None:
+        start.wait(10)
+        worker.run(task)
+
+    def second() -> FrameReport | Failure:
+        start.wait(10)
+        return worker.run(replace(task, attempt=2))
+
+    with ThreadPoolExecutor(2) as threads:
+        taken_for_dead, answer = threads.submit(first), threads.submit(second)
+    taken_for_dead.result()
+    return answer.result()
+
+
+def test_an_in_place_frame_is_turned_once_by_two_attempts_at_the_same_time(make_task: MakeTask) -> None:
+    task = make_task("qxrd_r16_64.tif")
+    task = replace(task, recipe=Recipe.model_validate({"rotation": 90, "output": {"mode": "in_place"}}))
+    original = tifffile.imread(task.source)
+    for _ in range(TWINS):
+        shutil.copy(DATA / task.source.name, task.source)
+        answer = with_a_twin(task)
+        assert isinstance(answer, FrameReport) or answer.kind == "not_ready", answer
+        np.testing.assert_array_equal(tifffile.imread(task.source), np.rot90(original))
+        assert list(task.source.parent.iterdir()) == [task.source]
+        third = worker.run(replace(task, attempt=3))
+        assert isinstance(third, FrameReport)
+        assert third.outcome == "skipped"
+
+
+@pytest.mark.parametrize("on_existing", ["replace_own", "skip"])
+def test_one_new_file_is_made_by_two_attempts_at_the_same_time(on_existing: str, make_task: MakeTask) -> None:
+    task = make_task("qxrd_f32_64.tif")
+    task = replace(task, recipe=Recipe.preset("xdi", rotation=90, output={"mode": "new", "on_existing": on_existing}))
+    expected = np.rot90(tifffile.imread(task.source)).astype(np.int32)
+    for _ in range(TWINS):
+        shutil.rmtree(task.output.parent, ignore_errors=True)
+        assert isinstance(with_a_twin(task), FrameReport)
+        np.testing.assert_array_equal(tifffile.imread(task.output), expected)
+        assert list(task.output.parent.iterdir()) == [task.output]
+
+
+def test_an_attempt_whose_temporary_file_another_one_took_away_fails_and_harms_nothing(
+    make_task: MakeTask,
+) -> None:
+    task = make_task("large.tif")
+    image = np.random.default_rng(1).normal(100, 50, (2048, 2048)).astype(np.float32)
+    tifffile.imwrite(task.source, image)
+    ended = threading.Event()
+
+    def clean_up() -> None:
+        while not ended.is_set():
+            remove_leftovers(task.output, task.token)
+
+    other = threading.Thread(target=clean_up)
+    other.start()
+    try:
+        failure = worker.run(task)
+    finally:
+        ended.set()
+        other.join()
+    assert isinstance(failure, Failure)
+    assert failure.kind == "blocked"  # it is worth another attempt, if it was not the one taken for dead
+    assert not list(task.output.parent.iterdir())
+    assert isinstance(worker.run(replace(task, attempt=2)), FrameReport)
+    np.testing.assert_array_equal(tifffile.imread(task.output), np.rot90(image).astype(np.int32))
 
 
 @pytest.mark.parametrize("name", ["qxrd_r16_64.tif", "not_a_tiff.tif"], ids=["report", "failure"])

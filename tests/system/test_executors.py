@@ -1,0 +1,99 @@
+"""Conversions in real worker processes."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.resource_tracker import ensure_running
+from pathlib import Path
+from queue import SimpleQueue
+
+import psutil
+import pytest
+
+from tango_server.jobs.executors import Result
+from tango_server.jobs.processes import ProcessExecutor
+from tango_server.messages import FrameReport
+from tests.executor_tasks import (
+    ATTEMPTS,
+    PATIENCE,
+    DeadlyRoots,
+    Dispatcher,
+    HangingRoots,
+    frame_tasks,
+    require_converted,
+)
+from tests.system.waiting import until, workers_of
+
+
+@pytest.fixture(scope="module", autouse=True)
+def resource_tracker() -> None:
+    """Let the interpreter start the one process that it keeps for itself, so that it is no leak of a test."""
+    ensure_running()
+
+
+@pytest.fixture
+def executor() -> Iterator[ProcessExecutor]:
+    executor = ProcessExecutor(2, PATIENCE)
+    yield executor
+    executor.close(0.0)
+
+
+def workers() -> list[psutil.Process]:
+    return workers_of(os.getpid())
+
+
+def test_worker_processes_convert_every_frame_and_end_with_the_executor(executor: ProcessExecutor, root: Path) -> None:
+    tasks = frame_tasks(root, 20)
+    dispatcher = Dispatcher(executor)
+    dispatcher.add(tasks)
+    dispatcher.run()
+    assert not dispatcher.crashes
+    require_converted(tasks)
+    assert len(workers()) == 2
+    executor.close(PATIENCE)
+    assert not workers()
+
+
+def test_a_frame_that_kills_its_worker_fails_after_its_attempts_and_costs_no_other_frame_one(
+    executor: ProcessExecutor, root: Path
+) -> None:
+    deadly, *tasks = frame_tasks(root, 20)
+    deadly = replace(deadly, roots=DeadlyRoots((root,), (root,), diary=root / "diary"))
+    dispatcher = Dispatcher(executor)
+    dispatcher.add([deadly, *tasks])
+    dispatcher.run()
+    assert "the worker process died" in str(dispatcher.ended[deadly.token])
+    assert len((root / "diary").read_text().split()) == len(dispatcher.crashes) == ATTEMPTS
+    require_converted(tasks)
+
+
+def test_workers_that_are_killed_while_they_have_nothing_to_do_cost_nothing(
+    executor: ProcessExecutor, root: Path
+) -> None:
+    tasks = frame_tasks(root, 8)
+    dispatcher = Dispatcher(executor)
+    dispatcher.add(tasks[:4])
+    dispatcher.run()
+    idle = workers()
+    for process in idle:
+        process.kill()
+    until(lambda: not any(process.is_running() for process in idle), "the workers are dead")
+    dispatcher.add(tasks[4:])
+    dispatcher.run()
+    require_converted(tasks)
+
+
+def test_a_conversion_that_hangs_ends_with_its_process(root: Path) -> None:
+    executor = ProcessExecutor(1, time_limit=5.0)
+    answers: SimpleQueue[Result] = SimpleQueue()
+    hanging, task = frame_tasks(root, 2)
+    try:
+        executor.start(replace(hanging, roots=HangingRoots((root,), (root,), release=root / "release")), answers.put)
+        answer = answers.get(timeout=PATIENCE)
+        assert isinstance(answer, TimeoutError)
+        assert "longer than 5 s" in str(answer)
+        executor.start(task, answers.put)
+        assert isinstance(answers.get(timeout=PATIENCE), FrameReport)
+    finally:
+        executor.close(0.0)
+    assert not hanging.output.exists()
