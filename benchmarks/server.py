@@ -92,7 +92,7 @@ def title(arguments: str) -> list[str]:
         "# Speed of the server",
         "",
         f"Made by `python -m benchmarks.server{arguments}`; not edited by hand.",
-        "The server's ledger lies on the disk, every frame is turned by 90 degrees and flipped left-right. MB are 10^6 bytes.",
+        "The server's ledger lies on the disk, every frame is turned by 90 degrees and flipped left-right. MB: 10^6 B.",
         f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, {datetime.now():%Y-%m-%d}.",
         "",
     ]

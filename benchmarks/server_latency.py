@@ -100,7 +100,7 @@ def heading(count: int) -> list[str]:
         f"(a look every {1e3 * _LOOK:g} ms); then one more is written and converted by `convert_file` alone. The goal",
         "is a median below 60 ms, 95 % below 150 ms, and at most 5 times `convert_file`.",
         "",
-        "| | closed to visible, median | 95 % | max | Submit answered | conversion in worker | `convert_file` | ratio |",
+        "| | closed to visible, median | 95 % | max | Submit answered | worker's part | `convert_file` | ratio |",
         "|---|---|---|---|---|---|---|---|",
     ]
 
