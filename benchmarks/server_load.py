@@ -48,20 +48,18 @@ def long_queue(lengths: Sequence[int]) -> list[str]:
     """Return the memory of the server with ever more jobs in its queue."""
     with rig(MEMORY_FOLDER, **_ROOMY) as server:
         frames = small_frames(server.raw, "frame", max(lengths), sidecars=False)
-        paused = "Pause" in server.proxy.get_command_list()
-        if paused:
-            server.proxy.command_inout("Pause")
+        server.proxy.command_inout("Pause")
         rows, sent, started = {"empty": memory(server.server)}, 0, time.perf_counter()
         for length in lengths:
             for start in range(sent, length, BATCH):
                 server.submit(frames[start : min(start + BATCH, length)])
             sent = length
-            rows[f"{length} accepted, {server.queued()} queued"] = memory(server.server)
+            rows[f"{server.queued()} queued"] = memory(server.server)
         rate = sent / (time.perf_counter() - started)
-    how = "the server paused" if paused else f"{WORKERS} workers busy with them"
     grown = (list(rows.values())[-1].server - rows["empty"].server) * 1e3 / sent
     return [
-        f"Queued in calls of {BATCH} at {rate:.0f} jobs/s, {how}: {grown:.2f} kB a job.",
+        f"Frames of 64 x 64, queued in calls of {BATCH} at {rate:.0f} jobs/s while the server pauses:",
+        f"{grown:.3f} kB of memory a job.",
         "",
         *_memory_table(rows),
         "",

@@ -21,7 +21,6 @@ from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.sidecar import sidecar_path
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
-from tango_server.settings import Settings
 
 MEMORY_FOLDER = Path("/dev/shm")
 DISK_FOLDER = Path(tempfile.gettempdir())
@@ -30,6 +29,7 @@ WORKERS = 2
 
 _PATIENCE = 600.0  # s; nothing here takes nearly as long
 _CALL_TIMEOUT = 60_000  # ms; a slow command is to be measured, not to end the measurement
+_SPACIOUS = {"free_space_limit": 0, "free_space_warning": 0}  # a memory file system is small
 _LINKS = 10_000  # names of one file; file systems have limits
 _SIDECAR = "[metadata]\nwidth=64\nheight=64\n[centerfinder]\ncenterX=33.5\ncenterY=27.5\n"
 
@@ -89,12 +89,8 @@ def wait_for(condition: Callable[[], bool], pause: float) -> float:
 
 @contextmanager
 def rig(parent: Path, **settings: object) -> Iterator[Rig]:
-    """Start a server for a new folder below `parent`; its ledger is on the disk, as at a beamline.
-
-    Settings that this version of the server does not have are left out.
-    """
-    known = [f"{name}={value}" for name, value in settings.items() if name in Settings.model_fields]
-    options = [word for assignment in known for word in ("--set", assignment)]
+    """Start a server for a new folder below `parent`; its ledger is on the disk, as at a beamline."""
+    options = [word for name, value in {**_SPACIOUS, **settings}.items() for word in ("--set", f"{name}={value}")]
     with (
         tempfile.TemporaryDirectory(dir=parent, prefix="petif-") as frames,
         tempfile.TemporaryDirectory(dir=DISK_FOLDER, prefix="petif-") as state,
