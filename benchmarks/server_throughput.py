@@ -46,10 +46,10 @@ def throughput(parent: Path, where: str, count: int, rounds: int) -> list[str]:
 def heading(count: int) -> list[str]:
     return [
         f"{count} frames of {SIZE} x {SIZE} in one AddFiles, {WORKERS} workers; the same files converted by",
-        f"`convert_file` in {WORKERS} processes without a server, and copied (`shutil.copyfile`) by {WORKERS} processes. Rates",
-        "in frames/s are medians of rounds in which the three take turns, ratios are medians of those within a round",
-        "(lowest to highest). The time ends when the last output is visible. The goal in memory is 60 frames/s and 0.3",
-        f"times the copy; the ancestor did {ANCESTOR} frames/s.",
+        f"`convert_file` in {WORKERS} processes without a server, and copied (`shutil.copyfile`) by {WORKERS} processes.",
+        "Rates in frames/s are medians of rounds in which the three take turns, ratios are medians of those within",
+        "a round (lowest to highest). The time ends when the last output is visible. The goal in memory is 60 frames/s",
+        f"and 0.3 times the copy; the ancestor did {ANCESTOR} frames/s.",
         "",
         "| | server | `convert_file` | copy | server / copy | server / `convert_file` | server / ancestor |",
         "|---|---|---|---|---|---|---|",
