@@ -46,7 +46,7 @@ def throughput(parent: Path, where: str, count: int, rounds: int) -> list[str]:
 def heading(count: int) -> list[str]:
     return [
         f"{count} frames of {SIZE} x {SIZE} in one AddFiles, {WORKERS} workers; the same files converted by",
-        f"`convert_file` in {WORKERS} processes without a server, and copied (`shutil.copyfile`) by {WORKERS} processes.",
+        f"`convert_file` in {WORKERS} processes without a server, and copied (`shutil.copyfile`) by as many.",
         "Rates in frames/s are medians of rounds in which the three take turns, ratios are medians of those within",
         "a round (lowest to highest). The time ends when the last output is visible. The goal in memory is 60 frames/s",
         f"and 0.3 times the copy; the ancestor did {ANCESTOR} frames/s.",
