@@ -29,7 +29,7 @@ class Sizes:
     queued: tuple[int, ...] = (1_000, 10_000, 100_000)
     frames: int = 200
     rounds: int = 5
-    disk_rounds: int = 3
+    disk_rounds: int = 2
     shots: int = 100
     missing: int = 1_000
     good: int = 50

@@ -27,7 +27,7 @@ DISK_FOLDER = Path(tempfile.gettempdir())
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 WORKERS = 2
 
-_PATIENCE = 600.0  # s; nothing here takes nearly as long
+_PATIENCE = 120.0  # s; nothing here takes nearly as long
 _CALL_TIMEOUT = 60_000  # ms; a slow command is to be measured, not to end the measurement
 _SPACIOUS = {"free_space_limit": 0, "free_space_warning": 0}  # a memory file system is small
 _LINKS = 10_000  # names of one file; file systems have limits
