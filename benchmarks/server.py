@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
 from benchmarks import server_latency, server_load, server_throughput
@@ -94,7 +95,8 @@ def title(arguments: str) -> list[str]:
         "",
         f"Made by `python -m benchmarks.server{arguments}`; not edited by hand.",
         "The server's ledger lies on the disk, every frame is turned by 90 degrees and flipped left-right. MB: 10^6 B.",
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, {datetime.now():%Y-%m-%d}.",
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, {datetime.now():%Y-%m-%d};",
+        f"load of the machine before: {psutil.getloadavg()[0]:.1f}.",
         "",
     ]
 

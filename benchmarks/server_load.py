@@ -10,7 +10,7 @@ from benchmarks.server_rig import MEMORY_FOLDER, WORKERS, Memory, Rig, memory, r
 
 BATCH = 100  # frames of one Submit
 _SPARE = 500  # frames of the second client, which takes them again and again
-_LOOK = 0.05
+_LOOK = 0.5  # s; a look lists thousands of files, and is not to be a load of its own
 _ROOMY = {"backlog_limit": 1_000_000, "run_timeout": 600}
 
 

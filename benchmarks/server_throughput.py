@@ -16,7 +16,7 @@ from tango_server.conversion.workspace import Workspace
 
 SIZE = 2048
 ANCESTOR = 2.9  # frames/s of PETifConverter with three workers
-_LOOK = 0.005
+_LOOK = 0.02
 
 
 @dataclass(frozen=True)
