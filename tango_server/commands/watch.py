@@ -43,7 +43,7 @@ _LOG_BYTES = 5_000_000
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True,
               help="How long an unfinished file is awaited, s.")  # fmt: skip
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
-              help="Folder of the ledger and of the book of what was taken.  [default: one for each DIR...]")  # fmt: skip
+              help="Folder of ledger and book.  [default: one of its own for each DIR...]")  # fmt: skip
 @click.option("--once", is_flag=True, help="Take what is there, wait until it is converted, and end.")
 @click.option("--json", "as_json", is_flag=True, help="One report a line, as JSON.")
 def watch(*, folders: tuple[Path, ...], **options: Any) -> None:
@@ -90,6 +90,7 @@ class _Session:
         self._as_json = as_json
         self._outcomes: Counter[str] = Counter()
         self._trouble = ""
+        self._begun = False
         self._errors = Console(stderr=True)
 
     def run(self, *, once: bool) -> int:
@@ -116,6 +117,9 @@ class _Session:
     def _tell(self) -> bool:
         """Tell what is new; return whether all is done."""
         done = self._watcher.idle  # asked first: what is reported after it is for the next round
+        if self._watcher.begun and not self._begun:
+            self._begun = True
+            click.echo("watching (Ctrl-C ends it)", err=True)
         trouble = self._watcher.trouble
         if trouble != self._trouble:
             self._trouble = trouble

@@ -60,6 +60,11 @@ class FolderWatch:
         return " ".join(filter(None, (self._book.damage, *(watcher.trouble for watcher in self._watchers))))
 
     @property
+    def begun(self) -> bool:
+        """Whether every folder was looked at and the look is in the book: what comes from now on is new."""
+        return all(watcher.begun for watcher in self._watchers)
+
+    @property
     def idle(self) -> bool:
         """Whether every folder was looked at and nothing found there is still to be submitted or reported."""
         return all(watcher.idle for watcher in self._watchers)

@@ -72,6 +72,7 @@ class Watcher(threading.Thread):
         self.folder = folder
         self.closing = threading.Event()
         self.trouble = ""
+        self.begun = False
         self.idle = False
         self._rules = rules
         self._jobs = jobs
@@ -113,6 +114,7 @@ class Watcher(threading.Thread):
         wall = now().wall
         self._files.looked(look, wall)
         self._write()
+        self.begun = True
         self._ask(root)
         self._check(root)
         trouble = self._submit(root)
@@ -138,16 +140,17 @@ class Watcher(threading.Thread):
             asked = self._files.under_way(_BATCH)
             if not asked or self.closing.is_set():
                 return
+            before = {name: _identity(root / name) for name in asked}
             reports = self._reports_of(list(asked.values()))
             for name, job_id in asked.items():
                 if job_id not in reports:
                     self._files.lost(name)
                     continue
-                identity, report = _identity(root / name), reports[job_id]
+                report = reports[job_id]
                 if report is None:
-                    self._files.pending(name, identity)
+                    self._files.pending(name, before[name])
                 else:
-                    self._files.reported(name, report, identity)
+                    self._files.reported(name, report, _identity(root / name))
                     self._told(report)
             if None in reports.values():
                 return
@@ -174,6 +177,7 @@ class Watcher(threading.Thread):
             if self.closing.is_set():
                 break
             found = self._examined(root, wanted[start : start + _BATCH])
+            self._write()
             try:
                 self._submit_some(root, found)
             except self._no_room as error:
@@ -182,7 +186,7 @@ class Watcher(threading.Thread):
                 self._write()
         return ""
 
-    def _examined(self, root: Path, wanted: Sequence[Wanted]) -> list[tuple[Wanted, Identity | None]]:
+    def _examined(self, root: Path, wanted: Sequence[Wanted]) -> list[Wanted]:
         """Return what is to be submitted, without files that have gone again and without our own outputs."""
         found = []
         for one in wanted:
@@ -194,25 +198,25 @@ class Watcher(threading.Thread):
                 _log.info("%s: left, it is an output itself", path)
                 self._files.left(one, identity)
             else:
-                found.append((one, identity))
+                self._files.intended(one, identity)
+                found.append(one)
         return found
 
-    def _submit_some(self, root: Path, found: Sequence[tuple[Wanted, Identity | None]]) -> None:
+    def _submit_some(self, root: Path, found: Sequence[Wanted]) -> None:
         if not found:
             return
-        requests = [{"source": str(root / one.name), "key": self._key(root, one)} for one, _ in found]
+        requests = [{"source": str(root / one.name), "key": self._key(root, one)} for one in found]
         answer = self._jobs.submit(SubmitQuery(requests=requests))
         if not answer.refused:
-            for (one, identity), job in zip(found, answer.jobs, strict=True):
-                self._files.submitted(one, identity, job.job_id)
+            for one, job in zip(found, answer.jobs, strict=True):
+                self._files.submitted(one, job.job_id)
         elif len(found) > 1:  # the same keys are the same jobs: asked one by one, it is plain which was refused
-            for item in found:
-                self._submit_some(root, [item])
+            for one in found:
+                self._submit_some(root, [one])
         else:
-            one, identity = found[0]
             refused = answer.refused[0]
-            _log.error("%s", refused.reason)
-            self._files.left(one, identity)
+            _log.warning("%s", refused.reason)
+            self._files.left(found[0], _identity(root / found[0].name))
             self._told(FrameReport(source=refused.source, outcome="failed", reason=refused.reason, finished=now().wall))
 
     def _key(self, root: Path, wanted: Wanted) -> str:

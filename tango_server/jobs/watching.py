@@ -32,6 +32,8 @@ class Identity(NamedTuple):
     mtime_ns: int
 
 
+INTENDED = ""
+
 _NOTHING = Identity(-1, -1)
 """Of a file that was not there: whatever is there later is another one."""
 
@@ -40,9 +42,9 @@ _NOTHING = Identity(-1, -1)
 class Known:
     """One file of a watched folder.
 
-    `job_id` is the job whose report is still to come; without one the file is at rest. `identity` is what it was when
-    it came to rest, or at the last look while under way; None if it was not looked at yet. `gone_since` (Unix s) is
-    None for a file that is there.
+    `job_id` is the job whose report is still to come, `INTENDED` if it is to be submitted and may have been; None if
+    the file is at rest. `identity` is what it was when it came to rest, before it was submitted, or at the last look
+    while under way; None if it was not looked at yet. `gone_since` (Unix s) is None for a file that is there.
     """
 
     generation: int = 0
@@ -92,10 +94,12 @@ class WatchedFolder:
         self._known = dict(known)
         self._past = past
         self._take_existing = take_existing
-        self._wanted: dict[str, int] = {}
+        self._wanted = {
+            name: file.generation for name, file in known.items() if file.job_id == INTENDED and file.gone_since is None
+        }
         self._moving: dict[str, Identity | None] = {}
         """Files that are no longer what they were, with what they were at the last look: to be taken once still."""
-        self._under_way = {name: file.job_id for name, file in known.items() if file.job_id is not None}
+        self._under_way = {name: file.job_id for name, file in known.items() if file.job_id}
         gone = [(file.gone_since, name) for name, file in known.items() if file.gone_since is not None]
         self._gone = {name: since for since, name in sorted(gone)}
         self._recent: deque[str] = deque(maxlen=_RECENT)
@@ -125,27 +129,41 @@ class WatchedFolder:
         for name in look.came:
             known = self._known.get(name)
             if known is not None:  # it is back: perhaps the same, perhaps another file of this name
-                self._gone.pop(name, None)
-                if known.job_id is None:
-                    self._moving[name] = None
-                else:  # its job may end for want of it, and what came back was not looked at then
-                    known = replace(known, identity=_NOTHING)
-                self._note(name, replace(known, gone_since=None))
+                self._came_back(name, known)
             elif self._was_there_before(name):
                 self._note(name, Known(self._past.floor))
             else:
                 self._wanted[name] = self._past.floor
         self._settle_past(look)
 
+    def _came_back(self, name: str, known: Known) -> None:
+        if known.job_id is None:
+            self._moving[name] = None
+        else:  # its job may end for want of it, and what came back was not looked at then
+            known = replace(known, identity=_NOTHING)
+        if known.job_id == INTENDED:
+            self._wanted[name] = known.generation
+        self._gone.pop(name, None)
+        self._note(name, replace(known, gone_since=None))
+
     def wanted(self) -> list[Wanted]:
         """Return the files to be submitted, the longest known first."""
         return [Wanted(name, generation) for name, generation in self._wanted.items()]
 
-    def submitted(self, wanted: Wanted, identity: Identity | None, job_id: str) -> None:
-        """The file is a job now; `identity` was taken just before."""
-        self._wanted.pop(wanted.name, None)
+    def intended(self, wanted: Wanted, identity: Identity | None) -> None:
+        """The file is about to be submitted as it is; to be written down before it is.
+
+        After a crash the same request brings the job that it brought before, which may have ended with older content.
+        """
+        known = self._known.get(wanted.name)
+        if known is None or known.job_id != INTENDED:
+            self._note(wanted.name, Known(wanted.generation, identity, INTENDED))
+
+    def submitted(self, wanted: Wanted, job_id: str) -> None:
+        """The file is a job now."""
+        del self._wanted[wanted.name]
         self._under_way[wanted.name] = job_id
-        self._note(wanted.name, Known(wanted.generation, identity, job_id))
+        self._note(wanted.name, replace(self._known[wanted.name], job_id=job_id))
 
     def left(self, wanted: Wanted, identity: Identity | None) -> None:
         """The file is not to be submitted as it is: it is an output, or was refused. Other content may be."""
@@ -161,38 +179,36 @@ class WatchedFolder:
         return asked
 
     def pending(self, name: str, identity: Identity | None) -> None:
-        """There is no report yet; the file is `identity` now."""
+        """There is no report yet; `identity` was taken before that was asked."""
         file = self._known[name]
         if identity is not None and identity != file.identity:
             self._note(name, replace(file, identity=identity))
 
     def reported(self, name: str, report: FrameReport, identity: Identity | None) -> None:
-        """The file's job has ended; `identity` was taken after the report came, None if the file is gone.
+        """The file's job has ended; `identity` was taken after the report came, None if there is no file.
 
-        A conversion has read the file as it is now if the sizes agree. A job that ended badly has not if the file has
-        changed since the last look: then it keeps its old identity, and is found to have changed.
+        A conversion has read the file as it is now if the sizes agree. A job that ended badly has seen it if the file
+        has not changed since the last look at which the job was under way. Else the file is to be taken again.
         """
         del self._under_way[name]
-        file = replace(self._known[name], job_id=None)
-        if identity is None:
-            if report.outcome in {"failed", "placeholder"}:
-                file = replace(file, identity=_NOTHING)
-        elif file.identity is None or _has_read(report, identity):
-            file = replace(file, identity=identity)
-        self._recent.append(name)
-        if identity is not None and identity != file.identity:
+        file = self._known[name]
+        seen = identity
+        if report.outcome == "converted" and identity is not None:
+            in_place = report.output == report.source
+            seen = identity if in_place or report.bytes_in == identity.size else _NOTHING
+        elif report.outcome in {"failed", "placeholder"}:
+            seen = _NOTHING if identity is None else file.identity or identity
+        if identity is not None and identity != seen:
             self._moving[name] = identity
-        self._note(name, file)
+        self._recent.append(name)
+        self._note(name, replace(file, job_id=None, identity=seen or file.identity))
 
     def lost(self, name: str) -> None:
-        """The file's job is unknown (its ledger was set aside): it is to be submitted as before."""
-        file = self._known[name]
-        if file.gone_since is not None:
-            self._drop(name)
-            return
-        del self._under_way[name]
-        self._note(name, replace(file, job_id=None))
-        self._wanted[name] = file.generation
+        """The file's job is unknown (its ledger was set aside): the file is to be submitted like a new one."""
+        there = self._known[name].gone_since is None
+        self._drop(name)
+        if there:
+            self._wanted[name] = self._past.floor
 
     def to_check(self, limit: int) -> list[str]:
         """Return files at rest to be looked at for new content.
@@ -201,12 +217,12 @@ class WatchedFolder:
         """
         names = dict.fromkeys(islice(self._moving, limit))
         names.update(dict.fromkeys(name for name in self._recent if self._rests(name)))
-        for name in self._round:
-            if self._rests(name):
-                names[name] = None
+        for _ in range(2):
+            while len(names) < limit and (name := next(self._round, None)) is not None:
+                if self._rests(name):
+                    names[name] = None
             if len(names) >= limit:
                 break
-        else:
             self._round = iter(tuple(self._known))
         return list(names)[:limit]
 
@@ -277,10 +293,3 @@ class WatchedFolder:
     def _remember(self, past: Past) -> None:
         self._past = past
         self._past_changed = True
-
-
-def _has_read(report: FrameReport, identity: Identity) -> bool:
-    """Whether the content that a job has dealt with is that of the file now."""
-    if report.outcome == "converted":
-        return report.output == report.source or report.bytes_in == identity.size
-    return report.outcome == "skipped"
