@@ -27,7 +27,6 @@ class FolderWatch:
     rules: what is watched
     jobs: the job service, which outlives the watch
     state_dir: folder of the book, `watched.sqlite`
-    no_room: exceptions of `jobs.submit` that mean: try again later
     told: is called, from a thread of the watch, with each report of a watched file
 
     Raises
@@ -43,13 +42,11 @@ class FolderWatch:
         jobs: Jobs,
         state_dir: Path,
         *,
-        no_room: tuple[type[Exception], ...] = (),
         told: Callable[[FrameReport], None] = lambda _: None,
     ) -> None:
         self._book = WatchBook(state_dir / BOOK_NAME, now().wall)
         self._watchers = [
-            Watcher(folder, rules, jobs, self._book, no_room=no_room, told=told)
-            for folder in _distinct(rules.folders, rules)
+            Watcher(folder, rules, jobs, self._book, told=told) for folder in _distinct(rules.folders, rules)
         ]
         for watcher in self._watchers:
             watcher.start()

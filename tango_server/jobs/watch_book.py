@@ -156,9 +156,10 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
 
 def _set_aside(path: Path, error: sqlite3.DatabaseError, wall: float) -> str:
     aside = path.with_name(f"{path.name}.damaged-{wall:.0f}")
-    path.replace(aside)
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    for suffix in ("", "-wal", "-shm"):
+        companion = Path(f"{path}{suffix}")
+        if companion.exists():
+            companion.rename(f"{aside}{suffix}")
     told = (
         f"{path}: the book of watched folders was damaged ({error}) and lies at {aside} now. The folders are watched "
         "as if for the first time: add frames that came while nobody watched by hand (petif add, AddFolder)."

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tango_server.conversion.errors import ConversionError, OutsideRootsError
+from tango_server.conversion.errors import ConversionError, PathError
 from tango_server.conversion.provenance import read_provenance
 from tango_server.conversion.structure import read_structure
+from tango_server.jobs.capacity import NoRoomError
 from tango_server.jobs.clock import now
+from tango_server.jobs.database import LedgerBusyError
 from tango_server.jobs.folders import FrameLister
-from tango_server.jobs.ledger import UnknownIdError
+from tango_server.jobs.history import UnknownIdError
 from tango_server.jobs.watch_book import WatchBook
 from tango_server.jobs.watching import Identity, Wanted, WatchedFolder
 from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitAnswer, SubmitQuery
@@ -31,13 +33,13 @@ class Jobs(Protocol):
     """What a watch asks of the job service; `JobRunner` has it."""
 
     def submit(self, query: SubmitQuery) -> SubmitAnswer:
-        """Accept requests durably."""
+        """Accept requests durably; raise `NoRoomError` or `LedgerBusyError` if there is no room at present."""
 
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
         """Return the reports of jobs; raise `UnknownIdError`."""
 
     def readable(self, path: str) -> Path:
-        """Return the resolved path; raise `OutsideRootsError`."""
+        """Return the resolved path; raise `PathError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,6 @@ class Watcher(threading.Thread):
         jobs: Jobs,
         book: WatchBook,
         *,
-        no_room: tuple[type[Exception], ...],
         told: Callable[[FrameReport], None],
     ) -> None:
         super().__init__(name=f"petif-watch-{folder.name}", daemon=True)
@@ -77,7 +78,6 @@ class Watcher(threading.Thread):
         self._rules = rules
         self._jobs = jobs
         self._book = book
-        self._no_room = no_room
         self._told = told
         self._root: Path | None = None
         self._files: WatchedFolder
@@ -105,7 +105,7 @@ class Watcher(threading.Thread):
             if root != self._root:
                 self._open(root)
             look = self._lister.look(self._rules.excluded)
-        except OutsideRootsError as error:
+        except PathError as error:
             return f"{error} It is not watched."
         except OSError as error:
             self.idle = True
@@ -180,7 +180,7 @@ class Watcher(threading.Thread):
             self._write()
             try:
                 self._submit_some(root, found)
-            except self._no_room as error:
+            except (NoRoomError, LedgerBusyError) as error:
                 return f"{self.folder}: {len(wanted) - start} frames wait to be accepted: {error}"
             finally:
                 self._write()

@@ -14,10 +14,10 @@ import pytest
 import tifffile
 
 from tango_server.jobs import worker
+from tango_server.jobs.capacity import BacklogFullError
 from tango_server.jobs.executors import Done
 from tango_server.jobs.folder_watch import BOOK_NAME, FolderWatch, rules_from
-from tango_server.jobs.ledger import Ledger
-from tango_server.jobs.runner import JobRunner
+from tango_server.jobs.runner import JobRunner, open_database
 from tango_server.jobs.watcher import CHECKS_PER_LOOK
 from tango_server.jobs.worker import Task
 from tango_server.messages import FrameReport, SubmitAnswer, SubmitQuery
@@ -25,10 +25,6 @@ from tango_server.settings import Settings
 
 PATIENCE = 30.0
 INTERVAL = 0.05
-
-
-class NoRoomError(Exception):
-    pass
 
 
 class AtOnce:
@@ -45,7 +41,7 @@ class Service(JobRunner):
     """The job service, with what a test needs to see and to prevent."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, Ledger(settings.ledger_path), AtOnce(), lambda _: None)
+        super().__init__(settings, open_database(settings), AtOnce(), lambda _: None)
         self.full = False
         self.asked: list[str] = []
         self.hanging: Path | None = None
@@ -54,7 +50,7 @@ class Service(JobRunner):
     def submit(self, query: SubmitQuery) -> SubmitAnswer:
         self.asked += [Path(request["source"]).name for request in query.requests]
         if self.full:
-            raise NoRoomError("the queue is full")
+            raise BacklogFullError("the queue is full")
         return super().submit(query)
 
     def readable(self, path: str) -> Path:
@@ -71,9 +67,7 @@ class Session:
         self.reports: list[FrameReport] = []
         try:
             rules = rules_from(settings)
-            self.watch = FolderWatch(
-                rules, self.service, settings.state_dir, no_room=(NoRoomError,), told=self.reports.append
-            )
+            self.watch = FolderWatch(rules, self.service, settings.state_dir, told=self.reports.append)
         except OSError:
             self.service.close()
             raise
