@@ -10,7 +10,6 @@ from collections import Counter
 from contextlib import closing, nullcontext
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -57,96 +56,88 @@ def watch(*, folders: tuple[Path, ...], **options: Any) -> None:
 
     settings = _settings(folders, recipe_from(options), options)
     rules = rules_from(settings)
-    reports: SimpleQueue[FrameReport] = SimpleQueue()
+    teller = _Teller(as_json=options["as_json"])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _log_to(settings.state_dir)
         with (
             closing(open_runner(settings.model_copy(update={"watch": ()}), lambda _: None)) as runner,
-            closing(FolderWatch(rules, runner, settings.state_dir, told=reports.put)) as watcher,
+            closing(FolderWatch(rules, runner, settings.state_dir, told=teller.tell)) as watcher,
         ):
-            code = _Session(runner, watcher, reports, as_json=options["as_json"]).run(once=options["once"])
+            code = _watch_on(runner, watcher, teller, once=options["once"])
     except OSError as error:
         raise click.ClickException(str(error)) from error
     sys.exit(code)
 
 
-class _Session:
-    """What is told while folders are watched: reports as they come, and a line of numbers on a terminal."""
+class _Teller:
+    """Tells of frames as they are reported: from the threads of the watch, before its book takes them for told."""
 
-    def __init__(
-        self,
-        runner: "JobRunner",
-        watcher: "FolderWatch",
-        reports: "SimpleQueue[FrameReport]",
-        *,
-        as_json: bool,
-    ) -> None:
+    def __init__(self, *, as_json: bool) -> None:
         from rich.console import Console
 
-        self._runner = runner
-        self._watcher = watcher
-        self._reports = reports
-        self._as_json = as_json
-        self._outcomes: Counter[str] = Counter()
-        self._trouble = ""
-        self._begun = False
-        self._errors = Console(stderr=True)
+        self.as_json = as_json
+        self.outcomes: Counter[str] = Counter()
+        self.deaf = ""
+        """Why nobody listens any more; empty: somebody does."""
+        self.errors = Console(stderr=True)
 
-    def run(self, *, once: bool) -> int:
-        """Tell until Ctrl-C, or until all is done if `once`; return the exit code."""
-        interrupted = False
-        pause = threading.Event()
+    def tell(self, report: "FrameReport") -> None:
+        """Tell what became of a frame."""
+        self.outcomes[report.outcome] += 1
         try:
-            with self._errors.status("") if self._errors.is_terminal else nullcontext() as line:
-                while not (self._runner.fault or (self._tell() and once)):
-                    if line is not None:
-                        line.update(self._numbers())
-                    pause.wait(_REFRESH)
-        except KeyboardInterrupt:
-            interrupted = True
-        click.echo(self._numbers(), err=self._as_json)
-        if self._runner.fault:
-            raise click.ClickException(self._runner.fault)
-        if not once:
-            return 0
-        if interrupted:
-            return _INTERRUPTED
-        return _SOME_FAILED if self._outcomes["failed"] or self._trouble else 0
+            if self.as_json:
+                click.echo(report.model_dump_json())
+            elif report.outcome == "failed":
+                self.warn(f"failed: {report.reason}")
+            elif not self.errors.is_terminal:
+                click.echo(f"{report.outcome}: {report.source} -> {report.output}")
+        except OSError as error:
+            self.deaf = (
+                f"the output can't be written ({error.strerror}); the watch has ended, and its next call goes on"
+            )
 
-    def _tell(self) -> bool:
-        """Tell what is new; return whether all is done."""
-        done = self._watcher.idle  # asked first: what is reported after it is for the next round
-        if self._watcher.begun and not self._begun:
-            self._begun = True
-            click.echo("watching (Ctrl-C ends it)", err=True)
-        trouble = self._watcher.trouble
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._tell_person(trouble or "the trouble is over")
-        while not self._reports.empty():
-            report = self._reports.get()
-            self._outcomes[report.outcome] += 1
-            self._tell_report(report)
-        return done
+    def warn(self, text: str) -> None:
+        """Tell a person of trouble."""
+        self.errors.print(text, style="red", soft_wrap=True, highlight=False, markup=False)
 
-    def _tell_report(self, report: "FrameReport") -> None:
-        if self._as_json:
-            click.echo(report.model_dump_json())
-        elif report.outcome == "failed":
-            self._tell_person(f"failed: {report.reason}")
-        elif not self._errors.is_terminal:
-            click.echo(f"{report.outcome}: {report.source} -> {report.output}")
 
-    def _tell_person(self, text: str) -> None:
-        self._errors.print(text, style="red", soft_wrap=True, highlight=False, markup=False)
+def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, once: bool) -> int:
+    """Show how it goes until Ctrl-C, or until all is done if `once`; return the exit code."""
+    interrupted = False
+    trouble = ""
+    pause = threading.Event()
+    begun = False
+    try:
+        with teller.errors.status("") if teller.errors.is_terminal else nullcontext() as line:
+            while not (runner.fault or teller.deaf or (once and watcher.idle)):
+                if watcher.begun and not begun:
+                    begun = True
+                    click.echo("watching (Ctrl-C ends it)", err=True)
+                if watcher.trouble != trouble:
+                    trouble = watcher.trouble
+                    teller.warn(trouble or "the trouble is over")
+                if line is not None:
+                    line.update(_numbers(runner, teller))
+                pause.wait(_REFRESH)
+    except KeyboardInterrupt:
+        interrupted = True
+    if runner.fault or teller.deaf:
+        raise click.ClickException(runner.fault or teller.deaf)
+    click.echo(_numbers(runner, teller), err=teller.as_json)
+    if not once:
+        return 0
+    if interrupted:
+        return _INTERRUPTED
+    return _SOME_FAILED if teller.outcomes["failed"] or watcher.trouble else 0
 
-    def _numbers(self) -> str:
-        snapshot, counts = self._runner.snapshot, self._outcomes
-        return (
-            f"{counts['converted']} frames converted ({snapshot.frames_per_second:.1f} frames/s), "
-            f"{counts['skipped']} skipped, {counts['failed']} failed, {snapshot.queue_length} to go"
-        )
+
+def _numbers(runner: "JobRunner", teller: _Teller) -> str:
+    snapshot, counts = runner.snapshot, teller.outcomes
+    return (
+        f"{counts['converted']} frames converted ({snapshot.frames_per_second:.1f} frames/s), "
+        f"{counts['skipped']} skipped, {counts['failed']} failed, {snapshot.queue_length} to go"
+    )
 
 
 def _settings(folders: tuple[Path, ...], recipe: "Recipe", options: dict[str, Any]) -> "Settings":

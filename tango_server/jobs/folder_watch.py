@@ -27,7 +27,8 @@ class FolderWatch:
     rules: what is watched
     jobs: the job service, which outlives the watch
     state_dir: folder of the book, `watched.sqlite`
-    told: is called, from a thread of the watch, with each report of a watched file
+    told: is called, from a thread of the watch, with each report of a watched file, before the book takes it for told:
+        after a crash some are told again, none is lost
 
     Raises
     ------
