@@ -81,21 +81,24 @@ class _Teller:
         self.deaf = ""
         """Why nobody listens any more; empty: somebody does."""
         self.errors = Console(stderr=True)
+        self._one_at_a_time = threading.Lock()
 
     def tell(self, report: "FrameReport") -> None:
         """Tell what became of a frame."""
-        self.outcomes[report.outcome] += 1
-        try:
-            if self.as_json:
-                click.echo(report.model_dump_json())
-            elif report.outcome == "failed":
-                self.warn(f"failed: {report.reason}")
-            elif not self.errors.is_terminal:
-                click.echo(f"{report.outcome}: {report.source} -> {report.output}")
-        except OSError as error:
-            self.deaf = (
-                f"the output can't be written ({error.strerror}); the watch has ended, and its next call goes on"
-            )
+        with self._one_at_a_time:
+            self.outcomes[report.outcome] += 1
+            try:
+                self._say(report)
+            except OSError as error:
+                self.deaf = f"the output can't be written ({error.strerror}); the watch ends, its next call goes on"
+
+    def _say(self, report: "FrameReport") -> None:
+        if self.as_json:
+            click.echo(report.model_dump_json())
+        elif report.outcome == "failed":
+            self.warn(f"failed: {report.reason}")
+        elif not self.errors.is_terminal:
+            click.echo(f"{report.outcome}: {report.source} -> {report.output}")
 
     def warn(self, text: str) -> None:
         """Tell a person of trouble."""
@@ -107,10 +110,11 @@ def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, o
     interrupted = False
     trouble = ""
     pause = threading.Event()
-    begun = False
+    begun = done = False
     try:
         with teller.errors.status("") if teller.errors.is_terminal else nullcontext() as line:
-            while not (runner.fault or teller.deaf or (once and watcher.idle)):
+            while not done:
+                done = bool(runner.fault or teller.deaf or (once and watcher.idle))
                 if watcher.begun and not begun:
                     begun = True
                     click.echo("watching (Ctrl-C ends it)", err=True)
@@ -119,7 +123,7 @@ def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, o
                     teller.warn(trouble or "the trouble is over")
                 if line is not None:
                     line.update(_numbers(runner, teller))
-                pause.wait(_REFRESH)
+                pause.wait(0 if done else _REFRESH)
     except KeyboardInterrupt:
         interrupted = True
     if runner.fault or teller.deaf:
