@@ -1,7 +1,8 @@
-"""Which files of a folder are frames."""
+"""Which files of a folder are frames, and which of them came and went between two looks."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 _SUFFIXES = (".tif", ".tiff")
@@ -29,9 +30,114 @@ def frames_in(folder: Path, *, recursive: bool = False, skip_dark: bool = True) 
     with os.scandir(folder) as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
-        if is_frame_name(entry.name, skip_dark=skip_dark) and entry.is_file():
+        if is_frame_name(entry.name, skip_dark=skip_dark) and _is_file(entry):
             yield Path(entry.path)
     if recursive:
         for entry in listed:
             if entry.is_dir(follow_symlinks=False):
                 yield from frames_in(Path(entry.path), recursive=True, skip_dark=skip_dark)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a folder has found. Names are relative to the folder, with `/` between their parts.
+
+    `came` and `gone` are the frames that appeared and vanished since the look before. `unlisted` are the sub-folders
+    that could not be listed, each with the reason: what lies below them neither came nor went.
+    """
+
+    came: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    unlisted: Mapping[str, str] | None = None
+
+
+class FrameLister:
+    """Looks at the names in a folder again and again, and asks the file system for nothing else.
+
+    One listing per folder and look, which brings names and types; files are not touched. Hidden folders and links to
+    folders are left out. `known` are the frames that were there at the last look of an earlier lister.
+    """
+
+    def __init__(self, root: Path, known: Iterable[str] = (), *, recursive: bool = False) -> None:
+        self._root = root
+        self._recursive = recursive
+        self._seen: dict[str, set[str]] = {}
+        """The names in each folder that need no second look: frames, and what is of no interest."""
+        for name in known:
+            folder, _, last = name.rpartition("/")
+            self._seen.setdefault(folder, set()).add(last)
+
+    def look(self, excluded: Collection[Path] = ()) -> Look:
+        """Return what has changed since the last look. Folders in `excluded` (absolute) are as if they were not there.
+
+        Raises
+        ------
+        OSError
+            if the folder itself can't be listed; the look then counts for nothing.
+
+        """
+        came: list[str] = []
+        gone: list[str] = []
+        unlisted: dict[str, str] = {}
+        reached: set[str] = set()
+        to_list = [""]
+        while to_list:
+            folder = to_list.pop()
+            reached.add(folder)
+            try:
+                entries = _entries(self._root / folder)
+            except OSError as error:
+                if not folder:
+                    raise
+                if not isinstance(error, FileNotFoundError | NotADirectoryError):  # else it went a moment ago
+                    unlisted[folder] = error.strerror or str(error)
+                continue
+            deeper = self._compare(folder, entries, came, gone)
+            to_list += [path for path in deeper if self._root / path not in excluded]
+        gone += self._gone_with_their_folders(reached, unlisted)
+        return Look(tuple(came), tuple(gone), unlisted)
+
+    def _compare(
+        self, folder: str, entries: dict[str, "os.DirEntry[str]"], came: list[str], gone: list[str]
+    ) -> list[str]:
+        """Note what came and went in one folder and return its sub-folders, the last one first."""
+        seen = self._seen.setdefault(folder, set())
+        deeper = []
+        for name in sorted(entries.keys() - seen):
+            entry = entries[name]
+            if self._recursive and not name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                deeper.append(_below(folder, name))
+            elif not is_frame_name(name):
+                seen.add(name)
+            elif _is_file(entry):  # if not, it may become one: a link whose target is still to come
+                seen.add(name)
+                came.append(_below(folder, name))
+        vanished = seen - entries.keys()
+        if vanished:
+            seen -= vanished
+            gone += [_below(folder, name) for name in sorted(vanished) if is_frame_name(name)]
+        return deeper[::-1]
+
+    def _gone_with_their_folders(self, reached: set[str], unlisted: Mapping[str, str]) -> list[str]:
+        gone = []
+        for folder in self._seen.keys() - reached:
+            if any(folder.startswith(f"{other}/") for other in unlisted):
+                continue
+            gone += [_below(folder, name) for name in self._seen.pop(folder) if is_frame_name(name)]
+        return gone
+
+
+def _entries(folder: Path) -> dict[str, "os.DirEntry[str]"]:
+    with os.scandir(folder) as entries:
+        return {entry.name: entry for entry in entries}
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a loop, or to where nobody may look
+        return False
+
+
+def _below(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name

@@ -3,10 +3,11 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tango_server.jobs.folders import frames_in, is_frame_name
+from tango_server.jobs.folders import FrameLister, Look, frames_in, is_frame_name
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -101,3 +102,79 @@ def test_what_can_not_be_listed_is_an_error(name: str, tmp_path: Path) -> None:
     fill(tmp_path, "file.tif")
     with pytest.raises(OSError, match=name):
         list(frames_in(tmp_path / name))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_a_link_in_a_loop_is_no_frame(tmp_path: Path) -> None:
+    (tmp_path / "loop.tif").symlink_to(tmp_path / "loop.tif")
+    assert found(fill(tmp_path, "a.tif")) == ["a.tif"]
+    assert FrameLister(tmp_path).look().came == ("a.tif",)
+
+
+def test_a_lister_tells_what_came_and_went_since_its_last_look(tmp_path: Path) -> None:
+    lister = FrameLister(fill(tmp_path, "b.tif", "a.tif", "a.dark.tif", "a.tif.metadata", "sub/c.tif"))
+    assert lister.look() == Look(("a.tif", "b.tif"), (), {})
+    assert lister.look() == Look((), (), {})
+    (tmp_path / "a.tif").rename(tmp_path / "d.tif")
+    (tmp_path / "a.tif.metadata").unlink()
+    assert lister.look() == Look(("d.tif",), ("a.tif",), {})
+
+
+def test_a_lister_goes_on_from_what_was_known(tmp_path: Path) -> None:
+    fill(tmp_path, "a.tif", "sub/c.tif", "sub/d.tif")
+    look = FrameLister(tmp_path, ["a.tif", "b.tif", "sub/c.tif", "gone/e.tif"], recursive=True).look()
+    assert look.came == ("sub/d.tif",)
+    assert sorted(look.gone) == ["b.tif", "gone/e.tif"]
+
+
+def test_a_lister_looks_into_sub_folders_that_are_not_hidden_and_not_excluded(tmp_path: Path) -> None:
+    fill(tmp_path, "z.tif", "b/b.tif", "b/c/c.tif", "a/a.tif", ".snap/s.tif", "out/o.tif", "folder.tif/f.tif")
+    lister = FrameLister(tmp_path, recursive=True)
+    look = lister.look(excluded=[tmp_path / "out"])
+    assert look.came == ("z.tif", "a/a.tif", "b/b.tif", "b/c/c.tif", "folder.tif/f.tif")
+    (tmp_path / "b" / "c" / "c.tif").unlink()
+    (tmp_path / "b" / "c").rmdir()
+    (tmp_path / "b").rename(tmp_path / "e")
+    look = lister.look(excluded=[tmp_path / "out"])
+    assert (look.came, sorted(look.gone)) == (("e/b.tif",), ["b/b.tif", "b/c/c.tif"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_a_link_is_a_frame_from_when_its_target_is_there(tmp_path: Path) -> None:
+    (tmp_path / "link.tif").symlink_to(tmp_path / "elsewhere")
+    lister = FrameLister(tmp_path)
+    assert lister.look().came == ()
+    (tmp_path / "elsewhere").touch()
+    assert lister.look().came == ("link.tif",)
+    assert lister.look().came == ()
+
+
+def test_what_lies_in_a_folder_that_can_not_be_listed_has_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "a.tif", "locked/b.tif", "locked/deep/c.tif")
+    lister = FrameLister(tmp_path, recursive=True)
+    lister.look()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        fill(tmp_path, "d.tif", "locked/e.tif")
+        assert lister.look() == Look(("d.tif",), (), {"locked": "Permission denied"})
+    assert lister.look() == Look(("locked/e.tif",), (), {})
+
+
+def test_a_lister_whose_folder_is_away_finds_nothing_gone_when_it_is_back(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "raw", "a.tif", "sub/b.tif")
+    lister = FrameLister(folder, recursive=True)
+    lister.look()
+    folder.rename(tmp_path / "away")
+    with pytest.raises(OSError, match="raw"):
+        lister.look()
+    (tmp_path / "away").rename(folder)
+    assert lister.look() == Look((), (), {})

@@ -1,0 +1,197 @@
+"""`petif watch`: folders watched by polling, without a server."""
+
+import hashlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from contextlib import closing, nullcontext
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tango_server.commands.recipe_options import recipe_from, recipe_options
+
+if TYPE_CHECKING:
+    from tango_server.jobs.folder_watch import FolderWatch
+    from tango_server.jobs.runner import JobRunner
+    from tango_server.messages import FrameReport
+    from tango_server.recipe import Recipe
+    from tango_server.settings import Settings
+
+_SOME_FAILED = 1
+_INTERRUPTED = 130
+_REFRESH = 0.2
+_LOG_BYTES = 5_000_000
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...",
+                type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))  # fmt: skip
+@recipe_options
+@click.option("--existing/--no-existing", default=None,
+              help="Take frames that are there at the first watch of a folder.  [default: with --once]")  # fmt: skip
+@click.option("--recursive/--no-recursive", default=True, show_default=True, help="Watch sub-folders, too.")
+@click.option("--interval", type=click.FloatRange(0.05, 3600), default=1.0, show_default=True,
+              help="Time between two looks, s.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core, 4 at the most]")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True,
+              help="How long an unfinished file is awaited, s.")  # fmt: skip
+@click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+              help="Folder of ledger and book.  [default: one of its own for each DIR...]")  # fmt: skip
+@click.option("--once", is_flag=True, help="Take what is there, wait until it is converted, and end.")
+@click.option("--json", "as_json", is_flag=True, help="One report a line, as JSON.")
+def watch(*, folders: tuple[Path, ...], **options: Any) -> None:
+    """Convert the frames that appear in folders, without a server.
+
+    Works by polling, so also on GPFS, NFS and SMB. Ctrl-C ends it; the next call with the same folders goes on where
+    it was. Exit code with --once: 0: every frame is converted (or skipped); 1: some failed.
+    """
+    from tango_server.jobs.folder_watch import FolderWatch, rules_from
+    from tango_server.jobs.opening import open_runner
+
+    settings = _settings(folders, recipe_from(options), options)
+    rules = rules_from(settings)
+    teller = _Teller(as_json=options["as_json"])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _log_to(settings.state_dir)
+        with (
+            closing(open_runner(settings.model_copy(update={"watch": ()}), lambda _: None)) as runner,
+            closing(FolderWatch(rules, runner, settings.state_dir, told=teller.tell)) as watcher,
+        ):
+            code = _watch_on(runner, watcher, teller, once=options["once"])
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(code)
+
+
+class _Teller:
+    """Tells of frames as they are reported: from the threads of the watch, before its book takes them for told."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        from rich.console import Console
+
+        self.as_json = as_json
+        self.outcomes: Counter[str] = Counter()
+        self.deaf = ""
+        """Why nobody listens any more; empty: somebody does."""
+        self.errors = Console(stderr=True)
+        self._one_at_a_time = threading.Lock()
+
+    def tell(self, report: "FrameReport") -> None:
+        """Tell what became of a frame."""
+        with self._one_at_a_time:
+            self.outcomes[report.outcome] += 1
+            try:
+                self._say(report)
+            except OSError as error:
+                self.deaf = f"the output can't be written ({error.strerror}); the watch ends, its next call goes on"
+
+    def _say(self, report: "FrameReport") -> None:
+        if self.as_json:
+            click.echo(report.model_dump_json())
+        elif report.outcome == "failed":
+            self.warn(f"failed: {report.reason}")
+        elif not self.errors.is_terminal:
+            click.echo(f"{report.outcome}: {report.source} -> {report.output}")
+
+    def warn(self, text: str) -> None:
+        """Tell a person of trouble."""
+        self.errors.print(text, style="red", soft_wrap=True, highlight=False, markup=False)
+
+
+def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, once: bool) -> int:
+    """Show how it goes until Ctrl-C, or until all is done if `once`; return the exit code."""
+    interrupted = False
+    trouble = ""
+    pause = threading.Event()
+    begun = done = False
+    try:
+        with teller.errors.status("") if teller.errors.is_terminal else nullcontext() as line:
+            while not done:
+                done = bool(runner.fault or teller.deaf or (once and watcher.idle))
+                if watcher.begun and not begun:
+                    begun = True
+                    click.echo("watching (Ctrl-C ends it)", err=True)
+                if watcher.trouble != trouble:
+                    trouble = watcher.trouble
+                    teller.warn(trouble or "the trouble is over")
+                if line is not None:
+                    line.update(_numbers(runner, teller))
+                pause.wait(0 if done else _REFRESH)
+    except KeyboardInterrupt:
+        interrupted = True
+    if runner.fault or teller.deaf:
+        raise click.ClickException(runner.fault or teller.deaf)
+    click.echo(_numbers(runner, teller), err=teller.as_json)
+    if not once:
+        return 0
+    if interrupted:
+        return _INTERRUPTED
+    return _SOME_FAILED if teller.outcomes["failed"] or watcher.trouble else 0
+
+
+def _numbers(runner: "JobRunner", teller: _Teller) -> str:
+    snapshot, counts = runner.snapshot, teller.outcomes
+    return (
+        f"{counts['converted']} frames converted ({snapshot.frames_per_second:.1f} frames/s), "
+        f"{counts['skipped']} skipped, {counts['failed']} failed, {snapshot.queue_length} to go"
+    )
+
+
+def _settings(folders: tuple[Path, ...], recipe: "Recipe", options: dict[str, Any]) -> "Settings":
+    from pydantic import ValidationError
+
+    from tango_server.conversion.paths import Roots
+    from tango_server.jobs.intake import explain
+    from tango_server.recipe import NewFile
+    from tango_server.settings import Settings
+
+    roots = tuple(dict.fromkeys(map(_root_of, folders)))
+    fields: dict[str, Any] = {
+        "read_roots": roots,
+        "state_dir": options["state_dir"] or _own_state_dir(folders),
+        "recipe": recipe,
+        "timeout": options["timeout"],
+        "watch": folders,
+        "watch_existing": options["once"] if options["existing"] is None else options["existing"],
+        "watch_recursive": options["recursive"],
+        "watch_interval": options["interval"],
+    }
+    if isinstance(recipe.output, NewFile) and recipe.output.folder is not None:
+        fields["write_roots"] = (*Roots.of(roots).write, Path(recipe.output.folder))
+    if options["workers"] is not None:
+        fields["numworkers"] = options["workers"]
+    try:
+        return Settings(**fields)
+    except ValidationError as error:
+        raise click.UsageError(explain(error)) from error
+
+
+def _root_of(folder: Path) -> Path:
+    """Return where the path rule starts: the first folder named `raw` on the way to `folder`, else `folder` itself."""
+    from tango_server.conversion.paths import RAW
+
+    way = (*reversed(folder.parents), folder)
+    return next((place for place in way if place.name == RAW), folder)
+
+
+def _own_state_dir(folders: tuple[Path, ...]) -> Path:
+    import platformdirs
+
+    digest = hashlib.sha256(b"\0".join(os.fsencode(folder) for folder in sorted(set(folders)))).hexdigest()[:8]
+    return platformdirs.user_state_path("petif-bluesky") / f"watch-{folders[0].name}-{digest}"
+
+
+def _log_to(state_dir: Path) -> None:
+    """Keep the log out of the terminal, where reports are told."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(state_dir / "watch.log", maxBytes=_LOG_BYTES, backupCount=3, delay=True)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
+    )

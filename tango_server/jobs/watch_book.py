@@ -1,0 +1,168 @@
+"""What is known of the files in watched folders, kept over restarts: an SQLite file with one owner.
+
+It is not the ledger: a name that was left or taken is remembered for as long as it is in the folder, a report only for
+as long as the history goes.
+"""
+
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+from pathlib import Path
+
+from tango_server.jobs.watching import Changes, Identity, Known, Past
+
+_log = logging.getLogger(__name__)
+
+VERSION = 1
+FORGET_FOLDER_AFTER = 365 * 86_400.0
+"""How long a folder that nobody watches any more is remembered, s."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS book (token TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS folders (
+    number INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, floor INTEGER NOT NULL, opened REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS due (
+    folder INTEGER NOT NULL REFERENCES folders ON DELETE CASCADE, name BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS files (
+    folder INTEGER NOT NULL REFERENCES folders ON DELETE CASCADE, name BLOB NOT NULL, generation INTEGER NOT NULL,
+    size INTEGER, mtime_ns INTEGER, job_id TEXT, gone_since REAL, PRIMARY KEY (folder, name)
+) WITHOUT ROWID;
+"""
+
+
+class WatchBook:
+    """The book of one server; its methods may be called from any thread.
+
+    Names are kept as the bytes that the file system has, which need not be text.
+
+    Raises
+    ------
+    OSError
+        if it can't be opened, or another process has it open.
+
+    """
+
+    def __init__(self, path: Path, wall: float) -> None:
+        """Open or make the book; `wall` is the instant in Unix seconds. A damaged one is set aside: see `damage`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._lock = threading.Lock()
+        self.damage = ""
+        """What to tell people of a book that had to be set aside."""
+        try:
+            self._database = _opened(path)
+        except sqlite3.OperationalError as error:
+            raise OSError(
+                f"{path}: the book of watched folders can't be opened ({error}); expected one that nobody else uses. "
+                "End the other server or petif watch if there is one, or give this one another state directory."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            self.damage = _set_aside(path, error, wall)
+            self._database = _opened(path)
+        self._database.execute("DELETE FROM folders WHERE opened < ?", (wall - FORGET_FOLDER_AFTER,))
+        self.token: str = self._database.execute("SELECT token FROM book").fetchone()[0]
+        """What tells this book's keys from those of another one."""
+
+    def close(self) -> None:
+        """Close the file; later calls raise `sqlite3.ProgrammingError`."""
+        with self._lock:
+            self._database.close()
+
+    def read(self, folder: Path, wall: float) -> tuple[dict[str, Known], Past]:
+        """Return what is known of a folder; it is being watched from now on (`wall`, in Unix seconds)."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT number, floor FROM folders WHERE path=?", (os.fsencode(folder),)
+            ).fetchone()
+            if row is None:
+                return {}, Past()
+            number, floor = row
+            self._database.execute("UPDATE folders SET opened=? WHERE number=?", (wall, number))
+            due = self._database.execute("SELECT name FROM due WHERE folder=?", (number,)).fetchall()
+            rows = self._database.execute(
+                "SELECT name, generation, size, mtime_ns, job_id, gone_since FROM files WHERE folder=?", (number,)
+            ).fetchall()
+        known = {
+            os.fsdecode(name): Known(generation, None if size is None else Identity(size, mtime_ns), job_id, gone_since)
+            for name, generation, size, mtime_ns, job_id, gone_since in rows
+        }
+        return known, Past(watched_before=True, floor=floor, due=frozenset(os.fsdecode(name) for (name,) in due))
+
+    def write(self, folder: Path, changes: Changes, wall: float) -> None:
+        """Write changes of a folder in one transaction; `wall` is the instant in Unix seconds."""
+        with self._lock, self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            number = self._number_of(folder, wall)
+            if changes.past is not None:
+                self._database.execute("UPDATE folders SET floor=? WHERE number=?", (changes.past.floor, number))
+                self._database.execute("DELETE FROM due WHERE folder=?", (number,))
+                due = [(number, os.fsencode(name)) for name in changes.past.due]
+                self._database.executemany("INSERT INTO due VALUES (?, ?)", due)
+            self._database.executemany(
+                "DELETE FROM files WHERE folder=? AND name=?",
+                [(number, os.fsencode(name)) for name in changes.forgotten],
+            )
+            self._database.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (number, os.fsencode(name), file.generation, *(file.identity or (None, None)), file.job_id,
+                     file.gone_since)
+                    for name, file in changes.files.items()
+                ],
+            )  # fmt: skip
+
+    def _number_of(self, folder: Path, wall: float) -> int:
+        path = os.fsencode(folder)
+        self._database.execute("INSERT OR IGNORE INTO folders (path, floor, opened) VALUES (?, 0, ?)", (path, wall))
+        number: int = self._database.execute("SELECT number FROM folders WHERE path=?", (path,)).fetchone()[0]
+        return number
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """Hold the file until it is closed or this process ends."""
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=1.0)
+    try:
+        database.execute("PRAGMA locking_mode=EXCLUSIVE")
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("PRAGMA foreign_keys=ON")
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("COMMIT")
+        _prepare(database, path)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection, path: Path) -> None:
+    if database.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("the quick check found damage")
+    found = database.execute("PRAGMA user_version").fetchone()[0]
+    if found not in {0, VERSION}:
+        raise OSError(
+            f"{path}: a book of version {found}; expected {VERSION}. "
+            "Start the version of petif-bluesky that wrote it, or give another state directory."
+        )
+    database.executescript(_SCHEMA)
+    if found == 0:
+        database.execute("INSERT INTO book VALUES (?)", (secrets.token_hex(4),))
+        database.execute(f"PRAGMA user_version={VERSION}")
+
+
+def _set_aside(path: Path, error: sqlite3.DatabaseError, wall: float) -> str:
+    aside = path.with_name(f"{path.name}.damaged-{wall:.0f}")
+    for suffix in ("", "-wal", "-shm"):
+        companion = Path(f"{path}{suffix}")
+        if companion.exists():
+            companion.rename(f"{aside}{suffix}")
+    told = (
+        f"{path}: the book of watched folders was damaged ({error}) and lies at {aside} now. The folders are watched "
+        "as if for the first time: add frames that came while nobody watched by hand (petif add, AddFolder)."
+    )
+    _log.error("%s", told)
+    return told

@@ -1,0 +1,348 @@
+"""A real watch over real folders, on the real job service; only its worker processes are replaced, by none."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from tango_server.jobs import worker
+from tango_server.jobs.capacity import BacklogFullError
+from tango_server.jobs.executors import Done
+from tango_server.jobs.folder_watch import BOOK_NAME, FolderWatch, rules_from
+from tango_server.jobs.runner import JobRunner, open_database
+from tango_server.jobs.watcher import CHECKS_PER_LOOK
+from tango_server.jobs.worker import Task
+from tango_server.messages import FrameReport, SubmitAnswer, SubmitQuery
+from tango_server.settings import Settings
+
+PATIENCE = 30.0
+INTERVAL = 0.05
+
+
+class AtOnce:
+    """Converts in the thread that asks for it."""
+
+    def start(self, task: Task, done: Done) -> None:
+        done(worker.run(task))
+
+    def close(self, patience: float) -> None:
+        del patience
+
+
+class Service(JobRunner):
+    """The job service, with what a test needs to see and to prevent."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, open_database(settings), AtOnce(), lambda _: None)
+        self.full = False
+        self.asked: list[str] = []
+        self.hanging: Path | None = None
+        self.released = threading.Event()
+
+    def submit(self, query: SubmitQuery) -> SubmitAnswer:
+        self.asked += [Path(request["source"]).name for request in query.requests]
+        if self.full:
+            raise BacklogFullError("the queue is full")
+        return super().submit(query)
+
+    def readable(self, path: str) -> Path:
+        if self.hanging == Path(path):
+            self.released.wait(PATIENCE)
+        return super().readable(path)
+
+
+class Session:
+    """A watch with its service, from a start to an end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.service = Service(settings)
+        self.reports: list[FrameReport] = []
+        try:
+            rules = rules_from(settings)
+            self.watch = FolderWatch(rules, self.service, settings.state_dir, told=self.reports.append)
+        except OSError:
+            self.service.close()
+            raise
+
+    @property
+    def converted(self) -> list[str]:
+        return sorted(Path(report.source).name for report in self.reports if report.outcome == "converted")
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    folder = tmp_path.resolve() / "data" / "raw"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def start(raw: Path, tmp_path: Path) -> Start:
+    @contextmanager
+    def session(**changes: Any) -> Iterator[Session]:
+        fields = {
+            "read_roots": (raw.parent,),
+            "state_dir": tmp_path.resolve() / "state",
+            "watch": (raw,),
+            "watch_existing": True,
+            "watch_interval": INTERVAL,
+            "settle_time": 0.1,
+            "timeout": 0.5,
+            "sidecar_timeout": 0.0,
+        }
+        running = Session(Settings(**{**fields, **changes}))
+        try:
+            yield running
+        finally:
+            running.service.released.set()
+            running.watch.close()
+            running.service.close()
+
+    return session
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.01)
+
+
+def put(folder: Path, data: Path, *names: str, like: str = "qxrd_f32_64.tif") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copy(data / like, folder / name)
+
+
+def value_of(path: Path) -> float:
+    return float(tifffile.imread(path)[0, 0])
+
+
+def test_frames_are_converted_and_other_files_are_left(start: Start, raw: Path, data: Path) -> None:
+    put(raw, data, "a.tif", "a.dark.tif", ".hidden.tif", "a.tif.metadata", ".a.tif.1f.petif-tmp")
+    put(raw / "deep", data, "b.TIFF")
+    put(raw / ".snapshot", data, "c.tif")
+    with start() as session:
+        until(lambda: len(session.reports) == 2 and session.watch.idle)
+        assert session.converted == ["a.tif", "b.TIFF"]
+    expected = tifffile.imread(data / "qxrd_f32_64.tif").astype(np.int32)
+    np.testing.assert_array_equal(tifffile.imread(raw.parent / "processed" / "deep" / "b.TIFF"), expected)
+
+
+def test_sub_folders_are_left_if_asked(start: Start, raw: Path, data: Path) -> None:
+    put(raw / "deep", data, "b.tif")
+    put(raw, data, "a.tif")
+    with start(watch_recursive=False) as session:
+        until(lambda: session.watch.idle and len(session.reports) == 1)
+        assert session.service.asked == ["a.tif"]
+
+
+def test_outputs_inside_of_the_watched_folder_are_no_frames(start: Start, raw: Path, data: Path) -> None:
+    put(raw, data, "a.tif")
+    with start(watch=(raw.parent,)) as session:
+        until(lambda: len(session.reports) == 1)
+        put(raw, data, "b.tif")
+        until(lambda: len(session.reports) == 2)
+        shutil.copy(raw.parent / "processed" / "a.tif", raw / "copy.tif")
+        put(raw, data, "c.tif")
+        until(lambda: len(session.reports) == 3)
+        assert session.converted == ["a.tif", "b.tif", "c.tif"]
+        assert session.service.asked == ["a.tif", "b.tif", "c.tif"]
+
+
+def test_after_a_restart_only_what_is_new_is_taken(start: Start, raw: Path, data: Path) -> None:
+    put(raw, data, "old.tif")
+    with start(watch_existing=False) as session:
+        until(lambda: session.watch.idle)
+        put(raw, data, "a.tif")
+        until(lambda: session.converted == ["a.tif"])
+    put(raw, data, "b.tif")
+    with start(watch_existing=False) as session:
+        until(lambda: session.converted == ["b.tif"] and session.watch.idle)
+        assert session.service.asked == ["b.tif"]
+
+
+def test_new_content_under_the_old_name_is_converted(start: Start, raw: Path, data: Path) -> None:
+    put(raw, data, "a.tif", "b.tif")
+    with start() as session:
+        until(lambda: session.converted == ["a.tif", "b.tif"])
+        put(raw, data, "new.part", like="qxrd_r16_64.tif")
+        (raw / "new.part").replace(raw / "a.tif")
+        until(lambda: session.converted == ["a.tif", "a.tif", "b.tif"])
+    reference = tifffile.imread(data / "qxrd_r16_64.tif").astype(np.int32)
+    np.testing.assert_array_equal(tifffile.imread(raw.parent / "processed" / "a.tif"), reference)
+
+
+def test_a_frame_that_takes_longer_than_the_timeout_is_converted_when_it_is_done(
+    start: Start, raw: Path, data: Path
+) -> None:
+    with start() as session:
+        put(raw, data, "a.tif", like="unfinished_half_ifd.tif")
+        until(lambda: [report.outcome for report in session.reports] == ["failed"])
+        (raw / "a.tif").write_bytes((data / "qxrd_f32_64.tif").read_bytes())
+        until(lambda: [report.outcome for report in session.reports] == ["failed", "converted"])
+
+
+def test_frames_wait_while_there_is_no_room(start: Start, raw: Path, data: Path) -> None:
+    with start() as session:
+        session.service.full = True
+        put(raw, data, "a.tif", "b.tif")
+        until(lambda: "2 frames wait to be accepted: the queue is full" in session.watch.trouble)
+        session.service.full = False
+        until(lambda: session.converted == ["a.tif", "b.tif"])
+        until(lambda: not session.watch.trouble)
+
+
+def test_a_refused_frame_is_told_once(start: Start, raw: Path, data: Path) -> None:
+    put(raw, data, "a.tif")
+    stray = raw.parent / "stray"
+    put(stray, data, "s.tif", "t.tif")
+    for rounds in (4, 0):
+        with start(watch=(raw.parent,)) as session:
+            until(lambda: session.watch.idle)
+            put(raw, data, f"more{rounds}.tif")
+            until(lambda name=f"more{rounds}.tif": name in session.converted)
+            refused = [report for report in session.reports if report.outcome == "failed"]
+            assert sorted(Path(report.source).name for report in refused) == (["s.tif", "t.tif"] if rounds else [])
+            assert all("no folder named 'raw'" in report.reason for report in refused)
+
+
+def test_a_folder_that_goes_and_comes_back_is_told_of_and_brings_only_new_files(
+    start: Start, raw: Path, data: Path
+) -> None:
+    put(raw, data, "a.tif")
+    away = raw.with_name("away")
+    with start() as session:
+        until(lambda: session.converted == ["a.tif"])
+        raw.rename(away)
+        until(lambda: f"{raw}: can't be listed" in session.watch.trouble)
+        put(away, data, "b.tif")
+        away.rename(raw)
+        until(lambda: session.converted == ["a.tif", "b.tif"])
+        until(lambda: not session.watch.trouble and session.watch.idle)
+        assert session.service.asked == ["a.tif", "b.tif"]
+
+
+def test_a_mount_point_that_is_empty_for_a_while_brings_only_new_files(start: Start, raw: Path, data: Path) -> None:
+    put(raw, data, "a.tif")
+    away = raw.with_name("away")
+    with start() as session:
+        until(lambda: session.converted == ["a.tif"])
+        raw.rename(away)
+        raw.mkdir()
+        put(raw, data, "b.tif")
+        until(lambda: session.converted == ["a.tif", "b.tif"])
+        shutil.rmtree(raw)
+        put(away, data, "c.tif")
+        away.rename(raw)
+        until(lambda: session.converted == ["a.tif", "b.tif", "c.tif"])
+        until(lambda: session.watch.idle)
+        assert session.service.asked == ["a.tif", "b.tif", "c.tif"]
+
+
+def test_a_folder_outside_of_the_roots_is_told_of_and_the_others_are_watched(
+    start: Start, raw: Path, data: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path.resolve() / "elsewhere"
+    put(elsewhere, data, "b.tif")
+    put(raw, data, "a.tif")
+    with start(watch=(elsewhere, raw)) as session:
+        until(lambda: session.converted == ["a.tif"])
+        assert "outside of the folders that may be read" in session.watch.trouble
+        assert session.service.asked == ["a.tif"]
+
+
+def test_a_file_system_that_hangs_stops_no_other_folder_and_no_end(start: Start, raw: Path, data: Path) -> None:
+    other = raw / "other"
+    put(other, data, "a.tif")
+    hanging = raw / "hanging"
+    put(hanging, data, "b.tif")
+    with start(watch=(hanging, other)) as session:
+        session.service.hanging = hanging
+        until(lambda: "a.tif" in session.converted)
+        began = time.monotonic()
+        session.watch.close(patience=0.2)
+        assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_a_folder_inside_of_another_one_is_watched_once(start: Start, raw: Path, data: Path) -> None:
+    put(raw / "deep", data, "a.tif")
+    with start(watch=(raw / "deep", raw, raw)) as session:
+        until(lambda: session.converted == ["a.tif"] and session.watch.idle)
+        assert session.service.asked == ["a.tif"]
+
+
+def test_frames_that_a_ledger_has_lost_are_submitted_again(start: Start, raw: Path, data: Path, tmp_path: Path) -> None:
+    put(raw, data, "a.tif", like="unfinished_half_ifd.tif")
+    with start(timeout=60) as session:
+        until(lambda: session.service.asked == ["a.tif"] and session.service.snapshot.queue_length == 1)
+    for ledger in (tmp_path / "state").glob("ledger*"):
+        ledger.unlink()
+    put(raw, data, "a.tif")
+    with start() as session:
+        until(lambda: session.converted == ["a.tif"])
+
+
+def test_two_watches_can_not_share_a_book(start: Start, tmp_path: Path, raw: Path) -> None:
+    with start() as session:
+        until(lambda: session.watch.idle)
+        with pytest.raises(OSError, match="another state directory"):
+            FolderWatch(rules_from(Settings(read_roots=[raw], state_dir=tmp_path)), session.service, tmp_path / "state")
+
+
+def test_a_damaged_book_is_set_aside_and_told_of(start: Start, tmp_path: Path, raw: Path, data: Path) -> None:
+    put(raw, data, "a.tif")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / BOOK_NAME).write_bytes(b"no database" * 1000)
+    with start() as session:
+        until(lambda: session.converted == ["a.tif"])
+        assert "was damaged" in session.watch.trouble
+    assert len(list((tmp_path / "state").glob(f"{BOOK_NAME}.damaged-*"))) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="10,000 links take their time there")
+def test_in_a_folder_of_10000_frames_a_look_is_one_listing_and_few_stats(
+    start: Start, raw: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(raw, data, "first.tif")
+    for number in range(10_000):
+        os.link(raw / "first.tif", raw / f"many-{number:05d}.tif")
+    listings, stats, listed_at_submit = [0], [0], []
+    scandir, stat, submit = os.scandir, os.stat, Service.submit
+
+    def count_listing(path: Any) -> Any:
+        listings[0] += str(path) == str(raw)
+        return scandir(path)
+
+    def count_stat(path: Any, **options: Any) -> os.stat_result:
+        stats[0] += str(path).startswith(str(raw))
+        return stat(path, **options)
+
+    def count_at_submit(self: Service, query: SubmitQuery) -> SubmitAnswer:
+        listed_at_submit.append(listings[0])
+        return submit(self, query)
+
+    monkeypatch.setattr(os, "scandir", count_listing)
+    monkeypatch.setattr(os, "stat", count_stat)
+    monkeypatch.setattr(Service, "submit", count_at_submit)
+    with start(watch_existing=False) as session:
+        until(lambda: listings[0] >= 5)
+        put(raw, data, "new.part")
+        before, stats_before = listings[0], stats[0]
+        (raw / "new.part").rename(raw / "new.tif")
+        until(lambda: session.converted == ["new.tif"])
+        looks = listings[0] - before
+        assert listed_at_submit[0] - before <= 2
+        assert stats[0] - stats_before <= (looks + 1) * (CHECKS_PER_LOOK + 10)
+        assert session.service.asked == ["new.tif"]
