@@ -49,7 +49,7 @@ def register(
         given = {**(read_configuration(config) if config else {}), **from_lines(as_lines(assignments))}
         registry = Registry(database)
         found = registry.find(device)
-        wanted = changes(found.properties if found else {}, _checked_lines(found, given))
+        wanted = changes(found.properties if found else {}, _checked_lines(found, given, device))
         _tell(registry.address, device, server, found, wanted)
         if found and not wanted and found.server == server:
             click.echo("Nothing has to be written.")
@@ -79,17 +79,18 @@ def _check_device(device: str) -> None:
         raise click.BadParameter(f"found {device!r}; expected three words, as p02/petif/1", param_hint="--device")
 
 
-def _checked_lines(found: "Registered | None", given: dict[str, Any]) -> dict[str, list[str]]:
+def _checked_lines(found: "Registered | None", given: dict[str, Any], device: str) -> dict[str, list[str]]:
     """Return the given settings as lines, once they make sense together with those that the device has."""
     from pydantic import ValidationError
 
+    from tango_server.configuration import Configuration
     from tango_server.jobs.intake import explain
     from tango_server.property_lines import from_lines, to_lines
-    from tango_server.settings import ConfigurationError, Settings
+    from tango_server.settings import ConfigurationError
 
     kept = from_lines(found.properties) if found else {}
     try:
-        return to_lines(Settings.merged(kept, given), given)
+        return to_lines(Configuration().settings({**kept, **given}, device), given)
     except ValidationError as error:
         raise ConfigurationError(
             f"the settings are wrong: {explain(error)}. Nothing was written; correct the file or --set."
