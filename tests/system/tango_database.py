@@ -114,12 +114,16 @@ class RegisteredServer:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def launch(self) -> subprocess.Popen[bytes]:
+    def log_text(self) -> str:
+        """Return what the server has written."""
+        return self._log.read_text(errors="replace")
+
+    def launch(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the server without waiting for it."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, self.instance, "-host", "127.0.0.1"],
+                [sys.executable, "-c", _PROGRAM, self.instance, "-host", "127.0.0.1", *arguments],
                 env={**os.environ, "TANGO_HOST": self.database.address},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -132,7 +136,7 @@ class RegisteredServer:
         process = self.launch()
 
         def ready() -> bool:
-            text = self._log.read_text(errors="replace")
+            text = self.log_text()
             if process.poll() is not None:
                 raise RuntimeError(text[-2000:])
             return "Ready to accept request" in text
