@@ -114,7 +114,12 @@ class PETifConverter(Counters):
         self._notifier.wake()
 
     def delete_device(self) -> None:
-        """Let running conversions finish; what is not finished stays on the ledger."""
+        """Let running conversions finish; what is not finished stays on the ledger.
+
+        Part of Init. That ends no service that works before it has the properties for the next one.
+        """
+        if not tango.Util.instance().is_svr_shutting_down():
+            self._need_properties()
         self._notifier.stop()
         if self._runner:
             self._runner.close()
@@ -243,6 +248,17 @@ class PETifConverter(Counters):
         recipe = from_wire(ConversionRecipe, text, "SetRecipe")
         with self._room("SetRecipe") as service:
             service.set_recipe(recipe)
+
+    def _need_properties(self) -> None:
+        try:
+            self.get_device_properties()
+        except tango.DevFailed as error:
+            throw(
+                "PETIF_NoDatabase",
+                f"the properties can't be read from the Tango database ({error.args[0].desc.strip()}). The device goes "
+                "on with the settings it has. Call Init again once the database is back.",
+                "Init",
+            )
 
     def _changed(self, runner: JobRunner) -> None:
         if runner is self._runner:  # a service of before Init has nothing to say any more

@@ -15,9 +15,18 @@ _SERVER = "PETifConverter"
 
 
 def run_registered(arguments: list[str]) -> None:
-    """Run the server whose devices the Tango database names. `arguments` are `sys.argv`."""
+    """Run the server whose devices the Tango database names. `arguments` are `sys.argv`.
+
+    Exit code 0: it was told to end; anything else: it can't serve. Whoever keeps it running goes by that.
+    """
     log_to_stderr(verbose=False)
-    PETifConverter.run_server(arguments[1:])
+    try:
+        PETifConverter.run_server(arguments[1:], raises=True)
+    except (tango.DevFailed, RuntimeError) as error:  # the latter is all that PyTango tells of a port that is taken
+        sys.exit(
+            f"{_SERVER}: can't serve ({error}). Is a -port that was asked for taken by another program? "
+            "Is the Tango database at TANGO_HOST whole?"
+        )
 
 
 def run_without_database(

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -10,8 +11,10 @@ import tango
 from bluesky import RunEngine
 
 from tango_server.local import LocalServer
+from tests.system.tango_database import RegisteredServer, TangoDatabase
 
 Proxy = tango.DeviceProxy
+Server = LocalServer | RegisteredServer
 FAST = ("settle_time=0.3", "timeout=1.0", "run_timeout=1.5", "sidecar_timeout=0.2")
 
 
@@ -20,13 +23,27 @@ def settings(*assignments: str) -> list[str]:
     return [word for assignment in assignments for word in ("--set", assignment)]
 
 
+@pytest.fixture(scope="session")
+def long_lived() -> set[int]:
+    """Processes that serve the whole session."""
+    return set()
+
+
 @pytest.fixture(autouse=True)
-def no_process_is_left() -> Iterator[None]:
+def no_process_is_left(long_lived: set[int]) -> Iterator[None]:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
-    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before | long_lived]
     _, alive = psutil.wait_procs(left, timeout=5)
     assert not alive, [child.cmdline() for child in alive]
+
+
+@pytest.fixture(scope="session")
+def tango_database(tmp_path_factory: pytest.TempPathFactory, long_lived: set[int]) -> Iterator[TangoDatabase]:
+    """The Tango database of the session."""
+    with TangoDatabase(tmp_path_factory.mktemp("tango-database")) as database:
+        long_lived.add(database.pid)
+        yield database
 
 
 @pytest.fixture
@@ -37,12 +54,32 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start_server(root: Path) -> Iterator[Callable[..., LocalServer]]:
-    """Start a server on `root`; each with the same ledger, as one that is started again."""
-    started: list[LocalServer] = []
+def deployment() -> str:
+    """How `start_server` runs servers: "standalone", or registered in a Tango "database"; tests override it."""
+    return "standalone"
 
-    def start(*arguments: str) -> LocalServer:
-        server = LocalServer(root, root / "state", ["--workers", "2", *settings(*FAST), *arguments])
+
+@pytest.fixture
+def start_server(root: Path, deployment: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
+    """Start a server on `root`; each with the same ledger, as one that is started again."""
+    started: list[Server] = []
+    name = uuid4().hex[:8]
+
+    def standalone(*arguments: str) -> LocalServer:
+        return LocalServer(root, root / "state", ["--workers", "2", *settings(*FAST), *arguments])
+
+    def registered(*arguments: str) -> RegisteredServer:
+        """Run the same instance again once it has ended, another one beside it until then."""
+        database: TangoDatabase = request.getfixturevalue("tango_database")
+        instance = f"{name}-{sum(isinstance(server, RegisteredServer) and server.is_running for server in started)}"
+        server = RegisteredServer(database, instance, f"petif/converter/{instance}", root / "state" / f"{instance}.log")
+        given = {"read_roots": str(root), "state_dir": str(root / "state"), "numworkers": "2"}
+        given.update(word.split("=", 1) for word in (*FAST, *arguments) if word != "--set")
+        database.register(f"PETifConverter/{instance}", server.device, {key: [text] for key, text in given.items()})
+        return server
+
+    def start(*arguments: str) -> Server:
+        server = registered(*arguments) if deployment == "database" else standalone(*arguments)
         started.append(server)
         return server.start()
 
@@ -52,12 +89,12 @@ def start_server(root: Path) -> Iterator[Callable[..., LocalServer]]:
 
 
 @pytest.fixture
-def server(start_server: Callable[..., LocalServer]) -> LocalServer:
+def server(start_server: Callable[..., Server]) -> Server:
     return start_server()
 
 
 @pytest.fixture
-def proxy(server: LocalServer) -> Proxy:
+def proxy(server: Server) -> Proxy:
     return tango.DeviceProxy(server.address)
 
 

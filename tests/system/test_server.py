@@ -25,6 +25,17 @@ Put = Callable[..., Path]
 Start = Callable[..., LocalServer]
 
 
+@pytest.fixture(params=["standalone", "database"])
+def deployment(request: pytest.FixtureRequest) -> str:
+    """Every test here runs both ways."""
+    way: str = request.param
+    return way
+
+
+STANDALONE = pytest.mark.parametrize("deployment", ["standalone"])
+"""For what has nothing to do with where the settings come from, and takes long."""
+
+
 def assert_is(output: Path, expected: np.ndarray[Any, Any]) -> None:
     with fabio.open(str(output)) as image:
         np.testing.assert_array_equal(image.data, expected)
@@ -87,6 +98,7 @@ def test_the_ancestors_tests_of_paths_stay_within_the_roots(proxy: tango.DeviceP
         proxy.TestOsExists("/etc/passwd")
 
 
+@STANDALONE
 @pytest.mark.parametrize("name", QXRD_FILES)
 @pytest.mark.parametrize("preset", ["xdi", "xdi-unsigned"])
 def test_each_output_equals_numpys(
@@ -141,6 +153,7 @@ def test_a_refused_request_says_why_and_is_booked_for_its_run(proxy: tango.Devic
         proxy.AddFiles(["/etc/passwd"])
 
 
+@STANDALONE
 def test_missing_files_block_no_worker(start_server: Start, root: Path, put: Put) -> None:
     proxy = tango.DeviceProxy(start_server("--set", "timeout=10").address)
     missing = submit(proxy, *({"source": str(root / "raw" / f"missing-{n}.tif")} for n in range(50)))

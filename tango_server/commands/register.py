@@ -1,0 +1,121 @@
+"""`petif register`: a device of this server in a Tango database, with its settings as properties."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tango_server.commands.assignments import as_lines, assignment
+
+if TYPE_CHECKING:
+    from tango_server.registration import Change, Registered
+
+_SERVER = "PETifConverter"
+
+
+@click.command()
+@click.option("--database", default="", metavar="HOST:PORT", help="Tango database.  [default: TANGO_HOST]")
+@click.option("--server", default=f"{_SERVER}/1", show_default=True, metavar=f"{_SERVER}/INSTANCE",
+              help="Server that runs the device.")  # fmt: skip
+@click.option("--device", default="petif/converter/1", show_default=True, help="Name of the device.")
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with settings.")
+@click.option("--set", "assignments", multiple=True, type=assignment, metavar="NAME=VALUE",
+              help="A setting, over those of the file (repeatable; given again: one more line of a list).")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only tell what would be written.")
+@click.option("--force", is_flag=True, help="Change a device that is there already without asking.")
+def register(
+    *,
+    database: str,
+    server: str,
+    device: str,
+    config: Path | None,
+    assignments: tuple[tuple[str, str], ...],
+    dry_run: bool,
+    force: bool,
+) -> None:
+    """Add a device to a Tango database, or change its properties.
+
+    Settings are checked before anything is written. Properties of a device that is there already, and that neither
+    --config nor --set names, are left as they are.
+    """
+    from tango_server.property_lines import from_lines
+    from tango_server.registration import RegistrationError, Registry, changes
+    from tango_server.settings import ConfigurationError, read_configuration
+
+    server = _checked_server(server)
+    _check_device(device)
+    try:
+        given = {**(read_configuration(config) if config else {}), **from_lines(as_lines(assignments))}
+        registry = Registry(database)
+        found = registry.find(device)
+        wanted = changes(found.properties if found else {}, _checked_lines(found, given, device))
+        _tell(registry.address, device, server, found, wanted)
+        if found and not wanted and found.server == server:
+            click.echo("Nothing has to be written.")
+            return
+        if dry_run:
+            click.echo("Nothing was written (--dry-run).")
+            return
+        if found and not force:
+            click.confirm("Write these changes?", abort=True)
+        registry.write(device, server, wanted)
+    except (ConfigurationError, RegistrationError) as error:
+        raise click.ClickException(str(error)) from error
+    _tell_next(registry.address, device, server, found)
+
+
+def _checked_server(server: str) -> str:
+    program, _, instance = server.rpartition("/")
+    if program not in {"", _SERVER} or not re.fullmatch(r"[\w.-]+", instance):
+        raise click.BadParameter(
+            f"found {server!r}; expected {_SERVER}/INSTANCE, as {_SERVER}/p02", param_hint="--server"
+        )
+    return f"{_SERVER}/{instance}"
+
+
+def _check_device(device: str) -> None:
+    if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+){2}", device):
+        raise click.BadParameter(f"found {device!r}; expected three words, as p02/petif/1", param_hint="--device")
+
+
+def _checked_lines(found: "Registered | None", given: dict[str, Any], device: str) -> dict[str, list[str]]:
+    """Return the given settings as lines, once they make sense together with those that the device has."""
+    from pydantic import ValidationError
+
+    from tango_server.configuration import Configuration
+    from tango_server.jobs.intake import explain
+    from tango_server.property_lines import from_lines, to_lines
+    from tango_server.settings import ConfigurationError
+
+    kept = from_lines(found.properties) if found else {}
+    try:
+        return to_lines(Configuration().settings({**kept, **given}, device), given)
+    except ValidationError as error:
+        raise ConfigurationError(
+            f"the settings are wrong: {explain(error)}. Nothing was written; correct the file or --set."
+        ) from error
+
+
+def _tell(address: str, device: str, server: str, found: "Registered | None", wanted: "list[Change]") -> None:
+    click.echo(f"{'Change' if found else 'New'}: {device} of {server}, in the Tango database at {address}")
+    if found and found.server != server:
+        click.echo(f"  server: {found.server} -> {server}")
+    for change in wanted:
+        for sign, lines in (("-", change.before), ("+", change.after)):
+            click.echo("".join(f"  {sign} {change.name}: {line}\n" for line in lines), nl=False)
+    named = {change.name for change in wanted}
+    if found and (rest := sorted(set(found.properties) - named)):
+        click.echo(f"  unchanged: {', '.join(rest)}")
+
+
+def _tell_next(address: str, device: str, server: str, found: "Registered | None") -> None:
+    instance = server.partition("/")[2]
+    click.echo("Written.")
+    if found and found.is_running:
+        click.echo(f"The device is running. Take the settings up with the command Init of {device}, in Jive or by:")
+        click.echo(f"  python -c \"import tango; tango.DeviceProxy('tango://{address}/{device}').Init()\"")
+        return
+    click.echo("Start it on the conversion host, as the user that may write the frames:")
+    click.echo(f"  TANGO_HOST={address} {_SERVER} {instance}")
+    click.echo(f"or by systemd (examples/deployment), or in Astor: New server on that host, {server}.")
