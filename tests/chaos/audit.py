@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,6 +30,7 @@ class Fault(StrEnum):
     LEFTOVER = "left behind"
     REFUSED = "refused"
     CHANGED = "report changed"
+    TIME = "time that can't be"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +46,27 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What the server has said: job ids and refusals by frame number, reports by job id, at first and at the end."""
+    """What the server has said: job ids and refusals by frame number, reports by job id, at first and at the end,
+    and the number of jobs by run.
+    """
 
     job_ids: Mapping[int, set[str]]
     refused: Mapping[int, str]
     first: Mapping[str, dict[str, Any]]
     last: Mapping[str, dict[str, Any]]
+    submitted: Mapping[str, int]
 
 
 class Auditor:
-    """Compares what the server claims with what lies on disk. `size` is the frames' edge in pixels."""
+    """Compares what the server claims with what lies on disk.
 
-    def __init__(self, seed: int, size: int, ground: Ground) -> None:
+    `size` is the frames' edge in pixels, `seconds` how long the run took.
+    """
+
+    def __init__(self, seed: int, size: int, seconds: float, ground: Ground) -> None:
         self._seed = seed
         self._size = size
+        self._seconds = seconds
         self._ground = ground
 
     def findings(self, written: list[Written], claims: Claims) -> Iterator[Finding]:
@@ -69,6 +78,7 @@ class Auditor:
             yield from self._source(one, report)
             if report is None:
                 continue
+            yield from self._times(one, report)
             output = self._output(one)
             if report["outcome"] in _DONE:
                 yield from self._converted(one, output, report)
@@ -76,6 +86,7 @@ class Auditor:
                 yield from self._content(one, output)  # nothing half, whatever the reason of the failure
             if not one.frame.in_place:
                 outputs |= {output, output.with_name(output.name + _SIDECAR)}
+        yield from _counted(written, claims.submitted)
         yield from self._strangers({one.path for one in written}, outputs)
 
     def _output(self, one: Written) -> Path:
@@ -108,6 +119,12 @@ class Auditor:
             yield Finding(Fault.DOUBLED if twice else Fault.WRONG, f"{output}: its pixels are not those expected")
         if description.get("source") != one.path.name or not _made_by(one.frame, description.get("recipe", {})):
             yield Finding(Fault.WRONG, f"{output}: its provenance is {description}")
+
+    def _times(self, one: Written, report: dict[str, Any]) -> Iterator[Finding]:
+        """Durations are measured by the monotonic clock, so no jump of the wall clock may show in them."""
+        for name in ("latency", "conversion_time"):
+            if report[name] is not None and not 0 <= report[name] <= self._seconds:
+                yield Finding(Fault.TIME, f"{one.path}: {name} is {report[name]:.3f} s")
 
     def _source(self, one: Written, report: dict[str, Any] | None) -> Iterator[Finding]:
         if not one.path.exists():
@@ -147,6 +164,15 @@ def _claimed(one: Written, claims: Claims) -> tuple[dict[str, Any] | None, list[
     if report["outcome"] == "failed" and not report["reason"]:
         found.append(Finding(Fault.LOST, f"{one.path}: failed without a reason"))
     return report, found
+
+
+def _counted(written: list[Written], submitted: Mapping[str, int]) -> Iterator[Finding]:
+    """A run has as many jobs as frames, however often they were handed in."""
+    frames = Counter(one.frame.run_uid for one in written if one.frame.run_uid)
+    for run_uid, count in frames.items():
+        jobs = submitted.get(run_uid, 0)
+        if jobs != count:
+            yield Finding(Fault.DOUBLED if jobs > count else Fault.LOST, f"{run_uid}: {count} frames, {jobs} jobs")
 
 
 def _read(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:

@@ -9,34 +9,15 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import tango
 from tango.utils import PyTangoThread
 
 from tests.chaos.frames import PlannedFrame
+from tests.chaos.line import Line, NoAnswerError
 
-_TIMEOUT_MS = 3000
 _BATCH = 50
 _QUERY = 500
 _PAUSE = 0.2
 _REPEATED = 0.1
-_OUR_FAULT = {"PETIF_BadArgument", "PETIF_UnknownId"}
-
-
-class NoAnswerError(Exception):
-    """The server gave no answer, or one that asks to come again; the message is Tango's reason."""
-
-
-def ask(address: str, command: str, argument: str) -> dict[str, Any]:
-    """Call a command whose answer is JSON; raise `NoAnswerError` for what passes, `DevFailed` for what does not."""
-    try:
-        proxy = tango.DeviceProxy(address)
-        proxy.set_timeout_millis(_TIMEOUT_MS)
-        answer: dict[str, Any] = json.loads(proxy.command_inout(command, argument))
-    except tango.DevFailed as error:
-        if error.args[0].reason in _OUR_FAULT:
-            raise
-        raise NoAnswerError(error.args[0].reason) from error
-    return answer
 
 
 class Client:
@@ -46,7 +27,7 @@ class Client:
     """
 
     def __init__(self, address: str, announced: "SimpleQueue[tuple[PlannedFrame, Path]]", seed: int) -> None:
-        self._address = address
+        self._submitting, self._collecting = Line(address), Line(address)
         self._announced = announced
         self._chance = random.Random(seed)
         self.job_ids: dict[int, set[str]] = {}
@@ -107,7 +88,7 @@ class Client:
         text = json.dumps({"requests": [_request(frame, path) for frame, path in batch]})
         while not self._ending.is_set():
             try:
-                answer = ask(self._address, "Submit", text)
+                answer = self._submitting.ask("Submit", text)
             except NoAnswerError as error:
                 self.asked_again[str(error)] += 1
                 self._ending.wait(_PAUSE)
@@ -130,7 +111,9 @@ class Client:
             awaited = list(self._awaited)
             for start in range(0, len(awaited), _QUERY):
                 try:
-                    answer = ask(self._address, "GetReports", json.dumps({"job_ids": awaited[start : start + _QUERY]}))
+                    answer = self._collecting.ask(
+                        "GetReports", json.dumps({"job_ids": awaited[start : start + _QUERY]})
+                    )
                 except NoAnswerError:
                     break
                 for report in answer["reports"]:

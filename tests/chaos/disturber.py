@@ -18,7 +18,7 @@ from tests.system.waiting import workers_of
 
 Action = Callable[[], None]
 _NEXT_TRY = 0.3
-_WRITING_PATIENCE = 0.5
+_WRITING_PATIENCE = 1.0
 
 
 class Disturber:

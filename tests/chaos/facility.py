@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 import tango
 
 from tests.chaos.kept import KeptProcess, Life
@@ -18,6 +19,7 @@ _DEVICE = "petif/chaos/1"
 _INSTANCE = "chaos"
 _HOST = "127.0.0.1"
 _PATIENCE = 30.0
+_SURVIVAL = 5.0
 
 
 class Facility:
@@ -63,6 +65,12 @@ class Facility:
             if not life.ours and not any(end > life.began and start < life.ended for start, end in gone)
         ]
 
+    def survivors(self) -> list[str]:
+        """Wait for all processes that were ever started for this server to be gone; return the ones that are not."""
+        ours = [process for process in psutil.process_iter() if _environment(process).get(CLOCK) == str(self._clock)]
+        _, alive = psutil.wait_procs(ours, timeout=_SURVIVAL)
+        return [f"{process.pid} {' '.join(process.cmdline())}" for process in alive]
+
     def _database_gaps(self) -> list[tuple[Life, Life]]:
         lives = self.database.lives
         now = time.monotonic()
@@ -94,6 +102,13 @@ class Facility:
             name: value if isinstance(value, list) else [str(value)] for name, value in self._settings.items()
         }
         database.put_device_property(_DEVICE, properties)
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:  # it is gone, or somebody else's
+        return {}
 
 
 def _connected(port: int) -> tango.Database:

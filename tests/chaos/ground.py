@@ -64,8 +64,7 @@ class Ground:
 
     def half_written(self) -> bool:
         """Return whether an output is being written at this very moment."""
-        folders = (folder for place in PLACES for folder in (self.raw(place), self.processed(place)))
-        return any(path.suffix == TEMPORARY_SUFFIX for folder in folders for path in folder.iterdir())
+        return any(_half_written(folder) for place in PLACES for folder in (self.raw(place), self.processed(place)))
 
     def fill(self, folder: Path) -> None:
         """Fill up the small disk at `folder` to the last byte."""
@@ -116,6 +115,11 @@ class Ground:
         if not self._mounts:
             self.open_output()
         shutil.rmtree(self.root)
+
+
+def _half_written(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.endswith(TEMPORARY_SUFFIX) for entry in entries)
 
 
 def _mount(*arguments: str) -> bool:

@@ -10,7 +10,7 @@ from tests.chaos.scale import Scale
 _DAY = 86_400.0
 _YEAR = 365 * _DAY
 _JUMPS = (-_YEAR, -_DAY, _DAY, _YEAR)
-_WRITING = 0.6
+_WRITING = 0.75
 _CALM = 2.0
 """Undisturbed time at the start, in s, so that the first frames show that all is well."""
 

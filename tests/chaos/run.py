@@ -6,17 +6,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.chaos.account import Account, plain
 from tests.chaos.audit import Auditor, Claims
-from tests.chaos.client import Client, NoAnswerError, ask
+from tests.chaos.client import Client
 from tests.chaos.detector import Detector, Written
 from tests.chaos.disturber import Disturber
 from tests.chaos.facility import Facility
 from tests.chaos.frames import PlannedFrame, planned_frame
 from tests.chaos.ground import Ground
+from tests.chaos.line import Line, NoAnswerError
 from tests.chaos.plan import Disturbance, Kind, plan
 from tests.chaos.scale import Scale
 from tests.chaos.warden import Warden
@@ -47,7 +49,9 @@ def run_chaos(seed: int, scale: Scale, folder: Path, say: Say) -> Account:
         _introduce(say, seed, frames, disturbances, ground)
         facility = stack.enter_context(Facility(folder, _settings(scale, ground)))
         _await_server(facility)
-        return _Run(seed, scale, ground, facility, frames, disturbances, say).account()
+        account = _Run(seed, scale, ground, facility, frames, disturbances, say).account()
+    left = [f"a process of the server is left: {process}" for process in facility.survivors()]
+    return replace(account, surprises=[*account.surprises, *left])
 
 
 class _Run:
@@ -115,10 +119,14 @@ class _Run:
     def _audited(self, written: list[Written], seconds: float) -> Account:
         client, facility = self._client, self._facility
         job_ids = sorted({job_id for ids in client.job_ids.values() for job_id in ids})
-        last = _reports(facility.address, job_ids, self._scale.patience)
-        claims = Claims(client.job_ids, client.refused, client.reports, last)
+        line = Line(facility.address)
+        last = _reports(line, job_ids, self._scale.patience)
+        runs = {one.frame.run_uid for one in written if one.frame.run_uid}
+        submitted = {run: line.ask("GetRunStatistics", run)["submitted"] for run in runs}
+        claims = Claims(client.job_ids, client.refused, client.reports, last, submitted)
         lines = "".join(json.dumps(report) + "\n" for report in last.values())
         (self._ground.folder / "reports.jsonl").write_text(lines)
+        auditor = Auditor(self._seed, self._scale.size, seconds, self._ground)
         log = facility.log.read_text(errors="replace")
         ends = [f"the server ended by itself, with code {life.code}" for life in facility.surprises()]
         return Account(
@@ -136,7 +144,7 @@ class _Run:
             disturbances=self._disturber.done,
             in_the_middle=self._disturber.in_the_middle,
             skipped=[kind for kind in Kind if kind not in self._ground.kinds],
-            findings=list(Auditor(self._seed, self._scale.size, self._ground).findings(written, claims)),
+            findings=list(auditor.findings(written, claims)),
         )
 
 
@@ -160,7 +168,7 @@ def _await_server(facility: Facility) -> None:
     deadline = time.monotonic() + 30.0
     while True:
         try:
-            ask(facility.address, "Submit", "{}")
+            Line(facility.address).ask("Submit", "{}")
         except NoAnswerError as error:
             if time.monotonic() > deadline:
                 tail = facility.log.read_text(errors="replace")[-2000:]
@@ -170,7 +178,7 @@ def _await_server(facility: Facility) -> None:
             return
 
 
-def _reports(address: str, job_ids: Sequence[str], patience: float) -> dict[str, dict[str, Any]]:
+def _reports(line: Line, job_ids: Sequence[str], patience: float) -> dict[str, dict[str, Any]]:
     """Return the reports that the server has now, by job id."""
     reports: dict[str, dict[str, Any]] = {}
     deadline = time.monotonic() + patience
@@ -178,7 +186,7 @@ def _reports(address: str, job_ids: Sequence[str], patience: float) -> dict[str,
         query = json.dumps({"job_ids": job_ids[start : start + _QUERY]})
         while True:
             try:
-                answer = ask(address, "GetReports", query)
+                answer = line.ask("GetReports", query)
                 break
             except NoAnswerError:
                 if time.monotonic() > deadline:

@@ -3,18 +3,18 @@
 import threading
 import time
 
-import tango
 from tango.utils import PyTangoThread
 
+from tests.chaos.line import Line, NoAnswerError
+
 _LOOK = 1.0
-_TIMEOUT_MS = 1000
 
 
 class Warden:
     """Calls Init when the device was in FAULT for `patience` s without a break, as a person would; `found` says so."""
 
     def __init__(self, address: str, patience: float) -> None:
-        self._address = address
+        self._line = Line(address)
         self._patience = patience
         self._stopped = threading.Event()
         self._thread = PyTangoThread(target=self._watch, name="warden")
@@ -32,30 +32,12 @@ class Warden:
     def _watch(self) -> None:
         since = None
         while not self._stopped.wait(_LOOK):
-            status = self._fault()
-            if status is None:
+            try:
+                status = self._line.fault()
+                since = (since or time.monotonic()) if status else None
+                if since is not None and time.monotonic() - since > self._patience:
+                    self.found.append(f"the server gave up, and Init was called: {status}")
+                    self._line.initialise()
+                    since = None
+            except NoAnswerError:  # it is gone or frozen: no fault of its own
                 continue
-            since = (since or time.monotonic()) if status else None
-            if since is not None and time.monotonic() - since > self._patience:
-                self.found.append(f"the server gave up, and Init was called: {status}")
-                self._call_init()
-                since = None
-
-    def _fault(self) -> str | None:
-        """Return the status of a device in FAULT, an empty text for any other, None if there is no answer."""
-        try:
-            proxy = self._proxy()
-            return str(proxy.status()) if proxy.state() == tango.DevState.FAULT else ""
-        except tango.DevFailed:
-            return None
-
-    def _call_init(self) -> None:
-        try:
-            self._proxy().command_inout("Init")
-        except tango.DevFailed as error:
-            self.found.append(f"Init failed: {error.args[0].desc.strip()}")
-
-    def _proxy(self) -> tango.DeviceProxy:
-        proxy = tango.DeviceProxy(self._address)
-        proxy.set_timeout_millis(_TIMEOUT_MS)
-        return proxy
