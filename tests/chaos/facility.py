@@ -1,6 +1,5 @@
 """A Tango database and a registered server, kept running as at a facility."""
 
-import json
 import os
 import socket
 import sys
@@ -13,7 +12,7 @@ import psutil
 import tango
 
 from tests.chaos.kept import KeptProcess, Life
-from tests.chaos.launcher import CLOCK, SETTINGS, set_wall_clock
+from tests.chaos.launcher import CLOCK, set_wall_clock
 
 _DEVICE = "petif/chaos/1"
 _INSTANCE = "chaos"
@@ -25,7 +24,7 @@ _SURVIVAL = 5.0
 class Facility:
     """The database (SQLite), the server that it names, and the server's wall clock. A context manager.
 
-    `settings` are the server's, paths in them as text; `folder` takes logs, the database's file and the clock's.
+    `settings` become the device's properties; `folder` takes logs, the database's file and the clock's.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
@@ -37,7 +36,6 @@ class Facility:
             **os.environ,
             "TANGO_HOST": f"{_HOST}:{self._port}",
             "PYTANGO_DATABASE_NAME": str(folder / "tango.db"),
-            SETTINGS: json.dumps(settings),
         }
         launcher = [sys.executable, "-m", "tests.chaos.launcher"]
         self.database = KeptProcess(

@@ -7,7 +7,6 @@ The wall clock of the server and of its workers is this machine's plus the secon
 machine's own clock is left alone; so are the monotonic clock and the times of files.
 """
 
-import json
 import os
 import signal
 import struct
@@ -17,7 +16,6 @@ import time
 from pathlib import Path
 
 CLOCK = "PETIF_CHAOS_CLOCK"
-SETTINGS = "PETIF_CHAOS_SETTINGS"
 _OFFSET = struct.Struct("<d")
 
 
@@ -57,9 +55,7 @@ def main() -> None:
         serve_database(arguments)
         return
     from tango_server.cli import tango_main
-    from tango_server.device import PETifConverter
 
-    PETifConverter.launch_settings = json.loads(os.environ[SETTINGS])
     sys.argv = ["PETifConverter", *arguments]
     tango_main()
 

@@ -160,7 +160,15 @@ def _introduce(
 
 
 def _settings(scale: Scale, ground: Ground) -> dict[str, Any]:
-    return {"read_roots": [str(ground.root)], "state_dir": str(ground.state), "numworkers": 2, **scale.settings}
+    return {
+        "read_roots": [str(ground.root)],
+        "write_roots": [str(ground.root), str(ground.output_folder)],
+        "state_dir": str(ground.state),
+        "numworkers": 2,
+        "free_space_warning": 4 * scale.frame_bytes,
+        "free_space_limit": 2 * scale.frame_bytes,
+        **scale.settings,
+    }
 
 
 def _await_server(facility: Facility) -> None:
