@@ -15,7 +15,6 @@ from tests.chaos.frames import PlannedFrame
 from tests.chaos.line import Line, NoAnswerError
 
 _BATCH = 50
-_QUERY = 500
 _PAUSE = 0.2
 _REPEATED = 0.1
 
@@ -108,17 +107,12 @@ class Client:
 
     def _collect_all(self) -> None:
         while not self._ending.wait(_PAUSE):
-            awaited = list(self._awaited)
-            for start in range(0, len(awaited), _QUERY):
-                try:
-                    answer = self._collecting.ask(
-                        "GetReports", json.dumps({"job_ids": awaited[start : start + _QUERY]})
-                    )
-                except NoAnswerError:
-                    break
-                for report in answer["reports"]:
-                    self.reports[report["job_id"]] = report
-                    self._awaited.discard(report["job_id"])
+            try:
+                reports, unknown = self._collecting.reports(sorted(self._awaited))
+            except NoAnswerError:
+                continue
+            self.reports.update(reports)
+            self._awaited.difference_update(reports, unknown)  # what is unknown now will not be known later
 
 
 def _request(frame: PlannedFrame, path: Path) -> dict[str, Any]:

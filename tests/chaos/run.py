@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.chaos.account import Account, plain
 from tests.chaos.audit import Auditor, Claims
@@ -25,12 +25,13 @@ from tests.chaos.warden import Warden
 
 _LOOK = 0.2
 _NEWS = 10.0
-_QUERY = 500
+_START_PATIENCE = 30.0
 _FAULT_PATIENCE = 5.0
 """How much longer than its disk is full a server may be at fault, in s."""
 _LOST_ATTEMPT = ("the worker process died", "its worker was ended")
 
 Say = Callable[[str], None]
+Answer = TypeVar("Answer")
 
 
 def run_chaos(seed: int, scale: Scale, folder: Path, say: Say) -> Account:
@@ -72,6 +73,7 @@ class _Run:
         self._ground = ground
         self._facility = facility
         self._say = say
+        self._line = Line(facility.address)
         self._detector = Detector(seed, frames, scale, ground)
         self._client = Client(facility.address, self._detector.announced, seed)
         self._disturber = Disturber(disturbances, facility, ground, say)
@@ -119,10 +121,10 @@ class _Run:
     def _audited(self, written: list[Written], seconds: float) -> Account:
         client, facility = self._client, self._facility
         job_ids = sorted({job_id for ids in client.job_ids.values() for job_id in ids})
-        line = Line(facility.address)
-        last = _reports(line, job_ids, self._scale.patience)
+        line = self._line
+        last, _ = _patiently(lambda: line.reports(job_ids), self._scale.patience)
         runs = {one.frame.run_uid for one in written if one.frame.run_uid}
-        submitted = {run: line.ask("GetRunStatistics", run)["submitted"] for run in runs}
+        submitted = _patiently(lambda: {run: line.frames_of(run) for run in runs}, self._scale.patience)
         claims = Claims(client.job_ids, client.refused, client.reports, last, submitted)
         lines = "".join(json.dumps(report) + "\n" for report in last.values())
         (self._ground.folder / "reports.jsonl").write_text(lines)
@@ -173,32 +175,20 @@ def _settings(scale: Scale, ground: Ground) -> dict[str, Any]:
 
 def _await_server(facility: Facility) -> None:
     """Return when the server answers; raise `TimeoutError` with the end of its log."""
-    deadline = time.monotonic() + 30.0
+    try:
+        _patiently(lambda: Line(facility.address).ask("Submit", "{}"), _START_PATIENCE)
+    except NoAnswerError as error:
+        tail = facility.log.read_text(errors="replace")[-2000:]
+        raise TimeoutError(f"the server does not answer ({error}); its log ends with:\n{tail}") from error
+
+
+def _patiently(ask: Callable[[], Answer], patience: float) -> Answer:
+    """Return the answer of a server that may be being started; raise `NoAnswerError` after `patience` s."""
+    deadline = time.monotonic() + patience
     while True:
         try:
-            Line(facility.address).ask("Submit", "{}")
-        except NoAnswerError as error:
+            return ask()
+        except NoAnswerError:
             if time.monotonic() > deadline:
-                tail = facility.log.read_text(errors="replace")[-2000:]
-                raise TimeoutError(f"the server does not answer ({error}); its log ends with:\n{tail}") from error
-            time.sleep(0.1)
-        else:
-            return
-
-
-def _reports(line: Line, job_ids: Sequence[str], patience: float) -> dict[str, dict[str, Any]]:
-    """Return the reports that the server has now, by job id."""
-    reports: dict[str, dict[str, Any]] = {}
-    deadline = time.monotonic() + patience
-    for start in range(0, len(job_ids), _QUERY):
-        query = json.dumps({"job_ids": job_ids[start : start + _QUERY]})
-        while True:
-            try:
-                answer = line.ask("GetReports", query)
-                break
-            except NoAnswerError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_LOOK)
-        reports.update((report["job_id"], report) for report in answer["reports"])
-    return reports
+                raise
+            time.sleep(_LOOK)
