@@ -29,6 +29,7 @@ class Fault(StrEnum):
     SOURCE = "source changed"
     LEFTOVER = "left behind"
     REFUSED = "refused"
+    FORGOTTEN = "report forgotten"
     CHANGED = "report changed"
     TIME = "time that can't be"
 
@@ -155,11 +156,13 @@ def _claimed(one: Written, claims: Claims) -> tuple[dict[str, Any] | None, list[
     if not ids:
         return None, [Finding(Fault.LOST, f"{one.path}: has no job")]
     found = [Finding(Fault.DOUBLED, f"{one.path}: has the jobs {ids}")] if len(ids) > 1 else []
-    report = claims.last.get(ids[0])
+    first, last = claims.first.get(ids[0]), claims.last.get(ids[0])
+    report = last or first
     if report is None:
         return None, [*found, Finding(Fault.LOST, f"{one.path}: job {ids[0]} has no report")]
-    first = claims.first.get(ids[0], report)
-    if first["outcome"] != report["outcome"]:
+    if last is None:
+        found.append(Finding(Fault.FORGOTTEN, f"{one.path}: job {ids[0]} had a report, and is unknown now"))
+    if first is not None and first["outcome"] != report["outcome"]:
         found.append(Finding(Fault.CHANGED, f"{one.path}: was {first['outcome']}, is {report['outcome']}"))
     if report["outcome"] == "failed" and not report["reason"]:
         found.append(Finding(Fault.LOST, f"{one.path}: failed without a reason"))
@@ -167,12 +170,11 @@ def _claimed(one: Written, claims: Claims) -> tuple[dict[str, Any] | None, list[
 
 
 def _counted(written: list[Written], submitted: Mapping[str, int]) -> Iterator[Finding]:
-    """A run has as many jobs as frames, however often they were handed in."""
+    """A run has no more jobs than frames, however often they were handed in."""
     frames = Counter(one.frame.run_uid for one in written if one.frame.run_uid)
-    for run_uid, count in frames.items():
-        jobs = submitted.get(run_uid, 0)
-        if jobs != count:
-            yield Finding(Fault.DOUBLED if jobs > count else Fault.LOST, f"{run_uid}: {count} frames, {jobs} jobs")
+    for run_uid, jobs in submitted.items():
+        if jobs > frames[run_uid]:
+            yield Finding(Fault.DOUBLED, f"{run_uid}: {jobs} jobs for {frames[run_uid]} frames")
 
 
 def _read(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
