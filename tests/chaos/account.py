@@ -28,6 +28,8 @@ class Account:
     unfinished: int
     accepted: int
     outcomes: Mapping[str, int]
+    sidecars: int
+    sidecars_carried: int
     failures: Mapping[str, int]
     asked_again: Mapping[str, int]
     attempts_again: int
@@ -52,6 +54,8 @@ class Account:
             ("frames written", str(self.written)),
             ("of these left unfinished by their writer", str(self.unfinished)),
             ("accepted", str(self.accepted)),
+            ("sidecars of new files", str(self.sidecars)),
+            ("of these carried along", str(self.sidecars_carried)),
             *((outcome, str(count)) for outcome, count in sorted(self.outcomes.items())),
             *((f"failed: {reason}", str(count)) for reason, count in sorted(self.failures.items())),
             *((f"Submit repeated: {reason}", str(count)) for reason, count in sorted(self.asked_again.items())),

@@ -23,9 +23,9 @@ _PATIENCE = 10.0
 
 
 class Ground:
-    """A root with raw and processed folders, and a state folder. As root, the disturbed ones are small disks in memory.
+    """A root with raw and processed folders, and a state folder. The disturbed ones are small disks in memory.
 
-    Without the rights to mount, only what permission bits can do is done.
+    Without the rights to mount them, only what permission bits can do is done.
     """
 
     def __init__(self, folder: Path, scale: Scale, frames: Sequence[PlannedFrame]) -> None:
@@ -38,6 +38,7 @@ class Ground:
             self.state: len(frames) * _JOB_BYTES + _MARGIN,
         }
         self._mounts: list[Path] = []
+        self._bits_bind = False
 
     @property
     def output_folder(self) -> Path:
@@ -47,12 +48,12 @@ class Ground:
     @property
     def kinds(self) -> Collection[Kind]:
         """What can be done here."""
-        if self._mounts:
-            return tuple(Kind)
-        without = {Kind.FILL_OUTPUT, Kind.FILL_STATE}
-        if os.geteuid() == 0:  # root writes whatever the permission bits say
-            without.add(Kind.READ_ONLY)
-        return tuple(kind for kind in Kind if kind not in without)
+        possible = {
+            Kind.FILL_OUTPUT: self.output_folder in self._mounts,
+            Kind.FILL_STATE: self.state in self._mounts,
+            Kind.READ_ONLY: self.output_folder in self._mounts or self._bits_bind,
+        }
+        return tuple(kind for kind in Kind if possible.get(kind, True))
 
     def raw(self, place: str) -> Path:
         """Return where the detector writes."""
@@ -88,7 +89,7 @@ class Ground:
         self._writable("rw", 0o755)
 
     def _writable(self, option: str, mode: int) -> None:
-        if not self._mounts:
+        if self.output_folder not in self._mounts:
             self.output_folder.chmod(mode)
             return
         deadline = time.monotonic() + _PATIENCE
@@ -103,17 +104,19 @@ class Ground:
             self.processed(place).mkdir()
         self.state.mkdir()
         for folder, size in self._sizes.items():
-            if os.geteuid() == 0 and _mount("-t", "tmpfs", "-o", f"size={size}", "chaos", str(folder)):
+            if _mount("-t", "tmpfs", "-o", f"size={size}", "chaos", str(folder)):
                 self._mounts.append(folder)
+        self.close_output()
+        self._bits_bind = not os.access(self.output_folder, os.W_OK)  # root writes whatever the permission bits say
+        self.open_output()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.open_output()
         for folder in self._mounts:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)  # whoever still looks into it may go on
-        if not self._mounts:
-            self.open_output()
         shutil.rmtree(self.root)
 
 

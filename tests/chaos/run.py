@@ -138,6 +138,8 @@ class _Run:
             unfinished=sum(bool(one.frame.unfinished) for one in written),
             accepted=len(client.job_ids),
             outcomes=Counter(report["outcome"] for report in last.values()),
+            sidecars=sum(bool(one.sidecar_digest) and not one.frame.in_place for one in written),
+            sidecars_carried=sum(report["sidecar"] == "carried" for report in last.values()),
             failures=Counter(plain(report["reason"]) for report in last.values() if report["outcome"] == "failed"),
             asked_again=client.asked_again,
             attempts_again=sum(log.count(words) for words in _LOST_ATTEMPT),
@@ -156,7 +158,7 @@ def _introduce(
     say(f"seed {seed}: {len(frames)} frames, {len(disturbances)} disturbances, in {ground.folder}")
     for kind in Kind:
         if kind not in ground.kinds:
-            say(f"without {kind}: it takes the rights of root")
+            say(f"without {kind}: it takes the right to mount")
     for disturbance in disturbances:
         say(f"  {disturbance}")
 
