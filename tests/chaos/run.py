@@ -40,7 +40,7 @@ def run_chaos(seed: int, scale: Scale, folder: Path, say: Say) -> Account:
     Raises
     ------
     TimeoutError
-        if the server still has work `scale.patience` s after the last disturbance; the audit can't be made then.
+        if the server does not start, or can't be disturbed any more since it does not come back.
 
     """
     frames = tuple(planned_frame(seed, number) for number in range(scale.frames))
@@ -93,22 +93,31 @@ class _Run:
 
     def _watch(self) -> None:
         """Wait until all is taken, disturbed and reported, and tell of it now and then."""
-        news, deadline = 0.0, float("inf")
+        scale, news, began = self._scale, 0.0, time.monotonic()
+        calm_since = None
         look = threading.Event()
-        while self._detector.taking or self._disturber.disturbing or self._client.left:
-            for fault in (self._client.fault, self._disturber.fault):
-                if fault is not None:
-                    raise fault
+        while self._busy or self._client.left:
+            self._raise_faults()
             now = time.monotonic()
-            if not (self._detector.taking or self._disturber.disturbing):
-                deadline = min(deadline, now + self._scale.patience)
-            if now > deadline:
-                self._say(f"{self._client.left} frames have no report after {self._scale.patience:.0f} s of calm")
+            calm_since = None if self._busy else calm_since or now
+            if calm_since is not None and now > calm_since + scale.patience:
+                self._say(f"{self._client.left} frames have no report after {scale.patience:.0f} s of calm")
                 return
+            if now > began + 2 * scale.seconds + scale.patience:
+                raise TimeoutError(f"the server does not come back; {self._facility.log} tells more")
             if now > news:
                 news = now + _NEWS
                 self._say(self._progress())
             look.wait(_LOOK)
+
+    @property
+    def _busy(self) -> bool:
+        return self._detector.taking or self._disturber.disturbing
+
+    def _raise_faults(self) -> None:
+        for fault in (self._client.fault, self._disturber.fault):
+            if fault is not None:
+                raise fault
 
     def _progress(self) -> str:
         outcomes = Counter(report["outcome"] for report in list(self._client.reports.values()))
