@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import psutil
 
@@ -37,16 +38,12 @@ class Disturber:
         self.fault: BaseException | None = None
         self._stopped = threading.Event()
         for disturbance in plan:
-            self._at(disturbance.at, lambda disturbance=disturbance: self._begin(disturbance))
+            self._at(disturbance.at, partial(self._begin, disturbance))
         self._thread = threading.Thread(target=self._run, name="disturber")
 
     def start(self) -> None:
         """Begin to disturb."""
         self._thread.start()
-
-    def join(self) -> None:
-        """Wait until all is over and put right."""
-        self._thread.join()
 
     def stop(self) -> None:
         """Disturb no more, and put right at once what is disturbed."""
@@ -78,7 +75,7 @@ class Disturber:
         undo = self._do(disturbance)
         if undo is None:  # the server is being started
             later = replace(disturbance, at=disturbance.at + _NEXT_TRY)
-            self._at(later.at, lambda: self._begin(later))
+            self._at(later.at, partial(self._begin, later))
             return
         self._say(str(disturbance))
         self.done[disturbance.kind] += 1

@@ -104,7 +104,7 @@ class Facility:
 
 def _environment(process: psutil.Process) -> dict[str, str]:
     try:
-        return process.environ()
+        return dict(process.environ())
     except psutil.Error:  # it is gone, or somebody else's
         return {}
 

@@ -19,7 +19,7 @@ _UNFINISHED = 0.015
 _IN_PLACE = 0.2
 _MOUNTED = 0.25
 _DEFAULT_RECIPE = 0.2
-_RECIPE_OF_THE_SERVER = {"rotation": 0, "flip": "none", "pixel_type": "int32"}
+_RECIPE_OF_THE_SERVER: dict[str, Any] = {"rotation": 0, "flip": "none", "pixel_type": "int32"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ def expected_of(frame: PlannedFrame, image: NDArray[Any]) -> NDArray[Any]:
     turned = np.rot90(image, recipe["rotation"] // 90)
     axes = {"none": (), "0": (0,), "1": (1,), "both": (0, 1)}[recipe["flip"]]
     turned = np.flip(turned, axes)
-    target = np.dtype(recipe["pixel_type"] or image.dtype)
+    target: np.dtype[Any] = np.dtype(recipe["pixel_type"] or image.dtype)
     if target == image.dtype:
         return turned
     if target.kind == "f":
