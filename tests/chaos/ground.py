@@ -67,6 +67,10 @@ class Ground:
         """Return whether an output is being written at this very moment."""
         return any(_half_written(folder) for place in PLACES for folder in (self.raw(place), self.processed(place)))
 
+    def saved_logs(self) -> list[Path]:
+        """Copy the server's log files to where they stay when the run is over, and return the copies."""
+        return [Path(shutil.copy(path, self.folder)) for path in sorted(self.state.glob("logs/*"))]
+
     def fill(self, folder: Path) -> None:
         """Fill up the small disk at `folder` to the last byte."""
         with (folder / _FILLER).open("ab", buffering=0) as file:

@@ -138,7 +138,7 @@ class _Run:
         lines = "".join(json.dumps(report) + "\n" for report in last.values())
         (self._ground.folder / "reports.jsonl").write_text(lines)
         auditor = Auditor(self._seed, self._scale.size, seconds, self._ground)
-        log = facility.log.read_text(errors="replace")
+        log = "".join(path.read_text(errors="replace") for path in self._ground.saved_logs())
         ends = [f"the server ended by itself, with code {life.code}" for life in facility.surprises()]
         return Account(
             seed=self._seed,
