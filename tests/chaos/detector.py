@@ -1,0 +1,118 @@
+"""The load: a detector that writes frames at a steady rate, stage by stage as QXRD does, whatever the server does."""
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from petif_bluesky.sim.qxrd_file import write_stages
+from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
+from tests.chaos.frames import PlannedFrame, image_of
+from tests.chaos.ground import Ground
+from tests.chaos.scale import Scale
+
+_WRITERS = 4
+_STAGE_PAUSE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A frame on disk: its file, and the digests of what was written (empty: no sidecar)."""
+
+    frame: PlannedFrame
+    path: Path
+    digest: str
+    sidecar_digest: str
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Detector:
+    """Takes `frames` at the scale's rate; puts each into `announced`, as the client hears of it, and into `written`."""
+
+    def __init__(self, seed: int, frames: tuple[PlannedFrame, ...], scale: Scale, ground: Ground) -> None:
+        self._seed = seed
+        self._frames = frames
+        self._scale = scale
+        self._ground = ground
+        self.announced: queue.SimpleQueue[tuple[PlannedFrame, Path]] = queue.SimpleQueue()
+        self._writing: list[Future[Written]] = []
+        self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="detector")
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._take, name="exposures")
+
+    def start(self) -> None:
+        """Begin to take frames."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more frames; the ones begun are finished."""
+        self._stopped.set()
+        self._thread.join()
+        self._pool.shutdown()
+
+    @property
+    def taking(self) -> bool:
+        """Whether more frames are to come."""
+        return self._thread.is_alive()
+
+    @property
+    def number_written(self) -> int:
+        """How many frames are on disk."""
+        return sum(future.done() for future in list(self._writing))
+
+    def written(self) -> list[Written]:
+        """Wait until all frames are on disk and return them; raise what went wrong, if something did."""
+        self._thread.join()
+        return [future.result() for future in self._writing]
+
+    def _take(self) -> None:
+        begin = time.monotonic()
+        for frame in self._frames:
+            if self._stopped.wait(max(0.0, begin + frame.number / self._scale.rate - time.monotonic())):
+                return
+            self._writing.append(self._pool.submit(self._write, frame))
+
+    def _write(self, frame: PlannedFrame) -> Written:
+        path = self._ground.raw(frame.place) / frame.name
+        image = image_of(self._seed, frame, self._scale.size)
+        stages = write_stages(path, image, document_name=path.as_posix(), acquired=datetime.now())
+        for number, _ in enumerate(self._slowly(stages, frame), start=1):
+            if number == 1 and frame.early:
+                self.announced.put((frame, path))
+            if number == frame.unfinished:
+                return Written(frame, path, digest_of(path), "")
+        digest = digest_of(path)
+        if not frame.early:
+            self.announced.put((frame, path))
+        return Written(frame, path, digest, self._write_sidecar(frame, path) if frame.sidecar else "")
+
+    def _slowly(self, stages: Iterator[object], frame: PlannedFrame) -> Iterator[object]:
+        """Give the server time to see an early frame in each of its unfinished stages."""
+        for stage in stages:
+            yield stage
+            if frame.early:
+                time.sleep(_STAGE_PAUSE)
+
+    def _write_sidecar(self, frame: PlannedFrame, path: Path) -> str:
+        size = self._scale.size
+        sidecar = Sidecar(
+            shape=(size, size),
+            pixel_type=frame.pixel_type,
+            exposure_time=0.1,
+            acquired=datetime.now(),
+            center=(0.54 * size, 0.43 * size),
+            distance=0.4 * size,
+            energy=42_000.0,
+            image_number=frame.number,
+        )
+        return digest_of(write_sidecar(path, sidecar))
