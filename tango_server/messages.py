@@ -3,14 +3,42 @@
 Times are in seconds, instants in Unix seconds. An unknown key is an error, on either side.
 """
 
+import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from tango_server.caps import (
+    DEEPEST,
+    LARGEST_METADATA,
+    LONGEST_ID,
+    LONGEST_SOURCE,
+    MOST_JOB_IDS,
+    MOST_REPORTS,
+    MOST_REQUESTS,
+)
 from tango_server.recipe import Recipe
 
 Outcome = Literal["converted", "skipped", "placeholder", "failed"]
-Name = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
+
+
+def _bounded(metadata: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [metadata]
+    for depth in range(DEEPEST + 1):
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        if not inner:
+            break
+        if depth == DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        level = [value for values in inner for value in values]
+    size = len(json.dumps(metadata, default=str))
+    if size > LARGEST_METADATA:
+        raise ValueError(f"it takes {size} bytes of JSON, and at most {LARGEST_METADATA} are taken")
+    return metadata
+
+
+Metadata = Annotated[dict[str, Any], AfterValidator(_bounded)]
 
 
 class _Message(BaseModel):
@@ -23,13 +51,13 @@ class FrameRequest(_Message):
     `recipe=None` means the server's own recipe. The same `key` is the same job, however often it is submitted.
     """
 
-    source: Name
+    source: Annotated[str, Field(min_length=1, max_length=LONGEST_SOURCE)]
     recipe: Recipe | None = None
     key: Name | None = None
     run_uid: Name | None = None
     stream: Name | None = None
     seq_num: int | None = Field(default=None, ge=0, lt=2**63)
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
 
 
 class PixelCounts(_Message):
@@ -120,8 +148,8 @@ class SubmitQuery(_Message):
     known, with zero frames, from then on.
     """
 
-    requests: list[dict[str, Any]] = []
-    runs: list[str] = []
+    requests: Annotated[list[dict[str, Any]], Field(max_length=MOST_REQUESTS)] = []
+    runs: Annotated[list[Name], Field(max_length=MOST_REQUESTS)] = []
 
 
 class SubmitAnswer(_Message):
@@ -134,10 +162,10 @@ class SubmitAnswer(_Message):
 class ReportsQuery(_Message):
     """The argument of `GetReports`: job ids or a run uid."""
 
-    job_ids: list[str] | None = None
-    run_uid: str | None = None
+    job_ids: Annotated[list[Name], Field(max_length=MOST_JOB_IDS)] | None = None
+    run_uid: Name | None = None
     outcome: Outcome | None = None
-    limit: int = Field(default=1000, ge=1, le=100_000)
+    limit: int = Field(default=1000, ge=1, le=MOST_REPORTS)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from tango_server.caps import LONGEST_ID, LONGEST_SOURCE
+
 Rotation = Literal[0, 90, 180, 270]
 Flip = Literal["none", "0", "1", "both"]
 PixelType = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
@@ -34,7 +36,8 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Mode = Annotated[str, Field(pattern=r"^[0-7]{3,4}$")]
+FileMode = Annotated[str, Field(pattern=r"^0?[0-7]{3}$")]  # no setuid bit for a file that a client has described
+FolderMode = Annotated[str, Field(pattern=r"^[0-3]?[0-7]{3}$")]
 
 
 class NewFile(_Frozen):
@@ -52,14 +55,14 @@ class NewFile(_Frozen):
     """
 
     mode: Literal["new"] = "new"
-    folder: str | None = None
-    template: str | None = Field(default=None, min_length=1)
+    folder: str | None = Field(default=None, max_length=LONGEST_SOURCE)
+    template: str | None = Field(default=None, min_length=1, max_length=LONGEST_ID)
     on_existing: OnExisting = "replace_own"
     force: bool = False
     preserve_mtime: bool = False
-    file_mode: Mode | None = None
-    folder_mode: Mode | None = None
-    group: str | None = None
+    file_mode: FileMode | None = None
+    folder_mode: FolderMode | None = None
+    group: str | None = Field(default=None, max_length=LONGEST_ID)
 
 
 class InPlace(_Frozen):

@@ -9,6 +9,7 @@ from typing import NoReturn, TypeVar
 import tango
 from pydantic import BaseModel, ValidationError
 
+from tango_server.caps import DEEPEST, LONGEST_TEXT
 from tango_server.jobs.intake import explain
 
 Message = TypeVar("Message", bound=BaseModel)
@@ -26,10 +27,20 @@ def to_wire(message: BaseModel) -> str:
 
 def from_wire(model: type[Message], text: str, origin: str) -> Message:
     """Return the message in `text`; throw a `DevFailed` that names the wrong fields."""
+    require_at_most(LONGEST_TEXT, len(text), "bytes of JSON", origin)
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        throw("PETIF_BadArgument", f"{origin}: {explain(error)}. Correct it and call again.", origin)
+        found = explain(error)
+        if "recursion limit" in found:  # the parser's own, which is far above ours
+            found = f"found JSON that is nested too deeply to be read; expected at most {DEEPEST} levels"
+        throw("PETIF_BadArgument", f"{origin}: {found}. Correct it and call again.", origin)
+
+
+def require_at_most(cap: int, found: int, what: str, origin: str) -> None:
+    """Throw a `DevFailed` that names the cap if more than `cap` was `found`, as of "paths"."""
+    if found > cap:
+        throw("PETIF_TooMuch", f"{origin}: found {found} {what}; expected at most {cap}. Send them in parts.", origin)
 
 
 def throw(reason: str, text: str, origin: str) -> NoReturn:

@@ -5,20 +5,20 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from tango_server.conversion.beneath import status_of
 from tango_server.conversion.errors import (
     ConversionError,
     ConvertedDifferentlyError,
-    OutputExistsError,
     SourceChangedError,
     UnsupportedImageError,
 )
 from tango_server.conversion.paths import ANYWHERE, NO_FIELDS, Roots, output_path
 from tango_server.conversion.pixels import InexactPixelsError
-from tango_server.conversion.provenance import acquired, describe, is_placeholder_of, origin_of, read_provenance
+from tango_server.conversion.placing import place, taken_names
+from tango_server.conversion.provenance import acquired, describe, origin_of, read_provenance
 from tango_server.conversion.publish import Attempt, Ownership, Write, ownership_of, publish
 from tango_server.conversion.reading import Source, open_source
 from tango_server.conversion.sidecar import carry_sidecar
@@ -52,7 +52,8 @@ def convert_file(
     source: the file to convert
     recipe: what to do to it
     output: where the output goes, if that was decided before; by default the recipe says it
-    roots: the folders that may be read and written; by default every one
+    roots: the folders that may be read and written; by default every one. With an `output` that was decided before,
+        both paths are taken as they were resolved then: one that leads through a symbolic link now is refused
     fields: run, seq_num and metadata of the frame, for a template of the output's name
     token: names the temporary file, so that what a killed process leaves can be found
     workspace: memory to use again, for whoever converts one frame after the other
@@ -64,12 +65,21 @@ def convert_file(
         one of its kinds; the source is untouched then, and no partial output exists.
     """
     started = time.perf_counter()
-    path = roots.source(source)
-    target = roots.target(output) if output is not None else output_path(path, recipe, roots, fields)
-    with open_source(path, workspace) as opened:
-        job = _Conversion(opened, target, recipe, token, resumed)
+    path, target = _places(source, output, recipe, roots, fields)
+    with open_source(path, workspace, roots) as opened:
+        job = _Conversion(opened, target, recipe, roots, token, resumed)
         report = job.in_place(recipe.output) if isinstance(recipe.output, InPlace) else job.to_new_file(recipe.output)
     return report.model_copy(update={"conversion_time": time.perf_counter() - started, "finished": time.time()})
+
+
+def _places(
+    source: str | Path, output: Path | None, recipe: Recipe, roots: Roots, fields: Mapping[str, object]
+) -> tuple[Path, Path]:
+    """Return the resolved paths of source and output."""
+    if output is not None and roots != ANYWHERE:  # they are opened without following a link
+        return Path(source), output
+    path = roots.source(source)
+    return path, output_path(path, recipe, roots, fields) if output is None else roots.target(output)
 
 
 @dataclass(slots=True)
@@ -79,6 +89,7 @@ class _Conversion:
     source: Source
     target: Path
     recipe: Recipe
+    roots: Roots
     token: str
     resumed: bool
 
@@ -109,7 +120,7 @@ class _Conversion:
 
     def _carry_sidecar(self, chosen: Path) -> Literal["carried", "absent"]:
         try:
-            return carry_sidecar(self.source.path, chosen, self.recipe, self.token)
+            return carry_sidecar(self.source.path, chosen, self.recipe, self.token, self.roots)
         except ConversionError as error:  # the image is written; a sidecar that can't follow is told and no failure
             _log.warning("the sidecar can't be carried: %s", error)
             return "absent"
@@ -126,7 +137,7 @@ class _Conversion:
                 "a raw frame, or one converted with the same recipe",
                 "Restore the raw frame first, convert it to a new file, or say force to convert what it is now.",
             )
-        mode = os.fstat(self.source.file.fileno()).st_mode & 0o7777
+        mode = os.fstat(self.source.file.fileno()).st_mode & 0o777  # no setuid for what belongs to us now
         if output.backup:
             self._back_up(mode)
         attempt = Attempt(
@@ -140,13 +151,13 @@ class _Conversion:
     def _place(self, output: NewFile) -> tuple[Path, bool, str]:
         """Return where to write, whether a file there is to be replaced, and the reason to skip it (empty: none)."""
         if self.resumed and output.on_existing in {"number", "refuse"}:
-            earlier = next((path for path in _names(self.target) if self._is_ours(path)), None)
+            earlier = next((path for path in taken_names(self.target, self.roots) if self._is_ours(path)), None)
             if earlier is not None:  # it was written, and only the report was lost
                 return earlier, True, ""
-        return _place(self.target, output, self.source.path)
+        return place(self.target, output, self.source.path, self.roots)
 
     def _is_ours(self, path: Path) -> bool:
-        provenance = read_provenance(read_structure(path))
+        provenance = read_provenance(read_structure(path, self.roots.outputs))
         if provenance is None or provenance.origin != origin_of(self.source.path, path):
             return False
         return provenance.matches(self.recipe)
@@ -166,7 +177,8 @@ class _Conversion:
         description = describe(self.recipe, source.path, chosen, placeholder=was is not None and was.placeholder)
         write = image_writer(turned(), len(pages), self.recipe, description, taken)
         try:
-            size = publish(chosen, _still_there(write, source) if chosen == source.path else write, attempt)
+            in_place = chosen == source.path
+            size = publish(chosen, _still_there(write, source, self.roots) if in_place else write, attempt, self.roots)
         except InexactPixelsError as error:
             raise UnsupportedImageError(
                 source.path, str(error), "values that the type holds exactly", "Choose an integer type, or float64."
@@ -202,7 +214,7 @@ class _Conversion:
                 ownership=Ownership(file_mode=mode),
                 mtime_ns=self.source.structure.mtime_ns,
             )
-            publish(backup, write, attempt)
+            publish(backup, write, attempt, self.roots)
         except FileExistsError:
             return
 
@@ -217,62 +229,19 @@ class _Conversion:
         )
 
 
-def _place(target: Path, output: NewFile, source: Path) -> tuple[Path, bool, str]:
-    """Return where to write, whether a file there is to be replaced, and the reason to skip instead (empty: none)."""
-    if not os.path.exists(target):  # noqa: PTH110 - False, not an error, below a folder that may not be looked into
-        return target, False, ""
-    if is_placeholder_of(source, target):  # it is no frame: the real one replaces it whatever on_existing says
-        return target, True, ""
-    if output.on_existing == "skip":
-        return target, False, f"{target} exists already"
-    if output.on_existing == "number":
-        return _numbered(target), False, ""
-    found = "a file that is there already"
-    if output.on_existing == "replace_own":
-        provenance = read_provenance(read_structure(target))
-        if provenance is not None and provenance.origin == origin_of(source, target):
-            return target, True, ""
-        found = "a file that this program did not write"
-        if provenance is not None:
-            found = f"a file that was made from another source, called {provenance.source}"
-    raise OutputExistsError(
-        target,
-        found,
-        "a free name, or an earlier output of the same source",
-        'Move it away, or give the recipe another folder or template, or on_existing="number" or "skip".',
-    )
-
-
-def _numbered(output: Path) -> Path:
-    return _name(output, sum(1 for _ in _names(output)))
-
-
-def _names(output: Path) -> Iterator[Path]:
-    """Yield the existing files that have the output's name, or that name with a number, in the order of the numbers."""
-    for number in count():
-        path = _name(output, number)
-        if not path.exists():
-            return
-        yield path
-
-
-def _name(output: Path, number: int) -> Path:
-    return output.with_name(f"{output.stem}-{number:05d}{output.suffix}") if number else output
-
-
 def _exclusive(attempt: Attempt) -> Attempt:
     return Attempt(
         attempt.token, attempt.durable, exclusive=True, ownership=attempt.ownership, mtime_ns=attempt.mtime_ns
     )
 
 
-def _still_there(write: Write, source: Source) -> Write:
+def _still_there(write: Write, source: Source, roots: Roots) -> Write:
     """Return `write` with a last look at whether the file to replace is still the one that was read."""
 
     def write_and_look(file: BinaryIO) -> None:
         write(file)
         source.file.close()  # Windows renames nothing over an open file
-        status = source.path.stat()
+        status = status_of(source.path, roots.write)
         opened: Structure = source.structure
         if (status.st_ino, status.st_size, status.st_mtime_ns) != (opened.inode, opened.size, opened.mtime_ns):
             raise SourceChangedError(

@@ -12,6 +12,8 @@ r"""Everything that can go wrong with one frame.
     |   \-- SourceChangedError          was replaced while it was being converted in place
     +-- PathError                   where it lies or would go
     |   +-- OutsideRootsError           beyond the folders that the server may touch
+    |   +-- UnfitPathError              no path that a server takes: relative, too long, with control characters
+    |   +-- UnmappedPathError           a path of a Windows machine that no path map translates
     |   +-- NoOutputPathError           the path rule finds no component to replace
     |   \-- NameTemplateError           the template of the output's name asks for what the frame lacks
     \-- OutputError                 the file to write
@@ -77,6 +79,14 @@ class PathError(ConversionError):
 
 class OutsideRootsError(PathError):
     """A path lies beyond the folders that may be read or written."""
+
+
+class UnfitPathError(PathError):
+    """A path is none that a server takes: it is relative, too long, or holds control characters."""
+
+
+class UnmappedPathError(PathError):
+    """A path of a Windows machine that no path map translates into one of this host."""
 
 
 class NoOutputPathError(PathError):

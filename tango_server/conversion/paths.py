@@ -12,13 +12,15 @@ name, becomes `processed`.
 None
 """
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TypeVar
 
-from tango_server.conversion.errors import NoOutputPathError, OutsideRootsError
+from tango_server.conversion.errors import NoOutputPathError, OutsideRootsError, UnfitPathError
+from tango_server.conversion.fit_path import printable, require_fit
 from tango_server.conversion.naming import named_by
 from tango_server.recipe import NewFile, Recipe
 
@@ -40,52 +42,124 @@ def apply_rule(path: AnyPath, root: AnyPath) -> AnyPath | None:
     return None
 
 
+Resolve = Callable[[Path], Path]
+
+
+def remembering() -> Resolve:
+    """Return a function that resolves paths and looks at each folder once; for the paths of one call of a client.
+
+    What changes meanwhile is noticed when the file is opened: see `tango_server.conversion.beneath`.
+    """
+    folders: dict[str, Path] = {}
+
+    def resolve(path: Path) -> Path:
+        folder, name = os.path.split(path)
+        if os.name == "nt" or name in {"", "..", "."}:
+            return path.resolve()
+        known = folders.get(folder)
+        if known is None:
+            known = folders[folder] = Path(folder).resolve()
+        try:
+            os.readlink(os.path.join(known, name))  # noqa: PTH115, PTH118 - this runs a thousand times in a call
+        except OSError:  # no link, or nothing there yet
+            return known / name
+        return path.resolve()
+
+    return resolve
+
+
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """The folders that may be read and written, resolved. No `read` roots at all means: anywhere (offline use)."""
+    """The folders that may be read and written, resolved. None at all means: anywhere (offline use).
+
+    `private` folders may be neither read nor written although they lie below a root: the server's own.
+    """
 
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
+    private: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.read) != bool(self.write):
+            raise ValueError("roots to read and none to write, or the reverse, would open every folder to one of both")
 
     @classmethod
-    def of(cls, read: Iterable[str | Path], write: Iterable[str | Path] = ()) -> "Roots":
+    def of(
+        cls, read: Iterable[str | Path], write: Iterable[str | Path] = (), private: Iterable[str | Path] = ()
+    ) -> "Roots":
         """Return the roots, by default with the read roots and their images under the rule as write roots."""
         readable = tuple(Path(root).resolve() for root in read)
         writable = tuple(Path(root).resolve() for root in write)
         if not writable:
             images = (root.with_name(PROCESSED) for root in readable if root.name == RAW)
             writable = (*readable, *images)
-        return cls(read=readable, write=writable)
+        return cls(read=readable, write=writable, private=tuple(Path(folder).resolve() for folder in private))
 
-    def source(self, path: str | Path) -> Path:
+    @property
+    def outputs(self) -> "Roots":
+        """The same, to read what lies below the write roots."""
+        return Roots(read=self.write, write=self.write, private=self.private)
+
+    def source(self, path: str | Path, resolve: Resolve = Path.resolve) -> Path:
         """Return the resolved path of a source.
 
         Raises
         ------
+        UnfitPathError
+            if it is not absolute, too long, or holds control characters.
         OutsideRootsError
-            if it lies outside of the read roots, symbolic links and `..` resolved, or is not absolute.
+            if it lies outside of the read roots, symbolic links and `..` resolved; the same whether it exists or not.
 
         """
-        source = Path(path)
-        if not source.is_absolute() and self.read:
-            raise OutsideRootsError(source, "a relative path", "an absolute path", "Give the whole path of the file.")
-        return _within(source, self.read, "read")
+        return self._within(path, self.read, "read", resolve)
 
-    def target(self, path: Path) -> Path:
-        """Return the resolved path of an output; raise `OutsideRootsError` if it lies outside of the write roots."""
-        if not path.is_absolute() and self.write:
-            raise OutsideRootsError(path, "a relative path", "an absolute path", "Give the whole path of the folder.")
-        return _within(path, self.write, "write")
+    def target(self, path: Path, resolve: Resolve = Path.resolve) -> Path:
+        """Return the resolved path of an output; raises as `source` does, for the write roots."""
+        return self._within(path, self.write, "written", resolve)
 
     def root_of(self, source: Path) -> Path:
         """Return the longest read root that holds `source`, the file system's own root if there are none."""
-        holders = [root for root in self.read if source.is_relative_to(root)]
-        return max(holders, key=lambda root: len(root.parts), default=Path(source.anchor))
+        return _innermost(source, self.read)
 
     def write_root_of(self, target: Path) -> Path:
         """Return the longest write root that holds `target`, the file system's own root if there are none."""
-        holders = [root for root in self.write if target.is_relative_to(root)]
-        return max(holders, key=lambda root: len(root.parts), default=Path(target.anchor))
+        return _innermost(target, self.write)
+
+    def _within(self, path: str | Path, roots: tuple[Path, ...], use: str, resolve: Resolve) -> Path:
+        if roots:
+            require_fit(str(path))
+        written = Path(path)
+        try:
+            resolved = resolve(written)
+            inside = not roots or (self._holds(resolved, roots) and self._passes(written, roots, resolve))
+        except (OSError, RuntimeError, ValueError) as error:  # links in a loop, too long a name, a NUL byte
+            if not roots or any(_lies_below(written, root) for root in roots):
+                found = f"a path that can't be resolved ({error})"
+                raise UnfitPathError(printable(str(path)), found, "a path", "Check the path.") from error
+            inside = False  # and what is wrong with it out there is nobody's business
+        if not inside:
+            raise OutsideRootsError(
+                printable(str(path)),
+                f"it lies outside of the folders that may be {use}",
+                f"a path below {', '.join(map(str, roots))}",
+                "Move the file, or start the server with this folder among its roots "
+                f"({'read' if use == 'read' else 'write'}_roots).",
+            )
+        if roots and str(resolved) != str(path):
+            require_fit(str(resolved))
+        return resolved
+
+    def _holds(self, resolved: Path, roots: tuple[Path, ...]) -> bool:
+        return any(_lies_below(resolved, root) for root in roots) and not any(
+            _lies_below(resolved, folder) for folder in self.private
+        )
+
+    def _passes(self, written: Path, roots: tuple[Path, ...], resolve: Resolve) -> bool:
+        """Whether a path is inside at its first `..`; a way through outside would tell what is a link out there."""
+        if ".." not in written.parts:
+            return True
+        before = Path(*written.parts[: written.parts.index("..")])
+        return self._holds(resolve(before), roots)
 
 
 ANYWHERE = Roots()
@@ -93,11 +167,15 @@ NO_FIELDS: Mapping[str, object] = MappingProxyType({})
 
 
 def output_path(
-    source: Path, recipe: Recipe, roots: Roots = ANYWHERE, fields: Mapping[str, object] = NO_FIELDS
+    source: Path,
+    recipe: Recipe,
+    roots: Roots = ANYWHERE,
+    fields: Mapping[str, object] = NO_FIELDS,
+    resolve: Resolve = Path.resolve,
 ) -> Path:
     """Return where the output of a resolved `source` goes, within the write roots.
 
-    `fields` are the frame's, for a template of the name: run, seq_num and metadata.
+    `fields` are the frame's, for a template of the name: run, seq_num and metadata. `resolve` may remember folders.
 
     Raises
     ------
@@ -107,10 +185,12 @@ def output_path(
         if the path rule is asked for and finds nothing to replace, or the output would be the source itself.
     OutsideRootsError
         if the output would lie outside of the write roots.
+    UnfitPathError
+        if the recipe's folder is no path that a server takes.
 
     """
     if not isinstance(recipe.output, NewFile):
-        return roots.target(source)
+        return roots.target(source, resolve)
     if recipe.output.folder is not None:
         output: Path | None = Path(recipe.output.folder) / source.name
     else:
@@ -124,7 +204,7 @@ def output_path(
         )
     if recipe.output.template is not None:
         output = output.with_name(named_by(recipe.output.template, source, fields))
-    target = roots.target(output)
+    target = roots.target(output, resolve)
     if target == source:
         raise NoOutputPathError(
             source, "the output would be the source itself", "another file", "Give another output folder, or in_place."
@@ -132,18 +212,13 @@ def output_path(
     return target
 
 
-def _within(path: Path, roots: tuple[Path, ...], purpose: str) -> Path:
-    try:
-        resolved = path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # links in a loop, too long a name, a NUL byte
-        raise OutsideRootsError(
-            path, f"a path that can't be resolved ({error})", "a path", "Check the path."
-        ) from error
-    if roots and not any(resolved.is_relative_to(root) for root in roots):
-        raise OutsideRootsError(
-            path,
-            f"it lies outside of the folders that may be {'read' if purpose == 'read' else 'written'}",
-            f"a path below {', '.join(map(str, roots))}",
-            f"Move the file, or start the server with this folder among its roots ({purpose}_roots).",
-        )
-    return resolved
+def _innermost(path: Path, roots: tuple[Path, ...]) -> Path:
+    holders = [root for root in roots if _lies_below(path, root)]
+    return max(holders, key=lambda root: len(root.parts), default=Path(path.anchor))
+
+
+def _lies_below(path: Path, root: Path) -> bool:
+    if os.name == "nt":
+        return path.is_relative_to(root)
+    top = str(root)
+    return str(path) == top or str(path).startswith(top.rstrip("/") + "/")

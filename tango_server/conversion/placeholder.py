@@ -1,6 +1,5 @@
 """Zero-filled frames in place of files that never came, for programs that need every point of a grid."""
 
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tango_server.conversion.beneath import is_taken
 from tango_server.conversion.errors import (
     OutputExistsError,
     PlaceholderInPlaceError,
     UnsupportedImageError,
 )
-from tango_server.conversion.paths import Roots
+from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.conversion.provenance import describe, is_placeholder_of, tiff_time
 from tango_server.conversion.publish import Attempt, Write, ownership_of, publish
 from tango_server.conversion.transform import Turning
@@ -39,7 +39,7 @@ def make_placeholder(
     recipe: what would have been done to it
     shape: rows and columns of the source, before the recipe turns it
     output: where its conversion would have gone
-    roots: the folders that may be read and written
+    roots: the folders that may be read and written; the paths are taken as they were resolved before
     reason: why there is no frame; it stands in the report, and in the error if there is no placeholder either
     token: names the temporary file, so that what a killed process leaves can be found
 
@@ -53,7 +53,9 @@ def make_placeholder(
         another of its kinds, if a path lies beyond the roots, the shape is that of no frame, or the disk refuses.
     """
     started = time.perf_counter()
-    stand_in = _StandIn(roots.source(source), roots.target(output), recipe, reason)
+    if roots == ANYWHERE:
+        source, output = roots.source(source), roots.target(output)
+    stand_in = _StandIn(source, output, recipe, roots, reason)
     stand_in.require_new_file()
     zeros = stand_in.zeros(shape)
     size = stand_in.put(zeros, Attempt(token, ownership=ownership_of(recipe)))
@@ -78,6 +80,7 @@ class _StandIn:
     source: Path
     target: Path
     recipe: Recipe
+    roots: Roots
     reason: str
 
     def require_new_file(self) -> None:
@@ -105,9 +108,9 @@ class _StandIn:
         """Let the file appear, and return its size in bytes."""
         while True:
             self._require_no_frame()
-            free = not os.path.exists(self.target)  # noqa: PTH110 - as convert looks
+            free = not is_taken(self.target, self.roots.write)
             try:
-                return publish(self.target, self._writer(zeros), replace(attempt, exclusive=free))
+                return publish(self.target, self._writer(zeros), replace(attempt, exclusive=free), self.roots)
             except FileExistsError:  # somebody took the name meanwhile: look once more
                 continue
 
@@ -123,7 +126,7 @@ class _StandIn:
 
     def _require_no_frame(self) -> None:
         target = self.target
-        if os.path.exists(target) and not is_placeholder_of(self.source, target):  # noqa: PTH110 - as convert looks
+        if is_taken(target, self.roots.write) and not is_placeholder_of(self.source, target, self.roots):
             raise OutputExistsError(
                 target,
                 f"a file that is there already and is no placeholder for {self.source}, which is missing "

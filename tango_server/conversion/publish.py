@@ -5,18 +5,25 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tango_server.conversion.errors import OutputWriteError
+from tango_server.conversion.beneath import open_folder
+from tango_server.conversion.errors import OutputWriteError, OutsideRootsError
+from tango_server.conversion.folder import Folder
+from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.recipe import NewFile, Recipe
 
 TEMPORARY_SUFFIX = ".petif-tmp"
 _RETRY_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # s; on Windows a reader may hold the file for a moment
+_LONGEST_STEM = 120  # bytes; with what is put around it, a name stays below the 255 that file systems take
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 Write = Callable[[BinaryIO], None]
@@ -28,7 +35,8 @@ Buffer = Any
 class Ownership:
     """Permission bits and group of new files and folders; None leaves them to the umask and to the process.
 
-    `folder_mode` may hold the setgid bit (0o2775), so that what is put below belongs to the folder's group.
+    `folder_mode` may hold the setgid bit (0o2775), so that what is put below belongs to the folder's group; one that a
+    new folder has from the folder above it stays.
     """
 
     file_mode: int | None = None
@@ -68,50 +76,61 @@ def ownership_of(recipe: Recipe) -> Ownership:
 
 def temporary_path(output: Path, token: str) -> Path:
     """Return the name of a temporary file for `output`; `token` tells whose attempt it is."""
-    return output.with_name(f".{output.name}.{token}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    name = os.fsencode(output.name)[:_LONGEST_STEM].decode("utf-8", "ignore")  # there may be no room for all of it
+    return output.with_name(f".{name}.{token}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
-def remove_leftovers(output: Path, token: str) -> None:
+def remove_leftovers(output: Path, token: str, roots: Roots = ANYWHERE) -> None:
     """Remove what an attempt called `token` at writing `output` left behind when its process was killed."""
     ours = f".{token}."  # the output may have got another name, with a number
-    with contextlib.suppress(OSError), os.scandir(output.parent) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") and ours in entry.name and entry.name.endswith(TEMPORARY_SUFFIX):
-                Path(entry.path).unlink(missing_ok=True)
+    with contextlib.suppress(OSError, OutsideRootsError), open_folder(output.parent, roots.write) as folder:
+        for name in folder.names():
+            if name.startswith(".") and ours in name and name.endswith(TEMPORARY_SUFFIX):
+                folder.remove(name)
 
 
-def publish(output: Path, write: Write, attempt: Attempt) -> int:
+def publish(output: Path, write: Write, attempt: Attempt, roots: Roots = ANYWHERE) -> int:
     """Let `write` write a file and let it appear as `output`; return its size in bytes.
+
+    With write roots, `output` is a resolved path below them; whatever is exchanged on the way to it meanwhile, nothing
+    appears in another folder.
 
     Raises
     ------
     OutputWriteError
         if the folder or the disk refuses; nothing partial is left.
+    OutsideRootsError
+        if the path leads through a symbolic link now.
     FileExistsError
         if the attempt is exclusive and the name is taken.
     """
     try:
-        _make_folder(output.parent, attempt.ownership)
-        with _temporary_file(output, attempt) as (temporary, file):
-            write(file)
-            size = file.tell()
-            if attempt.durable:
-                os.fsync(file.fileno())
-            file.close()
-            if attempt.mtime_ns is not None:
-                os.utime(temporary, ns=(attempt.mtime_ns, attempt.mtime_ns))
-            _take_name(temporary, output, exclusive=attempt.exclusive)
-        if attempt.durable:
-            _sync_folder(output.parent)
+        with open_folder(output.parent, roots.write, partial(_hand_over_folder, attempt.ownership)) as folder:
+            return _publish_in(folder, output, write, attempt)
     except FileExistsError:
-        if attempt.exclusive and output.exists():
-            raise
+        raise
+    except NotADirectoryError:
         raise _refused(output, "a file is where its folder should be") from None
     except LookupError as error:  # a group that this host does not know
         raise _refused(output, str(error).strip("'\"")) from None
     except OSError as error:
         held = os.name == "nt" and isinstance(error, PermissionError)
         raise _refused(output, "another program holds it open" if held else str(error.strerror or error)) from error
+
+
+def _publish_in(folder: Folder, output: Path, write: Write, attempt: Attempt) -> int:
+    with _temporary_file(folder, output, attempt) as (temporary, file):
+        write(file)
+        size = file.tell()
+        if attempt.durable:
+            os.fsync(file.fileno())
+        _require_undisturbed(folder, temporary, file)
+        file.close()
+        if attempt.mtime_ns is not None:
+            folder.set_mtime(temporary, attempt.mtime_ns)
+        _take_name(folder, temporary, output.name, exclusive=attempt.exclusive)
+    if attempt.durable:
+        folder.sync()
     return size
 
 
@@ -136,66 +155,59 @@ def _refused(output: Path, found: str) -> OutputWriteError:
     )
 
 
-def _make_folder(folder: Path, ownership: Ownership) -> None:
-    missing = [part for part in (folder, *folder.parents) if not part.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in missing:
-        if ownership.group is not None:
-            shutil.chown(part, group=ownership.group)
-        if ownership.folder_mode is not None:
-            part.chmod(ownership.folder_mode)
+def _hand_over_folder(ownership: Ownership, folder: Any) -> None:
+    """Give a new folder, open or by its path, the group and the mode that were asked for."""
+    if ownership.group is not None:
+        shutil.chown(folder, group=ownership.group)
+    if ownership.folder_mode is not None:
+        inherited = os.stat(folder).st_mode & stat.S_ISGID  # noqa: PTH116 - it may be a descriptor
+        os.chmod(folder, ownership.folder_mode | inherited)  # noqa: PTH101
 
 
 @contextmanager
-def _temporary_file(output: Path, attempt: Attempt) -> Iterator[tuple[Path, BinaryIO]]:
-    temporary = temporary_path(output, attempt.token)
-    file = temporary.open("x+b", buffering=0)
+def _temporary_file(folder: Folder, output: Path, attempt: Attempt) -> Iterator[tuple[str, FileIO]]:
+    path = temporary_path(output, attempt.token)
+    file = folder.create(path.name)
     try:
         with file:
+            target: Any = path if os.name == "nt" else file.fileno()
             if attempt.ownership.group is not None:
-                shutil.chown(temporary, group=attempt.ownership.group)
+                shutil.chown(target, group=attempt.ownership.group)
             if attempt.ownership.file_mode is not None:
-                temporary.chmod(attempt.ownership.file_mode)
-            yield temporary, file
+                os.chmod(target, attempt.ownership.file_mode)  # noqa: PTH101 - it may be a descriptor
+            yield path.name, file
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        folder.remove(path.name)
         raise
 
 
-def _take_name(temporary: Path, output: Path, *, exclusive: bool) -> None:
-    rename = _rename_new if exclusive else Path.replace
+def _require_undisturbed(folder: Folder, temporary: str, file: FileIO) -> None:
+    """Raise `OSError` if the temporary file or its folder is not what and where it was; the file is still open."""
+    if not os.path.samestat(folder.status(temporary), os.fstat(file.fileno())):
+        raise OSError(errno.ESTALE, "another file took the name of the temporary one while it was written")
+    if not folder.is_in_its_place():
+        raise OSError(errno.ESTALE, "its folder was moved or replaced while it was written")
+
+
+def _take_name(folder: Folder, temporary: str, name: str, *, exclusive: bool) -> None:
+    rename = _rename_new if exclusive else Folder.rename
     for pause in _RETRY_PAUSES if os.name == "nt" else ():
         try:
-            rename(temporary, output)
+            rename(folder, temporary, name)
         except PermissionError:
             time.sleep(pause)
         else:
             return
-    rename(temporary, output)
+    rename(folder, temporary, name)
 
 
-def _rename_new(temporary: Path, output: Path) -> None:
-    if os.name == "nt":
-        temporary.rename(output)  # raises FileExistsError there
-        return
+def _rename_new(folder: Folder, temporary: str, name: str) -> None:
     try:
-        output.hardlink_to(temporary)
+        folder.rename_new(temporary, name)
     except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
+        if error.errno not in _NO_HARD_LINKS or os.name == "nt":
             raise
         # Some network file systems have no hard links; what is left is to look, with an instant of uncertainty.
-        if output.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(output)) from None
-        temporary.replace(output)
-    else:
-        temporary.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows has no handle on a folder to flush; its rename is journalled
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if folder.has(name):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
+        folder.rename(temporary, name)

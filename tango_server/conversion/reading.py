@@ -14,8 +14,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from tango_server.conversion.beneath import open_file
 from tango_server.conversion.errors import IncompleteFileError, SourceUnreadableError, UnsupportedImageError
 from tango_server.conversion.orientation import Orientation
+from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.conversion.pixels import Image
 from tango_server.conversion.structure import Page, Structure, parse_structure, reading
 from tango_server.conversion.workspace import Workspace
@@ -102,18 +104,20 @@ class Source:
 
 
 @contextmanager
-def open_source(path: Path, workspace: Workspace | None = None) -> Iterator[Source]:
+def open_source(path: Path, workspace: Workspace | None = None, roots: Roots = ANYWHERE) -> Iterator[Source]:
     """Open the file at `path`, check that it is complete and that every page can be converted.
 
-    `workspace` is memory to read into; by default a fresh one.
+    `workspace` is memory to read into; by default a fresh one. With read roots, the path is a resolved one below them.
 
     Raises
     ------
     SourceError
         one of its kinds, if not.
+    OutsideRootsError
+        if the path leads through a symbolic link now.
     """
     with reading(path):
-        file = path.open("rb", buffering=0)
+        file = open_file(path, roots.read)
     with file:
         with reading(path):
             structure = parse_structure(file)

@@ -9,10 +9,13 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Literal
 
+from tango_server.conversion.beneath import open_file
 from tango_server.conversion.orientation import AS_STORED, Orientation
+from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.conversion.publish import Attempt, ownership_of, publish, write_parts
 from tango_server.conversion.structure import Structure, read_structure
 from tango_server.recipe import Recipe
@@ -37,11 +40,17 @@ def sidecar_path(image: Path) -> Path:
     return image.with_name(image.name + ".metadata")
 
 
-def read_sidecar(image: Path) -> Sidecar | None:
-    """Return the finished sidecar of an image, None if there is none, or none that can be understood."""
+def read_sidecar(image: Path, roots: Roots = ANYWHERE) -> Sidecar | None:
+    """Return the finished sidecar of an image, None if there is none, or none that can be understood.
+
+    Raises
+    ------
+    OutsideRootsError
+        if there are read roots, and it is a symbolic link.
+    """
     path = sidecar_path(image)
     try:
-        with path.open("rb") as file:
+        with BufferedReader(open_file(path, roots.read)) as file:
             text = file.read(_LARGEST).decode(ENCODING)
     except OSError:  # absence is no error, whatever its reason
         return None
@@ -60,7 +69,9 @@ def is_expected(structure: Structure) -> bool:
     )
 
 
-def carry_sidecar(source: Path, output: Path, recipe: Recipe, token: str) -> Literal["carried", "absent"]:
+def carry_sidecar(
+    source: Path, output: Path, recipe: Recipe, token: str, roots: Roots = ANYWHERE
+) -> Literal["carried", "absent"]:
     """Carry the finished sidecar of `source` to `output`, turned with the image; absence and damage are no errors.
 
     Raises
@@ -68,16 +79,16 @@ def carry_sidecar(source: Path, output: Path, recipe: Recipe, token: str) -> Lit
     ConversionError
         if the source or the place of the output fails.
     """
-    sidecar = read_sidecar(source)
+    sidecar = read_sidecar(source, roots)
     if sidecar is None:
         return "absent"
-    pages = read_structure(source).pages
+    pages = read_structure(source, roots).pages
     if not pages:  # it is being written anew
         return "absent"
     page = pages[0]
     turned = Orientation.of_tag(page.tags.get(274, 1)).then(Orientation.of(recipe))
     text = turned_text(sidecar.text, turned, page.shape).encode(ENCODING)
-    publish(sidecar_path(output), write_parts([text]), Attempt(token, ownership=ownership_of(recipe)))
+    publish(sidecar_path(output), write_parts([text]), Attempt(token, ownership=ownership_of(recipe)), roots)
     return "carried"
 
 

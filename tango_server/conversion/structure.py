@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from tango_server.conversion.beneath import open_file
 from tango_server.conversion.errors import IncompleteFileError, NotATiffError, SourceMissingError, SourceUnreadableError
+from tango_server.conversion.paths import ANYWHERE, Roots
 
 MAX_PAGES = 65_536
 MAX_ENTRIES = 4_096
@@ -80,16 +82,18 @@ class Structure:
             )
 
 
-def read_structure(path: Path) -> Structure:
-    """Return the structure of the file at `path`.
+def read_structure(path: Path, roots: Roots = ANYWHERE) -> Structure:
+    """Return the structure of the file at `path`, a resolved one below the read roots if there are any.
 
     Raises
     ------
     SourceMissingError, SourceUnreadableError
         if there is no such file, or it can't be opened. Damage is no error here: `Structure.state` tells.
+    OutsideRootsError
+        if the path leads through a symbolic link now.
 
     """
-    with reading(path), path.open("rb", buffering=0) as file:
+    with reading(path), open_file(path, roots.read) as file:
         return parse_structure(file)
 
 

@@ -76,7 +76,7 @@ def run(task: Task) -> FrameReport | Failure:
     from tango_server.conversion.placeholder import make_placeholder  # noqa: PLC0415 - as above
 
     if task.attempt > 1:
-        remove_leftovers(task.output, task.token)
+        remove_leftovers(task.output, task.token, task.roots)
     try:
         if task.placeholder is not None:
             return make_placeholder(

@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "way out by dots": ({"source": "ROOT/raw/../../outside/frame.tif"}, ["outside of the folders that may be read"]),
     "way out by a link": ({"source": "ROOT/raw/leak.tif"}, ["ROOT/raw/leak.tif", "may be read", "read_roots"]),
-    "path with a NUL": ({"source": "ROOT/raw/a\0.tif"}, ["can't be resolved", "null byte", "Check the path"]),
+    "path with a NUL": ({"source": "ROOT/raw/a\0.tif"}, [r"character '\x00'", "control characters", "Rename the file"]),
     "no folder called raw": (
         {"source": "ROOT/elsewhere/frame.tif"},
         ["ROOT/elsewhere/frame.tif", "no folder named 'raw'", "'processed'", "output folder"],

@@ -127,6 +127,17 @@ def test_requests_do_not_share_their_metadata() -> None:
         (FrameReport, {"source": "a", "finished": 1.0, "outcome": "done"}, "outcome"),
         (FrameReport, {"source": "a", "outcome": "failed"}, "finished"),
         (FrameReport, {"source": "a", "finished": 1.0, "outcome": "failed", "sidecar": "lost"}, "sidecar"),
+        (FrameRequest, {"source": "/" * 4097}, "source"),
+        (FrameRequest, {"source": "a", "key": "k" * 513}, "key"),
+        (FrameRequest, {"source": "a", "run_uid": "r" * 513}, "run_uid"),
+        (FrameRequest, {"source": "a", "stream": "s" * 513}, "stream"),
+        (SubmitQuery, {"requests": [{}] * 10_001}, "requests"),
+        (SubmitQuery, {"runs": ["r"] * 10_001}, "runs"),
+        (SubmitQuery, {"runs": ["r" * 513]}, "runs.0"),
+        (SubmitQuery, {"runs": [""]}, "runs.0"),
+        (ReportsQuery, {"job_ids": ["j"] * 10_001}, "job_ids"),
+        (ReportsQuery, {"job_ids": ["j" * 513]}, "job_ids.0"),
+        (ReportsQuery, {"run_uid": "r" * 513}, "run_uid"),
         (ReportsQuery, {"run_uid": "r", "limit": 0}, "limit"),
         (ReportsQuery, {"run_uid": "r", "limit": 100_001}, "limit"),
         (ReportsQuery, {"run_uid": "r", "outcome": "done"}, "outcome"),
@@ -155,3 +166,34 @@ def test_a_wrong_request_does_not_spoil_the_others_of_its_submission() -> None:
 def test_reports_are_asked_for_by_jobs_or_by_run(query: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="either job_ids or run_uid"):
         ReportsQuery.model_validate(query)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: Any = 1
+    for level in range(levels - 1):
+        value = [value] if level % 2 else {"inner": value}
+    return {"outer": value}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        (nested(33), "it is nested more than 32 levels deep"),
+        (nested(150), "it is nested more than 32 levels deep"),
+        ({"text": "x" * 65_536}, "it takes 65548 bytes of JSON, and at most 65536 are taken"),
+    ],
+    ids=["one level too deep", "far too deep", "too large"],
+)
+def test_metadata_beyond_its_caps_are_refused_with_the_cap_and_what_was_found(
+    metadata: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        FrameRequest(source="a", metadata=metadata)
+    assert words in str(caught.value)
+
+
+def test_as_much_as_the_caps_allow_is_taken() -> None:
+    FrameRequest(source="/" * 4096, key="k" * 512, run_uid="r" * 512, stream="s" * 512, metadata=nested(32))
+    FrameRequest(source="a", metadata={"text": "x" * (65_536 - len('{"text": ""}'))})
+    SubmitQuery(requests=[{}] * 10_000, runs=["r" * 512] * 10_000)
+    ReportsQuery(job_ids=["j"] * 10_000, limit=100_000)

@@ -61,11 +61,15 @@ def test_an_exclusive_attempt_never_replaces(tmp_path: Path, durable: bool) -> N
 
 
 def test_an_exclusive_attempt_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, target: Path) -> None:
-        raise PermissionError(1, "Operation not permitted", str(self), None, str(target))
+    refused: list[tuple[str, ...]] = []
 
-    monkeypatch.setattr(Path, "hardlink_to", refuse)  # as some network file systems do
+    def refuse(*names: str, **options: object) -> None:
+        refused.append(names)
+        raise PermissionError(1, "Operation not permitted", *names)
+
+    monkeypatch.setattr(os, "link", refuse)  # as some network file systems do
     test_an_exclusive_attempt_never_replaces(tmp_path, durable=False)
+    assert len(refused) == 2
 
 
 def test_leftovers_of_one_job_are_found_by_its_token(tmp_path: Path) -> None:

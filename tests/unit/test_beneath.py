@@ -1,0 +1,430 @@
+"""What is opened below a root stays below it, whatever is exchanged meanwhile."""
+
+import errno
+import os
+import random
+import shutil
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pytest
+import tifffile
+
+import tango_server.conversion.beneath as room
+from tango_server.conversion import ConversionError, convert_file
+from tango_server.conversion.beneath import is_taken, open_file, open_folder
+from tango_server.conversion.errors import OutputWriteError, OutsideRootsError, SourceError, SourceUnreadableError
+from tango_server.conversion.paths import Roots
+from tango_server.conversion.publish import Attempt, publish, remove_leftovers, temporary_path, write_parts
+from tango_server.conversion.sidecar import carry_sidecar, read_sidecar
+from tango_server.conversion.structure import read_structure
+from tango_server.messages import FrameReport
+from tango_server.recipe import Recipe
+
+posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no handles of folders")
+XDI = Recipe.preset("xdi", rotation=90)
+SIDECAR = "[metadata]\nwidth=64\n"
+
+
+class Place:
+    """A root with a source, an output folder, and a tree beside it that nothing may touch."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.root = folder / "root"
+        self.source = self.root / "raw" / "scan" / "a.tif"
+        self.output = self.root / "processed" / "scan" / "a.tif"
+        self.outside = folder / "outside"
+        self.roots = Roots.of([self.root])
+        self.frame = data / "qxrd_f32_64.tif"
+        for path in (self.source, self.outside / "scan" / "a.tif", self.outside / "a.tif"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.frame, path)
+        self._before = self.listing()
+
+    def convert(self, recipe: Recipe = XDI, **options: Any) -> FrameReport:
+        return convert_file(self.source, recipe, output=self.output, roots=self.roots, **options)
+
+    def listing(self) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(self.outside)): path.read_bytes() if path.is_file() else b"folder"
+            for path in self.outside.rglob("*")
+        }
+
+    def assert_nothing_is_written_outside(self) -> None:
+        assert self.listing() == self._before
+        assert not [path for path in self.root.rglob("*.petif-tmp") if not path.is_symlink()]
+
+
+@pytest.fixture
+def place(tmp_path: Path, data: Path) -> Iterator[Place]:
+    place = Place(tmp_path.resolve(), data)
+    yield place
+    place.assert_nothing_is_written_outside()
+
+
+@pytest.fixture(params=["handles", pytest.param("paths", marks=posix_only)])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of opening a folder: that of POSIX, and that of Windows, which any system can go."""
+    if request.param == "paths":
+        monkeypatch.setattr(room, "HANDLES", False)
+
+
+def exchange(path: Path, target: Path) -> None:
+    """Put a link to `target` where `path` is; what was there stays beside it."""
+    path.rename(path.with_name(path.name + "-moved"))
+    path.symlink_to(target, target_is_directory=target.is_dir())
+
+
+@pytest.mark.usefixtures("way")
+def test_a_frame_is_converted_below_its_roots(place: Place) -> None:
+    assert place.convert().outcome == "converted"
+    expected = np.rot90(tifffile.imread(place.frame)).astype(np.int32)
+    np.testing.assert_array_equal(tifffile.imread(place.output), expected)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("name", ["raw", "raw/scan", "raw/scan/a.tif"])
+@pytest.mark.parametrize("recipe", [XDI, Recipe.preset("xdi", output={"mode": "in_place"})], ids=["new", "in place"])
+def test_a_source_that_a_link_leads_to_is_not_read(place: Place, name: str, recipe: Recipe) -> None:
+    exchange(place.root / name, place.outside / name.removeprefix("raw").strip("/"))
+    with pytest.raises(OutsideRootsError, match="symbolic link"):
+        convert_file(place.source, recipe, output=place.output, roots=place.roots)
+    assert not place.output.exists()
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("name", ["processed", "processed/scan"])
+@pytest.mark.parametrize("on_existing", ["replace_own", "skip", "refuse", "number"])
+def test_an_output_that_a_link_leads_to_is_not_written(place: Place, name: str, on_existing: str) -> None:
+    place.output.parent.mkdir(parents=True)
+    exchange(place.root / name, place.outside / name.removeprefix("processed").strip("/"))
+    with pytest.raises(OutsideRootsError, match="symbolic link"):
+        place.convert(Recipe.preset("xdi", output={"on_existing": on_existing}))
+
+
+@pytest.mark.usefixtures("way")
+def test_a_link_in_the_place_of_the_output_is_neither_followed_nor_replaced(place: Place) -> None:
+    place.output.parent.mkdir(parents=True)
+    place.output.symlink_to(place.outside / "new.tif")
+    with pytest.raises(OutsideRootsError, match="symbolic link"):
+        place.convert()
+    assert place.output.is_symlink()
+    report = place.convert(Recipe.preset("xdi", output={"on_existing": "number"}))
+    assert report.output == str(place.output.with_name("a-00001.tif"))
+
+
+def test_a_link_within_the_root_is_not_followed_either(place: Place) -> None:
+    other = place.root / "raw" / "other"
+    shutil.copytree(place.source.parent, other)
+    exchange(place.source.parent, other)
+    with pytest.raises(OutsideRootsError):
+        place.convert()
+
+
+def test_a_root_that_became_a_link_is_not_entered(place: Place) -> None:
+    place.convert()
+    exchange(place.root, place.outside)
+    (place.outside / "raw").symlink_to(place.outside)
+    with pytest.raises(OutsideRootsError):
+        place.convert()
+    (place.outside / "raw").unlink()
+
+
+@pytest.mark.parametrize("outside", ["outside/a.tif", "root/raw/../../outside/a.tif", "root-2/a.tif", "root"])
+def test_a_path_beyond_the_roots_is_not_opened(place: Place, outside: str) -> None:
+    with pytest.raises(OutsideRootsError):
+        open_file(place.root.parent / outside, place.roots.read)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_sidecar_that_is_a_link_is_not_carried(place: Place) -> None:
+    secret = place.root.parent / "secret"
+    secret.write_text(SIDECAR)
+    place.source.with_name("a.tif.metadata").symlink_to(secret)
+    with pytest.raises(OutsideRootsError):
+        read_sidecar(place.source, place.roots)
+    with pytest.raises(OutsideRootsError):
+        carry_sidecar(place.source, place.output, XDI, "job", place.roots)
+    assert place.convert().sidecar == "absent"
+    assert not place.output.with_name("a.tif.metadata").exists()
+
+
+@pytest.mark.usefixtures("way")
+def test_a_link_in_the_place_of_a_sidecar_of_an_output_is_replaced_itself(place: Place) -> None:
+    place.source.with_name("a.tif.metadata").write_text(SIDECAR)
+    carried = place.output.with_name("a.tif.metadata")
+    carried.parent.mkdir(parents=True)
+    carried.symlink_to(place.outside / "new")
+    assert place.convert().sidecar == "carried"
+    assert not carried.is_symlink()
+    assert carried.read_text().startswith("[metadata]")
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "socket", "device"])
+def test_what_is_no_regular_file_is_refused_at_once(place: Place, kind: str) -> None:
+    place.source.unlink()
+    listener = socket.socket(socket.AF_UNIX) if kind == "socket" else None
+    match kind:
+        case "folder":
+            place.source.mkdir()
+        case "fifo":
+            os.mkfifo(place.source)
+        case "socket":
+            before = Path.cwd()
+            os.chdir(place.source.parent)  # the path of a socket is short
+            assert listener is not None
+            listener.bind(place.source.name)
+            os.chdir(before)
+        case "device":
+            try:
+                os.mknod(place.source, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+                place.source.open("rb").close()
+            except OSError:
+                pytest.skip("only root makes devices, and not everywhere")
+    try:
+        with pytest.raises(SourceUnreadableError, match=r"it is a |No such device"):
+            place.convert()
+        with pytest.raises(SourceUnreadableError):
+            read_structure(place.source, place.roots)
+        with pytest.raises(SourceUnreadableError):
+            read_structure(place.source)
+    finally:
+        if listener is not None:
+            listener.close()
+        if kind == "device":
+            place.source.unlink()
+
+
+def test_a_sidecar_that_is_a_fifo_holds_nobody_up(place: Place) -> None:
+    os.mkfifo(place.source.with_name("a.tif.metadata"))
+    assert place.convert().sidecar == "absent"
+
+
+def test_the_server_s_lease_on_a_file_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, flags_seen = os.open, []
+
+    def leased(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if path == "a.tif":
+            flags_seen.append(flags)
+            if flags & os.O_NONBLOCK:
+                raise BlockingIOError(errno.EWOULDBLOCK, "Resource temporarily unavailable")
+        return real(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", leased)
+    with open_file(place.source, place.roots.read) as file:
+        assert file.read(2) == b"II"
+    assert [bool(flags & os.O_NONBLOCK) for flags in flags_seen] == [True, False]
+    assert all(flags & os.O_NOFOLLOW for flags in flags_seen)
+
+
+def test_a_folder_that_may_not_be_listed_can_be_worked_in(place: Place) -> None:
+    if os.name == "nt" or os.geteuid() == 0 or not hasattr(os, "O_PATH"):
+        pytest.skip("for root every folder is open")
+    place.source.parent.chmod(0o300)
+    place.output.parent.mkdir(parents=True)
+    place.output.parent.chmod(0o300)
+    try:
+        assert place.convert().outcome == "converted"
+    finally:
+        place.source.parent.chmod(0o700)
+        place.output.parent.chmod(0o700)
+
+
+def moved_away(place: Place) -> None:
+    place.output.parent.rename(place.root / "processed" / "elsewhere")
+
+
+def link_outside(place: Place) -> None:
+    exchange(place.output.parent, place.outside / "scan")
+
+
+def link_further_up(place: Place) -> None:
+    exchange(place.root / "processed", place.outside)
+
+
+def another_folder(place: Place) -> None:
+    moved_away(place)
+    place.output.parent.mkdir()
+
+
+def removed(place: Place) -> None:
+    shutil.rmtree(place.output.parent)
+
+
+def temporary_linked(place: Place) -> None:
+    (temporary,) = place.output.parent.glob(".*.petif-tmp")
+    temporary.unlink()
+    temporary.symlink_to(place.outside / "a.tif")
+
+
+def temporary_exchanged(place: Place) -> None:
+    (temporary,) = place.output.parent.glob(".*.petif-tmp")
+    temporary.unlink()
+    temporary.write_bytes(b"forged")
+
+
+def temporary_removed(place: Place) -> None:
+    (temporary,) = place.output.parent.glob(".*.petif-tmp")
+    temporary.unlink()
+
+
+@posix_only
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize(
+    "meddle",
+    [moved_away, link_outside, link_further_up, another_folder, removed, temporary_linked, temporary_exchanged,
+     temporary_removed],
+)  # fmt: skip
+def test_an_exchange_while_the_file_is_written_is_noticed(
+    place: Place, meddle: Callable[[Place], None], exclusive: bool
+) -> None:
+    def write(file: BinaryIO) -> None:
+        file.write(b"first half, ")
+        meddle(place)
+        file.write(b"second half")
+
+    with pytest.raises(OutputWriteError, match=r"moved or replaced|took the name|No such file"):
+        publish(place.output, write, Attempt("job", exclusive=exclusive), place.roots)
+    assert not [path for path in place.root.rglob("a.tif") if path != place.source]
+
+
+@posix_only
+def test_a_link_that_takes_the_temporary_name_at_the_last_instant_gives_no_name_to_what_it_leads_to(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.link
+
+    def late(*names: str, **options: Any) -> None:
+        temporary_linked(place)
+        real(*names, **options)
+
+    monkeypatch.setattr(os, "link", late)
+    publish(place.output, write_parts([b"frame"]), Attempt("job", exclusive=True), place.roots)
+    assert place.output.is_symlink(), "a hard link to a file outside could be read by everybody who may read the root"
+    assert (place.outside / "a.tif").stat().st_nlink == 1
+
+
+@pytest.mark.usefixtures("way")
+def test_leftovers_are_not_looked_for_behind_a_link(place: Place) -> None:
+    there = place.outside / "scan"
+    left = temporary_path(there / "a.tif", "job")
+    left.write_bytes(b"half")
+    (place.root / "processed").symlink_to(place.outside)
+    remove_leftovers(place.output, "job", place.roots)
+    assert left.exists()
+    left.unlink()
+
+
+@pytest.mark.usefixtures("way")
+def test_leftovers_below_the_root_are_removed(place: Place) -> None:
+    place.output.parent.mkdir(parents=True)
+    left = temporary_path(place.output, "job")
+    left.write_bytes(b"half")
+    remove_leftovers(place.output, "job", place.roots)
+    assert not left.exists()
+
+
+@pytest.mark.usefixtures("way")
+def test_a_file_in_the_way_of_a_folder_is_told(place: Place) -> None:
+    (place.root / "processed").write_bytes(b"a file")
+    with pytest.raises(OutputWriteError, match="a file is where its folder should be"):
+        place.convert()
+
+
+@pytest.mark.usefixtures("way")
+def test_without_roots_links_are_followed(place: Place) -> None:
+    link = place.root.parent / "link"
+    link.symlink_to(place.root)
+    with open_file(link / "raw" / "scan" / "a.tif", ()) as file:
+        assert file.read(2) == b"II"
+    named = link / "raw" / "scan" / "b.tif"
+    named.symlink_to("a.tif")
+    assert read_structure(named).state == "complete"
+    assert is_taken(named, ())
+    report = convert_file(named, XDI, output=link / "deep" / "er" / "b.tif")
+    assert report.output == str(place.root / "deep" / "er" / "b.tif")
+
+
+@posix_only
+def test_no_descriptor_is_left_open(place: Place) -> None:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("open files are listed on Linux only")
+    place.convert()
+
+    def attempts() -> None:
+        for path in (
+            place.output.with_name("b.tif"),
+            place.outside / "a.tif",
+            place.root / "no" / "such.tif",
+            place.source / "x",
+        ):
+            with suppress(OSError, ConversionError):
+                open_file(path, place.roots.read).close()
+            with suppress(OSError, ConversionError):
+                publish(path, write_parts([b"x"]), Attempt("a"), Roots((place.outside,), (place.root / "processed",)))
+        place.convert()
+        with open_folder(place.output.parent, place.roots.write) as folder:
+            assert folder.names()
+            folder.sync()
+
+    attempts()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    attempts()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@posix_only
+@pytest.mark.parametrize("what", ["raw/scan", "raw", "processed/scan", "processed", "raw/scan/a.tif"])
+def test_a_folder_that_is_exchanged_all_the_time_never_leads_outside(place: Place, what: str) -> None:
+    """Whatever the moment of the exchange: the right output, or a typed error, and nothing outside."""
+    place.convert()
+    expected = place.output.read_bytes()
+    target = place.root / what
+    decoy = place.outside / what.partition("/")[2]
+    stop, waiting = threading.Event(), random.Random(4)
+
+    def exchanging() -> None:
+        aside = target.with_name("aside")
+        while not stop.is_set():
+            target.rename(aside)
+            with suppress(FileExistsError):  # the conversion has made the folder anew
+                target.symlink_to(decoy)
+            for _ in range(waiting.randrange(2000)):
+                pass
+            while os.path.lexists(target):
+                with suppress(OSError):
+                    target.unlink() if target.is_symlink() else shutil.rmtree(target)
+            aside.rename(target)
+            stop.wait(waiting.uniform(0, 2e-3))
+
+    wrong = np.zeros((4, 4), np.uint16)
+    for path in (place.outside / "scan" / "a.tif", place.outside / "a.tif"):
+        tifffile.imwrite(path, wrong)
+    before = place.listing()
+    meddler = threading.Thread(target=exchanging)
+    meddler.start()
+    outcomes: dict[str, int] = {}
+    try:
+        for _ in range(150):
+            try:
+                report = place.convert()
+                outcome = report.outcome
+                assert report.shape == (64, 64), "what lies outside was read"
+            except (OutsideRootsError, OutputWriteError, SourceError) as error:
+                outcome = type(error).__name__
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    finally:
+        stop.set()
+        meddler.join()
+    assert place.listing() == before, outcomes
+    assert place.output.read_bytes() == expected
+    assert not list(place.root.rglob("*.petif-tmp")), outcomes
+    assert outcomes.get("converted"), "not one came through"
+    shutil.copy(place.frame, place.outside / "scan" / "a.tif")
+    shutil.copy(place.frame, place.outside / "a.tif")
