@@ -69,7 +69,7 @@ class Engine:
         self._executor = executor
         self._roots = roots
         self._changed = changed
-        self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._inbox: queue.Queue[Event | None] = queue.Queue()  # a SimpleQueue may wait for ever at a tiny time-out
         self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
         self._questions: dict[str, Future[int]] = {}
         self._numbers = threading.Lock()

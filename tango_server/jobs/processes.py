@@ -63,8 +63,9 @@ class _Slot:
         hung = threading.Event()
 
         def end_hung() -> None:
-            hung.set()
-            self._kill()
+            if self.running is future:  # after a stop of the whole server the timer may be late, for another task
+                hung.set()
+                self._kill()
 
         hang = threading.Timer(self._time_limit, end_hung)
         hang.daemon = True

@@ -16,6 +16,7 @@ from petif_bluesky.sim.qxrd_file import Stage, write_stages
 from tango_server.conversion.errors import SourceMissingError
 from tango_server.conversion.structure import read_structure
 from tango_server.jobs.readiness import ReadinessRule, Verdict, Wait, judge
+from tango_server.jobs.vocabulary import Reading
 from tests.conftest import DATA, QXRD_FILES, UNFINISHED_FILES
 
 START = 5000.0
@@ -37,7 +38,7 @@ class Watcher:
             structure = None if trouble else read_structure(path)
         except SourceMissingError:
             structure = None
-        self._wait, verdict = judge(self._rule, self._wait, structure, trouble, START + at)
+        self._wait, verdict = judge(self._rule, self._wait, structure, trouble, Reading(START + at, 1.7e9 + at))
         return verdict
 
     def follow(self, path: Path) -> tuple[list[float], Verdict]:

@@ -22,6 +22,8 @@ from tango_server.jobs.vocabulary import (
     Ending,
     Event,
     FailuresAcknowledged,
+    Fetch,
+    Fetched,
     Finish,
     Instruction,
     Job,
@@ -55,8 +57,23 @@ def job(name: str, run_uid: str | None = None) -> Job:
     return Job(name, Path(f"/raw/{name}.tif"), Path(f"/processed/{name}.tif"), XDI, 1.7e9, run_uid, "primary", 7)
 
 
-def accepted(*names: str, run_uid: str | None = None) -> Accepted:
-    return Accepted(tuple(job(name, run_uid) for name in names))
+class LedgerService(ConversionService):
+    """A service whose ledger is read at once: jobs that are fetched were accepted an instant before."""
+
+    def handle(self, event: Event, now: Reading) -> list[Instruction]:
+        if not isinstance(event, Fetched):
+            return super().handle(event, now)
+        fetch = super().handle(Accepted(len(event.jobs)), now)
+        steps = super().handle(event, now)
+        return [step for step in [*fetch, *steps] if not isinstance(step, Fetch)]
+
+
+def accepted(*names: str, run_uid: str | None = None) -> Fetched:
+    return fetched(tuple(job(name, run_uid) for name in names))
+
+
+def fetched(jobs: tuple[Job, ...]) -> Fetched:
+    return Fetched(jobs, 0, 0)
 
 
 def converted(name: str, sidecar: Literal["carried", "absent"] = "carried") -> AttemptDone:
@@ -76,7 +93,7 @@ def not_ready(name: str) -> AttemptFailed:
 
 
 def looks(instructions: Sequence[Instruction]) -> list[str]:
-    return [step.job_id for step in instructions if isinstance(step, Observe)]
+    return [step.job.job_id for step in instructions if isinstance(step, Observe)]
 
 
 def starts(instructions: Sequence[Instruction]) -> list[str]:
@@ -90,12 +107,12 @@ def reports(instructions: Sequence[Instruction]) -> list[FrameReport]:
 @pytest.fixture
 def service() -> ConversionService:
     """Two workers, three attempts, and waits of 15 s, or 300 s for a run."""
-    return ConversionService(ServiceRules())
+    return LedgerService(ServiceRules())
 
 
 @pytest.fixture
 def one_worker() -> ConversionService:
-    return ConversionService(ServiceRules(workers=1))
+    return LedgerService(ServiceRules(workers=1))
 
 
 def carries(instructions: Sequence[Instruction]) -> list[tuple[str, Path]]:
@@ -113,7 +130,7 @@ def make_ready(service: ConversionService, *names: str, seconds: float = 0.0) ->
 
 def test_a_file_is_looked_at_as_soon_as_its_job_is_accepted(service: ConversionService) -> None:
     instructions = service.handle(accepted("a", "b"), at(0))
-    assert instructions == [Observe("a", Path("/raw/a.tif")), Observe("b", Path("/raw/b.tif"))]
+    assert instructions == [Observe(job("a")), Observe(job("b"))]
 
 
 def test_a_service_without_jobs_wants_no_wake_up(service: ConversionService) -> None:
@@ -135,7 +152,7 @@ def test_a_missing_file_blocks_no_other(one_worker: ConversionService) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_never_more_frames_run_than_there_are_workers(workers: int) -> None:
-    service = ConversionService(ServiceRules(workers=workers))
+    service = LedgerService(ServiceRules(workers=workers))
     names = [f"f{number}" for number in range(8)]
     assert make_ready(service, *names) == names[:workers]
     assert service.snapshot(at(1)).running == workers
@@ -226,7 +243,7 @@ def test_a_frame_may_succeed_after_a_crash(service: ConversionService) -> None:
 
 
 def test_a_single_attempt_means_no_second_one() -> None:
-    service = ConversionService(ServiceRules(attempts=1))
+    service = LedgerService(ServiceRules(attempts=1))
     make_ready(service, "a")
     assert [report.outcome for report in reports(service.handle(crashed("a"), at(1)))] == ["failed"]
 
@@ -267,12 +284,12 @@ def test_a_file_that_is_not_ready_any_more_goes_back_to_waiting_and_frees_its_wo
 
 
 def test_waiting_again_uses_up_no_attempt() -> None:
-    service = ConversionService(ServiceRules(attempts=2))
+    service = LedgerService(ServiceRules(attempts=2))
     make_ready(service, "a")
     for number in range(1, 6):
         assert looks(service.handle(not_ready("a"), at(1))) == ["a"]
         written_again = replace(COMPLETE, mtime_ns=COMPLETE.mtime_ns + number)
-        assert service.handle(Observed("a", written_again), at(1)) == [Convert(job("a"), 1)]
+        assert service.handle(Observed("a", written_again), at(1)) == [Convert(job("a"), number + 1)]
     assert starts(service.handle(crashed("a"), at(1))) == ["a"]
     assert [report.outcome for report in reports(service.handle(crashed("a"), at(1)))] == ["failed"]
 
@@ -325,7 +342,7 @@ def test_time_in_the_queue_counts_as_latency(one_worker: ConversionService) -> N
 
 @pytest.mark.parametrize("kind", ["final", "crashed", "timeout"])
 def test_the_report_of_a_failure_tells_where_the_frame_came_from(kind: Literal["final", "crashed", "timeout"]) -> None:
-    service = ConversionService(ServiceRules(attempts=1))
+    service = LedgerService(ServiceRules(attempts=1))
     service.handle(accepted("a", run_uid="run-1"), at(10))
     if kind == "timeout":
         service.handle(Observed("a", None), at(50))
@@ -365,7 +382,7 @@ def test_a_sidecar_that_comes_is_told_in_the_report_and_is_no_part_of_the_latenc
 
 
 def test_a_sidecar_that_never_comes_is_reported_as_absent_at_its_deadline() -> None:
-    service = ConversionService(ServiceRules(sidecar_timeout=1.25))
+    service = LedgerService(ServiceRules(sidecar_timeout=1.25))
     make_ready(service, "a")
     now, looked = 1.0, 0
     instructions = service.handle(converted("a", sidecar="absent"), at(now))
@@ -392,8 +409,8 @@ def test_a_sidecar_that_never_comes_is_reported_as_absent_at_its_deadline() -> N
     ids=["no patience", "not by QXRD", "in place"],
 )
 def test_no_sidecar_is_awaited(rules: ServiceRules, structure: Structure, recipe: Recipe) -> None:
-    service = ConversionService(rules)
-    service.handle(Accepted((replace(job("a"), recipe=recipe),)), at(0))
+    service = LedgerService(rules)
+    service.handle(fetched((replace(job("a"), recipe=recipe),)), at(0))
     assert starts(service.handle(Observed("a", structure), at(0))) == ["a"]
     (report,) = reports(service.handle(converted("a", sidecar="absent"), at(1)))
     assert (report.outcome, report.sidecar) == ("converted", "absent")
@@ -437,7 +454,7 @@ SCENARIO: list[tuple[float, Event]] = [
 
 def play(wall: Callable[[float], float]) -> tuple[list[list[Instruction]], list[float | None], object]:
     """Return what comes of `SCENARIO`, with the wall clock's own instants taken out of the reports."""
-    service = ConversionService(ServiceRules())
+    service = LedgerService(ServiceRules())
     answers: list[list[Instruction]] = []
     due: list[float | None] = []
     for seconds, event in SCENARIO:
@@ -560,7 +577,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.service = ConversionService(ServiceRules(workers=self.workers, attempts=self.attempts))
+        self.service = LedgerService(ServiceRules(workers=self.workers, attempts=self.attempts))
         self.now = 1000.0
         self.wall = 1.7e9
         self.jobs: list[str] = []
@@ -575,9 +592,9 @@ class AnyOrder(RuleBasedStateMachine):
         instructions = self.service.handle(event, Reading(self.now, self.wall))
         for step in instructions:
             match step:
-                case Observe(name, _):
-                    assert name not in self.busy_or_finished()
-                    self.to_look.append(name)
+                case Observe(looked_at):
+                    assert looked_at.job_id not in self.busy_or_finished()
+                    self.to_look.append(looked_at.job_id)
                 case Convert(converting, _):
                     assert converting.job_id not in self.busy_or_finished()
                     self.to_convert.append(converting.job_id)
@@ -687,7 +704,7 @@ TestEventsInAnyOrder = AnyOrder.TestCase
 
 def test_the_rule_for_runs_can_differ_in_more_than_its_patience() -> None:
     rules = ServiceRules(readiness=ReadinessRule(settle_complete=5.0), run_readiness=ReadinessRule())
-    service = ConversionService(rules)
+    service = LedgerService(rules)
     service.handle(accepted("a"), at(0))
     service.handle(accepted("b", run_uid="run-1"), at(0))
     assert starts(service.handle(Observed("a", COMPLETE), at(0))) == []
@@ -695,7 +712,7 @@ def test_the_rule_for_runs_can_differ_in_more_than_its_patience() -> None:
 
 
 def test_a_file_that_only_looks_complete_waits_for_another_one_without_a_busy_loop() -> None:
-    service = ConversionService(ServiceRules(readiness=ReadinessRule(timeout=10.0)))
+    service = LedgerService(ServiceRules(readiness=ReadinessRule(timeout=10.0)))
     service.handle(accepted("a"), at(0))
     assert starts(service.handle(Observed("a", COMPLETE), at(0))) == ["a"]
     service.handle(AttemptFailed("a", "not_ready", "its strips were never filled"), at(0.1))
@@ -712,10 +729,10 @@ def test_a_file_that_only_looks_complete_waits_for_another_one_without_a_busy_lo
 
 
 def test_two_jobs_with_one_output_never_run_at_a_time() -> None:
-    service = ConversionService(ServiceRules(workers=4, sidecar_timeout=0))
+    service = LedgerService(ServiceRules(workers=4, sidecar_timeout=0))
     jobs = [replace(job, output=Path("/processed/same.tif")) for name in "abc" for job in accepted(name).jobs]
     other = accepted("d").jobs[0]
-    service.handle(Accepted((*jobs, other)), at(0))
+    service.handle(fetched((*jobs, other)), at(0))
     started = [name for name in "abcd" for name in starts(service.handle(Observed(name, COMPLETE), at(0)))]
     assert started == ["a", "d"]
     done = FrameReport(source="a", outcome="converted", finished=0)
@@ -740,7 +757,7 @@ def test_a_file_that_is_replaced_after_a_long_queue_has_its_whole_time_again(one
 
 
 def test_latency_counts_from_the_first_look_that_saw_the_file_complete() -> None:
-    service = ConversionService(ServiceRules(readiness=ReadinessRule(settle_complete=1.0)))
+    service = LedgerService(ServiceRules(readiness=ReadinessRule(settle_complete=1.0)))
     service.handle(accepted("a"), at(0))
     service.handle(Observed("a", COMPLETE), at(2))
     assert starts(service.handle(Observed("a", COMPLETE), at(3))) == ["a"]
