@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tango_server.conversion.errors import SourceError
+from tango_server.conversion.errors import OutsideRootsError, SourceError
 from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.conversion.structure import Page, Structure, read_structure
 from tango_server.recipe import Recipe
@@ -116,16 +116,11 @@ def read_provenance(structure: Structure) -> Provenance | None:
 def is_placeholder_of(source: Path, output: Path, roots: Roots = ANYWHERE) -> bool:
     """Whether the file at `output` is a placeholder that stands for `source`; False where that can't be told.
 
-    With write roots, `output` is a resolved path below them.
-
-    Raises
-    ------
-    OutsideRootsError
-        if the path of the output leads through a symbolic link now.
+    With write roots, `output` is a resolved path below them; a symbolic link is no placeholder and is not followed.
     """
     try:
         provenance = read_provenance(read_structure(output, roots.outputs))
-    except SourceError:
+    except (SourceError, OutsideRootsError):
         return False
     return provenance is not None and provenance.placeholder and provenance.origin == origin_of(source, output)
 
