@@ -17,6 +17,7 @@ from tango_server.counters import COUNTERS, Counters, free_space
 from tango_server.jobs.capacity import BacklogFullError, DiskFullError
 from tango_server.jobs.condition import condition
 from tango_server.jobs.database import LedgerBusyError, LedgerError
+from tango_server.jobs.folder_watch import FolderWatch, open_watch
 from tango_server.jobs.history import UnknownIdError
 from tango_server.jobs.intake import explain
 from tango_server.jobs.opening import open_runner
@@ -93,6 +94,7 @@ class PETifConverter(Counters):
         self._runner: JobRunner | None = None
         self._settings: Settings | None = None
         self._observability: Observability | None = None
+        self._watch: FolderWatch | None = None
         self._fault = ""
         super().init_device()
         self.add_version_info("petif-bluesky", package_version())
@@ -105,6 +107,7 @@ class PETifConverter(Counters):
                 self._settings, TangoStream(self), lambda: self.numbers, lambda: self._condition()[0]
             )
             self._runner = open_runner(self._settings, self._changed)
+            self._watch = open_watch(self._settings, self._runner)
         except ValidationError as error:
             self._fault = f"The configuration is wrong: {explain(error)}. Correct it, then call Init."
         except (ConfigurationError, LedgerError, ImportError) as error:
@@ -121,6 +124,8 @@ class PETifConverter(Counters):
         if not tango.Util.instance().is_svr_shutting_down():
             self._need_properties()
         self._notifier.stop()
+        if self._watch:
+            self._watch.close()
         if self._runner:
             self._runner.close()
             self._runner = None
@@ -278,6 +283,8 @@ class PETifConverter(Counters):
 
     def _condition(self) -> tuple[str, str]:
         word, status = condition(self.numbers, self._fault or (self._runner.fault if self._runner else ""))
+        if self._watch and self._watch.trouble:
+            status = f"{status}. {self._watch.trouble}"
         return word, to_latin(self._observability.completed(status) if self._observability else status)
 
     def _workers(self) -> int:

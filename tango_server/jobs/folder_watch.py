@@ -19,6 +19,17 @@ BOOK_NAME = "watched.sqlite"
 _CLOSE_PATIENCE = 5.0
 
 
+def open_watch(settings: Settings, jobs: Jobs) -> "FolderWatch | None":
+    """Return the watch that the settings ask for, None if they ask for none; a book in use is told in the log."""
+    if not settings.watch:
+        return None
+    try:
+        return FolderWatch(rules_from(settings), jobs, settings.state_dir)
+    except OSError as error:
+        _log.error("no folder is watched: %s", error)
+        return None
+
+
 class FolderWatch:
     """A running watch over folders, closed for good by `close`.
 

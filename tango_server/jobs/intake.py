@@ -12,7 +12,10 @@ from tango_server.conversion.paths import Roots, output_path
 from tango_server.jobs.ledger import NO_OUTPUT, Entry
 from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameRequest
+from tango_server.path_map import PathMap
 from tango_server.recipe import InPlace, Recipe
+
+NO_MAP = PathMap()
 
 
 def explain(error: ValidationError) -> str:
@@ -37,9 +40,10 @@ def explain(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-def entry_for(raw: dict[str, Any], server_recipe: Recipe, roots: Roots, now: float) -> Entry:
-    """Return the ledger entry for one request as it came over the wire; `now` is in Unix seconds.
+def entry_for(raw: dict[str, Any], server_recipe: Recipe, roots: Roots, now: float, paths: PathMap = NO_MAP) -> Entry:
+    """Return the ledger entry for one request as it came over the wire.
 
+    `now` is in Unix seconds, `paths` tell how clients name the folders of this host.
     An entry that carries a report is a refusal.
     """
     job_id = secrets.token_hex(8)
@@ -52,7 +56,7 @@ def entry_for(raw: dict[str, Any], server_recipe: Recipe, roots: Roots, now: flo
         reason = f"{named}: the request is wrong: {explain(error)}. Correct the field and submit it again."
         return Entry(job, key, {}, job.failed(reason, now))
     recipe = request.recipe or server_recipe
-    source, output, reason = _places(request, recipe, roots)
+    source, output, reason = _places(request, recipe, roots, paths)
     job = Job(
         job_id,
         source,
@@ -81,7 +85,7 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _places(request: FrameRequest, recipe: Recipe, roots: Roots) -> tuple[Path, Path, str]:
+def _places(request: FrameRequest, recipe: Recipe, roots: Roots, paths: PathMap) -> tuple[Path, Path, str]:
     """Return source, output and the reason to refuse (empty: none)."""
     if request.run_uid and isinstance(recipe.output, InPlace) and not recipe.output.allow_in_place:
         reason = (
@@ -90,7 +94,7 @@ def _places(request: FrameRequest, recipe: Recipe, roots: Roots) -> tuple[Path, 
         )
         return Path(request.source), NO_OUTPUT, reason
     try:
-        source = roots.source(request.source)
+        source = roots.source(paths.translate(request.source))
         fields = {**request.metadata, "run": request.run_uid or "", "seq_num": request.seq_num or 0}
         return source, output_path(source, recipe, roots, fields), ""
     except PathError as error:

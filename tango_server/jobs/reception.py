@@ -12,6 +12,7 @@ from tango_server.jobs.intake import entry_for
 from tango_server.jobs.ledger import Booked, Entry, Ledger
 from tango_server.jobs.vocabulary import Accepted, Event, Refused
 from tango_server.messages import AcceptedJob, FrameReport, RefusedRequest, SubmitAnswer, SubmitQuery
+from tango_server.path_map import PathMap
 from tango_server.recipe import Recipe
 from tango_server.settings import Settings
 
@@ -31,6 +32,7 @@ class Reception:
         tell: Callable[[Event], None],
     ) -> None:
         self._settings = settings
+        self._paths = PathMap.of(settings.path_maps)
         self._ledger = ledger
         self._recipe = recipe
         self._waiting = waiting
@@ -67,7 +69,7 @@ class Reception:
             if the ledger can't be written at present; the same holds.
         """
         roots, now, recipe = self._settings.roots(), clock.now().wall, self._recipe()
-        entries = [entry_for(raw, recipe, roots, now) for raw in query.requests]
+        entries = [entry_for(raw, recipe, roots, now, self._paths) for raw in query.requests]
         bookable = [entry for entry in entries if entry.report is None or entry.job.run_uid]
         with self._one_by_one:
             if query.requests:
@@ -84,7 +86,7 @@ class Reception:
 
     def source(self, path: str) -> Path:
         """Return the resolved path of a source as a client names it; raise `PathError`."""
-        return self._settings.roots().source(path)
+        return self._settings.roots().source(self._paths.translate(path))
 
     def folder(self, path: str) -> Path | None:
         """Return the resolved path of a folder as a client names it, None if it is none; raise `PathError`."""

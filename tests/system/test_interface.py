@@ -242,3 +242,26 @@ def test_every_attribute_tells_what_it_is(proxy: tango.DeviceProxy) -> None:
             assert config.unit, name
         subscription = proxy.subscribe_event(name, tango.EventType.CHANGE_EVENT, lambda _: None)
         proxy.unsubscribe_event(subscription)
+
+
+def test_a_path_of_the_detector_pc_is_translated_and_still_kept_within_the_roots(
+    start_server: Start, root: Path, put: Put
+) -> None:
+    proxy = tango.DeviceProxy(start_server(*settings(rf"path_maps=Y:\ -> {root}")).address)
+    put("qxrd_f32_64.tif")
+    (report,) = reports(proxy, submit(proxy, {"source": r"y:\raw\qxrd_f32_64.tif"}))
+    assert (report["outcome"], report["source"]) == ("converted", str(root / "raw" / "qxrd_f32_64.tif"))
+    answer = submit(proxy, {"source": r"Y:\..\..\etc\passwd"}, {"source": r"Z:\raw\a.tif"})
+    assert len(answer["refused"]) == 2
+
+
+def test_a_watched_folder_is_converted_without_being_asked(start_server: Start, root: Path, put: Put) -> None:
+    server = start_server(*settings(f"watch={root / 'raw'}", "watch_interval=0.1", "watch_existing=true"))
+    proxy = tango.DeviceProxy(server.address)
+    put("qxrd_f32_64.tif", "first.tif")
+    until(lambda: (root / "processed" / "first.tif").exists(), "the first frame is converted")
+    proxy.Init()
+    put("qxrd_f32_64.tif", "second.tif")
+    until(lambda: (root / "processed" / "second.tif").exists(), "the second frame is converted after Init, too")
+    all_done(proxy)
+    assert proxy.NumProcessed == 1
