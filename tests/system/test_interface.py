@@ -259,9 +259,10 @@ def test_a_watched_folder_is_converted_without_being_asked(start_server: Start, 
     server = start_server(*settings(f"watch={root / 'raw'}", "watch_interval=0.1", "watch_existing=true"))
     proxy = tango.DeviceProxy(server.address)
     put("qxrd_f32_64.tif", "first.tif")
-    until(lambda: (root / "processed" / "first.tif").exists(), "the first frame is converted")
+    until((root / "processed" / "first.tif").exists, "the first frame is converted")
+    all_done(proxy)
     proxy.Init()
     put("qxrd_f32_64.tif", "second.tif")
-    until(lambda: (root / "processed" / "second.tif").exists(), "the second frame is converted after Init, too")
+    until((root / "processed" / "second.tif").exists, "the second frame is converted after Init, too")
     all_done(proxy)
     assert proxy.NumProcessed == 1
