@@ -214,8 +214,8 @@ class Settings(BaseModel):
         return self.state_dir / LEDGER_NAME
 
     def roots(self) -> Roots:
-        """The folders that may be read and written, resolved now."""
-        return Roots.of(self.read_roots, self.write_roots)
+        """The folders that may be read and written, resolved now; the server's own is neither."""
+        return Roots.of(self.read_roots, self.write_roots, [self.state_dir])
 
     def service_rules(self) -> ServiceRules:
         """What the job service goes by."""
