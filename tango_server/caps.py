@@ -15,6 +15,8 @@ MOST_REPORTS = 100_000
 MOST_PATHS = 100_000
 """Paths of one AddFiles."""
 LONGEST_ID = 512
-"""Characters of a run uid, a stream's name, a key or a job id."""
+"""Characters of a run uid, a stream's name or a job id."""
 LONGEST_SOURCE = 4096
 """Characters of a path; how many bytes are fit is said in `tango_server.conversion.fit_path`."""
+LONGEST_KEY = LONGEST_ID + LONGEST_SOURCE
+"""Characters of a key, which may be made of an id and a path."""

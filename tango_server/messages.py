@@ -12,6 +12,7 @@ from tango_server.caps import (
     DEEPEST,
     LARGEST_METADATA,
     LONGEST_ID,
+    LONGEST_KEY,
     LONGEST_SOURCE,
     MOST_JOB_IDS,
     MOST_REPORTS,
@@ -53,7 +54,7 @@ class FrameRequest(_Message):
 
     source: Annotated[str, Field(min_length=1, max_length=LONGEST_SOURCE)]
     recipe: Recipe | None = None
-    key: Name | None = None
+    key: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)] | None = None
     run_uid: Name | None = None
     stream: Name | None = None
     seq_num: int | None = Field(default=None, ge=0, lt=2**63)
@@ -177,8 +178,8 @@ class ReportsQuery(_Message):
 class CancelQuery(_Message):
     """The argument of `Cancel`: job ids, a run uid, or all."""
 
-    job_ids: list[str] | None = None
-    run_uid: str | None = None
+    job_ids: Annotated[list[Name], Field(max_length=MOST_JOB_IDS)] | None = None
+    run_uid: Name | None = None
     all: bool = False
 
     @model_validator(mode="after")

@@ -39,7 +39,7 @@ class PathMap:
     Raises
     ------
     ValueError
-        if a prefix or a folder is not absolute, or a prefix occurs twice.
+        if a prefix or a folder is not absolute, a prefix occurs twice, or a result would be translated again.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -58,6 +58,12 @@ class PathMap:
             seen[names] = prefix
             if _comparable(folder) is None or ".." in _names(folder):
                 raise ValueError(f"found {folder!r} for {prefix!r}; expected the whole path of a folder of this host")
+        for prefix, folder in self.rules:
+            if self._fitting(folder):
+                raise ValueError(
+                    f"found {folder!r} for {prefix!r}, which would be translated again; expected a folder that begins "
+                    "with none of the prefixes"
+                )
 
     @classmethod
     def of(cls, rules: Mapping[str, str] | Iterable[str | Rule]) -> "PathMap":
@@ -85,11 +91,7 @@ class PathMap:
         ...
         tango_server.conversion.errors.UnfitPathError: Y:\..\..\etc\passwd: '..' in it; expected ...
         """
-        names = _comparable(path)
-        fitting = []
-        if names is not None:
-            prefixes = [(_comparable(prefix) or (), folder) for prefix, folder in self.rules]
-            fitting = [(len(prefix), folder) for prefix, folder in prefixes if names[: len(prefix)] == prefix]
+        fitting = self._fitting(path)
         if not fitting:
             if not windows_host and _WINDOWS.match(path):
                 raise self._unmapped(path)
@@ -100,6 +102,14 @@ class PathMap:
             raise UnfitPathError(printable(path), "'..' in it", "the way without it", "Give the path as it really is.")
         return "/".join((folder.rstrip("/\\"), *rest)) or "/"
 
+    def _fitting(self, path: str) -> list[tuple[int, str]]:
+        """Return for each prefix that fits how long it is, and its folder."""
+        names = _comparable(path)
+        if names is None:
+            return []
+        prefixes = [(_comparable(prefix) or (), folder) for prefix, folder in self.rules]
+        return [(len(prefix), folder) for prefix, folder in prefixes if names[: len(prefix)] == prefix]
+
     def _unmapped(self, path: str) -> UnmappedPathError:
         known = ", ".join(prefix for prefix, _ in self.rules)
         return UnmappedPathError(
@@ -108,6 +118,9 @@ class PathMap:
             f"one that begins with {known}, or one of this host" if known else "a path of this host",
             r"Check the drive, or let the server's path_maps say what it is here, as Y:\ -> /gpfs/current.",
         )
+
+
+AS_THEY_ARE = PathMap()
 
 
 def _rule(line: str) -> Rule:

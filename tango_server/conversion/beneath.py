@@ -74,6 +74,12 @@ def is_taken(path: Path, roots: Sequence[Path]) -> bool:
     return True
 
 
+def require_below(path: Path, roots: Sequence[Path]) -> None:
+    """Raise `OutsideRootsError` if a resolved path lies below none of the roots, of which there are some."""
+    if roots:
+        _way(str(path), roots)
+
+
 def _way(path: str, roots: Sequence[Path]) -> tuple[Path, list[str]]:
     """Return the innermost root that holds `path`, and the names from there on."""
     holders = [root for root in roots if path == (text := str(root)) or path.startswith(text.rstrip("/") + "/")]

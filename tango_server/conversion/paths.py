@@ -72,7 +72,8 @@ def remembering() -> Resolve:
 class Roots:
     """The folders that may be read and written, resolved. None at all means: anywhere (offline use).
 
-    `private` folders may be neither read nor written although they lie below a root: the server's own.
+    `private` folders may be neither read nor written although they lie below a root: the server's own. One that holds a
+    root itself is none.
     """
 
     read: tuple[Path, ...] = ()
@@ -93,7 +94,9 @@ class Roots:
         if not writable:
             images = (root.with_name(PROCESSED) for root in readable if root.name == RAW)
             writable = (*readable, *images)
-        return cls(read=readable, write=writable, private=tuple(Path(folder).resolve() for folder in private))
+        hidden = (Path(folder).resolve() for folder in private)
+        above = {folder for root in (*readable, *writable) for folder in (root, *root.parents)}
+        return cls(read=readable, write=writable, private=tuple(folder for folder in hidden if folder not in above))
 
     @property
     def outputs(self) -> "Roots":

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tango_server.conversion.beneath import is_taken
+from tango_server.conversion.beneath import is_taken, require_below
 from tango_server.conversion.errors import (
     OutputExistsError,
     PlaceholderInPlaceError,
@@ -55,6 +55,7 @@ def make_placeholder(
     started = time.perf_counter()
     if roots == ANYWHERE:
         source, output = roots.source(source), roots.target(output)
+    require_below(source, roots.read)
     stand_in = _StandIn(source, output, recipe, roots, reason)
     stand_in.require_new_file()
     zeros = stand_in.zeros(shape)

@@ -120,7 +120,7 @@ class Engine:
         self._inbox.put(None)
         self._thread.join(patience)
         for job in self._service.running_jobs():
-            remove_leftovers(job.output, job.job_id)
+            remove_leftovers(job.output, job.job_id, self._roots_of(job))
 
     def _loop(self) -> None:
         try:
@@ -194,14 +194,16 @@ class Engine:
             case Fetch(after, limit):
                 self._inbox.put(self._ledger.fetch(after, limit))
             case Observe(job):
-                look: Future[Observed | SidecarLooked] = self._observers.submit(look_at_source, job)
+                look: Future[Observed | SidecarLooked] = self._observers.submit(
+                    look_at_source, job, self._roots_of(job)
+                )
                 look.add_done_callback(partial(self._looked, job.job_id))
             case CarrySidecar(job, output):
-                look = self._observers.submit(carry_sidecar_of, job, output)
+                look = self._observers.submit(carry_sidecar_of, job, output, self._roots_of(job))
                 look.add_done_callback(partial(self._looked, job.job_id))
             case Convert(job, attempt):
                 _log.debug("attempt %d begins", attempt, extra=about(job))
-                self._executor.start(_task(step, self._roots()), partial(self._attempted, job))
+                self._executor.start(_task(step, self._roots_of(job)), partial(self._attempted, job))
             case Cancel():
                 self._cancel(step)
             case Finish():
@@ -218,6 +220,12 @@ class Engine:
         _log.info("%d jobs were cancelled", len(cancelled))
         self._inbox.put(Cancelled(len(cancelled), cancelled))
         question.set_result(len(cancelled))
+
+    def _roots_of(self, job: Job) -> Roots:
+        """Return the roots of when a job was accepted, those of now if that was not kept."""
+        if job.source_root is None or job.output_root is None:
+            return self._roots()
+        return Roots(read=(job.source_root,), write=(job.output_root,))
 
     def _looked(self, job_id: str, look: "Future[Observed | SidecarLooked]") -> None:
         if look.cancelled():
@@ -243,7 +251,7 @@ class Engine:
                 self._inbox.put(AttemptFailed(job_id, "unavailable", str(result)))
             case _:
                 _log.warning("%s", result, extra=about(job))
-                remove_leftovers(job.output, job_id)  # its process is gone
+                remove_leftovers(job.output, job_id, self._roots_of(job))  # its process is gone
                 self._inbox.put(AttemptFailed(job_id, "crashed", str(result) or type(result).__name__))
 
 
@@ -252,10 +260,8 @@ def _arriving(event: Event) -> int:
 
 
 def _task(step: Convert, roots: Roots) -> Task:
-    """Return what a worker is to do, within the roots of when the job was accepted (`roots` if that was not kept)."""
+    """Return what a worker is to do, within the roots."""
     job = step.job
-    if job.source_root is not None and job.output_root is not None:
-        roots = Roots(read=(job.source_root,), write=(job.output_root,))
     return Task(
         job.source,
         job.output,

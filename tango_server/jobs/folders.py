@@ -5,6 +5,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tango_server.conversion.beneath import open_folder
+from tango_server.conversion.paths import ANYWHERE, Roots
+
 _SUFFIXES = (".tif", ".tiff")
 
 
@@ -18,24 +21,28 @@ def is_frame_name(name: str, *, skip_dark: bool = True) -> bool:
     return lower.endswith(_SUFFIXES) and not name.startswith(".") and not (skip_dark and "dark" in lower)
 
 
-def frames_in(folder: Path, *, recursive: bool = False, skip_dark: bool = True) -> Iterator[Path]:
+def frames_in(
+    folder: Path, *, recursive: bool = False, skip_dark: bool = True, roots: Roots = ANYWHERE
+) -> Iterator[Path]:
     """Yield the frames in a folder in the order of their names, those of sub-folders after them if `recursive`.
+
+    With read roots, the folder is a resolved path below them.
 
     Raises
     ------
     OSError
         if the folder can't be listed.
+    OutsideRootsError
+        if its path leads through a symbolic link now.
 
     """
-    with os.scandir(folder) as entries:
+    with open_folder(folder, roots.read) as opened, opened.handle() as handle, os.scandir(handle) as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
-    for entry in listed:
-        if is_frame_name(entry.name, skip_dark=skip_dark) and _is_file(entry):
-            yield Path(entry.path)
-    if recursive:
-        for entry in listed:
-            if entry.is_dir(follow_symlinks=False):
-                yield from frames_in(Path(entry.path), recursive=True, skip_dark=skip_dark)
+        frames = [entry.name for entry in listed if is_frame_name(entry.name, skip_dark=skip_dark) and _is_file(entry)]
+        deeper = [entry.name for entry in listed if recursive and entry.is_dir(follow_symlinks=False)]
+    yield from (folder / name for name in frames)
+    for name in deeper:
+        yield from frames_in(folder / name, recursive=True, skip_dark=skip_dark, roots=roots)
 
 
 @dataclass(frozen=True, slots=True)

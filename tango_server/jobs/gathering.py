@@ -13,7 +13,6 @@ from itertools import islice
 from tango_server.conversion.errors import PathError
 from tango_server.jobs.capacity import NoRoomError
 from tango_server.jobs.database import LedgerBusyError
-from tango_server.jobs.folders import frames_in
 from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.reception import Reception, requests_for
 
@@ -111,11 +110,7 @@ class Gatherer:
     def _files(self, paths: list[str]) -> Iterator[str]:
         for path in paths:
             try:
-                folder = self._reception.folder(path)
-                if folder is None:
-                    yield path
-                else:
-                    yield from (str(frame) for frame in frames_in(folder))
+                yield from self._reception.frames(path)
             except (PathError, OSError) as error:
                 reason = str(error) if isinstance(error, PathError) else f"{path}: it can't be listed ({error})"
                 self._reception.book_failure(path, reason)

@@ -142,7 +142,14 @@ class JobRunner:
         self._gatherer.gather([path], _LISTING_PATIENCE)
 
     def set_recipe(self, recipe: Recipe) -> None:
-        """Take another recipe for requests that bring none, and keep it over restarts."""
+        """Take another recipe for requests that bring none, and keep it over restarts.
+
+        Raises
+        ------
+        PathError
+            if its outputs would lie outside of the write roots.
+        """
+        self._reception.require_writable(recipe)
         self._ledger.keep(_RECIPE, recipe.model_dump_json())
         self.recipe = recipe
         _log.info("the recipe is now %s", recipe.model_dump_json())

@@ -128,7 +128,7 @@ def test_requests_do_not_share_their_metadata() -> None:
         (FrameReport, {"source": "a", "outcome": "failed"}, "finished"),
         (FrameReport, {"source": "a", "finished": 1.0, "outcome": "failed", "sidecar": "lost"}, "sidecar"),
         (FrameRequest, {"source": "/" * 4097}, "source"),
-        (FrameRequest, {"source": "a", "key": "k" * 513}, "key"),
+        (FrameRequest, {"source": "a", "key": "k" * 4609}, "key"),
         (FrameRequest, {"source": "a", "run_uid": "r" * 513}, "run_uid"),
         (FrameRequest, {"source": "a", "stream": "s" * 513}, "stream"),
         (SubmitQuery, {"requests": [{}] * 10_001}, "requests"),
@@ -193,7 +193,7 @@ def test_metadata_beyond_its_caps_are_refused_with_the_cap_and_what_was_found(
 
 
 def test_as_much_as_the_caps_allow_is_taken() -> None:
-    FrameRequest(source="/" * 4096, key="k" * 512, run_uid="r" * 512, stream="s" * 512, metadata=nested(32))
+    FrameRequest(source="/" * 4096, key="k" * 4608, run_uid="r" * 512, stream="s" * 512, metadata=nested(32))
     FrameRequest(source="a", metadata={"text": "x" * (65_536 - len('{"text": ""}'))})
     SubmitQuery(requests=[{}] * 10_000, runs=["r" * 512] * 10_000)
     ReportsQuery(job_ids=["j"] * 10_000, limit=100_000)

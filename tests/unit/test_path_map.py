@@ -16,7 +16,7 @@ P022 = PathMap.of(
         r"Y:\scratch_cc -> /gpfs/scratch",
         r"\\filer\beamline -> /gpfs/current/filer",
         "/mnt/detector -> /gpfs/current/raw",
-        "/ -> /everything",
+        "/mnt -> /everything",
     ]
 )
 
@@ -38,8 +38,8 @@ P022 = PathMap.of(
         (r"\\?\Y:\raw\a.tif", "/gpfs/current/raw/a.tif"),
         (r"\\?\UNC\filer\beamline\a.tif", "/gpfs/current/filer/a.tif"),
         ("/mnt/detector/a.tif", "/gpfs/current/raw/a.tif"),
-        ("/mnt/Detector/a.tif", "/everything/mnt/Detector/a.tif"),
-        ("/mnt/detector2/a.tif", "/everything/mnt/detector2/a.tif"),
+        ("/mnt/Detector/a.tif", "/everything/Detector/a.tif"),
+        ("/mnt/detector2/a.tif", "/everything/detector2/a.tif"),
         (r"/mnt/detector/a\b.tif", r"/gpfs/current/raw/a\b.tif"),
         ("Y:\\M\u00fcller \u03a9\\a b.tif", "/gpfs/current/M\u00fcller \u03a9/a b.tif"),
     ],
@@ -130,6 +130,12 @@ def test_a_wrong_line_is_refused_in_words(line: str, words: str) -> None:
     with pytest.raises(ValueError, match="found") as caught:
         PathMap.of([line])
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("lines", [["/data -> /data/raw"], ["/a -> /b/c", r"Y:\ -> /a/d"], ["/ -> /everything"]])
+def test_what_is_translated_once_is_not_translated_again(lines: list[str]) -> None:
+    with pytest.raises(ValueError, match="would be translated again"):
+        PathMap.of(lines)
 
 
 def test_two_prefixes_that_are_one_are_refused() -> None:

@@ -85,8 +85,8 @@ def test_what_is_empty_has_no_lines_and_is_not_set_when_read() -> None:
     [
         ("read_roots", ["/data/\u03b2-Sn"]),
         ("read_roots", ["/data/two\nlines"]),
-        ("path_maps", {"a->b": "/data/raw"}),
-        ("path_maps", {" Y:": "/data/raw"}),
+        ("path_maps", {"/a->b": "/data/raw"}),
+        ("path_maps", {"/mnt/detector ": "/data/raw"}),
         ("dask_scheduler", "tcp://\u4e2d:1"),
     ],
 )

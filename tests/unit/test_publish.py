@@ -1,6 +1,7 @@
 """Files appear whole or not at all, with the rights that were asked for."""
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -144,6 +145,50 @@ def test_a_source_that_is_replaced_meanwhile_is_not_overwritten(
         convert_file(source, Recipe.preset("xdi", output={"mode": "in_place"}))
     assert source.read_bytes() == b"a newer frame"
     assert names(tmp_path) == ["a.tif"]
+
+
+@posix_only
+@pytest.mark.parametrize("umask", [0, 0o022, 0o027, 0o077])
+def test_the_umask_holds_and_nothing_is_writable_for_everybody(tmp_path: Path, umask: int) -> None:
+    output = tmp_path / "new" / "deep" / "out.tif"
+    before = os.umask(umask)
+    try:
+        publish(output, write_parts([b"x"]), Attempt("a"))
+    finally:
+        os.umask(before)
+    assert output.stat().st_mode & 0o7777 == 0o664 & ~umask
+    assert output.parent.stat().st_mode & 0o777 == output.parent.parent.stat().st_mode & 0o777 == 0o775 & ~umask
+
+
+@posix_only
+def test_a_new_folder_keeps_the_setgid_bit_that_it_inherits(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2775)
+    if not tmp_path.stat().st_mode & stat.S_ISGID:
+        pytest.skip("this file system keeps no setgid bit")
+    for name, ownership in (("plain", Ownership()), ("given", Ownership(folder_mode=0o770))):
+        publish(tmp_path / name / "out.tif", write_parts([b"x"]), Attempt("a", ownership=ownership))
+        assert (tmp_path / name).stat().st_mode & stat.S_ISGID, name
+    assert (tmp_path / "given").stat().st_mode & 0o777 == 0o770
+
+
+@posix_only
+def test_a_frame_that_is_replaced_in_place_does_not_hand_its_setuid_bit_to_us(tmp_path: Path, data: Path) -> None:
+    source = tmp_path / "a.tif"
+    source.write_bytes((data / "qxrd_f32_64.tif").read_bytes())
+    source.chmod(0o6754)
+    convert_file(source, Recipe.preset("xdi", output={"mode": "in_place", "backup": True}))
+    for path in (source, tmp_path / "a.tif.orig"):
+        assert path.stat().st_mode & 0o7777 == 0o754
+
+
+@pytest.mark.parametrize("name", ["n" * 251 + ".tif", "\u03a9" * 125 + ".tif"])
+def test_the_longest_name_has_room_for_its_temporary_file(tmp_path: Path, name: str) -> None:
+    output = tmp_path / name
+    publish(output, write_parts([b"frame"]), Attempt("0123456789abcdef"))
+    assert names(tmp_path) == [name]
+    temporary_path(output, "0123456789abcdef").write_bytes(b"half")
+    remove_leftovers(output, "0123456789abcdef")
+    assert names(tmp_path) == [name]
 
 
 LIMITED = """

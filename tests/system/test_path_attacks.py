@@ -1,0 +1,335 @@
+"""What a client can not do with paths: a table of attacks on a real server, and what it leaves untouched."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tango
+import tifffile
+
+from tango_server.local import LocalServer
+from tests.conftest import DATA
+from tests.system.waiting import all_done, reports, submit, until
+
+Start = Callable[..., LocalServer]
+Listing = dict[str, tuple[int, int, str]]
+FRAME = DATA / "qxrd_f32_64.tif"
+OUTSIDE = "it lies outside of the folders that may be"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tmp_path.resolve()
+
+
+@pytest.fixture
+def root(base: Path) -> Path:
+    """A root with frames, links and oddities in it."""
+    root = base / "root"
+    for folder in (root / "raw" / "scan", root / "state", base / "outside" / "deep"):
+        folder.mkdir(parents=True)
+    for path in (root / "raw/scan/a.tif", base / "outside/there.tif", base / "outside/deep/frame.tif"):
+        shutil.copy(FRAME, path)
+    (base / "outside" / "frame.tif.metadata").write_text("[metadata]\nsecret=1\n")
+    links = {
+        "raw/out": base / "outside", "raw/there.tif": base / "outside/there.tif",
+        "raw/absent.tif": base / "outside/absent.tif", "raw/chain": root / "raw/out", "raw/loop": root / "raw/loop",
+        "raw/proc": Path("/proc/self"), "raw/zero.tif": Path("/dev/zero"), "written": base / "outside",
+    }  # fmt: skip
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    (root / "raw" / "line\nbreak.tif").write_bytes(FRAME.read_bytes())
+    return root
+
+
+@pytest.fixture
+def outside(base: Path, root: Path) -> Iterator[Path]:
+    """The tree that nothing may touch."""
+    outside = base / "outside"
+    before = listing(outside)
+    yield outside
+    assert listing(outside) == before
+
+
+def listing(folder: Path) -> Listing:
+    """Return what is there: kind and rights, time, and a hash of the content."""
+    found: Listing = {}
+    for path in sorted([folder, *folder.rglob("*")]):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        found[str(path)] = (status.st_mode, status.st_mtime_ns, hashlib.sha256(content).hexdigest())
+    return found
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """Return the reason and the text of the error that a call ends in."""
+    with pytest.raises(tango.DevFailed) as caught:
+        call()
+    return f"{caught.value.args[0].reason}: {caught.value.args[0].desc}"
+
+
+def attacks(root: Path) -> dict[str, str]:
+    """Return paths that no server may open, with what it says of them."""
+    base, omegas = root.parent, 1500 * "\u03a9/"
+    mapped = [rf"Y:\..\..\{'etc'}\passwd", "Y:/raw/../../../etc/passwd", r"Y:\..\outside\there.tif"]
+    leading_out = [
+        f"{base}/outside/there.tif", f"{base}/outside/absent.tif", f"{base}/outside", "/etc/passwd", "/etc/shadow",
+        "/dev/zero", "/dev/stdin", "/proc/self/environ", "/", f"{root}-2/a.tif", f"{root}/raw/there.tif",
+        f"{root}/raw/absent.tif", f"{root}/raw/out/there.tif", f"{root}/raw/chain/deep/frame.tif",
+        f"{root}/raw/proc/environ", f"{root}/raw/zero.tif", f"{root}/raw/../../outside/there.tif",
+        f"{root}/raw/scan/../../../outside/there.tif", f"{root}/raw/out/../root/raw/scan/a.tif",
+        f"{base}/outside/../root/raw/scan/a.tif", f"{base}/nothing/../root/raw/scan/a.tif",
+        f"{root}/state/ledger.sqlite", f"{root}/state/server.log", r"Y:\raw\out\there.tif", "y:/state/ledger.sqlite",
+    ]  # fmt: skip
+    unfit = {
+        f"{root}/raw/line\nbreak.tif": "control characters", f"{root}/raw/\x1b[31mred.tif": "control characters",
+        f"{root}/raw/\u202efit.a": "control characters", f"{root}/raw/a\u2028b.tif": "control characters",
+        f"{root}/raw/loop": "can't be resolved", f"{root}/raw/{'n' * 256}.tif": "a name of 260 bytes",
+        f"{root}/{omegas}x.tif": "a path of", "raw/scan/a.tif": "a relative path", "~/a.tif": "a relative path",
+        "..": "a relative path", f"file://{root}/raw/scan/a.tif": "a relative path",
+        r"Z:\raw\a.tif": "a path of a Windows machine", r"\\server\share\a.tif": "a path of a Windows machine",
+        r"\\.\PhysicalDrive0": "a path of a Windows machine", r"Y:a.tif": "a path of a Windows machine",
+        **dict.fromkeys(mapped, "'..' in it"), "Y:\\raw\\a\nb.tif": "control characters",
+    }  # fmt: skip
+    return {**dict.fromkeys(leading_out, OUTSIDE), **unfit}
+
+
+@pytest.fixture
+def proxy(start_server: Start, root: Path, outside: Path) -> tango.DeviceProxy:
+    assert outside.is_dir()
+    return tango.DeviceProxy(start_server("--set", rf"path_maps=Y:\ -> {root}").address)
+
+
+def test_no_path_leads_submit_out_of_the_roots(proxy: tango.DeviceProxy, root: Path) -> None:
+    before = listing(root / "raw")
+    table = {**attacks(root), f"{root}/raw/a\0.tif": "control characters", f"{root}/raw/{'x' * 5000}": "4096"}
+    answer = submit(proxy, *({"source": path} for path in table))
+    assert answer["jobs"] == []
+    said = {path: refused["reason"] for path, refused in zip(table, answer["refused"], strict=True)}
+    assert {path: reason for path, reason in said.items() if table[path] not in reason} == {}
+    assert [reason for reason in said.values() if not reason.isprintable() or len(reason) > 2000] == []
+    there, absent = (said[f"{root.parent}/outside/{name}.tif"] for name in ("there", "absent"))
+    assert there.replace("there", "X") == absent.replace("absent", "X"), "it tells what is there"
+    assert listing(root / "raw") == before
+    assert not (root / "processed").exists()
+
+
+def test_no_path_leads_the_ancestors_commands_out_of_the_roots(proxy: tango.DeviceProxy, root: Path) -> None:
+    table = {path: words for path, words in attacks(root).items() if path.isascii()}
+    commands: list[Callable[[str], object]] = [
+        lambda path: proxy.AddFiles([path]), proxy.AddFolder, proxy.AddFileOrDir, proxy.TestOsExists,
+        proxy.TestOsIsDir, proxy.TestOsIsFile,
+    ]  # fmt: skip
+    wrong = {}
+    for path, words in table.items():
+        for number, call in enumerate(commands):
+            text = refusal(lambda call=call, path=path: call(path))
+            if words not in text or not text.startswith("PETIF_"):
+                wrong[number, path] = text
+    assert wrong == {}
+    assert proxy.NumProcessed == proxy.QueueLength == 0
+    assert proxy.TestOsExists(r"y:\RAW\scan\a.tif".replace("RAW", "raw"))
+    assert proxy.TestOsIsDir("Y:/raw")
+
+
+def test_many_paths_at_once_are_looked_at_one_by_one(proxy: tango.DeviceProxy, root: Path) -> None:
+    table = [path for path in attacks(root) if path.isascii()]
+    proxy.AddFiles([*table, *[str(root / "raw/scan/a.tif")] * 100])
+    until(lambda: proxy.NumProcessed == len(table) + 1, "each name has its report")
+    assert (proxy.StatisticsTotalFrames, proxy.NumFailed) == (1, len(table))
+
+
+def test_a_folder_gives_no_frame_that_lies_elsewhere(proxy: tango.DeviceProxy, root: Path) -> None:
+    proxy.AddFolder(str(root / "raw"))
+    links = ["there.tif", "line\nbreak.tif"]  # the others lead to nothing, or to no file
+    until(lambda: proxy.NumProcessed == len(links), "each is told of")
+    assert proxy.NumFailed == len(links)
+    assert sorted(proxy.FailedFiles) == sorted(str(root / "raw" / name) for name in links)
+    assert not (root / "processed").exists()
+
+
+OUTPUTS: dict[str, tuple[dict[str, Any], str]] = {
+    "folder outside": ({"folder": "BASE/outside"}, OUTSIDE),
+    "folder behind a link": ({"folder": "BASE/root/written"}, OUTSIDE),
+    "folder behind dots": ({"folder": "BASE/root/raw/../../outside"}, OUTSIDE),
+    "the server's own folder": ({"folder": "BASE/root/state"}, OUTSIDE),
+    "system folder": ({"folder": "/etc/cron.d"}, OUTSIDE),
+    "relative folder": ({"folder": "out"}, "a relative path"),
+    "line break": ({"folder": "BASE/root/out\nside"}, "control characters"),
+    "mapped folder": ({"folder": r"Y:\..\outside"}, "'..' in it"),
+    "unmapped folder": ({"folder": r"C:\Windows"}, "a path of a Windows machine"),
+    "long name": ({"folder": "BASE/root/" + "n" * 256}, "a name of 256 bytes"),
+    "setuid": ({"file_mode": "4777"}, "file_mode"),
+}
+TEMPLATES: dict[str, tuple[str, str]] = {
+    "dots": ("../{stem}.tif", "makes"),
+    "whole path": ("/tmp/{stem}.tif", "makes"),
+    "hidden file": (".{stem}", "makes"),
+    "metadata with dots": ("{sample}", "makes '../../outside/x.tif'"),
+    "run with dots": ("{run}", "makes"),
+    "attribute": ("{stem.__class__}", "no field"),
+    "item": ("{stem[0]}", "no field"),
+    "position": ("{0}", "no field"),
+    "width": ("{stem:>99999}", "too wide"),
+    "long": ("{stem:>150}" * 2, "makes"),
+    "line break": ("{stem}\n", "makes"),
+}
+
+
+def test_no_recipe_leads_an_output_out_of_the_roots(proxy: tango.DeviceProxy, root: Path) -> None:
+    source = str(root / "raw/scan/a.tif")
+
+    def placed(output: dict[str, Any]) -> dict[str, Any]:
+        return {"output": {name: text.replace("BASE", str(root.parent)) for name, text in output.items()}}
+
+    kept = proxy.Recipe
+    for name, (output, words) in OUTPUTS.items():
+        answer = submit(proxy, {"source": source, "recipe": placed(output)})
+        assert words in answer["refused"][0]["reason"], name
+        text = refusal(lambda output=output: proxy.SetRecipe(json.dumps(placed(output))))
+        assert text.startswith(("PETIF_BadPath", "PETIF_BadArgument")), name
+        assert words in text, name
+    assert proxy.Recipe == kept
+    for name, (template, words) in TEMPLATES.items():
+        request = {
+            "source": source, "recipe": {"output": {"template": template}}, "run_uid": "../../outside/x",
+            "metadata": {"sample": "../../outside/x"},
+        }  # fmt: skip
+        answer = submit(proxy, request)
+        assert words in answer["refused"][0]["reason"], name
+    assert not (root / "processed").exists()
+    written = {"output": {"folder": r"y:\processed\mapped"}}
+    (report,) = reports(proxy, submit(proxy, {"source": r"Y:\raw\scan\a.tif", "recipe": written}))
+    assert report["output"] == str(root / "processed" / "mapped" / "a.tif")
+
+
+def test_what_is_no_regular_file_ends_in_a_reason_and_holds_nobody_up(
+    proxy: tango.DeviceProxy, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = root / "raw"
+    (raw / "folder.tif").mkdir()
+    os.mkfifo(raw / "fifo.tif")
+    monkeypatch.chdir(raw)  # the path of a socket is short
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("socket.tif")
+    expected = {"folder": "it is a folder", "fifo": "it is a FIFO", "socket": "it can't be read"}
+    try:
+        os.mknod(raw / "device.tif", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+        (raw / "device.tif").open("rb").close()
+        expected["device"] = "it is a device"
+    except OSError:
+        (raw / "device.tif").unlink(missing_ok=True)  # only root makes one, and not everywhere
+    os.mkfifo(raw / "scan" / "a.tif.metadata")
+    try:
+        answer = submit(proxy, *({"source": str(raw / f"{name}.tif")} for name in expected))
+        (good,) = reports(proxy, submit(proxy, {"source": str(raw / "scan/a.tif")}))
+        assert (good["outcome"], good["sidecar"]) == ("converted", "absent")
+        for report, words in zip(reports(proxy, answer), expected.values(), strict=True):
+            assert report["outcome"] == "failed"
+            assert words in report["reason"]
+    finally:
+        listener.close()
+        (raw / "device.tif").unlink(missing_ok=True)
+
+
+def exchange(path: Path, target: Path) -> None:
+    path.rename(path.with_name(path.name + "-before"))
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("what", ["raw", "raw/scan", "raw/scan/a.tif", "processed", "processed/scan"])
+def test_a_link_that_is_put_in_the_way_of_an_accepted_frame_is_not_followed(
+    proxy: tango.DeviceProxy, root: Path, outside: Path, what: str
+) -> None:
+    scan = root / "raw" / "scan"
+    shutil.copy(FRAME, scan / "b.tif")
+    (root / "processed" / "scan").mkdir(parents=True)
+    in_place = {"output": {"mode": "in_place", "backup": True}}
+    proxy.Pause()
+    answer = submit(proxy, {"source": str(scan / "a.tif")}, {"source": str(scan / "b.tif"), "recipe": in_place})
+    if what.endswith(".tif"):
+        exchange(scan / "a.tif", outside / "there.tif")
+        exchange(scan / "b.tif", outside / "there.tif")
+    else:
+        exchange(root / what, outside / "deep" if what.endswith("scan") else outside)
+    proxy.Resume()
+    new, replaced = reports(proxy, answer)
+    assert new["outcome"] == "failed"
+    assert "symbolic link" in new["reason"]
+    if what.startswith("processed"):  # that is not on the way of a frame that is converted in place
+        assert replaced["outcome"] == "converted"
+    else:
+        assert replaced["outcome"] == "failed"
+        assert "symbolic link" in replaced["reason"]
+
+
+def test_a_frame_is_converted_where_it_was_accepted_though_the_root_leads_elsewhere_now(
+    start_server: Start, base: Path, root: Path
+) -> None:
+    for week, value in (("week-1", 1), ("week-2", 2)):
+        (base / week / "raw").mkdir(parents=True)
+        tifffile.imwrite(base / week / "raw" / "a.tif", np.full((4, 4), value, np.uint16))
+    (base / "current").symlink_to(base / "week-1")
+    server = start_server("--set", f"read_roots={base}/current")
+    proxy = tango.DeviceProxy(server.address)
+    proxy.Pause()
+    first = submit(proxy, {"source": f"{base}/current/raw/a.tif"})
+    (base / "current").unlink()
+    (base / "current").symlink_to(base / "week-2")
+    second = submit(proxy, {"source": f"{base}/current/raw/a.tif"})
+    proxy.Resume()
+    done = [*reports(proxy, first), *reports(proxy, second)]
+    assert [report["output"] for report in done] == [f"{base}/week-{number}/processed/a.tif" for number in (1, 2)]
+    assert [int(tifffile.imread(report["output"])[0, 0]) for report in done] == [1, 2]
+
+
+def test_new_folders_have_sane_rights_whatever_the_umask(start_server: Start, root: Path) -> None:
+    before = os.umask(0)
+    try:
+        proxy = tango.DeviceProxy(start_server().address)
+    finally:
+        os.umask(before)
+    (report,) = reports(proxy, submit(proxy, {"source": str(root / "raw/scan/a.tif")}))
+    for path in (Path(report["output"]), *Path(report["output"]).parents[:2]):
+        assert not path.stat().st_mode & stat.S_IWOTH, path
+
+
+def test_a_call_that_brings_too_much_is_refused_with_the_cap(proxy: tango.DeviceProxy, root: Path) -> None:
+    source = {"source": str(root / "raw/scan/a.tif")}
+    deep = json.loads('{"a":' * 40 + "1" + "}" * 40)
+    table = {
+        "requests": (lambda: submit(proxy, *[{}] * 10_001), "at most 10000 items"),
+        "text": (lambda: proxy.Submit(" " * (16 * 2**20 + 1)), "expected at most 16777216"),
+        "nesting": (lambda: proxy.Submit("[" * 100_000), "nested too deeply"),
+        "recipe": (lambda: proxy.SetRecipe('{"output":' * 5000), "nested too deeply"),
+        "job ids": (lambda: proxy.GetReports(json.dumps({"job_ids": ["j"] * 10_001})), "at most 10000 items"),
+        "cancel": (lambda: proxy.Cancel(json.dumps({"job_ids": ["j"] * 10_001})), "at most 10000 items"),
+        "limit": (lambda: proxy.GetReports('{"run_uid": "r", "limit": 1000000}'), "less than or equal to 100000"),
+        "run uid": (lambda: proxy.GetRunStatistics("r" * 513), "expected at most 512"),
+        "paths": (lambda: proxy.AddFiles(["a"] * 100_001), "expected at most 100000"),
+        "length of paths": (lambda: proxy.AddFiles(["a" * 2**20] * 17), "expected at most 16777216"),
+        "faults": (lambda: proxy.SetRecipe(json.dumps({f"{n}{'k' * 900}": 1 for n in range(1000)})), "990 more faults"),
+    }
+    for name, (call, words) in table.items():
+        text = refusal(call)
+        assert words in text, name
+        assert text.startswith(("PETIF_TooMuch", "PETIF_BadArgument")), name
+        assert len(text) < 10_000, name
+    answer = submit(
+        proxy, {**source, "metadata": deep}, {**source, "metadata": {"a": "x" * 70_000}}, {**source, "key": "k" * 5000},
+        {"source": "x" * 10**6},
+    )  # fmt: skip
+    words = ["more than 32 levels", "at most 65536", "at most 4608 characters", "at most 4096 characters"]
+    for refused, word in zip(answer["refused"], words, strict=True):
+        assert word in refused["reason"]
+        assert len(refused["reason"]) < 2000
+    assert proxy.NumProcessed == proxy.QueueLength == 0
+    all_done(proxy)
