@@ -10,6 +10,7 @@ import tango
 from pydantic import ValidationError
 from tango.server import attribute, command
 
+from tango_server.caps import LONGEST_ID, LONGEST_TEXT, MOST_PATHS
 from tango_server.configuration import Configuration
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.provenance import package_version
@@ -29,7 +30,7 @@ from tango_server.notifier import Notifier
 from tango_server.observability import Observability
 from tango_server.recipe import Recipe as ConversionRecipe
 from tango_server.settings import ConfigurationError, Settings
-from tango_server.wire import from_wire, throw, to_latin, to_wire
+from tango_server.wire import from_wire, require_at_most, throw, to_latin, to_wire
 
 _log = logging.getLogger(__name__)
 
@@ -243,6 +244,7 @@ class PETifConverter(Counters):
     def GetRunStatistics(self, run_uid: str) -> str:
         """Tell what became of the frames of a run; an unknown run is an error."""
         try:
+            require_at_most(LONGEST_ID, len(run_uid), "characters of a run uid", "GetRunStatistics")
             return to_wire(self._service().run_statistics(run_uid))
         except UnknownIdError as error:
             throw("PETIF_UnknownId", str(error), "GetRunStatistics")
@@ -251,8 +253,11 @@ class PETifConverter(Counters):
     def SetRecipe(self, text: str) -> None:
         """Take another recipe for requests that bring none; kept over restarts."""
         recipe = from_wire(ConversionRecipe, text, "SetRecipe")
-        with self._room("SetRecipe") as service:
-            service.set_recipe(recipe)
+        try:
+            with self._room("SetRecipe") as service:
+                service.set_recipe(recipe)
+        except ConversionError as error:
+            throw("PETIF_BadPath", str(error), "SetRecipe")
 
     def _need_properties(self) -> None:
         try:
@@ -314,6 +319,8 @@ class PETifConverter(Counters):
             throw("PETIF_BadPath", str(error), "PETifConverter")
 
     def _add_files(self, paths: list[str]) -> None:
+        require_at_most(MOST_PATHS, len(paths), "paths", "AddFiles")
+        require_at_most(LONGEST_TEXT, sum(map(len, paths)), "characters of paths", "AddFiles")
         with self._room("AddFiles") as service:
             refused = service.submit_files(paths).refused
         if refused:

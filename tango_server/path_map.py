@@ -120,9 +120,6 @@ class PathMap:
         )
 
 
-AS_THEY_ARE = PathMap()
-
-
 def _rule(line: str) -> Rule:
     prefix, arrow, folder = (part.strip() for part in line.partition("->"))
     if not (prefix and arrow and folder):

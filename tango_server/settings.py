@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from tango_server.conversion.paths import Roots
 from tango_server.jobs.readiness import ReadinessRule
 from tango_server.jobs.service import ServiceRules
+from tango_server.path_map import PathMap
 from tango_server.recipe import PRESETS, Recipe
 
 LEDGER_NAME = "ledger.sqlite"
@@ -75,7 +76,7 @@ def _whole_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], .
         if not prefix.strip():
             raise ValueError(f"the prefix that stands for {folder} is empty")
         _absolute(Path(folder))
-    return pairs
+    return PathMap(pairs).rules
 
 
 def _as_shape(value: object) -> object:

@@ -8,14 +8,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from tango_server.conversion.errors import PathError
-from tango_server.conversion.paths import Roots, output_path
+from tango_server.conversion.fit_path import printable
+from tango_server.conversion.paths import Resolve, Roots, output_path
 from tango_server.jobs.ledger import NO_OUTPUT, Entry
 from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameRequest
 from tango_server.path_map import PathMap
-from tango_server.recipe import InPlace, Recipe
+from tango_server.recipe import InPlace, NewFile, Recipe
 
 NO_MAP = PathMap()
+_EXPLAINED = 10  # faults of one message
 
 
 def explain(error: ValidationError) -> str:
@@ -28,8 +30,9 @@ def explain(error: ValidationError) -> str:
     rotation: found 45; input should be 0, 90, 180 or 270
     """
     parts = []
-    for fault in error.errors(include_url=False):
-        place = ".".join(str(part) for part in fault["loc"]) or "the whole"
+    faults = error.errors(include_url=False)
+    for fault in faults[:_EXPLAINED]:
+        place = printable(".".join(str(part) for part in fault["loc"])) or "the whole"
         message = fault["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
         if not fault["loc"] and fault["type"] == "value_error":  # several fields together, and the message names them
@@ -37,26 +40,36 @@ def explain(error: ValidationError) -> str:
             continue
         found = "nothing" if fault["type"] == "missing" else reprlib.repr(fault["input"])
         parts.append(f"{place}: found {found}; {message}")
+    if len(faults) > _EXPLAINED:
+        parts.append(f"and {len(faults) - _EXPLAINED} more faults")
     return "; ".join(parts)
 
 
-def entry_for(raw: dict[str, Any], server_recipe: Recipe, roots: Roots, now: float, paths: PathMap = NO_MAP) -> Entry:
+def entry_for(
+    raw: dict[str, Any],
+    server_recipe: Recipe,
+    roots: Roots,
+    now: float,
+    paths: PathMap = NO_MAP,
+    *,
+    resolve: Resolve = Path.resolve,
+) -> Entry:
     """Return the ledger entry for one request as it came over the wire.
 
-    `now` is in Unix seconds, `paths` tell how clients name the folders of this host.
+    `now` is in Unix seconds, `paths` tell how clients name the folders of this host, `resolve` may remember folders.
     An entry that carries a report is a refusal.
     """
     job_id = secrets.token_hex(8)
     try:
         request = FrameRequest.model_validate(raw)
     except ValidationError as error:
-        named = _printable(str(raw.get("source") or "")) or "(no source)"
+        named = printable(str(raw.get("source") or "")) or "(no source)"
         run_uid, stream, seq_num, key = (_good(raw, name) for name in ("run_uid", "stream", "seq_num", "key"))
         job = Job(job_id, Path(named), NO_OUTPUT, server_recipe, now, run_uid, stream, seq_num)
         reason = f"{named}: the request is wrong: {explain(error)}. Correct the field and submit it again."
         return Entry(job, key, {}, job.failed(reason, now))
     recipe = request.recipe or server_recipe
-    source, output, reason = _places(request, recipe, roots, paths)
+    source, output, reason = _places(request, recipe, roots, paths, resolve)
     job = Job(
         job_id,
         source,
@@ -80,12 +93,18 @@ def _good(raw: dict[str, Any], name: str) -> Any:
         return None
 
 
-def _printable(text: str) -> str:
-    """Return the text with escapes for what is no character, as in file names that are not UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def translated(recipe: Recipe, paths: PathMap) -> Recipe:
+    """Return the recipe with its output folder as it is called here; raise `PathError`."""
+    output = recipe.output
+    if not isinstance(output, NewFile) or output.folder is None:
+        return recipe
+    here = output.model_copy(update={"folder": paths.translate(output.folder)})
+    return recipe.model_copy(update={"output": here})
 
 
-def _places(request: FrameRequest, recipe: Recipe, roots: Roots, paths: PathMap) -> tuple[Path, Path, str]:
+def _places(
+    request: FrameRequest, recipe: Recipe, roots: Roots, paths: PathMap, resolve: Resolve
+) -> tuple[Path, Path, str]:
     """Return source, output and the reason to refuse (empty: none)."""
     if request.run_uid and isinstance(recipe.output, InPlace) and not recipe.output.allow_in_place:
         reason = (
@@ -94,8 +113,8 @@ def _places(request: FrameRequest, recipe: Recipe, roots: Roots, paths: PathMap)
         )
         return Path(request.source), NO_OUTPUT, reason
     try:
-        source = roots.source(paths.translate(request.source))
+        source = roots.source(paths.translate(request.source), resolve)
         fields = {**request.metadata, "run": request.run_uid or "", "seq_num": request.seq_num or 0}
-        return source, output_path(source, recipe, roots, fields), ""
+        return source, output_path(source, translated(recipe, paths), roots, fields, resolve), ""
     except PathError as error:
         return Path(request.source), NO_OUTPUT, str(error)

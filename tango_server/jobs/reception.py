@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tango_server.conversion.paths import remembering
 from tango_server.jobs import clock
 from tango_server.jobs.capacity import FreeSpace, Limits
-from tango_server.jobs.intake import entry_for
+from tango_server.jobs.folders import frames_in
+from tango_server.jobs.intake import entry_for, translated
 from tango_server.jobs.ledger import Booked, Entry, Ledger
 from tango_server.jobs.vocabulary import Accepted, Event, Refused
 from tango_server.messages import AcceptedJob, FrameReport, RefusedRequest, SubmitAnswer, SubmitQuery
 from tango_server.path_map import PathMap
-from tango_server.recipe import Recipe
+from tango_server.recipe import NewFile, Recipe
 from tango_server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -69,7 +71,8 @@ class Reception:
             if the ledger can't be written at present; the same holds.
         """
         roots, now, recipe = self._settings.roots(), clock.now().wall, self._recipe()
-        entries = [entry_for(raw, recipe, roots, now, self._paths) for raw in query.requests]
+        resolve = remembering()
+        entries = [entry_for(raw, recipe, roots, now, self._paths, resolve=resolve) for raw in query.requests]
         bookable = [entry for entry in entries if entry.report is None or entry.job.run_uid]
         with self._one_by_one:
             if query.requests:
@@ -88,10 +91,19 @@ class Reception:
         """Return the resolved path of a source as a client names it; raise `PathError`."""
         return self._settings.roots().source(self._paths.translate(path))
 
-    def folder(self, path: str) -> Path | None:
-        """Return the resolved path of a folder as a client names it, None if it is none; raise `PathError`."""
+    def frames(self, path: str) -> Iterator[str]:
+        """Yield the frames of a folder as a client names it, or `path` if it is none; raise `PathError`, `OSError`."""
         resolved = self.source(path)
-        return resolved if resolved.is_dir() else None
+        if resolved.is_dir():
+            yield from map(str, frames_in(resolved, roots=self._settings.roots()))
+        else:
+            yield path
+
+    def require_writable(self, recipe: Recipe) -> None:
+        """Raise `PathError` if the folder that a recipe names for its outputs may not be written."""
+        output = translated(recipe, self._paths).output
+        if isinstance(output, NewFile) and output.folder is not None:
+            self._settings.roots().target(Path(output.folder))
 
     def book_failure(self, source: str, reason: str) -> None:
         """Tell of a file that can't become a job, where nobody waits for an answer."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tango_server.conversion.errors import OutsideRootsError
+from tango_server.conversion.paths import Roots
 from tango_server.jobs.folders import FrameLister, Look, frames_in, is_frame_name
 
 
@@ -92,6 +94,18 @@ def test_links_to_folders_are_not_followed_so_that_loops_end(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are no text")
+def test_a_folder_that_became_a_link_is_not_listed_below_its_roots(tmp_path: Path) -> None:
+    outside = fill(tmp_path / "outside", "secret.tif")
+    root = fill(tmp_path.resolve() / "root", "raw/a.tif")
+    roots = Roots.of([root])
+    assert list(frames_in(root / "raw", roots=roots)) == [root / "raw" / "a.tif"]
+    (root / "raw").rename(root / "before")
+    (root / "raw").symlink_to(outside)
+    with pytest.raises(OutsideRootsError, match="symbolic link"):
+        list(frames_in(root / "raw", roots=roots))
+    assert list(frames_in(root / "raw")) == [root / "raw" / "secret.tif"]
+
+
 def test_a_name_that_is_no_text_is_listed(tmp_path: Path) -> None:
     name = os.fsdecode(b"M\xfcller.tif")
     assert found(fill(tmp_path, name)) == [name]
