@@ -104,7 +104,7 @@ class PathMap:
 
     def _fitting(self, path: str) -> list[tuple[int, str]]:
         """Return for each prefix that fits how long it is, and its folder."""
-        names = _comparable(path)
+        names = _comparable(path) if self.rules else None
         if names is None:
             return []
         prefixes = [(_comparable(prefix) or (), folder) for prefix, folder in self.rules]

@@ -217,7 +217,7 @@ def output_path(
 
 def _innermost(path: Path, roots: tuple[Path, ...]) -> Path:
     holders = [root for root in roots if _lies_below(path, root)]
-    return max(holders, key=lambda root: len(root.parts), default=Path(path.anchor))
+    return max(holders, key=lambda root: len(str(root))) if holders else Path(path.anchor)
 
 
 def _lies_below(path: Path, root: Path) -> bool:

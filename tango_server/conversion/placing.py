@@ -5,9 +5,9 @@ from itertools import count
 from pathlib import Path
 
 from tango_server.conversion.beneath import is_taken
-from tango_server.conversion.errors import OutputExistsError
+from tango_server.conversion.errors import ConversionError, OutputExistsError, OutsideRootsError, SourceError
 from tango_server.conversion.paths import Roots
-from tango_server.conversion.provenance import is_placeholder_of, origin_of, read_provenance
+from tango_server.conversion.provenance import Provenance, origin_of, read_provenance
 from tango_server.conversion.structure import read_structure
 from tango_server.recipe import NewFile
 
@@ -16,7 +16,9 @@ def place(target: Path, output: NewFile, source: Path, roots: Roots) -> tuple[Pa
     """Return where to write, whether a file there is to be replaced, and the reason to skip instead (empty: none)."""
     if not is_taken(target, roots.write):
         return target, False, ""
-    if is_placeholder_of(source, target, roots):  # it is no frame: the real one replaces it whatever on_existing says
+    provenance, unreadable = _provenance_of(target, roots)
+    ours = provenance is not None and provenance.origin == origin_of(source, target)
+    if ours and provenance is not None and provenance.placeholder:  # no frame: the real one replaces it in any case
         return target, True, ""
     if output.on_existing == "skip":
         return target, False, f"{target} exists already"
@@ -24,8 +26,9 @@ def place(target: Path, output: NewFile, source: Path, roots: Roots) -> tuple[Pa
         return _numbered(target, roots), False, ""
     found = "a file that is there already"
     if output.on_existing == "replace_own":
-        provenance = read_provenance(read_structure(target, roots.outputs))
-        if provenance is not None and provenance.origin == origin_of(source, target):
+        if unreadable is not None:
+            raise unreadable
+        if ours:
             return target, True, ""
         found = "a file that this program did not write"
         if provenance is not None:
@@ -36,6 +39,14 @@ def place(target: Path, output: NewFile, source: Path, roots: Roots) -> tuple[Pa
         "a free name, or an earlier output of the same source",
         'Move it away, or give the recipe another folder or template, or on_existing="number" or "skip".',
     )
+
+
+def _provenance_of(target: Path, roots: Roots) -> tuple[Provenance | None, ConversionError | None]:
+    """Return what a file says of itself, or why it can't be asked."""
+    try:
+        return read_provenance(read_structure(target, roots.outputs)), None
+    except (SourceError, OutsideRootsError) as error:
+        return None, error
 
 
 def _numbered(output: Path, roots: Roots) -> Path:
