@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 
 from tango_server.jobs.schema import MIGRATIONS, SCHEMA, VERSION
@@ -28,6 +29,10 @@ class LedgerBusyError(LedgerError):
     """The ledger can't be written at present, as on a full disk; nothing of the call was written."""
 
 
+class LedgerDamagedError(LedgerError):
+    """The file turned out to be damaged; the next `Database` on it looks through all of it and puts it aside."""
+
+
 class Database:
     """One connection, one lock. Every `transaction` is one commit; any thread may begin one."""
 
@@ -43,11 +48,12 @@ class Database:
         self.set_aside: Path | None = None
         """Where a damaged file was put, None if there was none."""
         self._lock = threading.Lock()
+        self._damaged = False
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = _opened(path)
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF not in _DAMAGED:
+            if not _is_damage(error):
                 raise LedgerError(
                     f"{path}: the ledger can't be opened ({error}); expected one that no other server uses, on a disk "
                     "with free space. End the other server if there is one, or give another state directory."
@@ -58,11 +64,15 @@ class Database:
     def close(self) -> None:
         """Close the file; later calls raise `sqlite3.ProgrammingError`."""
         with self._lock:
-            try:
-                self._connection.execute("INSERT OR REPLACE INTO kept VALUES (?, '1')", (_CLEAN,))
-            except sqlite3.Error as error:  # all that it costs is a longer look at the next start
-                _log.warning("%s: it can't be marked as closed (%s)", self.path, error)
+            if not self._damaged:
+                self._mark_as_closed()
             self._connection.close()
+
+    def _mark_as_closed(self) -> None:
+        try:
+            self._connection.execute("INSERT OR REPLACE INTO kept VALUES (?, '1')", (_CLEAN,))
+        except sqlite3.Error as error:  # all that it costs is a longer look at the next start
+            _log.warning("%s: it can't be marked as closed (%s)", self.path, error)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -72,8 +82,10 @@ class Database:
         ------
         LedgerBusyError
             if the disk is full or refuses.
+        LedgerDamagedError
+            if the file is damaged.
         """
-        with self._lock:
+        with self._lock, self._noticing_damage():
             try:
                 with self._connection:
                     self._connection.execute("BEGIN IMMEDIATE")
@@ -85,21 +97,39 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read what is committed."""
-        with self._lock:
+        """Read what is committed; raise `LedgerDamagedError` if the file is damaged."""
+        with self._lock, self._noticing_damage():
             yield self._connection
+
+    @contextmanager
+    def _noticing_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            self._damaged = True
+            raise LedgerDamagedError(
+                f"{self.path}: the ledger is damaged ({error}). Check its disk, then call Init or start the server "
+                "again: the file is put aside then, and a new one is begun."
+            ) from error
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def _opened(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_PATIENCE)
     try:
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # two servers would convert every frame twice
+        found = _version_of(connection, path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA journal_size_limit=67108864")
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("COMMIT")
-        _bring_up_to_date(connection, path)
+        _bring_up_to_date(connection, found, path)
         _look_for_damage(connection)
         connection.execute("DELETE FROM kept WHERE name=?", (_CLEAN,))
     except BaseException:
@@ -108,13 +138,18 @@ def _opened(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
+def _version_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the file, 0 if it is new; refuse a later one before anything is changed."""
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if found > VERSION:
         raise LedgerError(
             f"{path}: a ledger of version {found}; expected {VERSION} or an earlier one. "
             "Start the version of petif-bluesky that wrote it, or give another state directory."
         )
+    return found
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, found: int, path: Path) -> None:
     if found == VERSION:
         return
     steps = MIGRATIONS[found:] if found else ()
@@ -126,10 +161,11 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
         for statement in SCHEMA:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version={VERSION}")
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite has gone back itself if the disk is full
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
     if found:
         _log.warning("%s: brought from version %d to %d; an earlier program can't read it now", path, found, VERSION)
 
@@ -147,8 +183,8 @@ def _look_for_damage(connection: sqlite3.Connection) -> None:
 
 def _put_aside(path: Path, error: sqlite3.Error) -> Path:
     """Rename a damaged file with its companions; nothing is deleted."""
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-    for suffix in ("", "-wal", "-shm"):
+    aside = _free_name(path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
+    for suffix in ("-wal", "-shm", ""):  # SQLite deletes a log that it finds alone
         companion = Path(f"{path}{suffix}")
         if companion.exists():
             companion.rename(f"{aside}{suffix}")
@@ -160,3 +196,9 @@ def _put_aside(path: Path, error: sqlite3.Error) -> Path:
         aside,
     )
     return aside
+
+
+def _free_name(wanted: Path) -> Path:
+    """Return the name, with a number behind it if there is a file of that name."""
+    numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
+    return next(name for name in chain([wanted], numbered) if not name.exists())

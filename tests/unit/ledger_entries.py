@@ -1,0 +1,74 @@
+"""Entries and reports for the tests of the durable part."""
+
+from pathlib import Path
+
+from tango_server.jobs.ledger import NO_OUTPUT, Entry, Ledger
+from tango_server.jobs.vocabulary import Job
+from tango_server.messages import FrameReport, Outcome
+from tango_server.recipe import Recipe
+
+ACCEPTED = 1.7e9
+XDI = Recipe.preset("xdi", rotation=90, flip="1")
+
+
+def job(job_id: str, run_uid: str | None = None, *, source: str = "", recipe: Recipe = XDI, place: int = 0) -> Job:
+    name = source or job_id
+    raw, processed = Path("/raw"), Path("/processed")
+    return Job(
+        job_id,
+        raw / f"{name}.tif",
+        processed / f"{name}.tif",
+        recipe,
+        ACCEPTED,
+        run_uid,
+        "primary" if run_uid else None,
+        source_root=raw,
+        output_root=processed,
+        place=place,
+    )
+
+
+def entry(
+    job_id: str,
+    run_uid: str | None = None,
+    *,
+    key: str | None = None,
+    source: str = "",
+    recipe: Recipe = XDI,
+    metadata: dict[str, object] | None = None,
+) -> Entry:
+    return Entry(job(job_id, run_uid, source=source, recipe=recipe), key, metadata or {})
+
+
+def refusal(job_id: str, run_uid: str | None = None, *, key: str | None = None, source: str = "") -> Entry:
+    """Return the entry of a request that is refused at once."""
+    name = Path(f"/raw/{source or job_id}.tif")
+    asked = Job(job_id, name, NO_OUTPUT, XDI, ACCEPTED, run_uid)
+    return Entry(asked, key, {}, asked.failed("a relative path", ACCEPTED))
+
+
+def report(job_id: str, outcome: Outcome = "converted", **fields: object) -> FrameReport:
+    """Return a report as the job service writes it."""
+    output = None if outcome == "failed" else f"/processed/{job_id}.tif"
+    base = FrameReport(
+        job_id=job_id, source=f"/raw/{job_id}.tif", output=output, outcome=outcome, finished=ACCEPTED + 1
+    )
+    return base.model_copy(update=fields)
+
+
+def accept(ledger: Ledger, *job_ids: str) -> None:
+    ledger.accept([entry(job_id) for job_id in job_ids], now=ACCEPTED)
+
+
+def finish(ledger: Ledger, *reports: FrameReport) -> None:
+    ledger.finish([(one, (1, 2)) for one in reports])
+
+
+def pending_ids(ledger: Ledger, portion: int = 100) -> list[str]:
+    """Return the ids of the jobs without a report in the order of the queue, as the service reads them."""
+    found: list[str] = []
+    last = 0
+    while (fetched := ledger.fetch(last, portion)).last != last:
+        found += [waiting.job_id for waiting in fetched.jobs]
+        last = fetched.last
+    return found

@@ -1,0 +1,155 @@
+"""A ledger of version 1 is taken over with all that stands on it."""
+
+import logging
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tango_server.jobs.database import Database, LedgerError
+from tango_server.jobs.history import History
+from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.vocabulary import Job
+from tango_server.messages import FrameReport, PixelCounts, ReportsQuery, RunStatistics
+from tango_server.recipe import Recipe
+from tests.unit.full_disk import no_file_grows_beyond
+from tests.unit.ledger_entries import XDI, accept, entry, finish, pending_ids, refusal, report
+from tests.unit.ledger_version_1 import write_version_1
+
+OTHER = Recipe(rotation=180)
+CONVERTED = FrameReport(
+    job_id="converted", source="/raw/converted.tif", output="/processed/converted.tif", outcome="converted",
+    reason="\u00b5m \u03a9", shape=(2048, 1024), pixel_type="int32", pixels=PixelCounts(nan=1, minimum=-0.5),
+    sidecar="carried", conversion_time=0.25, latency=0.5, accepted=1.7e9, finished=1.7e9 + 7, recipe_hash=XDI.hash,
+    run_uid="run-1", stream="primary", seq_num=3, bytes_in=16_777_354, bytes_out=8_388_746,
+)  # fmt: skip
+FAILED = report("failed", "failed", reason="it never came", run_uid="run-1")
+REFUSED = refusal("refused", "run-1", key="key-r")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of version 1: jobs that are pending (two recipes), converted, failed, refused; runs, keys, a recipe."""
+    path = tmp_path / "ledger.sqlite"
+    entries = [
+        entry("converted", "run-1", key="key-c"),
+        entry("first", "run-1", key="key-1", metadata={"shape": [1, 100, 200]}),
+        REFUSED,
+        entry("failed", "run-1"),
+        entry("second", recipe=OTHER),
+    ]
+    write_version_1(path, entries, [CONVERTED, FAILED], ["announced"], {"recipe": OTHER.model_dump_json()})
+    return path
+
+
+def of_version_1(job: Job, place: int) -> Job:
+    """Return the job as version 1 kept it: without its roots."""
+    return replace(job, source_root=None, output_root=None, place=place, resumed=True)
+
+
+def test_what_was_pending_is_pending_in_its_order_with_all_its_fields(path: Path) -> None:
+    with closing(Database(path)) as database:
+        fetched = Ledger(database).fetch(0, 10)
+        assert fetched.unreadable == 0
+        assert fetched.jobs == (
+            replace(of_version_1(entry("first", "run-1").job, 2), shape=(100, 200)),
+            of_version_1(entry("second", recipe=OTHER).job, 5),
+        )
+        assert Ledger(database).pending() == 2
+
+
+def test_reports_and_statistics_are_as_they_were(path: Path) -> None:
+    with closing(Database(path)) as database:
+        reports, pending = History(database).reports(ReportsQuery(run_uid="run-1"))
+        assert (reports, pending) == ([CONVERTED, REFUSED.report, FAILED], 1)
+        assert History(database).reports(ReportsQuery(job_ids=["converted"])) == ([CONVERTED], 0)
+        found = History(database).run_statistics("run-1")
+        assert (found.submitted, found.converted, found.failed, found.pending) == (4, 1, 2, 1)
+        assert (found.latency_median, found.conversion_time_total, found.bytes_out) == (0.5, 0.25, 8_388_746)
+        assert found.bytes_per_second == pytest.approx(16_777_354 / 7)
+        assert History(database).run_statistics("announced") == RunStatistics(run_uid="announced")
+
+
+def test_keys_are_still_known_and_a_refused_one_may_come_corrected(path: Path) -> None:
+    with closing(Database(path)) as database:
+        again = [entry("x", source="converted", key="key-c"), entry("y", key="key-1"), entry("z", key="key-r")]
+        booked = Ledger(database).accept(again)
+        assert [(one.job_id, one.report, one.new) for one in booked] == [
+            ("converted", CONVERTED, False),
+            ("first", None, False),
+            ("z", None, True),
+        ]
+        assert pending_ids(Ledger(database)) == ["first", "second", "z"]
+
+
+def test_the_kept_recipe_is_still_kept(path: Path) -> None:
+    with closing(Database(path)) as database:
+        assert Ledger(database).kept("recipe") == OTHER.model_dump_json()
+
+
+def test_no_output_of_before_is_made_again_after_a_power_loss(path: Path) -> None:
+    with closing(Database(path)) as database:
+        assert History(database).unsynced(10) == []
+        assert History(database).reopen_unsynced() == 0
+
+
+def test_what_comes_later_is_a_job_behind_those_of_before(path: Path) -> None:
+    with closing(Database(path)) as database:
+        ledger = Ledger(database)
+        accept(ledger, "new")
+        assert pending_ids(ledger) == ["first", "second", "new"]
+        finish(ledger, report("first", finished=1.7e9 + 9))
+        assert ledger.pending() == 2
+
+
+def test_it_is_pruned_by_when_its_jobs_were_finished(path: Path) -> None:
+    with closing(Database(path)) as database:
+        assert History(database).prune(1.7e9 + 5, 100) == 2
+        assert History(database).reports(ReportsQuery(run_uid="run-1")) == ([CONVERTED], 1)
+
+
+def test_it_is_told_once_and_later_starts_find_this_version(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        Database(path).close()
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.getMessage() for record in told] == [
+        f"{path}: brought from version 1 to 2; an earlier program can't read it now"
+    ]
+
+
+def test_what_a_killed_server_of_version_1_left_in_its_log_is_taken_over(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "killed" / path.name
+    copy.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.execute("PRAGMA locking_mode=EXCLUSIVE")
+        old.execute("UPDATE jobs SET source='/raw/changed.tif' WHERE job_id='second'")
+        for suffix in ("", "-wal"):
+            Path(f"{copy}{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
+    with closing(Database(copy)) as database:
+        sources = [job.source.name for job in Ledger(database).fetch(0, 10).jobs]
+        assert sources == ["first.tif", "changed.tif"]
+
+
+def test_a_damaged_ledger_of_version_1_is_put_aside(path: Path) -> None:
+    before = path.read_bytes()[:5000]
+    path.write_bytes(before)
+    with closing(Database(path)) as database:
+        assert database.set_aside is not None
+        assert database.set_aside.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
+def test_a_ledger_that_can_not_be_taken_over_for_lack_of_space_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    entries = [entry(f"job-{number}", metadata={"note": "x" * 1000}) for number in range(500)]
+    write_version_1(path, entries, [], [], {})
+    before = path.read_bytes()
+    refused = pytest.raises(LedgerError, match=r"can't be opened \(disk I/O error\).*free space")
+    with no_file_grows_beyond(100_000), refused:
+        Database(path)
+    assert path.read_bytes() == before
+    with closing(Database(path)) as database:
+        assert Ledger(database).pending() == 500
