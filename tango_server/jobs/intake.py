@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tango_server.conversion.errors import PathError
 from tango_server.conversion.fit_path import printable
 from tango_server.conversion.paths import Resolve, Roots, output_path
-from tango_server.jobs.ledger import NO_OUTPUT, Entry
+from tango_server.jobs.rows import NO_OUTPUT, Entry
 from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameRequest
 from tango_server.path_map import PathMap

@@ -6,45 +6,49 @@ Every call is one transaction on the `Database`; any thread may call.
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from tango_server.jobs.database import Database
-from tango_server.jobs.vocabulary import Fetched, Job, Selection
+from tango_server.jobs.database import Database, LedgerBusyError
+from tango_server.jobs.rows import (
+    FINISHED_COLUMNS,
+    NO_OUTPUT,
+    PENDING_COLUMNS,
+    Entry,
+    finished_row,
+    insert,
+    job_of,
+    recipe_id,
+)
+from tango_server.jobs.vocabulary import Fetched, Selection
 from tango_server.messages import FrameReport
-from tango_server.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 
-NO_OUTPUT = Path()
-"""The output of a request that was refused at once."""
-
-_LARGEST_SIDE = 65_536  # pixels
-
-_COLUMNS = (
-    "number, place, job_id, key, source, source_root, output, output_root, recipe_id, accepted, run_uid, stream, "
-    "seq_num, metadata, outcome, report, finished"
-)
+_PORTION = 2000  # rows that are changed at once: the ledger is locked meanwhile
 _PENDING = (
-    "SELECT place, job_id, source, output, text, accepted, run_uid, stream, seq_num, source_root, output_root, "
-    "metadata FROM jobs JOIN recipes ON recipes.id = recipe_id "
+    f"SELECT {PENDING_COLUMNS} FROM jobs JOIN recipes ON recipes.id = recipe_id "  # noqa: S608 - our own words
     "WHERE outcome IS NULL AND place > ? ORDER BY place LIMIT ?"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What is written for one request: its job, its key and metadata, and its report if it was refused at once."""
-
-    job: Job
-    key: str | None
-    metadata: dict[str, object]
-    report: FrameReport | None = None
+_FINISH = (
+    f"UPDATE jobs SET ({FINISHED_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
+    "WHERE job_id=? AND outcome IS NULL"
+)
+_IN_ORDER = (
+    "SELECT number, job_id, run_uid, place FROM jobs WHERE outcome IS NULL AND place > ? AND place <= ? "
+    "ORDER BY place LIMIT ?"
+)
+_OF_IDS = "SELECT number, job_id FROM jobs WHERE outcome IS NULL AND job_id IN (SELECT value FROM json_each(?))"
+_CANCEL = (
+    "UPDATE jobs SET outcome='skipped', finished=?, conversion_time=0, bytes_in=0, bytes_out=0, "
+    "report=json_object('job_id', job_id, 'source', source, 'outcome', 'skipped', 'reason', "
+    "'it was cancelled on request', 'accepted', accepted, 'finished', ?, 'run_uid', run_uid, "
+    "'stream', stream, 'seq_num', seq_num) WHERE number=? AND outcome IS NULL"
+)
+_RETRY = (
+    "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, conversion_time=NULL, latency=NULL, bytes_in=NULL, "
+    "bytes_out=NULL, synced=NULL, retryable=0, place=? WHERE number=? AND retryable=1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,11 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
         with database.reading() as connection:
-            row = connection.execute("SELECT max(place), max(number) FROM jobs").fetchone()
-        self._last_place = max(row[0] or 0, row[1] or 0)
+            last = connection.execute(
+                "SELECT (SELECT max(number) FROM jobs), (SELECT max(place) FROM jobs WHERE outcome IS NULL), "
+                "(SELECT max(place) FROM jobs WHERE synced=0)"
+            ).fetchone()
+        self._last_place = max(place or 0 for place in last)
         self._earlier = self._last_place  # jobs up to here were begun by an earlier server
 
     def accept(self, entries: Sequence[Entry], runs: Iterable[str] = (), *, now: float = 0.0) -> list[Booked]:
@@ -91,8 +98,8 @@ class Ledger:
         jobs, unreadable = [], 0
         for row in rows:
             try:
-                jobs.append(self._job(row))
-            except (ValidationError, ValueError) as error:
+                jobs.append(job_of(row, self._earlier))
+            except ValueError as error:
                 unreadable += 1
                 _log.error("job %s (%s) can't be read and waits for another version: %s", row[1], row[2], error)
         return Fetched(tuple(jobs), unreadable, rows[-1][0] if rows else after)
@@ -101,52 +108,87 @@ class Ledger:
         """Write the reports of jobs in one transaction, each with size and modification time (ns) of its source."""
         if not finished:
             return
-        rows = [_finished_row(report, identity) for report, identity in finished]
+        rows = [finished_row(report, identity) for report, identity in finished]
         with self._database.transaction() as connection:
-            connection.executemany(
-                "UPDATE jobs SET outcome=?, report=?, finished=?, conversion_time=?, latency=?, bytes_in=?, "
-                "bytes_out=?, source_size=?, source_mtime_ns=?, synced=?, retryable=? "
-                "WHERE job_id=? AND outcome IS NULL",
-                rows,
-            )
+            connection.executemany(_FINISH, rows)
 
     def cancel(self, selection: Selection, spared: Iterable[str], finished: float) -> frozenset[str]:
-        """Give the pending jobs that are meant, but none of `spared`, a report that says so; return their ids."""
-        condition, values = _condition(selection)
-        kept = set(spared)
-        with self._database.transaction() as connection:
-            found = connection.execute(
-                f"SELECT number, job_id FROM jobs WHERE outcome IS NULL AND {condition}",  # noqa: S608 - our own words
-                values,
-            ).fetchall()
-            meant = [(finished, finished, number) for number, job_id in found if job_id not in kept]
-            connection.executemany(
-                "UPDATE jobs SET outcome='skipped', finished=?, conversion_time=0, bytes_in=0, bytes_out=0, "
-                "report=json_object('job_id', job_id, 'source', source, 'outcome', 'skipped', 'reason', "
-                "'it was cancelled on request', 'accepted', accepted, 'finished', ?, 'run_uid', run_uid, "
-                "'stream', stream, 'seq_num', seq_num) WHERE number=?",
-                meant,
-            )
-        return frozenset(job_id for _, job_id in found) - kept
+        """Give the pending jobs that are meant, but none of `spared`, a report that says so; return their ids.
+
+        Portion by portion, so that others need not wait. If the ledger can't be written any more halfway, the rest is
+        left pending.
+        """
+        kept, cancelled = set(spared), set[str]()
+        for portion in self._meant(selection):
+            meant = [(number, job_id) for number, job_id in portion if job_id not in kept]
+            try:
+                with self._database.transaction() as connection:
+                    connection.executemany(_CANCEL, [(finished, finished, number) for number, _ in meant])
+            except LedgerBusyError as error:
+                if not cancelled:
+                    raise
+                _log.error("only %d jobs were cancelled, the rest is left: %s", len(cancelled), error)
+                break
+            cancelled.update(job_id for _, job_id in meant)
+        return frozenset(cancelled)
+
+    def _meant(self, selection: Selection) -> Iterator[list[tuple[int, str]]]:
+        """Yield number and job id of the pending jobs that are meant, in portions; not those that come meanwhile."""
+        if selection.job_ids is not None:
+            yield from self._pending_of(selection.job_ids)
+            return
+        after, last = 0, self._last_place
+        while after < last:
+            with self._database.reading() as connection:
+                rows = connection.execute(_IN_ORDER, (after, last, _PORTION)).fetchall()
+            yield [(number, job_id) for number, job_id, run, _ in rows if selection.run_uid in {None, run}]
+            after = rows[-1][3] if rows else last
+
+    def _pending_of(self, job_ids: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+        for start in range(0, len(job_ids), _PORTION):
+            portion = json.dumps(job_ids[start : start + _PORTION])
+            with self._database.reading() as connection:
+                found = connection.execute(_OF_IDS, (portion,)).fetchall()
+            yield found
 
     def retry_failed(self) -> int:
         """Put the failed jobs at the end of the queue again; return how many they are."""
-        with self._database.transaction() as connection:
-            row = connection.execute("SELECT min(number), max(number) FROM jobs WHERE retryable=1").fetchone()
-            if row[0] is None:
-                return 0
-            cursor = connection.execute(
-                "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, conversion_time=NULL, latency=NULL, "
-                "bytes_in=NULL, bytes_out=NULL, synced=NULL, retryable=0, place=? + number WHERE retryable=1",
-                (self._last_place + 1 - row[0],),
-            )
-            self._last_place += 1 + row[1] - row[0]
-            return cursor.rowcount
+        retried = 0
+        for portion in self._failed():
+            try:
+                with self._database.transaction() as connection:
+                    again = [(self._next_place(), number) for number in portion]
+                    count = connection.executemany(_RETRY, again).rowcount
+            except LedgerBusyError as error:
+                if not retried:
+                    raise
+                _log.error("only %d failed jobs are tried again, the rest is left: %s", retried, error)
+                break
+            retried += count
+        return retried
 
     def dismiss_failed(self) -> None:
         """Leave the jobs that have failed so far as they are."""
-        with self._database.transaction() as connection:
-            connection.execute("UPDATE jobs SET retryable=0 WHERE retryable=1")
+        for portion in self._failed():
+            with self._database.transaction() as connection:
+                connection.executemany("UPDATE jobs SET retryable=0 WHERE number=?", [(number,) for number in portion])
+
+    def _failed(self) -> Iterator[list[int]]:
+        """Yield the numbers of the failed jobs in portions, each once, even if it fails again meanwhile."""
+        last = 0
+        while True:
+            with self._database.reading() as connection:
+                found = connection.execute(
+                    "SELECT number FROM jobs WHERE retryable=1 AND number > ? ORDER BY number LIMIT ?", (last, _PORTION)
+                ).fetchall()
+            if not found:
+                return
+            last = found[-1][0]
+            yield [number for (number,) in found]
+
+    def _next_place(self) -> int:
+        self._last_place += 1
+        return self._last_place
 
     def keep(self, name: str, value: str) -> None:
         """Keep a text under a name over restarts."""
@@ -175,24 +217,6 @@ class Ledger:
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM gatherings WHERE id=?", (gathering,))
 
-    def _job(self, row: tuple[Any, ...]) -> Job:
-        place, job_id, source, output, recipe, accepted, run_uid, stream, seq_num, source_root, output_root, data = row
-        return Job(
-            job_id,
-            Path(source),
-            Path(output),
-            _recipe(recipe),
-            accepted,
-            run_uid,
-            stream,
-            seq_num,
-            Path(source_root) if source_root else None,
-            Path(output_root) if output_root else None,
-            _shape(data),
-            place,
-            resumed=place <= self._earlier,
-        )
-
     def _book(self, connection: sqlite3.Connection, entry: Entry, recipes: dict[int, int]) -> Booked:
         known = _by_key(connection, entry.key)
         if known is not None and entry.report is None and _drop_refusal(connection, entry.key):
@@ -201,9 +225,8 @@ class Ledger:
             return known
         recipe = entry.job.recipe
         if id(recipe) not in recipes:
-            recipes[id(recipe)] = _recipe_id(connection, recipe, entry.job.accepted)
-        self._last_place += 1
-        _insert(connection, entry, recipes[id(recipe)], self._last_place)
+            recipes[id(recipe)] = recipe_id(connection, recipe, entry.job.accepted)
+        insert(connection, entry, recipes[id(recipe)], self._next_place())
         return Booked(entry.job.job_id, str(entry.job.source), entry.report, new=True)
 
 
@@ -220,66 +243,3 @@ def _drop_refusal(connection: sqlite3.Connection, key: str | None) -> bool:
     """Forget a request that was refused at once, since it comes corrected; return whether there was one."""
     cursor = connection.execute("DELETE FROM jobs WHERE key=? AND outcome='failed' AND output=?", (key, str(NO_OUTPUT)))
     return cursor.rowcount > 0
-
-
-def _recipe_id(connection: sqlite3.Connection, recipe: Recipe, used: float) -> int:
-    text = recipe.model_dump_json()
-    connection.execute(
-        "INSERT INTO recipes (text, used) VALUES (?, ?) ON CONFLICT (text) DO UPDATE SET used=excluded.used",
-        (text, used),
-    )
-    return int(connection.execute("SELECT id FROM recipes WHERE text=?", (text,)).fetchone()[0])
-
-
-def _insert(connection: sqlite3.Connection, entry: Entry, recipe: int, place: int) -> None:
-    job, report = entry.job, entry.report
-    connection.execute(
-        f"INSERT INTO jobs ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-        (
-            place, job.job_id, entry.key, str(job.source), _text(job.source_root), str(job.output),
-            _text(job.output_root), recipe, job.accepted, job.run_uid, job.stream, job.seq_num,
-            json.dumps(entry.metadata), report and report.outcome, report and _report_text(report),
-            report and report.finished,
-        ),
-    )  # fmt: skip
-
-
-def _finished_row(report: FrameReport, identity: tuple[int, int] | None) -> tuple[object, ...]:
-    written = report.outcome in {"converted", "placeholder"} and report.output != report.source
-    size, mtime_ns = identity or (None, None)
-    return (
-        report.outcome, _report_text(report), report.finished, report.conversion_time, report.latency,
-        report.bytes_in, report.bytes_out, size, mtime_ns, 0 if written else None, int(report.outcome == "failed"),
-        report.job_id,
-    )  # fmt: skip
-
-
-def _report_text(report: FrameReport) -> str:
-    return report.model_dump_json(exclude_defaults=True)
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-@lru_cache(maxsize=256)
-def _recipe(text: str) -> Recipe:
-    return Recipe.model_validate_json(text)
-
-
-def _shape(metadata: str) -> tuple[int, int] | None:
-    """Return the shape (rows, columns) that a request tells of its frame in its metadata, None if it doesn't."""
-    if '"shape"' not in metadata:
-        return None
-    match json.loads(metadata).get("shape"):
-        case [*_, int(rows), int(columns)] if 0 < rows <= _LARGEST_SIDE and 0 < columns <= _LARGEST_SIDE:
-            return rows, columns
-    return None
-
-
-def _condition(selection: Selection) -> tuple[str, tuple[str, ...]]:
-    if selection.job_ids is not None:
-        return "job_id IN (SELECT value FROM json_each(?))", (json.dumps(list(selection.job_ids)),)
-    if selection.run_uid is not None:
-        return "run_uid = ?", (selection.run_uid,)
-    return "1", ()

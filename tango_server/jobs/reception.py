@@ -11,7 +11,8 @@ from tango_server.jobs import clock
 from tango_server.jobs.capacity import FreeSpace, Limits
 from tango_server.jobs.folders import frames_in
 from tango_server.jobs.intake import entry_for, translated
-from tango_server.jobs.ledger import Booked, Entry, Ledger
+from tango_server.jobs.ledger import Booked, Ledger
+from tango_server.jobs.rows import Entry
 from tango_server.jobs.vocabulary import Accepted, Event, Refused
 from tango_server.messages import AcceptedJob, FrameReport, RefusedRequest, SubmitAnswer, SubmitQuery
 from tango_server.path_map import PathMap

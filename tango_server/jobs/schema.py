@@ -10,8 +10,8 @@ SCHEMA = (
         used REAL NOT NULL
     )
     """,
-    # `place` orders the queue: a retried job goes to its end. `synced`: 0 the output is not on disk for sure, 1 it is.
-    # `retryable`: failed, and RetryFailed would try it again.
+    # `place` orders the queue: a retried job goes to its end. `synced`: 0 the output is not on disk for sure, 1 it is,
+    # 2 flushing it has failed. `retryable`: failed, and RetryFailed would try it again.
     """
     CREATE TABLE IF NOT EXISTS jobs (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -44,7 +44,7 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs (run_uid) WHERE run_uid IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS jobs_pending ON jobs (place) WHERE outcome IS NULL",
     "CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished) WHERE outcome IS NOT NULL",
-    "CREATE INDEX IF NOT EXISTS jobs_unsynced ON jobs (number) WHERE synced = 0",
+    "CREATE INDEX IF NOT EXISTS jobs_unsynced ON jobs (place) WHERE synced = 0",
     "CREATE INDEX IF NOT EXISTS jobs_retryable ON jobs (number) WHERE retryable = 1",
     "CREATE INDEX IF NOT EXISTS jobs_of_recipe ON jobs (recipe_id)",
     "CREATE TABLE IF NOT EXISTS runs (run_uid TEXT PRIMARY KEY, announced REAL NOT NULL)",

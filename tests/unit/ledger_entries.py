@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tango_server.jobs.ledger import NO_OUTPUT, Entry, Ledger
+from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.rows import NO_OUTPUT, Entry
 from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameReport, Outcome
 from tango_server.recipe import Recipe

@@ -1,0 +1,253 @@
+"""Reports, statistics of runs, what is on disk for sure, and what is forgotten."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tango_server.jobs.database import Database
+from tango_server.jobs.history import History, UnknownIdError
+from tango_server.jobs.ledger import Ledger
+from tango_server.messages import FrameReport, Outcome, PixelCounts, ReportsQuery, RunStatistics
+from tango_server.recipe import Recipe
+from tests.unit.ledger_entries import ACCEPTED, XDI, accept, entry, finish, pending_ids, refusal, report
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "ledger.sqlite")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def ledger(database: Database) -> Ledger:
+    return Ledger(database)
+
+
+@pytest.fixture
+def history(database: Database) -> History:
+    return History(database)
+
+
+def known(history: History, *job_ids: str) -> list[bool]:
+    """Whether each job is known."""
+
+    def is_known(job_id: str) -> bool:
+        try:
+            history.reports(ReportsQuery(job_ids=[job_id]))
+        except UnknownIdError:
+            return False
+        return True
+
+    return [is_known(job_id) for job_id in job_ids]
+
+
+def prune(history: History, before: float, limit: int = 10**9) -> int:
+    """Prune as often as there is something to prune; return how many jobs are forgotten."""
+    total = 0
+    while pruned := history.prune(before, limit):
+        total += pruned
+    return total
+
+
+def test_a_report_comes_back_as_it_was_written(ledger: Ledger, history: History) -> None:
+    written = FrameReport(
+        job_id="a", source="/raw/a.tif", output="/processed/a.tif", outcome="converted", reason="\u00b5m \u03a9",
+        shape=(2048, 1024), pixel_type="int32", pixels=PixelCounts(nan=1, saturated_high=2, minimum=-0.5, maximum=7.25),
+        sidecar="carried", conversion_time=0.1, latency=0.3, accepted=1.7e9, finished=1.7e9 + 0.3, recipe_hash=XDI.hash,
+        run_uid="run-1", stream="primary", seq_num=3, bytes_in=16_777_354, bytes_out=8_388_746, pages=2,
+    )  # fmt: skip
+    ledger.accept([entry("a", "run-1")])
+    finish(ledger, written)
+    assert history.reports(ReportsQuery(job_ids=["a"])) == ([written], 0)
+
+
+@pytest.fixture
+def mixed(ledger: Ledger, history: History) -> History:
+    """Of run-1: a converted, b failed, c pending, d converted, e skipped; of run-2: f converted."""
+    ledger.accept([entry(name, "run-1") for name in "abcde"])
+    ledger.accept([entry("f", "run-2")], ["run-3"])
+    finish(ledger, report("e", "skipped"), report("d"), report("f"))
+    finish(ledger, report("a"), report("b", "failed", reason="broken"))
+    return history
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (ReportsQuery(run_uid="run-1"), "abde"),
+        (ReportsQuery(run_uid="run-1", outcome="converted"), "ad"),
+        (ReportsQuery(run_uid="run-1", outcome="placeholder"), ""),
+        (ReportsQuery(run_uid="run-1", limit=2), "ab"),
+        (ReportsQuery(run_uid="run-1", outcome="converted", limit=1), "a"),
+        (ReportsQuery(job_ids=["f", "a", "b", "c"]), "fab"),
+        (ReportsQuery(job_ids=["a", "b", "c"], outcome="failed"), "b"),
+        (ReportsQuery(job_ids=["a", "c", "b"], limit=1), "a"),
+    ],
+    ids=["run", "outcome", "no such outcome", "limit", "outcome and limit", "jobs", "outcome of jobs", "limit of jobs"],
+)
+def test_the_reports_asked_for_come_in_order_with_the_number_still_pending(
+    query: ReportsQuery, expected: str, mixed: History
+) -> None:
+    found, pending = mixed.reports(query)
+    assert [one.job_id for one in found] == list(expected)
+    assert pending == 1
+
+
+def test_asking_for_no_jobs_and_for_an_announced_run_finds_none(mixed: History) -> None:
+    assert mixed.reports(ReportsQuery(job_ids=[])) == ([], 0)
+    assert mixed.reports(ReportsQuery(run_uid="run-3")) == ([], 0)
+    assert mixed.run_statistics("run-3") == RunStatistics(run_uid="run-3")
+
+
+def test_what_was_never_heard_of_is_an_error_that_names_it_and_not_zero(mixed: History) -> None:
+    with pytest.raises(UnknownIdError, match=r"unknown job id 'x' \(2 of 4 are unknown\).*pruned"):
+        mixed.reports(ReportsQuery(job_ids=["a", "x", "b", "y"]))
+    with pytest.raises(UnknownIdError, match=r"unknown run 'run-4'.*not announced.*pruned"):
+        mixed.run_statistics("run-4")
+    with pytest.raises(UnknownIdError, match="unknown run 'run-4'"):
+        mixed.reports(ReportsQuery(run_uid="run-4"))
+
+
+def test_more_jobs_than_a_statement_has_variables_can_be_asked_for(ledger: Ledger, history: History) -> None:
+    names = [f"j{number:04d}" for number in range(1201)]
+    accept(ledger, *names)
+    finish(ledger, *(report(name) for name in names[:-1]))
+    found, pending = history.reports(ReportsQuery(job_ids=names, limit=5000))
+    assert [one.job_id for one in found] == names[:-1]
+    assert pending == 1
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 19, 20, 21, 150, 12_000])
+def test_the_statistics_of_a_run_are_those_of_an_independent_calculation(
+    frames: int, ledger: Ledger, history: History
+) -> None:
+    random = np.random.default_rng(frames)
+    choices: list[Outcome | None] = ["converted", "skipped", "placeholder", "failed", None]
+    outcomes = [choices[choice] for choice in random.choice(5, frames, p=[0.6, 0.1, 0.1, 0.1, 0.1])]
+    times, latencies = random.exponential(0.1, frames), random.exponential(1.0, frames)
+    finished, sizes = ACCEPTED + random.uniform(1, 99, frames), random.integers(0, 2**40, (frames, 2))
+    timed = random.random(frames) < 0.9
+    names = [f"j{number}" for number in range(frames)]
+    ledger.accept([entry(name, "run-1") for name in names] + [entry("other", "run-2")], ["run-1"])
+    ledger.finish(
+        [
+            (
+                report(
+                    name, outcome, conversion_time=float(times[number]), finished=float(finished[number]),
+                    latency=float(latencies[number]) if timed[number] else None,
+                    bytes_in=int(sizes[number, 0]), bytes_out=int(sizes[number, 1]),
+                ),
+                None,
+            )
+            for number, (name, outcome) in enumerate(zip(names, outcomes, strict=True))
+            if outcome is not None
+        ]
+    )  # fmt: skip
+    found = history.run_statistics("run-1")
+    done = np.array([outcome == "converted" for outcome in outcomes], dtype=bool)
+    assert (found.submitted, found.pending) == (frames, outcomes.count(None))
+    assert (found.converted, found.skipped) == (done.sum(), outcomes.count("skipped"))
+    assert (found.placeholders, found.failed) == (outcomes.count("placeholder"), outcomes.count("failed"))
+    assert found.conversion_time_total == pytest.approx(times[done].sum())
+    assert found.conversion_time_mean == pytest.approx(times[done].mean() if done.any() else 0.0)
+    told = latencies[done & timed]
+    for value, percent in ((found.latency_median, 50), (found.latency_p95, 95)):
+        assert value == (np.percentile(told, percent, method="inverted_cdf") if told.size else 0.0)
+    assert (found.bytes_in, found.bytes_out) == tuple(sizes[done].sum(axis=0))
+    rate = sizes[done, 0].sum() / (finished[done].max() - ACCEPTED) if done.any() else 0.0
+    assert found.bytes_per_second == pytest.approx(rate)
+
+
+def test_new_outputs_are_unsynced_until_they_are_marked_and_others_never_are(ledger: Ledger, history: History) -> None:
+    accept(ledger, *"abcdefg")
+    in_place = report("c", output="/raw/c.tif")
+    nowhere = report("g", output=None)
+    finish(ledger, report("b"), report("a", "placeholder"), in_place, report("d", "failed"), report("e", "skipped"))
+    finish(ledger, nowhere)
+    assert history.unsynced(10) == [("a", Path("/processed/a.tif")), ("b", Path("/processed/b.tif"))]
+    assert history.unsynced(1) == [("a", Path("/processed/a.tif"))]
+    history.mark_synced(["a"])
+    assert history.unsynced(10) == [("b", Path("/processed/b.tif"))]
+
+
+def test_what_was_not_on_disk_for_sure_is_pending_again_after_a_power_loss(ledger: Ledger, history: History) -> None:
+    ledger.accept([entry(name, "run-1") for name in "abcd"])
+    finish(ledger, report("b"), report("c"), report("a"))
+    history.mark_synced(["b"])
+    history.mark_doubtful(["c"])
+    assert [job_id for job_id, _ in history.unsynced(10)] == ["a"]
+    assert history.reopen_unsynced() == 2
+    assert pending_ids(ledger) == ["a", "c", "d"]
+    assert history.run_statistics("run-1").converted == 1
+    finish(ledger, report("a"), report("c"))
+    assert [job_id for job_id, _ in history.unsynced(10)] == ["a", "c"]
+
+
+def test_only_finished_jobs_of_before_are_forgotten_by_age(ledger: Ledger, history: History) -> None:
+    accept(ledger, "old", "young", "pending")
+    ledger.accept([refusal("refused", "run-1")])
+    finish(ledger, report("old", finished=ACCEPTED + 1), report("young", finished=ACCEPTED + 9))
+    assert prune(history, ACCEPTED + 9) == 2
+    assert known(history, "old", "refused", "young", "pending") == [False, False, True, True]
+
+
+def test_the_oldest_finished_jobs_are_forgotten_by_count(ledger: Ledger, history: History) -> None:
+    accept(ledger, *"abcd", "pending")
+    finish(ledger, *(report(name, finished=ACCEPTED + age) for name, age in zip("abcd", (4, 1, 3, 2), strict=True)))
+    assert prune(history, 0.0, limit=2) == 2
+    assert known(history, *"abcd", "pending") == [True, False, True, False, True]
+    assert prune(history, 0.0, limit=2) == 0
+
+
+def test_a_call_forgets_no_more_than_a_portion(ledger: Ledger, history: History) -> None:
+    names = [f"{number:05d}" for number in range(1300)]
+    accept(ledger, *names)
+    finish(ledger, *(report(name) for name in names))
+    first = history.prune(ACCEPTED + 5, 10**9)
+    assert 0 < first < 1000
+    assert prune(history, ACCEPTED + 5) == 1300 - first
+
+
+def test_a_run_whose_frames_are_forgotten_is_unknown_and_an_announced_one_is_not(
+    ledger: Ledger, history: History
+) -> None:
+    ledger.accept([entry("a", "gone"), entry("b", "half"), entry("c", "half")], ["announced"], now=ACCEPTED)
+    finish(ledger, report("a"), report("b"))
+    assert prune(history, 0.0, limit=0) == 2
+    with pytest.raises(UnknownIdError, match="pruned"):
+        history.run_statistics("gone")
+    assert history.run_statistics("half").pending == 1
+    assert history.run_statistics("announced").submitted == 0
+    prune(history, ACCEPTED + 1)
+    with pytest.raises(UnknownIdError):
+        history.run_statistics("announced")
+
+
+def test_recipes_go_when_no_job_has_them_any_more(database: Database, ledger: Ledger, history: History) -> None:
+    ledger.accept([entry("a"), entry("b", recipe=Recipe(rotation=180))])
+    finish(ledger, report("a"))
+    prune(history, ACCEPTED + 5)
+    with database.reading() as connection:
+        texts = connection.execute("SELECT text FROM recipes").fetchall()
+    assert texts == [(Recipe(rotation=180).model_dump_json(),)]
+    accept(ledger, "c")
+    assert [one.recipe for one in ledger.fetch(0, 10).jobs] == [Recipe(rotation=180), XDI]
+
+
+def test_the_file_does_not_grow_with_the_jobs_that_went_through_it(
+    database: Database, ledger: Ledger, history: History
+) -> None:
+    sizes = []
+    for cycle in range(30):
+        names = [f"{cycle}-{number}" for number in range(300)]
+        ledger.accept([entry(name, f"run-{cycle}", key=name) for name in names], now=ACCEPTED + cycle)
+        finish(ledger, *(report(name, finished=ACCEPTED + cycle) for name in names))
+        history.mark_synced(names)
+        prune(history, ACCEPTED + cycle)
+        with database.reading() as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        sizes.append(database.path.stat().st_size)
+    assert sizes[-1] <= 1.3 * sizes[2]
