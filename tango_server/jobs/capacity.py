@@ -39,6 +39,11 @@ class Limits:
         trouble = self.disk_trouble(space)
         if trouble:
             raise DiskFullError(f"{trouble} Nothing was accepted; make room there, then submit again.")
+        if coming > self.backlog:
+            raise BacklogFullError(
+                f"found {coming} frames in one call; expected at most {self.backlog} (backlog_limit). "
+                "Nothing was accepted; submit them in several calls."
+            )
         if waiting + coming > self.backlog:
             raise BacklogFullError(
                 f"found {waiting} frames in the queue and {coming} more to come; expected at most {self.backlog} "
@@ -62,16 +67,24 @@ class Limits:
 
 
 def measure(folders: Iterable[Path]) -> FreeSpace:
-    """Ask the disks; a folder that does not exist yet counts as its nearest parent."""
+    """Ask the disks; a folder that does not exist yet counts as its nearest parent.
+
+    One that can't be asked, as on a file server that is away, is left out.
+    """
     found = FreeSpace()
     for folder in folders:
-        existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
-        if existing is None:
-            continue
-        free = shutil.disk_usage(existing).free
-        if found.free is None or free < found.free:
+        free = _free(folder)
+        if free is not None and (found.free is None or free < found.free):
             found = FreeSpace(free, folder)
     return found
+
+
+def _free(folder: Path) -> int | None:
+    try:
+        existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
+        return None if existing is None else shutil.disk_usage(existing).free
+    except OSError:
+        return None
 
 
 def _size(count: int) -> str:

@@ -1,5 +1,6 @@
 """What one thread does beside the jobs, without haste: flush outputs to disk, prune old history, ask the disks."""
 
+import errno
 import logging
 import os
 import threading
@@ -8,7 +9,6 @@ from pathlib import Path
 
 from tango_server.jobs import capacity, clock
 from tango_server.jobs.capacity import FreeSpace
-from tango_server.jobs.database import LedgerBusyError
 from tango_server.jobs.history import History
 
 _log = logging.getLogger(__name__)
@@ -17,6 +17,8 @@ _INTERVAL = 1.0
 _PRUNE_INTERVAL = 60.0
 _SYNCED_AT_ONCE = 64
 _DAY = 86_400.0
+_NOT_FOR_FLUSHING = {errno.EINVAL, errno.ENOTSUP}
+"""What file systems answer that have no way to flush, as some of the network have none for folders."""
 
 
 class Housekeeper:
@@ -38,6 +40,8 @@ class Housekeeper:
         self._tell = tell
         self._ending = threading.Event()
         self._next_prune = 0.0
+        self._troubles: dict[str, str] = {}
+        """What went wrong with which chore, so that it is told once."""
         self._thread = threading.Thread(target=self._run, name="petif-housekeeping", daemon=True)
         self._thread.start()
 
@@ -48,38 +52,55 @@ class Housekeeper:
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            more = False
-            try:
-                self._tell(capacity.measure(self._folders()))
-                more = self._sync()
-                self._prune()
-            except (OSError, LedgerBusyError) as error:  # it is tried again soon enough
-                _log.warning("housekeeping: %s", error)
-            except Exception:  # noqa: BLE001 - the boundary of the thread: it must go on for a year
-                if self._ending.is_set():  # the ledger was closed under a thread that a file server held
-                    return
-                _log.exception("housekeeping stumbled; it goes on")
-            if not more:
+            more = [self._attempt(chore) for chore in (self._measure, self._sync, self._prune)]
+            if not any(more):
                 self._ending.wait(_INTERVAL)
+
+    def _attempt(self, chore: Callable[[], bool]) -> bool:
+        """Do one of the chores, whatever became of the others; return whether there is more of it at once."""
+        try:
+            more = chore()
+        except OSError as error:  # it is tried again soon enough
+            if self._troubles.get(chore.__name__) != str(error):
+                _log.warning("housekeeping: %s", error)
+            self._troubles[chore.__name__] = str(error)
+            return False
+        except Exception:  # noqa: BLE001 - the boundary of the thread: it must go on for a year
+            if not self._ending.is_set():  # else the ledger was closed under a thread that a file server held
+                _log.exception("housekeeping stumbled; it goes on")
+            return False
+        self._troubles.pop(chore.__name__, None)
+        return more
+
+    def _measure(self) -> bool:
+        self._tell(capacity.measure(self._folders()))
+        return False
 
     def _sync(self) -> bool:
         """Flush outputs to disk that may be lost with the power; return whether there are more."""
         waiting = self._history.unsynced(_SYNCED_AT_ONCE)
-        done = [job_id for job_id, output in waiting if not self._ending.is_set() and _flush(output)]
-        for folder in {output.parent for _, output in waiting}:
-            _flush_folder(folder)
-        if done:
-            self._history.mark_synced(done)
-        return len(done) == _SYNCED_AT_ONCE
+        flushed: dict[str, bool] = {}
+        for job_id, output in waiting:
+            if self._ending.is_set():
+                break
+            flushed[job_id] = _flush(output)
+        folders = {folder: _flush_folder(folder) for folder in {output.parent for _, output in waiting}}
+        safe = {job_id for job_id, output in waiting if flushed.get(job_id) and folders[output.parent]}
+        if safe:
+            self._history.mark_synced(sorted(safe))
+        if doubtful := sorted(flushed.keys() - safe):
+            self._history.mark_doubtful(doubtful)
+        return len(flushed) == _SYNCED_AT_ONCE
 
-    def _prune(self) -> None:
+    def _prune(self) -> bool:
         now = clock.now()
         if now.monotonic < self._next_prune:
-            return
+            return False
         self._next_prune = now.monotonic + _PRUNE_INTERVAL
         before = now.wall - self._history_days * _DAY
         while not self._ending.is_set() and (pruned := self._history.prune(before, self._history_limit)):
             _log.info("forgot the reports of %d jobs, as history_days and history_limit say", pruned)
+        return False
 
 
 def boot() -> str:
@@ -93,32 +114,36 @@ def boot() -> str:
 
 
 def _flush(output: Path) -> bool:
-    """Flush one output to disk; return whether there is nothing more to do for it."""
+    """Flush one output to disk; return whether it is safe, or nobody wants it any more."""
     try:
         descriptor = os.open(output, os.O_RDWR if os.name == "nt" else os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:  # somebody has taken it away: that is theirs to know
         return True
     except OSError as error:
-        _log.warning("%s: it can't be flushed to disk (%s)", output, error)
+        _log.warning("%s: it can't be flushed to disk (%s); after a power loss it is made again", output, error)
+        return False
+    return _flush_open(descriptor, output)
+
+
+def _flush_folder(folder: Path) -> bool:
+    if os.name == "nt":  # Windows has no handle on a folder to flush; its rename is journalled
         return True
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # then its files could not be opened, either, or are gone
+        return True
+    return _flush_open(descriptor, folder)
+
+
+def _flush_open(descriptor: int, path: Path) -> bool:
+    """Flush and close; a failure is final, since the next attempt would succeed without the data that was lost."""
     try:
         os.fsync(descriptor)
     except OSError as error:
-        _log.warning("%s: it can't be flushed to disk (%s)", output, error)
+        if error.errno in _NOT_FOR_FLUSHING:
+            return True
+        _log.warning("%s: it can't be flushed to disk (%s); after a power loss it is made again", path, error)
         return False
     finally:
         os.close(descriptor)
     return True
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows has no handle on a folder to flush; its rename is journalled
-        return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
