@@ -1,7 +1,7 @@
-"""The file of the ledger: one server, this version, nothing damaged, and nothing lost with an unclean end."""
+"""The file of the ledger: one server, this version, and nothing lost with an unclean end or a full disk."""
 
-import shutil
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tango_server.jobs.database import Database, LedgerBusyError, LedgerDamagedError, LedgerError
+from tango_server.jobs.database import Database, LedgerBusyError, LedgerError
 from tango_server.jobs.ledger import Ledger
 from tests.unit.full_disk import no_file_grows_beyond
-from tests.unit.ledger_entries import accept, entry, finish, pending_ids, report
+from tests.unit.ledger_entries import accept, finish, pending_ids, report
+from tests.unit.ledger_files import asides, fill, left_behind
 
-PAGE = 4096
 WITH_LIMITS = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
 
 
@@ -35,36 +35,6 @@ def opened(path: Path) -> Iterator[Callable[[], Database]]:
     yield open_
     for database in databases:
         database._connection.close()
-
-
-def left_behind(path: Path, folder: Path, *, cut: int = 0) -> Path:
-    """Return a copy of the files of an open ledger: what `kill -9` leaves, its log `cut` bytes short."""
-    folder.mkdir()
-    log = path.with_name(path.name + "-wal")
-    content = log.read_bytes() if log.exists() else b""
-    (folder / log.name).write_bytes(content[: len(content) - cut])
-    return Path(shutil.copy(path, folder))
-
-
-def drop(database: Database) -> None:
-    """End as a killed server does: all is written, nothing is marked."""
-    database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    database._connection.close()
-
-
-def fill(database: Database, jobs: int = 2000) -> None:
-    Ledger(database).accept([entry(f"job-{number:05d}", metadata={"note": "x" * 100}) for number in range(jobs)])
-
-
-def spoil(path: Path, page: int) -> None:
-    """Overwrite one page of the file, as a failing disk does."""
-    with path.open("r+b") as file:
-        file.seek(page * PAGE)
-        file.write(b"\xa5" * PAGE)
-
-
-def asides(path: Path) -> list[Path]:
-    return sorted(found for found in path.parent.iterdir() if ".damaged-" in found.name)
 
 
 def test_the_folder_of_the_ledger_is_made(opened: Callable[[], Database], path: Path) -> None:
@@ -173,6 +143,18 @@ def test_a_second_server_is_refused_in_words_and_takes_over_when_the_first_one_h
     assert asides(path) == []
 
 
+def test_a_server_in_another_process_is_refused_in_words(opened: Callable[[], Database], path: Path) -> None:
+    accept(Ledger(opened()), "a")
+    program = (
+        "import pathlib, sys; from tango_server.jobs.database import Database; Database(pathlib.Path(sys.argv[1]))"
+    )
+    other = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    assert other.returncode == 1
+    assert f"{path}: the ledger can't be opened" in other.stderr
+    assert "End the other server" in other.stderr
+    assert asides(path) == []
+
+
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_a_ledger_of_a_later_version_is_refused_and_left_as_it_is(path: Path, mode: str) -> None:
     path.parent.mkdir()
@@ -186,97 +168,6 @@ def test_a_ledger_of_a_later_version_is_refused_and_left_as_it_is(path: Path, mo
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before
     assert [found.name for found in path.parent.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("damage", ["garbage", "truncated", "a page of zeros at its start"])
-def test_a_damaged_ledger_is_put_aside_and_a_new_one_is_begun(
-    damage: str, opened: Callable[[], Database], path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    database = opened()
-    fill(database)
-    database.close()
-    content = path.read_bytes()
-    broken = {
-        "garbage": b"someone's notes " * 1000,
-        "truncated": content[: len(content) // 3],
-        "a page of zeros at its start": bytes(PAGE) + content[PAGE:],
-    }[damage]
-    path.write_bytes(broken)
-    successor = opened()
-    assert [successor.set_aside] == asides(path)
-    assert asides(path)[0].read_bytes() == broken
-    for words in (str(path), str(successor.set_aside), "damaged", "submit the folders again"):
-        assert words in caplog.text
-    assert pending_ids(Ledger(successor)) == []
-    accept(Ledger(successor), "a")
-    successor.close()
-    again = opened()
-    assert again.set_aside is None
-    assert pending_ids(Ledger(again)) == ["a"]
-
-
-def test_the_log_of_a_damaged_ledger_is_put_aside_with_it(
-    opened: Callable[[], Database], path: Path, tmp_path: Path
-) -> None:
-    database = opened()
-    fill(database)
-    database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    accept(Ledger(database), "in the log")
-    copy = left_behind(path, tmp_path / "killed")
-    log_before = copy.with_name(copy.name + "-wal").read_bytes()
-    assert b"in the log" in log_before
-    copy.write_bytes(b"someone's notes " * 1000)
-    with closing(Database(copy)) as successor:
-        aside = successor.set_aside
-        assert aside is not None
-        assert aside.with_name(aside.name + "-wal").read_bytes() == log_before
-
-
-def test_two_ledgers_that_are_damaged_in_one_second_are_both_kept(path: Path) -> None:
-    path.parent.mkdir()
-    for number in range(5):
-        path.write_bytes(f"notes of someone, number {number} ".encode() * 1000)
-        Database(path).close()
-    assert len({aside.read_bytes() for aside in asides(path)}) == 5
-
-
-def test_damage_in_the_middle_is_found_at_the_start_after_an_unclean_end(
-    opened: Callable[[], Database], path: Path
-) -> None:
-    database = opened()
-    fill(database)
-    drop(database)
-    spoil(path, path.stat().st_size // PAGE // 2)
-    successor = opened()
-    assert [successor.set_aside] == asides(path)
-    accept(Ledger(successor), "a")
-
-
-def test_a_ledger_that_was_closed_cleanly_is_not_searched_for_damage_at_the_start(
-    opened: Callable[[], Database], path: Path
-) -> None:
-    database = opened()
-    fill(database)
-    database.close()
-    spoil(path, path.stat().st_size // PAGE // 2)
-    assert opened().set_aside is None
-
-
-def test_damage_that_shows_later_is_told_in_words_and_put_aside_at_the_next_start(
-    opened: Callable[[], Database], path: Path
-) -> None:
-    database = opened()
-    fill(database)
-    database.close()
-    pages = path.stat().st_size // PAGE
-    for page in range(pages // 4, pages * 3 // 4):
-        spoil(path, page)
-    database = opened()
-    with pytest.raises(LedgerDamagedError, match=r"ledger is damaged .* call Init") as caught:
-        pending_ids(Ledger(database))
-    assert str(path) in str(caught.value)
-    database.close()
-    assert opened().set_aside is not None
 
 
 def test_what_can_not_be_opened_is_told_in_words_and_never_put_aside(tmp_path: Path) -> None:

@@ -1,0 +1,275 @@
+"""Folders become jobs by the real thread, each file once, whatever happens on the way."""
+
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from tango_server.jobs.database import Database, LedgerBusyError
+from tango_server.jobs.gathering import Gatherer
+from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.reception import Reception
+from tango_server.jobs.vocabulary import Accepted, Refused
+from tango_server.jobs.vocabulary import Event as ServiceEvent
+from tango_server.messages import SubmitAnswer, SubmitQuery
+from tango_server.recipe import Recipe
+from tango_server.settings import Settings
+
+PATIENCE = 20.0
+
+
+class Server:
+    """A gatherer with all that it needs. `room`: how many jobs may be accepted before the queue is full."""
+
+    def __init__(self, root: Path, path: Path, *, room: int = 10**6) -> None:
+        self.database = Database(path)
+        self.ledger = Ledger(self.database)
+        self.room = room
+        self.told: queue.SimpleQueue[ServiceEvent] = queue.SimpleQueue()
+        self.accepted: list[int] = []
+        self.failures: list[str] = []
+        settings = Settings(read_roots=(root,), state_dir=path.parent, backlog_limit=10**6)
+        reception = Reception(
+            settings,
+            self.ledger,
+            recipe=lambda: Recipe.preset("xdi"),
+            waiting=lambda: 10**6 - max(self.room - sum(self.accepted), 0),
+            tell=self.hear,
+        )
+        self.gatherer = Gatherer(self.ledger, reception)
+
+    def hear(self, event: ServiceEvent) -> None:
+        if isinstance(event, Accepted):
+            self.accepted.append(event.count)
+        self.told.put(event)
+
+    def listen(self, accepted: int, failed: int = 0) -> None:
+        """Wait until so many more jobs are accepted and files refused; the reasons are kept as `failures`."""
+        while accepted > 0 or failed > 0:
+            event = self.told.get(timeout=PATIENCE)
+            if isinstance(event, Accepted):
+                accepted -= event.count
+            elif isinstance(event, Refused):
+                failed -= 1
+                self.failures.append(event.report.reason)
+        assert (accepted, failed) == (0, 0)
+
+    def wait_until_done(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while self.gatherer.waiting:
+            assert time.monotonic() < deadline
+            self.gatherer._ending.wait(0.005)
+
+    def limit_pages(self, more: int) -> None:
+        """Let the file of the ledger grow by so many pages, as if its disk were full then."""
+        with self.database.reading() as connection:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            connection.execute(f"PRAGMA max_page_count={pages + more}")
+
+    def sources(self) -> list[str]:
+        """Return the names of the sources of all jobs, in the order of the queue."""
+        return [job.source.name for job in self.ledger.fetch(0, 10**6).jobs]
+
+    def close(self) -> None:
+        self.gatherer.close(PATIENCE)
+        assert not self.gatherer._thread.is_alive()
+        self.database.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path.resolve() / "data"
+    (root / "raw").mkdir(parents=True)
+    return root
+
+
+@pytest.fixture
+def start(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    """Start a server on the one ledger of the test; closed in the end."""
+    monkeypatch.setattr("tango_server.jobs.gathering._PATIENCE", 0.01)
+    started: list[Server] = []
+
+    def start(**changes: Any) -> Server:
+        started.append(Server(root, tmp_path / "ledger.sqlite", **changes))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+def fill(folder: Path, files: int) -> list[str]:
+    """Put files into a folder and return their names in order."""
+    names = [f"frame-{number:05d}.tif" for number in range(files)]
+    for name in names:
+        (folder / name).touch()
+    return names
+
+
+def test_a_folder_becomes_jobs_in_portions_and_in_the_order_of_its_names(
+    start: Callable[..., Server], root: Path
+) -> None:
+    names = fill(root / "raw", 1000)
+    server = start()
+    server.gatherer.gather([str(root / "raw")])
+    server.listen(accepted=1000)
+    server.wait_until_done()
+    assert server.sources() == names
+    assert max(server.accepted) <= 100
+    assert server.ledger.gatherings() == []
+    assert server.gatherer.waiting == 0
+
+
+def test_it_is_on_the_ledger_before_it_is_gone_through(start: Callable[..., Server], root: Path) -> None:
+    fill(root / "raw", 10)
+    server = start(room=0)
+    server.gatherer.gather([str(root / "raw")])
+    assert [paths for _, paths in server.ledger.gatherings()] == [[str(root / "raw")]]
+    assert (server.gatherer.waiting, server.sources()) == (1, [])
+
+
+def test_no_room_means_later_and_not_never(start: Callable[..., Server], root: Path) -> None:
+    names = fill(root / "raw", 450)
+    server = start(room=250)
+    server.gatherer.gather([str(root / "raw")])
+    server.listen(accepted=200)
+    assert server.gatherer.waiting == 1
+    server.room = 400
+    server.listen(accepted=200)
+    server.room = 1000
+    server.listen(accepted=50)
+    server.wait_until_done()
+    assert server.sources() == names
+
+
+def test_a_restart_in_the_middle_makes_no_file_twice_and_misses_none(start: Callable[..., Server], root: Path) -> None:
+    names = fill(root / "raw", 1000)
+    server = start(room=300)
+    server.gatherer.gather([str(root / "raw")])
+    server.listen(accepted=300)
+    server.close()
+    successor = start()
+    successor.listen(accepted=700)
+    successor.wait_until_done()
+    assert successor.sources() == names
+
+
+def test_a_full_disk_under_the_ledger_means_later_too(
+    start: Callable[..., Server], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = fill(root / "raw", 300)
+    refused = Event()
+    submit = Reception.submit
+
+    def submit_and_tell(reception: Reception, query: SubmitQuery) -> SubmitAnswer:
+        try:
+            return submit(reception, query)
+        except LedgerBusyError:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(Reception, "submit", submit_and_tell)
+    server = start(room=0)
+    server.gatherer.gather([str(root / "raw")])
+    server.limit_pages(5)
+    server.room = 1000
+    assert refused.wait(PATIENCE)
+    assert len(server.sources()) < 300
+    server.limit_pages(100_000)
+    server.wait_until_done()
+    assert server.sources() == names
+
+
+def test_what_can_not_be_written_down_is_refused_and_not_awaited(start: Callable[..., Server], root: Path) -> None:
+    server = start()
+    server.limit_pages(0)
+    with pytest.raises(LedgerBusyError):
+        server.gatherer.gather([f"{root}/raw/{number}.tif" for number in range(1000)])
+    assert server.gatherer.waiting == 0
+
+
+def test_files_by_name_and_folders_go_together_and_only_folders_leave_darks_out(
+    start: Callable[..., Server], root: Path
+) -> None:
+    fill(root / "raw", 2)
+    for name in ("a.dark.tif", "notes.txt"):
+        (root / "raw" / name).touch()
+    server = start()
+    server.gatherer.gather([str(root / "raw" / "a.dark.tif"), str(root / "raw"), str(root / "raw" / "coming.tif")])
+    server.listen(accepted=4)
+    assert server.sources() == ["a.dark.tif", "frame-00000.tif", "frame-00001.tif", "coming.tif"]
+
+
+def test_each_call_makes_new_jobs(start: Callable[..., Server], root: Path) -> None:
+    fill(root / "raw", 3)
+    server = start()
+    for _ in range(2):
+        server.gatherer.gather([str(root / "raw")])
+    server.listen(accepted=6)
+
+
+def test_what_comes_after_the_folder_was_listed_is_not_taken(start: Callable[..., Server], root: Path) -> None:
+    fill(root / "raw", 3)
+    server = start()
+    server.gatherer.gather([str(root / "raw")], PATIENCE)
+    (root / "raw" / "later.tif").touch()
+    server.wait_until_done()
+    assert len(server.sources()) == 3
+
+
+def test_files_that_are_refused_are_told_with_their_reason_and_the_others_go_on(
+    start: Callable[..., Server], root: Path, tmp_path: Path
+) -> None:
+    names = fill(root / "raw", 2)
+    outside = str(tmp_path / "outside.tif")
+    server = start()
+    server.gatherer.gather([str(root / "raw" / names[0]), outside, str(tmp_path), str(root / "raw" / names[1])])
+    server.listen(accepted=2, failed=2)
+    assert all("read_roots" in reason for reason in server.failures)
+    assert server.sources() == names
+
+
+def test_a_folder_that_can_not_be_listed_is_told_in_words_and_the_next_one_goes_on(
+    start: Callable[..., Server], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "locked" / "raw").mkdir(parents=True)
+    names = fill(root / "raw", 2)
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    server = start()
+    server.gatherer.gather([str(root / "locked" / "raw"), str(root / "raw")])
+    server.listen(accepted=2, failed=1)
+    (reason,) = server.failures
+    for words in (str(root / "locked" / "raw"), "can't be listed", "Permission denied"):
+        assert words in reason
+    assert server.sources() == names
+
+
+def test_an_empty_folder_is_done_at_once(start: Callable[..., Server], root: Path) -> None:
+    server = start()
+    server.gatherer.gather([str(root / "raw")], PATIENCE)
+    server.wait_until_done()
+    assert (server.sources(), server.ledger.gatherings()) == ([], [])
+
+
+def test_it_ends_promptly_while_it_waits_for_room(
+    start: Callable[..., Server], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tango_server.jobs.gathering._PATIENCE", 60.0)
+    fill(root / "raw", 10)
+    server = start(room=0)
+    server.gatherer.gather([str(root / "raw")], PATIENCE)
+    began = time.monotonic()
+    server.gatherer.close(PATIENCE)
+    assert time.monotonic() - began < 5.0
