@@ -1,6 +1,5 @@
 """Folders become jobs by the real thread, each file once, whatever happens on the way."""
 
-import os
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tango_server.jobs import folders
 from tango_server.jobs.database import Database, LedgerBusyError
 from tango_server.jobs.gathering import Gatherer
 from tango_server.jobs.ledger import Ledger
@@ -239,14 +239,14 @@ def test_a_folder_that_can_not_be_listed_is_told_in_words_and_the_next_one_goes_
 ) -> None:
     (root / "locked" / "raw").mkdir(parents=True)
     names = fill(root / "raw", 2)
-    scandir = os.scandir
+    really = folders.frames_in
 
-    def refuse(path: Any) -> Any:
-        if "locked" in str(path):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
+    def refuse(folder: Path, **options: Any) -> Iterator[Path]:
+        if "locked" in folder.parts:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return really(folder, **options)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr("tango_server.jobs.reception.frames_in", refuse)
     server = start()
     server.gatherer.gather([str(root / "locked" / "raw"), str(root / "raw")])
     server.listen(accepted=2, failed=1)

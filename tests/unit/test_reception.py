@@ -204,18 +204,22 @@ def test_a_ledger_that_can_not_be_written_refuses_and_nobody_is_told(
 ) -> None:
     pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
     database._connection.execute(f"PRAGMA max_page_count={pages}")
+    requests = [{"source": f"{number}.tif", "metadata": {"note": "x" * 2000}} for number in range(30)]
     with pytest.raises(LedgerBusyError, match="Make room"):
-        submit({"metadata": {"note": "x" * 100_000}})
+        submit(*requests)
     assert (ledger.pending(), told) == (0, [])
     database._connection.execute("PRAGMA max_page_count=100000")
-    assert len(submit({"metadata": {"note": "x" * 100_000}}).jobs) == 1
+    assert len(submit(*requests).jobs) == 30
 
 
-def test_folders_and_files_are_told_apart_within_the_roots(reception: Reception, root: Path, tmp_path: Path) -> None:
-    assert reception.folder(str(root / "raw" / ".." / "raw")) == root / "raw"
-    assert reception.folder(str(root / "raw" / "a.tif")) is None
+def test_a_folder_is_its_frames_and_a_file_is_itself_within_the_roots(
+    reception: Reception, root: Path, tmp_path: Path
+) -> None:
+    (root / "raw" / "a.tif").touch()
+    assert list(reception.frames(str(root / "raw" / ".." / "raw"))) == [str(root / "raw" / "a.tif")]
+    assert list(reception.frames(str(root / "raw" / "coming.tif"))) == [str(root / "raw" / "coming.tif")]
     with pytest.raises(PathError, match="read_roots"):
-        reception.folder(str(tmp_path))
+        list(reception.frames(str(tmp_path)))
 
 
 def test_a_file_that_can_not_become_a_job_is_told_as_failed(reception: Reception, told: list[Event]) -> None:
