@@ -17,7 +17,7 @@ from tango_server.conversion.provenance import package_version
 from tango_server.counters import COUNTERS, Counters, free_space
 from tango_server.jobs.capacity import BacklogFullError, DiskFullError
 from tango_server.jobs.condition import condition
-from tango_server.jobs.database import LedgerBusyError, LedgerError
+from tango_server.jobs.database import LedgerBusyError, LedgerDamagedError, LedgerError
 from tango_server.jobs.folder_watch import FolderWatch, open_watch
 from tango_server.jobs.history import UnknownIdError
 from tango_server.jobs.intake import explain
@@ -309,6 +309,8 @@ class PETifConverter(Counters):
             throw("PETIF_BacklogFull", str(error), origin)
         except DiskFullError as error:
             throw("PETIF_DiskFull", str(error), origin)
+        except LedgerDamagedError as error:
+            throw("PETIF_Fault", str(error), origin)
         except (LedgerBusyError, TimeoutError) as error:
             throw("PETIF_Busy", str(error) or "it takes long; look at the queue", origin)
 

@@ -13,7 +13,7 @@ from functools import partial
 from tango_server.conversion.paths import Roots
 from tango_server.conversion.publish import remove_leftovers
 from tango_server.jobs import clock
-from tango_server.jobs.database import LedgerBusyError
+from tango_server.jobs.database import LedgerBusyError, LedgerError
 from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.log_lines import about, tell_finished
@@ -213,7 +213,7 @@ class Engine:
         question = self._questions.pop(step.ticket)
         try:
             cancelled = self._ledger.cancel(step.selection, step.spared, clock.now().wall)
-        except LedgerBusyError as error:
+        except LedgerError as error:
             self._inbox.put(Cancelled(0, frozenset()))
             question.set_exception(error)
             return

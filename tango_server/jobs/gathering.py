@@ -12,7 +12,7 @@ from itertools import islice
 
 from tango_server.conversion.errors import PathError
 from tango_server.jobs.capacity import NoRoomError
-from tango_server.jobs.database import LedgerBusyError
+from tango_server.jobs.database import LedgerBusyError, LedgerError
 from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.reception import Reception, requests_for
 
@@ -52,7 +52,7 @@ class Gatherer:
         listed = self._waiting[gathering] = threading.Event()
         try:
             self._ledger.gather(gathering, paths)
-        except LedgerBusyError:
+        except LedgerError:
             del self._waiting[gathering]
             raise
         self._wanted.set()
@@ -79,7 +79,7 @@ class Gatherer:
     def _gather(self, gathering: str, paths: list[str]) -> None:
         self.found = 0
         files = self._files(paths)
-        while portion := list(islice(files, _PORTION)):
+        while portion := list(islice(files, min(_PORTION, self._reception.backlog_limit))):
             self._waiting[gathering].set()
             self.found += len(portion)
             if not self._submit(gathering, portion):

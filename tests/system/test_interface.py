@@ -160,7 +160,7 @@ def test_a_full_queue_refuses_the_whole_call_and_takes_it_later(start_server: St
 
 
 def test_a_folder_beyond_the_limit_of_the_queue_is_taken_bit_by_bit(start_server: Start, root: Path, put: Put) -> None:
-    proxy = tango.DeviceProxy(start_server(*settings("backlog_limit=120")).address)
+    proxy = tango.DeviceProxy(start_server(*settings("backlog_limit=50")).address)
     copies(put, 300)
     proxy.AddFolder(str(root / "raw"))
     all_done(proxy)
