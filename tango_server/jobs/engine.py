@@ -5,7 +5,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -138,10 +138,13 @@ class Engine:
         for event in events:
             if event is not None:
                 instructions += self._service.handle(event, clock.now())
+        # Workers first, since the ledger's disk takes its time. A job that shares its output with one whose report is
+        # not written yet may begin: after a crash both are pending, and run in their order again.
+        if not self._closing:
+            self._perform_all(step for step in instructions if isinstance(step, Convert))
         self._finish([(step.report, step.identity) for step in instructions if isinstance(step, Finish)])
         if not self._closing:
-            for step in instructions:
-                self._perform(step)
+            self._perform_all(step for step in instructions if not isinstance(step, Convert | Finish))
         self._publish(sum(_arriving(event) for event in events if event is not None))
         return None not in events
 
@@ -189,6 +192,10 @@ class Engine:
         if changed:
             self._changed()
 
+    def _perform_all(self, steps: Iterable[Instruction]) -> None:
+        for step in steps:
+            self._perform(step)
+
     def _perform(self, step: Instruction) -> None:
         match step:
             case Fetch(after, limit):
@@ -207,7 +214,7 @@ class Engine:
             case Cancel():
                 self._cancel(step)
             case Finish():
-                pass  # it was written before anything else
+                pass  # `_finish` writes them all together
 
     def _cancel(self, step: Cancel) -> None:
         question = self._questions.pop(step.ticket)

@@ -1,17 +1,14 @@
 """What became of the jobs: reports, statistics of runs, what is on disk for sure, and how long it is all kept."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tango_server.jobs.database import Database
-from tango_server.jobs.statistics import percentile
-from tango_server.messages import FrameReport, Outcome, ReportsQuery, RunStatistics
+from tango_server.messages import FrameReport, ReportsQuery, RunStatistics
 
 _VARIABLES = 500  # parameters of one SQL statement; SQLite's smallest common limit is 999
 _PORTION = 500  # rows that are deleted at once: the ledger is locked meanwhile
-_ROWS = 10_000  # rows that are read at once
 
 _OLDEST = "SELECT number, finished, run_uid FROM jobs WHERE outcome IS NOT NULL ORDER BY finished LIMIT ?"
 _FORGET_RUN = "DELETE FROM runs WHERE run_uid=?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE run_uid=?1)"
@@ -19,10 +16,16 @@ _REPORTS = (
     "SELECT report FROM jobs WHERE run_uid=? AND outcome IS NOT NULL AND (? IS NULL OR outcome=?) "
     "ORDER BY number LIMIT ?"
 )
-_NUMBERS = (
-    "SELECT number, outcome, conversion_time, latency, bytes_in, bytes_out, accepted, finished FROM jobs "
-    "WHERE run_uid=? AND number > ? ORDER BY number LIMIT ?"
+_TOTALS = (
+    "SELECT outcome, count(*), total(conversion_time), sum(bytes_in), sum(bytes_out), min(accepted), max(finished), "
+    "count(latency) FROM jobs WHERE run_uid=? GROUP BY outcome"
 )
+_LATENCY = (
+    "SELECT latency FROM jobs WHERE run_uid=? AND outcome='converted' AND latency IS NOT NULL "
+    "ORDER BY latency LIMIT 1 OFFSET ?"
+)
+
+_NONE = (0, 0.0, 0, 0, 0.0, 0.0, 0)
 
 
 class UnknownIdError(LookupError):
@@ -50,27 +53,27 @@ class History:
 
     def run_statistics(self, run_uid: str) -> RunStatistics:
         """Return the counts and times of one run; raise `UnknownIdError` for a run that was never announced."""
-        rows = self._rows_of_run(run_uid)
-        counts = _count(row[1] for row in rows)
-        converted = [row for row in rows if row[1] == "converted"]
-        total = float(sum(row[2] for row in converted))
-        latencies = sorted(row[3] for row in converted if row[3] is not None)
-        bytes_in = sum(row[4] for row in converted)
-        duration = max((row[7] for row in converted), default=0.0) - min((row[6] for row in rows), default=0.0)
+        with self._database.reading() as connection:
+            _require_run(connection, run_uid)
+            of_outcomes = {row[0]: row[1:] for row in connection.execute(_TOTALS, (run_uid,))}
+            converted, total, bytes_in, bytes_out, _, last, known = of_outcomes.get("converted", _NONE)
+            latencies = [_nearest_rank(connection, run_uid, known, percent) for percent in (50, 95)]
+        counts = {outcome: totals[0] for outcome, totals in of_outcomes.items()}
+        duration = last - min((totals[4] for totals in of_outcomes.values()), default=0.0)
         return RunStatistics(
             run_uid=run_uid,
-            submitted=len(rows),
-            converted=counts["converted"],
-            skipped=counts["skipped"],
-            placeholders=counts["placeholder"],
-            failed=counts["failed"],
-            pending=len(rows) - sum(counts.values()),
+            submitted=sum(counts.values()),
+            converted=converted,
+            skipped=counts.get("skipped", 0),
+            placeholders=counts.get("placeholder", 0),
+            failed=counts.get("failed", 0),
+            pending=counts.get(None, 0),
             conversion_time_total=total,
-            conversion_time_mean=total / len(converted) if converted else 0.0,
-            latency_median=percentile(latencies, 0.5),
-            latency_p95=percentile(latencies, 0.95),
+            conversion_time_mean=total / converted if converted else 0.0,
+            latency_median=latencies[0],
+            latency_p95=latencies[1],
             bytes_in=bytes_in,
-            bytes_out=sum(row[5] for row in converted),
+            bytes_out=bytes_out,
             bytes_per_second=bytes_in / duration if converted and duration > 0 else 0.0,
         )
 
@@ -149,25 +152,20 @@ class History:
             rows = connection.execute(_REPORTS, (run_uid, query.outcome, query.outcome, query.limit)).fetchall()
         return [FrameReport.model_validate_json(text) for (text,) in rows], pending
 
-    def _rows_of_run(self, run_uid: str) -> list[tuple[Any, ...]]:
-        """Return the numbers of a run's jobs, read in portions, so that others need not wait for a long run."""
-        with self._database.reading() as connection:
-            _require_run(connection, run_uid)
-        rows: list[tuple[Any, ...]] = []
-        portion = None
-        while portion is None or len(portion) == _ROWS:
-            last = rows[-1][0] if rows else 0
-            with self._database.reading() as connection:
-                portion = connection.execute(_NUMBERS, (run_uid, last, _ROWS)).fetchall()
-            rows += portion
-        return rows
-
 
 def _require_run(connection: sqlite3.Connection, run_uid: str) -> None:
     if connection.execute("SELECT 1 FROM runs WHERE run_uid=?", (run_uid,)).fetchone() is None:
         raise UnknownIdError(
             f"unknown run {run_uid!r}: no frame of it was submitted and it was not announced, or its history was pruned"
         )
+
+
+def _nearest_rank(connection: sqlite3.Connection, run_uid: str, count: int, percent: int) -> float:
+    """Return the latency (s) below which so many percent of the `count` latencies of a run lie, 0 if there is none."""
+    if not count:
+        return 0.0
+    rank = -(-percent * count // 100)
+    return float(connection.execute(_LATENCY, (run_uid, rank - 1)).fetchone()[0])
 
 
 def _prune_unused(connection: sqlite3.Connection, before: float) -> None:
@@ -178,11 +176,3 @@ def _prune_unused(connection: sqlite3.Connection, before: float) -> None:
             f"AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.{column} = {table}.{reference})",
             (before,),
         )
-
-
-def _count(outcomes: Iterable[Outcome | None]) -> dict[Outcome, int]:
-    counts: dict[Outcome, int] = {"converted": 0, "skipped": 0, "placeholder": 0, "failed": 0}
-    for outcome in outcomes:
-        if outcome is not None:
-            counts[outcome] += 1
-    return counts

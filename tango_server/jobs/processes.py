@@ -9,6 +9,7 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
 
 from tango_server.jobs import worker
 from tango_server.jobs.executors import Done, Result
+from tango_server.jobs.watchdog import Watchdog
 from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport
 
@@ -22,7 +23,8 @@ class ProcessExecutor:
     """
 
     def __init__(self, workers: int, time_limit: float) -> None:
-        self._slots = [_Slot(time_limit) for _ in range(workers)]
+        self._watchdog = Watchdog(time_limit)
+        self._slots = [_Slot(time_limit, self._watchdog) for _ in range(workers)]
         self._free = deque(self._slots)
         self._closed = False
 
@@ -41,6 +43,7 @@ class ProcessExecutor:
         """Let running tasks finish for at most `patience` seconds, then kill the workers."""
         wait([slot.running for slot in self._slots if slot.running is not None], timeout=patience)
         self._closed = True
+        self._watchdog.close()
         for slot in self._slots:
             slot.close()
 
@@ -48,8 +51,9 @@ class ProcessExecutor:
 class _Slot:
     """One worker process after the other, each for as long as it lives."""
 
-    def __init__(self, time_limit: float) -> None:
+    def __init__(self, time_limit: float, watchdog: Watchdog) -> None:
         self._time_limit = time_limit
+        self._watchdog = watchdog
         self.running: Future[FrameReport | Failure] | None = None
         self._renew()
 
@@ -63,16 +67,14 @@ class _Slot:
         hung = threading.Event()
 
         def end_hung() -> None:
-            if self.running is future:  # after a stop of the whole server the timer may be late, for another task
+            if self.running is future:  # a watchdog that was held up may be late, when another task is at work
                 hung.set()
                 self._kill()
 
-        hang = threading.Timer(self._time_limit, end_hung)
-        hang.daemon = True
-        hang.start()
+        call_off = self._watchdog.watch(end_hung)
 
         def ended(future: "Future[FrameReport | Failure]") -> None:
-            hang.cancel()
+            call_off()
             result = self._result(future, hung=hung.is_set())
             self.running = None
             finished(result)

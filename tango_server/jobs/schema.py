@@ -42,6 +42,12 @@ SCHEMA = (
     )
     """,
     "CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs (run_uid) WHERE run_uid IS NOT NULL",
+    # Holds all that the statistics of a run need: its rows, each with a whole report, stay unread.
+    """
+    CREATE INDEX IF NOT EXISTS jobs_numbers
+    ON jobs (run_uid, outcome, latency, conversion_time, bytes_in, bytes_out, accepted, finished)
+    WHERE run_uid IS NOT NULL
+    """,
     "CREATE INDEX IF NOT EXISTS jobs_pending ON jobs (place) WHERE outcome IS NULL",
     "CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished) WHERE outcome IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS jobs_unsynced ON jobs (place) WHERE synced = 0",

@@ -1,5 +1,6 @@
 """Counters over all jobs since the last reset; the one place that holds them."""
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,39 @@ def percentile(ordered: Sequence[float], fraction: float) -> float:
     return ordered[max(rank, 1) - 1]
 
 
+class _Latest:
+    """The latest values, so many, in their order and sorted: a look at them costs nothing."""
+
+    def __init__(self, count: int) -> None:
+        self._values: deque[float] = deque()
+        self._count = count
+        self.ordered: list[float] = []
+
+    def add(self, value: float) -> None:
+        if len(self._values) == self._count:
+            del self.ordered[bisect_left(self.ordered, self._values.popleft())]
+        self._values.append(value)
+        insort(self.ordered, value)
+
+
+class _Rate:
+    """What was converted in the last seconds: frames, and their bytes."""
+
+    def __init__(self) -> None:
+        self._finished: deque[tuple[float, int]] = deque()
+        self._bytes = 0
+
+    def add(self, now: float, size: int) -> None:
+        self._finished.append((now, size))
+        self._bytes += size
+
+    def at(self, now: float) -> tuple[float, float]:
+        """Return frames and bytes per second at `now` (monotonic s)."""
+        while self._finished and self._finished[0][0] < now - _RATE_WINDOW:
+            self._bytes -= self._finished.popleft()[1]
+        return len(self._finished) / _RATE_WINDOW, self._bytes / _RATE_WINDOW
+
+
 @dataclass(slots=True)
 class Statistics:
     """What was done since the last reset. Fed with reports, read as a `Snapshot`."""
@@ -32,13 +66,12 @@ class Statistics:
     conversion_time_total: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_LATENCIES))
-    finished: deque[tuple[float, int]] = field(default_factory=deque)
-    """When the frames of the last seconds were converted (monotonic s), and their bytes."""
+    latencies: _Latest = field(default_factory=lambda: _Latest(_KEPT_LATENCIES))
+    rate: _Rate = field(default_factory=_Rate)
     last_source: str = ""
     last_output: str = ""
     last_error: str = ""
-    failed_files: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_FAILURES))
+    failed_files: tuple[str, ...] = ()
     unacknowledged: int = 0
 
     def add(self, report: FrameReport, now: float) -> None:
@@ -47,7 +80,7 @@ class Statistics:
         self.last_source = report.source
         if report.outcome == "failed":
             self.last_error = report.reason
-            self.failed_files.append(report.source)
+            self.failed_files = (*self.failed_files[1 - _KEPT_FAILURES :], report.source)
             self.unacknowledged += 1
             return
         self.last_output = report.output or ""
@@ -55,9 +88,9 @@ class Statistics:
             self.conversion_time_total += report.conversion_time
             self.bytes_in += report.bytes_in
             self.bytes_out += report.bytes_out
-            self.finished.append((now, report.bytes_in))
+            self.rate.add(now, report.bytes_in)
             if report.latency is not None:
-                self.latencies.append(report.latency)
+                self.latencies.add(report.latency)
 
     def add_cancelled(self, count: int) -> None:
         """Count jobs that somebody has cancelled."""
@@ -65,7 +98,7 @@ class Statistics:
 
     def forget_failures(self) -> None:
         """The failed frames get another try."""
-        self.failed_files.clear()
+        self.failed_files = ()
         self.unacknowledged = 0
 
     def restarted(self) -> "Statistics":
@@ -74,9 +107,8 @@ class Statistics:
 
     def snapshot(self, now: float, queue_length: int, running: int, *, paused: bool = False) -> Snapshot:
         """Return the numbers at `now` (monotonic seconds)."""
-        while self.finished and self.finished[0][0] < now - _RATE_WINDOW:
-            self.finished.popleft()
-        ordered = sorted(self.latencies)
+        frames_per_second, bytes_per_second = self.rate.at(now)
+        ordered = self.latencies.ordered
         return Snapshot(
             processed=sum(self.outcomes.values()),
             converted=self.outcomes.get("converted", 0),
@@ -89,13 +121,13 @@ class Statistics:
             conversion_time_total=self.conversion_time_total,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
-            frames_per_second=len(self.finished) / _RATE_WINDOW,
-            bytes_per_second=sum(size for _, size in self.finished) / _RATE_WINDOW,
+            frames_per_second=frames_per_second,
+            bytes_per_second=bytes_per_second,
             latency_median=percentile(ordered, 0.5),
             latency_p95=percentile(ordered, 0.95),
             last_source=self.last_source,
             last_output=self.last_output,
             last_error=self.last_error,
-            failed_files=tuple(self.failed_files),
+            failed_files=self.failed_files,
             unacknowledged=self.unacknowledged,
         )

@@ -11,9 +11,11 @@ import queue
 import threading
 from collections import deque
 from concurrent.futures import Future, InvalidStateError, wait
+from functools import partial
 
 from tango_server.jobs import worker
 from tango_server.jobs.executors import Done, Result
+from tango_server.jobs.watchdog import Watchdog
 from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport
 
@@ -28,6 +30,7 @@ class ThreadExecutor:
 
     def __init__(self, workers: int, time_limit: float) -> None:
         self._time_limit = time_limit
+        self._watchdog = Watchdog(time_limit)
         self._free = deque(_Slot() for _ in range(workers))
         self._running: set[_Outcome] = set()
         self._closed = False
@@ -37,11 +40,10 @@ class ThreadExecutor:
         slot = self._free.popleft()
         outcome: _Outcome = Future()
         self._running.add(outcome)
-        limit = threading.Timer(self._time_limit, _give_up, (outcome, self._time_limit))
-        limit.daemon = True
+        call_off = self._watchdog.watch(partial(_give_up, outcome, self._time_limit))
 
         def ended(outcome: _Outcome) -> None:
-            limit.cancel()
+            call_off()
             self._running.discard(outcome)
             if self._closed:
                 slot.end()
@@ -53,13 +55,13 @@ class ThreadExecutor:
             done(_result(outcome))
 
         outcome.add_done_callback(ended)
-        limit.start()
         slot.start(task, outcome)
 
     def close(self, patience: float) -> None:
         """Let running tasks finish for at most `patience` seconds; a thread that hangs on ends with the process."""
         wait(list(self._running), timeout=patience)
         self._closed = True
+        self._watchdog.close()
         for outcome in list(self._running):
             _settle(outcome, TimeoutError("the server ended before the conversion did"))
         idle = list(self._free)
