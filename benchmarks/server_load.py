@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.server_commands import RUN, asking
 from benchmarks.server_rig import MEMORY_FOLDER, WORKERS, Memory, Rig, memory, rig, small_frames, wait_for
 
-BATCH = 100  # frames of one Submit
+BATCH = 50  # frames of one Submit, as the callback sends them
 _SPARE = 500  # frames of the second client, which takes them again and again
 _LOOK = 0.5  # s; a look lists thousands of files, and is not to be a load of its own
 _ROOMY = {"backlog_limit": 1_000_000, "run_timeout": 600}

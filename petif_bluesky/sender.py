@@ -8,7 +8,7 @@ from petif_bluesky.spool import Letter, Spool
 
 _log = logging.getLogger(__name__)
 
-_BATCH = 200
+_BATCH = 50  # the server answers one call after the other, and others wait meanwhile
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 
