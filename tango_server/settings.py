@@ -159,7 +159,10 @@ class Settings(BaseModel):
     backlog_limit: Annotated[
         int, Field(ge=1, description="Frames in the queue beyond which Submit and AddFiles refuse")
     ] = 100_000
-    history_days: Annotated[float, Field(gt=0, allow_inf_nan=False, description="How long reports are kept, days")] = 60
+    history_days: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False, description="How long reports are kept, days in which the server was running"),
+    ] = 60
     history_limit: Annotated[int, Field(ge=1, description="How many reports are kept")] = 500_000
     free_space_warning: Annotated[
         Bytes, Field(description="Free space of a write root below which the server warns, bytes")

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PATIENCE = 1.0
-_CLEAN = "closed cleanly"
+_CLEAN, _AGE = "closed cleanly", "age"
 
 
 class LedgerError(OSError):
@@ -36,8 +36,8 @@ class LedgerDamagedError(LedgerError):
 class Database:
     """One connection, one lock. Every `transaction` is one commit; any thread may begin one."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file.
+    def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Open the file; `monotonic` is a clock that nobody sets, in s.
 
         Raises
         ------
@@ -60,6 +60,21 @@ class Database:
                 ) from error
             self.set_aside = _put_aside(path, error)
             self._connection = _opened(path)
+        self._monotonic = monotonic
+        self._born = monotonic() - _age_of(self._connection)
+
+    @property
+    def age(self) -> float:
+        """How long the file has been in use, all servers together, in s; no jump of the wall clock changes it.
+
+        What a killed server had not kept by `keep_age` is not in it.
+        """
+        return self._monotonic() - self._born
+
+    def keep_age(self) -> None:
+        """Write the age down, so that the next server goes on from there."""
+        with self.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (_AGE, repr(self.age)))
 
     def close(self) -> None:
         """Close the file; later calls raise `sqlite3.ProgrammingError`."""
@@ -70,7 +85,9 @@ class Database:
 
     def _mark_as_closed(self) -> None:
         try:
-            self._connection.execute("INSERT OR REPLACE INTO kept VALUES (?, '1')", (_CLEAN,))
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO kept VALUES (?, ?)", [(_CLEAN, "1"), (_AGE, repr(self.age))]
+            )
         except sqlite3.Error as error:  # all that it costs is a longer look at the next start
             _log.warning("%s: it can't be marked as closed (%s)", self.path, error)
 
@@ -138,6 +155,11 @@ def _opened(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _age_of(connection: sqlite3.Connection) -> float:
+    row = connection.execute("SELECT value FROM kept WHERE name=?", (_AGE,)).fetchone()
+    return float(row[0]) if row else 0.0
+
+
 def _version_of(connection: sqlite3.Connection, path: Path) -> int:
     """Return the version of the file, 0 if it is new; refuse a later one before anything is changed."""
     found: int = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -152,13 +174,9 @@ def _version_of(connection: sqlite3.Connection, path: Path) -> int:
 def _bring_up_to_date(connection: sqlite3.Connection, found: int, path: Path) -> None:
     if found == VERSION:
         return
-    steps = MIGRATIONS[found:] if found else ()
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for step in steps:
-            for statement in step:
-                connection.execute(statement)
-        for statement in SCHEMA:
+        for statement in MIGRATIONS[found] if found else SCHEMA:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version={VERSION}")
         connection.execute("COMMIT")

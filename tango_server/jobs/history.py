@@ -10,7 +10,7 @@ from tango_server.messages import FrameReport, ReportsQuery, RunStatistics
 _VARIABLES = 500  # parameters of one SQL statement; SQLite's smallest common limit is 999
 _PORTION = 500  # rows that are deleted at once: the ledger is locked meanwhile
 
-_OLDEST = "SELECT number, finished, run_uid FROM jobs WHERE outcome IS NOT NULL ORDER BY finished LIMIT ?"
+_OLDEST = "SELECT number, age, run_uid FROM jobs WHERE outcome IS NOT NULL ORDER BY age, number LIMIT ?"
 _FORGET_RUN = "DELETE FROM runs WHERE run_uid=?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE run_uid=?1)"
 _REPORTS = (
     "SELECT report FROM jobs WHERE run_uid=? AND outcome IS NOT NULL AND (? IS NULL OR outcome=?) "
@@ -100,16 +100,18 @@ class History:
         """Make jobs pending again whose output may have been lost with the power; return how many they are."""
         with self._database.transaction() as connection:
             cursor = connection.execute(
-                "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, conversion_time=NULL, latency=NULL, "
-                "bytes_in=NULL, bytes_out=NULL, synced=NULL WHERE synced IN (0, 2)"
+                "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, age=NULL, conversion_time=NULL, "
+                "latency=NULL, bytes_in=NULL, bytes_out=NULL, synced=NULL WHERE synced IN (0, 2)"
             )
             return cursor.rowcount
 
-    def prune(self, before: float, limit: int) -> int:
-        """Forget a portion of the jobs that were finished before an instant (Unix s), or are more than `limit`.
+    def prune(self, kept_for: float, limit: int) -> int:
+        """Forget a portion of the jobs that were finished more than so many seconds ago, or are more than `limit`.
 
+        Seconds in which the ledger was in use: no jump of the wall clock takes the history away, nor does a shutdown.
         Return how many; the caller comes again until it is none. Runs and recipes that nothing refers to go, too.
         """
+        before = self._database.age - kept_for
         with self._database.transaction() as connection:
             count = connection.execute("SELECT count(*) FROM jobs WHERE outcome IS NOT NULL").fetchone()[0]
             rows = connection.execute(_OLDEST, (_PORTION,)).fetchall()
@@ -120,6 +122,10 @@ class History:
             if not old:
                 _prune_unused(connection, before)
         return len(old)
+
+    def keep_age(self) -> None:
+        """Write down how long the ledger has been in use."""
+        self._database.keep_age()
 
     def _reports_of_jobs(self, job_ids: Sequence[str], query: ReportsQuery) -> tuple[list[FrameReport], int]:
         rows: dict[str, tuple[str | None, str]] = {}

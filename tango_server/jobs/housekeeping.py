@@ -93,12 +93,13 @@ class Housekeeper:
         return len(flushed) == _SYNCED_AT_ONCE
 
     def _prune(self) -> bool:
-        now = clock.now()
-        if now.monotonic < self._next_prune:
+        now = clock.now().monotonic
+        if now < self._next_prune:
             return False
-        self._next_prune = now.monotonic + _PRUNE_INTERVAL
-        before = now.wall - self._history_days * _DAY
-        while not self._ending.is_set() and (pruned := self._history.prune(before, self._history_limit)):
+        self._next_prune = now + _PRUNE_INTERVAL
+        self._history.keep_age()
+        kept_for = self._history_days * _DAY
+        while not self._ending.is_set() and (pruned := self._history.prune(kept_for, self._history_limit)):
             _log.info("forgot the reports of %d jobs, as history_days and history_limit say", pruned)
         return False
 

@@ -31,7 +31,7 @@ _PENDING = (
     "WHERE outcome IS NULL AND place > ? ORDER BY place LIMIT ?"
 )
 _FINISH = (
-    f"UPDATE jobs SET ({FINISHED_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
+    f"UPDATE jobs SET ({FINISHED_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
     "WHERE job_id=? AND outcome IS NULL"
 )
 _IN_ORDER = (
@@ -40,14 +40,14 @@ _IN_ORDER = (
 )
 _OF_IDS = "SELECT number, job_id FROM jobs WHERE outcome IS NULL AND job_id IN (SELECT value FROM json_each(?))"
 _CANCEL = (
-    "UPDATE jobs SET outcome='skipped', finished=?, conversion_time=0, bytes_in=0, bytes_out=0, "
+    "UPDATE jobs SET outcome='skipped', finished=?, age=?, conversion_time=0, bytes_in=0, bytes_out=0, "
     "report=json_object('job_id', job_id, 'source', source, 'outcome', 'skipped', 'reason', "
     "'it was cancelled on request', 'accepted', accepted, 'finished', ?, 'run_uid', run_uid, "
     "'stream', stream, 'seq_num', seq_num) WHERE number=? AND outcome IS NULL"
 )
 _RETRY = (
     "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, conversion_time=NULL, latency=NULL, bytes_in=NULL, "
-    "bytes_out=NULL, synced=NULL, retryable=0, place=? WHERE number=? AND retryable=1"
+    "bytes_out=NULL, synced=NULL, age=NULL, retryable=0, place=? WHERE number=? AND retryable=1"
 )
 
 
@@ -74,14 +74,13 @@ class Ledger:
         self._last_place = max(place or 0 for place in last)
         self._earlier = self._last_place  # jobs up to here were begun by an earlier server
 
-    def accept(self, entries: Sequence[Entry], runs: Iterable[str] = (), *, now: float = 0.0) -> list[Booked]:
-        """Write jobs and announced runs in one transaction; return what stands there for each entry.
-
-        `now` is in Unix seconds.
-        """
+    def accept(self, entries: Sequence[Entry], runs: Iterable[str] = ()) -> list[Booked]:
+        """Write jobs and announced runs in one transaction; return what stands there for each entry."""
         uids = {entry.job.run_uid for entry in entries if entry.job.run_uid}.union(runs)
         with self._database.transaction() as connection:
-            connection.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?)", [(uid, now) for uid in uids])
+            connection.executemany(
+                "INSERT OR IGNORE INTO runs VALUES (?, ?)", [(uid, self._database.age) for uid in uids]
+            )
             recipes: dict[int, int] = {}
             return [self._book(connection, entry, recipes) for entry in entries]
 
@@ -108,7 +107,8 @@ class Ledger:
         """Write the reports of jobs in one transaction, each with size and modification time (ns) of its source."""
         if not finished:
             return
-        rows = [finished_row(report, identity) for report, identity in finished]
+        age = self._database.age
+        rows = [finished_row(report, identity, age) for report, identity in finished]
         with self._database.transaction() as connection:
             connection.executemany(_FINISH, rows)
 
@@ -123,7 +123,9 @@ class Ledger:
             meant = [(number, job_id) for number, job_id in portion if job_id not in kept]
             try:
                 with self._database.transaction() as connection:
-                    connection.executemany(_CANCEL, [(finished, finished, number) for number, _ in meant])
+                    connection.executemany(
+                        _CANCEL, [(finished, self._database.age, finished, number) for number, _ in meant]
+                    )
             except LedgerBusyError as error:
                 if not cancelled:
                     raise
@@ -225,8 +227,8 @@ class Ledger:
             return known
         recipe = entry.job.recipe
         if id(recipe) not in recipes:
-            recipes[id(recipe)] = recipe_id(connection, recipe, entry.job.accepted)
-        insert(connection, entry, recipes[id(recipe)], self._next_place())
+            recipes[id(recipe)] = recipe_id(connection, recipe, self._database.age)
+        insert(connection, entry, recipes[id(recipe)], self._next_place(), self._database.age)
         return Booked(entry.job.job_id, str(entry.job.source), entry.report, new=True)
 
 

@@ -78,7 +78,7 @@ class Reception:
         with self._one_by_one:
             if query.requests:
                 self._limits.require_room(self._waiting(), len(bookable), self.space)
-            booked = self._ledger.accept(bookable, query.runs, now=now)
+            booked = self._ledger.accept(bookable, query.runs)
             count = sum(book.new and book.report is None for book in booked)
             if count:
                 _log.info("accepted %d frames, the first is %s", count, entries[0].job.source)

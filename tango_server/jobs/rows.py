@@ -21,13 +21,13 @@ PENDING_COLUMNS = (
 
 FINISHED_COLUMNS = (
     "outcome, report, finished, conversion_time, latency, bytes_in, bytes_out, source_size, source_mtime_ns, synced, "
-    "retryable"
+    "retryable, age"
 )
 """What `finished_row` gives values for, with the job id behind them."""
 
 _COLUMNS = (
     "number, place, job_id, key, source, source_root, output, output_root, recipe_id, accepted, run_uid, stream, "
-    "seq_num, metadata, outcome, report, finished"
+    "seq_num, metadata, outcome, report, finished, age"
 )
 _LARGEST_SIDE = 65_536  # pixels
 
@@ -69,7 +69,7 @@ def job_of(row: tuple[Any, ...], earlier: int) -> Job:
 
 
 def recipe_id(connection: sqlite3.Connection, recipe: Recipe, used: float) -> int:
-    """Return the number of a recipe, which is written if it is new; it was `used` then (Unix s)."""
+    """Return the number of a recipe, which is written if it is new; it was `used` at that age of the ledger."""
     text = recipe.model_dump_json()
     connection.execute(
         "INSERT INTO recipes (text, used) VALUES (?, ?) ON CONFLICT (text) DO UPDATE SET used=excluded.used",
@@ -78,28 +78,28 @@ def recipe_id(connection: sqlite3.Connection, recipe: Recipe, used: float) -> in
     return int(connection.execute("SELECT id FROM recipes WHERE text=?", (text,)).fetchone()[0])
 
 
-def insert(connection: sqlite3.Connection, entry: Entry, recipe: int, place: int) -> None:
-    """Write the row of an entry."""
+def insert(connection: sqlite3.Connection, entry: Entry, recipe: int, place: int, age: float) -> None:
+    """Write the row of an entry; `age` is the ledger's."""
     job, report = entry.job, entry.report
     connection.execute(
-        f"INSERT INTO jobs ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
             place, job.job_id, entry.key, str(job.source), _text(job.source_root), str(job.output),
             _text(job.output_root), recipe, job.accepted, job.run_uid, job.stream, job.seq_num,
             json.dumps(entry.metadata), report and report.outcome, report and _report_text(report),
-            report and report.finished,
+            report and report.finished, report and age,
         ),
     )  # fmt: skip
 
 
-def finished_row(report: FrameReport, identity: tuple[int, int] | None) -> tuple[object, ...]:
+def finished_row(report: FrameReport, identity: tuple[int, int] | None, age: float) -> tuple[object, ...]:
     """Return the values of `FINISHED_COLUMNS` and the job id; `identity`: size, mtime (ns) of the source."""
     written = report.outcome in {"converted", "placeholder"} and report.output not in {None, report.source}
     size, mtime_ns = identity or (None, None)
     return (
         report.outcome, _report_text(report), report.finished, report.conversion_time, report.latency,
         report.bytes_in, report.bytes_out, size, mtime_ns, 0 if written else None, int(report.outcome == "failed"),
-        report.job_id,
+        age, report.job_id,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The tables of the ledger, and the ways from earlier versions to this one."""
 
-VERSION = 2
+VERSION = 3
 
 SCHEMA = (
     """
@@ -11,7 +11,8 @@ SCHEMA = (
     )
     """,
     # `place` orders the queue: a retried job goes to its end. `synced`: 0 the output is not on disk for sure, 1 it is,
-    # 2 flushing it has failed. `retryable`: failed, and RetryFailed would try it again.
+    # 2 flushing it has failed. `retryable`: failed, and RetryFailed would try it again. `age`: how long the ledger had
+    # been in use when the job was finished, s; `announced` of runs and `used` of recipes are such ages, too.
     """
     CREATE TABLE IF NOT EXISTS jobs (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -38,7 +39,8 @@ SCHEMA = (
         source_size INTEGER,
         source_mtime_ns INTEGER,
         synced INTEGER,
-        retryable INTEGER NOT NULL DEFAULT 0
+        retryable INTEGER NOT NULL DEFAULT 0,
+        age REAL
     )
     """,
     "CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs (run_uid) WHERE run_uid IS NOT NULL",
@@ -49,7 +51,7 @@ SCHEMA = (
     WHERE run_uid IS NOT NULL
     """,
     "CREATE INDEX IF NOT EXISTS jobs_pending ON jobs (place) WHERE outcome IS NULL",
-    "CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished) WHERE outcome IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (age) WHERE outcome IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS jobs_unsynced ON jobs (place) WHERE synced = 0",
     "CREATE INDEX IF NOT EXISTS jobs_retryable ON jobs (number) WHERE retryable = 1",
     "CREATE INDEX IF NOT EXISTS jobs_of_recipe ON jobs (recipe_id)",
@@ -58,7 +60,7 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
 
-_FROM_1_TO_2 = (
+_FROM_1 = (
     "ALTER TABLE jobs RENAME TO jobs_1",
     "ALTER TABLE runs RENAME TO runs_1",
     "DROP INDEX IF EXISTS jobs_of_run",
@@ -66,20 +68,30 @@ _FROM_1_TO_2 = (
     *SCHEMA,
     """
     INSERT INTO recipes (text, used)
-    SELECT recipe, max(accepted) FROM jobs_1 GROUP BY recipe
+    SELECT recipe, 0 FROM jobs_1 GROUP BY recipe
     """,
     """
     INSERT INTO jobs (number, place, job_id, key, source, output, recipe_id, accepted, run_uid, stream, seq_num,
-        metadata, outcome, report, finished, conversion_time, latency, bytes_in, bytes_out, retryable)
+        metadata, outcome, report, finished, conversion_time, latency, bytes_in, bytes_out, retryable, age)
     SELECT number, number, job_id, key, source, output,
         (SELECT id FROM recipes WHERE text = recipe), accepted, run_uid, stream, seq_num, metadata,
-        outcome, report, json_extract(report, '$.finished'), conversion_time, latency, bytes_in, bytes_out, 0
+        outcome, report, json_extract(report, '$.finished'), conversion_time, latency, bytes_in, bytes_out, 0,
+        CASE WHEN outcome IS NULL THEN NULL ELSE 0 END
     FROM jobs_1
     """,
-    "INSERT INTO runs SELECT run_uid, CAST(strftime('%s', 'now') AS REAL) FROM runs_1",
+    "INSERT INTO runs SELECT run_uid, 0 FROM runs_1",
     "DROP TABLE jobs_1",
     "DROP TABLE runs_1",
 )
 
-MIGRATIONS = ((), _FROM_1_TO_2)
-"""At index n: the statements that bring version n to version n + 1."""
+_FROM_2 = (
+    "ALTER TABLE jobs ADD COLUMN age REAL",
+    "UPDATE jobs SET age=0 WHERE outcome IS NOT NULL",
+    "UPDATE runs SET announced=0",
+    "UPDATE recipes SET used=0",
+    "DROP INDEX IF EXISTS jobs_finished",
+    *SCHEMA,
+)
+
+MIGRATIONS = {1: _FROM_1, 2: _FROM_2}
+"""The statements that bring a version to this one. What was finished before counts as if it were now."""

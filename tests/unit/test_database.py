@@ -161,9 +161,9 @@ def test_a_ledger_of_a_later_version_is_refused_and_left_as_it_is(path: Path, mo
     with closing(sqlite3.connect(path)) as plain:
         plain.execute(f"PRAGMA journal_mode={mode}")
         plain.execute("CREATE TABLE jobs (number INTEGER PRIMARY KEY, of_tomorrow TEXT)")
-        plain.execute("PRAGMA user_version=3")
+        plain.execute("PRAGMA user_version=4")
     before = path.read_bytes()
-    with pytest.raises(LedgerError, match=r"version 3; expected 2 or an earlier.*Start the version") as caught:
+    with pytest.raises(LedgerError, match=r"version 4; expected 3 or an earlier.*Start the version") as caught:
         Database(path)
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before

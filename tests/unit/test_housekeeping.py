@@ -18,7 +18,7 @@ from tango_server.jobs.housekeeping import Housekeeper, boot
 from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.vocabulary import Reading
 from tango_server.messages import ReportsQuery
-from tests.unit.ledger_entries import ACCEPTED, accept, finish, pending_ids, report
+from tests.unit.ledger_entries import ACCEPTED, Stopwatch, accept, finish, pending_ids, report
 
 DAY = 86_400.0
 PATIENCE = 10.0
@@ -26,8 +26,13 @@ ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs pipes with 
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(tmp_path / "ledger.sqlite")
+def stopwatch() -> Stopwatch:
+    return Stopwatch()
+
+
+@pytest.fixture
+def database(tmp_path: Path, stopwatch: Stopwatch) -> Iterator[Database]:
+    database = Database(tmp_path / "ledger.sqlite", stopwatch)
     yield database
     database.close()
 
@@ -147,23 +152,28 @@ def test_what_has_nothing_to_flush_is_done(
     assert reopened(database) == []
 
 
-def test_old_history_is_forgotten_by_the_clock_and_the_rest_is_kept(
-    database: Database, keep_house: Callable[..., Housekeeper], looks: Looks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_history_is_forgotten_by_its_age_and_the_rest_is_kept(
+    database: Database, keep_house: Callable[..., Housekeeper], looks: Looks, monkeypatch: pytest.MonkeyPatch,
+    stopwatch: Stopwatch,
+) -> None:  # fmt: skip
     ledger, history = Ledger(database), History(database)
     accept(ledger, "old", "young", "pending")
-    finish(ledger, report("old", "failed", finished=ACCEPTED), report("young", "failed", finished=ACCEPTED + 2 * DAY))
-    now = Reading(monotonic=0.0, wall=ACCEPTED + 9 * DAY)
+    finish(ledger, report("old", "failed"))
+    stopwatch.now += 2 * DAY
+    finish(ledger, report("young", "failed"))
+    stopwatch.now += 7 * DAY
+    now = Reading(monotonic=0.0, wall=ACCEPTED + 1000 * DAY)
     monkeypatch.setattr(clock, "now", lambda: now)
     keep_house(history_days=10.0)
     looks.wait_for_another_round()
     assert len(history.reports(ReportsQuery(job_ids=["old", "young", "pending"]))[0]) == 2
-    now = Reading(monotonic=61.0, wall=ACCEPTED + 11 * DAY)
+    stopwatch.now += 2 * DAY
+    now = Reading(monotonic=61.0, wall=ACCEPTED)
     looks.wait_for_another_round()
     with pytest.raises(UnknownIdError, match="pruned"):
         history.reports(ReportsQuery(job_ids=["old"]))
     assert history.reports(ReportsQuery(job_ids=["young", "pending"])) == (
-        [report("young", "failed", finished=ACCEPTED + 2 * DAY)],
+        [report("young", "failed")],
         1,
     )
 

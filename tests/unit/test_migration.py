@@ -1,4 +1,4 @@
-"""A ledger of version 1 is taken over with all that stands on it."""
+"""A ledger of an earlier version is taken over with all that stands on it."""
 
 import logging
 import sqlite3
@@ -16,8 +16,9 @@ from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameReport, PixelCounts, ReportsQuery, RunStatistics
 from tango_server.recipe import Recipe
 from tests.unit.full_disk import no_file_grows_beyond
-from tests.unit.ledger_entries import XDI, accept, entry, finish, pending_ids, refusal, report
+from tests.unit.ledger_entries import XDI, Stopwatch, accept, entry, finish, pending_ids, refusal, report
 from tests.unit.ledger_version_1 import write_version_1
+from tests.unit.ledger_version_2 import write_version_2
 
 OTHER = Recipe(rotation=180)
 CONVERTED = FrameReport(
@@ -30,9 +31,18 @@ FAILED = report("failed", "failed", reason="it never came", run_uid="run-1")
 REFUSED = refusal("refused", "run-1", key="key-r")
 
 
+WRITERS = {1: write_version_1, 2: write_version_2}
+
+
+@pytest.fixture(params=list(WRITERS))
+def version(request: pytest.FixtureRequest) -> int:
+    number: int = request.param
+    return number
+
+
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file of version 1: jobs that are pending (two recipes), converted, failed, refused; runs, keys, a recipe."""
+def path(tmp_path: Path, version: int) -> Path:
+    """A file of that version: jobs that are pending (two recipes), converted, failed, refused; runs, keys, a recipe."""
     path = tmp_path / "ledger.sqlite"
     entries = [
         entry("converted", "run-1", key="key-c"),
@@ -41,12 +51,12 @@ def path(tmp_path: Path) -> Path:
         entry("failed", "run-1"),
         entry("second", recipe=OTHER),
     ]
-    write_version_1(path, entries, [CONVERTED, FAILED], ["announced"], {"recipe": OTHER.model_dump_json()})
+    WRITERS[version](path, entries, [CONVERTED, FAILED], ["announced"], {"recipe": OTHER.model_dump_json()})
     return path
 
 
-def of_version_1(job: Job, place: int) -> Job:
-    """Return the job as version 1 kept it: without its roots."""
+def of_before(job: Job, place: int) -> Job:
+    """Return the job as it was kept: without its roots."""
     return replace(job, source_root=None, output_root=None, place=place, resumed=True)
 
 
@@ -55,8 +65,8 @@ def test_what_was_pending_is_pending_in_its_order_with_all_its_fields(path: Path
         fetched = Ledger(database).fetch(0, 10)
         assert fetched.unreadable == 0
         assert fetched.jobs == (
-            replace(of_version_1(entry("first", "run-1").job, 2), shape=(100, 200)),
-            of_version_1(entry("second", recipe=OTHER).job, 5),
+            replace(of_before(entry("first", "run-1").job, 2), shape=(100, 200)),
+            of_before(entry("second", recipe=OTHER).job, 5),
         )
         assert Ledger(database).pending() == 2
 
@@ -105,22 +115,28 @@ def test_what_comes_later_is_a_job_behind_those_of_before(path: Path) -> None:
         assert ledger.pending() == 2
 
 
-def test_it_is_pruned_by_when_its_jobs_were_finished(path: Path) -> None:
-    with closing(Database(path)) as database:
-        assert History(database).prune(1.7e9 + 5, 100) == 2
-        assert History(database).reports(ReportsQuery(run_uid="run-1")) == ([CONVERTED], 1)
+def test_what_was_finished_before_is_kept_as_long_as_what_is_finished_now(path: Path) -> None:
+    stopwatch = Stopwatch()
+    with closing(Database(path, stopwatch)) as database:
+        stopwatch.now += 10
+        assert History(database).prune(10.5, 100) == 0
+        stopwatch.now += 1
+        assert History(database).prune(10.5, 100) == 3
+        assert History(database).reports(ReportsQuery(run_uid="run-1")) == ([], 1)
 
 
-def test_it_is_told_once_and_later_starts_find_this_version(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_told_once_and_later_starts_find_this_version(
+    path: Path, version: int, caplog: pytest.LogCaptureFixture
+) -> None:
     for _ in range(2):
         Database(path).close()
     told = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage() for record in told] == [
-        f"{path}: brought from version 1 to 2; an earlier program can't read it now"
+        f"{path}: brought from version {version} to 3; an earlier program can't read it now"
     ]
 
 
-def test_what_a_killed_server_of_version_1_left_in_its_log_is_taken_over(path: Path, tmp_path: Path) -> None:
+def test_what_a_killed_server_of_before_left_in_its_log_is_taken_over(path: Path, tmp_path: Path) -> None:
     copy = tmp_path / "killed" / path.name
     copy.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as old:
@@ -133,7 +149,7 @@ def test_what_a_killed_server_of_version_1_left_in_its_log_is_taken_over(path: P
         assert sources == ["first.tif", "changed.tif"]
 
 
-def test_a_damaged_ledger_of_version_1_is_put_aside(path: Path) -> None:
+def test_a_damaged_ledger_of_before_is_put_aside(path: Path) -> None:
     before = path.read_bytes()[:5000]
     path.write_bytes(before)
     with closing(Database(path)) as database:
