@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,8 @@ from typing import IO, Self
 _READY = "ready: "
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 20.0
+_ANSWER_TIMEOUT = 10.0
+_ANSWER_PAUSE = 0.02
 
 
 class LocalServer:
@@ -50,7 +53,7 @@ class LocalServer:
         return self._process.pid
 
     def start(self) -> Self:
-        """Start the server and return when clients can use it at `address`.
+        """Start the server and return when this process can use it at `address`.
 
         Raises
         ------
@@ -78,6 +81,11 @@ class LocalServer:
             tail = self._log_path.read_text(errors="replace")[-2000:]
             raise RuntimeError(f"the conversion server did not start; it wrote to {self._log_path}:\n{tail}")
         self.address = line.removeprefix(_READY).strip()
+        try:
+            await_answer(self.address)
+        except TimeoutError as error:
+            self.stop()
+            raise RuntimeError(f"{error} It wrote to {self._log_path}.") from error
         return self
 
     def stop(self) -> None:
@@ -114,6 +122,34 @@ class LocalServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def await_answer(address: str, timeout: float = _ANSWER_TIMEOUT) -> None:
+    """Return when this process gets answers from a device that is ready.
+
+    A process keeps its connections to a server that has ended for up to two minutes, and stumbles over each of them
+    once if another server listens at the same address: the system gives free ports again soon. A proxy that has
+    stumbled refuses calls for a second, so each attempt takes a new one.
+
+    Raises
+    ------
+    TimeoutError
+        if there is none within `timeout` seconds.
+
+    """
+    import tango  # noqa: PLC0415 - costs 0.3 s, and nobody needs it before a server is up
+
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while True:
+        try:
+            tango.DeviceProxy(address).ping()
+        except tango.DevFailed as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{address} does not answer ({error.args[0].desc.strip()}).") from error
+            pause.wait(_ANSWER_PAUSE)
+        else:
+            return
 
 
 def _pipes(process: "subprocess.Popen[bytes]") -> tuple[IO[bytes], IO[bytes]]:

@@ -12,6 +12,7 @@ from typing import Self
 
 import tango
 
+from tango_server.local import await_answer
 from tests.system.waiting import until
 
 MARIADB = "PETIF_TEST_DATABASEDS"
@@ -142,6 +143,7 @@ class RegisteredServer:
             return "Ready to accept request" in text
 
         until(ready, "the registered server is ready")
+        await_answer(self.address)
         return self
 
     def stop(self) -> None:

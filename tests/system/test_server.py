@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
@@ -14,6 +15,7 @@ import psutil
 import pytest
 import tango
 import tifffile
+from tango.utils import PyTangoThread
 
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.sidecar import sidecar_path
@@ -305,6 +307,32 @@ def test_a_killed_server_takes_its_workers_along_and_goes_on_where_it_was(start_
             tifffile.imread(root / "processed" / path.name), tifffile.imread(path).astype(np.int32)
         )
     assert not list(root.rglob("*.petif-tmp"))
+
+
+@STANDALONE
+def test_a_server_where_another_one_was_can_be_used_at_once(start_server: Start) -> None:
+    first = start_server()
+    call_at_once([tango.DeviceProxy(first.address) for _ in range(3)])
+    first.stop()
+    second = start_server("--port", first.address.split(":")[2].split("/")[0])
+    assert second.address == first.address
+    assert tango.DeviceProxy(second.address).state() == tango.DevState.ON
+
+
+def call_at_once(proxies: list[tango.DeviceProxy]) -> None:
+    """Make this process open a connection for each of the proxies, or nearly so."""
+    together = threading.Barrier(len(proxies))
+
+    def call(proxy: tango.DeviceProxy) -> None:
+        together.wait()
+        for _ in range(30):
+            proxy.status()
+
+    threads = [PyTangoThread(target=call, args=(proxy,)) for proxy in proxies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def test_a_second_server_on_the_same_ledger_is_in_fault_and_alive(start_server: Start) -> None:
