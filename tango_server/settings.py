@@ -80,7 +80,9 @@ def _whole_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], .
 
 
 def _as_shape(value: object) -> object:
-    """Take rows and columns as one text, as `2048, 2048`."""
+    """Take rows and columns as one text, as `2048, 2048`, which may be the only line of a property."""
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
     return re.split(r"[\s,x]+", value.strip()) if isinstance(value, str) else value
 
 

@@ -12,12 +12,16 @@ def assignment(text: str) -> tuple[str, str]:
 
 
 def as_lines(assignments: tuple[tuple[str, str], ...]) -> dict[str, list[str]]:
-    """Return the values of each name; a name that is given again adds a line, for settings that are lists.
+    """Return the lines of each name. One that is given again adds a line to a list and replaces any other value.
 
-    >>> as_lines((("read_roots", "/a"), ("timeout", "30"), ("read_roots", "/b")))
-    {'read_roots': ['/a', '/b'], 'timeout': ['30']}
+    >>> as_lines((("read_roots", "/a"), ("timeout", "30"), ("read_roots", "/b"), ("timeout", "60")))
+    {'read_roots': ['/a', '/b'], 'timeout': ['60']}
     """
+    from tango_server.property_lines import is_list
+    from tango_server.settings import Settings
+
     lines: dict[str, list[str]] = {}
     for name, value in assignments:
-        lines.setdefault(name, []).append(value)
+        before = lines.get(name, []) if name in Settings.model_fields and is_list(name) else []
+        lines[name] = [*before, value]
     return lines

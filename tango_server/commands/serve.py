@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from tango_server.commands.assignments import as_lines, assignment
+
 DEFAULT_PORT = 45450
 DEFAULT_DEVICE = "petif/converter/1"
 
@@ -26,8 +28,9 @@ DEFAULT_DEVICE = "petif/converter/1"
     "--set",
     "assignments",
     multiple=True,
+    type=assignment,
     metavar="NAME=VALUE",
-    help="Any other setting of the server, as --set timeout=30 (repeatable).",
+    help="Any other setting, as --set timeout=30 (repeatable; given again: one more line of a list, or the new value).",
 )
 @click.option("--verbose", is_flag=True, help="Tell more on standard error.")
 @click.option("--stop-on-eof", is_flag=True, hidden=True)
@@ -40,7 +43,7 @@ def serve(
     roots: tuple[Path, ...],
     state_dir: Path | None,
     workers: int | None,
-    assignments: tuple[str, ...],
+    assignments: tuple[tuple[str, str], ...],
     verbose: bool,
     stop_on_eof: bool,
 ) -> None:
@@ -52,6 +55,7 @@ def serve(
 
     from tango_server.configuration import Configuration
     from tango_server.log_console import log_to_stderr
+    from tango_server.property_lines import from_lines
     from tango_server.serving import run_without_database
 
     log_to_stderr(verbose=verbose)
@@ -59,7 +63,7 @@ def serve(
         "read_roots": [root.resolve() for root in roots],
         "state_dir": state_dir and state_dir.resolve(),
         "numworkers": workers,
-        **dict(_pair(text) for text in assignments),
+        **from_lines(as_lines(assignments)),
     }
     configuration = Configuration(
         defaults={"read_roots": [Path.cwd()]},
@@ -75,13 +79,6 @@ def serve(
             f"found that {host}:{port} can't be listened at; expected a free port of this machine. "
             "Is another server running there? Choose another --port, or 0 for a free one."
         ) from error
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise click.BadParameter(f"found {text!r}; expected NAME=VALUE, as timeout=30", param_hint="--set")
-    return name, value
 
 
 def _tell_ready(address: str) -> None:

@@ -141,6 +141,7 @@ def test_the_ways_in_which_toml_says_it(
         ({"watch_existing": "true"}, {"watch_existing": True}),
         ({"placeholder_shape": ["1024", "2048"]}, {"placeholder_shape": (1024, 2048)}),
         ({"placeholder_shape": "1024, 2048"}, {"placeholder_shape": (1024, 2048)}),
+        ({"placeholder_shape": ["1024, 2048"]}, {"placeholder_shape": (1024, 2048)}),
         ({"placeholder_shape": "1024 x 2048"}, {"placeholder_shape": (1024, 2048)}),
         ({"recipe": '{"preset": "xdi", "rotation": 90}'}, {"recipe": Recipe.preset("xdi", rotation=90)}),
         ({"recipe": '{"rotation": 90}'}, {"recipe": Recipe(rotation=90)}),
