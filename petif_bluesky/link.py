@@ -1,4 +1,4 @@
-"""The one module of the bluesky side that talks to Tango.
+"""The one module of the bluesky side that talks to Tango, over a `Connection`.
 
 Every call here may take seconds when a server hangs, so none is made in the RunEngine's thread: a thread of the link
 polls, and the others read what it found (`TangoLink.server`) or are told (`TangoLink.follow`).
@@ -16,11 +16,11 @@ import tango
 from pydantic import BaseModel, ValidationError
 from tango.utils import PyTangoThread
 
+from petif_bluesky.connection import Connection
 from tango_server.messages import RunStatistics, SubmitAnswer
 
 _log = logging.getLogger(__name__)
 
-_TIMEOUT_MS = 3000
 _POLL = 1.0
 _POLL_FOLLOWED = 0.1
 
@@ -106,6 +106,7 @@ class TangoLink:
     def __init__(self, address: str) -> None:
         self.address = address
         self.server = ServerState()
+        self._connection = Connection(address)
         self._followed: dict[object, tuple[str, Listener]] = {}
         self._wake = threading.Event()
         self._closed = False
@@ -170,14 +171,14 @@ class TangoLink:
 
     def _look(self) -> ServerState:
         try:
-            proxy = self._proxy()
-            version = dict(proxy.info().version_info).get("petif-bluesky", "")
-            recipe = json.loads(proxy.read_attribute("Recipe").value)
+            info = self._connection.call(lambda proxy: proxy.info())
+            recipe = json.loads(self._connection.call(lambda proxy: proxy.read_attribute("Recipe").value))
         except tango.DevFailed as error:
             trouble = error.args[0].desc.strip()
             if not self.server.down:
                 _log.warning("%s does not answer: %s Start it with `petif serve`.", self.address, trouble)
             return self.server.lost(trouble)
+        version = dict(info.version_info).get("petif-bluesky", "")
         return ServerState(asked=True, connected=True, seen=time.time(), version=version, recipe=recipe, trouble="")
 
     def _statistics(self, run_uid: str) -> RunStatistics | None:
@@ -201,14 +202,9 @@ class TangoLink:
                 f"version on both sides, the server has {self.server.version or 'an unknown one'}. Update one of them."
             ) from error
 
-    def _proxy(self) -> tango.DeviceProxy:
-        proxy = tango.DeviceProxy(self.address)
-        proxy.set_timeout_millis(_TIMEOUT_MS)
-        return proxy
-
     def _command(self, name: str, argument: str) -> str:
         try:
-            answer: str = self._proxy().command_inout(name, argument)
+            answer: str = self._connection.call(lambda proxy: proxy.command_inout(name, argument))
         except tango.DevFailed as error:
             raise _translated(self.address, name, error) from error
         return answer

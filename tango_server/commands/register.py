@@ -21,7 +21,7 @@ _SERVER = "PETifConverter"
 @click.option("--device", default="petif/converter/1", show_default=True, help="Name of the device.")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with settings.")
 @click.option("--set", "assignments", multiple=True, type=assignment, metavar="NAME=VALUE",
-              help="A setting, over those of the file (repeatable; given again: one more line of a list, or the new value).")  # fmt: skip
+              help="A setting, over the file (given again: one more line of a list, or the new value).")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only tell what would be written.")
 @click.option("--force", is_flag=True, help="Change a device that is there already without asking.")
 def register(

@@ -15,7 +15,7 @@ from tango_server.settings import Settings
 @pytest.fixture
 def settings_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Return the settings of a server that is started with options."""
-    monkeypatch.setattr("tango_server.log_console.log_to_stderr", lambda verbose: None)
+    monkeypatch.setattr("tango_server.log_console.log_to_stderr", lambda **_: None)
 
     def settings(*options: str) -> Settings:
         given: list[Configuration] = []

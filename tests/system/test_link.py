@@ -1,0 +1,128 @@
+"""The connection of a bluesky session to a real server that hangs, ends and comes back."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import psutil
+import pytest
+import tango
+from tango.utils import PyTangoThread
+
+from petif_bluesky.link import LinkDownError, LinkError, TangoLink, UnknownRunError
+from tango_server.local import LocalServer
+from tests.system.waiting import until
+
+TIME_OUT = 3.0
+SLACK = 1.0
+
+Start = Callable[..., LocalServer]
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no process can be stopped here")
+
+
+@pytest.fixture
+def link(server: LocalServer) -> Iterator[TangoLink]:
+    """A link that knows a run."""
+    link = TangoLink(server.address)
+    assert link.wait_for_first_look(10).connected
+    link.submit([], ["run"])
+    yield link
+    link.close()
+
+
+@pytest.fixture
+def frozen(server: LocalServer, link: TangoLink) -> Iterator[psutil.Process]:
+    """The server, stopped so that the system takes connections for it that nobody answers."""
+    process = psutil.Process(server.pid)
+    process.suspend()
+    until(lambda: process.status() == psutil.STATUS_STOPPED, "the server stands still")
+    yield process
+    with suppress(psutil.NoSuchProcess):
+        process.resume()
+
+
+def seconds_without_answer(link: TangoLink) -> float:
+    begun = time.monotonic()
+    with pytest.raises(LinkDownError, match=r"found no answer to GetRunStatistics.*expected a running server"):
+        link.run_statistics("run")
+    return time.monotonic() - begun
+
+
+def answers(link: TangoLink) -> bool:
+    try:
+        return link.run_statistics("run").submitted == 0
+    except LinkError:
+        return False
+
+
+def test_one_proxy_is_enough(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    real = tango.DeviceProxy
+    monkeypatch.setattr(tango, "DeviceProxy", lambda address: made.append(address) or real(address))
+    link = TangoLink(server.address)
+    link.wait_for_first_look(10)
+    for _ in range(20):
+        with pytest.raises(UnknownRunError, match="nobody"):
+            link.run_statistics("nobody")
+    link.close()
+    assert made == [server.address]
+
+
+def test_calls_to_a_frozen_server_cost_a_time_out_each_and_it_is_found_again(
+    link: TangoLink, frozen: psutil.Process
+) -> None:
+    first = seconds_without_answer(link)
+    assert first < 2 * TIME_OUT + SLACK  # Tango asks once more whether a device is alive that has just answered
+    assert max(seconds_without_answer(link) for _ in range(2)) < TIME_OUT + SLACK
+    assert link.server.down
+    frozen.resume()
+    until(lambda: answers(link), "the link works again")
+    until(lambda: link.server.connected, "the link has noticed")
+
+
+def test_calls_at_a_time_share_one_time_out(link: TangoLink, frozen: psutil.Process) -> None:
+    seconds_without_answer(link)
+    took: list[float] = []
+    together = threading.Barrier(4)
+
+    def call() -> None:
+        together.wait()
+        took.append(seconds_without_answer(link))
+
+    threads = [PyTangoThread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(took) == 4
+    assert max(took) < TIME_OUT + SLACK
+
+
+@pytest.mark.parametrize("way", ["stopped", "killed while frozen"])
+def test_a_server_that_is_started_again_is_found_again(
+    link: TangoLink, server: LocalServer, start_server: Start, way: str
+) -> None:
+    if way == "killed while frozen":
+        process = psutil.Process(server.pid)
+        process.suspend()
+        seconds_without_answer(link)
+        process.kill()
+    server.stop()
+    assert seconds_without_answer(link) < SLACK
+    again = start_server("--port", server.address.split(":")[2].split("/")[0])
+    assert again.address == server.address
+    until(lambda: answers(link), "the link works again")
+    until(lambda: link.server.connected, "the link has noticed")
+
+
+def test_a_link_made_while_the_server_is_frozen_works_later(server: LocalServer, frozen: psutil.Process) -> None:
+    late = TangoLink(server.address)
+    late.wait_for_first_look(5 * TIME_OUT)
+    assert late.server.down
+    assert seconds_without_answer(late) < TIME_OUT + SLACK
+    frozen.resume()
+    until(lambda: answers(late), "the link works")
+    late.close()
