@@ -278,4 +278,5 @@ def _task(step: Convert, roots: Roots) -> Task:
         step.attempt + job.resumed,
         step.placeholder,
         step.reason,
+        job=job.job_id,
     )

@@ -42,6 +42,8 @@ class Task:
     attempt: int
     placeholder: tuple[int, int] | None = None
     reason: str = ""
+    job: str | None = None
+    """The id of the server's job, for the output's own record; None without a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def run(task: Task) -> FrameReport | Failure:
     """Convert the frame of `task`.
 
     It may run in several threads, and while an earlier attempt at the job, taken for dead, is still at work: that one
-    loses its temporary file, or one of the two finds the frame converted. A later attempt then sees what came of it.
+    loses its temporary file, or one of the two finds what the other made, which tells the job.
     """
     from tango_server.conversion.convert import convert_file  # noqa: PLC0415 - the server itself needs no numpy
     from tango_server.conversion.placeholder import make_placeholder  # noqa: PLC0415 - as above
@@ -87,6 +89,7 @@ def run(task: Task) -> FrameReport | Failure:
                 roots=task.roots,
                 reason=task.reason,
                 token=task.token,
+                job=task.job,
             )
         return convert_file(
             task.source,
@@ -94,8 +97,8 @@ def run(task: Task) -> FrameReport | Failure:
             output=task.output,
             roots=task.roots,
             token=task.token,
+            job=task.job,
             workspace=_workspace(),
-            resumed=task.attempt > 1,
         )
     except (IncompleteFileError, SourceMissingError, SourceChangedError) as error:
         return Failure("not_ready", str(error))

@@ -35,7 +35,7 @@ def make_task(tmp_path: Path) -> MakeTask:
         if (DATA / name).exists():
             shutil.copy(DATA / name, source)
         output = folder / "processed" / name
-        return Task(source, output, Recipe.preset("xdi", rotation=90), Roots.of([folder]), "0f3e", attempt)
+        return Task(source, output, Recipe.preset("xdi", rotation=90), Roots.of([folder]), "0f3e", attempt, job="0f3e")
 
     return make
 
@@ -170,7 +170,7 @@ def test_an_in_place_frame_is_turned_once_by_two_attempts_at_the_same_time(make_
         assert third.outcome == "skipped"
 
 
-@pytest.mark.parametrize("on_existing", ["replace_own", "skip"])
+@pytest.mark.parametrize("on_existing", ["replace_own", "skip", "number", "refuse"])
 def test_one_new_file_is_made_by_two_attempts_at_the_same_time(on_existing: str, make_task: MakeTask) -> None:
     task = make_task("qxrd_f32_64.tif")
     task = replace(task, recipe=Recipe.preset("xdi", rotation=90, output={"mode": "new", "on_existing": on_existing}))
@@ -180,6 +180,17 @@ def test_one_new_file_is_made_by_two_attempts_at_the_same_time(on_existing: str,
         assert isinstance(with_a_twin(task), FrameReport)
         np.testing.assert_array_equal(tifffile.imread(task.output), expected)
         assert list(task.output.parent.iterdir()) == [task.output]
+
+
+@pytest.mark.parametrize("on_existing", ["replace_own", "skip", "number", "refuse"])
+def test_a_twin_that_wakes_up_after_the_other_has_finished_makes_no_second_file(
+    on_existing: str, make_task: MakeTask
+) -> None:
+    task = make_task("qxrd_f32_64.tif")
+    task = replace(task, recipe=Recipe.preset("xdi", rotation=90, output={"mode": "new", "on_existing": on_existing}))
+    for attempt in (2, 1):
+        assert isinstance(worker.run(replace(task, attempt=attempt)), FrameReport)
+    assert list(task.output.parent.iterdir()) == [task.output]
 
 
 def test_an_attempt_whose_temporary_file_another_one_took_away_fails_and_harms_nothing(
