@@ -1,12 +1,11 @@
 """One file, one recipe, one report."""
 
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from tango_server.conversion.beneath import status_of
 from tango_server.conversion.errors import (
@@ -21,15 +20,13 @@ from tango_server.conversion.placing import place
 from tango_server.conversion.provenance import acquired, describe, read_provenance
 from tango_server.conversion.publish import Attempt, Ownership, Write, ownership_of, publish
 from tango_server.conversion.reading import Source, open_source
-from tango_server.conversion.sidecar import carry_sidecar
+from tango_server.conversion.sidecar import carry_sidecar, sidecar_trouble
 from tango_server.conversion.structure import Structure
 from tango_server.conversion.transform import Turning
 from tango_server.conversion.workspace import Workspace
 from tango_server.conversion.writing import image_writer
 from tango_server.messages import FrameReport, PixelCounts
 from tango_server.recipe import InPlace, NewFile, Recipe
-
-_log = logging.getLogger(__name__)
 
 BACKUP_SUFFIX = ".orig"
 
@@ -117,14 +114,14 @@ class _Conversion:
                 report = self._publish(chosen, attempt if replace else _exclusive(attempt))
             except FileExistsError:  # somebody took the name meanwhile: decide once more
                 continue
-            return report.model_copy(update={"sidecar": self._carry_sidecar(chosen)})
+            return report.model_copy(update=self._carry_sidecar(chosen))
 
-    def _carry_sidecar(self, chosen: Path) -> Literal["carried", "absent"]:
+    def _carry_sidecar(self, chosen: Path) -> dict[str, str]:
+        """Return what the report says of the sidecar: the image is written, so that its trouble is no failure."""
         try:
-            return carry_sidecar(self.source.path, chosen, self.recipe, self.token, self.roots)
-        except ConversionError as error:  # the image is written; a sidecar that can't follow is told and no failure
-            _log.warning("the sidecar can't be carried: %s", error)
-            return "absent"
+            return {"sidecar": carry_sidecar(self.source.path, chosen, self.recipe, self.token, self.roots)}
+        except ConversionError as error:
+            return {"reason": sidecar_trouble(error)}
 
     def in_place(self, output: InPlace) -> FrameReport:
         path, structure = self.source.path, self.source.structure

@@ -102,8 +102,8 @@ def run(task: Task) -> FrameReport | Failure:
         )
     except (IncompleteFileError, SourceMissingError, SourceChangedError) as error:
         return Failure("not_ready", str(error))
-    except OutputWriteError as error:  # without a cause in the operating system it stays as it is
-        return Failure("blocked" if isinstance(error.__cause__, OSError) else "final", str(error))
+    except OutputWriteError as error:
+        return Failure("blocked" if error.may_pass else "final", str(error))
     except ConversionError as error:
         return Failure("final", str(error))
 

@@ -342,6 +342,13 @@ def test_a_sidecar_that_cannot_follow_is_no_failure(put: Put, tmp_path: Path) ->
     (tmp_path / "processed" / f"{source.name}.metadata").mkdir(parents=True)
     report = convert_file(source, XDI)
     assert (report.outcome, report.sidecar) == ("converted", "absent")
+    assert report.reason.startswith("its sidecar can't be carried: ")
+    assert f"{source.name}.metadata" in report.reason
+
+
+def test_a_sidecar_that_is_not_there_needs_no_reason(put: Put) -> None:
+    report = convert_file(put("qxrd_f32_64.tif"), XDI)
+    assert (report.outcome, report.sidecar, report.reason) == ("converted", "absent", "")
 
 
 def test_a_file_made_by_an_earlier_version_is_still_known(put: Put) -> None:
