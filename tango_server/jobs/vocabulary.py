@@ -115,10 +115,16 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class SidecarLooked:
-    """A look at whether the sidecar of a converted frame has come; if so, it was carried to the output."""
+    """A look at whether the sidecar of a converted frame has come; if so, it was carried to the output.
+
+    `trouble`: it has, and can't be carried. `blocked`: since it can't be written at present (full disk, read-only
+    folder).
+    """
 
     job_id: str
     carried: bool
+    trouble: str = ""
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
