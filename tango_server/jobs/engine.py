@@ -51,6 +51,9 @@ _OBSERVERS = 4
 _IDLE_LOOK = 1.0  # rates fall with time, so the numbers are renewed even if nothing happens
 _LEDGER_PAUSE = 0.5
 
+_Look = Observed | SidecarLooked | AttemptFailed
+"""What comes of a look at a job's files."""
+
 
 class Engine:
     """The threads of a running service. `changed` is called, from one of them, when the numbers have changed."""
@@ -201,9 +204,7 @@ class Engine:
             case Fetch(after, limit):
                 self._inbox.put(self._ledger.fetch(after, limit))
             case Observe(job):
-                look: Future[Observed | SidecarLooked] = self._observers.submit(
-                    look_at_source, job, self._roots_of(job)
-                )
+                look: Future[_Look] = self._observers.submit(look_at_source, job, self._roots_of(job))
                 look.add_done_callback(partial(self._looked, job.job_id))
             case CarrySidecar(job, output):
                 look = self._observers.submit(carry_sidecar_of, job, output, self._roots_of(job))
@@ -234,7 +235,7 @@ class Engine:
             return self._roots()
         return Roots(read=(job.source_root,), write=(job.output_root,))
 
-    def _looked(self, job_id: str, look: "Future[Observed | SidecarLooked]") -> None:
+    def _looked(self, job_id: str, look: Future[_Look]) -> None:
         if look.cancelled():
             return
         fault = look.exception()
