@@ -5,7 +5,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -60,7 +60,7 @@ def frame_tasks(folder: Path, frames: int, side: int = 64) -> list[Task]:
         image = np.random.default_rng(number).normal(100, 50, (side, side + 16)).astype(np.float32)
         tifffile.imwrite(source, image)
         output = folder / "processed" / source.name
-        tasks.append(Task(source, output, RECIPE, Roots.of([folder]), f"job{number:05d}", attempt=1))
+        tasks.append(Task(source, output, RECIPE, Roots.of([folder]), f"job{number:05d}"))
     return tasks
 
 
@@ -104,15 +104,14 @@ class Dispatcher:
         self._answers.put((task, crashes, result))
 
     def _take(self, task: Task, crashes: int, result: Result) -> None:
-        again = replace(task, attempt=task.attempt + 1)
         if isinstance(result, ExecutorUnavailableError):
             time.sleep(0.05)  # as the service does, for longer
-            self._ready.append((again, crashes))
+            self._ready.append((task, crashes))
         elif not isinstance(result, BaseException):
             self.ended[task.token] = result
         elif crashes + 1 < ATTEMPTS:
             self.crashes.append(result)
-            self._ready.append((again, crashes + 1))
+            self._ready.append((task, crashes + 1))
         else:
             self.crashes.append(result)
             self.ended[task.token] = str(result)

@@ -16,6 +16,7 @@ from tango_server.jobs import clock
 from tango_server.jobs.database import LedgerBusyError, LedgerError
 from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.leftovers import Leftovers
 from tango_server.jobs.log_lines import about, tell_finished
 from tango_server.jobs.observing import carry_sidecar_of, look_at_source
 from tango_server.jobs.service import ConversionService
@@ -71,6 +72,7 @@ class Engine:
         self._ledger = ledger
         self._executor = executor
         self._roots = roots
+        self._leftovers = Leftovers()
         self._changed = changed
         self._inbox: queue.Queue[Event | None] = queue.Queue()  # a SimpleQueue may wait for ever at a tiny time-out
         self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
@@ -204,7 +206,7 @@ class Engine:
             case Fetch(after, limit):
                 self._inbox.put(self._ledger.fetch(after, limit))
             case Observe(job):
-                look: Future[_Look] = self._observers.submit(look_at_source, job, self._roots_of(job))
+                look: Future[_Look] = self._observers.submit(self._look_at_source, job, self._roots_of(job))
                 look.add_done_callback(partial(self._looked, job.job_id))
             case CarrySidecar(job, output):
                 look = self._observers.submit(carry_sidecar_of, job, output, self._roots_of(job))
@@ -235,6 +237,10 @@ class Engine:
             return self._roots()
         return Roots(read=(job.source_root,), write=(job.output_root,))
 
+    def _look_at_source(self, job: Job, roots: Roots) -> _Look:
+        self._leftovers.before_first_look(job, roots)
+        return look_at_source(job, roots)
+
     def _looked(self, job_id: str, look: Future[_Look]) -> None:
         if look.cancelled():
             return
@@ -247,6 +253,7 @@ class Engine:
 
     def _attempted(self, job: Job, result: Result) -> None:
         job_id = job.job_id
+        self._leftovers.after_attempt(job, result, self._roots_of(job))
         match result:
             case FrameReport():
                 self._inbox.put(AttemptDone(job_id, result))
@@ -259,7 +266,6 @@ class Engine:
                 self._inbox.put(AttemptFailed(job_id, "unavailable", str(result)))
             case _:
                 _log.warning("%s", result, extra=about(job))
-                remove_leftovers(job.output, job_id, self._roots_of(job))  # its process is gone
                 self._inbox.put(AttemptFailed(job_id, "crashed", str(result) or type(result).__name__))
 
 
@@ -276,7 +282,6 @@ def _task(step: Convert, roots: Roots) -> Task:
         job.recipe,
         roots,
         job.job_id,
-        step.attempt + job.resumed,
         step.placeholder,
         step.reason,
         job=job.job_id,

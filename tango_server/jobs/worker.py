@@ -17,7 +17,6 @@ from tango_server.conversion.errors import (
     SourceMissingError,
 )
 from tango_server.conversion.paths import Roots
-from tango_server.conversion.publish import remove_leftovers
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 class Task:
     """What a worker is given.
 
-    `token` names this job's temporary files; `attempt` is 1 if no other attempt at the job was ever started.
+    `token` names this job's temporary files.
     With `placeholder` (rows, columns of the source) a frame of zeros is wanted instead, since the file never came:
     `reason`.
     """
@@ -39,7 +38,6 @@ class Task:
     recipe: Recipe
     roots: Roots
     token: str
-    attempt: int
     placeholder: tuple[int, int] | None = None
     reason: str = ""
     job: str | None = None
@@ -72,13 +70,11 @@ def run(task: Task) -> FrameReport | Failure:
     """Convert the frame of `task`.
 
     It may run in several threads, and while an earlier attempt at the job, taken for dead, is still at work: that one
-    loses its temporary file, or one of the two finds what the other made, which tells the job.
+    has lost its temporary file, or one of the two finds what the other made, which tells the job.
     """
     from tango_server.conversion.convert import convert_file  # noqa: PLC0415 - the server itself needs no numpy
     from tango_server.conversion.placeholder import make_placeholder  # noqa: PLC0415 - as above
 
-    if task.attempt > 1:
-        remove_leftovers(task.output, task.token, task.roots)
     try:
         if task.placeholder is not None:
             return make_placeholder(
