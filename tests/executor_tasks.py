@@ -15,12 +15,13 @@ import tifffile
 
 from tango_server.conversion.paths import Roots
 from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Result
-from tango_server.jobs.worker import Failure, Task
+from tango_server.jobs.worker import Failure, Task, prepare
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 
 ATTEMPTS = 3
 PATIENCE = 60.0
+DIARY = "PETIF_TEST_DIARY"
 RECIPE = Recipe.preset("xdi", rotation=90)
 
 
@@ -48,6 +49,23 @@ class HangingRoots(Roots):
         while not self.release.exists():
             time.sleep(0.02)
         return self is not other
+
+
+def fail_to_prepare() -> None:
+    """Note a worker process, and let it get ready unless a file next to the note says how it can't."""
+    diary = Path(os.environ[DIARY])
+    with diary.open("a") as notes:
+        notes.write(f"{os.getpid()}\n")
+    fault = diary.with_name("fault")
+    match fault.read_text() if fault.exists() else "":
+        case "import":
+            raise ImportError("No module named 'cv2'")
+        case "memory":
+            raise MemoryError
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case _:
+            prepare()
 
 
 def frame_tasks(folder: Path, frames: int, side: int = 64) -> list[Task]:

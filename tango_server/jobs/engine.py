@@ -81,6 +81,7 @@ class Engine:
         self._snapshot = service.snapshot(clock.now())
         self._on_the_way = 0  # jobs that are accepted and did not reach the service yet
         self._closing = False
+        self._unavailable = ""  # what was told last of why nobody converts; every waiting job would tell it again
         self.fault = ""
         self._thread = threading.Thread(target=self._loop, name="petif-jobs", daemon=True)
 
@@ -256,13 +257,15 @@ class Engine:
         self._leftovers.after_attempt(job, result, self._roots_of(job))
         match result:
             case FrameReport():
+                self._unavailable = ""
                 self._inbox.put(AttemptDone(job_id, result))
             case Failure(kind, reason):
                 if kind == "blocked":
                     _log.warning("tried again for a while: %s", reason, extra=about(job))
                 self._inbox.put(AttemptFailed(job_id, kind, reason))
             case ExecutorUnavailableError():
-                _log.warning("it waits: %s", result, extra=about(job))
+                told, self._unavailable = str(result) == self._unavailable, str(result)
+                _log.log(logging.DEBUG if told else logging.WARNING, "it waits: %s", result, extra=about(job))
                 self._inbox.put(AttemptFailed(job_id, "unavailable", str(result)))
             case _:
                 _log.warning("%s", result, extra=about(job))

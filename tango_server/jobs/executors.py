@@ -32,7 +32,7 @@ class Executor(Protocol):
     """
 
     def start(self, task: Task, done: Done) -> None:
-        """Run `task`; call `done` once, unless the executor is closed before.
+        """Run `task`; call `done` once, unless the executor is closed before. It may be called before this returns.
 
         Raises
         ------

@@ -59,6 +59,14 @@ def prepare() -> None:
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="petif-guard", daemon=True).start()
     warm_up()
+    _prepared.set()
+
+
+def run_prepared(task: Task) -> FrameReport | Failure:
+    """Do as `run` does in a process that `prepare` has made ready; raise `RuntimeError` in any other."""
+    if not _prepared.is_set():
+        raise RuntimeError("this process could not get ready")
+    return run(task)
 
 
 def warm_up() -> None:
@@ -102,6 +110,9 @@ def run(task: Task) -> FrameReport | Failure:
         return Failure("blocked" if error.may_pass else "final", str(error))
     except ConversionError as error:
         return Failure("final", str(error))
+
+
+_prepared = threading.Event()
 
 
 class _Memory(threading.local):
