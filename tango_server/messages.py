@@ -80,6 +80,7 @@ class PixelCounts(_Message):
 class FrameReport(_Message):
     """What became of one frame.
 
+    `reason` tells why a frame was not converted, or why the sidecar of a converted one, which is there, is absent.
     `shape` is the output's (rows, columns). `latency` is output visible minus the later of accepted and first seen
     complete; it and the job's own fields are None for a conversion without a server.
     """

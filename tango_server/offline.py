@@ -7,7 +7,7 @@ import platform
 import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -96,7 +96,7 @@ def convert_all(planned: Sequence[Planned], recipe: Recipe, workers: int) -> Gen
         if item.output is None or item.skip:
             yield _unconverted(item, recipe)
         else:
-            tasks.append(Task(item.source, item.output, recipe, ANYWHERE, f"{_OURS}{os.getpid()}-{number}", attempt=1))
+            tasks.append(Task(item.source, item.output, recipe, ANYWHERE, f"{_OURS}{os.getpid()}-{number}"))
     if len(tasks) == 1:  # not worth a process
         yield _report(tasks[0], worker.run(tasks[0]))
         return
@@ -107,6 +107,7 @@ def _in_processes(tasks: list[Task], workers: int) -> Iterator[FrameReport]:
     if not tasks:
         return
     done: SimpleQueue[tuple[Task, Result]] = SimpleQueue()
+    crashed: list[Task] = []
     waiting = iter(tasks)
     executor = ProcessExecutor(workers, _TIME_LIMIT)
 
@@ -123,9 +124,9 @@ def _in_processes(tasks: list[Task], workers: int) -> Iterator[FrameReport]:
             task, result = done.get()
             if isinstance(result, BaseException):
                 remove_leftovers(task.output, task.token)  # its process is gone
-                if task.attempt == 1:
-                    again = replace(task, attempt=2)
-                    executor.start(again, partial(_put, done, again))
+                if task not in crashed:
+                    crashed.append(task)
+                    executor.start(task, partial(_put, done, task))
                     continue
             left -= 1
             start_next()

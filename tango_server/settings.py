@@ -155,7 +155,7 @@ class Settings(BaseModel):
         Field(description="Rows and columns of a frame that never came, before it is turned"),
     ] = (2048, 2048)
     sidecar_timeout: Annotated[
-        Seconds, Field(description="How long a report waits for QXRD's sidecar, s; 0: not at all")
+        Seconds, Field(description="How long a report waits for QXRD's sidecar to come, s; 0: not at all")
     ] = 2
 
     backlog_limit: Annotated[

@@ -5,7 +5,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,12 +15,13 @@ import tifffile
 
 from tango_server.conversion.paths import Roots
 from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Result
-from tango_server.jobs.worker import Failure, Task
+from tango_server.jobs.worker import Failure, Task, prepare
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 
 ATTEMPTS = 3
 PATIENCE = 60.0
+DIARY = "PETIF_TEST_DIARY"
 RECIPE = Recipe.preset("xdi", rotation=90)
 
 
@@ -50,6 +51,23 @@ class HangingRoots(Roots):
         return self is not other
 
 
+def fail_to_prepare() -> None:
+    """Note a worker process, and let it get ready unless a file next to the note says how it can't."""
+    diary = Path(os.environ[DIARY])
+    with diary.open("a") as notes:
+        notes.write(f"{os.getpid()}\n")
+    fault = diary.with_name("fault")
+    match fault.read_text() if fault.exists() else "":
+        case "import":
+            raise ImportError("No module named 'cv2'")
+        case "memory":
+            raise MemoryError
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case _:
+            prepare()
+
+
 def frame_tasks(folder: Path, frames: int, side: int = 64) -> list[Task]:
     """Write `frames` random frames into `folder`/raw; return the tasks that turn them."""
     raw = folder / "raw"
@@ -60,7 +78,7 @@ def frame_tasks(folder: Path, frames: int, side: int = 64) -> list[Task]:
         image = np.random.default_rng(number).normal(100, 50, (side, side + 16)).astype(np.float32)
         tifffile.imwrite(source, image)
         output = folder / "processed" / source.name
-        tasks.append(Task(source, output, RECIPE, Roots.of([folder]), f"job{number:05d}", attempt=1))
+        tasks.append(Task(source, output, RECIPE, Roots.of([folder]), f"job{number:05d}"))
     return tasks
 
 
@@ -104,15 +122,14 @@ class Dispatcher:
         self._answers.put((task, crashes, result))
 
     def _take(self, task: Task, crashes: int, result: Result) -> None:
-        again = replace(task, attempt=task.attempt + 1)
         if isinstance(result, ExecutorUnavailableError):
             time.sleep(0.05)  # as the service does, for longer
-            self._ready.append((again, crashes))
+            self._ready.append((task, crashes))
         elif not isinstance(result, BaseException):
             self.ended[task.token] = result
         elif crashes + 1 < ATTEMPTS:
             self.crashes.append(result)
-            self._ready.append((again, crashes + 1))
+            self._ready.append((task, crashes + 1))
         else:
             self.crashes.append(result)
             self.ended[task.token] = str(result)

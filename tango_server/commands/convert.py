@@ -114,6 +114,8 @@ def _tell(report: "FrameReport", errors: "Console", *, as_json: bool) -> None:
         click.echo(report.model_dump_json())
     elif report.outcome == "failed":
         errors.print(f"failed: {report.reason}", style="red", soft_wrap=True, highlight=False, markup=False)
+    elif report.outcome == "converted" and report.reason:
+        errors.print(f"{report.source}: {report.reason}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _sum_up(outcomes: "Counter[str]", frames: int, seconds: float, *, as_json: bool) -> None:

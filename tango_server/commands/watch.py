@@ -95,9 +95,13 @@ class _Teller:
     def _say(self, report: "FrameReport") -> None:
         if self.as_json:
             click.echo(report.model_dump_json())
-        elif report.outcome == "failed":
+            return
+        if report.outcome == "failed":
             self.warn(f"failed: {report.reason}")
-        elif not self.errors.is_terminal:
+            return
+        if report.outcome == "converted" and report.reason:
+            self.warn(f"{report.source}: {report.reason}")
+        if not self.errors.is_terminal:
             click.echo(f"{report.outcome}: {report.source} -> {report.output}")
 
     def warn(self, text: str) -> None:

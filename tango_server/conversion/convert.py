@@ -1,12 +1,11 @@
 """One file, one recipe, one report."""
 
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from tango_server.conversion.beneath import status_of
 from tango_server.conversion.errors import (
@@ -17,19 +16,17 @@ from tango_server.conversion.errors import (
 )
 from tango_server.conversion.paths import ANYWHERE, NO_FIELDS, Roots, output_path
 from tango_server.conversion.pixels import InexactPixelsError
-from tango_server.conversion.placing import place, taken_names
-from tango_server.conversion.provenance import acquired, describe, origin_of, read_provenance
+from tango_server.conversion.placing import place
+from tango_server.conversion.provenance import acquired, describe, read_provenance
 from tango_server.conversion.publish import Attempt, Ownership, Write, ownership_of, publish
 from tango_server.conversion.reading import Source, open_source
-from tango_server.conversion.sidecar import carry_sidecar
-from tango_server.conversion.structure import Structure, read_structure
+from tango_server.conversion.sidecar import carry_sidecar, sidecar_trouble
+from tango_server.conversion.structure import Structure
 from tango_server.conversion.transform import Turning
 from tango_server.conversion.workspace import Workspace
 from tango_server.conversion.writing import image_writer
 from tango_server.messages import FrameReport, PixelCounts
 from tango_server.recipe import InPlace, NewFile, Recipe
-
-_log = logging.getLogger(__name__)
 
 BACKUP_SUFFIX = ".orig"
 
@@ -42,8 +39,8 @@ def convert_file(
     roots: Roots = ANYWHERE,
     fields: Mapping[str, object] = NO_FIELDS,
     token: str = "offline",  # noqa: S107 - not that kind of token
+    job: str | None = None,
     workspace: Workspace | None = None,
-    resumed: bool = False,
 ) -> FrameReport:
     """Convert one file and return its report (`converted` or `skipped`, never `failed`).
 
@@ -56,8 +53,9 @@ def convert_file(
         both paths are taken as they were resolved then: one that leads through a symbolic link now is refused
     fields: run, seq_num and metadata of the frame, for a template of the output's name
     token: names the temporary file, so that what a killed process leaves can be found
+    job: the id of a server's job, which no other has; it goes into the output's own record, so that an attempt whose
+        forerunner got as far as the output replaces that one, and nothing else
     workspace: memory to use again, for whoever converts one frame after the other
-    resumed: an earlier attempt may have got as far as the output, so that one of this source and recipe is replaced
 
     Raises
     ------
@@ -67,8 +65,8 @@ def convert_file(
     started = time.perf_counter()
     path, target = _places(source, output, recipe, roots, fields)
     with open_source(path, workspace, roots) as opened:
-        job = _Conversion(opened, target, recipe, roots, token, resumed)
-        report = job.in_place(recipe.output) if isinstance(recipe.output, InPlace) else job.to_new_file(recipe.output)
+        frame, place_of = _Conversion(opened, target, recipe, roots, token, job), recipe.output
+        report = frame.in_place(place_of) if isinstance(place_of, InPlace) else frame.to_new_file(place_of)
     return report.model_copy(update={"conversion_time": time.perf_counter() - started, "finished": time.time()})
 
 
@@ -91,7 +89,7 @@ class _Conversion:
     recipe: Recipe
     roots: Roots
     token: str
-    resumed: bool
+    job: str | None
 
     def to_new_file(self, output: NewFile) -> FrameReport:
         structure = self.source.structure
@@ -109,21 +107,21 @@ class _Conversion:
             mtime_ns=structure.mtime_ns if output.preserve_mtime else None,
         )
         while True:
-            chosen, replace, reason = self._place(output)
+            chosen, replace, reason = place(self.target, output, self.source.path, self.roots, self.job)
             if reason:
                 return self._skipped(chosen, reason)
             try:
                 report = self._publish(chosen, attempt if replace else _exclusive(attempt))
             except FileExistsError:  # somebody took the name meanwhile: decide once more
                 continue
-            return report.model_copy(update={"sidecar": self._carry_sidecar(chosen)})
+            return report.model_copy(update=self._carry_sidecar(chosen))
 
-    def _carry_sidecar(self, chosen: Path) -> Literal["carried", "absent"]:
+    def _carry_sidecar(self, chosen: Path) -> dict[str, str]:
+        """Return what the report says of the sidecar: the image is written, so that its trouble is no failure."""
         try:
-            return carry_sidecar(self.source.path, chosen, self.recipe, self.token, self.roots)
-        except ConversionError as error:  # the image is written; a sidecar that can't follow is told and no failure
-            _log.warning("the sidecar can't be carried: %s", error)
-            return "absent"
+            return {"sidecar": carry_sidecar(self.source.path, chosen, self.recipe, self.token, self.roots)}
+        except ConversionError as error:
+            return {"reason": sidecar_trouble(error)}
 
     def in_place(self, output: InPlace) -> FrameReport:
         path, structure = self.source.path, self.source.structure
@@ -148,20 +146,6 @@ class _Conversion:
         )
         return self._publish(path, attempt)
 
-    def _place(self, output: NewFile) -> tuple[Path, bool, str]:
-        """Return where to write, whether a file there is to be replaced, and the reason to skip it (empty: none)."""
-        if self.resumed and output.on_existing in {"number", "refuse"}:
-            earlier = next((path for path in taken_names(self.target, self.roots) if self._is_ours(path)), None)
-            if earlier is not None:  # it was written, and only the report was lost
-                return earlier, True, ""
-        return place(self.target, output, self.source.path, self.roots)
-
-    def _is_ours(self, path: Path) -> bool:
-        provenance = read_provenance(read_structure(path, self.roots.outputs))
-        if provenance is None or provenance.origin != origin_of(self.source.path, path):
-            return False
-        return provenance.matches(self.recipe)
-
     def _publish(self, chosen: Path, attempt: Attempt) -> FrameReport:
         source, pages = self.source, self.source.structure.pages
         turnings: list[Turning] = []
@@ -174,7 +158,8 @@ class _Conversion:
 
         taken = acquired(pages[0], source.structure.mtime_ns)
         was = read_provenance(source.structure)  # what is made of a placeholder, by force, is none the less one
-        description = describe(self.recipe, source.path, chosen, placeholder=was is not None and was.placeholder)
+        stands_in = was is not None and was.placeholder
+        description = describe(self.recipe, source.path, chosen, placeholder=stands_in, job=self.job)
         write = image_writer(turned(), len(pages), self.recipe, description, taken)
         try:
             in_place = chosen == source.path

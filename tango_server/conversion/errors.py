@@ -115,3 +115,11 @@ class PlaceholderInPlaceError(OutputError):
 
 class OutputWriteError(OutputError):
     """The disk or the folder refuses the output."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the operating system refused it, as with a full disk; else nothing changes by itself.
+
+        It is known where the error was raised only: what caused an error does not travel between processes.
+        """
+        return isinstance(self.__cause__, OSError)

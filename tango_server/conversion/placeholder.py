@@ -26,7 +26,15 @@ _LARGEST_SIDE = 65_536
 
 
 def make_placeholder(
-    source: Path, recipe: Recipe, shape: tuple[int, int], *, output: Path, roots: Roots, reason: str, token: str
+    source: Path,
+    recipe: Recipe,
+    shape: tuple[int, int],
+    *,
+    output: Path,
+    roots: Roots,
+    reason: str,
+    token: str,
+    job: str | None = None,
 ) -> FrameReport:
     """Write zeros where the conversion of a frame that never came would stand, and return the report of it.
 
@@ -42,6 +50,7 @@ def make_placeholder(
     roots: the folders that may be read and written; the paths are taken as they were resolved before
     reason: why there is no frame; it stands in the report, and in the error if there is no placeholder either
     token: names the temporary file, so that what a killed process leaves can be found
+    job: the id of a server's job, for the file's own record
 
     Raises
     ------
@@ -56,7 +65,7 @@ def make_placeholder(
     if roots == ANYWHERE:
         source, output = roots.source(source), roots.target(output)
     require_below(source, roots.read)
-    stand_in = _StandIn(source, output, recipe, roots, reason)
+    stand_in = _StandIn(source, output, recipe, roots, reason, job)
     stand_in.require_new_file()
     zeros = stand_in.zeros(shape)
     size = stand_in.put(zeros, Attempt(token, ownership=ownership_of(recipe)))
@@ -83,6 +92,7 @@ class _StandIn:
     recipe: Recipe
     roots: Roots
     reason: str
+    job: str | None
 
     def require_new_file(self) -> None:
         if isinstance(self.recipe.output, InPlace) or self.target == self.source:
@@ -116,7 +126,7 @@ class _StandIn:
                 continue
 
     def _writer(self, zeros: Turning) -> Write:
-        description = describe(self.recipe, self.source, self.target, placeholder=True)
+        description = describe(self.recipe, self.source, self.target, placeholder=True, job=self.job)
         write = image_writer(iter([zeros]), 1, self.recipe, description, tiff_time(time.time()))
 
         def write_and_look(file: BinaryIO) -> None:

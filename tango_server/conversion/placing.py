@@ -1,6 +1,5 @@
 """Which name an output takes if there is a file of that name already."""
 
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -12,18 +11,24 @@ from tango_server.conversion.structure import read_structure
 from tango_server.recipe import NewFile
 
 
-def place(target: Path, output: NewFile, source: Path, roots: Roots) -> tuple[Path, bool, str]:
-    """Return where to write, whether a file there is to be replaced, and the reason to skip instead (empty: none)."""
+def place(target: Path, output: NewFile, source: Path, roots: Roots, job: str | None = None) -> tuple[Path, bool, str]:
+    """Return where to write, whether a file there is to be replaced, and the reason to skip instead (empty: none).
+
+    What an earlier attempt at the same `job` wrote is replaced whatever `on_existing` says: only its report was lost.
+    """
     if not is_taken(target, roots.write):
         return target, False, ""
     provenance, unreadable = _provenance_of(target, roots)
     ours = provenance is not None and provenance.origin == origin_of(source, target)
     if ours and provenance is not None and provenance.placeholder:  # no frame: the real one replaces it in any case
         return target, True, ""
+    if _is_made_by(job, provenance, source, target):
+        return target, True, ""
     if output.on_existing == "skip":
         return target, False, f"{target} exists already"
     if output.on_existing == "number":
-        return _numbered(target, roots), False, ""
+        path, own = _numbered(target, source, roots, job)
+        return path, own, ""
     found = "a file that is there already"
     if output.on_existing == "replace_own":
         if unreadable is not None:
@@ -49,18 +54,19 @@ def _provenance_of(target: Path, roots: Roots) -> tuple[Provenance | None, Conve
         return None, error
 
 
-def _numbered(output: Path, roots: Roots) -> Path:
-    return _name(output, sum(1 for _ in taken_names(output, roots)))
+def _is_made_by(job: str | None, provenance: Provenance | None, source: Path, output: Path) -> bool:
+    """Whether an output was made by this job; one without the id of a job, as earlier versions wrote it, was not."""
+    if job is None or provenance is None:
+        return False
+    return provenance.job == job and provenance.origin == origin_of(source, output)
 
 
-def taken_names(output: Path, roots: Roots) -> Iterator[Path]:
-    """Yield the existing files that have the output's name, or that name with a number, in the order of the numbers."""
-    for number in count():
-        path = _name(output, number)
+def _numbered(target: Path, source: Path, roots: Roots, job: str | None) -> tuple[Path, bool]:
+    """Return the first free name with a number, or that of an output of this job, and whether it is the latter."""
+    for number in count(1):
+        path = target.with_name(f"{target.stem}-{number:05d}{target.suffix}")
         if not is_taken(path, roots.write):
-            return
-        yield path
-
-
-def _name(output: Path, number: int) -> Path:
-    return output.with_name(f"{output.stem}-{number:05d}{output.suffix}") if number else output
+            break
+        if job is not None and _is_made_by(job, _provenance_of(path, roots)[0], source, path):
+            return path, True
+    return path, False

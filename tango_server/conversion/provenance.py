@@ -1,8 +1,9 @@
 """What a converted file says of itself, in its own ASCII tags.
 
 `ImageDescription` holds compact JSON: `{"petif": 1, "recipe": {...}, "source": "name.tif", "from": "1f0c...",
-"version": "0.1.0"}`, with `"placeholder": true` for a frame that never appeared. `from` stands for the way from the
-output to its source, so that two sources of one name are told apart even after both trees were moved. `Software` holds
+"version": "0.1.0"}`, with `"placeholder": true` for a frame that never appeared, and `"job": "4f3c..."` for a server's
+job. `from` stands for the way from the output to its source, so that two sources of one name are told apart even after
+both trees were moved; `job` tells two conversions of one source apart. `Software` holds
 the program and its version, `DateTime` the acquisition, or when a placeholder was made (TIFF's own form,
 `YYYY:MM:DD HH:MM:SS`).
 """
@@ -35,6 +36,7 @@ class Provenance:
     origin: str
     version: str
     placeholder: bool = False
+    job: str | None = None
 
     @property
     def summary(self) -> str:
@@ -79,7 +81,7 @@ def origin_of(source: Path, output: Path) -> str:
     return hashlib.sha256(way.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def describe(recipe: Recipe, source: Path, output: Path, *, placeholder: bool = False) -> str:
+def describe(recipe: Recipe, source: Path, output: Path, *, placeholder: bool = False, job: str | None = None) -> str:
     """Return the text of the ImageDescription tag: ASCII, whatever the source is called."""
     record: dict[str, Any] = {
         "petif": FORMAT,
@@ -90,6 +92,8 @@ def describe(recipe: Recipe, source: Path, output: Path, *, placeholder: bool = 
     }
     if placeholder:
         record["placeholder"] = True
+    if job is not None:
+        record["job"] = job
     return json.dumps(record, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -103,13 +107,14 @@ def read_provenance(structure: Structure) -> Provenance | None:
         return None
     if not isinstance(record, dict) or not isinstance(record.get("petif"), int):
         return None
-    recipe = record.get("recipe")
+    recipe, job = record.get("recipe"), record.get("job")
     return Provenance(
         recipe=recipe if isinstance(recipe, dict) else {},
         source=str(record.get("source", "")),
         origin=str(record.get("from", "")),
         version=str(record.get("version", "")),
         placeholder=record.get("placeholder") is True,
+        job=job if isinstance(job, str) else None,
     )
 
 

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -80,13 +80,28 @@ def temporary_path(output: Path, token: str) -> Path:
     return output.with_name(f".{name}.{token}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
-def remove_leftovers(output: Path, token: str, roots: Roots = ANYWHERE) -> None:
-    """Remove what an attempt called `token` at writing `output` left behind when its process was killed."""
-    ours = f".{token}."  # the output may have got another name, with a number
-    with contextlib.suppress(OSError, OutsideRootsError), open_folder(output.parent, roots.write) as folder:
-        for name in folder.names():
-            if name.startswith(".") and ours in name and name.endswith(TEMPORARY_SUFFIX):
-                folder.remove(name)
+def temporary_names(path: Path, roots: Roots = ANYWHERE) -> list[str]:
+    """Return the names of all temporary files in a folder; raise `OSError` or `OutsideRootsError`."""
+    with open_folder(path, roots.write) as folder:
+        return [name for name in folder.names() if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)]
+
+
+def is_temporary_of(token: str, name: str) -> bool:
+    """Whether a temporary file belongs to an attempt called `token`, whatever its output was to be called."""
+    return f".{token}." in name
+
+
+def remove_leftovers(output: Path, token: str, roots: Roots = ANYWHERE, *, among: Sequence[str] | None = None) -> None:
+    """Remove what an attempt called `token` at writing `output` left behind when its process was killed.
+
+    `among`: the names of temporary files in that folder, if they are known; else it is listed.
+    """
+    with contextlib.suppress(OSError, OutsideRootsError):
+        names = temporary_names(output.parent, roots) if among is None else among
+        with open_folder(output.parent, roots.write) as folder:
+            for name in names:
+                if is_temporary_of(token, name):
+                    folder.remove(name)
 
 
 def publish(output: Path, write: Write, attempt: Attempt, roots: Roots = ANYWHERE) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from tango_server.conversion.beneath import open_file
+from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.orientation import AS_STORED, Orientation
 from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.conversion.publish import Attempt, ownership_of, publish, write_parts
@@ -90,6 +91,11 @@ def carry_sidecar(
     text = turned_text(sidecar.text, turned, page.shape).encode(ENCODING)
     publish(sidecar_path(output), write_parts([text]), Attempt(token, ownership=ownership_of(recipe)), roots)
     return "carried"
+
+
+def sidecar_trouble(error: ConversionError) -> str:
+    """Return what the report of a converted frame says of a sidecar that is there and could not follow."""
+    return f"its sidecar can't be carried: {error}"
 
 
 def turned_text(text: str, orientation: Orientation, shape: tuple[int, int]) -> str:

@@ -22,7 +22,7 @@ from distributed import Client, Event, Future, KilledWorker
 from tango_server.conversion.provenance import package_version
 from tango_server.jobs import node
 from tango_server.jobs.dask_connection import SchedulerConnection
-from tango_server.jobs.executors import Done, ExecutorUnavailableError, Result
+from tango_server.jobs.executors import AttemptLostError, Done, ExecutorUnavailableError, Result
 from tango_server.jobs.worker import Task
 
 _log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ def _told(task: Task, future: "Future[Any]", answer: "asyncio.Future[Any]") -> R
     if future.status == "error":
         _log.error("job %s: a worker failed in a way that it should not", task.token, exc_info=error)
         return error
-    return ExecutorUnavailableError(f"the Dask scheduler or the worker that had the frame was lost ({error})")
+    return AttemptLostError(f"the Dask scheduler or the worker that had the frame was lost ({error})")
 
 
 def _meaning(task: Task, result: Any) -> Result:

@@ -16,6 +16,7 @@ from tango_server.jobs import clock
 from tango_server.jobs.database import LedgerBusyError, LedgerError
 from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.leftovers import Leftovers
 from tango_server.jobs.log_lines import about, tell_finished
 from tango_server.jobs.observing import carry_sidecar_of, look_at_source
 from tango_server.jobs.service import ConversionService
@@ -51,6 +52,9 @@ _OBSERVERS = 4
 _IDLE_LOOK = 1.0  # rates fall with time, so the numbers are renewed even if nothing happens
 _LEDGER_PAUSE = 0.5
 
+_Look = Observed | SidecarLooked | AttemptFailed
+"""What comes of a look at a job's files."""
+
 
 class Engine:
     """The threads of a running service. `changed` is called, from one of them, when the numbers have changed."""
@@ -68,6 +72,7 @@ class Engine:
         self._ledger = ledger
         self._executor = executor
         self._roots = roots
+        self._leftovers = Leftovers()
         self._changed = changed
         self._inbox: queue.Queue[Event | None] = queue.Queue()  # a SimpleQueue may wait for ever at a tiny time-out
         self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
@@ -76,6 +81,7 @@ class Engine:
         self._snapshot = service.snapshot(clock.now())
         self._on_the_way = 0  # jobs that are accepted and did not reach the service yet
         self._closing = False
+        self._unavailable = ""  # what was told last of why nobody converts; every waiting job would tell it again
         self.fault = ""
         self._thread = threading.Thread(target=self._loop, name="petif-jobs", daemon=True)
 
@@ -201,9 +207,7 @@ class Engine:
             case Fetch(after, limit):
                 self._inbox.put(self._ledger.fetch(after, limit))
             case Observe(job):
-                look: Future[Observed | SidecarLooked] = self._observers.submit(
-                    look_at_source, job, self._roots_of(job)
-                )
+                look: Future[_Look] = self._observers.submit(self._look_at_source, job, self._roots_of(job))
                 look.add_done_callback(partial(self._looked, job.job_id))
             case CarrySidecar(job, output):
                 look = self._observers.submit(carry_sidecar_of, job, output, self._roots_of(job))
@@ -234,7 +238,11 @@ class Engine:
             return self._roots()
         return Roots(read=(job.source_root,), write=(job.output_root,))
 
-    def _looked(self, job_id: str, look: "Future[Observed | SidecarLooked]") -> None:
+    def _look_at_source(self, job: Job, roots: Roots) -> _Look:
+        self._leftovers.before_first_look(job, roots)
+        return look_at_source(job, roots)
+
+    def _looked(self, job_id: str, look: Future[_Look]) -> None:
         if look.cancelled():
             return
         fault = look.exception()
@@ -246,19 +254,21 @@ class Engine:
 
     def _attempted(self, job: Job, result: Result) -> None:
         job_id = job.job_id
+        self._leftovers.after_attempt(job, result, self._roots_of(job))
         match result:
             case FrameReport():
+                self._unavailable = ""
                 self._inbox.put(AttemptDone(job_id, result))
             case Failure(kind, reason):
                 if kind == "blocked":
                     _log.warning("tried again for a while: %s", reason, extra=about(job))
                 self._inbox.put(AttemptFailed(job_id, kind, reason))
             case ExecutorUnavailableError():
-                _log.warning("it waits: %s", result, extra=about(job))
+                told, self._unavailable = str(result) == self._unavailable, str(result)
+                _log.log(logging.DEBUG if told else logging.WARNING, "it waits: %s", result, extra=about(job))
                 self._inbox.put(AttemptFailed(job_id, "unavailable", str(result)))
             case _:
                 _log.warning("%s", result, extra=about(job))
-                remove_leftovers(job.output, job_id, self._roots_of(job))  # its process is gone
                 self._inbox.put(AttemptFailed(job_id, "crashed", str(result) or type(result).__name__))
 
 
@@ -275,7 +285,7 @@ def _task(step: Convert, roots: Roots) -> Task:
         job.recipe,
         roots,
         job.job_id,
-        step.attempt + job.resumed,
         step.placeholder,
         step.reason,
+        job=job.job_id,
     )

@@ -11,6 +11,10 @@ class ExecutorUnavailableError(RuntimeError):
     """Nobody can run tasks at present, by no fault of the frame: try again later, and don't count the attempt."""
 
 
+class AttemptLostError(ExecutorUnavailableError):
+    """The connection with whoever had the task was lost: it may have begun, and may go on."""
+
+
 Result = FrameReport | Failure | BaseException
 """What becomes of a task: a report, a reason, `ExecutorUnavailableError`, or the exception of an attempt that crashed.
 
@@ -23,12 +27,12 @@ Done = Callable[[Result], None]
 class Executor(Protocol):
     """Runs tasks elsewhere and tells what became of each, from a thread of its own.
 
-    A task that is told as lost or late may still be running somewhere. So whoever starts its job again does it with
-    a higher `attempt`, also if the attempt does not count: that is how a worker knows that it is not the first.
+    A task that is told as lost or late may still be running somewhere. Whoever starts its job again gives it the same
+    `job`: that is how one attempt knows what the other has made.
     """
 
     def start(self, task: Task, done: Done) -> None:
-        """Run `task`; call `done` once, unless the executor is closed before.
+        """Run `task`; call `done` once, unless the executor is closed before. It may be called before this returns.
 
         Raises
         ------

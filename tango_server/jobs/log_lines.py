@@ -17,10 +17,12 @@ def about(job: Job) -> dict[str, Any]:
 
 
 def tell_finished(report: FrameReport) -> None:
-    """Log the end of a job: a failure as a warning, everything else as information."""
+    """Log the end of a job: a failure, or a sidecar that was left behind, as a warning, the rest as information."""
     fields = _known(report, _FIELDS)
     if report.outcome == "failed":
         _log.warning("failed: %s", report.reason, extra=fields)
+    elif report.outcome == "converted" and report.reason:
+        _log.warning("converted: %s -> %s, but %s", report.source, report.output, report.reason, extra=fields)
     else:
         why = f" ({report.reason})" if report.reason else ""
         _log.info("%s: %s -> %s%s", report.outcome, report.source, report.output, why, extra=fields)

@@ -1,33 +1,33 @@
 """Looks at the files of a job: whether its source is complete, whether its sidecar has come."""
 
-import logging
 from pathlib import Path
 
-from tango_server.conversion.errors import ConversionError, SourceMissingError
+from tango_server.conversion.errors import ConversionError, OutputWriteError, PathError, SourceMissingError
 from tango_server.conversion.paths import Roots
-from tango_server.conversion.sidecar import carry_sidecar
+from tango_server.conversion.sidecar import carry_sidecar, sidecar_trouble
 from tango_server.conversion.structure import read_structure
-from tango_server.jobs.log_lines import about
-from tango_server.jobs.vocabulary import Job, Observed, SidecarLooked
-
-_log = logging.getLogger(__name__)
+from tango_server.jobs.vocabulary import AttemptFailed, Job, Observed, SidecarLooked
 
 
-def look_at_source(job: Job, roots: Roots) -> Observed:
-    """Look at a job's source, within the roots."""
+def look_at_source(job: Job, roots: Roots) -> Observed | AttemptFailed:
+    """Look at a job's source, within the roots. A path that leads elsewhere now is not waited for."""
     try:
         return Observed(job.job_id, read_structure(job.source, roots))
     except SourceMissingError:
         return Observed(job.job_id, None)
+    except PathError as error:
+        return AttemptFailed(job.job_id, "final", str(error))
     except ConversionError as error:
         return Observed(job.job_id, None, error.found)
 
 
-def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarLooked:
+def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarLooked | AttemptFailed:
     """Carry the sidecar of a converted frame to its output if it is there, within the roots."""
     try:
         carried = carry_sidecar(job.source, output, job.recipe, job.job_id, roots)
         return SidecarLooked(job.job_id, carried == "carried")
-    except ConversionError as error:  # the image is converted; a sidecar that can't follow is told and no failure
-        _log.warning("its sidecar can't be carried: %s", error, extra=about(job))
-        return SidecarLooked(job.job_id, carried=False)
+    except PathError as error:
+        return AttemptFailed(job.job_id, "final", sidecar_trouble(error))
+    except ConversionError as error:
+        blocked = isinstance(error, OutputWriteError) and error.may_pass
+        return SidecarLooked(job.job_id, carried=False, trouble=sidecar_trouble(error), blocked=blocked)

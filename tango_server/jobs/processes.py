@@ -2,13 +2,14 @@
 
 import logging
 import multiprocessing
-import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
 
 from tango_server.jobs import worker
-from tango_server.jobs.executors import Done, Result
+from tango_server.jobs.executors import Done, ExecutorUnavailableError, Result
+from tango_server.jobs.starts import WorkerStarts
 from tango_server.jobs.watchdog import Watchdog
 from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport
@@ -19,12 +20,14 @@ _log = logging.getLogger(__name__)
 class ProcessExecutor:
     """Spawned worker processes, each in an executor of its own: a crash or a hang costs the one task in it.
 
-    A shared pool of the standard library fails every pending task when one worker dies.
+    A shared pool of the standard library fails every pending task when one worker dies. A worker that can't get ready
+    (no memory, a broken installation) costs no frame anything: they wait, and it is tried again after a pause.
     """
 
     def __init__(self, workers: int, time_limit: float) -> None:
         self._watchdog = Watchdog(time_limit)
-        self._slots = [_Slot(time_limit, self._watchdog) for _ in range(workers)]
+        starts = WorkerStarts()
+        self._slots = [_Slot(time_limit, self._watchdog, starts) for _ in range(workers)]
         self._free = deque(self._slots)
         self._closed = False
 
@@ -51,31 +54,34 @@ class ProcessExecutor:
 class _Slot:
     """One worker process after the other, each for as long as it lives."""
 
-    def __init__(self, time_limit: float, watchdog: Watchdog) -> None:
+    def __init__(self, time_limit: float, watchdog: Watchdog, starts: WorkerStarts) -> None:
         self._time_limit = time_limit
         self._watchdog = watchdog
+        self._starts = starts
+        self._closing = False
         self.running: Future[FrameReport | Failure] | None = None
+        self._worker: _Worker | None = None
         self._renew()
 
     def start(self, task: Task, finished: Done) -> None:
-        try:
-            future = self._executor.submit(worker.run, task)
-        except BrokenExecutor:  # its process was killed while it had nothing to do
-            self._renew()
-            future = self._executor.submit(worker.run, task)
+        submitted = self._submit(task)
+        if submitted is None:
+            finished(self._unavailable())
+            return
+        in_charge, future = submitted
         self.running = future
         hung = threading.Event()
 
         def end_hung() -> None:
             if self.running is future:  # a watchdog that was held up may be late, when another task is at work
                 hung.set()
-                self._kill()
+                in_charge.kill()
 
         call_off = self._watchdog.watch(end_hung)
 
         def ended(future: "Future[FrameReport | Failure]") -> None:
             call_off()
-            result = self._result(future, hung=hung.is_set())
+            result = self._result(in_charge, future, hung=hung.is_set())
             self.running = None
             finished(result)
 
@@ -83,32 +89,96 @@ class _Slot:
 
     def close(self) -> None:
         self._closing = True
-        self._kill()  # whatever still runs has had its time, and the idle ones have nothing to lose
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._worker is not None:
+            self._worker.close()
+
+    def _submit(self, task: Task) -> "tuple[_Worker, Future[FrameReport | Failure]] | None":
+        """Hand the task to the worker, or to its successor if it is gone; return None if there is none."""
+        if self._worker is None or self._worker.is_unfit:
+            self._renew()
+        for _ in range(2):
+            if self._worker is None:
+                break
+            try:
+                return self._worker, self._worker.submit(task)
+            except BrokenExecutor:  # its process was killed while it had nothing to do
+                self._renew()
+        return None
 
     def _renew(self) -> None:
-        """Start a process at once, so that the next frame does not wait for its imports."""
-        self._closing = False
-        self._executor = ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn"), initializer=worker.prepare
-        )
-        self._executor.submit(os.getpid)
+        """Start a process at once, so that the next frame does not wait for its imports; none if that has failed."""
+        if self._worker is not None:
+            self._worker.give_up()
+        self._worker = None
+        if self._closing or not self._starts.may_begin():
+            return
+        try:
+            self._worker = _Worker(self._prepared)
+        except (OSError, MemoryError) as error:
+            self._starts.failed(error)
 
-    def _kill(self) -> None:
+    def _prepared(self, preparation: "Future[None]") -> None:
+        if self._closing or preparation.cancelled():
+            return
+        error = preparation.exception()
+        if error is None:
+            self._starts.succeeded()
+        else:
+            self._starts.failed(error)
+
+    def _unavailable(self) -> ExecutorUnavailableError:
+        return ExecutorUnavailableError(self._starts.trouble or "a worker process ended before it was ready")
+
+    def _result(self, in_charge: "_Worker", future: "Future[FrameReport | Failure]", *, hung: bool) -> Result:
+        error = future.exception()
+        if error is None:
+            return future.result()
+        broken, ready = isinstance(error, BrokenExecutor), in_charge.is_ready
+        if broken or not ready:
+            self._renew()
+        if not ready:
+            return self._unavailable()
+        if not broken:
+            _log.error("a worker failed in a way that it should not", exc_info=error)
+            return error
+        if hung:
+            return TimeoutError(f"the conversion took longer than {self._time_limit:g} s and its worker was ended")
+        return RuntimeError("the worker process died (was it killed, or did the memory run out?)")
+
+
+class _Worker:
+    """One process. What it is asked for first is to get ready; whoever can't has not begun with any frame."""
+
+    def __init__(self, prepared: "Callable[[Future[None]], None]") -> None:
+        """Start it; raise `OSError` or `MemoryError` if there can be no process. `prepared` is called in the end."""
+        self._executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self._preparation = self._executor.submit(worker.prepare)
+        self._preparation.add_done_callback(prepared)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it got ready."""
+        done = self._preparation.done() and not self._preparation.cancelled()
+        return done and self._preparation.exception() is None
+
+    @property
+    def is_unfit(self) -> bool:
+        """Whether it is known that it can't get ready."""
+        return self._preparation.done() and not self.is_ready
+
+    def submit(self, task: Task) -> "Future[FrameReport | Failure]":
+        return self._executor.submit(worker.run_prepared, task)
+
+    def kill(self) -> None:
         # The executor's own list: a process that hangs while it starts has told its pid to nobody.
         for process in list((self._executor._processes or {}).values()):  # noqa: SLF001
             process.kill()
 
-    def _result(self, future: "Future[FrameReport | Failure]", *, hung: bool) -> Result:
-        error = future.exception()
-        if error is None:
-            return future.result()
-        if not isinstance(error, BrokenExecutor):
-            _log.error("a worker failed in a way that it should not", exc_info=error)
-            return error
-        if not self._closing:
-            self._executor.shutdown(wait=False)
-            self._renew()
-        if hung:
-            return TimeoutError(f"the conversion took longer than {self._time_limit:g} s and its worker was ended")
-        return RuntimeError("the worker process died (was it killed, or did the memory run out?)")
+    def give_up(self) -> None:
+        """Wait for nothing; a process that could not get ready is ended."""
+        self.kill()
+        self._executor.shutdown(wait=False)
+
+    def close(self) -> None:
+        self.kill()  # whatever still runs has had its time, and the idle ones have nothing to lose
+        self._executor.shutdown(wait=True, cancel_futures=True)

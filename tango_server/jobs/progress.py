@@ -22,7 +22,7 @@ class Progress:
     """Identity of the file that a conversion found incomplete although its structure is not."""
     unfit_reason: str = ""
     blocked_since: float | None = None
-    """When its output could not be written for the first time."""
+    """When its output, or then its sidecar, could not be written for the first time."""
     gave_up: str = ""
     """Why the file is no longer awaited; a placeholder is to take its place."""
     sidecar_expected: bool = False
@@ -34,6 +34,12 @@ class Progress:
     def identity(self) -> tuple[int, int] | None:
         """Size (bytes) and modification time (ns) of the source as it was seen last."""
         return self.wait.identity[1:] if self.wait.identity else None
+
+    def blocked_for(self, now: Reading) -> float:
+        """Return for how long (s) the output can't be written; the first call is the beginning."""
+        if self.blocked_since is None:
+            self.blocked_since = now.monotonic
+        return now.monotonic - self.blocked_since
 
     def completed(self, report: FrameReport, now: Reading) -> FrameReport:
         """Return a worker's report with what only the server knows."""

@@ -235,11 +235,12 @@ class ConversionService:
         if progress is None:
             return []
         report = progress.completed(event.report, now)
-        wanted = progress.sidecar_expected and self._rules.sidecar_timeout > 0
+        wanted = bool(report.reason) or (progress.sidecar_expected and self._rules.sidecar_timeout > 0)
         awaited = wanted and report.outcome == "converted" and report.sidecar == "absent"
         if not awaited or isinstance(progress.job.recipe.output, InPlace):
             return [self._finish(progress, report, now)]
         progress.report, progress.sidecar_deadline = report, now.monotonic + self._rules.sidecar_timeout
+        progress.blocked_since = None  # that was the image
         return [_look_of(progress)]
 
     def _sidecar_looked(self, event: SidecarLooked, now: Reading) -> list[Instruction]:
@@ -247,12 +248,15 @@ class ConversionService:
         progress = self._jobs.get(event.job_id)
         if progress is None or progress.report is None:
             return []
-        if event.carried:
-            return [self._finish(progress, progress.report.model_copy(update={"sidecar": "carried"}), now)]
-        if now.monotonic >= progress.sidecar_deadline:
+        sidecar = "carried" if event.carried else "absent"
+        progress.report = progress.report.model_copy(update={"sidecar": sidecar, "reason": event.trouble})
+        deadline, interval = progress.sidecar_deadline, _SIDECAR_INTERVAL
+        if event.blocked:  # it is there, and is tried for as long as the image would have been
+            elapsed = progress.blocked_for(now)
+            deadline, interval = now.monotonic - elapsed + self._rule_of(progress).timeout, _blocked_interval(elapsed)
+        if event.carried or now.monotonic >= deadline:
             return [self._finish(progress, progress.report, now)]
-        again = min(now.monotonic + _SIDECAR_INTERVAL, progress.sidecar_deadline)
-        self._looks.add(event.job_id, again, now.monotonic)
+        self._looks.add(event.job_id, min(now.monotonic + interval, deadline), now.monotonic)
         return []
 
     def _failed(self, event: AttemptFailed, now: Reading) -> list[Instruction]:
@@ -264,7 +268,8 @@ class ConversionService:
             return []
         if progress.report is not None or event.kind == "final":
             # An image that is there already stays converted: only its sidecar makes trouble.
-            return [self._finish(progress, progress.report or progress.failed(event.reason, now), now)]
+            told = progress.report and progress.report.model_copy(update={"reason": event.reason})
+            return [self._finish(progress, told or progress.failed(event.reason, now), now)]
         if event.kind == "crashed":
             return self._crashed(progress, event.reason, now)
         progress.attempts -= 1  # by no fault of the frame
@@ -287,15 +292,11 @@ class ConversionService:
 
     def _try_later(self, progress: Progress, reason: str, now: Reading) -> list[Instruction]:
         """Try again a job whose output can't be written, for as long as its file would have been awaited."""
-        if progress.blocked_since is None:
-            progress.blocked_since = now.monotonic
-        elapsed = now.monotonic - progress.blocked_since
+        elapsed = progress.blocked_for(now)
         if elapsed >= self._rule_of(progress).timeout:
             return [self._finish(progress, progress.failed(f"gave up after {elapsed:.0f} s: {reason}", now), now)]
-        shortest, longest = _BLOCKED_INTERVALS
         self._blocked.add(progress.job.job_id)
-        again = now.monotonic + min(max(elapsed / 5, shortest), longest)
-        self._looks.add(progress.job.job_id, again, now.monotonic)
+        self._looks.add(progress.job.job_id, now.monotonic + _blocked_interval(elapsed), now.monotonic)
         return []
 
     def _beyond_recall(self) -> frozenset[str]:
@@ -327,6 +328,12 @@ class ConversionService:
         self._looks.forget(job_id)
         self._first_looks.discard(job_id)
         self._blocked.discard(job_id)
+
+
+def _blocked_interval(elapsed: float) -> float:
+    """Return when to try again (s) what can't be written for `elapsed` seconds."""
+    shortest, longest = _BLOCKED_INTERVALS
+    return min(max(elapsed / 5, shortest), longest)
 
 
 def _look_of(progress: Progress) -> Instruction:

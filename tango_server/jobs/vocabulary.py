@@ -25,7 +25,7 @@ class Job:
 
     `source` and `output` are resolved, and lie below the roots of when they were accepted. `accepted` is in Unix
     seconds. `shape` (rows, columns) is what the source should have, if the request tells it. `place` orders the queue.
-    `resumed`: an earlier attempt, of which nothing is known any more, may have got as far as the output.
+    `resumed`: it was pending when this server started, so that an earlier one may have left something of it.
     """
 
     job_id: str
@@ -115,10 +115,16 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class SidecarLooked:
-    """A look at whether the sidecar of a converted frame has come; if so, it was carried to the output."""
+    """A look at whether the sidecar of a converted frame has come; if so, it was carried to the output.
+
+    `trouble`: it has, and can't be carried. `blocked`: since it can't be written at present (full disk, read-only
+    folder).
+    """
 
     job_id: str
     carried: bool
+    trouble: str = ""
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

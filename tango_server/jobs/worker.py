@@ -17,7 +17,6 @@ from tango_server.conversion.errors import (
     SourceMissingError,
 )
 from tango_server.conversion.paths import Roots
-from tango_server.conversion.publish import remove_leftovers
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 class Task:
     """What a worker is given.
 
-    `token` names this job's temporary files; `attempt` is 1 if no other attempt at the job was ever started.
+    `token` names this job's temporary files.
     With `placeholder` (rows, columns of the source) a frame of zeros is wanted instead, since the file never came:
     `reason`.
     """
@@ -39,9 +38,10 @@ class Task:
     recipe: Recipe
     roots: Roots
     token: str
-    attempt: int
     placeholder: tuple[int, int] | None = None
     reason: str = ""
+    job: str | None = None
+    """The id of the server's job, for the output's own record; None without a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,14 @@ def prepare() -> None:
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="petif-guard", daemon=True).start()
     warm_up()
+    _prepared.set()
+
+
+def run_prepared(task: Task) -> FrameReport | Failure:
+    """Do as `run` does in a process that `prepare` has made ready; raise `RuntimeError` in any other."""
+    if not _prepared.is_set():
+        raise RuntimeError("this process could not get ready")
+    return run(task)
 
 
 def warm_up() -> None:
@@ -70,13 +78,11 @@ def run(task: Task) -> FrameReport | Failure:
     """Convert the frame of `task`.
 
     It may run in several threads, and while an earlier attempt at the job, taken for dead, is still at work: that one
-    loses its temporary file, or one of the two finds the frame converted. A later attempt then sees what came of it.
+    has lost its temporary file, or one of the two finds what the other made, which tells the job.
     """
     from tango_server.conversion.convert import convert_file  # noqa: PLC0415 - the server itself needs no numpy
     from tango_server.conversion.placeholder import make_placeholder  # noqa: PLC0415 - as above
 
-    if task.attempt > 1:
-        remove_leftovers(task.output, task.token, task.roots)
     try:
         if task.placeholder is not None:
             return make_placeholder(
@@ -87,6 +93,7 @@ def run(task: Task) -> FrameReport | Failure:
                 roots=task.roots,
                 reason=task.reason,
                 token=task.token,
+                job=task.job,
             )
         return convert_file(
             task.source,
@@ -94,15 +101,18 @@ def run(task: Task) -> FrameReport | Failure:
             output=task.output,
             roots=task.roots,
             token=task.token,
+            job=task.job,
             workspace=_workspace(),
-            resumed=task.attempt > 1,
         )
     except (IncompleteFileError, SourceMissingError, SourceChangedError) as error:
         return Failure("not_ready", str(error))
-    except OutputWriteError as error:  # without a cause in the operating system it stays as it is
-        return Failure("blocked" if isinstance(error.__cause__, OSError) else "final", str(error))
+    except OutputWriteError as error:
+        return Failure("blocked" if error.may_pass else "final", str(error))
     except ConversionError as error:
         return Failure("final", str(error))
+
+
+_prepared = threading.Event()
 
 
 class _Memory(threading.local):

@@ -10,15 +10,18 @@ from queue import SimpleQueue
 import psutil
 import pytest
 
-from tango_server.jobs.executors import Result
+from tango_server.jobs import worker
+from tango_server.jobs.executors import ExecutorUnavailableError, Result
 from tango_server.jobs.processes import ProcessExecutor
 from tango_server.messages import FrameReport
 from tests.executor_tasks import (
     ATTEMPTS,
+    DIARY,
     PATIENCE,
     DeadlyRoots,
     Dispatcher,
     HangingRoots,
+    fail_to_prepare,
     frame_tasks,
     require_converted,
 )
@@ -81,6 +84,41 @@ def test_workers_that_are_killed_while_they_have_nothing_to_do_cost_nothing(
     dispatcher.add(tasks[4:])
     dispatcher.run()
     require_converted(tasks)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("import", "No module named 'cv2'"), ("memory", "MemoryError"), ("killed", "ended before it was ready")],
+)
+def test_workers_that_can_not_get_ready_cost_no_frame_an_attempt_and_are_not_started_without_end(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str, words: str
+) -> None:
+    diary = root / "diary"
+    monkeypatch.setenv(DIARY, str(diary))
+    monkeypatch.setattr(worker, "prepare", fail_to_prepare)
+    diary.with_name("fault").write_text(fault)
+    answers: SimpleQueue[Result] = SimpleQueue()
+    (task,) = frame_tasks(root, 1)
+    executor = ProcessExecutor(1, PATIENCE)
+    try:
+        asked = 0
+        while len(diary.read_text().split() if diary.exists() else []) < 2:
+            asked += 1
+            executor.start(task, answers.put)
+            answer = answers.get(timeout=PATIENCE)
+            assert isinstance(answer, ExecutorUnavailableError)
+            assert words in str(answer)
+        assert asked > 10, "a process was started for nearly each task"
+        diary.with_name("fault").unlink()
+        while isinstance(answer, ExecutorUnavailableError):
+            executor.start(task, answers.put)
+            answer = answers.get(timeout=PATIENCE)
+        assert isinstance(answer, FrameReport)
+        require_converted([task])
+    finally:
+        executor.close(0.0)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    assert not workers()
 
 
 def test_a_conversion_that_hangs_ends_with_its_process(root: Path) -> None:

@@ -257,17 +257,65 @@ def test_an_output_is_no_source_unless_that_is_said(put: Put, tmp_path: Path) ->
     np.testing.assert_array_equal(both_readers(Path(forced.output or "")), np.rot90(tifffile.imread(output), 2))
 
 
-@pytest.mark.parametrize("choice", ["number", "refuse"])
+def kept_outputs(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("choice", ["number", "refuse", "skip", "replace_own"])
 def test_an_attempt_whose_report_was_lost_makes_no_second_output(put: Put, tmp_path: Path, choice: str) -> None:
     source = put("qxrd_f32_64.tif")
     recipe = Recipe.preset("xdi", output={"on_existing": choice})
     (tmp_path / "processed").mkdir()
     if choice == "number":
         (tmp_path / "processed" / source.name).write_bytes(b"somebody's own")
-    first = convert_file(source, recipe)
-    resumed = convert_file(source, recipe, resumed=True)
-    assert (resumed.outcome, resumed.output) == ("converted", first.output)
-    assert len(list((tmp_path / "processed").iterdir())) == (2 if choice == "number" else 1)
+    first = convert_file(source, recipe, job="4f3c")
+    source.with_name(source.name + ".metadata").write_text("[metadata]\nwidth=64\n")
+    again = convert_file(source, recipe, job="4f3c")
+    assert (again.outcome, again.output, again.sidecar) == ("converted", first.output, "carried")
+    assert len(list((tmp_path / "processed").glob("*.tif"))) == (2 if choice == "number" else 1)
+
+
+def test_a_second_conversion_of_one_source_never_replaces_the_first_one_s_file(put: Put, tmp_path: Path) -> None:
+    source = put("qxrd_f32_64.tif")
+    recipe = Recipe.preset("xdi", output={"on_existing": "number"})
+    outputs = [convert_file(source, recipe, job=job).output for job in ("first", "second", "third")]
+    assert len(set(outputs)) == 3
+    before = kept_outputs(tmp_path / "processed")
+    for job, output in zip(("third", "first", "second"), (outputs[2], outputs[0], outputs[1]), strict=True):
+        assert convert_file(source, recipe, job=job).output == output
+    assert kept_outputs(tmp_path / "processed") == before
+    with pytest.raises(OutputExistsError):
+        convert_file(source, Recipe.preset("xdi", output={"on_existing": "refuse"}), job="fourth")
+    assert convert_file(source, Recipe.preset("xdi", output={"on_existing": "skip"}), job="fourth").outcome == "skipped"
+    assert kept_outputs(tmp_path / "processed") == before
+
+
+def test_of_an_output_that_tells_no_job_nobody_knows_whose_it_is(put: Put, tmp_path: Path) -> None:
+    """Those of earlier versions, and those that were made without a server."""
+    source = put("qxrd_f32_64.tif")
+    convert_file(source, XDI)
+    before = kept_outputs(tmp_path / "processed")
+    assert b'"job"' not in before[source.name]
+
+    def on_existing(choice: str) -> Recipe:
+        return XDI.model_copy(update={"output": Recipe.preset("xdi", output={"on_existing": choice}).output})
+
+    with pytest.raises(OutputExistsError):
+        convert_file(source, on_existing("refuse"), job="4f3c")
+    assert convert_file(source, on_existing("skip"), job="4f3c").outcome == "skipped"
+    assert convert_file(source, on_existing("number"), job="4f3c").output != str(tmp_path / "processed" / source.name)
+    assert convert_file(source, on_existing("number")).output is not None
+    assert before.items() <= kept_outputs(tmp_path / "processed").items()
+
+
+def test_an_output_of_the_same_job_name_but_another_source_is_not_ours(put: Put, tmp_path: Path) -> None:
+    source = put("qxrd_f32_64.tif")
+    other = tmp_path / "other" / "raw" / source.name
+    other.parent.mkdir(parents=True)
+    shutil.copy(source, other)
+    recipe = Recipe.preset("xdi", output={"on_existing": "skip", "folder": str(tmp_path / "all")})
+    convert_file(source, recipe, job="4f3c")
+    assert convert_file(other, recipe, job="4f3c").outcome == "skipped"
 
 
 def test_the_source_is_closed_before_it_is_replaced(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,6 +342,13 @@ def test_a_sidecar_that_cannot_follow_is_no_failure(put: Put, tmp_path: Path) ->
     (tmp_path / "processed" / f"{source.name}.metadata").mkdir(parents=True)
     report = convert_file(source, XDI)
     assert (report.outcome, report.sidecar) == ("converted", "absent")
+    assert report.reason.startswith("its sidecar can't be carried: ")
+    assert f"{source.name}.metadata" in report.reason
+
+
+def test_a_sidecar_that_is_not_there_needs_no_reason(put: Put) -> None:
+    report = convert_file(put("qxrd_f32_64.tif"), XDI)
+    assert (report.outcome, report.sidecar, report.reason) == ("converted", "absent", "")
 
 
 def test_a_file_made_by_an_earlier_version_is_still_known(put: Put) -> None:

@@ -35,6 +35,21 @@ def test_a_failure_is_a_warning_with_its_reason(caplog: pytest.LogCaptureFixture
     assert "output" not in vars(record)
 
 
+def test_a_sidecar_that_was_left_behind_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    report = FrameReport(
+        job_id="4f3c",
+        source="/raw/a.tif",
+        output="/processed/a.tif",
+        outcome="converted",
+        reason="its sidecar can't be carried: the disk is full",
+        finished=101.0,
+    )
+    record = told(caplog, report)
+    text = "converted: /raw/a.tif -> /processed/a.tif, but its sidecar can't be carried: the disk is full"
+    assert (record.levelname, record.getMessage()) == ("WARNING", text)
+    assert vars(record)["job_id"] == "4f3c"
+
+
 def test_a_converted_frame_is_information_with_its_times(caplog: pytest.LogCaptureFixture) -> None:
     report = FrameReport(
         job_id="4f3c",

@@ -222,6 +222,13 @@ def test_what_is_there_already_is_never_replaced(
     assert list(output.parent.iterdir()) == [output]
 
 
+def test_it_tells_the_job_that_made_it(make: Make, output: Path) -> None:
+    make(job="4f3c")
+    provenance = read_provenance(read_structure(output))
+    assert provenance is not None
+    assert provenance.job == "4f3c"
+
+
 @pytest.mark.parametrize("choice", EVERY_MODE)
 def test_an_earlier_placeholder_of_the_same_source_is_made_anew(make: Make, output: Path, choice: str) -> None:
     make(Recipe.preset("xdi"))
@@ -232,12 +239,12 @@ def test_an_earlier_placeholder_of_the_same_source_is_made_anew(make: Make, outp
 
 
 @pytest.mark.parametrize("choice", EVERY_MODE)
-@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("job", [None, "4f3c"])
 def test_the_frame_replaces_its_placeholder_when_it_comes(
-    make: Make, come: Come, output: Path, data: Path, choice: str, *, resumed: bool
+    make: Make, come: Come, output: Path, data: Path, choice: str, job: str | None
 ) -> None:
     make(existing(choice))
-    report = convert_file(come(), existing(choice), resumed=resumed)
+    report = convert_file(come(), existing(choice), job=job)
     assert (report.outcome, report.output) == ("converted", str(output))
     assert is_the_frame(output, data)
     assert list(output.parent.iterdir()) == [output]

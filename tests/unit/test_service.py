@@ -76,10 +76,10 @@ def fetched(jobs: tuple[Job, ...]) -> Fetched:
     return Fetched(jobs, 0, 0)
 
 
-def converted(name: str, sidecar: Literal["carried", "absent"] = "carried") -> AttemptDone:
+def converted(name: str, sidecar: Literal["carried", "absent"] = "carried", reason: str = "") -> AttemptDone:
     report = FrameReport(
         source=f"/raw/{name}.tif", output=f"/processed/{name}.tif", outcome="converted", finished=1.7e9,
-        sidecar=sidecar, conversion_time=0.25, bytes_in=10, bytes_out=20,
+        sidecar=sidecar, reason=reason, conversion_time=0.25, bytes_in=10, bytes_out=20,
     )  # fmt: skip
     return AttemptDone(name, report)
 
@@ -426,8 +426,56 @@ def test_a_converted_frame_stays_converted_when_its_sidecar_makes_trouble(servic
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
     (report,) = reports(service.handle(AttemptFailed("a", "final", "it can't be looked at"), at(1.1)))
-    assert (report.outcome, report.sidecar) == ("converted", "absent")
+    assert (report.outcome, report.sidecar, report.reason) == ("converted", "absent", "it can't be looked at")
     assert service.snapshot(at(1.1)).failed == 0
+
+
+def blocked_until(service: ConversionService, run_uid: str | None, relieved: float) -> tuple[list[FrameReport], float]:
+    """Have the sidecar of a frame blocked from 1 s to `relieved`; return the reports, and when they came."""
+    service.handle(accepted("a", run_uid=run_uid), at(0))
+    service.handle(Observed("a", COMPLETE), at(0))
+    now = 1.0
+    instructions = service.handle(converted("a", sidecar="absent", reason="the disk is full"), at(now))
+    while carries(instructions):
+        blocked = now < relieved
+        look = SidecarLooked("a", not blocked, "the disk is full" if blocked else "", blocked)
+        instructions = service.handle(look, at(now))
+        if service.next_look is not None:
+            now = service.next_look
+            instructions = service.handle(TimePassed(), at(now))
+    return reports(instructions), now
+
+
+@pytest.mark.parametrize(("run_uid", "timeout"), [(None, 15.0), ("run-1", 300.0)], ids=["by hand", "of a run"])
+@pytest.mark.parametrize("sidecar_timeout", [0.0, 2.0])
+def test_a_sidecar_that_can_not_be_written_is_tried_for_as_long_as_its_image_would_be(
+    run_uid: str | None, timeout: float, sidecar_timeout: float
+) -> None:
+    rules = ServiceRules(sidecar_timeout=sidecar_timeout)
+    (report,), now = blocked_until(LedgerService(rules), run_uid, relieved=timeout - 2)
+    assert (report.sidecar, report.reason) == ("carried", "")
+    assert timeout - 2 <= now <= timeout + 1
+    (report,), now = blocked_until(LedgerService(rules), run_uid, relieved=1e9)
+    assert (report.outcome, report.sidecar, report.reason) == ("converted", "absent", "the disk is full")
+    assert now == pytest.approx(1 + timeout)
+
+
+def test_a_sidecar_in_other_trouble_is_given_up_at_its_own_deadline_with_the_reason(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(converted("a", sidecar="absent"), at(1))
+    assert not reports(service.handle(SidecarLooked("a", carried=False, trouble="it can't be read"), at(1.1)))
+    (report,) = reports(service.handle(SidecarLooked("a", carried=False, trouble="it can't be read"), at(3)))
+    assert (report.sidecar, report.reason) == ("absent", "it can't be read")
+
+
+def test_a_disk_that_was_full_for_the_image_too_takes_no_time_from_the_sidecar(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(AttemptFailed("a", "blocked", "the disk is full"), at(1))
+    service.handle(Observed("a", COMPLETE), at(14))
+    service.handle(converted("a", sidecar="absent"), at(14))
+    assert not reports(service.handle(SidecarLooked("a", carried=False, trouble="full", blocked=True), at(14.1)))
+    assert not reports(service.handle(SidecarLooked("a", carried=False, trouble="full", blocked=True), at(29)))
+    assert reports(service.handle(SidecarLooked("a", carried=False, trouble="full", blocked=True), at(29.2)))
 
 
 SCENARIO: list[tuple[float, Event]] = [
@@ -640,11 +688,11 @@ class AnyOrder(RuleBasedStateMachine):
         assert name in self.finished or not over
 
     @precondition(lambda self: self.to_carry)
-    @rule(draw=st.data(), carried=st.booleans())
-    def answer_about_a_sidecar(self, draw: st.DataObject, carried: bool) -> None:
+    @rule(draw=st.data(), carried=st.booleans(), blocked=st.booleans())
+    def answer_about_a_sidecar(self, draw: st.DataObject, carried: bool, blocked: bool) -> None:
         name = draw.draw(st.sampled_from(self.to_carry))
         self.to_carry.remove(name)
-        self.send(SidecarLooked(name, carried=carried))
+        self.send(SidecarLooked(name, carried=carried, blocked=blocked and not carried))
         assert name in self.finished or not carried
 
     @rule(seconds=st.sampled_from([0.0, 0.02, 0.3, 3.0, 20.0]), jump=st.sampled_from([0.0, -1e5, 1e5]))

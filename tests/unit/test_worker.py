@@ -14,7 +14,7 @@ import pytest
 import tifffile
 
 from tango_server.conversion.paths import Roots
-from tango_server.conversion.publish import remove_leftovers, temporary_path
+from tango_server.conversion.publish import remove_leftovers
 from tango_server.jobs import worker
 from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport
@@ -30,12 +30,12 @@ def make_task(tmp_path: Path) -> MakeTask:
     folder = tmp_path.resolve()
     (folder / "raw").mkdir()
 
-    def make(name: str, attempt: int = 1) -> Task:
+    def make(name: str) -> Task:
         source = folder / "raw" / name
         if (DATA / name).exists():
             shutil.copy(DATA / name, source)
         output = folder / "processed" / name
-        return Task(source, output, Recipe.preset("xdi", rotation=90), Roots.of([folder]), "0f3e", attempt)
+        return Task(source, output, Recipe.preset("xdi", rotation=90), Roots.of([folder]), "0f3e", job="0f3e")
 
     return make
 
@@ -98,23 +98,10 @@ def test_a_source_that_became_a_link_out_of_the_roots_is_neither_read_nor_writte
     assert not task.output.exists()
 
 
-@pytest.mark.parametrize("attempt", [2, 3])
-def test_a_new_attempt_removes_what_its_own_earlier_ones_left(attempt: int, make_task: MakeTask) -> None:
-    task = make_task("qxrd_r16_64.tif", attempt)
-    task.output.parent.mkdir()
-    numbered = task.output.with_stem(f"{task.output.stem}-00001")
-    own = [temporary_path(output, task.token) for output in (task.output, numbered)]
-    another = temporary_path(task.output, "another")
-    for left in (*own, another):
-        left.write_bytes(b"half a frame")
-    assert isinstance(worker.run(task), FrameReport)
-    assert sorted(task.output.parent.iterdir()) == sorted([task.output, another])
-
-
 def test_a_frame_that_is_converted_again_with_the_same_recipe_is_replaced(make_task: MakeTask) -> None:
     task = make_task("qxrd_r16_64.tif")
     worker.run(task)
-    again = worker.run(replace(task, attempt=2))
+    again = worker.run(task)
     assert isinstance(again, FrameReport)
     assert again.outcome == "converted"
 
@@ -125,7 +112,7 @@ def test_an_in_place_frame_that_was_finished_before_a_crash_is_not_turned_twice(
     worker.run(task)
     turned = task.source.read_bytes()
     assert turned != (DATA / "qxrd_r16_64.tif").read_bytes()
-    again = worker.run(replace(task, attempt=2))
+    again = worker.run(task)
     assert isinstance(again, FrameReport)
     assert again.outcome == "skipped"
     assert task.source.read_bytes() == turned
@@ -135,9 +122,9 @@ TWINS = 25
 
 
 def with_a_twin(task: Task) -> FrameReport | Failure:
-    """Start a first and a second attempt at the same time, as when the first was taken for dead; answer the second's.
+    """Start two attempts at the same time, as when the first was taken for dead; answer the second's.
 
-    The first one's temporary file may be taken away by the second: nobody listens to it any more.
+    The first one's temporary file is taken away by the server: nobody listens to it any more.
     """
     start = threading.Barrier(2)
 
@@ -147,7 +134,8 @@ def with_a_twin(task: Task) -> FrameReport | Failure:
 
     def second() -> FrameReport | Failure:
         start.wait(10)
-        return worker.run(replace(task, attempt=2))
+        remove_leftovers(task.output, task.token, task.roots)
+        return worker.run(task)
 
     with ThreadPoolExecutor(2) as threads:
         taken_for_dead, answer = threads.submit(first), threads.submit(second)
@@ -165,12 +153,12 @@ def test_an_in_place_frame_is_turned_once_by_two_attempts_at_the_same_time(make_
         assert isinstance(answer, FrameReport) or answer.kind == "not_ready", answer
         np.testing.assert_array_equal(tifffile.imread(task.source), np.rot90(original))
         assert list(task.source.parent.iterdir()) == [task.source]
-        third = worker.run(replace(task, attempt=3))
+        third = worker.run(task)
         assert isinstance(third, FrameReport)
         assert third.outcome == "skipped"
 
 
-@pytest.mark.parametrize("on_existing", ["replace_own", "skip"])
+@pytest.mark.parametrize("on_existing", ["replace_own", "skip", "number", "refuse"])
 def test_one_new_file_is_made_by_two_attempts_at_the_same_time(on_existing: str, make_task: MakeTask) -> None:
     task = make_task("qxrd_f32_64.tif")
     task = replace(task, recipe=Recipe.preset("xdi", rotation=90, output={"mode": "new", "on_existing": on_existing}))
@@ -180,6 +168,17 @@ def test_one_new_file_is_made_by_two_attempts_at_the_same_time(on_existing: str,
         assert isinstance(with_a_twin(task), FrameReport)
         np.testing.assert_array_equal(tifffile.imread(task.output), expected)
         assert list(task.output.parent.iterdir()) == [task.output]
+
+
+@pytest.mark.parametrize("on_existing", ["replace_own", "skip", "number", "refuse"])
+def test_a_twin_that_wakes_up_after_the_other_has_finished_makes_no_second_file(
+    on_existing: str, make_task: MakeTask
+) -> None:
+    task = make_task("qxrd_f32_64.tif")
+    task = replace(task, recipe=Recipe.preset("xdi", rotation=90, output={"mode": "new", "on_existing": on_existing}))
+    for _ in range(2):
+        assert isinstance(worker.run(task), FrameReport)
+    assert list(task.output.parent.iterdir()) == [task.output]
 
 
 def test_an_attempt_whose_temporary_file_another_one_took_away_fails_and_harms_nothing(
@@ -204,7 +203,7 @@ def test_an_attempt_whose_temporary_file_another_one_took_away_fails_and_harms_n
     assert isinstance(failure, Failure)
     assert failure.kind == "blocked"  # it is worth another attempt, if it was not the one taken for dead
     assert not list(task.output.parent.iterdir())
-    assert isinstance(worker.run(replace(task, attempt=2)), FrameReport)
+    assert isinstance(worker.run(task), FrameReport)
     np.testing.assert_array_equal(tifffile.imread(task.output), np.rot90(image).astype(np.int32))
 
 
