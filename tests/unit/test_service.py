@@ -73,7 +73,7 @@ def accepted(*names: str, run_uid: str | None = None) -> Fetched:
 
 
 def fetched(jobs: tuple[Job, ...]) -> Fetched:
-    return Fetched(jobs, 0, 0)
+    return Fetched(jobs, frozenset(), 0)
 
 
 def converted(name: str, sidecar: Literal["carried", "absent"] = "carried") -> AttemptDone:
