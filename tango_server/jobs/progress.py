@@ -1,10 +1,29 @@
-"""How far one job has come, and the reports that follow from it."""
+"""How far one job has come, what follows from what is heard of it, and its reports."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from tango_server.jobs.readiness import Wait
-from tango_server.jobs.vocabulary import Job, Reading
+from tango_server.conversion.sidecar import is_expected
+from tango_server.jobs.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
+from tango_server.jobs.vocabulary import AttemptFailed, Job, Observed, Reading
 from tango_server.messages import FrameReport
+
+_UNFIT_INTERVAL = 0.5
+_UNAVAILABLE_INTERVAL = 1.0
+_BLOCKED_INTERVALS = (0.5, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sequel:
+    """What follows a failed attempt.
+
+    The job is `ready` for the next one, is looked at now, or `later` at the instant `again` (monotonic s), or it ends
+    as failed for `reason`.
+    """
+
+    kind: Literal["ready", "look", "later", "end"]
+    again: float = 0.0
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -34,6 +53,58 @@ class Progress:
     def identity(self) -> tuple[int, int] | None:
         """Size (bytes) and modification time (ns) of the source as it was seen last."""
         return self.wait.identity[1:] if self.wait.identity else None
+
+    def seen(self, look: Observed, rule: ReadinessRule, now: Reading) -> Verdict:
+        """Take in one more look at the source; return whether it is ready."""
+        self.wait, verdict = judge(rule, self.wait, look.structure, look.trouble, now)
+        if verdict.kind != "ready":
+            return verdict
+        if self.wait.identity == self.unfit:
+            return self._until_replaced(rule, now.monotonic)
+        settled = look.structure is not None and look.structure.ifd_last
+        self.complete_seen = self.wait.still_since if settled else now.monotonic
+        self.sidecar_expected = look.structure is not None and is_expected(look.structure)
+        self.gave_up = ""
+        return verdict
+
+    def _until_replaced(self, rule: ReadinessRule, now: float) -> Verdict:
+        """Give a file that only looks complete, as its conversion has found, the rest of its time to be replaced."""
+        deadline = deadline_of(rule, self.wait, now)
+        if now >= deadline:
+            return Verdict("give_up", reason=self.unfit_reason)
+        return Verdict("wait", again=min(now + _UNFIT_INTERVAL, deadline))
+
+    def attempt_failed(self, event: AttemptFailed, rule: ReadinessRule, attempts: int, now: float) -> Sequel:
+        """Take in that an attempt has failed at `now` (monotonic s), the last one of so many `attempts` perhaps."""
+        match event.kind:
+            case "final":
+                return Sequel("end", reason=event.reason)
+            case "crashed" if self.attempts < attempts:
+                return Sequel("ready")
+            case "crashed":
+                return Sequel(
+                    "end", reason=f"{self.job.source}: gave up after {self.attempts} attempts: {event.reason}"
+                )
+        self.attempts -= 1  # by no fault of the frame
+        match event.kind:
+            case "blocked":
+                return self._until_unblocked(event.reason, rule, now)
+            case "unavailable":
+                return Sequel("later", now + _UNAVAILABLE_INTERVAL)
+            case "not_ready":
+                self.unfit, self.unfit_reason = self.wait.identity, event.reason
+                self.wait = Wait()  # whatever comes now starts anew
+                return Sequel("look")
+
+    def _until_unblocked(self, reason: str, rule: ReadinessRule, now: float) -> Sequel:
+        """Try again a job whose output can't be written, for as long as its file would have been awaited."""
+        if self.blocked_since is None:
+            self.blocked_since = now
+        elapsed = now - self.blocked_since
+        if elapsed >= rule.timeout:
+            return Sequel("end", reason=f"gave up after {elapsed:.0f} s: {reason}")
+        shortest, longest = _BLOCKED_INTERVALS
+        return Sequel("later", now + min(max(elapsed / 5, shortest), longest))
 
     def completed(self, report: FrameReport, now: Reading) -> FrameReport:
         """Return a worker's report with what only the server knows."""
