@@ -4,15 +4,33 @@ Tango's strings are Latin-1, and file names need not be.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 import tango
 from pydantic import BaseModel, ValidationError
 
 from tango_server.caps import DEEPEST, LONGEST_TEXT
+from tango_server.conversion.errors import ConversionError
+from tango_server.jobs.capacity import BacklogFullError, DiskFullError
+from tango_server.jobs.database import LedgerBusyError, LedgerDamagedError
+from tango_server.jobs.history import UnknownIdError
 from tango_server.jobs.intake import explain
+from tango_server.lifetime import NotServingError
 
 Message = TypeVar("Message", bound=BaseModel)
+
+_REASONS: dict[type[Exception], str] = {
+    NotServingError: "PETIF_Fault",
+    LedgerDamagedError: "PETIF_Fault",
+    BacklogFullError: "PETIF_BacklogFull",  # this and the next two may go well later
+    DiskFullError: "PETIF_DiskFull",
+    LedgerBusyError: "PETIF_Busy",
+    TimeoutError: "PETIF_Busy",
+    UnknownIdError: "PETIF_UnknownId",
+    ConversionError: "PETIF_BadPath",
+}
 
 
 def to_latin(text: str) -> str:
@@ -41,6 +59,16 @@ def require_at_most(cap: int, found: int, what: str, origin: str) -> None:
     """Throw a `DevFailed` that names the cap if more than `cap` was `found`, as of "paths"."""
     if found > cap:
         throw("PETIF_TooMuch", f"{origin}: found {found} {what}; expected at most {cap}. Send them in parts.", origin)
+
+
+@contextmanager
+def translated(origin: str) -> Iterator[None]:
+    """Throw what the service raises as a `DevFailed` that a client can tell from others."""
+    try:
+        yield
+    except tuple(_REASONS) as error:
+        reason = next(reason for kind, reason in _REASONS.items() if isinstance(error, kind))
+        throw(reason, str(error) or "it takes long; look at the queue", origin)
 
 
 def throw(reason: str, text: str, origin: str) -> NoReturn:

@@ -94,14 +94,14 @@ class Ledger:
         """Return the next jobs without a report. One that this version can't read is left for the next."""
         with self._database.reading() as connection:
             rows = connection.execute(_PENDING, (after, limit)).fetchall()
-        jobs, unreadable = [], 0
+        jobs, unreadable = [], set[str]()
         for row in rows:
             try:
                 jobs.append(job_of(row, self._earlier))
             except ValueError as error:
-                unreadable += 1
+                unreadable.add(row[1])
                 _log.error("job %s (%s) can't be read and waits for another version: %s", row[1], row[2], error)
-        return Fetched(tuple(jobs), unreadable, rows[-1][0] if rows else after)
+        return Fetched(tuple(jobs), frozenset(unreadable), rows[-1][0] if rows else after)
 
     def finish(self, finished: Sequence[tuple[FrameReport, tuple[int, int] | None]]) -> None:
         """Write the reports of jobs in one transaction, each with size and modification time (ns) of its source."""

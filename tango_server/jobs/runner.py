@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from tango_server.conversion.errors import PathError
 from tango_server.jobs.capacity import FreeSpace
 from tango_server.jobs.database import Database, LedgerError
 from tango_server.jobs.engine import Engine
@@ -131,14 +132,15 @@ class JobRunner:
         return SubmitAnswer(jobs=[], refused=[])
 
     def submit_folder(self, path: str) -> None:
-        """Submit the frames of a folder, or one file; each call makes new jobs. Durable when it returns.
+        """Submit the frames of a folder; each call makes new jobs. Durable when it returns.
 
         Raises
         ------
         PathError
-            if the path lies outside of the read roots.
+            if it is no folder, or lies outside of the read roots.
         """
-        self._reception.source(path)
+        if not self._reception.source(path).is_dir():
+            raise PathError(path, "found no folder", "one that this host sees", "Check it.")
         self._gatherer.gather([path], _LISTING_PATIENCE)
 
     def set_recipe(self, recipe: Recipe) -> None:

@@ -75,10 +75,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The next jobs of the ledger; `unreadable` ones are left to another version. `last`: up to which place."""
+    """The next jobs of the ledger up to the place `last`. The `unreadable` ones (ids) are left to another version."""
 
     jobs: tuple[Job, ...]
-    unreadable: int
+    unreadable: frozenset[str]
     last: int
 
 

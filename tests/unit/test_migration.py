@@ -63,7 +63,7 @@ def of_before(job: Job, place: int) -> Job:
 def test_what_was_pending_is_pending_in_its_order_with_all_its_fields(path: Path) -> None:
     with closing(Database(path)) as database:
         fetched = Ledger(database).fetch(0, 10)
-        assert fetched.unreadable == 0
+        assert not fetched.unreadable
         assert fetched.jobs == (
             replace(of_before(entry("first", "run-1").job, 2), shape=(100, 200)),
             of_before(entry("second", recipe=OTHER).job, 5),

@@ -1,6 +1,6 @@
 """The state of every job: the real state machine, fed with events and hand-made readings of the clocks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,11 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tango_server.conversion.structure import Structure, read_structure
+from tango_server.conversion.structure import Structure
 from tango_server.jobs.readiness import ReadinessRule
 from tango_server.jobs.service import ConversionService, ServiceRules
 from tango_server.jobs.vocabulary import (
-    Accepted,
     AttemptDone,
     AttemptFailed,
     CarrySidecar,
@@ -22,11 +21,8 @@ from tango_server.jobs.vocabulary import (
     Ending,
     Event,
     FailuresAcknowledged,
-    Fetch,
-    Fetched,
     Finish,
     Instruction,
-    Job,
     Observe,
     Observed,
     Reading,
@@ -37,71 +33,29 @@ from tango_server.jobs.vocabulary import (
 )
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
-from tests.conftest import DATA
+from tests.unit.service_events import (
+    COMPLETE,
+    COMPLETE_AGAIN,
+    IFD_FIRST,
+    NO_TIFF,
+    UNFINISHED,
+    XDI,
+    LedgerService,
+    accepted,
+    at,
+    carries,
+    converted,
+    crashed,
+    fetched,
+    job,
+    looks,
+    make_ready,
+    not_ready,
+    reports,
+    starts,
+)
 
-COMPLETE = read_structure(DATA / "qxrd_f32_64.tif")
-COMPLETE_AGAIN = replace(COMPLETE, mtime_ns=COMPLETE.mtime_ns + 1)
-UNFINISHED = read_structure(DATA / "unfinished_half_ifd.tif")
-IFD_FIRST = read_structure(DATA / "fabio_int32_64.tif")
-NO_TIFF = read_structure(DATA / "not_a_tiff.tif")
 Answer = Literal["carried", "absent", "final", "crashed", "not_ready"]
-XDI = Recipe.preset("xdi", rotation=90)
-
-
-def at(seconds: float, wall: float = 1.7e9) -> Reading:
-    """A reading of the clocks; the wall clock starts from `wall`."""
-    return Reading(monotonic=seconds, wall=wall + seconds)
-
-
-def job(name: str, run_uid: str | None = None) -> Job:
-    return Job(name, Path(f"/raw/{name}.tif"), Path(f"/processed/{name}.tif"), XDI, 1.7e9, run_uid, "primary", 7)
-
-
-class LedgerService(ConversionService):
-    """A service whose ledger is read at once: jobs that are fetched were accepted an instant before."""
-
-    def handle(self, event: Event, now: Reading) -> list[Instruction]:
-        if not isinstance(event, Fetched):
-            return super().handle(event, now)
-        fetch = super().handle(Accepted(len(event.jobs)), now)
-        steps = super().handle(event, now)
-        return [step for step in [*fetch, *steps] if not isinstance(step, Fetch)]
-
-
-def accepted(*names: str, run_uid: str | None = None) -> Fetched:
-    return fetched(tuple(job(name, run_uid) for name in names))
-
-
-def fetched(jobs: tuple[Job, ...]) -> Fetched:
-    return Fetched(jobs, 0, 0)
-
-
-def converted(name: str, sidecar: Literal["carried", "absent"] = "carried", reason: str = "") -> AttemptDone:
-    report = FrameReport(
-        source=f"/raw/{name}.tif", output=f"/processed/{name}.tif", outcome="converted", finished=1.7e9,
-        sidecar=sidecar, reason=reason, conversion_time=0.25, bytes_in=10, bytes_out=20,
-    )  # fmt: skip
-    return AttemptDone(name, report)
-
-
-def crashed(name: str) -> AttemptFailed:
-    return AttemptFailed(name, "crashed", "the worker process 17 died")
-
-
-def not_ready(name: str) -> AttemptFailed:
-    return AttemptFailed(name, "not_ready", "it shrank")
-
-
-def looks(instructions: Sequence[Instruction]) -> list[str]:
-    return [step.job.job_id for step in instructions if isinstance(step, Observe)]
-
-
-def starts(instructions: Sequence[Instruction]) -> list[str]:
-    return [step.job.job_id for step in instructions if isinstance(step, Convert)]
-
-
-def reports(instructions: Sequence[Instruction]) -> list[FrameReport]:
-    return [step.report for step in instructions if isinstance(step, Finish)]
 
 
 @pytest.fixture
@@ -113,19 +67,6 @@ def service() -> ConversionService:
 @pytest.fixture
 def one_worker() -> ConversionService:
     return LedgerService(ServiceRules(workers=1))
-
-
-def carries(instructions: Sequence[Instruction]) -> list[tuple[str, Path]]:
-    return [(step.job.job_id, step.output) for step in instructions if isinstance(step, CarrySidecar)]
-
-
-def make_ready(service: ConversionService, *names: str, seconds: float = 0.0) -> list[str]:
-    """Have jobs accepted and their files seen complete; return the conversions that start."""
-    started = []
-    for name in names:
-        service.handle(accepted(name), at(seconds))
-        started += starts(service.handle(Observed(name, COMPLETE), at(seconds)))
-    return started
 
 
 def test_a_file_is_looked_at_as_soon_as_its_job_is_accepted(service: ConversionService) -> None:

@@ -1,0 +1,63 @@
+"""Which job starts next, and which ones workers have: the owner of both, and of the outputs that are being written."""
+
+from collections import deque
+from collections.abc import Container, KeysView
+from pathlib import Path
+
+from tango_server.jobs.vocabulary import Job
+
+
+class ReadyQueue:
+    """Jobs that could start, and those that have: at most so many at a time, and never two with one output.
+
+    First come, first served; a job whose output is being written keeps its turn until that has ended.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._ready: deque[Job] = deque()
+        self._running: dict[str, Job] = {}
+        self._busy: set[Path] = set()
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    @property
+    def running(self) -> KeysView[str]:
+        """The jobs that workers have, by their ids."""
+        return self._running.keys()
+
+    def running_jobs(self) -> list[Job]:
+        """Return the jobs that workers have."""
+        return list(self._running.values())
+
+    def add(self, job: Job) -> None:
+        """A job could start now."""
+        self._ready.append(job)
+
+    def take(self) -> list[Job]:
+        """Return the jobs that start now; each counts as running until `ended`."""
+        if not self._ready or len(self._running) >= self._workers:
+            return []
+        taken: list[Job] = []
+        postponed: list[Job] = []
+        while self._ready and len(self._running) < self._workers:
+            job = self._ready.popleft()
+            if job.output in self._busy:
+                postponed.append(job)
+                continue
+            self._busy.add(job.output)
+            self._running[job.job_id] = job
+            taken.append(job)
+        self._ready.extendleft(reversed(postponed))
+        return taken
+
+    def ended(self, job_id: str) -> None:
+        """A worker has no more to do with this job."""
+        job = self._running.pop(job_id, None)
+        if job is not None:
+            self._busy.discard(job.output)
+
+    def drop(self, job_ids: Container[str]) -> None:
+        """These jobs are not to start any more."""
+        self._ready = deque(job for job in self._ready if job.job_id not in job_ids)

@@ -1,0 +1,97 @@
+"""What one start or Init of a server brings up, and takes down: settings, log, metrics, job service, folder watch."""
+
+import logging
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from tango_server.jobs.condition import Word, condition
+from tango_server.jobs.database import LedgerError
+from tango_server.jobs.folder_watch import FolderWatch, open_watch
+from tango_server.jobs.intake import explain
+from tango_server.jobs.opening import open_runner
+from tango_server.jobs.runner import JobRunner
+from tango_server.jobs.vocabulary import Snapshot
+from tango_server.logs import LogStream
+from tango_server.observability import Observability
+from tango_server.recipe import Recipe
+from tango_server.settings import ConfigurationError, Settings
+
+_log = logging.getLogger(__name__)
+
+
+class NotServingError(RuntimeError):
+    """There is no job service; the message says why."""
+
+
+class Lifetime:
+    """What runs from one Init to the next; before `open` and after `close` it is there and does nothing."""
+
+    def __init__(self) -> None:
+        self._fault = ""
+        self._settings: Settings | None = None
+        self._observability: Observability | None = None
+        self._runner: JobRunner | None = None
+        self._watch: FolderWatch | None = None
+
+    def open(self, settings: Callable[[], Settings], stream: LogStream, changed: Callable[[], None]) -> None:
+        """Bring everything up; what is wrong with the settings becomes a fault in words.
+
+        `changed` is called, from a thread, when the numbers have changed. `stream` takes the messages, too.
+        """
+        try:
+            self._settings = settings()
+            self._observability = Observability(
+                self._settings, stream, lambda: self.numbers, lambda: self.condition()[0]
+            )
+            self._runner = open_runner(self._settings, lambda _: changed())
+            self._watch = open_watch(self._settings, self._runner)
+        except ValidationError as error:
+            self._fault = f"The configuration is wrong: {explain(error)}. Correct it, then call Init."
+        except (ConfigurationError, LedgerError, ImportError) as error:
+            self._fault = f"{error} Then call Init."
+        if self._fault:
+            _log.error("%s", self._fault)
+
+    def close(self) -> None:
+        """Let running conversions finish and take everything down; what is not finished stays on the ledger."""
+        if self._watch:
+            self._watch.close()
+        if self._runner:
+            self._runner.close()
+            self._runner = None
+        if self._observability:
+            self._observability.close()
+
+    @property
+    def service(self) -> JobRunner:
+        """The job service; raises `NotServingError` if there is none."""
+        runner = self._runner
+        if runner is None:
+            raise NotServingError(self._fault or "the server is being initialised; try again")
+        return runner
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe for requests that bring none; None if nobody could go by it."""
+        runner = self._runner
+        return runner.recipe if runner else None
+
+    @property
+    def numbers(self) -> Snapshot:
+        """The numbers now."""
+        runner = self._runner
+        return runner.snapshot if runner else Snapshot()
+
+    @property
+    def workers(self) -> int:
+        """Conversions at a time."""
+        return self._settings.numworkers if self._settings else 0
+
+    def condition(self) -> tuple[Word, str]:
+        """Return the state and what to tell people."""
+        runner = self._runner
+        word, status = condition(self.numbers, self._fault or (runner.fault if runner else ""))
+        if self._watch and self._watch.trouble:
+            status = f"{status}. {self._watch.trouble}"
+        return word, self._observability.completed(status) if self._observability else status

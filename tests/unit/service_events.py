@@ -1,0 +1,104 @@
+"""What the tests of the job service say to it, and what they read in its answers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from tango_server.conversion.structure import read_structure
+from tango_server.jobs.service import ConversionService
+from tango_server.jobs.vocabulary import (
+    Accepted,
+    AttemptDone,
+    AttemptFailed,
+    CarrySidecar,
+    Convert,
+    Event,
+    Fetch,
+    Fetched,
+    Finish,
+    Instruction,
+    Job,
+    Observe,
+    Observed,
+    Reading,
+)
+from tango_server.messages import FrameReport
+from tango_server.recipe import Recipe
+from tests.conftest import DATA
+
+COMPLETE = read_structure(DATA / "qxrd_f32_64.tif")
+COMPLETE_AGAIN = replace(COMPLETE, mtime_ns=COMPLETE.mtime_ns + 1)
+UNFINISHED = read_structure(DATA / "unfinished_half_ifd.tif")
+IFD_FIRST = read_structure(DATA / "fabio_int32_64.tif")
+NO_TIFF = read_structure(DATA / "not_a_tiff.tif")
+XDI = Recipe.preset("xdi", rotation=90)
+
+
+def at(seconds: float, wall: float = 1.7e9) -> Reading:
+    """A reading of the clocks; the wall clock starts from `wall`."""
+    return Reading(monotonic=seconds, wall=wall + seconds)
+
+
+def job(name: str, run_uid: str | None = None) -> Job:
+    return Job(name, Path(f"/raw/{name}.tif"), Path(f"/processed/{name}.tif"), XDI, 1.7e9, run_uid, "primary", 7)
+
+
+class LedgerService(ConversionService):
+    """A service whose ledger is read at once: jobs that are fetched were accepted an instant before."""
+
+    def handle(self, event: Event, now: Reading) -> list[Instruction]:
+        if not isinstance(event, Fetched):
+            return super().handle(event, now)
+        fetch = super().handle(Accepted(len(event.jobs)), now)
+        steps = super().handle(event, now)
+        return [step for step in [*fetch, *steps] if not isinstance(step, Fetch)]
+
+
+def accepted(*names: str, run_uid: str | None = None) -> Fetched:
+    return fetched(tuple(job(name, run_uid) for name in names))
+
+
+def fetched(jobs: tuple[Job, ...]) -> Fetched:
+    return Fetched(jobs, frozenset(), 0)
+
+
+def converted(name: str, sidecar: Literal["carried", "absent"] = "carried", reason: str = "") -> AttemptDone:
+    report = FrameReport(
+        source=f"/raw/{name}.tif", output=f"/processed/{name}.tif", outcome="converted", finished=1.7e9,
+        sidecar=sidecar, reason=reason, conversion_time=0.25, bytes_in=10, bytes_out=20,
+    )  # fmt: skip
+    return AttemptDone(name, report)
+
+
+def crashed(name: str) -> AttemptFailed:
+    return AttemptFailed(name, "crashed", "the worker process 17 died")
+
+
+def not_ready(name: str) -> AttemptFailed:
+    return AttemptFailed(name, "not_ready", "it shrank")
+
+
+def looks(instructions: Sequence[Instruction]) -> list[str]:
+    return [step.job.job_id for step in instructions if isinstance(step, Observe)]
+
+
+def starts(instructions: Sequence[Instruction]) -> list[str]:
+    return [step.job.job_id for step in instructions if isinstance(step, Convert)]
+
+
+def reports(instructions: Sequence[Instruction]) -> list[FrameReport]:
+    return [step.report for step in instructions if isinstance(step, Finish)]
+
+
+def carries(instructions: Sequence[Instruction]) -> list[tuple[str, Path]]:
+    return [(step.job.job_id, step.output) for step in instructions if isinstance(step, CarrySidecar)]
+
+
+def make_ready(service: ConversionService, *names: str, seconds: float = 0.0) -> list[str]:
+    """Have jobs accepted and their files seen complete; return the conversions that start."""
+    started = []
+    for name in names:
+        service.handle(accepted(name), at(seconds))
+        started += starts(service.handle(Observed(name, COMPLETE), at(seconds)))
+    return started
