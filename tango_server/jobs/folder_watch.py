@@ -10,7 +10,7 @@ from tango_server.jobs.clock import now
 from tango_server.jobs.watch_book import WatchBook
 from tango_server.jobs.watcher import Jobs, Watcher, WatchRules
 from tango_server.messages import FrameReport
-from tango_server.recipe import NewFile
+from tango_server.path_map import PathMap
 from tango_server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -91,21 +91,15 @@ class FolderWatch:
 
 
 def rules_from(settings: Settings) -> WatchRules:
-    """Return what the settings say of watching.
-
-    Where outputs go is left out: a write root inside of a watched folder that is no read root, and the recipe's output
-    folder. Outputs that lie elsewhere are told by their provenance.
-    """
-    roots, recipe = settings.roots(), settings.recipe
-    outputs = [root for root in roots.write if root not in roots.read] if isinstance(recipe.output, NewFile) else []
-    if isinstance(recipe.output, NewFile) and recipe.output.folder is not None:
-        outputs.append(Path(recipe.output.folder).resolve())
+    """Return what the settings say of watching."""
+    roots = settings.roots()
     return WatchRules(
         folders=settings.watch,
         existing=settings.watch_existing,
         recursive=settings.watch_recursive,
         interval=settings.watch_interval,
-        excluded=tuple(outputs),
+        only_written=tuple(root for root in roots.write if root not in roots.read),
+        paths=PathMap.of(settings.path_maps),
     )
 
 

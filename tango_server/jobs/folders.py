@@ -50,12 +50,14 @@ class Look:
     """What one look at a folder has found. Names are relative to the folder, with `/` between their parts.
 
     `came` and `gone` are the frames that appeared and vanished since the look before. `unlisted` are the sub-folders
-    that could not be listed, each with the reason: what lies below them neither came nor went.
+    that could not be listed, each with the reason: what lies below them neither came nor went. `excluded` are those
+    that were there and not to be looked into.
     """
 
     came: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     unlisted: Mapping[str, str] | None = None
+    excluded: frozenset[str] = frozenset()
 
 
 class FrameLister:
@@ -86,6 +88,7 @@ class FrameLister:
         came: list[str] = []
         gone: list[str] = []
         unlisted: dict[str, str] = {}
+        left: set[str] = set()
         reached: set[str] = set()
         to_list = [""]
         while to_list:
@@ -100,9 +103,10 @@ class FrameLister:
                     unlisted[folder] = error.strerror or str(error)
                 continue
             deeper = self._compare(folder, entries, came, gone)
-            to_list += [path for path in deeper if self._root / path not in excluded]
+            left.update(path for path in deeper if self._root / path in excluded)
+            to_list += [path for path in deeper if path not in left]
         gone += self._gone_with_their_folders(reached, unlisted)
-        return Look(tuple(came), tuple(gone), unlisted)
+        return Look(tuple(came), tuple(gone), unlisted, frozenset(left))
 
     def _compare(
         self, folder: str, entries: dict[str, "os.DirEntry[str]"], came: list[str], gone: list[str]

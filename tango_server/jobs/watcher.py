@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +19,12 @@ from tango_server.jobs.clock import now
 from tango_server.jobs.database import LedgerBusyError
 from tango_server.jobs.folders import FrameLister
 from tango_server.jobs.history import UnknownIdError
+from tango_server.jobs.intake import NO_MAP, translated
 from tango_server.jobs.watch_book import WatchBook
 from tango_server.jobs.watching import Identity, Wanted, WatchedFolder
 from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitAnswer, SubmitQuery
+from tango_server.path_map import PathMap
+from tango_server.recipe import NewFile, Recipe
 
 _log = logging.getLogger(__name__)
 
@@ -41,20 +45,38 @@ class Jobs(Protocol):
     def readable(self, path: str) -> Path:
         """Return the resolved path; raise `PathError`."""
 
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe for requests that bring none, as those of a watch."""
+
 
 @dataclass(frozen=True, slots=True)
 class WatchRules:
     """What is watched. `folders` are absolute, `interval` is in s.
 
-    With `existing=False`, files that are in a folder when it is watched for the first time ever are left. Folders in
-    `excluded` are not looked into: write roots that lie inside of a watched folder.
+    With `existing=False`, files that are in a folder when it is watched for the first time ever are left.
+    `only_written` are the write roots that are no read roots, `paths` how recipes name folders of this host.
     """
 
     folders: tuple[Path, ...]
     existing: bool = False
     recursive: bool = True
     interval: float = 1.0
-    excluded: tuple[Path, ...] = ()
+    only_written: tuple[Path, ...] = ()
+    paths: PathMap = NO_MAP
+
+    def excluded(self, recipe: Recipe) -> tuple[Path, ...]:
+        """Return the folders that are not looked into, since the recipe puts its outputs there.
+
+        Outputs that lie elsewhere are told by their provenance.
+        """
+        if not isinstance(recipe.output, NewFile):
+            return ()
+        with suppress(PathError):  # no output can go to a folder that has no name here
+            output = translated(recipe, self.paths).output
+            if isinstance(output, NewFile) and output.folder is not None:
+                return (*self.only_written, Path(output.folder).resolve())
+        return self.only_written
 
 
 class Watcher(threading.Thread):
@@ -104,7 +126,7 @@ class Watcher(threading.Thread):
             root = self._jobs.readable(str(self.folder))
             if root != self._root:
                 self._open(root)
-            look = self._lister.look(self._rules.excluded)
+            look = self._lister.look(self._rules.excluded(self._jobs.recipe))
         except PathError as error:
             return f"{error} It is not watched."
         except OSError as error:
@@ -187,10 +209,16 @@ class Watcher(threading.Thread):
         return ""
 
     def _examined(self, root: Path, wanted: Sequence[Wanted]) -> list[Wanted]:
-        """Return what is to be submitted, without files that have gone again and without our own outputs."""
+        """Return what is to be submitted, without files that have gone again and without our own outputs.
+
+        The recipe may have changed since the look, and what it has found may be the first output of the new one.
+        """
         found = []
+        excluded = self._rules.excluded(self._jobs.recipe)
         for one in wanted:
             path = root / one.name
+            if any(folder in excluded for folder in path.parents):
+                continue  # the next look does not reach it
             identity = _identity(path)
             if identity is None and not os.path.lexists(path):
                 continue  # the next look tells that it has gone

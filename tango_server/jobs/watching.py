@@ -11,7 +11,7 @@ writer took longer than the job has waited.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple
@@ -58,8 +58,8 @@ class Past:
     """What is known of a watched folder itself.
 
     `floor` is the generation that a new name starts with: above that of every forgotten one, so that a key is never
-    used twice. `due` are the sub-folders that could not be listed when the folder was first watched: what they hold
-    when they can be is no news either.
+    used twice. `due` are the sub-folders that were not looked into so far, since outputs go there or they could not be
+    listed at the first watch: what they hold when they are is no news either.
     """
 
     watched_before: bool = False
@@ -261,14 +261,13 @@ class WatchedFolder:
         self._past_changed = False
 
     def _was_there_before(self, name: str) -> bool:
-        if self._take_existing:
-            return False
-        return not self._past.watched_before or any(name.startswith(f"{folder}/") for folder in self._past.due)
+        return _lies_in(self._past.due, name) or not (self._take_existing or self._past.watched_before)
 
     def _settle_past(self, look: Look) -> None:
         unlisted = look.unlisted or {}
-        due = frozenset(name for name in unlisted if self._was_there_before(f"{name}/"))
-        past = replace(self._past, watched_before=True, due=due)
+        due = {name for name in unlisted if self._was_there_before(f"{name}/")} | look.excluded
+        due.update(name for name in self._past.due if _lies_in(unlisted, name))
+        past = replace(self._past, watched_before=True, due=frozenset(due))
         if past != self._past:
             self._remember(past)
 
@@ -293,3 +292,7 @@ class WatchedFolder:
     def _remember(self, past: Past) -> None:
         self._past = past
         self._past_changed = True
+
+
+def _lies_in(folders: Iterable[str], name: str) -> bool:
+    return any(name.startswith(f"{folder}/") for folder in folders)

@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from tango_server.jobs import worker
 from tango_server.jobs.capacity import BacklogFullError
 from tango_server.jobs.executors import Done
 from tango_server.jobs.folder_watch import BOOK_NAME, FolderWatch, rules_from
+from tango_server.jobs.folders import FrameLister, Look
 from tango_server.jobs.runner import JobRunner, open_database
 from tango_server.jobs.watcher import CHECKS_PER_LOOK
 from tango_server.jobs.worker import Task
 from tango_server.messages import FrameReport, SubmitAnswer, SubmitQuery
+from tango_server.recipe import Recipe
 from tango_server.settings import Settings
 
 PATIENCE = 30.0
@@ -159,6 +161,82 @@ def test_outputs_inside_of_the_watched_folder_are_no_frames(start: Start, raw: P
         until(lambda: len(session.reports) == 3)
         assert session.converted == ["a.tif", "b.tif", "c.tif"]
         assert session.service.asked == ["a.tif", "b.tif", "c.tif"]
+
+
+def new_recipe(**output: Any) -> Recipe:
+    return Recipe.preset("xdi", output=output)
+
+
+@pytest.mark.parametrize("named", ["here", "there"], ids=["as this host calls it", "as its clients call it"])
+def test_a_recipe_with_another_folder_for_its_outputs_makes_no_frames_of_them(
+    start: Start, raw: Path, data: Path, named: str
+) -> None:
+    out = raw / "out"
+    folder = str(out) if named == "here" else r"Y:\out"
+    put(out, data, "frame-before.tif")
+    with start(path_maps=(("Y:\\", str(raw)),)) as session:
+        until(lambda: session.converted == ["frame-before.tif"])
+        session.service.set_recipe(new_recipe(folder=folder))
+        put(out, data, "no-frame.tif")  # our own are told by their provenance, too; this one by its place alone
+        put(raw, data, "a.tif")
+        until(lambda: "a.tif" in session.converted and session.watch.idle)
+        session.service.set_recipe(new_recipe())
+        until(lambda: "out/no-frame.tif" in known_names(session))
+        put(out, data, "frame-after.tif")
+        until(lambda: "frame-after.tif" in session.converted and session.watch.idle)
+        assert session.service.asked == ["frame-before.tif", "a.tif", "frame-after.tif"]
+    assert tifffile.imread(out / "a.tif").dtype == np.int32
+
+
+def test_the_first_output_of_a_recipe_set_during_a_look_is_no_frame(
+    start: Start, raw: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = FrameLister.look
+    found: list[str] = []
+    with start() as session:
+
+        def look(self: FrameLister, excluded: Collection[Path] = ()) -> Look:
+            result = real(self, excluded)
+            if "out/first.tif" in result.came:
+                session.service.set_recipe(new_recipe(folder=str(raw / "out")))
+            found.extend(result.came)
+            return result
+
+        monkeypatch.setattr(FrameLister, "look", look)
+        put(raw / "out", data, "first.tif")
+        until(lambda: "out/first.tif" in found)
+        put(raw, data, "b.tif")
+        until(lambda: session.converted == ["b.tif"] and session.watch.idle)
+        assert session.service.asked == ["b.tif"]
+
+
+def test_in_place_the_folders_that_may_be_written_are_watched_from_then_on(start: Start, raw: Path, data: Path) -> None:
+    out = raw / "out"
+    put(out, data, "foreign.tif")
+    with start(write_roots=(out,)) as session:
+        until(lambda: session.watch.idle)
+        session.service.set_recipe(new_recipe(mode="in_place"))
+        until(lambda: "out/foreign.tif" in known_names(session))
+        put(out, data, "b.tif")
+        until(lambda: session.converted == ["b.tif"] and session.watch.idle)
+        assert session.service.asked == ["b.tif"]
+    assert (out / "foreign.tif").read_bytes() == (data / "qxrd_f32_64.tif").read_bytes()
+
+
+def known_names(session: Session) -> list[str]:
+    """Return what the watch of the one folder knows."""
+    (watcher,) = session.watch._watchers
+    return watcher._files.present
+
+
+def test_the_recipe_that_was_set_holds_after_a_restart(start: Start, raw: Path, data: Path) -> None:
+    with start() as session:
+        session.service.set_recipe(new_recipe(folder=str(raw / "out")))
+    put(raw / "out", data, "no-frame.tif")
+    put(raw, data, "a.tif")
+    with start() as session:
+        until(lambda: session.converted == ["a.tif"] and session.watch.idle)
+        assert session.service.asked == ["a.tif"]
 
 
 def test_after_a_restart_only_what_is_new_is_taken(start: Start, raw: Path, data: Path) -> None:

@@ -147,6 +147,7 @@ def test_a_lister_looks_into_sub_folders_that_are_not_hidden_and_not_excluded(tm
     lister = FrameLister(tmp_path, recursive=True)
     look = lister.look(excluded=[tmp_path / "out"])
     assert look.came == ("z.tif", "a/a.tif", "b/b.tif", "b/c/c.tif", "folder.tif/f.tif")
+    assert look.excluded == {"out"}
     (tmp_path / "b" / "c" / "c.tif").unlink()
     (tmp_path / "b" / "c").rmdir()
     (tmp_path / "b").rename(tmp_path / "e")

@@ -76,6 +76,17 @@ def test_a_sub_folder_that_could_not_be_listed_at_first_brings_no_news_when_it_c
     assert names(folder) == ["old/b.tif", "new/d.tif", "old/deep/e.tif"]
 
 
+def test_a_folder_that_is_looked_into_again_brings_no_news_but_what_comes_then() -> None:
+    for existing in (True, False):
+        folder = watched(existing=existing)
+        folder.looked(Look(excluded=frozenset({"deep/out"})), NOON)
+        folder.looked(Look(unlisted={"deep": "Permission denied"}), NOON)
+        folder.looked(Look(came=("deep/out/a.tif", "deep/out/more/b.tif", "deep/outer/c.tif")), NOON)
+        assert names(folder) == ["deep/outer/c.tif"]
+        folder.looked(Look(came=("deep/out/d.tif",)), NOON)
+        assert names(folder) == ["deep/outer/c.tif", "deep/out/d.tif"]
+
+
 def test_a_file_that_was_written_while_its_job_waited_is_taken_once() -> None:
     folder = taken(A)
     folder.pending("a.tif", B)
