@@ -1,7 +1,4 @@
-"""The SQLite file of the server: opened for one server alone, brought to this version, set aside if it is damaged.
-
-WAL mode with `synchronous=FULL`, so that a commit is on disk when it returns.
-"""
+"""The SQLite file of the server: opened for one server alone, brought to this version, set aside if it is damaged."""
 
 import logging
 import sqlite3
@@ -9,15 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, count
 from pathlib import Path
 
 from tango_server.jobs.schema import MIGRATIONS, SCHEMA, VERSION
+from tango_server.jobs.sqlite_file import is_damage, look_for_damage, open_alone, put_aside, version_of
 
 _log = logging.getLogger(__name__)
 
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_PATIENCE = 1.0
 _CLEAN, _AGE = "closed cleanly", "age"
 
 
@@ -49,11 +44,10 @@ class Database:
         """Where a damaged file was put, None if there was none."""
         self._lock = threading.Lock()
         self._damaged = False
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = _opened(path)
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise LedgerError(
                     f"{path}: the ledger can't be opened ({error}); expected one that no other server uses, on a disk "
                     "with free space. End the other server if there is one, or give another state directory."
@@ -123,7 +117,7 @@ class Database:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             self._damaged = True
             raise LedgerDamagedError(
@@ -132,43 +126,31 @@ class Database:
             ) from error
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
-
-
 def _opened(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_PATIENCE)
-    try:
-        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # two servers would convert every frame twice
-        found = _version_of(connection, path)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA journal_size_limit=67108864")
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("COMMIT")
-        _bring_up_to_date(connection, found, path)
-        _look_for_damage(connection)
+    def admit(connection: sqlite3.Connection) -> None:
+        _require_known_version(connection, path)
+
+    def prepare(connection: sqlite3.Connection) -> None:
+        _bring_up_to_date(connection, version_of(connection), path)
+        if not connection.execute("SELECT 1 FROM kept WHERE name=?", (_CLEAN,)).fetchone():
+            look_for_damage(connection)  # the last server did not end in good order
         connection.execute("DELETE FROM kept WHERE name=?", (_CLEAN,))
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+
+    return open_alone(path, admit=admit, prepare=prepare)
 
 
-def _age_of(connection: sqlite3.Connection) -> float:
-    row = connection.execute("SELECT value FROM kept WHERE name=?", (_AGE,)).fetchone()
-    return float(row[0]) if row else 0.0
-
-
-def _version_of(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of the file, 0 if it is new; refuse a later one before anything is changed."""
-    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+def _require_known_version(connection: sqlite3.Connection, path: Path) -> None:
+    found = version_of(connection)
     if found > VERSION:
         raise LedgerError(
             f"{path}: a ledger of version {found}; expected {VERSION} or an earlier one. "
             "Start the version of petif-bluesky that wrote it, or give another state directory."
         )
-    return found
+
+
+def _age_of(connection: sqlite3.Connection) -> float:
+    row = connection.execute("SELECT value FROM kept WHERE name=?", (_AGE,)).fetchone()
+    return float(row[0]) if row else 0.0
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, found: int, path: Path) -> None:
@@ -188,24 +170,8 @@ def _bring_up_to_date(connection: sqlite3.Connection, found: int, path: Path) ->
         _log.warning("%s: brought from version %d to %d; an earlier program can't read it now", path, found, VERSION)
 
 
-def _look_for_damage(connection: sqlite3.Connection) -> None:
-    """Check the whole file if the last server did not end in good order; raise as SQLite does."""
-    if connection.execute("SELECT 1 FROM kept WHERE name=?", (_CLEAN,)).fetchone():
-        return
-    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        error = sqlite3.DatabaseError(verdict)
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
-
-
 def _put_aside(path: Path, error: sqlite3.Error) -> Path:
-    """Rename a damaged file with its companions; nothing is deleted."""
-    aside = _free_name(path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
-    for suffix in ("-wal", "-shm", ""):  # SQLite deletes a log that it finds alone
-        companion = Path(f"{path}{suffix}")
-        if companion.exists():
-            companion.rename(f"{aside}{suffix}")
+    aside = put_aside(path)
     _log.error(
         "%s: the ledger is damaged (%s) and was put aside as %s; a new one is begun. Jobs that were pending are not "
         "known any more: submit the folders again.",
@@ -214,9 +180,3 @@ def _put_aside(path: Path, error: sqlite3.Error) -> Path:
         aside,
     )
     return aside
-
-
-def _free_name(wanted: Path) -> Path:
-    """Return the name, with a number behind it if there is a file of that name."""
-    numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
-    return next(name for name in chain([wanted], numbered) if not name.exists())

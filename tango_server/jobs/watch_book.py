@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
+from tango_server.jobs.sqlite_file import is_damage, look_for_damage, open_alone, put_aside, version_of
 from tango_server.jobs.watching import Changes, Identity, Known, Past
 
 _log = logging.getLogger(__name__)
@@ -48,20 +49,20 @@ class WatchBook:
 
     def __init__(self, path: Path, wall: float) -> None:
         """Open or make the book; `wall` is the instant in Unix seconds. A damaged one is set aside: see `damage`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._lock = threading.Lock()
         self.damage = ""
         """What to tell people of a book that had to be set aside."""
         try:
             self._database = _opened(path)
-        except sqlite3.OperationalError as error:
-            raise OSError(
-                f"{path}: the book of watched folders can't be opened ({error}); expected one that nobody else uses. "
-                "End the other server or petif watch if there is one, or give this one another state directory."
-            ) from error
         except sqlite3.DatabaseError as error:
-            self.damage = _set_aside(path, error, wall)
+            if not is_damage(error):
+                raise OSError(
+                    f"{path}: the book of watched folders can't be opened ({error}); expected one that nobody else "
+                    "uses. End the other server or petif watch if there is one, or give this one another state "
+                    "directory."
+                ) from error
+            self.damage = _set_aside(path, error)
             self._database = _opened(path)
         self._database.execute("DELETE FROM folders WHERE opened < ?", (wall - FORGET_FOLDER_AFTER,))
         self.token: str = self._database.execute("SELECT token FROM book").fetchone()[0]
@@ -123,46 +124,32 @@ class WatchBook:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """Hold the file until it is closed or this process ends."""
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=1.0)
-    try:
-        database.execute("PRAGMA locking_mode=EXCLUSIVE")
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        database.execute("PRAGMA foreign_keys=ON")
-        database.execute("BEGIN IMMEDIATE")
-        database.execute("COMMIT")
-        _prepare(database, path)
-    except BaseException:
-        database.close()
-        raise
-    return database
+    return open_alone(path, admit=lambda connection: _admit(connection, path), prepare=_prepare)
 
 
-def _prepare(database: sqlite3.Connection, path: Path) -> None:
-    if database.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise sqlite3.DatabaseError("the quick check found damage")
-    found = database.execute("PRAGMA user_version").fetchone()[0]
+def _admit(connection: sqlite3.Connection, path: Path) -> None:
+    found = version_of(connection)
     if found not in {0, VERSION}:
         raise OSError(
             f"{path}: a book of version {found}; expected {VERSION}. "
             "Start the version of petif-bluesky that wrote it, or give another state directory."
         )
-    database.executescript(_SCHEMA)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    look_for_damage(connection)
+    connection.execute("PRAGMA foreign_keys=ON")
+    found = version_of(connection)
+    connection.executescript(_SCHEMA)
     if found == 0:
-        database.execute("INSERT INTO book VALUES (?)", (secrets.token_hex(4),))
-        database.execute(f"PRAGMA user_version={VERSION}")
+        connection.execute("INSERT INTO book VALUES (?)", (secrets.token_hex(4),))
+        connection.execute(f"PRAGMA user_version={VERSION}")
 
 
-def _set_aside(path: Path, error: sqlite3.DatabaseError, wall: float) -> str:
-    aside = path.with_name(f"{path.name}.damaged-{wall:.0f}")
-    for suffix in ("", "-wal", "-shm"):
-        companion = Path(f"{path}{suffix}")
-        if companion.exists():
-            companion.rename(f"{aside}{suffix}")
+def _set_aside(path: Path, error: sqlite3.DatabaseError) -> str:
     told = (
-        f"{path}: the book of watched folders was damaged ({error}) and lies at {aside} now. The folders are watched "
-        "as if for the first time: add frames that came while nobody watched by hand (petif add, AddFolder)."
+        f"{path}: the book of watched folders was damaged ({error}) and lies at {put_aside(path)} now. The folders are "
+        "watched as if for the first time: add frames that came while nobody watched by hand (petif add, AddFolder)."
     )
     _log.error("%s", told)
     return told

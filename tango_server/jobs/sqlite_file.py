@@ -1,0 +1,77 @@
+"""What all SQLite files of a server have in common: one process at a time, durable commits, never deleted."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from itertools import chain, count
+from pathlib import Path
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_PATIENCE = 1.0
+_LONGEST_LOG = 2**26
+
+
+def open_alone(
+    path: Path, *, admit: Callable[[sqlite3.Connection], None], prepare: Callable[[sqlite3.Connection], None]
+) -> sqlite3.Connection:
+    """Open a file that no other process can use until it is closed or this one ends.
+
+    In WAL mode with `synchronous=FULL`, so that a commit is on disk when it returns. `admit` raises if the file is not
+    to be touched, before anything is changed in it; `prepare` makes it what the program needs.
+
+    Raises
+    ------
+    sqlite3.DatabaseError
+        if another process uses it, the disk refuses or it is damaged (`is_damage`).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_PATIENCE)
+    try:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # two servers would convert every frame twice
+        admit(connection)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA journal_size_limit={_LONGEST_LOG}")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+        prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Return the version that the file says it has, 0 if it is new."""
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return found
+
+
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether it is the file itself that is wrong, and not its disk or another process."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
+def look_for_damage(connection: sqlite3.Connection) -> None:
+    """Check the whole file; raise as SQLite does."""
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        error = sqlite3.DatabaseError(verdict)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a damaged file with its companions, over no other one; return its new name."""
+    aside = _free_name(path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
+    for suffix in ("-wal", "-shm", ""):  # SQLite deletes a log that it finds alone
+        companion = Path(f"{path}{suffix}")
+        if companion.exists():
+            companion.rename(f"{aside}{suffix}")
+    return aside
+
+
+def _free_name(wanted: Path) -> Path:
+    """Return the name, with a number behind it if there is a file of that name."""
+    numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
+    return next(name for name in chain([wanted], numbered) if not name.exists())
