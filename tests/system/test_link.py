@@ -1,10 +1,10 @@
 """The connection of a bluesky session to a real server that hangs, ends and comes back."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,7 +20,7 @@ SLACK = 1.0
 
 Start = Callable[..., LocalServer]
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no process can be stopped here")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs the SIGSTOP and /proc of Linux")
 
 
 @pytest.fixture
@@ -33,12 +33,22 @@ def link(server: LocalServer) -> Iterator[TangoLink]:
     link.close()
 
 
-@pytest.fixture
-def frozen(server: LocalServer, link: TangoLink) -> Iterator[psutil.Process]:
-    """The server, stopped so that the system takes connections for it that nobody answers."""
+def freeze(server: LocalServer) -> psutil.Process:
+    """Stop the server, so that the system takes connections for it that nobody answers."""
     process = psutil.Process(server.pid)
     process.suspend()
-    until(lambda: process.status() == psutil.STATUS_STOPPED, "the server stands still")
+    until(lambda: all(thread == "T" for thread in states_of_threads(process.pid)), "the server stands still")
+    return process
+
+
+def states_of_threads(pid: int) -> list[str]:
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
+
+
+@pytest.fixture
+def frozen(server: LocalServer, link: TangoLink) -> Iterator[psutil.Process]:
+    process = freeze(server)
     yield process
     with suppress(psutil.NoSuchProcess):
         process.resume()
@@ -106,8 +116,7 @@ def test_a_server_that_is_started_again_is_found_again(
     link: TangoLink, server: LocalServer, start_server: Start, way: str
 ) -> None:
     if way == "killed while frozen":
-        process = psutil.Process(server.pid)
-        process.suspend()
+        process = freeze(server)
         seconds_without_answer(link)
         process.kill()
     server.stop()
