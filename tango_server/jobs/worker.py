@@ -63,7 +63,13 @@ def prepare() -> None:
 
 
 def run_prepared(task: Task) -> FrameReport | Failure:
-    """Do as `run` does in a process that `prepare` has made ready; raise `RuntimeError` in any other."""
+    """Do as `run` does in a process that `prepare` has made ready; raise `RuntimeError` in any other.
+
+    A process that was stopped for a while may find its server dead, and others at its task: it begins with nothing.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and wait([parent.sentinel], timeout=0):
+        os._exit(1)
     if not _prepared.is_set():
         raise RuntimeError("this process could not get ready")
     return run(task)

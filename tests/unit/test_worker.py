@@ -1,5 +1,7 @@
 """What a worker does with its task, called in this process."""
 
+import multiprocessing
+import os
 import pickle
 import shutil
 import signal
@@ -8,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,6 +216,36 @@ def test_task_and_answer_can_cross_to_another_process(name: str, make_task: Make
     assert pickle.loads(pickle.dumps(task)) == task
     answer = worker.run(task)
     assert pickle.loads(pickle.dumps(answer)) == answer
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the sentinel of a process is a handle on Windows, not a pipe")
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_worker_whose_server_is_dead_begins_with_no_frame(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, alive: bool
+) -> None:
+    prepared = threading.Event()
+    prepared.set()
+    monkeypatch.setattr(worker, "_prepared", prepared)
+    task = make_task("qxrd_r16_64.tif")
+    ours, server_s = os.pipe()
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(sentinel=ours))
+    monkeypatch.setattr(os, "_exit", leave)
+    try:
+        if alive:
+            assert isinstance(worker.run_prepared(task), FrameReport)
+        else:
+            os.close(server_s)
+            with pytest.raises(SystemExit):
+                worker.run_prepared(task)
+        assert task.output.parent.exists() == alive
+    finally:
+        os.close(ours)
+        if alive:
+            os.close(server_s)
 
 
 @pytest.fixture
