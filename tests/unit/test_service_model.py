@@ -47,6 +47,7 @@ from tests.unit.service_events import COMPLETE, UNFINISHED
 
 SMALL_WINDOW = 4
 OUTPUTS = [Path(f"/processed/{name}.tif") for name in "abcd"]
+FINDINGS = ("new file", "new file", "the same", "unfinished", "nothing")
 Place = Literal["new", "waiting", "ready", "running", "blocked", "carrying"]
 """Where a job in memory is, as told by what the service was answered."""
 
@@ -151,7 +152,11 @@ class World(RuleBasedStateMachine):
         self.inbox.append(Accepted(len(jobs)))
 
     @precondition(lambda self: self.inbox)
-    @rule()
+    @rule(count=st.integers(1, 9))
+    def hear_some(self, count: int) -> None:
+        for _ in range(min(count, len(self.inbox))):
+            self.hear()
+
     def hear(self) -> None:
         event = self.inbox.pop(0)
         if isinstance(event, Cancelled):
@@ -159,9 +164,10 @@ class World(RuleBasedStateMachine):
         self.send(event)
 
     @precondition(lambda self: self.looks)
-    @rule(data=st.data(), found=st.sampled_from(["new file", "the same", "unfinished", "nothing"]))
-    def look(self, data: st.DataObject, found: str) -> None:
-        self.looked(self.looks.pop(data.draw(st.integers(0, len(self.looks) - 1))), found)
+    @rule(data=st.data(), found=st.lists(st.sampled_from(FINDINGS), min_size=1, max_size=SMALL_WINDOW))
+    def look(self, data: st.DataObject, found: list[str]) -> None:
+        for finding in found[: len(self.looks)]:
+            self.looked(self.looks.pop(data.draw(st.integers(0, len(self.looks) - 1))), finding)
 
     def looked(self, one: Job, found: str) -> None:
         self.mtime += found == "new file"
@@ -200,29 +206,25 @@ class World(RuleBasedStateMachine):
         self.now += seconds
         self.send(TimePassed())
 
-    @rule(paused=st.booleans())
-    def pause(self, paused: bool) -> None:
-        self.send(PauseWanted(paused))
-
-    @precondition(lambda self: self.accepted)
-    @rule(data=st.data(), everything=st.booleans())
-    def cancel(self, data: st.DataObject, everything: bool) -> None:
-        chosen = data.draw(st.sets(st.sampled_from(self.accepted)))
-        self.send(CancelWanted("ticket", Selection() if everything else Selection(tuple(chosen))))
-
-    @rule()
-    def retry(self) -> None:
-        if self.accepted:
-            answer = History(self.database).reports(ReportsQuery(job_ids=self.accepted, outcome="failed"))[0]
-            again = [str(report.job_id) for report in answer]
-            assert self.ledger.retry_failed() == len(again)
-            self.expected.update(again)
-            self.inbox.append(FailuresRetried(len(again)))
-
-    @rule()
-    def die_and_start_again(self) -> None:
-        """What a killed server knew is gone, its conversions with it; the ledger is all that is left."""
-        self.open()
+    @rule(data=st.data(), what=st.sampled_from(["pause", "resume", "resume", "cancel", "cancel all", "retry", "die"]))
+    def intervene(self, data: st.DataObject, what: str) -> None:
+        """Do what happens seldom: otherwise hardly a job would get far."""
+        match what:
+            case "pause" | "resume":
+                self.send(PauseWanted(what == "pause"))
+            case "cancel" if self.accepted:
+                chosen = data.draw(st.sets(st.sampled_from(self.accepted), max_size=3))
+                self.send(CancelWanted("ticket", Selection(tuple(chosen))))
+            case "cancel all":
+                self.send(CancelWanted("ticket", Selection()))
+            case "retry" if self.accepted:
+                answer = History(self.database).reports(ReportsQuery(job_ids=self.accepted, outcome="failed"))[0]
+                again = [str(report.job_id) for report in answer]
+                assert self.ledger.retry_failed() == len(again)
+                self.expected.update(again)
+                self.inbox.append(FailuresRetried(len(again)))
+            case "die":  # what a killed server knew is gone, its conversions with it; the ledger is all that is left
+                self.open()
 
     @invariant()
     def no_limit_is_passed(self) -> None:
@@ -246,7 +248,7 @@ class World(RuleBasedStateMachine):
         """All files are there, every conversion goes well: all jobs end, and the ledger has a report of each."""
         if not hasattr(self, "service"):
             return
-        self.pause(False)
+        self.send(PauseWanted(paused=False))
         for _ in range(20 + 12 * len(self.accepted)):
             while self.inbox:
                 self.hear()
@@ -267,5 +269,5 @@ class World(RuleBasedStateMachine):
         assert self.service.snapshot(Reading(self.now, 0.0)).queue_length == 0
 
 
-World.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+World.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestServiceInItsWorld = World.TestCase
