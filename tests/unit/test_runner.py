@@ -1,0 +1,239 @@
+"""A running conversion service as its clients see it, over its restarts on one ledger."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tango_server.conversion.errors import PathError
+from tango_server.jobs.history import UnknownIdError
+from tango_server.jobs.runner import JobRunner, open_database
+from tango_server.jobs.worker import Failure, Task
+from tango_server.messages import CancelQuery, FrameReport, ReportsQuery, SubmitQuery
+from tango_server.recipe import Recipe
+from tango_server.settings import Settings
+from tests.conftest import DATA
+from tests.unit.held_executor import PATIENCE, Bell, HeldExecutor
+
+FLIPPED = Recipe.preset("xdi", flip="1")
+
+
+class Server:
+    """A runner, its executor and its frames."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.bell = Bell()
+        self.executor = HeldExecutor()
+        self.folder = settings.read_roots[0] / "raw"
+        self.runner = JobRunner(settings, open_database(settings), self.executor, self.bell.ring)
+
+    def frame(self, name: str) -> str:
+        return str(shutil.copy(DATA / "qxrd_f32_64.tif", self.folder / f"{name}.tif"))
+
+    def submit(self, *names: str, run_uid: str | None = None) -> list[str]:
+        """Submit complete frames; return their job ids."""
+        requests: list[dict[str, Any]] = [{"source": self.frame(name), "run_uid": run_uid} for name in names]
+        return [job.job_id for job in self.runner.submit(SubmitQuery(requests=requests)).jobs]
+
+    def reports(self, job_ids: list[str]) -> dict[str, FrameReport]:
+        answer = self.runner.reports(ReportsQuery(job_ids=job_ids))
+        assert answer.pending == len(job_ids) - len(answer.reports)
+        return {str(report.job_id): report for report in answer.reports}
+
+    def outcomes(self, job_ids: list[str]) -> list[str]:
+        reports = self.reports(job_ids)
+        return [reports[job_id].outcome if job_id in reports else "pending" for job_id in job_ids]
+
+    def until_idle(self) -> None:
+        self.bell.wait_for(lambda: self.runner.snapshot.queue_length == 0, "all is reported")
+
+
+Serve = Callable[..., AbstractContextManager[Server]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    """Run a service; every one of a test has the same ledger."""
+    root = tmp_path.resolve() / "data"
+    (root / "raw").mkdir(parents=True)
+    state = tmp_path / "state"
+    state.mkdir()
+
+    @contextmanager
+    def serve(**changes: Any) -> Iterator[Server]:
+        fields = {"read_roots": (root,), "state_dir": state, "numworkers": 1, "sidecar_timeout": 0.0, **changes}
+        server = Server(Settings(**fields))
+        try:
+            yield server
+        finally:
+            server.runner.close()
+
+    return serve
+
+
+def no_image(task: Task) -> Failure:
+    return Failure("final", f"{task.source}: no image")
+
+
+def test_a_submitted_frame_is_converted_with_the_recipe_of_the_server_and_reported(serve: Serve) -> None:
+    with serve(recipe=FLIPPED) as server:
+        (job_id,) = server.submit("a", run_uid="run-1")
+        task = server.executor.end_next()
+        server.until_idle()
+        report = server.reports([job_id])[job_id]
+        assert (task.recipe, task.source.name) == (FLIPPED, "a.tif")
+        assert (report.outcome, report.run_uid, report.output) == ("converted", "run-1", str(task.output))
+        statistics = server.runner.run_statistics("run-1")
+        assert (statistics.submitted, statistics.converted, statistics.pending) == (1, 1, 0)
+
+
+def test_files_by_name_and_folders_become_jobs(serve: Serve) -> None:
+    with serve() as server:
+        first = server.frame("a")
+        assert len(server.runner.submit_files([first]).jobs) == 1
+        server.executor.end_next()
+        server.frame("b")
+        server.runner.submit_folder(str(server.folder))
+        assert [server.executor.end_next().source.name for _ in range(2)] == ["a.tif", "b.tif"]
+        server.until_idle()
+        assert server.runner.snapshot.converted == 3
+
+
+def test_what_is_no_folder_is_not_taken_for_one(serve: Serve) -> None:
+    with serve() as server:
+        with pytest.raises(PathError, match="found no folder; expected one that this host sees"):
+            server.runner.submit_folder(server.frame("a"))
+        with pytest.raises(PathError):
+            server.runner.submit_folder("/")
+        assert server.runner.snapshot.queue_length == 0
+
+
+def test_an_unknown_id_is_an_error_and_no_silent_zero(serve: Serve) -> None:
+    with serve() as server:
+        with pytest.raises(UnknownIdError):
+            server.runner.reports(ReportsQuery(job_ids=["nothing"]))
+        with pytest.raises(UnknownIdError):
+            server.runner.run_statistics("nothing")
+
+
+def test_cancelled_frames_are_reported_as_skipped_and_converted_no_more(serve: Serve) -> None:
+    with serve() as server:
+        first = server.submit("a", run_uid="run-1")
+        server.bell.wait_for(lambda: server.runner.snapshot.running == 1, "the first is running")
+        others = server.submit("b", "c", run_uid="run-2")
+        assert server.runner.cancel(CancelQuery(run_uid="run-2")).cancelled == 2
+        assert server.outcomes([*first, *others]) == ["pending", "skipped", "skipped"]
+        assert server.runner.cancel(CancelQuery(all=True)).cancelled == 0
+        server.executor.end_next()
+        server.until_idle()
+        assert server.outcomes(first) == ["converted"]
+        assert server.executor.begun.empty()
+
+
+def test_failed_frames_are_tried_again_as_the_same_jobs(serve: Serve) -> None:
+    with serve() as server:
+        jobs = server.submit("a", "b")
+        failed = server.executor.end_next(no_image)
+        server.executor.end_next()
+        server.until_idle()
+        assert sorted(server.outcomes(jobs)) == ["converted", "failed"]
+        assert server.runner.retry_failed() == 1
+        assert server.executor.end_next().job == failed.job
+        server.until_idle()
+        assert server.outcomes(jobs) == ["converted", "converted"]
+        assert server.runner.retry_failed() == 0
+
+
+def test_failures_from_before_a_reset_are_left_alone(serve: Serve) -> None:
+    with serve() as server:
+        jobs = server.submit("a")
+        server.executor.end_next(no_image)
+        server.until_idle()
+        server.runner.reset_statistics()
+        assert server.runner.retry_failed() == 0
+        assert server.outcomes(jobs) == ["failed"]
+
+
+def test_a_pause_holds_until_it_is_ended_also_over_a_restart(serve: Serve) -> None:
+    with serve() as server:
+        server.runner.pause(paused=True)
+        jobs = server.submit("a", "b")
+        server.bell.wait_for(lambda: server.runner.snapshot.paused, "it is paused")
+        assert server.runner.snapshot.queue_length == 2
+    with serve() as server:
+        server.bell.wait_for(lambda: server.runner.snapshot.queue_length == 2, "the queue is taken up")
+        assert server.runner.snapshot.paused
+        assert server.executor.begun.empty()
+        server.runner.pause(paused=False)
+        server.executor.end_next()
+        server.executor.end_next()
+        server.until_idle()
+        assert server.outcomes(jobs) == ["converted", "converted"]
+    with serve() as server:
+        assert not server.runner.snapshot.paused
+
+
+def test_a_restart_goes_on_where_the_server_was_and_repeats_no_report(serve: Serve) -> None:
+    with serve() as server:
+        jobs = server.submit("a", "b", "c", "d")
+        first = server.executor.end_next()
+        server.bell.wait_for(lambda: server.runner.snapshot.processed == 1, "the first is reported")
+        before = server.reports([str(first.job)])
+    with serve() as server:
+        rest = [server.executor.end_next().job for _ in range(3)]
+        server.until_idle()
+        assert {str(first.job), *rest} == set(jobs)
+        assert server.reports([str(first.job)]) == before
+        assert server.outcomes(jobs) == ["converted"] * 4
+        assert server.runner.snapshot.processed == 3, "the numbers are of this start"
+
+
+def test_a_recipe_that_was_set_is_kept_over_restarts_and_goes_over_the_settings(serve: Serve) -> None:
+    turned = Recipe.preset("xdi", rotation=180)
+    with serve(recipe=FLIPPED) as server:
+        assert server.runner.recipe == FLIPPED
+        server.runner.set_recipe(turned)
+    with serve(recipe=FLIPPED) as server:
+        assert server.runner.recipe == turned
+        server.submit("a")
+        assert server.executor.end_next().recipe == turned
+
+
+def test_a_recipe_that_writes_elsewhere_is_refused_and_changes_nothing(serve: Serve) -> None:
+    elsewhere = Recipe.model_validate({"output": {"folder": "/elsewhere"}})
+    with serve(recipe=FLIPPED) as server, pytest.raises(PathError):
+        server.runner.set_recipe(elsewhere)
+    with serve(recipe=FLIPPED) as server:
+        assert server.runner.recipe == FLIPPED
+
+
+def test_a_kept_recipe_that_can_not_be_read_gives_way_to_the_configured_one(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve() as server:
+        server.runner._ledger.keep("recipe", '{"rotation": 45}')
+    with serve(recipe=FLIPPED) as server:
+        assert server.runner.recipe == FLIPPED
+    assert "Call SetRecipe" in caplog.text
+
+
+def test_a_failure_is_an_alarm_until_somebody_has_seen_it(serve: Serve) -> None:
+    with serve() as server:
+        server.submit("a")
+        server.executor.end_next(no_image)
+        server.bell.wait_for(lambda: server.runner.snapshot.unacknowledged == 1, "the failure is told")
+        server.runner.acknowledge()
+        server.bell.wait_for(lambda: server.runner.snapshot.unacknowledged == 0, "it was seen")
+        assert server.runner.snapshot.failed == 1
+
+
+def test_a_full_queue_is_an_alarm(serve: Serve) -> None:
+    with serve(backlog_limit=2) as server:
+        server.submit("a", "b")
+        assert any("the queue is full (2 frames)" in alarm for alarm in server.runner.snapshot.alarms)
+        server.executor.end_next()
+        server.executor.begun.get(timeout=PATIENCE)
+        server.bell.wait_for(lambda: not server.runner.snapshot.alarms, "there is room again")
