@@ -150,8 +150,9 @@ def test_a_full_disk_is_a_fault_for_as_long_as_it_is_full_and_no_report_is_lost(
     start: Start, reports: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with start(workers=2) as running:
-        running.ledger.full.set()
         running.accept("a", "b")
+        running.until(lambda: running.engine.snapshot.running == 2, "both are running")
+        running.ledger.full.set()
         running.executor.end_next()
         running.executor.end_next()
         running.until(lambda: "Make room" in running.engine.fault, "the fault is told")
