@@ -1,0 +1,84 @@
+"""What one Init brings up and takes down, without Tango."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tango_server.jobs.vocabulary import Snapshot
+from tango_server.lifetime import Lifetime, NotServingError
+from tango_server.recipe import Recipe
+from tango_server.settings import ConfigurationError, Settings
+
+PATIENCE = 30.0
+
+
+class Silent:
+    """A log stream that takes nothing."""
+
+    def takes(self, level: int) -> bool:
+        return level < 0
+
+    def write(self, level: int, text: str) -> None:
+        raise AssertionError(level, text)
+
+
+@pytest.fixture
+def life() -> Iterator[Lifetime]:
+    life = Lifetime()
+    yield life
+    life.close()
+
+
+def settings_in(folder: Path, **changes: object) -> Settings:
+    return Settings.model_validate(
+        {"read_roots": [str(folder)], "state_dir": str(folder / "state"), "executor": "thread", **changes}
+    )
+
+
+def test_before_it_is_opened_it_does_nothing_and_says_so(life: Lifetime) -> None:
+    assert (life.numbers, life.workers, life.recipe) == (Snapshot(), 0, None)
+    assert life.condition()[0] == "ON"
+    with pytest.raises(NotServingError, match="try again"):
+        _ = life.service
+
+
+def test_it_serves_with_the_settings_until_it_is_closed(life: Lifetime, tmp_path: Path) -> None:
+    changed = threading.Event()
+    recipe = Recipe.preset("xdi", rotation=180)
+    life.open(lambda: settings_in(tmp_path.resolve(), numworkers=3, recipe=recipe), Silent(), changed.set)
+    assert (life.workers, life.recipe, life.condition()[0]) == (3, recipe, "ON")
+    life.service.pause(paused=True)
+    assert changed.wait(PATIENCE)
+    life.close()
+    assert life.recipe is None
+    with pytest.raises(NotServingError):
+        _ = life.service
+
+
+@pytest.mark.parametrize("kind", ["wrong", "unreadable", "ledger"])
+def test_what_is_wrong_with_the_settings_is_a_fault_that_tells_the_remedy(
+    kind: str, life: Lifetime, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def settings() -> Settings:
+        match kind:
+            case "wrong":
+                return settings_in(tmp_path, numworkers=-1)
+            case "unreadable":
+                raise ConfigurationError("petif.toml: it can't be read. Correct it.")
+            case _:
+                (tmp_path / "state").mkdir()
+                (tmp_path / "state" / "ledger.sqlite").mkdir()
+                return settings_in(tmp_path.resolve())
+
+    life.open(settings, Silent(), lambda: None)
+    word, status = life.condition()
+    assert word == "FAULT"
+    assert status.endswith("call Init.")
+    assert {"wrong": "numworkers", "unreadable": "petif.toml", "ledger": "ledger"}[kind] in status
+    assert status.rstrip(".") in " ".join(record.getMessage() for record in caplog.records)
+    with pytest.raises(NotServingError, match="Init"):
+        _ = life.service
+    assert any(record.levelno == logging.ERROR for record in caplog.records)
