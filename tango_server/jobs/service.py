@@ -84,12 +84,15 @@ class ConversionService:
         self._looks = LookSchedule()
         self._paused = paused
         self._cancelling = 0
+        self._postponed: list[Observed | AttemptFailed] = []
         self._statistics = Statistics()
 
     def handle(self, event: Event, now: Reading) -> list[Instruction]:
         """Take one event in and return what is to be done, in order."""
         instructions: list[Instruction] = []
         match event:
+            case Observed() | AttemptFailed() if self._in_doubt(event.job_id):
+                self._postponed.append(event)
             case Accepted(count):
                 self._backlog.accepted(count)
             case Fetched():
@@ -110,11 +113,9 @@ class ConversionService:
                 self._cancelling += 1
                 instructions.append(Cancel(ticket, selection, self._beyond_recall()))
             case Cancelled():
-                self._cancelled(event)
-            case PauseWanted(paused):
-                self._paused = paused
+                instructions += self._cancelled(event, now)
             case _:
-                self._count(event, now)
+                self._note(event, now)
         return [*instructions, *self._go_on()]
 
     @property
@@ -131,8 +132,10 @@ class ConversionService:
         length = len(self._jobs) + self._backlog.length
         return self._statistics.snapshot(now.monotonic, length, len(self._queue.running), paused=self._paused)
 
-    def _count(self, event: Event, now: Reading) -> None:
+    def _note(self, event: Event, now: Reading) -> None:
         match event:
+            case PauseWanted(paused):
+                self._paused = paused
             case Refused(report):
                 self._statistics.add(report, now.monotonic)
             case StatisticsReset():
@@ -250,7 +253,12 @@ class ConversionService:
         converted = (job_id for job_id, progress in self._jobs.items() if progress.report is not None)
         return frozenset(self._queue.running).union(converted)
 
-    def _cancelled(self, event: Cancelled) -> None:
+    def _in_doubt(self, job_id: str) -> bool:
+        """Whether a job may be cancelled already, so that it must not end: nobody knows before the ledger has told."""
+        progress = self._jobs.get(job_id) if self._cancelling else None
+        return progress is not None and progress.report is None and job_id not in self._queue.running
+
+    def _cancelled(self, event: Cancelled, now: Reading) -> list[Instruction]:
         self._cancelling -= 1
         in_memory = [job_id for job_id in self._jobs if job_id in event.job_ids]
         for job_id in in_memory:
@@ -258,6 +266,10 @@ class ConversionService:
         self._queue.drop(event.job_ids)
         self._backlog.cancelled(event, len(in_memory))
         self._statistics.add_cancelled(event.reports)
+        if self._cancelling:
+            return []
+        postponed, self._postponed = self._postponed, []
+        return [step for late in postponed for step in self.handle(late, now)]
 
     def _end(self, now: Reading) -> list[Instruction]:
         """Report what is converted and only waits for its sidecar."""

@@ -48,7 +48,7 @@ from tests.unit.service_events import COMPLETE, UNFINISHED
 SMALL_WINDOW = 4
 OUTPUTS = [Path(f"/processed/{name}.tif") for name in "abcd"]
 FINDINGS = ("new file", "new file", "the same", "unfinished", "nothing")
-Place = Literal["new", "waiting", "ready", "running", "blocked", "carrying"]
+Place = Literal["new", "seen", "running", "blocked", "carrying"]
 """Where a job in memory is, as told by what the service was answered."""
 
 
@@ -117,7 +117,7 @@ class World(RuleBasedStateMachine):
                 assert one not in self.looks + self.conversions + self.sidecars
                 self.looks.append(one)
             case Convert(one):
-                assert self.places[one.job_id] == "ready"
+                assert self.places[one.job_id] == "seen"
                 self.places[one.job_id] = "running"
                 self.conversions.append(one)
             case CarrySidecar(one):
@@ -140,7 +140,7 @@ class World(RuleBasedStateMachine):
         self.places.pop(job_id, None)
 
     def in_window(self) -> int:
-        return sum(place in {"new", "ready", "blocked"} for place in self.places.values())
+        return sum(place in {"new", "blocked"} for place in self.places.values()) + len(self.service._queue)
 
     @rule(outputs=st.lists(st.sampled_from(OUTPUTS), min_size=1, max_size=6))
     def accept(self, outputs: list[Path]) -> None:
@@ -172,11 +172,9 @@ class World(RuleBasedStateMachine):
     def looked(self, one: Job, found: str) -> None:
         self.mtime += found == "new file"
         structure = {"unfinished": UNFINISHED, "nothing": None}.get(found, replace(COMPLETE, mtime_ns=self.mtime))
-        steps = self.handle(Observed(one.job_id, structure))
         if one.job_id in self.places:
-            could_start = [*self.service._queue._ready, *self.service.running_jobs()]
-            self.places[one.job_id] = "ready" if one in could_start else "waiting"
-        self.perform(steps)
+            self.places[one.job_id] = "seen"
+        self.send(Observed(one.job_id, structure))
 
     @precondition(lambda self: self.conversions)
     @rule(data=st.data(), sidecar=st.sampled_from(["carried", "absent"]))
@@ -191,8 +189,7 @@ class World(RuleBasedStateMachine):
     @rule(data=st.data(), kind=st.sampled_from(["final", "not_ready", "blocked", "crashed", "unavailable"]))
     def fail(self, data: st.DataObject, kind: FailureKind) -> None:
         one = self.conversions.pop(data.draw(st.integers(0, len(self.conversions) - 1)))
-        after: dict[FailureKind, Place] = {"crashed": "ready", "blocked": "blocked", "unavailable": "blocked"}
-        self.places[one.job_id] = after.get(kind, "waiting")
+        self.places[one.job_id] = "blocked" if kind in {"blocked", "unavailable"} else "seen"
         self.send(AttemptFailed(one.job_id, kind, "it went wrong"))
 
     @precondition(lambda self: self.sidecars)

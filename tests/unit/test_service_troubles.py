@@ -17,6 +17,7 @@ from tango_server.jobs.vocabulary import (
     CancelWanted,
     CarrySidecar,
     Convert,
+    Event,
     FailuresRetried,
     Fetch,
     Fetched,
@@ -251,6 +252,29 @@ def test_nothing_starts_while_a_cancellation_is_under_way_and_everything_else_af
     assert service.handle(Observed("b", COMPLETE), at(0)) == []
     assert service.handle(gone("a"), at(1)) == []
     assert starts(service.handle(gone(), at(1))) == ["b"]
+
+
+@pytest.mark.parametrize("event", [Observed("a", None), AttemptFailed("a", "final", "its file is a link")])
+def test_a_job_that_would_fail_before_its_cancellation_is_told_ends_only_once(event: Event) -> None:
+    service = ConversionService(ServiceRules())
+    service.handle(Accepted(2), at(0))
+    service.handle(Fetched((job("a"), job("b")), frozenset(), 2), at(0))
+    service.handle(Observed("a", None), at(0))
+    assert looks(service.handle(TimePassed(), at(20))) == ["a"]
+    service.handle(CancelWanted("ticket", ALL), at(20))
+    assert service.handle(event, at(20)) == []
+    assert service.handle(gone("a", "b"), at(20)) == []
+    snapshot = service.snapshot(at(20))
+    assert (snapshot.queue_length, snapshot.processed, snapshot.failed) == (0, 2, 0)
+    assert service.handle(Accepted(1), at(21)) == [Fetch(2, WINDOW)]
+
+
+def test_a_job_that_was_not_cancelled_after_all_fails_then(service: ConversionService) -> None:
+    service.handle(accepted("a"), at(0))
+    service.handle(Observed("a", None), at(0))
+    service.handle(CancelWanted("ticket", Selection(("other",))), at(20))
+    assert service.handle(Observed("a", None), at(20)) == []
+    assert [report.outcome for report in reports(service.handle(gone(), at(20)))] == ["failed"]
 
 
 def test_a_converted_frame_that_waits_for_its_sidecar_is_beyond_recall(service: ConversionService) -> None:
