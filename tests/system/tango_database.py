@@ -125,7 +125,7 @@ class RegisteredServer:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, self.instance, "-host", "127.0.0.1", *arguments],
-                env={**os.environ, "TANGO_HOST": self.database.address},
+                env={**os.environ, "TANGO_HOST": self.database.address, "PYTHONUNBUFFERED": "1"},  # its log is read
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
