@@ -71,8 +71,9 @@ class Assets:
     def close(self, run_uid: str) -> None:
         """Forget the datums of a run, and its resources after many others."""
         for uid in self._of_runs.pop(run_uid, ()):
-            self._forget_datums(uid)
-            self._put_aside(uid)
+            if uid in self._resources:  # unless it belonged to two runs, and went with the other
+                self._forget_datums(uid)
+                self._put_aside(uid)
 
     def __len__(self) -> int:
         return len(self._resources) + len(self._datums)

@@ -37,7 +37,7 @@ class FrameSelection:
     without_streams: Names = OWN_STREAMS
     name_keys: Names = ("*full_file_name",)
     sequences: Mapping[str, str] = field(default_factory=lambda: {"AD_TIFF": "tif"})
-    paths: PathMap = PathMap()
+    paths: PathMap = field(default_factory=PathMap)
 
     def __post_init__(self) -> None:
         for name in ("detectors", "streams", "without_detectors", "without_streams", "name_keys"):

@@ -26,12 +26,13 @@ class PassedOver:
     """A resource whose files are not converted."""
 
     reason: str
+    data_key: str = ""
 
 
 def frame_count(value: object) -> int:
     """Return how many files belong to one point; raise ValueError if that is no sensible number."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ValueError(f"{value!r} files for a point")  # noqa: TRY004 - a value in a document
+        raise ValueError(f"{value!r} files for a point")
     count = int(value.__index__())
     if not 0 < count <= MOST_FRAMES:
         raise ValueError(f"{count} files for a point")

@@ -69,9 +69,9 @@ def files_of_stream_resource(document: Document) -> StreamFiles | PassedOver:
     uri: str = document["uri"]
     folder = path_of_uri(uri)
     if mimetype not in {_MANY_FILES, _ONE_FILE}:
-        return PassedOver(f"{document['mimetype']} is no TIFF")
+        return PassedOver(f"{document['mimetype']} is no TIFF", document["data_key"])
     if folder is None:
-        return PassedOver(f"{uri} is no file")
+        return PassedOver(f"{uri} is no file", document["data_key"])
     if mimetype == _ONE_FILE:
         return StreamFiles(document["data_key"], lambda _number: folder, 1, 1)
     return _many(document, folder)
