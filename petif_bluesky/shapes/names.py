@@ -27,7 +27,7 @@ def trusted(predicted: str, told: Collection[str], taken: Collection[str], *, al
     ----------
     predicted: by the documents
     told: the files that the event names for this detector
-    taken: files (`sameness`) of this run that are taken already: a name among them was read too early
+    taken: files (`sameness`) that are taken already for other frames: a name among them was read too early
     alone: whether this is the only image of the detector in the event
 
     """
@@ -39,7 +39,7 @@ def trusted(predicted: str, told: Collection[str], taken: Collection[str], *, al
         stem, extension = posixpath.splitext(name_of(predicted))
         again = re.compile(re.escape(stem) + _NUMBERED_AGAIN + re.escape(extension))
         candidates = [path for path in candidates if again.fullmatch(name_of(path))]
-    fresh = [path for path in candidates if same in taken or sameness(path) not in taken]
+    fresh = [path for path in candidates if sameness(path) not in taken]
     return fresh[0] if len(fresh) == 1 else predicted
 
 

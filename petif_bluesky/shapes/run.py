@@ -49,6 +49,8 @@ class RunFrames:
         self._tell_all = tell
         self._told: set[str] = set()
         self._taken: set[str] = set()
+        self._replaced: set[str] = set()
+        """Predicted files in whose place others were told."""
         self._waiting: dict[str, list[_Waiting]] = {}
         self._early: dict[tuple[str, int], list[_Found]] = {}
         self._without_resource: dict[str, list[tuple[Stream, Span]]] = {}
@@ -152,7 +154,12 @@ class RunFrames:
         for _, image, paths in found:
             true = paths
             if len(paths) == 1:
-                true = [trusted(paths[0], told, self._taken, alone=len(found) == 1)]
+                same = sameness(paths[0])
+                shown_again = same in self._taken or same in self._replaced
+                taken = () if shown_again else self._taken
+                true = [trusted(paths[0], told, taken, alone=len(found) == 1)]
+                if true != paths:
+                    self._replaced.add(same)
             yield from self._frames(stream, event["seq_num"], image, true, event)
 
     def _named_only(self, stream: Stream, detector: Detector, event: Document) -> list[Frame]:
