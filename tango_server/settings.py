@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from tango_server.conversion.paths import Roots
 from tango_server.jobs.readiness import ReadinessRule
-from tango_server.jobs.service import ServiceRules
+from tango_server.jobs.rules import ServiceRules
 from tango_server.path_map import PathMap
 from tango_server.recipe import PRESETS, Recipe
 

@@ -42,6 +42,7 @@ from tango_server.jobs.vocabulary import (
     SidecarLooked,
     Snapshot,
     TimePassed,
+    Written,
 )
 from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport
@@ -144,13 +145,17 @@ class Engine:
         for event in events:
             if event is not None:
                 instructions += self._service.handle(event, clock.now())
-        # Workers first, since the ledger's disk takes its time. A job that shares its output with one whose report is
-        # not written yet may begin: after a crash both are pending, and run in their order again.
+        # Workers first, since the ledger's disk takes its time. None of these writes the output of an unwritten report.
         if not self._closing:
             self._perform_all(step for step in instructions if isinstance(step, Convert))
-        self._finish([(step.report, step.identity) for step in instructions if isinstance(step, Finish)])
+        finished = [(step.report, step.identity) for step in instructions if isinstance(step, Finish)]
+        self._finish(finished)
         if not self._closing:
             self._perform_all(step for step in instructions if not isinstance(step, Convert | Finish))
+        if finished:
+            written = frozenset(str(report.job_id) for report, _ in finished)
+            freed = self._service.handle(Written(written), clock.now())
+            self._perform_all(freed if not self._closing else [])
         self._publish(sum(_arriving(event) for event in events if event is not None))
         return None not in events
 

@@ -10,14 +10,16 @@ from tango_server.jobs.vocabulary import Job
 class ReadyQueue:
     """Jobs that could start, and those that have: at most so many at a time, and never two with one output.
 
-    First come, first served; a job whose output is being written keeps its turn until that has ended.
+    First come, first served; a job whose output is taken keeps its turn. An output is taken from the start of a job
+    until its report is written: otherwise both were pending after a crash, and the earlier one ran on what the later
+    one had made.
     """
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._ready: deque[Job] = deque()
         self._running: dict[str, Job] = {}
-        self._busy: set[Path] = set()
+        self._taken: dict[Path, str] = {}
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -43,20 +45,22 @@ class ReadyQueue:
         postponed: list[Job] = []
         while self._ready and len(self._running) < self._workers:
             job = self._ready.popleft()
-            if job.output in self._busy:
+            if job.output in self._taken:
                 postponed.append(job)
                 continue
-            self._busy.add(job.output)
+            self._taken[job.output] = job.job_id
             self._running[job.job_id] = job
             taken.append(job)
         self._ready.extendleft(reversed(postponed))
         return taken
 
     def ended(self, job_id: str) -> None:
-        """A worker has no more to do with this job."""
-        job = self._running.pop(job_id, None)
-        if job is not None:
-            self._busy.discard(job.output)
+        """A worker has no more to do with this job; its output stays taken until it is `free`."""
+        self._running.pop(job_id, None)
+
+    def free(self, job_ids: Container[str]) -> None:
+        """These jobs have no more to do with their outputs, or none for now."""
+        self._taken = {output: job_id for output, job_id in self._taken.items() if job_id not in job_ids}
 
     def drop(self, job_ids: Container[str]) -> None:
         """These jobs are not to start any more."""

@@ -14,7 +14,6 @@ The image is visible from the end of `running`; only the report waits for a side
 It has no threads, does no I/O and never sleeps; `engine` does what it says.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from tango_server.jobs.backlog import Backlog
@@ -22,6 +21,7 @@ from tango_server.jobs.looks import LookSchedule
 from tango_server.jobs.progress import Progress
 from tango_server.jobs.readiness import ReadinessRule
 from tango_server.jobs.ready_queue import ReadyQueue
+from tango_server.jobs.rules import ServiceRules
 from tango_server.jobs.statistics import Statistics
 from tango_server.jobs.vocabulary import (
     Accepted,
@@ -49,26 +49,10 @@ from tango_server.jobs.vocabulary import (
     Snapshot,
     StatisticsReset,
     TimePassed,
+    Written,
 )
 from tango_server.messages import FrameReport
 from tango_server.recipe import InPlace
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceRules:
-    """What the service goes by. `run_readiness` holds for frames of a run, which the detector has announced.
-
-    With `placeholders` a new frame of zeros takes the place of a file that never came, of `placeholder_shape` (rows,
-    columns) unless its request tells another.
-    """
-
-    workers: int = 2
-    readiness: ReadinessRule = field(default_factory=ReadinessRule)
-    run_readiness: ReadinessRule = field(default_factory=lambda: ReadinessRule(timeout=300.0))
-    attempts: int = 3
-    sidecar_timeout: float = 2.0
-    placeholders: bool = False
-    placeholder_shape: tuple[int, int] = (2048, 2048)
 
 
 class ConversionService:
@@ -85,6 +69,7 @@ class ConversionService:
         self._paused = paused
         self._cancelling = 0
         self._postponed: list[Observed | AttemptFailed] = []
+        self._unwritten: set[str] = set()
         self._statistics = Statistics()
 
     def handle(self, event: Event, now: Reading) -> list[Instruction]:
@@ -136,6 +121,9 @@ class ConversionService:
         match event:
             case PauseWanted(paused):
                 self._paused = paused
+            case Written(job_ids):
+                self._unwritten -= job_ids
+                self._queue.free(job_ids)
             case Refused(report):
                 self._statistics.add(report, now.monotonic)
             case StatisticsReset():
@@ -236,6 +224,8 @@ class ConversionService:
             told = progress.report.model_copy(update={"reason": event.reason})
             return [self._finish(progress, told, now)]
         sequel = progress.attempt_failed(event, self._rule_of(progress), self._rules.attempts, now.monotonic)
+        if sequel.kind != "end":
+            self._queue.free({job_id})
         match sequel.kind:
             case "ready":
                 self._queue.add(progress.job)
@@ -249,9 +239,9 @@ class ConversionService:
         return []
 
     def _beyond_recall(self) -> frozenset[str]:
-        """Return the jobs that can't be cancelled any more: a worker has them, or their output is there."""
+        """Return the jobs that can't be cancelled any more: a worker has them, or their output or report is there."""
         converted = (job_id for job_id, progress in self._jobs.items() if progress.report is not None)
-        return frozenset(self._queue.running).union(converted)
+        return frozenset(self._queue.running).union(converted, self._unwritten)
 
     def _in_doubt(self, job_id: str) -> bool:
         """Whether a job may be cancelled already, so that it must not end: nobody knows before the ledger has told."""
@@ -278,6 +268,7 @@ class ConversionService:
 
     def _finish(self, progress: Progress, report: FrameReport, now: Reading) -> Instruction:
         self._forget(progress.job.job_id)
+        self._unwritten.add(progress.job.job_id)
         self._statistics.add(report, now.monotonic)
         return Finish(report, progress.identity)
 

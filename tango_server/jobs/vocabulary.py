@@ -128,6 +128,13 @@ class SidecarLooked:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """The reports of these jobs stand on the ledger."""
+
+    job_ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A request of a run that can't be done as it stands; its report is on the ledger already."""
 
@@ -191,6 +198,7 @@ Event = (
     | AttemptDone
     | AttemptFailed
     | SidecarLooked
+    | Written
     | Refused
     | Ending
     | TimePassed

@@ -34,9 +34,10 @@ def test_a_job_whose_output_is_being_written_keeps_its_turn() -> None:
     assert names(queue.take()) == ["first", "other"]
     queue.add(job("last"))
     queue.ended("first")
-    assert names(queue.take()) == ["second"]
-    queue.ended("second")
     assert names(queue.take()) == ["last"]
+    queue.ended("last")
+    queue.free({"first"})
+    assert names(queue.take()) == ["second"]
 
 
 def test_a_job_that_was_dropped_does_not_start_and_holds_nobody_up() -> None:
@@ -44,6 +45,7 @@ def test_a_job_that_was_dropped_does_not_start_and_holds_nobody_up() -> None:
     assert names(queue.take()) == ["a"]
     queue.drop({"b"})
     queue.ended("a")
+    queue.free({"a"})
     assert names(queue.take()) == ["c"]
 
 
@@ -52,6 +54,7 @@ def test_the_end_of_a_job_that_does_not_run_changes_nothing() -> None:
     queue.take()
     queue.ended("b")
     queue.ended("unknown")
+    queue.free({"b", "unknown"})
     assert queue.take() == []
     assert set(queue.running) == {"a"}
 
@@ -65,6 +68,7 @@ class BesideAList(RuleBasedStateMachine):
         self.queue = ReadyQueue(workers)
         self.ready: list[Job] = []
         self.running: list[Job] = []
+        self.taken: list[Job] = []
         self.count = 0
 
     @rule(output=st.sampled_from(OUTPUTS))
@@ -78,7 +82,7 @@ class BesideAList(RuleBasedStateMachine):
     def take(self) -> None:
         expected: list[Job] = []
         for one in list(self.ready):
-            taken = {other.output for other in self.running}
+            taken = {other.output for other in [*self.running, *self.taken]}
             if len(self.running) < self.workers and one.output not in taken:
                 self.ready.remove(one)
                 self.running.append(one)
@@ -92,8 +96,18 @@ class BesideAList(RuleBasedStateMachine):
         self.running.remove(one)
         self.queue.ended(one.job_id)
         if again:
+            self.queue.free({one.job_id})
             self.queue.add(one)
             self.ready.append(one)
+        else:
+            self.taken.append(one)
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data())
+    def free(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from(self.taken))
+        self.taken.remove(one)
+        self.queue.free({one.job_id})
 
     @precondition(lambda self: self.ready)
     @rule(data=st.data())

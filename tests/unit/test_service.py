@@ -12,10 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tango_server.conversion.structure import Structure
 from tango_server.jobs.readiness import ReadinessRule
-from tango_server.jobs.service import ConversionService, ServiceRules
+from tango_server.jobs.rules import ServiceRules
+from tango_server.jobs.service import ConversionService
 from tango_server.jobs.vocabulary import (
     AttemptDone,
     AttemptFailed,
+    CancelWanted,
     CarrySidecar,
     Convert,
     Ending,
@@ -27,9 +29,11 @@ from tango_server.jobs.vocabulary import (
     Observed,
     Reading,
     Refused,
+    Selection,
     SidecarLooked,
     StatisticsReset,
     TimePassed,
+    Written,
 )
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
@@ -725,8 +729,30 @@ def test_two_jobs_with_one_output_never_run_at_a_time() -> None:
     started = [name for name in "abcd" for name in starts(service.handle(Observed(name, COMPLETE), at(0)))]
     assert started == ["a", "d"]
     done = FrameReport(source="a", outcome="converted", finished=0)
-    assert starts(service.handle(AttemptDone("a", done), at(1))) == ["b"]
-    assert starts(service.handle(AttemptDone("b", done), at(2))) == ["c"]
+    assert starts(service.handle(AttemptDone("a", done), at(1))) == []
+    assert starts(service.handle(Written(frozenset("a")), at(1))) == ["b"]
+    assert starts(service.handle(AttemptDone("b", done), at(2))) == []
+    assert starts(service.handle(Written(frozenset("b")), at(2))) == ["c"]
+
+
+def test_an_output_stays_taken_until_the_sidecar_is_there_and_the_report_is_written(service: ConversionService) -> None:
+    jobs = [replace(job, output=Path("/processed/same.tif")) for name in "ab" for job in accepted(name).jobs]
+    service.handle(fetched(tuple(jobs)), at(0))
+    for name in "ab":
+        service.handle(Observed(name, COMPLETE), at(0))
+    assert starts(service.handle(converted("a", sidecar="absent"), at(1))) == []
+    assert starts(service.handle(SidecarLooked("a", carried=True), at(1.1))) == []
+    assert starts(service.handle(Written(frozenset("a")), at(1.2))) == ["b"]
+
+
+def test_a_report_that_is_not_written_yet_can_not_be_overtaken_by_a_cancellation(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(converted("a"), at(1))
+    (cancel,) = service.handle(CancelWanted("ticket", Selection()), at(1))
+    assert cancel.spared == {"a"}
+    service.handle(Written(frozenset("a")), at(1))
+    (cancel,) = service.handle(CancelWanted("ticket", Selection()), at(1))
+    assert cancel.spared == frozenset()
 
 
 def test_at_the_end_what_is_converted_is_reported_without_its_sidecar(service: ConversionService) -> None:

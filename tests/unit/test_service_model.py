@@ -16,7 +16,8 @@ from tango_server.jobs.database import Database
 from tango_server.jobs.history import History
 from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.rows import Entry
-from tango_server.jobs.service import ConversionService, ServiceRules
+from tango_server.jobs.rules import ServiceRules
+from tango_server.jobs.service import ConversionService
 from tango_server.jobs.vocabulary import (
     Accepted,
     AttemptDone,
@@ -40,6 +41,7 @@ from tango_server.jobs.vocabulary import (
     Selection,
     SidecarLooked,
     TimePassed,
+    Written,
 )
 from tango_server.messages import FrameReport, ReportsQuery
 from tests.unit.ledger_entries import job
@@ -126,6 +128,7 @@ class World(RuleBasedStateMachine):
             case Finish(report, identity):
                 self.ledger.finish([(report, identity)])
                 self.end(str(report.job_id))
+                self.inbox.append(Written(frozenset({str(report.job_id)})))
             case Cancel(_, selection, spared):
                 assert {one.job_id for one in self.conversions + self.sidecars} <= spared
                 gone = self.ledger.cancel(selection, spared, self.now)

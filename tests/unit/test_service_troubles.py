@@ -7,7 +7,8 @@ import pytest
 
 from tango_server.jobs.backlog import WINDOW
 from tango_server.jobs.readiness import ReadinessRule
-from tango_server.jobs.service import ConversionService, ServiceRules
+from tango_server.jobs.rules import ServiceRules
+from tango_server.jobs.service import ConversionService
 from tango_server.jobs.vocabulary import (
     Accepted,
     AttemptDone,
@@ -28,6 +29,7 @@ from tango_server.jobs.vocabulary import (
     Selection,
     SidecarLooked,
     TimePassed,
+    Written,
 )
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
@@ -410,6 +412,7 @@ def test_retried_failures_come_from_the_ledger_like_new_jobs_and_are_told_of_no_
     plain.handle(Fetched((job("a"),), frozenset(), 1), at(0))
     plain.handle(Observed("a", COMPLETE), at(0))
     plain.handle(AttemptFailed("a", "final", "broken"), at(1))
+    plain.handle(Written(frozenset("a")), at(1))
     assert plain.snapshot(at(1)).unacknowledged == 1
     assert plain.handle(FailuresRetried(1), at(2)) == [Fetch(1, WINDOW)]
     snapshot = plain.snapshot(at(2))
