@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from petif_bluesky.shapes.resources import has_tiff_template
 from tango_server.messages import RunStatistics
 
 
@@ -13,7 +14,7 @@ def with_trailing_slash(resource: Mapping[str, Any]) -> dict[str, Any]:
     stand, and would register `.../folderfile.tif`. To be used as
     `TiledWriter(client, patches={"resource": with_trailing_slash})`.
     """
-    if not resource["spec"].startswith("AD_TIFF"):
+    if not has_tiff_template(resource):
         return dict(resource)
     return {**resource, "resource_path": resource["resource_path"].rstrip("/") + "/"}
 

@@ -1,165 +1,186 @@
 """From run documents to the files of frames. Pure: no file is looked at.
 
-Taken are the images that a detector describes by resource and datum documents with a file name template (`AD_TIFF`,
-the way of areaDetector's TIFF plugin and of the simulated detector). Where the detector also reports the name of the
-one file it wrote, that name is trusted: a program that finds its name taken writes to another, and a template can't
-know.
+Every way in which a run tells of TIFF files is followed: resource and datum documents, stream resources and stream
+datums, and strings with the name of a file; see `petif_bluesky.shapes`. Each file is taken once in a run, by its path:
+a dark frame that is shown again, or a name that an image key and a string tell both, is one frame.
 """
 
-import ntpath
-import posixpath
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+import event_model
+
+from petif_bluesky.shapes.assets import Assets, Files
+from petif_bluesky.shapes.descriptors import Stream, stream_of
+from petif_bluesky.shapes.errors import (
+    DocumentError,
+    MalformedDocumentError,
+    TemplateError,
+    UnknownDescriptorError,
+    uid_of,
+)
+from petif_bluesky.shapes.frame import Frame
+from petif_bluesky.shapes.resources import point_of_datum, series_of_resource
+from petif_bluesky.shapes.run import RunFrames
+from petif_bluesky.shapes.selection import OWN_STREAMS, FrameSelection
+from petif_bluesky.shapes.series import PassedOver
+from petif_bluesky.shapes.stream_resources import files_of_stream_resource, span_of_stream_datum
+
+__all__ = [
+    "OWN_STREAMS",
+    "DocumentError",
+    "Frame",
+    "FrameFinder",
+    "FrameSelection",
+    "MalformedDocumentError",
+    "TemplateError",
+    "UnknownDescriptorError",
+]
 
 Document = Mapping[str, Any]
 
-_TIFF_SPECS = {"AD_TIFF"}
-_NAME_READ_BACK = "full_file_name"
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame of a run: the path as the detector names it, and the event that it belongs to."""
-
-    path: str
-    run_uid: str
-    stream: str
-    seq_num: int
-    data_key: str
-
-
-@dataclass(slots=True)
-class _Descriptor:
-    run_uid: str
-    stream: str
-    images: dict[str, str | None]
-    """External image keys; for each the key that holds the name read back, if there is one."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Resource:
-    """What a resource document says of file names. Copied, because other subscribers may change their document."""
-
-    spec: str
-    folder: str
-    template: str
-    filename: str
-    count: int
-
-    def predicted(self, point: int) -> list[str]:
-        """Return the names that areaDetector's template gives: `template % (folder, filename, index)`."""
-        indices = range(point * self.count, (point + 1) * self.count)
-        return [self.template % (self.folder, self.filename, index) for index in indices]
-
-
-@dataclass(slots=True)
-class _Run:
-    descriptors: list[str] = field(default_factory=list)
-    resources: list[str] = field(default_factory=list)
+_MOST_OPEN_RUNS = 100
+_MOST_NOTES = 1000
 
 
 class FrameFinder:
-    """Takes documents in, gives frames out. Runs may be interleaved; what a run needed is forgotten when it stops."""
+    """Takes documents in, gives frames out. Runs may be interleaved.
 
-    def __init__(self) -> None:
-        self._runs: dict[str, _Run] = {}
-        self._descriptors: dict[str, _Descriptor] = {}
-        self._resources: dict[str, _Resource | None] = {}
-        self._datums: dict[str, tuple[str, int]] = {}
+    What a run needed is forgotten when it stops, or when a hundred others have shown documents since its last one.
+    `take_notes` tells what is not converted, and why.
+    """
+
+    def __init__(self, selection: FrameSelection | None = None) -> None:
+        self._selection = selection or FrameSelection()
+        self._assets = Assets()
+        self._runs: OrderedDict[str, RunFrames] = OrderedDict()
+        self._streams: dict[str, Stream] = {}
+        self._of_abandoned: list[Frame] = []
+        self._notes: deque[str] = deque(maxlen=_MOST_NOTES)
 
     def feed(self, name: str, document: Document) -> list[Frame]:
-        """Return the frames that this document completes.
+        """Return the frames that this document completes, or that are complete by now.
 
         Raises
         ------
-        KeyError, ValueError, TypeError
-            if the document does not follow the event model.
+        DocumentError
+            if the document does not follow the event model, or what it builds on was never seen.
 
         """
-        match name:
-            case "start":
-                self._runs[document["uid"]] = _Run()
-            case "descriptor":
-                self._descriptor(document)
-            case "resource":
-                self._resource(document)
-            case "datum":
-                self._datum(document)
-            case "event":
-                return list(self._event(document))
-            case "stop":
-                self._forget(document["run_start"])
+        try:
+            frames = self._feed(name, document)
+        except DocumentError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise MalformedDocumentError(
+                name,
+                uid_of(document),
+                f"{type(error).__name__}: {error}",
+                "what the event model asks for",
+                "Its frames will not be converted; correct the device or program that emits it.",
+            ) from error
+        abandoned, self._of_abandoned = self._of_abandoned, []
+        return abandoned + frames
+
+    def take_notes(self) -> list[str]:
+        """Return what is to be told since the last call, each once for a run: images in other formats, lost frames."""
+        notes = list(self._notes)
+        self._notes.clear()
+        return notes
+
+    def _feed(self, name: str, document: Document) -> list[Frame]:
+        takers: dict[str, Callable[[Document], list[Frame]]] = {
+            "start": self._start,
+            "descriptor": self._descriptor,
+            "resource": self._resource,
+            "stream_resource": self._stream_resource,
+            "datum": self._datum,
+            "datum_page": lambda page: self._each(self._datum, event_model.unpack_datum_page(page)),
+            "event": self._event,
+            "event_page": lambda page: self._each(self._event, event_model.unpack_event_page(page)),
+            "stream_datum": self._stream_datum,
+            "stop": lambda stop: self._stop(stop["run_start"]),
+        }
+        return takers[name](document) if name in takers else []
+
+    def _start(self, document: Document) -> list[Frame]:
+        self._run(document["uid"])
         return []
 
-    def _descriptor(self, document: Document) -> None:
-        keys: Mapping[str, Document] = document["data_keys"]
-        self._descriptors[document["uid"]] = _Descriptor(
-            run_uid=document["run_start"],
-            stream=document.get("name", "primary"),
-            images={
-                key: _name_key(keys, key)
-                for key, described in keys.items()
-                if described.get("external") and described["dtype"] == "array"
-            },
-        )
-        if run := self._runs.get(document["run_start"]):
-            run.descriptors.append(document["uid"])
+    def _descriptor(self, document: Document) -> list[Frame]:
+        stream = stream_of(document, self._selection)
+        self._run(stream.run_uid)
+        self._streams[stream.uid] = stream
+        return []
 
-    def _resource(self, document: Document) -> None:
-        self._resources[document["uid"]] = _parsed(document) if document["spec"] in _TIFF_SPECS else None
-        if run := self._runs.get(document.get("run_start", "")):
-            run.resources.append(document["uid"])
+    def _resource(self, document: Document) -> list[Frame]:
+        return self._files(document, lambda: series_of_resource(document, self._selection.sequences))
 
-    def _datum(self, document: Document) -> None:
-        if self._resources[document["resource"]] is not None:
-            point = int(document["datum_kwargs"]["point_number"])
-            self._datums[document["datum_id"]] = (document["resource"], point)
+    def _stream_resource(self, document: Document) -> list[Frame]:
+        return self._files(document, lambda: files_of_stream_resource(document))
 
-    def _event(self, event: Document) -> Iterator[Frame]:
-        descriptor = self._descriptors[event["descriptor"]]
-        for data_key, name_key in descriptor.images.items():
-            if data_key not in event["data"]:
-                continue
-            for path in self._paths(event["data"], data_key, name_key):
-                yield Frame(path, descriptor.run_uid, descriptor.stream, event["seq_num"], data_key)
+    def _each(self, take: Callable[[Document], list[Frame]], documents: Iterable[Document]) -> list[Frame]:
+        """Take the documents of a page; one that is wrong does not cost the others."""
+        frames: list[Frame] = []
+        for document in documents:
+            try:
+                frames += take(document)
+            except (DocumentError, KeyError, TypeError, ValueError, AttributeError) as error:
+                self._notes.append(f"a document of a page can't be followed: {type(error).__name__}: {error}")
+        return frames
 
-    def _paths(self, data: Mapping[str, Any], data_key: str, name_key: str | None) -> list[str]:
-        resource_uid, point = self._datums.pop(data[data_key], ("", 0))
-        resource = self._resources.get(resource_uid)
-        if resource is None:  # an image in another format
+    def _files(self, document: Document, parse: Callable[[], Files]) -> list[Frame]:
+        uid, run_uid = document["uid"], document.get("run_start")
+        try:
+            files = parse()
+        except Exception:
+            self._assets.add_resource(uid, PassedOver("the resource document can't be followed"), run_uid)
+            raise
+        self._assets.add_resource(uid, files, run_uid)
+        return [frame for run in self._runs.values() for frame in run.resource_came(uid)]
+
+    def _datum(self, document: Document) -> list[Frame]:
+        datum_id = document["datum_id"]
+        self._assets.add_datum(datum_id, document["resource"], point_of_datum(document))
+        return [frame for run in self._runs.values() for frame in run.datum_came(datum_id)]
+
+    def _event(self, document: Document) -> list[Frame]:
+        stream = self._stream("event", document)
+        return self._run(stream.run_uid).event(stream, document)
+
+    def _stream_datum(self, document: Document) -> list[Frame]:
+        stream = self._stream("stream_datum", document)
+        span = span_of_stream_datum(document)
+        return self._run(stream.run_uid).stream_datum(stream, document["stream_resource"], span)
+
+    def _stream(self, kind: str, document: Document) -> Stream:
+        stream = self._streams.get(document["descriptor"])
+        if stream is None:
+            raise UnknownDescriptorError(
+                kind,
+                uid_of(document),
+                f"the descriptor {document['descriptor']!r}, which is unknown",
+                "one that came before, of a run that is going on",
+                "Subscribe before runs begin: frames of runs that have begun already are not converted.",
+            )
+        return stream
+
+    def _run(self, uid: str) -> RunFrames:
+        """Return a run; one whose start was missed begins with its first document."""
+        if uid not in self._runs:
+            self._runs[uid] = RunFrames(uid, self._selection, self._assets, self._notes.append)
+        self._runs.move_to_end(uid)
+        while len(self._runs) > _MOST_OPEN_RUNS:
+            oldest = next(iter(self._runs))
+            self._of_abandoned += self._stop(oldest)
+            self._notes.append(f"run {oldest}: never stopped; what comes of it from now on is not converted")
+        return self._runs[uid]
+
+    def _stop(self, uid: str) -> list[Frame]:
+        run = self._runs.pop(uid, None)
+        if run is None:
             return []
-        if resource.count == 1 and name_key is not None and data.get(name_key):
-            return [str(data[name_key])]
-        return resource.predicted(point)
-
-    def _forget(self, run_uid: str) -> None:
-        run = self._runs.pop(run_uid, _Run())
-        for uid in run.descriptors:
-            self._descriptors.pop(uid, None)
-        for uid in run.resources:
-            self._resources.pop(uid, None)
-            for datum_id in [key for key, (owner, _) in self._datums.items() if owner == uid]:
-                del self._datums[datum_id]
-
-
-def _name_key(keys: Mapping[str, Document], image_key: str) -> str | None:
-    """Return the key in which the object of `image_key` reports the name of the file it wrote."""
-    owner = keys[image_key].get("object_name")
-    for key, described in keys.items():
-        same_owner = owner is not None and described.get("object_name") == owner
-        if same_owner and described["dtype"] == "string" and key.endswith(_NAME_READ_BACK):
-            return key
-    return None
-
-
-def _parsed(document: Document) -> _Resource:
-    join = ntpath.join if document.get("path_semantics") == "windows" else posixpath.join
-    settings = document["resource_kwargs"]
-    return _Resource(
-        spec=document["spec"],
-        folder=join(document.get("root", ""), document["resource_path"], ""),
-        template=settings["template"],
-        filename=settings["filename"],
-        count=int(settings.get("frame_per_point", 1)),
-    )
+        for descriptor in [key for key, stream in self._streams.items() if stream.run_uid == uid]:
+            del self._streams[descriptor]
+        return run.stop()

@@ -6,10 +6,13 @@ from typing import Any
 
 import event_model
 
+TIFFS = "multipart/related;type=image/tiff"
+
 Document = dict[str, Any]
 Subscriber = Callable[[str, Document], object]
 
 IMAGE: Document = {"source": "test", "dtype": "array", "shape": [1, 48, 64], "external": "FILESTORE:"}
+IN_STREAM: Document = {**IMAGE, "external": "STREAM:"}
 NAME: Document = {"source": "test", "dtype": "string", "shape": []}
 NUMBER: Document = {"source": "test", "dtype": "number", "shape": []}
 
@@ -92,6 +95,30 @@ class ComposedRun:
             return datum_id
 
         return datum
+
+    def stream_resource(
+        self, data_key: str, uri: str, template: str, *, mimetype: str = TIFFS, announce: bool = True, **parameters: Any
+    ) -> Callable[..., Any]:
+        """Compose a stream resource; return a function that composes a stream datum and returns the answer to it."""
+        settings = {"chunk_shape": [1, 48, 64], "template": template, **parameters}
+        bundle = self._run.compose_stream_resource(mimetype=mimetype, uri=uri, data_key=data_key, parameters=settings)
+        if announce:
+            self._emit("stream_resource", bundle.stream_resource_doc)
+
+        def datum(first: int, stop: int, *, stream: str = "primary", seq_num: int = 1) -> Any:
+            document = bundle.compose_stream_datum(
+                indices={"start": first, "stop": stop},
+                seq_nums={"start": seq_num, "stop": seq_num + stop - first},
+                descriptor=self._streams[stream].descriptor_doc,
+            )
+            return self._emit("stream_datum", document)
+
+        return datum
+
+    def page(self, kind: str, documents: Sequence[Document]) -> Any:
+        """Send events or datums as one page."""
+        pack = {"event": event_model.pack_event_page, "datum": event_model.pack_datum_page}[kind]
+        return self._emit(f"{kind}_page", pack(*documents))
 
     def event(self, stream: str = "primary", **data: Any) -> Any:
         """Compose an event; return what the subscriber answers."""

@@ -144,7 +144,7 @@ GARBAGE = [
         {"uid": "r", "spec": "AD_TIFF", "resource_path": "raw", "resource_kwargs": {"template": "%s"}},
         id="resource-without-name",
     ),
-    pytest.param("datum", {"datum_id": "r/0", "resource": "never", "datum_kwargs": {}}, id="datum-of-nothing"),
+    pytest.param("datum", {"datum_id": "r/0", "datum_kwargs": {}}, id="datum-of-nothing"),
     pytest.param("event", {"descriptor": "never", "data": {}, "seq_num": 1}, id="event-of-nothing"),
     pytest.param("event", [], id="event-list"),
     pytest.param("stop", {}, id="stop-empty"),
@@ -165,7 +165,7 @@ def test_garbage_is_logged_and_the_next_run_is_none_the_worse(
     assert run.uid in link.announced
 
 
-@pytest.mark.parametrize("name", ["event_page", "stream_datum", "bulk_events", "nonsense"])
+@pytest.mark.parametrize("name", ["bulk_events", "bulk_datum", "nonsense"])
 def test_documents_that_are_not_ours_are_passed_over(
     name: str, callback: ConversionCallback, link: FakeLink, caplog: pytest.LogCaptureFixture
 ) -> None:

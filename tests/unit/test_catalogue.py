@@ -31,7 +31,8 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def resource(path: str, spec: str = "AD_TIFF") -> dict[str, Any]:
-    settings = {"template": "%s%s-%5.5d.tif", "filename": "sample", "frame_per_point": 1}
+    extension = "tif" if "TIFF" in spec else "h5"
+    settings = {"template": f"%s%s-%5.5d.{extension}", "filename": "sample", "frame_per_point": 1}
     document: dict[str, Any] = compose_resource(
         spec=spec, root="/", resource_path=path, resource_kwargs=settings
     ).resource_doc

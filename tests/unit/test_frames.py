@@ -1,6 +1,7 @@
 """From documents to files, with area-detector-handlers as the independent reader of the same documents."""
 
 import posixpath
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from bluesky import RunEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petif_bluesky.frames import Frame, FrameFinder
+from petif_bluesky.frames import Frame, FrameFinder, UnknownDescriptorError
 from tests.unit.documents import IMAGE, NAME, NUMBER, ComposedRun, Document, Recorder, replay
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12)
@@ -110,7 +111,8 @@ def test_predicted_names_are_those_of_the_handler_whatever_the_names(
     run.stream(pe={"image": IMAGE})
     resource = run.resource(path="/".join(folder) + slash, template=template, filename=filename, frame_per_point=count)
     datum = resource(point)
-    assert paths(run.event(pe_image=datum)) == read_by_handler(run.recorder, datum)
+    expected = [re.sub("/{2,}", "/", path) for path in read_by_handler(run.recorder, datum)]
+    assert paths(run.event(pe_image=datum)) == expected
 
 
 def test_one_frame_per_point_is_the_default(run: ComposedRun) -> None:
@@ -212,10 +214,10 @@ def test_interleaved_runs_are_kept_apart(finder: FrameFinder) -> None:
     ]
 
 
-@pytest.mark.parametrize("spec", ["AD_HDF5", "AD_TIFF_NOT_QUITE"])
+@pytest.mark.parametrize("spec", ["AD_HDF5", "AD_HDF5_SINGLE", "NPY_SEQ"])
 def test_images_of_another_spec_are_left_alone(spec: str, run: ComposedRun) -> None:
     run.stream(eiger={"image": IMAGE, "full_file_name": NAME}, pe={"image": IMAGE})
-    other, tiff = run.resource(spec=spec), run.resource()
+    other, tiff = run.resource(spec=spec, template="%s%s_%6.6d.h5"), run.resource()
     frames = run.event(eiger_image=other(0), eiger_full_file_name="/data/raw/eiger.h5", pe_image=tiff(0))
     assert [frame.data_key for frame in frames] == ["pe_image"]
 
@@ -279,10 +281,12 @@ def test_everything_of_a_run_is_forgotten_when_it_stops(finder: FrameFinder) -> 
     waiting = kept.resource()(5)
     ended.stop()
     assert len(kept.event(pe_image=waiting)) == 1
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownDescriptorError, match="Subscribe before runs begin"):
         ended.event(pe_image="whatever")
     kept.stop()
-    assert [name for name, memory in vars(finder).items() if memory] == []
+    assert not finder._runs
+    assert not finder._streams
+    assert not finder._assets._datums
 
 
 def test_documents_delivered_twice_are_forgotten_as_well() -> None:
@@ -292,4 +296,6 @@ def test_documents_delivered_twice_are_forgotten_as_well() -> None:
     first, second = run.event(pe_image=run.resource()(0))
     assert (len(first), len(second)) == (1, 0)
     run.stop()
-    assert [name for name, memory in vars(finder).items() if memory] == []
+    assert not finder._runs
+    assert not finder._streams
+    assert not finder._assets._datums
