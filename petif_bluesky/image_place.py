@@ -1,4 +1,4 @@
-"""How a stream resource names one converted file, so that consolidators (bluesky's, Tiled's) find that very file. Pure."""
+"""How a stream resource names one converted file, so that consolidators find that very file. Pure."""
 
 import posixpath
 import re
