@@ -43,10 +43,10 @@ class _Run:
 class CatalogueStatistics:
     """Writes each run's statistics into its metadata (`conversion`) after its stop document, and again for late frames.
 
-    `RE.subscribe(CatalogueStatistics(client, converter))`, in any order with the `TiledWriter`. A thread of its own does
-    all that waits for a server. It begins when the catalogue has the stop document, and comes back, ever more seldom,
-    until each frame of the run has its report. While the catalogue or the conversion server is away it tries again. It
-    never raises into a plan.
+    `RE.subscribe(CatalogueStatistics(client, converter))`, in any order with the `TiledWriter`. A thread of its own
+    does all that waits for a server. It begins when the catalogue has the stop document, and comes back, ever more
+    seldom, until each frame of the run has its report. While the catalogue or the conversion server is away it tries
+    again. It never raises into a plan.
 
     Parameters
     ----------

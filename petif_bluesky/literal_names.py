@@ -5,6 +5,7 @@ areaDetector's way, on the missing slash after the folder. Tiled would open the 
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import uuid4
@@ -74,12 +75,10 @@ class LiteralNames:
 
     def _literal(self, event: Document, frames: list[Frame]) -> Document:
         """Hand on what names the frames of an event; return the event without their datums."""
-        single = self._single.get(event["descriptor"], set())
-        moved = {
-            frame.data_key
-            for frame in frames
-            if frame.data_key in single and frame.data_key in event["data"] and self._hand_on(event, frame)
-        }
+        single = self._single.get(event["descriptor"], set()).intersection(event["data"])
+        count = Counter(frame.data_key for frame in frames)
+        ours = [frame for frame in frames if frame.data_key in single and count[frame.data_key] == 1]
+        moved = {frame.data_key for frame in ours if self._hand_on(event, frame)}
         if not moved:
             return event
         parts = {
