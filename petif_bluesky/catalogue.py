@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from petif_bluesky.link import Link
 from tango_server.messages import RunStatistics
 
 
@@ -12,8 +11,7 @@ def with_trailing_slash(resource: Mapping[str, Any]) -> dict[str, Any]:
 
     areaDetector's template puts the slash between folder and file name itself; TiledWriter joins the two as they
     stand, and would register `.../folderfile.tif`. To be used as
-    `TiledWriter(client, patches={"resource": with_trailing_slash})`; `LiteralNames` makes it unnecessary where each
-    event has one file.
+    `TiledWriter(client, patches={"resource": with_trailing_slash})`.
     """
     if not resource["spec"].startswith("AD_TIFF"):
         return dict(resource)
@@ -27,21 +25,3 @@ def write_statistics(run: Any, statistics: RunStatistics) -> None:
     """
     fields = statistics.model_dump(mode="json", exclude={"run_uid"})
     run.update_metadata({"conversion": fields}, drop_revision=True)
-
-
-def refresh_statistics(client: Any, link: Link, run_uid: str) -> RunStatistics:
-    """Ask the server for the statistics of a run, put them into the catalogue, and return them.
-
-    For runs whose frames were converted after the session had ended; `CatalogueStatistics` does it within a session.
-
-    Raises
-    ------
-    LinkError
-        if the server can't be asked, or does not know the run.
-    KeyError
-        if the catalogue does not have the run.
-
-    """
-    statistics = link.run_statistics(run_uid)
-    write_statistics(client[run_uid], statistics)
-    return statistics

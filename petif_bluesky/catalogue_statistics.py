@@ -9,7 +9,7 @@ from typing import Any
 
 from petif_bluesky.catalogue import write_statistics
 from petif_bluesky.converter import PETifConverter
-from petif_bluesky.link import LinkError
+from petif_bluesky.link import Link, LinkError
 from petif_bluesky.runs import RunBook
 from tango_server.messages import RunStatistics
 
@@ -20,7 +20,7 @@ _PAUSE_AFTER_NEWS = 1.0
 _LONGEST_PAUSE = 30.0
 _PATIENCE = 24 * 3600.0
 _MOST_RUNS = 10_000
-_HINT = "Write its statistics with petif_bluesky.catalogue.refresh_statistics later."
+_HINT = "Write its statistics with petif_bluesky.catalogue_statistics.refresh_statistics later."
 
 
 class _NotYetError(Exception):
@@ -183,6 +183,24 @@ class CatalogueStatistics:
             error,
             exc_info=None if known else error,
         )
+
+
+def refresh_statistics(client: Any, link: Link, run_uid: str) -> RunStatistics:
+    """Ask the server for the statistics of a run, put them into the catalogue, and return them.
+
+    For runs whose frames were converted after the session had ended.
+
+    Raises
+    ------
+    LinkError
+        if the server can't be asked, or does not know the run.
+    KeyError
+        if the catalogue does not have the run.
+
+    """
+    statistics = link.run_statistics(run_uid)
+    write_statistics(client[run_uid], statistics)
+    return statistics
 
 
 def _completed(statistics: RunStatistics, submitted: int) -> RunStatistics:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from petif_bluesky import PETifConverter, catalogue_statistics
-from petif_bluesky.catalogue import refresh_statistics
-from petif_bluesky.catalogue_statistics import CatalogueStatistics
+from petif_bluesky.catalogue_statistics import CatalogueStatistics, refresh_statistics
 from petif_bluesky.link import LinkDownError, UnknownRunError
 from tests.unit.fake_link import PATIENCE, FakeLink
 
