@@ -93,7 +93,7 @@ def test_documents_follow_the_event_model_and_the_runs_own_are_left_as_they_were
 
 @pytest.mark.parametrize(
     ("shape", "settings"),
-    [([1, *SHAPE], {"spec": "AD_HDF5"}), ([3, *SHAPE], {"frame_per_point": 3})],
+    [([1, *SHAPE], {"spec": "AD_HDF5", "template": "%s%s-%5.5d.h5"}), ([3, *SHAPE], {"frame_per_point": 3})],
     ids=["another format", "three files per point"],
 )
 def test_other_images_pass_as_they_are(shape: list[int], settings: dict[str, Any]) -> None:
