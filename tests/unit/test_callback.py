@@ -165,7 +165,7 @@ def test_garbage_is_logged_and_the_next_run_is_none_the_worse(
     assert run.uid in link.announced
 
 
-@pytest.mark.parametrize("name", ["event_page", "stream_datum", "bulk_events", "nonsense"])
+@pytest.mark.parametrize("name", ["stream_datum", "bulk_events", "nonsense"])
 def test_documents_that_are_not_ours_are_passed_over(
     name: str, callback: ConversionCallback, link: FakeLink, caplog: pytest.LogCaptureFixture
 ) -> None:
