@@ -1,5 +1,6 @@
 """The conversion server as an ophyd Device; its readings are the statistics of the current run."""
 
+from collections.abc import Callable
 from typing import Any
 
 from ophyd import Component, Device, Kind, Signal
@@ -9,6 +10,7 @@ from ophyd.status import DeviceStatus
 from petif_bluesky.draining import DrainStatus, RunReading
 from petif_bluesky.link import Link, TangoLink
 from petif_bluesky.runs import RunBook
+from tango_server.messages import FrameReport
 
 
 class StatisticSignal(SignalRO):
@@ -76,6 +78,8 @@ class PETifConverter(Device):
         self.runs = RunBook()
         self.drain_timeout = drain_timeout
         self.current_run: str | None = None
+        self.reports: tuple[FrameReport, ...] = ()
+        """The reports of the run that was waited for last, oldest first."""
 
     def trigger(self) -> DeviceStatus:
         """Return a status that is done when every frame of the current run has its report; it never fails."""
@@ -83,11 +87,25 @@ class PETifConverter(Device):
             status = DeviceStatus(self)
             status.set_finished()
             return status
-        return DrainStatus(
-            self, self.current_run, link=self.link, runs=self.runs, timeout=self.drain_timeout, taken=self._take
-        )
+        return self.drain(self.current_run)
+
+    def drain(
+        self, run_uid: str, *, timeout: float | None = None, taken: Callable[[RunReading], None] = lambda _reading: None
+    ) -> DrainStatus:
+        """Return a status that is done when every frame of a run has its report; it never fails.
+
+        `taken` gets the reading before the status is done.
+        """
+
+        def take(reading: RunReading) -> None:
+            self._take(reading)
+            taken(reading)
+
+        limit = self.drain_timeout if timeout is None else timeout
+        return DrainStatus(self, run_uid, link=self.link, runs=self.runs, timeout=limit, taken=take)
 
     def _take(self, reading: RunReading) -> None:
+        self.reports = reading.reports
         statistics = reading.statistics
         values = {
             "submitted": reading.submitted,

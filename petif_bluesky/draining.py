@@ -9,27 +9,37 @@ from typing import Any
 
 from ophyd.status import DeviceStatus
 
-from petif_bluesky.link import Link
+from petif_bluesky.link import Link, LinkError, UnknownRunError
 from petif_bluesky.runs import RunBook
-from tango_server.messages import RunStatistics
+from tango_server.messages import FrameReport, RunStatistics
 
 _log = logging.getLogger(__name__)
+
+_GRACE = 1.0
+"""Seconds for the reports after the time for the frames is over."""
+_PAUSE = 0.3
+"""Seconds between two attempts to get the reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunReading:
-    """The statistics of a run at one instant (Unix seconds), and whether every frame submitted had its report."""
+    """The statistics of a run at one instant (Unix seconds), and whether every frame submitted had its report.
+
+    `reports` are those that could be had, none if the server was out of reach.
+    """
 
     statistics: RunStatistics
     submitted: int
     drained: bool
     taken: float
+    reports: tuple[FrameReport, ...] = ()
 
 
 class DrainStatus(DeviceStatus):
     """Done when every frame of a run has its report, the time is over, or the server is out of reach.
 
-    It shows progress to whoever watches it, as bluesky's progress bars do.
+    It shows progress to whoever watches it, as bluesky's progress bars do. The reports are asked for in a thread of its
+    own. No lock is held while other people's code is called.
     """
 
     def __init__(
@@ -42,49 +52,90 @@ class DrainStatus(DeviceStatus):
         timeout: float,
         taken: Callable[[RunReading], None],
     ) -> None:
+        super().__init__(device)
         self._run_uid = run_uid
+        self._link = link
         self._runs = runs
         self._taken = taken
-        self._watchers: list[Callable[..., None]] = []
+        self._progress_watchers: list[Callable[..., None]] = []
         self._began = time.monotonic()
-        self._ending = threading.Lock()
+        self._deciding = threading.Lock()
+        self._asking = False
+        self._drained = False
+        self._ended = threading.Event()
         self._last = RunStatistics(run_uid=run_uid)
-        super().__init__(device)
         self._unfollow: Callable[[], None] = lambda: None
-        self._timer = threading.Timer(timeout, self._end, kwargs={"drained": False})
-        self._timer.daemon = True
-        self._timer.start()
+        self._timers = [_timer(timeout, self._ask), _timer(timeout + _GRACE, self.give_up)]
+        for timer in self._timers:
+            timer.start()
         unfollow = link.follow(run_uid, self._look)
-        with self._ending:
-            over, self._unfollow = self.done, unfollow
-        if over:  # already: by the timer, or by the first look
+        with self._deciding:
+            over, self._unfollow = self._ended.is_set(), unfollow
+        if over:  # already: by a timer, or by the first look
             unfollow()
         elif link.server.down:
-            self._end(drained=False)
+            self.give_up()
 
-    def watch(self, watcher: Callable[..., None]) -> None:
-        """Have `watcher` called with the progress, in bluesky's terms."""
-        self._watchers.append(watcher)
+    def watch(self, func: Callable[..., None]) -> None:
+        """Have `func` called with the progress, in bluesky's terms."""
+        with self._deciding:
+            self._progress_watchers.append(func)
+
+    def give_up(self) -> None:
+        """End the waiting with what is known."""
+        self._end(())
 
     def _look(self, statistics: RunStatistics | None) -> None:
         if statistics is None:
-            self._end(drained=False)
+            self.give_up()
             return
         self._last = statistics
         target = max(self._runs.submitted(self._run_uid), statistics.submitted)
-        done = _reported(statistics)
+        done = reported(statistics)
         self._show(done, target)
         if done >= target:
-            self._end(drained=True)
+            self._drained = True
+            self._ask()
 
-    def _end(self, *, drained: bool) -> None:
-        with self._ending:
-            if self.done:
+    def _ask(self) -> None:
+        """Ask for the reports, if there are any and nobody asks yet, and end."""
+        with self._deciding:
+            if self._asking or self._ended.is_set():
                 return
-            self._timer.cancel()
-            self._unfollow()
-            submitted = max(self._runs.submitted(self._run_uid), self._last.submitted)
-            self._taken(RunReading(self._last, submitted, drained, time.time()))
+            self._asking = True
+        if not reported(self._last):
+            self._end(())
+            return
+        threading.Thread(target=self._fetch, name="petif-drain", daemon=True).start()
+
+    def _fetch(self) -> None:
+        while not self._ended.is_set():
+            try:
+                reports = self._link.reports(self._run_uid)
+            except UnknownRunError:
+                reports = ()
+            except LinkError as error:
+                _log.warning("the reports of run %s are not to be had: %s", self._run_uid, error)
+                self._ended.wait(_PAUSE)
+                continue
+            except Exception:  # noqa: BLE001 - the end of the thread would leave the plan waiting
+                _log.exception("the reports of run %s can't be read", self._run_uid)
+                reports = ()
+            self._end(tuple(reports))
+
+    def _end(self, reports: tuple[FrameReport, ...]) -> None:
+        with self._deciding:
+            if self._ended.is_set():
+                return
+            self._ended.set()
+            unfollow = self._unfollow
+        for timer in self._timers:
+            timer.cancel()
+        unfollow()
+        submitted = max(self._runs.submitted(self._run_uid), self._last.submitted)
+        try:
+            self._taken(RunReading(self._last, submitted, self._drained, time.time(), reports))
+        finally:
             self.set_finished()
 
     def _show(self, done: int, target: int) -> None:
@@ -100,12 +151,21 @@ class DrainStatus(DeviceStatus):
             "time_elapsed": elapsed,
             "time_remaining": elapsed / done * (target - done) if done else None,
         }
-        for watcher in self._watchers:
+        with self._deciding:
+            watchers = tuple(self._progress_watchers)
+        for watcher in watchers:
             try:
                 watcher(**progress)
             except Exception:  # noqa: BLE001 - the boundary to other people's progress bars: they must not stop the waiting
                 _log.exception("the watcher %r failed", watcher)
 
 
-def _reported(statistics: RunStatistics) -> int:
+def _timer(seconds: float, function: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    return timer
+
+
+def reported(statistics: RunStatistics) -> int:
+    """Return how many frames of a run have their report."""
     return statistics.converted + statistics.skipped + statistics.placeholders + statistics.failed

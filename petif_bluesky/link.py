@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 from tango.utils import PyTangoThread
 
 from petif_bluesky.connection import Connection
-from tango_server.messages import RunStatistics, SubmitAnswer
+from tango_server.caps import MOST_REPORTS
+from tango_server.messages import FrameReport, ReportsAnswer, RunStatistics, SubmitAnswer
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +91,9 @@ class Link(Protocol):
     def run_statistics(self, run_uid: str) -> RunStatistics:
         """Ask for the statistics of a run; waits for the answer. Raises `LinkError`."""
 
+    def reports(self, run_uid: str) -> Sequence[FrameReport]:
+        """Ask for the reports of a run's frames, oldest first; waits for the answer. Raises `LinkError`."""
+
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
         """Have `listener` called with every new look at a run; return the function that ends this."""
 
@@ -131,6 +135,11 @@ class TangoLink:
     def run_statistics(self, run_uid: str) -> RunStatistics:
         """Ask for the statistics of a run."""
         return self._asked(RunStatistics, "GetRunStatistics", run_uid)
+
+    def reports(self, run_uid: str) -> Sequence[FrameReport]:
+        """Ask for the reports of a run's frames."""
+        query = json.dumps({"run_uid": run_uid, "limit": MOST_REPORTS})
+        return self._asked(ReportsAnswer, "GetReports", query).reports
 
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
         """Have `listener` called, from the link's thread, with every new look at a run."""

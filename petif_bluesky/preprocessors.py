@@ -1,31 +1,32 @@
 """The conversion's place in a run: its recipe in the start document, its statistics in a stream before the end."""
 
-from collections.abc import Callable, Generator, Mapping
-from functools import wraps
-from typing import Any, TypeVar
-
-from bluesky import plan_stubs as bps
-from bluesky import preprocessors as bpp
-from bluesky.utils import Msg
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import Any
 
 from petif_bluesky.converter import PETifConverter
+from petif_bluesky.wrapping import CONVERSION, Plan, Result, StartFacts, Wait, Wrapping
 from tango_server.recipe import InPlace, Recipe
-
-Result = TypeVar("Result")
-Plan = Generator[Msg, Any, Result]
-
-CONVERSION = "conversion"
 
 
 def conversion_wrapper(
-    plan: Plan[Result], converter: PETifConverter, *, recipe: Recipe | None = None, stream: str = CONVERSION
+    plan: Plan[Result],
+    converter: PETifConverter,
+    *,
+    recipe: Recipe | None = None,
+    stream: str = CONVERSION,
+    wait: Wait = "run",
 ) -> Plan[Result]:
-    """Put the recipe into the start document of every run of `plan`, and its statistics into `stream` before it closes.
+    """Put the recipe into the start document of every run of `plan`, and what became of its frames before it closes.
+
+    Each frame has its event in the stream `converted`, with the converted image as external data (in `unconverted`
+    if there is none), and `stream` has one event with the statistics of the run.
 
     The start document gets `conversion` = {recipe, recipe_source, device, server_version}. A recipe that the plan's own
     metadata bring (`conversion.recipe`) goes before `recipe`; without any, the server's own holds (None if the server
     was not reached yet). Before a run closes, the plan waits until each of its frames has a report, for at most the
-    converter's `drain_timeout`.
+    converter's `drain_timeout`. With `wait="point"` it does so after each event that brought frames, too, and tells
+    them at once, so that the plan can use the converted frames (`converter.reports`).
 
     Raises
     ------
@@ -34,7 +35,8 @@ def conversion_wrapper(
 
     """
     _require_new_files(recipe)
-    return _wrapped(plan, converter, recipe, stream)
+    facts = partial(_start_facts, converter, recipe)
+    return Wrapping(converter, facts, stream=stream, wait=wait).wrapped(plan)
 
 
 def _require_new_files(recipe: Recipe | None) -> None:
@@ -45,43 +47,8 @@ def _require_new_files(recipe: Recipe | None) -> None:
         )
 
 
-def _wrapped(plan: Plan[Result], converter: PETifConverter, recipe: Recipe | None, stream: str) -> Plan[Result]:
-    uids: dict[Any, str] = {}
-    bundling: set[Any] = set()
-
-    def process(msg: Msg) -> tuple[Plan[Any] | None, None]:
-        if msg.command == "create":
-            bundling.add(msg.run)
-        elif msg.command in {"save", "drop"}:
-            bundling.discard(msg.run)
-        if msg.command == "open_run" and not _is_wrapped(msg):
-            return opened(msg), None
-        if msg.command == "close_run" and msg.run in uids:
-            return closing(msg, uids.pop(msg.run)), None
-        return None, None
-
-    def opened(msg: Msg) -> Plan[str]:
-        facts = _start_facts(converter, recipe, msg.kwargs.get(CONVERSION) or {})
-        uid: str = yield msg._replace(kwargs={**msg.kwargs, CONVERSION: facts})
-        uids[msg.run] = converter.current_run = uid
-        return uid
-
-    def closing(msg: Msg, uid: str) -> Plan[Any]:
-        def flush() -> Plan[None]:
-            converter.current_run = uid
-            if msg.run in bundling:  # the plan has failed within an event, and that is what people should read
-                yield from bps.drop()
-            yield from bps.checkpoint()  # or a pause and resume would take the last point again
-            yield from bps.trigger_and_read([converter], name=stream)
-
-        yield from flush() if msg.run is None else bpp.set_run_key_wrapper(flush(), msg.run)
-        return (yield msg)
-
-    return (yield from bpp.plan_mutator(plan, process))
-
-
 def conversion_decorator(
-    converter: PETifConverter, *, recipe: Recipe | None = None, stream: str = CONVERSION
+    converter: PETifConverter, *, recipe: Recipe | None = None, stream: str = CONVERSION, wait: Wait = "run"
 ) -> Callable[[Callable[..., Plan[Result]]], Callable[..., Plan[Result]]]:
     """Return `conversion_wrapper` as a decorator of plans."""
     _require_new_files(recipe)
@@ -90,7 +57,7 @@ def conversion_decorator(
         @wraps(plan_function)
         def decorated(*args: Any, **kwargs: Any) -> Plan[Result]:
             plan = plan_function(*args, **kwargs)
-            return (yield from conversion_wrapper(plan, converter, recipe=recipe, stream=stream))
+            return (yield from conversion_wrapper(plan, converter, recipe=recipe, stream=stream, wait=wait))
 
         return decorated
 
@@ -100,26 +67,26 @@ def conversion_decorator(
 class ConversionPreprocessor:
     """`conversion_wrapper` for every plan: `RE.preprocessors.append(ConversionPreprocessor(converter, recipe=...))`."""
 
-    def __init__(self, converter: PETifConverter, *, recipe: Recipe | None = None, stream: str = CONVERSION) -> None:
+    def __init__(
+        self,
+        converter: PETifConverter,
+        *,
+        recipe: Recipe | None = None,
+        stream: str = CONVERSION,
+        wait: Wait = "run",
+    ) -> None:
         _require_new_files(recipe)
         self.converter = converter
         self.recipe = recipe
         self.stream = stream
+        self.wait: Wait = wait
 
     def __call__(self, plan: Plan[Result]) -> Plan[Result]:
         """Wrap a plan."""
-        return conversion_wrapper(plan, self.converter, recipe=self.recipe, stream=self.stream)
+        return conversion_wrapper(plan, self.converter, recipe=self.recipe, stream=self.stream, wait=self.wait)
 
 
-class _StartFacts(dict[str, Any]):
-    """The facts that a wrapper has put into a start document; its type tells outer wrappers to leave the run alone."""
-
-
-def _is_wrapped(open_run: Msg) -> bool:
-    return isinstance(open_run.kwargs.get(CONVERSION), _StartFacts)
-
-
-def _start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> dict[str, Any]:
+def _start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> StartFacts:
     if not isinstance(from_plan, Mapping):
         raise ValueError(  # noqa: TRY004 - a value that a user has written
             f"{CONVERSION} in the plan's metadata: found {from_plan!r}; expected a dict, as {{'recipe': {{...}}}}. "
@@ -129,7 +96,7 @@ def _start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: An
     if isinstance(own, Recipe):
         own = own.model_dump(mode="json")
     server = converter.link.server
-    return _StartFacts(
+    return StartFacts(
         {
             **from_plan,
             "recipe": own or server.recipe,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from petif_bluesky.link import LinkDownError, Listener, RequestRejectedError, ServerState, UnknownRunError
-from tango_server.messages import AcceptedJob, FrameRequest, RefusedRequest, RunStatistics, SubmitAnswer
+from tango_server.messages import AcceptedJob, FrameReport, FrameRequest, RefusedRequest, RunStatistics, SubmitAnswer
 
 PATIENCE = 10.0
 UP = ServerState(asked=True, connected=True, seen=1.7e9, version="1.2.3", trouble="")
@@ -30,6 +30,8 @@ class FakeLink:
         self.announced: list[str] = []
         self.rejected: set[str] = set()
         """Sources that make a whole call wrong."""
+        self.report: Callable[[FrameRequest], FrameReport] = self._report
+        """What the server says of a frame that has its report."""
         self.refused: set[str] = set()
         """Sources that are refused alone."""
         self.troubles: deque[Exception] = deque()
@@ -67,6 +69,15 @@ class FakeLink:
             raise UnknownRunError(run_uid)
         return self.statistics(run_uid)
 
+    def reports(self, run_uid: str) -> list[FrameReport]:
+        self._called()
+        if run_uid not in self.announced:
+            raise UnknownRunError(run_uid)
+        if not self.converts:
+            return []
+        requests = [request for request in self.requests.values() if request.run_uid == run_uid]
+        return [self.report(request) for request in requests]
+
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
         key = object()
         with self._changed:
@@ -78,6 +89,25 @@ class FakeLink:
         elif self.prompt and self.server.connected and self.converts:
             listener(self.statistics(run_uid))
         return lambda: self._unfollow(key)
+
+    def _report(self, request: FrameRequest) -> FrameReport:
+        """What the server would say of a frame: it was converted, beside the raw folder."""
+        assert request.key is not None
+        return FrameReport(
+            job_id=request.key,
+            source=request.source,
+            output=request.source.replace("/raw/", "/processed/"),
+            outcome="converted",
+            shape=(48, 32),
+            pixel_type="int32",
+            conversion_time=0.25,
+            latency=0.5,
+            accepted=1.7e9,
+            finished=1.7e9 + 1,
+            run_uid=request.run_uid,
+            stream=request.stream,
+            seq_num=request.seq_num,
+        )
 
     def statistics(self, run_uid: str) -> RunStatistics:
         """What the server would say of a run now."""

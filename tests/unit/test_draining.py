@@ -197,7 +197,7 @@ def test_nobody_listens_when_it_is_done(last: RunStatistics | None, link: FakeLi
     link.tell(RUN, last)
     finish(status)
     assert link.listeners == {}
-    assert status._timer.finished.is_set()
+    assert all(timer.finished.is_set() for timer in status._timers)
 
 
 def test_many_ends_at_the_same_time_are_one(link: FakeLink, begin: Callable[..., Any]) -> None:

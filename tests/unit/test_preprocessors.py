@@ -142,7 +142,7 @@ def test_statistics_of_a_run_are_its_last_event(
             "drained": True,
         }
     ]
-    assert recorder.of("stop")[0]["num_events"] == {"primary": 3, "conversion": 1}
+    assert recorder.of("stop")[0]["num_events"] == {"primary": 3, "converted": 3, "conversion": 1}
     assert link.listeners == {}
 
 
@@ -150,14 +150,14 @@ def test_nothing_waits_for_the_network_in_the_run_engines_threads(
     run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
 ) -> None:
     run_engine(conversion_wrapper(bp.count([detector], num=3), converter, recipe=RECIPE))
-    assert {thread.name for thread in link.callers} == {"petif-sender"}
+    assert {thread.name for thread in link.callers} == {"petif-sender", "petif-drain"}
 
 
 def test_stream_may_have_another_name(
     run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
 ) -> None:
     run_engine(conversion_wrapper(bp.count([detector]), converter, stream="petif"))
-    assert recorder.of("stop")[0]["num_events"] == {"primary": 1, "petif": 1}
+    assert recorder.of("stop")[0]["num_events"] == {"primary": 1, "converted": 1, "petif": 1}
 
 
 def test_plan_without_a_run_is_left_as_it_is(
@@ -263,7 +263,7 @@ def test_pause_between_points_takes_no_point_again(
         run_engine.resume()
     run_engine.resume()
     check_the_end(recorder)
-    assert recorder.of("stop")[0]["num_events"] == {"primary": 2, "conversion": 1}
+    assert recorder.of("stop")[0]["num_events"] == {"primary": 2, "converted": 2, "conversion": 1}
     assert counts(recorder) == [(2, 2, True)]
     assert len(link.requests) == 2
 

@@ -1,0 +1,195 @@
+"""What a wrapper adds to the messages of a plan: waiting for the reports of a run's frames, and telling them."""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from bluesky import plan_stubs as bps
+from bluesky import preprocessors as bpp
+from bluesky.utils import IllegalMessageSequence, Msg, short_uid
+
+from petif_bluesky.converted import CONVERTED, UNCONVERTED, ConvertedFrames
+from petif_bluesky.converter import PETifConverter
+from petif_bluesky.draining import DrainStatus, RunReading
+
+Result = TypeVar("Result")
+Plan = Generator[Msg, Any, Result]
+Wait = Literal["run", "point"]
+
+CONVERSION = "conversion"
+_SHORT_PATIENCE = 1.0
+"""Seconds to wait for the frames of a point after those of an earlier one were not ready in time."""
+
+
+class StartFacts(dict[str, Any]):
+    """The facts that a wrapper has put into a start document; its type tells outer wrappers to leave the run alone."""
+
+
+class Drain:
+    """The waiting for one run, as bluesky triggers it: each time anew, so that a pause may repeat it."""
+
+    parent = None
+
+    def __init__(self, converter: PETifConverter, run_uid: str, timeout: float | None = None) -> None:
+        self.name = converter.name
+        self.reading: RunReading | None = None
+        self._converter = converter
+        self._run_uid = run_uid
+        self._timeout = timeout
+        self._status: DrainStatus | None = None
+
+    def trigger(self) -> DrainStatus:
+        """Return a status that is done when every frame of the run has its report; it never fails."""
+        self._status = self._converter.drain(self._run_uid, timeout=self._timeout, taken=self._take)
+        return self._status
+
+    def give_up(self) -> bool:
+        """Stop waiting; return whether there is a reading."""
+        if self._status is not None:
+            self._status.give_up()
+        return self.reading is not None
+
+    def _take(self, reading: RunReading) -> None:
+        self.reading = reading
+
+
+@dataclass(slots=True)
+class _Run:
+    uid: str
+    frames: ConvertedFrames
+    drained: bool = True
+    submitted: int = 0
+    """Frames of points that were waited for."""
+    drain: Drain | None = field(default=None)
+
+
+class Wrapping:
+    """One wrapped plan and its open runs, by their run keys."""
+
+    def __init__(
+        self, converter: PETifConverter, facts: Callable[[Any], Mapping[str, Any]], *, stream: str, wait: Wait
+    ) -> None:
+        self._converter = converter
+        self._facts = facts
+        self._stream = stream
+        self._wait = wait
+        self._runs: dict[Any, _Run] = {}
+        self._bundling: dict[Any, str] = {}
+        self._rewindable = True
+
+    def wrapped(self, plan: Plan[Result]) -> Plan[Result]:
+        """Return the plan with what is added to it; what becomes of runs that it leaves open is told, too."""
+        try:
+            result = yield from bpp.plan_mutator(plan, self._process)
+        except Exception:
+            yield from self._left_open()
+            raise
+        yield from self._left_open()
+        return result
+
+    def _process(self, msg: Msg) -> tuple[Plan[Any] | None, Plan[Any] | None]:
+        stream = self._note(msg)
+        if msg.command == "open_run" and not isinstance(msg.kwargs.get(CONVERSION), StartFacts):
+            return self._opened(msg), None
+        if msg.command == "close_run" and msg.run in self._runs:
+            return self._closed(msg, self._runs.pop(msg.run)), None
+        may_bring_frames = msg.command in {"save", "collect"} and not self._is_ours(stream)
+        if self._wait == "point" and msg.run in self._runs and may_bring_frames:
+            return None, _keyed(self._point(self._runs[msg.run]), msg.run)
+        return None, None
+
+    def _note(self, msg: Msg) -> str:
+        """Keep in mind what a message means for checkpoints; return the stream of an event that it saves."""
+        match msg.command:
+            case "create":
+                self._bundling[msg.run] = str(msg.kwargs.get("name") or msg.args[0])
+            case "save" | "drop":
+                return self._bundling.pop(msg.run, "")
+            case "checkpoint":
+                self._rewindable = True
+            case "clear_checkpoint":
+                self._rewindable = False
+        return ""
+
+    def _is_ours(self, stream: str) -> bool:
+        return stream in {self._stream, CONVERTED, UNCONVERTED} or stream.startswith(f"{CONVERTED}-")
+
+    def _opened(self, msg: Msg) -> Plan[str]:
+        facts = self._facts(msg.kwargs.get(CONVERSION) or {})
+        uid: str = yield msg._replace(kwargs={**msg.kwargs, CONVERSION: facts})
+        self._converter.current_run = uid
+        self._runs[msg.run] = _Run(uid, ConvertedFrames(self._converter.name))
+        return uid
+
+    def _closed(self, msg: Msg, run: _Run) -> Plan[Any]:
+        yield from _keyed(self._finish(run, msg.run), msg.run)
+        return (yield msg)
+
+    def _left_open(self) -> Plan[None]:
+        """Tell what became of runs that the plan has not closed: the RunEngine closes them itself, without messages."""
+        while self._runs:
+            key, run = self._runs.popitem()
+            yield from bpp.plan_mutator(_keyed(self._finish(run, key), key), self._process)
+
+    def _finish(self, run: _Run, key: Any) -> Plan[None]:
+        self._converter.current_run = run.uid
+        yield from self._dropped(key)  # the plan has failed within an event, and that is what people should read
+        yield from self._checkpoint()  # or a pause and resume would take the last point again
+        try:
+            yield from self._drained(run, None)
+            yield from self._tell_frames(run)
+        except Exception:  # the plan is to end now: say what is known, and let it
+            if run.drain is not None and run.drain.give_up():
+                yield from self._dropped(key)
+                yield from self._tell(self._stream, self._converter)
+            raise
+        yield from self._tell(self._stream, self._converter)
+
+    def _point(self, run: _Run) -> Plan[None]:
+        """Wait for the frames of one point; one that comes too late lets the later ones have little time."""
+        submitted = self._converter.runs.submitted(run.uid)
+        if submitted <= run.submitted:
+            return
+        run.submitted = submitted
+        self._converter.current_run = run.uid
+        yield from self._checkpoint()
+        yield from self._drained(run, None if run.drained else _SHORT_PATIENCE)
+        yield from self._tell_frames(run)
+
+    def _drained(self, run: _Run, timeout: float | None) -> Plan[None]:
+        limit = self._converter.drain_timeout
+        run.drain = Drain(self._converter, run.uid, limit if timeout is None else min(timeout, limit))
+        group = short_uid("conversion")
+        yield from bps.trigger(run.drain, group=group)
+        yield from bps.wait(group=group)
+        if run.drain.reading is not None:
+            run.drained = run.drain.reading.drained
+
+    def _tell_frames(self, run: _Run) -> Plan[None]:
+        reading = run.drain.reading if run.drain else None
+        for report in run.frames.new(reading.reports if reading else ()):
+            stream = run.frames.show(report)
+            yield from self._tell(stream.stream, stream)
+            yield from self._checkpoint()
+
+    def _tell(self, stream: str, readable: Any) -> Plan[None]:
+        yield from bps.create(name=stream)
+        yield from bps.read(readable)
+        yield from bps.save()
+
+    def _checkpoint(self) -> Plan[None]:
+        """Make a checkpoint, where one may be: not within an event of any run, nor where the plan wants none."""
+        if self._rewindable and not self._bundling:
+            yield from bps.checkpoint()
+
+    def _dropped(self, key: Any) -> Plan[None]:
+        if key not in self._bundling:
+            return
+        try:
+            yield from bps.drop()
+        except IllegalMessageSequence:  # a pause has dropped it
+            self._bundling.pop(key, None)
+
+
+def _keyed(plan: Plan[Result], key: Any) -> Plan[Result]:
+    return plan if key is None else bpp.set_run_key_wrapper(plan, key)
