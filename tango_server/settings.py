@@ -163,9 +163,13 @@ class Settings(BaseModel):
     ] = 100_000
     history_days: Annotated[
         float,
-        Field(gt=0, allow_inf_nan=False, description="How long reports are kept, days in which the server was running"),
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="How long reports and the keys of requests are kept, days in which the server was running",
+        ),
     ] = 60
-    history_limit: Annotated[int, Field(ge=1, description="How many reports are kept")] = 500_000
+    history_limit: Annotated[int, Field(ge=1, description="How many reports are kept at most, however young")] = 500_000
     free_space_warning: Annotated[
         Bytes, Field(description="Free space of a write root below which the server warns, bytes")
     ] = 20 * GIGABYTE

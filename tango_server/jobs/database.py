@@ -45,7 +45,7 @@ class Database:
         self._lock = threading.Lock()
         self._damaged = False
         try:
-            self._connection = _opened(path)
+            self._connection, age = _opened(path)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise LedgerError(
@@ -53,15 +53,15 @@ class Database:
                     "with free space. End the other server if there is one, or give another state directory."
                 ) from error
             self.set_aside = _put_aside(path, error)
-            self._connection = _opened(path)
+            self._connection, age = _opened(path)
         self._monotonic = monotonic
-        self._born = monotonic() - _age_of(self._connection)
+        self._born = monotonic() - age
 
     @property
     def age(self) -> float:
         """How long the file has been in use, all servers together, in s; no jump of the wall clock changes it.
 
-        What a killed server had not kept by `keep_age` is not in it.
+        What a killed server had not kept by `keep_age` is not in it, but it is no less than that of any finished job.
         """
         return self._monotonic() - self._born
 
@@ -126,17 +126,22 @@ class Database:
             ) from error
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: Path) -> tuple[sqlite3.Connection, float]:
+    """Return the connection, and the age of what is in the file (s)."""
+    age = 0.0
+
     def admit(connection: sqlite3.Connection) -> None:
         _require_known_version(connection, path)
 
     def prepare(connection: sqlite3.Connection) -> None:
+        nonlocal age
         _bring_up_to_date(connection, version_of(connection), path)
         if not connection.execute("SELECT 1 FROM kept WHERE name=?", (_CLEAN,)).fetchone():
             look_for_damage(connection)  # the last server did not end in good order
+        age = _age_of(connection)  # reading it may find damage, too
         connection.execute("DELETE FROM kept WHERE name=?", (_CLEAN,))
 
-    return open_alone(path, admit=admit, prepare=prepare)
+    return open_alone(path, admit=admit, prepare=prepare), age
 
 
 def _require_known_version(connection: sqlite3.Connection, path: Path) -> None:
@@ -149,8 +154,10 @@ def _require_known_version(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _age_of(connection: sqlite3.Connection) -> float:
-    row = connection.execute("SELECT value FROM kept WHERE name=?", (_AGE,)).fetchone()
-    return float(row[0]) if row else 0.0
+    """Return the age that was kept, or that of the last finished job: else later jobs would pass for older ones."""
+    kept = connection.execute("SELECT value FROM kept WHERE name=?", (_AGE,)).fetchone()
+    last = connection.execute("SELECT max(age) FROM jobs WHERE outcome IS NOT NULL").fetchone()
+    return max(float(kept[0]) if kept else 0.0, last[0] or 0.0)
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, found: int, path: Path) -> None:

@@ -10,7 +10,8 @@ from tango_server.messages import FrameReport, ReportsQuery, RunStatistics
 _VARIABLES = 500  # parameters of one SQL statement; SQLite's smallest common limit is 999
 _PORTION = 500  # rows that are deleted at once: the ledger is locked meanwhile
 
-_OLDEST = "SELECT number, age, run_uid FROM jobs WHERE outcome IS NOT NULL ORDER BY age, number LIMIT ?"
+# What was taken over from an earlier version has one age: there the wall clock is all that tells the order.
+_OLDEST = "SELECT number, age, run_uid FROM jobs WHERE outcome IS NOT NULL ORDER BY age, finished, number LIMIT ?"
 _FORGET_RUN = "DELETE FROM runs WHERE run_uid=?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE run_uid=?1)"
 _REPORTS = (
     "SELECT report FROM jobs WHERE run_uid=? AND outcome IS NOT NULL AND (? IS NULL OR outcome=?) "

@@ -51,7 +51,7 @@ SCHEMA = (
     WHERE run_uid IS NOT NULL
     """,
     "CREATE INDEX IF NOT EXISTS jobs_pending ON jobs (place) WHERE outcome IS NULL",
-    "CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (age) WHERE outcome IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (age, finished) WHERE outcome IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS jobs_unsynced ON jobs (place) WHERE synced = 0",
     "CREATE INDEX IF NOT EXISTS jobs_retryable ON jobs (number) WHERE retryable = 1",
     "CREATE INDEX IF NOT EXISTS jobs_of_recipe ON jobs (recipe_id)",

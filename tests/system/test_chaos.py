@@ -9,7 +9,7 @@ from tests.chaos.plan import Kind
 from tests.chaos.run import run_chaos
 from tests.chaos.scale import short
 
-_SEED = 37  # its wall clock jumps by years
+_SEED = 37  # where disks can be mounted, its wall clock jumps ahead by a year, and the server starts anew
 _ONLY_WITH_MOUNTS = {Kind.FILL_OUTPUT, Kind.FILL_STATE, Kind.READ_ONLY}
 
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from tango_server.jobs.history import History, UnknownIdError
 from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.rows import NO_OUTPUT, Entry
 from tango_server.jobs.vocabulary import Job
-from tango_server.messages import FrameReport, Outcome
+from tango_server.messages import FrameReport, Outcome, ReportsQuery
 from tango_server.recipe import Recipe
 
 ACCEPTED = 1.7e9
@@ -83,3 +84,24 @@ def pending_ids(ledger: Ledger, portion: int = 100) -> list[str]:
         found += [waiting.job_id for waiting in fetched.jobs]
         last = fetched.last
     return found
+
+
+def known(history: History, *job_ids: str) -> list[bool]:
+    """Whether each job is known."""
+
+    def is_known(job_id: str) -> bool:
+        try:
+            history.reports(ReportsQuery(job_ids=[job_id]))
+        except UnknownIdError:
+            return False
+        return True
+
+    return [is_known(job_id) for job_id in job_ids]
+
+
+def prune(history: History, kept_for: float, limit: int = 10**9) -> int:
+    """Prune as often as there is something to prune; return how many jobs are forgotten."""
+    total = 0
+    while pruned := history.prune(kept_for, limit):
+        total += pruned
+    return total

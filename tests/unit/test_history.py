@@ -1,7 +1,6 @@
-"""Reports, statistics of runs, what is on disk for sure, and what is forgotten."""
+"""Reports, statistics of runs, and what is on disk for sure."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +9,13 @@ import pytest
 from tango_server.jobs.database import Database
 from tango_server.jobs.history import History, UnknownIdError
 from tango_server.jobs.ledger import Ledger
-from tango_server.jobs.vocabulary import Selection
 from tango_server.messages import FrameReport, Outcome, PixelCounts, ReportsQuery, RunStatistics
-from tango_server.recipe import Recipe
-from tests.unit.ledger_entries import ACCEPTED, XDI, Stopwatch, accept, entry, finish, pending_ids, refusal, report
+from tests.unit.ledger_entries import ACCEPTED, XDI, accept, entry, finish, pending_ids, report
 
 
 @pytest.fixture
-def stopwatch() -> Stopwatch:
-    return Stopwatch()
-
-
-@pytest.fixture
-def database(tmp_path: Path, stopwatch: Stopwatch) -> Iterator[Database]:
-    database = Database(tmp_path / "ledger.sqlite", stopwatch)
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "ledger.sqlite")
     yield database
     database.close()
 
@@ -36,27 +28,6 @@ def ledger(database: Database) -> Ledger:
 @pytest.fixture
 def history(database: Database) -> History:
     return History(database)
-
-
-def known(history: History, *job_ids: str) -> list[bool]:
-    """Whether each job is known."""
-
-    def is_known(job_id: str) -> bool:
-        try:
-            history.reports(ReportsQuery(job_ids=[job_id]))
-        except UnknownIdError:
-            return False
-        return True
-
-    return [is_known(job_id) for job_id in job_ids]
-
-
-def prune(history: History, kept_for: float, limit: int = 10**9) -> int:
-    """Prune as often as there is something to prune; return how many jobs are forgotten."""
-    total = 0
-    while pruned := history.prune(kept_for, limit):
-        total += pruned
-    return total
 
 
 def test_a_report_comes_back_as_it_was_written(ledger: Ledger, history: History) -> None:
@@ -191,135 +162,3 @@ def test_what_was_not_on_disk_for_sure_is_pending_again_after_a_power_loss(ledge
     assert history.run_statistics("run-1").converted == 1
     finish(ledger, report("a"), report("c"))
     assert [job_id for job_id, _ in history.unsynced(10)] == ["a", "c"]
-
-
-def test_only_finished_jobs_of_before_are_forgotten_by_age(
-    ledger: Ledger, history: History, stopwatch: Stopwatch
-) -> None:
-    accept(ledger, "old", "cancelled", "young", "pending")
-    ledger.accept([refusal("refused", "run-1")])
-    finish(ledger, report("old"))
-    ledger.cancel(Selection(job_ids=("cancelled",)), (), ACCEPTED)
-    stopwatch.now += 9
-    finish(ledger, report("young"))
-    assert prune(history, 9.0) == 0
-    assert prune(history, 8.0) == 3
-    assert known(history, "old", "cancelled", "refused", "young", "pending") == [False, False, False, True, True]
-
-
-@pytest.mark.parametrize("wall", [0.0, ACCEPTED + 1e9], ids=["back", "ahead"])
-def test_a_jump_of_the_wall_clock_takes_no_history_away(
-    ledger: Ledger, history: History, stopwatch: Stopwatch, wall: float
-) -> None:
-    accept(ledger, "before", "after")
-    finish(ledger, report("before"))
-    stopwatch.now += 1
-    finish(ledger, report("after", finished=wall))
-    assert prune(history, 5.0) == 0
-    stopwatch.now += 4.5
-    assert prune(history, 5.0) == 1
-    assert known(history, "before", "after") == [False, True]
-
-
-def test_a_job_that_is_tried_again_counts_from_when_it_is_finished_again(
-    ledger: Ledger, history: History, stopwatch: Stopwatch
-) -> None:
-    accept(ledger, "a")
-    finish(ledger, report("a", "failed"))
-    stopwatch.now += 100
-    ledger.retry_failed()
-    assert prune(history, 50.0) == 0
-    finish(ledger, report("a"))
-    assert prune(history, 50.0) == 0
-    assert known(history, "a") == [True]
-
-
-def test_only_the_time_in_which_a_server_was_there_counts(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    path = tmp_path / "kept.sqlite"
-    with closing(Database(path, stopwatch)) as database:
-        accept(Ledger(database), "a")
-        finish(Ledger(database), report("a"))
-        stopwatch.now += 60
-    stopwatch.now = 5.0  # another start of the machine
-    with closing(Database(path, stopwatch)) as database:
-        stopwatch.now += 30
-        assert database.age == 90.0
-        assert prune(History(database), 90.0) == 0
-        stopwatch.now += 1
-        assert prune(History(database), 90.0) == 1
-
-
-def test_what_a_killed_server_has_kept_of_its_age_counts(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    path, copy = tmp_path / "running.sqlite", tmp_path / "killed.sqlite"
-    with closing(Database(path, stopwatch)) as database:
-        stopwatch.now += 60
-        database.keep_age()
-        stopwatch.now += 7
-        for suffix in ("", "-wal"):
-            Path(f"{copy}{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
-    with closing(Database(copy, stopwatch)) as database:
-        assert database.age == 60.0
-
-
-def test_the_oldest_finished_jobs_are_forgotten_by_count(
-    ledger: Ledger, history: History, stopwatch: Stopwatch
-) -> None:
-    accept(ledger, *"abcd", "pending")
-    for name in "bdca":
-        stopwatch.now += 1
-        finish(ledger, report(name))
-    assert prune(history, 100.0, limit=2) == 2
-    assert known(history, *"abcd", "pending") == [True, False, True, False, True]
-    assert prune(history, 100.0, limit=2) == 0
-
-
-def test_a_call_forgets_no_more_than_a_portion(ledger: Ledger, history: History) -> None:
-    names = [f"{number:05d}" for number in range(1300)]
-    accept(ledger, *names)
-    finish(ledger, *(report(name) for name in names))
-    first = history.prune(-1.0, 10**9)
-    assert 0 < first < 1000
-    assert prune(history, -1.0) == 1300 - first
-
-
-def test_a_run_whose_frames_are_forgotten_is_unknown_and_an_announced_one_is_not(
-    ledger: Ledger, history: History
-) -> None:
-    ledger.accept([entry("a", "gone"), entry("b", "half"), entry("c", "half")], ["announced"])
-    finish(ledger, report("a"), report("b"))
-    assert prune(history, 1.0, limit=0) == 2
-    with pytest.raises(UnknownIdError, match="pruned"):
-        history.run_statistics("gone")
-    assert history.run_statistics("half").pending == 1
-    assert history.run_statistics("announced").submitted == 0
-    prune(history, -1.0)
-    with pytest.raises(UnknownIdError):
-        history.run_statistics("announced")
-
-
-def test_recipes_go_when_no_job_has_them_any_more(database: Database, ledger: Ledger, history: History) -> None:
-    ledger.accept([entry("a"), entry("b", recipe=Recipe(rotation=180))])
-    finish(ledger, report("a"))
-    prune(history, -1.0)
-    with database.reading() as connection:
-        texts = connection.execute("SELECT text FROM recipes").fetchall()
-    assert texts == [(Recipe(rotation=180).model_dump_json(),)]
-    accept(ledger, "c")
-    assert [one.recipe for one in ledger.fetch(0, 10).jobs] == [Recipe(rotation=180), XDI]
-
-
-def test_the_file_does_not_grow_with_the_jobs_that_went_through_it(
-    database: Database, ledger: Ledger, history: History, stopwatch: Stopwatch
-) -> None:
-    sizes = []
-    for cycle in range(30):
-        names = [f"{cycle}-{number}" for number in range(300)]
-        ledger.accept([entry(name, f"run-{cycle}", key=name) for name in names])
-        finish(ledger, *(report(name) for name in names))
-        history.mark_synced(names)
-        stopwatch.now += 1
-        prune(history, 1.5)
-        with database.reading() as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        sizes.append(database.path.stat().st_size)
-    assert sizes[-1] <= 1.3 * sizes[2]

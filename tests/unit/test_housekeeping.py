@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 
@@ -19,6 +20,7 @@ from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.vocabulary import Reading
 from tango_server.messages import ReportsQuery
 from tests.unit.ledger_entries import ACCEPTED, Stopwatch, accept, finish, pending_ids, report
+from tests.unit.ledger_files import left_behind
 
 DAY = 86_400.0
 PATIENCE = 10.0
@@ -176,6 +178,22 @@ def test_old_history_is_forgotten_by_its_age_and_the_rest_is_kept(
         [report("young", "failed")],
         1,
     )
+
+
+def test_the_age_is_written_down_each_minute_and_survives_a_kill(
+    database: Database, keep_house: Callable[..., Housekeeper], looks: Looks, monkeypatch: pytest.MonkeyPatch,
+    stopwatch: Stopwatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    now = Reading(monotonic=0.0, wall=ACCEPTED)
+    monkeypatch.setattr(clock, "now", lambda: now)
+    keep_house()
+    looks.wait_for_another_round()
+    stopwatch.now += 61
+    now = Reading(monotonic=61.0, wall=ACCEPTED)
+    looks.wait_for_another_round()
+    stopwatch.now += 30
+    with closing(Database(left_behind(database.path, tmp_path / "killed"), stopwatch)) as successor:
+        assert successor.age == 61.0
 
 
 def test_more_history_than_the_limit_is_forgotten(

@@ -16,7 +16,19 @@ from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameReport, PixelCounts, ReportsQuery, RunStatistics
 from tango_server.recipe import Recipe
 from tests.unit.full_disk import no_file_grows_beyond
-from tests.unit.ledger_entries import XDI, Stopwatch, accept, entry, finish, pending_ids, refusal, report
+from tests.unit.ledger_entries import (
+    ACCEPTED,
+    XDI,
+    Stopwatch,
+    accept,
+    entry,
+    finish,
+    known,
+    pending_ids,
+    prune,
+    refusal,
+    report,
+)
 from tests.unit.ledger_version_1 import write_version_1
 from tests.unit.ledger_version_2 import write_version_2
 
@@ -125,6 +137,56 @@ def test_what_was_finished_before_is_kept_as_long_as_what_is_finished_now(path: 
         assert History(database).reports(ReportsQuery(run_uid="run-1")) == ([], 1)
 
 
+def test_the_runs_and_recipes_of_before_are_forgotten_with_the_last_of_their_jobs(path: Path) -> None:
+    stopwatch = Stopwatch()
+    with closing(Database(path, stopwatch)) as database:
+        ledger, history = Ledger(database), History(database)
+        finish(ledger, report("first"), report("second"))
+        stopwatch.now += 11
+        assert prune(history, 12.0) == 0
+        assert history.run_statistics("announced") == RunStatistics(run_uid="announced")
+        assert prune(history, 10.5) == 5
+        with database.reading() as connection:
+            assert connection.execute("SELECT run_uid FROM runs").fetchall() == []
+            assert connection.execute("SELECT text FROM recipes").fetchall() == []
+
+
+def test_of_what_was_finished_before_the_limit_forgets_first_what_was_finished_first(
+    tmp_path: Path, version: int
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    reports = [report(name, finished=ACCEPTED + place) for place, name in enumerate("cadb")]
+    WRITERS[version](path, [entry(name) for name in "abcd"], reports, [], {})
+    with closing(Database(path, Stopwatch())) as database:
+        assert prune(History(database), 1e9, limit=2) == 2
+        assert known(History(database), *"abcd") == [False, True, False, True]
+
+
+def shape_of(path: Path) -> tuple[set[tuple[object, ...]], dict[str, list[tuple[object, ...]]]]:
+    """Return the columns of a file's tables, wherever they stand, and what its indexes are made of."""
+    with closing(sqlite3.connect(path)) as plain:
+        objects = plain.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite%'").fetchall()
+        columns = {
+            (name, *column[1:])
+            for kind, name in objects
+            if kind == "table"
+            for column in plain.execute(f"PRAGMA table_info({name})")
+        }
+        indexes = {
+            name: [column[2:] for column in plain.execute(f"PRAGMA index_xinfo({name})")]
+            for kind, name in objects
+            if kind == "index"
+        }
+    return columns, indexes
+
+
+def test_its_tables_and_indexes_are_those_of_a_new_one(path: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.sqlite"
+    for each in (path, new):
+        Database(each).close()
+    assert shape_of(path) == shape_of(new)
+
+
 def test_it_is_told_once_and_later_starts_find_this_version(
     path: Path, version: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -158,10 +220,11 @@ def test_a_damaged_ledger_of_before_is_put_aside(path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
-def test_a_ledger_that_can_not_be_taken_over_for_lack_of_space_stays_as_it_was(tmp_path: Path) -> None:
+def test_a_ledger_that_can_not_be_taken_over_for_lack_of_space_stays_as_it_was(tmp_path: Path, version: int) -> None:
     path = tmp_path / "ledger.sqlite"
-    entries = [entry(f"job-{number}", metadata={"note": "x" * 1000}) for number in range(500)]
-    write_version_1(path, entries, [], [], {})
+    names = [f"job-{number}" for number in range(1000)]
+    entries = [entry(name, metadata={"note": "x" * 1000}) for name in names]
+    WRITERS[version](path, entries, [report(name) for name in names[500:]], [], {})
     before = path.read_bytes()
     refused = pytest.raises(LedgerError, match=r"can't be opened \(disk I/O error\).*free space")
     with no_file_grows_beyond(100_000), refused:
@@ -169,3 +232,4 @@ def test_a_ledger_that_can_not_be_taken_over_for_lack_of_space_stays_as_it_was(t
     assert path.read_bytes() == before
     with closing(Database(path)) as database:
         assert Ledger(database).pending() == 500
+        assert len(History(database).reports(ReportsQuery(job_ids=names[500:]))[0]) == 500
