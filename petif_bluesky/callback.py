@@ -1,20 +1,31 @@
 """Run documents in, requests out: into the spool at once, to the server in the background."""
 
 import hashlib
-import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import platformdirs
 
-from petif_bluesky.converter import PETifConverter
 from petif_bluesky.frames import Frame, FrameFinder
+from petif_bluesky.link import Link
+from petif_bluesky.metadata import MetadataSelection, RunFacts
+from petif_bluesky.run_troubles import RunTroubles
+from petif_bluesky.runs import RunBook
 from petif_bluesky.sender import Sender
-from petif_bluesky.spool import Spool
+from petif_bluesky.spool import Letter, Spool
 
-_log = logging.getLogger(__name__)
+_KEPT_RUNS = 100
+_OF_A_RUN = {"descriptor", "resource", "stream_resource", "stop"}
+_OF_A_DESCRIPTOR = {"event", "event_page", "stream_datum"}
+
+
+class Submitting(Protocol):
+    """What the callback needs of a converter."""
+
+    link: Link
+    runs: RunBook
 
 
 def default_spool_path(address: str) -> Path:
@@ -26,8 +37,12 @@ def default_spool_path(address: str) -> Path:
     return platformdirs.user_state_path("petif-bluesky") / f"spool-{digest}.sqlite"
 
 
+class UnknownRecipeError(LookupError):
+    """The start document of a run was not seen, and the recipe is in it."""
+
+
 class ConversionCallback:
-    """Enqueues every frame that a run's detectors write, as its events come.
+    """Enqueues every frame that a run's detectors write, as its documents come.
 
     `RE.subscribe(ConversionCallback(converter))`. It never raises into a plan and never waits for the server: a call
     costs one insert into an SQLite file. The recipe is the run's own (`start.conversion.recipe`), without one the
@@ -37,51 +52,132 @@ class ConversionCallback:
     ----------
     converter: the device that stands for the server
     spool: the file in which requests wait for the server, by default one per server in the user's state folder
+    metadata: which keys of the documents travel with each frame
+
+    Raises
+    ------
+    SpoolError
+        if the spool can't be opened: better now than in a run.
 
     """
 
-    def __init__(self, converter: PETifConverter, *, spool: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        converter: Submitting,
+        *,
+        spool: str | Path | None = None,
+        metadata: MetadataSelection | None = None,
+    ) -> None:
         self._book = converter.runs
         self._spool = Spool(Path(spool) if spool else default_spool_path(converter.link.address))
-        self._sender = Sender(self._spool, converter.link)
         self._finder = FrameFinder()
+        self._facts = RunFacts(metadata)
+        self._troubles = RunTroubles()
         self._recipes: dict[str, Any] = {}
+        self._sender = Sender(self._spool, converter.link, set_aside=self._set_aside)
+
+    @property
+    def waiting(self) -> int:
+        """How many frames wait in the spool for the server."""
+        return self._spool.frames
 
     def __call__(self, name: str, document: Mapping[str, Any]) -> None:
         """Take one document in."""
+        run_uid = ""
         try:
+            run_uid = self._run_of(name, document)
             self._take(name, document)
-        except Exception:  # noqa: BLE001 - the boundary to the RunEngine: whatever is wrong with us must not end a plan
-            _log.exception("a %r document could not be taken in; its frames will not be converted", name)
+        except Exception as error:  # noqa: BLE001 - the boundary to the RunEngine: our trouble must not end a plan
+            self._troubles.tell(run_uid, name, error)
+        if name == "stop":
+            self._troubles.end(run_uid)
 
     def close(self, timeout: float = 5.0) -> None:
         """End the sending; what the server does not have yet stays in the spool for the next session."""
         self._sender.close(timeout)
         self._spool.close()
 
-    def _take(self, name: str, document: Mapping[str, Any]) -> None:
+    def _run_of(self, name: str, document: Mapping[str, Any]) -> str:
         if name == "start":
-            self._recipes[document["uid"]] = document.get("conversion", {}).get("recipe")
-            self._book.announce(document["uid"])
-            self._spool.announce(document["uid"])
-            self._sender.wake()
-        frames = self._finder.feed(name, document)
-        for frame in frames:
-            request = self._request(frame)
-            self._spool.put(request)
-            self._book.add(frame.run_uid, request["key"])
-        if frames:
-            self._sender.wake()
+            return str(document["uid"])
+        if name in _OF_A_RUN:
+            return str(document.get("run_start", ""))
+        if name in _OF_A_DESCRIPTOR:
+            return self._facts.run_of(document.get("descriptor", "")) or ""
+        return ""
+
+    def _take(self, name: str, document: Mapping[str, Any]) -> None:
+        """Do all that can be done with a document; raise the first error then."""
+        errors: list[Exception] = []
+
+        def attempt(step: Callable[[], None]) -> None:
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 - one step's trouble must not cost the others; it is raised below
+                errors.append(error)
+
+        if name == "start":
+            attempt(lambda: self._begin(document))
+        attempt(lambda: self._facts.feed(name, document))
+        attempt(lambda: self._enqueue(self._finder.feed(name, document)))
         if name == "stop":
-            self._recipes.pop(document["run_start"], None)
-            self._book.close(document["run_start"])
+            attempt(lambda: self._end(document["run_start"]))
+        if errors:
+            raise errors[0]
+
+    def _begin(self, start: Mapping[str, Any]) -> None:
+        run_uid = start["uid"]
+        self._troubles.begin()
+        conversion = start.get("conversion") or {}
+        self._recipes[run_uid] = conversion.get("recipe") if isinstance(conversion, Mapping) else None
+        while len(self._recipes) > _KEPT_RUNS:  # of runs that never stopped
+            self._recipes.pop(next(iter(self._recipes)))
+        self._book.announce(run_uid)
+        self._spool.announce(run_uid)
+        self._sender.wake()
+        if not isinstance(conversion, Mapping):
+            raise TypeError(
+                f"conversion in the start document: found {conversion!r}; expected a dict with a recipe. "
+                "The server's own recipe holds. Name other metadata otherwise."
+            )
+
+    def _enqueue(self, frames: Sequence[Frame]) -> None:
+        if not frames:
+            return
+        requests = [self._request(frame) for frame in frames]
+        self._spool.put_all(requests)
+        for request in requests:
+            self._book.add(request["run_uid"], request["key"])
+        self._sender.wake()
+
+    def _end(self, run_uid: str) -> None:
+        self._recipes.pop(run_uid, None)
+        self._book.close(run_uid)
 
     def _request(self, frame: Frame) -> dict[str, Any]:
+        if frame.run_uid not in self._recipes:
+            raise UnknownRecipeError(
+                f"run {frame.run_uid}: found frames, but the run's start document was not seen; expected it first, "
+                "because the recipe is in it. Subscribe before the run begins."
+            )
         return {
             "source": frame.path,
-            "recipe": self._recipes.get(frame.run_uid),
+            "recipe": self._recipes[frame.run_uid],
             "key": f"{frame.run_uid}/{frame.data_key}/{frame.path}",
             "run_uid": frame.run_uid,
             "stream": frame.stream,
             "seq_num": frame.seq_num,
+            "metadata": self._metadata(frame),
         }
+
+    def _metadata(self, frame: Frame) -> dict[str, Any]:
+        try:
+            return self._facts.of(frame)
+        except Exception as error:  # noqa: BLE001 - a frame without its metadata is better than none
+            self._troubles.tell(frame.run_uid, "event", error)
+            return {}
+
+    def _set_aside(self, letter: Letter) -> None:
+        """Called by the sender's thread."""
+        if letter.request is not None:
+            self._book.set_aside(letter.run_uid, letter.key)

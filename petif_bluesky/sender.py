@@ -2,8 +2,10 @@
 
 import logging
 import threading
+from collections.abc import Callable
 
-from petif_bluesky.link import Link, LinkDownError, LinkError, RequestRejectedError, ServerFaultError
+from petif_bluesky.link import Link, LinkError, RequestRejectedError, ServerFaultError
+from petif_bluesky.pile_up import PileUpReporter
 from petif_bluesky.spool import Letter, Spool
 
 _log = logging.getLogger(__name__)
@@ -16,18 +18,20 @@ _LONGEST_PAUSE = 5.0
 class Sender:
     """Delivers in order, each letter at least once; the server knows a letter by its key.
 
-    A letter is removed from the spool only after the server has it on its own ledger.
+    A letter is removed from the spool only after the server has it on its own ledger. One that the server will never
+    take is set aside there, and `set_aside` is told.
     """
 
-    def __init__(self, spool: Spool, link: Link) -> None:
+    def __init__(self, spool: Spool, link: Link, *, set_aside: Callable[[Letter], None] = lambda _letter: None) -> None:
         self._spool = spool
         self._link = link
+        self._set_aside = set_aside
+        self._reporter = PileUpReporter(spool.path)
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._pause = 0.0
         self._batch = _BATCH
         self._fault: ServerFaultError | None = None
-        self._trouble: type[Exception] | None = None
         self._thread = threading.Thread(target=self._run, name="petif-sender", daemon=True)
         self._thread.start()
 
@@ -54,6 +58,7 @@ class Sender:
         """Deliver the next letters; return whether there were any."""
         letters: list[Letter] = []
         try:
+            self._spool.tidy()
             letters = self._spool.first(self._batch)
             if letters:
                 self._deliver(letters)
@@ -73,21 +78,12 @@ class Sender:
         return fault
 
     def _hold(self, error: Exception) -> None:
-        if type(error) is not self._trouble:
-            _log.warning(
-                "frames are kept in %s until the conversion server takes them; nothing is lost. %s",
-                self._spool.path,
-                error,
-                exc_info=None if isinstance(error, LinkDownError) else error,
-            )
-        self._trouble = type(error)
+        self._reporter.stuck(self._spool.frames, error)
         self._batch = max(1, self._batch // 2)  # paths on slow storage may take longer than the time-out of one call
         self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
 
     def _go_on(self) -> None:
-        if self._trouble:
-            _log.warning("the conversion server takes frames again")
-        self._trouble = None
+        self._reporter.flows()
         self._batch = min(2 * self._batch, _BATCH)
         self._pause = 0.0
 
@@ -110,6 +106,7 @@ class Sender:
             return
         _log.error("%s: a request that the server will never take was set aside: %s", self._spool.path, error)
         self._spool.set_aside(letters[0], str(error))
+        self._set_aside(letters[0])
 
     def _submit(self, letters: list[Letter]) -> None:
         requests = [letter.request for letter in letters if letter.request is not None]

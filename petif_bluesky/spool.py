@@ -1,6 +1,7 @@
 """Requests on their way to the server, on disk: what was put here survives the end of the session.
 
-SQLite in WAL mode with `synchronous=NORMAL`: a put costs a fraction of a millisecond and survives `kill -9`.
+SQLite in WAL mode with `synchronous=NORMAL`: a put costs a fraction of a millisecond and survives `kill -9`. The disk
+is waited for (`fsync`) only in `tidy`, which the sending thread calls.
 """
 
 import contextlib
@@ -8,8 +9,9 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from typing import Any
 _log = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT = 0.02  # s that a put may wait for another process; held in memory after that
+_NEXT_TRY = 1.0  # s for which puts go to memory at once after the file took nothing
+_TIDY_AFTER = 500  # changes
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -27,6 +31,9 @@ CREATE TABLE IF NOT EXISTS outbox (
 );
 """
 
+_Row = tuple[str, str, str | None]
+"""Key, run uid and request of a letter."""
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:
@@ -36,40 +43,61 @@ class Letter:
     run_uid: str
     request: Mapping[str, Any] | None
     key: str = ""
-    """For a letter that is only in memory (its number is None)."""
+
+
+class SpoolError(Exception):
+    """The file can't be used as a spool."""
 
 
 class Spool:
-    """The SQLite file. Any thread may call."""
+    """The SQLite file. Any thread may call. A letter without a number is only in memory, because the disk refuses it.
+
+    Raises
+    ------
+    SpoolError
+        if the file can't be opened, or is no spool.
+
+    """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._lock = threading.Lock()
         self._warned = False
-        self._held: deque[tuple[str, str, str | None]] = deque()
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_BUSY_TIMEOUT)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")
-        self._database.executescript(_SCHEMA)
+        self._held: deque[_Row] = deque()
+        self._next_try = 0.0
+        self._changes = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _opened(path)
+            self._tidier = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=0.0)
+        except (OSError, sqlite3.Error) as error:
+            raise SpoolError(
+                f"{path}: found a spool that can't be opened ({error}); expected a file on a local disk that this user "
+                "may write. Name another one: ConversionCallback(converter, spool=PATH). If it is damaged, move it "
+                "away: what it holds was never sent, and the server converts these files when it is told of them again."
+            ) from error
 
     def close(self) -> None:
         """Write what is only in memory, if the disk takes it now, and close the file."""
         with self._lock:
-            with contextlib.suppress(sqlite3.Error):
-                self._write_held()
-            if self._held:
-                _log.error("%s takes nothing: %d frames that were to be converted are lost", self.path, len(self._held))
-                self._held.clear()
+            lost = [letter for letter in self._held if not self._could_write(letter)]
+            self._held.clear()
+            if lost:
+                _log.error("%s takes nothing: %d frames that were to be converted are lost", self.path, len(lost))
+            self._tidier.close()
             self._database.close()
 
     def announce(self, run_uid: str) -> None:
         """Put the announcement of a run."""
-        self._put(f"{run_uid}/announced", run_uid, None)
+        self._put([(f"{run_uid}/announced", run_uid, None)])
 
     def put(self, request: Mapping[str, Any]) -> bool:
         """Put a request that has a key and a run uid; return False if one with its key is here already."""
-        return self._put(str(request["key"]), str(request["run_uid"]), json.dumps(request))
+        return self.put_all([request])
+
+    def put_all(self, requests: Sequence[Mapping[str, Any]]) -> bool:
+        """Put requests in one transaction; return False if the last one's key is here already."""
+        return self._put([(str(fields["key"]), str(fields["run_uid"]), json.dumps(fields)) for fields in requests])
 
     def first(self, count: int) -> list[Letter]:
         """Return the `count` oldest letters that were not rejected; raise `sqlite3.Error` if the file can't be read.
@@ -79,21 +107,31 @@ class Spool:
         with self._lock:
             self._try_to_write_held()
             rows = self._database.execute(
-                "SELECT number, run_uid, request FROM outbox WHERE rejected IS NULL ORDER BY number LIMIT ?", (count,)
+                "SELECT number, run_uid, request, key FROM outbox WHERE rejected IS NULL ORDER BY number LIMIT ?",
+                (count,),
             ).fetchall()
             held = list(self._held)[: count - len(rows)]
-        letters = [Letter(number, run_uid, json.loads(text) if text else None) for number, run_uid, text in rows]
-        return letters + [Letter(None, run_uid, json.loads(text) if text else None, key) for key, run_uid, text in held]
+        letters = [_letter(*row) for row in rows]
+        return letters + [_letter(None, run_uid, text, key) for key, run_uid, text in held]
 
     def remove(self, letters: Sequence[Letter]) -> None:
         """Remove letters that the server has."""
         numbers = [(letter.number,) for letter in letters if letter.number is not None]
         keys = {letter.key for letter in letters if letter.number is None}
-        with self._lock, self._database:
+        with self._lock:
             self._held = deque(held for held in self._held if held[0] not in keys)
-            self._database.executemany("DELETE FROM outbox WHERE number=?", numbers)
-            # What was handed out from memory may have reached the disk meanwhile.
-            self._database.executemany("DELETE FROM outbox WHERE key=?", [(key,) for key in keys])
+            with _transaction(self._database):
+                self._database.executemany("DELETE FROM outbox WHERE number=?", numbers)
+                # What was handed out from memory may have reached the disk meanwhile.
+                self._database.executemany("DELETE FROM outbox WHERE key=?", [(key,) for key in keys])
+            self._changes += len(letters)
+
+    def tidy(self) -> None:
+        """Move what has gathered in the log of the database into its file, now and then; puts go on meanwhile."""
+        if self._changes >= _TIDY_AFTER:
+            self._changes = 0
+            with contextlib.suppress(sqlite3.OperationalError):  # another process does it
+                self._tidier.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def postpone(self, letter: Letter) -> None:
         """Put a letter behind all others."""
@@ -115,30 +153,79 @@ class Spool:
             row = self._database.execute("SELECT count(*) FROM outbox WHERE rejected IS NULL").fetchone()
         return int(row[0])
 
-    def _put(self, key: str, run_uid: str, text: str | None) -> bool:
-        """Write a letter, or hold it in memory while another process has the file: the RunEngine must not wait."""
+    @property
+    def frames(self) -> int:
+        """How many frames wait."""
         with self._lock:
-            self._held.append((key, run_uid, text))
-            return self._try_to_write_held()
+            row = self._database.execute(
+                "SELECT count(*) FROM outbox WHERE rejected IS NULL AND request IS NOT NULL"
+            ).fetchone()
+            return int(row[0]) + sum(text is not None for _, _, text in self._held)
+
+    def _put(self, letters: Sequence[_Row]) -> bool:
+        """Write letters, or hold them in memory while the file takes nothing: the RunEngine must not wait."""
+        with self._lock:
+            self._held.extend(letters)
+            self._changes += len(letters)
+            return time.monotonic() < self._next_try or self._try_to_write_held()
 
     def _try_to_write_held(self) -> bool:
         """Write what is held, if that works; return whether the last one was new."""
         try:
-            return self._write_held()
-        except sqlite3.OperationalError as error:
+            new = self._write(self._held)
+        except sqlite3.ProgrammingError:  # the spool was closed
+            self._held.clear()
+            raise
+        except sqlite3.Error as error:
             if not self._warned:
                 _log.warning("%s can't be written (%s): requests are kept in memory until it can", self.path, error)
             self._warned = True
+            self._next_try = time.monotonic() + _NEXT_TRY
             return True
-
-    def _write_held(self) -> bool:
-        """Write what is held, in order; return whether the last one was new."""
-        new = True
-        while self._held:
-            cursor = self._database.execute(
-                "INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)", self._held[0]
-            )
-            self._held.popleft()
-            new = cursor.rowcount == 1
+        self._held.clear()
         self._warned = False
+        self._next_try = 0.0
         return new
+
+    def _could_write(self, letter: _Row) -> bool:
+        try:
+            self._write([letter])
+        except sqlite3.Error:
+            return False
+        return True
+
+    def _write(self, letters: Collection[_Row]) -> bool:
+        """Write letters in one transaction, in order; return whether the last one was new."""
+        new = True
+        if letters:
+            with _transaction(self._database):
+                for letter in letters:
+                    cursor = self._database.execute(
+                        "INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)", letter
+                    )
+                    new = cursor.rowcount == 1
+        return new
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_BUSY_TIMEOUT)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=NORMAL")
+    database.execute("PRAGMA wal_autocheckpoint=0")
+    database.executescript(_SCHEMA)
+    return database
+
+
+@contextlib.contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    finally:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+
+
+def _letter(number: int | None, run_uid: str, text: str | None, key: str) -> Letter:
+    return Letter(number, run_uid, json.loads(text) if text else None, key)
