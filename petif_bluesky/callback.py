@@ -1,6 +1,7 @@
 """Run documents in, requests out: into the spool at once, to the server in the background."""
 
 import hashlib
+import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Any, Protocol
 
 import platformdirs
 
-from petif_bluesky.frames import Frame, FrameFinder
+from petif_bluesky.frames import Frame, FrameFinder, FrameSelection
 from petif_bluesky.link import Link
 from petif_bluesky.metadata import MetadataSelection, RunFacts
 from petif_bluesky.run_troubles import RunTroubles
 from petif_bluesky.runs import RunBook
 from petif_bluesky.sender import Sender
 from petif_bluesky.spool import Letter, Spool
+
+_log = logging.getLogger(__name__)
 
 _KEPT_RUNS = 100
 _OF_A_RUN = {"descriptor", "resource", "stream_resource", "stop"}
@@ -52,6 +55,7 @@ class ConversionCallback:
     ----------
     converter: the device that stands for the server
     spool: the file in which requests wait for the server, by default one per server in the user's state folder
+    frames: which frames are taken, by default every TIFF image of a run once
     metadata: which keys of the documents travel with each frame
 
     Raises
@@ -66,11 +70,12 @@ class ConversionCallback:
         converter: Submitting,
         *,
         spool: str | Path | None = None,
+        frames: FrameSelection | None = None,
         metadata: MetadataSelection | None = None,
     ) -> None:
         self._book = converter.runs
         self._spool = Spool(Path(spool) if spool else default_spool_path(converter.link.address))
-        self._finder = FrameFinder()
+        self._finder = FrameFinder(frames)
         self._facts = RunFacts(metadata)
         self._troubles = RunTroubles()
         self._recipes: dict[str, Any] = {}
@@ -118,10 +123,14 @@ class ConversionCallback:
 
         if name == "start":
             attempt(lambda: self._begin(document))
-        attempt(lambda: self._facts.feed(name, document))
+        if name != "stop":  # which makes the facts of the run forgotten, and may bring its last frames
+            attempt(lambda: self._facts.feed(name, document))
         attempt(lambda: self._enqueue(self._finder.feed(name, document)))
         if name == "stop":
+            attempt(lambda: self._facts.feed(name, document))
             attempt(lambda: self._end(document["run_start"]))
+        for note in self._finder.take_notes():
+            _log.warning("%s", note)
         if errors:
             raise errors[0]
 
@@ -144,22 +153,24 @@ class ConversionCallback:
     def _enqueue(self, frames: Sequence[Frame]) -> None:
         if not frames:
             return
-        requests = [self._request(frame) for frame in frames]
-        self._spool.put_all(requests)
-        for request in requests:
-            self._book.add(request["run_uid"], request["key"])
-        self._sender.wake()
+        requests = [self._request(frame) for frame in frames if frame.run_uid in self._recipes]
+        if requests:
+            self._spool.put_all(requests)
+            for request in requests:
+                self._book.add(request["run_uid"], request["key"])
+            self._sender.wake()
+        for frame in frames:
+            if frame.run_uid not in self._recipes:
+                raise UnknownRecipeError(
+                    f"{frame.path}: found a frame of run {frame.run_uid}, whose start document was not seen; expected "
+                    "that first, because the recipe is in it. Subscribe before the run begins."
+                )
 
     def _end(self, run_uid: str) -> None:
         self._recipes.pop(run_uid, None)
         self._book.close(run_uid)
 
     def _request(self, frame: Frame) -> dict[str, Any]:
-        if frame.run_uid not in self._recipes:
-            raise UnknownRecipeError(
-                f"run {frame.run_uid}: found frames, but the run's start document was not seen; expected it first, "
-                "because the recipe is in it. Subscribe before the run begins."
-            )
         return {
             "source": frame.path,
             "recipe": self._recipes[frame.run_uid],

@@ -33,7 +33,8 @@ _BASELINE = "baseline"
 _EXPOSURES = ("exposure_time", "acquire_time")
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
 _MOST_NOTES = 20
-_ROOM_FOR_NOTES = 8 * 2**10
+_ROOM_FOR_NOTES = 16 * 2**10
+_NO_ROOM = "there was no room for it"
 _KEPT_RUNS = 100
 
 
@@ -222,6 +223,9 @@ def _exposure(described: _Descriptor, data_key: str, values: Mapping[str, Any]) 
 
 def _bounded(own: dict[str, Any], values: Values) -> dict[str, Any]:
     """Put all together, within the server's cap."""
+    if len(json.dumps(own)) > LARGEST_METADATA // 2:
+        own.pop("timestamps")
+        values.left_out = {"timestamps": _NO_ROOM, **values.left_out}
     room = LARGEST_METADATA - _ROOM_FOR_NOTES - len(json.dumps(own))
     if len(json.dumps(values.fit)) > room:
         _shorten(values, room)
@@ -237,7 +241,7 @@ def _shorten(values: Values, room: int) -> None:
         room -= len(json.dumps({key: values.fit[key]})) + 2
         if room < 0:
             del values.fit[key]
-            values.left_out[key] = "there was no room for it"
+            values.left_out[key] = _NO_ROOM
 
 
 def _notes(left_out: Mapping[str, str]) -> dict[str, str]:

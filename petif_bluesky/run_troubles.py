@@ -25,8 +25,8 @@ class RunTroubles:
         count = self._counts[run_uid] = self._counts.get(run_uid, 0) + 1
         if count == 1:
             _log.error(
-                "a %r document could not be taken in; frames that need it will not be converted (run %s; told once in a "
-                "run). The plan goes on. Convert these frames when they are there: `petif add PATH...`.",
+                "a %r document could not be taken in; frames that need it will not be converted (run %s; told once in "
+                "a run). The plan goes on. Convert these frames when they are there: `petif add PATH...`.",
                 document,
                 run_uid or "unknown",
                 exc_info=error,

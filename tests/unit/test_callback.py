@@ -10,6 +10,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
+import numpy as np
 import pytest
 from bluesky import RunEngine
 
@@ -17,7 +18,7 @@ from petif_bluesky import ConversionCallback, PETifConverter
 from petif_bluesky.callback import default_spool_path
 from petif_bluesky.spool import Spool
 from tango_server.recipe import Recipe
-from tests.unit.documents import IMAGE, ComposedRun, Recorder, replay
+from tests.unit.documents import IMAGE, NUMBER, ComposedRun, Recorder, replay
 from tests.unit.fake_link import FakeLink
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
@@ -145,6 +146,9 @@ GARBAGE = [
         id="resource-without-name",
     ),
     pytest.param("datum", {"datum_id": "r/0", "datum_kwargs": {}}, id="datum-of-nothing"),
+    pytest.param("datum", {"resource": "never", "datum_kwargs": {}}, id="datum-without-id"),
+    pytest.param("stream_datum", {"uid": "x"}, id="stream-datum-without-descriptor"),
+    pytest.param("event_page", {"uid": "x"}, id="event-page-without-descriptor"),
     pytest.param("event", {"descriptor": "never", "data": {}, "seq_num": 1}, id="event-of-nothing"),
     pytest.param("event", [], id="event-list"),
     pytest.param("stop", {}, id="stop-empty"),
@@ -174,6 +178,77 @@ def test_documents_that_are_not_ours_are_passed_over(
     run.event(pe_image=run.resource()(0))
     link.until(lambda: len(link.requests) == 1)
     assert caplog.records == []
+
+
+def test_run_that_can_not_be_read_is_told_once_and_counted_at_its_end(
+    callback: ConversionCallback, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(2):
+        run = composed(callback, frames=0)
+        for _ in range(5):
+            callback("resource", {"uid": "r", "spec": "AD_TIFF", "run_start": run.uid})
+        told = [record.getMessage() for record in caplog.records if "could not be taken in; " in record.getMessage()]
+        assert len(told) == number + 1
+        assert run.uid in told[-1]
+        run.stop()
+    assert [f"run {run.uid}: 5 documents in all" in record.getMessage() for record in caplog.records][-1]
+
+
+def test_frame_of_a_run_whose_beginning_was_missed_is_not_converted_with_another_recipe(
+    callback: ConversionCallback, link: FakeLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    documents = Recorder()
+    run = composed(documents, frames=2, **as_metadata(RECIPE))
+    run.stop()
+    replay(documents.documents[1:], callback)
+    seen = composed(callback)
+    link.until(lambda: len(link.requests) == 1)
+    assert [request.run_uid for request in link.requests.values()] == [seen.uid]
+    assert "start document was not seen" in caplog.text
+
+
+def test_all_frames_of_a_document_are_one_transaction(
+    callback: ConversionCallback, link: FakeLink, tmp_path: Path
+) -> None:
+    link.answers.clear()
+    run = composed(callback, frames=0)
+    datum = run.resource(frame_per_point=100)(0)
+    begun: list[str] = []
+    callback._spool._database.set_trace_callback(lambda text: begun.append(text) if text.startswith("BEGIN") else None)
+    run.event(pe_image=datum)
+    callback._spool._database.set_trace_callback(None)
+    assert len(begun) == 1
+    assert callback.waiting == 100
+    link.answers.set()
+    link.until(lambda: len(link.requests) == 100)
+
+
+def test_metadata_of_the_frame_travel_with_it(callback: ConversionCallback, link: FakeLink) -> None:
+    run = ComposedRun(callback, sample_name="diamond", scan_id=7)
+    run.stream(pe={"image": IMAGE, "total": NUMBER})
+    run.event(pe_image=run.resource()(0), pe_total=np.float64(1.5))
+    link.until(lambda: len(link.requests) == 1)
+    (request,) = link.requests.values()
+    assert request.metadata["shape"] == [48, 64]
+    assert (request.metadata["sample_name"], request.metadata["scan_id"]) == ("diamond", 7)
+    assert (request.metadata["pe_total"], request.metadata["timestamps"]) == (1.5, {"pe_total": 1.7e9})
+
+
+def test_frame_that_the_server_will_never_take_is_not_counted_as_submitted(
+    callback: ConversionCallback, converter: PETifConverter, link: FakeLink
+) -> None:
+    run = ComposedRun(callback)
+    run.stream(pe={"image": IMAGE})
+    datum = run.resource()
+    link.rejected = {"/data/raw/sample/sample-00001.tif"}
+    for point in range(3):
+        run.event(pe_image=datum(point))
+    run.stop()
+    link.until(lambda: len(link.requests) == 2)
+    callback._sender.close(5.0)
+    assert converter.runs.submitted(run.uid) == 2
+    assert converter.runs.set_aside_of(run.uid) == 1
+    assert callback.waiting == 0
 
 
 def test_template_that_fits_no_number_costs_only_its_own_frames(callback: ConversionCallback, link: FakeLink) -> None:

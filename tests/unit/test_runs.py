@@ -49,3 +49,36 @@ def test_no_frame_is_lost_between_threads(book: RunBook) -> None:
     for thread in threads:
         thread.join()
     assert book.submitted("run") == 2000
+
+
+def test_frame_set_aside_is_not_submitted_whichever_is_told_first(book: RunBook) -> None:
+    book.announce("run")
+    book.set_aside("run", "b")
+    for key in "abc":
+        book.add("run", key)
+    assert (book.submitted("run"), book.set_aside_of("run")) == (2, 1)
+    book.close("run")
+    assert (book.submitted("run"), book.set_aside_of("run")) == (2, 1)
+    book.set_aside("never heard of", "a")
+    assert (book.submitted("never heard of"), book.set_aside_of("never heard of")) == (0, 0)
+
+
+def test_run_shown_again_after_its_end_counts_once(book: RunBook) -> None:
+    for _ in range(2):
+        book.announce("run")
+        for key in "abc":
+            book.add("run", key)
+        assert book.submitted("run") == 3
+        book.close("run")
+    assert book.submitted("run") == 3
+
+
+def test_keys_of_closed_runs_and_runs_that_never_close_do_not_gather(book: RunBook) -> None:
+    for number in range(1000):
+        book.announce(f"abandoned {number}")
+        book.add(f"abandoned {number}", "a")
+        book.announce(f"{number}")
+        book.add(f"{number}", "a")
+        book.close(f"{number}")
+    assert len(book._runs) <= 200
+    assert sum(len(frames.keys) for frames in book._runs.values()) <= 100

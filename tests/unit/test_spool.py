@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from petif_bluesky.spool import Letter, Spool
+from petif_bluesky.spool import Letter, Spool, SpoolError
 
 
 def request(name: str, run_uid: str = "run") -> dict[str, Any]:
@@ -188,3 +188,34 @@ def test_a_postponed_letter_goes_behind_the_others(tmp_path: Path) -> None:
             spool.put(request(name))
         spool.postpone(spool.first(1)[0])
         assert names(spool.first(10)) == ["b", "c", "a"]
+
+
+def test_file_that_is_no_spool_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "spool.sqlite"
+    path.write_bytes(b"no database at all " * 100)
+    with pytest.raises(SpoolError, match=r"spool\.sqlite.*Name another one"):
+        Spool(path)
+    assert path.read_bytes() == b"no database at all " * 100
+
+
+def test_the_log_of_the_database_stays_small_while_letters_come_and_go(tmp_path: Path) -> None:
+    with closing(Spool(tmp_path / "spool.sqlite")) as spool:
+        for number in range(5000):
+            spool.put(request(str(number)))
+            if number % 50 == 49:
+                spool.remove(spool.first(50))
+                spool.tidy()
+        assert (tmp_path / "spool.sqlite-wal").stat().st_size < 10 * 2**20
+        assert len(spool) == 0
+
+
+def test_a_transaction_is_all_or_nothing_on_disk_and_all_in_memory(tmp_path: Path) -> None:
+    with closing(Spool(tmp_path / "spool.sqlite")) as spool:
+        other = sqlite3.connect(spool.path, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        spool.put_all([request(name) for name in "abc"])
+        assert spool.frames == 3
+        other.execute("COMMIT")
+        assert names(spool.first(10)) == ["a", "b", "c"]
+        assert other.execute("SELECT count(*) FROM outbox").fetchone() == (3,)
+        other.close()
