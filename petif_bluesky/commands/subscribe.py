@@ -1,0 +1,63 @@
+"""`petif subscribe`: the callback in a process of its own."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+_INTERRUPTED = 130
+_ADDRESS = "tango://127.0.0.1:45450/petif/converter/1#dbase=no"
+
+
+@click.command()
+@click.option("--zmq", "zmq_address", required=True, metavar="HOST:PORT",
+              help="Out port of bluesky's 0MQ proxy (`bluesky-0MQ-proxy IN OUT`).")  # fmt: skip
+@click.option("--device", default=_ADDRESS, show_default=True, metavar="TRL", help="The conversion server.")
+@click.option("--spool", type=click.Path(path_type=Path, dir_okay=False),
+              help="File in which requests wait for the server.  [default: one per server]")  # fmt: skip
+@click.option("--prefix", default="", help="Take only documents of publishers with this prefix.")
+@click.option("--any-pickle", is_flag=True,
+              help="Take pickles of any objects. Whoever reaches the proxy may then run programs here.")  # fmt: skip
+def subscribe(*, zmq_address: str, device: str, spool: Path | None, prefix: str, any_pickle: bool) -> None:
+    """Convert the frames of runs whose documents come over bluesky's 0MQ proxy.
+
+    In the bluesky session: RE.subscribe(Publisher("HOST:IN-PORT")), from bluesky.callbacks.zmq.
+
+    0MQ LOSES DOCUMENTS, and tells nobody: those of runs that began before this process was connected, those that are
+    sent while the proxy or this process is down or the network is cut, and those beyond 1000 that wait for a slow
+    subscriber. Therefore each run's stop document is compared with what came, and what is missing is told. A frame
+    whose documents came is on disk here and can't be lost any more, whether or not the server is up. Where none may be
+    lost, subscribe the ConversionCallback in the session itself.
+
+    Ctrl-C ends it; what waits for the server stays in the spool, and goes on its way at the next start.
+    """
+    from petif_bluesky.callback import ConversionCallback
+    from petif_bluesky.link import TangoLink
+    from petif_bluesky.spool import SpoolError
+
+    try:
+        from petif_bluesky.zmq_host import RemoteSession, ZmqHost
+    except ModuleNotFoundError as error:
+        if error.name != "zmq":
+            raise
+        raise click.ClickException("0MQ is not installed. Install it with: pip install 'petif-bluesky[zmq]'") from error
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    link = TangoLink(device)
+    try:
+        callback = ConversionCallback(RemoteSession(link), spool=spool)
+    except SpoolError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"listening to {zmq_address}; frames go to {device}")
+    try:
+        ZmqHost(zmq_address, callback, prefix=prefix, any_pickle=any_pickle).run()
+    except KeyboardInterrupt:
+        left = callback.waiting
+        click.echo(f"stopped; {left} frames wait for the server in the spool" if left else "stopped")
+        sys.exit(_INTERRUPTED)
+    finally:
+        callback.close()
+        link.close()

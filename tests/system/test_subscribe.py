@@ -1,0 +1,170 @@
+"""`petif subscribe`: runs of one process are converted by the callback in another, over bluesky's 0MQ proxy."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import numpy as np
+import psutil
+import pytest
+import tango
+import tifffile
+from bluesky import RunEngine
+from bluesky.callbacks.zmq import Publisher
+
+from petif_bluesky.sim import SimulatedPerkinElmer
+from tango_server.local import LocalServer
+from tango_server.recipe import Recipe
+from tests.system.waiting import until
+
+START = {"conversion": {"recipe": Recipe.preset("xdi", rotation=90, flip="1").model_dump(mode="json")}}
+PROXY = """
+from bluesky.callbacks.zmq import Proxy
+proxy = Proxy("tcp://127.0.0.1", "tcp://127.0.0.1")
+print(proxy.in_port, proxy.out_port, flush=True)
+proxy.start()
+"""
+
+
+@pytest.fixture
+def ports() -> Iterator[tuple[str, str]]:
+    """Where a 0MQ proxy takes documents, and where it hands them out."""
+    with subprocess.Popen([sys.executable, "-c", PROXY], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        into, out = (address.removeprefix("tcp://") for address in process.stdout.readline().split())
+        yield into, out
+        process.kill()
+
+
+class Host:
+    """`petif subscribe` in a process of its own, and what it wrote."""
+
+    def __init__(self, address: str, device: str, root: Path) -> None:
+        main = "from petif_bluesky.commands.subscribe import subscribe; subscribe()"
+        options = ["--zmq", address, "--device", device, "--spool", str(root / "spool.sqlite")]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", main, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        assert self.process.stdout is not None
+        assert "listening" in self.process.stdout.readline()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.lines.extend(iter(self.process.stderr.readline, ""))
+
+    def stop(self) -> str:
+        """End it as Ctrl-C does; return what it said then."""
+        assert self.process.stdout is not None
+        self.process.send_signal(signal.SIGINT)
+        said = self.process.stdout.read()
+        self.process.wait(20)
+        self._reader.join()
+        return said
+
+
+@pytest.fixture
+def start_host(ports: tuple[str, str], root: Path) -> Iterator[Callable[[str], Host]]:
+    started: list[Host] = []
+
+    def start(device: str) -> Host:
+        started.append(Host(ports[1], device, root))
+        return started[-1]
+
+    yield start
+    for host in started:
+        if host.process.poll() is None:
+            host.stop()
+
+
+@pytest.fixture
+def publish(run_engine: RunEngine, ports: tuple[str, str]) -> Iterator[Publisher]:
+    publisher = Publisher(ports[0])
+    run_engine.subscribe(publisher)
+    yield publisher
+    publisher.close()
+
+
+def connect(run_engine: RunEngine, host: Host) -> None:
+    """Run until a whole run has arrived: 0MQ does not say when it is connected."""
+
+    def arrived() -> bool:
+        run_engine(bpp.run_wrapper(bps.null()))
+        return any("all of it was seen" in line for line in host.lines)
+
+    until(arrived, "runs come over 0MQ")
+
+
+def take(run_engine: RunEngine, root: Path, frames: int) -> str:
+    detector = SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=(64, 64), exposure_time=0.01)
+    (uid,) = run_engine(bp.count([detector], num=frames, md=START))
+    return str(uid)
+
+
+def converted(address: str, uid: str) -> int:
+    try:
+        statistics: dict[str, Any] = json.loads(tango.DeviceProxy(address).command_inout("GetRunStatistics", uid))
+    except tango.DevFailed:
+        return 0
+    return int(statistics["converted"])
+
+
+def test_run_is_converted_by_a_host_in_another_process(
+    run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[[str], Host], root: Path
+) -> None:
+    host = start_host(server.address)
+    connect(run_engine, host)
+    uid = take(run_engine, root, 20)
+    until(lambda: converted(server.address, uid) == 20, "every frame is converted")
+    for path in (root / "raw").glob("*.tif"):
+        expected = np.flip(np.rot90(tifffile.imread(path)), 1).astype(np.int32)
+        np.testing.assert_array_equal(tifffile.imread(root / "processed" / path.name), expected)
+    assert host.stop() == "stopped\n"
+    assert host.process.returncode == 130
+    assert [line for line in host.lines if "ERROR" in line or "Traceback" in line] == []
+
+
+def test_what_0mq_loses_is_told_at_the_end_of_the_run(
+    run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[[str], Host], root: Path
+) -> None:
+    host = start_host(server.address)
+    connect(run_engine, host)
+    run_engine.unsubscribe(0)
+    run_engine.subscribe(lambda name, document: document.get("seq_num") in {2, 3} or publish(name, document))
+    uid = take(run_engine, root, 5)
+    until(lambda: any("never came" in line and uid in line for line in host.lines), "the loss is told")
+    (line,) = [line for line in host.lines if "never came" in line]
+    assert "2 of 5 of the events of stream 'primary' never came: seq_num 2, 3." in line
+    until(lambda: converted(server.address, uid) == 3, "what came is converted")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process")
+def test_what_the_host_took_goes_at_its_next_start(
+    run_engine: RunEngine,
+    publish: Publisher,
+    start_server: Callable[..., LocalServer],
+    start_host: Callable[[str], Host],
+    root: Path,
+) -> None:
+    server = start_server()
+    port = server.address.split(":")[2].split("/")[0]
+    server.stop()
+    host = start_host(server.address)
+    connect(run_engine, host)
+    uid = take(run_engine, root, 5)
+    until(lambda: any(uid in line and "all of it was seen" in line for line in host.lines), "the run has come")
+    assert "5 frames wait for the server" in host.stop()
+    assert not psutil.pid_exists(host.process.pid)
+    again = start_server("--port", port)
+    start_host(again.address)
+    until(lambda: converted(again.address, uid) == 5, "every frame is converted")
