@@ -1,5 +1,7 @@
 """The callback in a process of its own, fed by bluesky's 0MQ proxy."""
 
+import asyncio
+import contextlib
 import logging
 import pickle
 import threading
@@ -27,6 +29,17 @@ class RemoteSession:
         self.runs = RunBook()
 
 
+class _Dispatcher(RemoteDispatcher):
+    """Ends its task before it closes the loop; asyncio complains otherwise."""
+
+    def stop(self) -> None:
+        if self._task is not None and not self.loop.is_closed():
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # which `start` raises
+                self.loop.run_until_complete(self._task)
+        super().stop()
+
+
 class ZmqHost:
     """Feeds `callback` with the documents of a 0MQ proxy, and tells at each run's end what of it did not come.
 
@@ -49,7 +62,7 @@ class ZmqHost:
     def run(self) -> None:
         """Take documents until the process is interrupted. Whatever else happens, it goes on."""
         while True:
-            dispatcher = RemoteDispatcher(self._address, prefix=self._prefix, deserializer=self._deserialized)
+            dispatcher = _Dispatcher(self._address, prefix=self._prefix, deserializer=self._deserialized)
             dispatcher.subscribe(self._take)
             try:
                 dispatcher.start()
