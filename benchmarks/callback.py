@@ -1,10 +1,12 @@
-"""What does the callback cost the RunEngine, and does a session stay as small as it was?
+"""What does the callback cost the RunEngine, and how does the memory of a session grow? One command makes the page.
 
     python -m benchmarks.callback [--short] [--write docs/explanation/callback-speed.md]
 
 A real RunEngine counts a detector that writes no files, so that an event costs as little as it can. Runs with the
 callback subscribed and runs without take turns in one process.
 """
+
+# ruff: noqa: D102 - the methods are bluesky's and the link's
 
 import argparse
 import gc
@@ -99,6 +101,7 @@ class StandIn:
     def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()) -> SubmitAnswer:
         if self.down:
             raise LinkDownError("the server is down")
+        del runs
         self.taken += len(requests)
         return SubmitAnswer(jobs=[AcceptedJob(job_id="1", source=fields["source"]) for fields in requests], refused=[])
 
@@ -112,6 +115,8 @@ class StandIn:
 
 @dataclass
 class Converter:
+    """What the callback needs of one."""
+
     link: Link
     runs: RunBook = field(default_factory=RunBook)
 
@@ -166,7 +171,7 @@ def overhead(folder: Path, events: int, rounds: int) -> list[str]:
             callback.close()
     lines = ["| one event, ms | median | 99 % | max |", "|---|---|---|---|"]
     lines += [figures(name, seconds) for name, seconds in took.items()]
-    lines += [figures(f"of this, the call with the event: {name}", calls[name]) for name in kinds if calls[name]]
+    lines += [figures(f"the call with the event alone: {name}", calls[name]) for name in kinds if calls[name]]
     return [f"{rounds} runs of {events} events of each kind, taking turns:", "", *lines, ""]
 
 
@@ -197,8 +202,8 @@ def memory(folder: Path, events: int, runs: int) -> list[str]:
     assert link.taken == runs * events, f"{link.taken} frames came, not {runs * events}"
     shown = [0, 1, 4, 9, 14, 19]
     return [
-        f"Memory of the session after so many runs of {events} events, the callback subscribed; all {link.taken} frames "
-        "came to the server:",
+        f"Memory of the session after so many runs of {events} events, the callback subscribed;",
+        f"all {link.taken} frames came to the server:",
         "",
         "| runs | " + " | ".join(str(index + 1) for index in shown if index < runs) + " |",
         "|---|" + "---|" * sum(index < runs for index in shown),
