@@ -14,7 +14,7 @@ Document = Mapping[str, Any]
 
 _KEPT_RUNS = 100
 _MOST_NUMBERS = 20
-_REMEDY = "Their frames are not converted: name the files to the server, by `petif add PATH...` or AddFiles."
+_REMEDY = "Their frames are not converted: name the files to the server, by its command AddFiles."
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class RunCheck:
         if not run.started:
             missing.append(
                 f"run {uid}: its start document never came, and the recipe is in it. None of its frames is converted: "
-                "name the files to the server, by `petif add PATH...` or AddFiles."
+                "name the files to the server, by its command AddFiles."
             )
         for stream, count in (stop.get("num_events") or {}).items():
             if stream not in OWN_STREAMS:

@@ -26,7 +26,7 @@ class RunTroubles:
         if count == 1:
             _log.error(
                 "a %r document could not be taken in; frames that need it will not be converted (run %s; told once in "
-                "a run). The plan goes on. Convert these frames when they are there: `petif add PATH...`.",
+                "a run). The plan goes on. Name these files to the server, by its command AddFiles.",
                 document,
                 run_uid or "unknown",
                 exc_info=error,

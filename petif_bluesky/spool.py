@@ -196,15 +196,18 @@ class Spool:
 
     def _write(self, letters: Collection[_Row]) -> bool:
         """Write letters in one transaction, in order; return whether the last one was new."""
+        if len(letters) == 1:  # as most are: a statement of its own is a transaction, and spares two turns of the GIL
+            return self._insert(*letters)
         new = True
         if letters:
             with _transaction(self._database):
                 for letter in letters:
-                    cursor = self._database.execute(
-                        "INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)", letter
-                    )
-                    new = cursor.rowcount == 1
+                    new = self._insert(letter)
         return new
+
+    def _insert(self, letter: _Row) -> bool:
+        cursor = self._database.execute("INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)", letter)
+        return cursor.rowcount == 1
 
 
 def _opened(path: Path) -> sqlite3.Connection:

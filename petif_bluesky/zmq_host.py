@@ -11,22 +11,12 @@ from typing import Any
 from bluesky.callbacks.zmq import RemoteDispatcher
 
 from petif_bluesky import plain_pickle
-from petif_bluesky.link import Link
 from petif_bluesky.run_check import RunCheck
-from petif_bluesky.runs import RunBook
 
 _log = logging.getLogger(__name__)
 
 _PAUSE = 1.0
 _Subscriber = Callable[[str, Mapping[str, Any]], None]
-
-
-class RemoteSession:
-    """What the callback needs of a converter, where there is no session and so no ophyd Device."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.runs = RunBook()
 
 
 class _Dispatcher(RemoteDispatcher):

@@ -35,10 +35,11 @@ def subscribe(*, zmq_address: str, device: str, spool: Path | None, prefix: str,
     """
     from petif_bluesky.callback import ConversionCallback
     from petif_bluesky.link import TangoLink
+    from petif_bluesky.remote_session import RemoteSession
     from petif_bluesky.spool import SpoolError
 
     try:
-        from petif_bluesky.zmq_host import RemoteSession, ZmqHost
+        from petif_bluesky.zmq_host import ZmqHost
     except ModuleNotFoundError as error:
         if error.name != "zmq":
             raise

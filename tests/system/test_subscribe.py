@@ -66,10 +66,12 @@ class Host:
     def stop(self) -> str:
         """End it as Ctrl-C does; return what it said then."""
         assert self.process.stdout is not None
+        assert self.process.stderr is not None
         self.process.send_signal(signal.SIGINT)
-        said = self.process.stdout.read()
-        self.process.wait(20)
-        self._reader.join()
+        with self.process.stdout, self.process.stderr:
+            said = self.process.stdout.read()
+            self.process.wait(20)
+            self._reader.join()
         return said
 
 
