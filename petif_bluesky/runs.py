@@ -32,6 +32,16 @@ class RunBook:
             while len(self._closed) > _KEPT_RUNS:
                 self._keys.pop(self._closed.popleft(), None)
 
+    def is_closed(self, run_uid: str) -> bool:
+        """Return whether a run has ended, as far as is known here."""
+        with self._lock:
+            return run_uid in self._closed
+
+    def newest_open(self) -> str | None:
+        """Return the run that has begun last of those that have not ended."""
+        with self._lock:
+            return next((run_uid for run_uid in reversed(self._keys) if run_uid not in self._closed), None)
+
     def submitted(self, run_uid: str) -> int:
         """Return how many frames of a run went into the spool."""
         with self._lock:
