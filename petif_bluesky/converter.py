@@ -1,45 +1,27 @@
 """The conversion server as an ophyd Device; its readings are the statistics of the current run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ophyd import Component, Device, Kind, Signal
-from ophyd.signal import SignalRO
+from ophyd import Component, Device, Kind
 from ophyd.status import DeviceStatus
 
 from petif_bluesky.draining import DrainStatus, RunReading
 from petif_bluesky.link import Link, TangoLink
+from petif_bluesky.recipe_signal import RecipeSignal
 from petif_bluesky.runs import RunBook
+from petif_bluesky.signals import MirrorSignal, ServerSignals
 from tango_server.messages import FrameReport
 
 
-class StatisticSignal(SignalRO):
-    """One number of the current run. Only the device itself renews it."""
-
-    def __init__(self, *, units: str = "", dtype_numpy: str = "<i8", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._units = units
-        self._dtype_numpy = dtype_numpy
-
-    def renew(self, value: float, timestamp: float) -> None:
-        """Take a new value, as of `timestamp` (Unix seconds)."""
-        Signal.put(self, value, timestamp=timestamp, force=True)
-
-    def describe(self) -> dict[str, dict[str, Any]]:
-        """Return the data key, with units and the exact type."""
-        described: dict[str, dict[str, Any]] = super().describe()
-        described[self.name].update(units=self._units, dtype_numpy=self._dtype_numpy)
-        if self._dtype_numpy == "|b1":  # ophyd calls it an integer
-            described[self.name]["dtype"] = "boolean"
-        return described
-
-
 def _count(doc: str) -> Any:
-    return Component(StatisticSignal, value=0, units="frames", kind=Kind.normal, doc=doc)
+    described = {"units": "frames", "precision": 0, "dtype_numpy": "<i8"}
+    return Component(MirrorSignal, value=0, kind=Kind.normal, doc=doc, **described)
 
 
 def _seconds(doc: str) -> Any:
-    return Component(StatisticSignal, value=0.0, units="s", dtype_numpy="<f8", kind=Kind.normal, doc=doc)
+    described = {"units": "s", "precision": 4, "dtype_numpy": "<f8"}
+    return Component(MirrorSignal, value=0.0, kind=Kind.normal, doc=doc, **described)
 
 
 class PETifConverter(Device):
@@ -67,8 +49,11 @@ class PETifConverter(Device):
     latency_median = _seconds("median time from file complete to output visible")
     latency_p95 = _seconds("time from file complete to output visible that 95 % of the frames kept")
     drained = Component(
-        StatisticSignal, value=False, dtype_numpy="|b1", kind=Kind.normal, doc="whether every frame had its report"
+        MirrorSignal, value=False, dtype_numpy="|b1", kind=Kind.normal, doc="whether every frame had its report"
     )
+
+    recipe = Component(RecipeSignal, kind=Kind.config, doc="recipe of the next runs, as JSON; empty: the server's")
+    server = Component(ServerSignals, "", kind=Kind.normal, doc="the attributes of the server")
 
     def __init__(
         self, address: str, *, name: str, drain_timeout: float = 30.0, link: Link | None = None, **kwargs: Any
@@ -80,14 +65,51 @@ class PETifConverter(Device):
         self.current_run: str | None = None
         self.reports: tuple[FrameReport, ...] = ()
         """The reports of the run that was waited for last, oldest first."""
+        self.link.watch(self.server.renew)
+        self.server.renew(self.link.server)
+
+    def configure(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Choose the recipe of the next runs; return the configuration before and after.
+
+        The server keeps its own recipe, which is for everybody: this one goes with each frame of this session.
+
+        Raises
+        ------
+        ValueError
+            if `values` has anything but a `recipe`, or that is none.
+
+        """
+        before = self.read_configuration()
+        unknown = sorted(values.keys() - {"recipe"})
+        if unknown:
+            raise ValueError(
+                f"{self.name}: found {unknown[0]!r}; expected 'recipe', which is all that a session can choose. "
+                "Settings of the server are set there."
+            )
+        if "recipe" in values:
+            self.recipe.put(values["recipe"])
+        return before, self.read_configuration()
+
+    def stage(self) -> list[object]:
+        """Make ready for a run: what was known of an ended one is not waited for again."""
+        if self.current_run is not None and self.runs.is_closed(self.current_run):
+            self.current_run = None
+        staged: list[object] = super().stage()
+        return staged
 
     def trigger(self) -> DeviceStatus:
-        """Return a status that is done when every frame of the current run has its report; it never fails."""
-        if self.current_run is None:
+        """Return a status that is done when every frame of the current run has its report; it never fails.
+
+        The current run is the one that a wrapper has set, or the last one that a callback of this session has seen.
+        """
+        run_uid = self.current_run
+        if run_uid is None or self.runs.is_closed(run_uid):
+            run_uid = self.runs.newest_open() or run_uid
+        if run_uid is None:
             status = DeviceStatus(self)
             status.set_finished()
             return status
-        return self.drain(self.current_run)
+        return self.drain(run_uid)
 
     def drain(
         self, run_uid: str, *, timeout: float | None = None, taken: Callable[[RunReading], None] = lambda _reading: None

@@ -9,13 +9,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import tango
 from pydantic import BaseModel, ValidationError
 from tango.utils import PyTangoThread
 
+from petif_bluesky.attributes import ATTRIBUTES, AttributeReading, readings
 from petif_bluesky.connection import Connection
 from tango_server.caps import MOST_REPORTS
 from tango_server.messages import FrameReport, ReportsAnswer, RunStatistics, SubmitAnswer
@@ -52,7 +53,7 @@ class UnknownRunError(LinkError, LookupError):
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What is known of the server. `seen` is in Unix seconds; the rest is as of then."""
+    """What is known of the server. `seen` is in Unix seconds; the rest is as of then. `looked`: when it was asked."""
 
     asked: bool = False
     connected: bool = False
@@ -60,6 +61,8 @@ class ServerState:
     version: str = ""
     recipe: Mapping[str, Any] | None = None
     trouble: str = "it was not asked yet"
+    attributes: Mapping[str, AttributeReading] = field(default_factory=dict)
+    looked: float = 0.0
 
     @property
     def down(self) -> bool:
@@ -68,12 +71,14 @@ class ServerState:
 
     def lost(self, trouble: str) -> "ServerState":
         """Return what is known after a call that got no answer."""
-        return replace(self, asked=True, connected=False, trouble=trouble)
+        return replace(self, asked=True, connected=False, trouble=trouble, looked=time.time())
 
 
 Answer = TypeVar("Answer", bound=BaseModel)
 Listener = Callable[[RunStatistics | None], None]
 """Called with a run's statistics, or None when the server can't be asked."""
+Watcher = Callable[[ServerState], None]
+"""Called with what is known of the server, after each look."""
 
 
 class Link(Protocol):
@@ -97,6 +102,9 @@ class Link(Protocol):
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
         """Have `listener` called with every new look at a run; return the function that ends this."""
 
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Have `watcher` called after every look at the server; return the function that ends this."""
+
 
 class TangoLink:
     """A connection to a `PETifConverter` device. Construction succeeds with the server down.
@@ -112,6 +120,7 @@ class TangoLink:
         self.server = ServerState()
         self._connection = Connection(address)
         self._followed: dict[object, tuple[str, Listener]] = {}
+        self._watchers: dict[object, Watcher] = {}
         self._wake = threading.Event()
         self._closed = False
         self._first_look = threading.Event()
@@ -152,6 +161,16 @@ class TangoLink:
 
         return unfollow
 
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Have `watcher` called, from the link's thread, after every look at the server."""
+        key = object()
+        self._watchers[key] = watcher
+
+        def unwatch() -> None:
+            self._watchers.pop(key, None)
+
+        return unwatch
+
     def _poll(self) -> None:
         next_look = 0.0
         while not self._closed:
@@ -159,6 +178,7 @@ class TangoLink:
                 if time.monotonic() >= next_look or not self.server.connected:
                     self.server = self._look()
                     self._first_look.set()
+                    self._show()
                     next_look = time.monotonic() + _POLL
                 for run_uid in {run_uid for run_uid, _ in list(self._followed.values())}:
                     self._tell(run_uid, self._statistics(run_uid))
@@ -178,17 +198,30 @@ class TangoLink:
             except Exception:  # noqa: BLE001 - the boundary to other people's progress bars: they must not end the polling
                 _log.exception("a listener to run %s failed", run_uid)
 
+    def _show(self) -> None:
+        for watcher in list(self._watchers.values()):
+            try:
+                watcher(self.server)
+            except Exception:  # noqa: BLE001 - the boundary to other people's subscriptions: they must not end the polling
+                _log.exception("a watcher of %s failed", self.address)
+
     def _look(self) -> ServerState:
         try:
             info = self._connection.call(lambda proxy: proxy.info())
-            recipe = json.loads(self._connection.call(lambda proxy: proxy.read_attribute("Recipe").value))
+            found = self._connection.call(lambda proxy: proxy.read_attributes(ATTRIBUTES))
         except tango.DevFailed as error:
             trouble = error.args[0].desc.strip()
             if not self.server.down:
                 _log.warning("%s does not answer: %s Start it with `petif serve`.", self.address, trouble)
             return self.server.lost(trouble)
         version = dict(info.version_info).get("petif-bluesky", "")
-        return ServerState(asked=True, connected=True, seen=time.time(), version=version, recipe=recipe, trouble="")
+        attributes = readings(found)
+        recipe = json.loads(attributes["Recipe"].value) if "Recipe" in attributes else self.server.recipe
+        now = time.time()
+        return ServerState(
+            asked=True, connected=True, seen=now, version=version, recipe=recipe, trouble="",
+            attributes={**self.server.attributes, **attributes}, looked=now,
+        )  # fmt: skip
 
     def _statistics(self, run_uid: str) -> RunStatistics | None:
         if not self.server.connected:

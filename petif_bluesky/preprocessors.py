@@ -5,8 +5,9 @@ from functools import partial, wraps
 from typing import Any
 
 from petif_bluesky.converter import PETifConverter
+from petif_bluesky.recipe_signal import require_new_files
 from petif_bluesky.wrapping import CONVERSION, Plan, Result, StartFacts, Wait, Wrapping
-from tango_server.recipe import InPlace, Recipe
+from tango_server.recipe import Recipe
 
 
 def conversion_wrapper(
@@ -23,10 +24,12 @@ def conversion_wrapper(
     if there is none), and `stream` has one event with the statistics of the run.
 
     The start document gets `conversion` = {recipe, recipe_source, device, server_version}. A recipe that the plan's own
-    metadata bring (`conversion.recipe`) goes before `recipe`; without any, the server's own holds (None if the server
-    was not reached yet). Before a run closes, the plan waits until each of its frames has a report, for at most the
-    converter's `drain_timeout`. With `wait="point"` it does so after each event that brought frames, too, and tells
-    them at once, so that the plan can use the converted frames (`converter.reports`).
+    metadata bring (`conversion.recipe`) goes before `recipe`, which goes before that of the converter
+    (`converter.configure`); without any, the server's own holds (None if the server was not reached yet).
+
+    Before a run closes, the plan waits until each of its frames has a report, for at most the converter's
+    `drain_timeout`. With `wait="point"` it does so after each event that brought frames, too, and tells them at once,
+    so that the plan can use the converted frames (`converter.reports`).
 
     Raises
     ------
@@ -34,24 +37,16 @@ def conversion_wrapper(
         if the recipe converts in place without `allow_in_place`: the run's documents would not fit the files.
 
     """
-    _require_new_files(recipe)
+    require_new_files(recipe)
     facts = partial(_start_facts, converter, recipe)
     return Wrapping(converter, facts, stream=stream, wait=wait).wrapped(plan)
-
-
-def _require_new_files(recipe: Recipe | None) -> None:
-    if recipe is not None and isinstance(recipe.output, InPlace) and not recipe.output.allow_in_place:
-        raise ValueError(
-            "recipe.output: found in_place; expected new files, because the run's documents describe the raw files. "
-            'If this is really meant, say so: output={"mode": "in_place", "allow_in_place": True}.'
-        )
 
 
 def conversion_decorator(
     converter: PETifConverter, *, recipe: Recipe | None = None, stream: str = CONVERSION, wait: Wait = "run"
 ) -> Callable[[Callable[..., Plan[Result]]], Callable[..., Plan[Result]]]:
     """Return `conversion_wrapper` as a decorator of plans."""
-    _require_new_files(recipe)
+    require_new_files(recipe)
 
     def decorate(plan_function: Callable[..., Plan[Result]]) -> Callable[..., Plan[Result]]:
         @wraps(plan_function)
@@ -75,7 +70,7 @@ class ConversionPreprocessor:
         stream: str = CONVERSION,
         wait: Wait = "run",
     ) -> None:
-        _require_new_files(recipe)
+        require_new_files(recipe)
         self.converter = converter
         self.recipe = recipe
         self.stream = stream
@@ -92,7 +87,7 @@ def _start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: An
             f"{CONVERSION} in the plan's metadata: found {from_plan!r}; expected a dict, as {{'recipe': {{...}}}}. "
             "Name other metadata otherwise."
         )
-    own = from_plan.get("recipe") or recipe
+    own = from_plan.get("recipe") or recipe or converter.recipe.chosen
     if isinstance(own, Recipe):
         own = own.model_dump(mode="json")
     server = converter.link.server

@@ -50,6 +50,16 @@ class RunBook:
         with self._lock:
             self._close(run_uid)
 
+    def is_closed(self, run_uid: str) -> bool:
+        """Return whether a run has ended, as far as is known here."""
+        with self._lock:
+            return run_uid in self._closed
+
+    def newest_open(self) -> str | None:
+        """Return the run that has begun last of those that have not ended."""
+        with self._lock:
+            return next((run_uid for run_uid in reversed(self._keys) if run_uid not in self._closed), None)
+
     def submitted(self, run_uid: str) -> int:
         """Return how many frames of a run went into the spool, without those that were set aside."""
         with self._lock:

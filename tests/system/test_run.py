@@ -10,6 +10,7 @@ import pytest
 import tango
 import tifffile
 from bluesky import RunEngine
+from bluesky.plan_stubs import one_shot
 from bluesky.plans import count, scan
 from bluesky_tiled_plugins import TiledWriter
 from ophyd.sim import SynAxis
@@ -121,6 +122,46 @@ def test_a_run_read_back_from_the_catalogue_tells_all_about_its_conversion(sessi
         with fabio.open(str(output)) as image:
             np.testing.assert_array_equal(image.data, reference(np.squeeze(frame)))
         np.testing.assert_array_equal(tifffile.imread(output), reference(np.squeeze(frame)))
+
+
+def test_converted_images_are_read_back_from_the_catalogue_as_one_array(session: Session, catalogue: Any) -> None:
+    def damage(name: str, document: dict[str, Any]) -> None:
+        if name == "resource":  # the name of the fourth frame is taken: the detector finds another one
+            names = document["resource_kwargs"]
+            (session.root / "raw" / (names["template"] % ("", names["filename"], 3)).lstrip("/")).touch()
+        if name == "event" and document["seq_num"] == 2 and "pe_full_file_name" in document["data"]:
+            Path(document["data"]["pe_full_file_name"]).write_bytes(b"no TIFF at all")
+
+    session.engine.subscribe(TiledWriter(catalogue, patches={"resource": with_trailing_slash}))
+    session.before_callback = damage
+    (uid,) = session.engine(scan([session.detector], session.motor, -1, 1, 5))
+    run = catalogue[uid]
+    raw = [Path(str(path)) for path in np.asarray(run["primary"]["pe_full_file_name"].read())]
+    assert raw[3].stem.endswith("-00001")
+    frames = run["converted"].read()
+    assert [int(number) for number in frames["converter_seq_num"]] == [1, 3, 4, 5]
+    assert [str(path) for path in np.asarray(frames["converter_raw"])] == [str(raw[index]) for index in (0, 2, 3, 4)]
+    assert set(np.asarray(frames["converter_outcome"]).tolist()) == {"converted"}
+    images = run["converted"]["converter_image"].read()
+    assert images.dtype == np.dtype("<i4")
+    for image, output, index in zip(images, np.asarray(frames["converter_output"]), (0, 2, 3, 4), strict=True):
+        np.testing.assert_array_equal(np.squeeze(image), tifffile.imread(str(output)))
+        np.testing.assert_array_equal(np.squeeze(image), reference(tifffile.imread(raw[index])))
+    lost = run["unconverted"].read()
+    assert ([int(number) for number in lost["converter_seq_num"]], len(lost["converter_reason"])) == ([2], 1)
+
+
+def test_each_point_may_wait_for_its_converted_frame(session: Session) -> None:
+    session.engine.preprocessors[:] = [ConversionPreprocessor(session.converter, recipe=RECIPE, wait="point")]
+    seen: list[np.ndarray[Any, Any]] = []
+
+    def use_the_frame(readables: Any) -> Any:
+        yield from one_shot(readables)
+        seen.append(tifffile.imread(session.converter.reports[-1].output))
+
+    session.engine(count([session.detector], 3, per_shot=use_the_frame))
+    for image, path in zip(seen, session.raw_files(), strict=True):
+        np.testing.assert_array_equal(image, reference(tifffile.imread(path)))
 
 
 def test_bad_frames_are_counted_and_the_run_goes_on(session: Session, root: Path) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from petif_bluesky.link import LinkDownError, Listener, RequestRejectedError, ServerState, UnknownRunError
+from petif_bluesky.link import LinkDownError, Listener, RequestRejectedError, ServerState, UnknownRunError, Watcher
 from tango_server.messages import AcceptedJob, FrameReport, FrameRequest, RefusedRequest, RunStatistics, SubmitAnswer
 
 PATIENCE = 10.0
@@ -40,6 +40,7 @@ class FakeLink:
         """Cleared, it makes calls wait."""
         self.answers.set()
         self.callers: set[threading.Thread] = set()
+        self.watchers: dict[object, Watcher] = {}
         self.listeners: dict[object, tuple[str, Listener]] = {}
         self.on_follow: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
@@ -130,11 +131,22 @@ class FakeLink:
             if followed == run_uid:
                 listener(statistics)
 
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        key = object()
+        self.watchers[key] = watcher
+        return lambda: self.watchers.pop(key, None) and None
+
+    def look(self, server: ServerState) -> None:
+        """Know this of the server, and show it, as the poll of a real link does."""
+        self.server = server
+        for watcher in list(self.watchers.values()):
+            watcher(server)
+
     def go_down(self) -> None:
-        self.server = self.server.lost("it was switched off")
+        self.look(self.server.lost("it was switched off"))
 
     def go_up(self) -> None:
-        self.server = UP
+        self.look(UP)
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a call or a listener has made `condition` true."""

@@ -1,0 +1,41 @@
+"""The attributes of the server that this side knows, and their values out of Tango's words."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import tango
+
+ATTRIBUTES = (
+    "State", "Status", "NumWorkers", "Recipe", "ConfRotation", "ConfFlip", "ConfType", "NumProcessed",
+    "StatisticsTotalFrames", "StatisticsTotalTime", "StatisticsAverageTime", "NumFailed", "NumSkipped",
+    "NumPlaceholders", "QueueLength", "LatencyMedian", "LatencyP95", "FramesPerSecond", "BytesPerSecond", "FreeSpace",
+    "LastSource", "LastOutput", "LastError", "FailedFiles",
+)  # fmt: skip
+"""What is read of the server at each look, in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeReading:
+    """The value of an attribute, and its time by the server's clock (Unix seconds)."""
+
+    value: Any
+    timestamp: float
+
+
+def readings(attributes: Iterable[tango.DeviceAttribute]) -> dict[str, AttributeReading]:
+    """Return what was read, without the attributes that have no valid value at present."""
+    return {each.name: _reading(each) for each in attributes if _is_valid(each)}
+
+
+def _is_valid(attribute: tango.DeviceAttribute) -> bool:
+    return not attribute.has_failed and attribute.quality != tango.AttrQuality.ATTR_INVALID
+
+
+def _reading(attribute: tango.DeviceAttribute) -> AttributeReading:
+    value = attribute.value
+    if attribute.data_format == tango.AttrDataFormat.SPECTRUM:
+        value = [str(text) for text in value or ()]
+    elif isinstance(value, tango.DevState):
+        value = str(value)
+    return AttributeReading(value, attribute.time.totime())
