@@ -58,7 +58,7 @@ class RunBook:
     def newest_open(self) -> str | None:
         """Return the run that has begun last of those that have not ended."""
         with self._lock:
-            return next((run_uid for run_uid in reversed(self._keys) if run_uid not in self._closed), None)
+            return next(reversed(self._open), None)
 
     def submitted(self, run_uid: str) -> int:
         """Return how many frames of a run went into the spool, without those that were set aside."""
