@@ -28,6 +28,13 @@ def readings(attributes: Iterable[tango.DeviceAttribute]) -> dict[str, Attribute
     return {each.name: _reading(each) for each in attributes if _is_valid(each)}
 
 
+def require(attributes: Iterable[tango.DeviceAttribute], name: str) -> None:
+    """Raise `tango.DevFailed` if this one of the attributes could not be read."""
+    for each in attributes:
+        if each.name == name and each.has_failed:
+            raise tango.DevFailed(*each.get_err_stack())
+
+
 def _is_valid(attribute: tango.DeviceAttribute) -> bool:
     return not attribute.has_failed and attribute.quality != tango.AttrQuality.ATTR_INVALID
 

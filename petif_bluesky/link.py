@@ -16,7 +16,7 @@ import tango
 from pydantic import BaseModel, ValidationError
 from tango.utils import PyTangoThread
 
-from petif_bluesky.attributes import ATTRIBUTES, AttributeReading, readings
+from petif_bluesky.attributes import ATTRIBUTES, AttributeReading, readings, require
 from petif_bluesky.connection import Connection
 from tango_server.caps import MOST_REPORTS
 from tango_server.messages import FrameReport, ReportsAnswer, RunStatistics, SubmitAnswer
@@ -206,21 +206,23 @@ class TangoLink:
                 _log.exception("a watcher of %s failed", self.address)
 
     def _look(self) -> ServerState:
+        known = self.server
         try:
             info = self._connection.call(lambda proxy: proxy.info())
             found = self._connection.call(lambda proxy: proxy.read_attributes(ATTRIBUTES))
+            known = replace(known, attributes={**known.attributes, **readings(found)})
+            require(found, "Recipe")  # which a device that can't convert does not have
         except tango.DevFailed as error:
             trouble = error.args[0].desc.strip()
-            if not self.server.down:
+            if not known.down:
                 _log.warning("%s does not answer: %s Start it with `petif serve`.", self.address, trouble)
-            return self.server.lost(trouble)
+            return known.lost(trouble)
         version = dict(info.version_info).get("petif-bluesky", "")
-        attributes = readings(found)
-        recipe = json.loads(attributes["Recipe"].value) if "Recipe" in attributes else self.server.recipe
+        recipe = json.loads(known.attributes["Recipe"].value)
         now = time.time()
         return ServerState(
             asked=True, connected=True, seen=now, version=version, recipe=recipe, trouble="",
-            attributes={**self.server.attributes, **attributes}, looked=now,
+            attributes=known.attributes, looked=now,
         )  # fmt: skip
 
     def _statistics(self, run_uid: str) -> RunStatistics | None:

@@ -12,6 +12,7 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 from ophyd.device import Staged
+from ophyd.sim import SynAxis
 
 from petif_bluesky import (
     ConversionCallback,
@@ -277,7 +278,9 @@ def test_abort_while_draining_ends_the_run(
     assert run_engine.state == "idle"
     (stop,) = recorder.of("stop")
     assert (stop["exit_status"], stop["num_events"]["primary"]) == ("abort", 2)
-    assert stop["num_events"].get("conversion", 0) <= 1
+    assert stop["num_events"]["conversion"] == 1
+    assert counts(recorder)[0][2] is False
+    assert link.listeners == {}
     recorder.check()
 
 
@@ -454,3 +457,141 @@ def test_a_plan_that_fails_within_an_event_says_so_itself(
 
     with pytest.raises(ValueError, match="the shutter is stuck"):
         run_engine(conversion_wrapper(bpp.finalize_wrapper(plan(), bps.close_run()), converter))
+
+
+class StuckError(Exception):
+    """What went wrong at the beamline."""
+
+
+@pytest.mark.parametrize("wait", ["run", "point"])
+@pytest.mark.parametrize("key", [None, "a"])
+def test_run_that_its_plan_leaves_open_has_its_statistics(
+    key: str | None, wait: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
+) -> None:
+    @bpp.stage_decorator([detector])
+    def plan() -> Any:
+        yield from bps.open_run()
+        yield from bps.trigger_and_read([detector])
+        raise StuckError("the shutter is stuck")
+
+    keyed = plan() if key is None else bpp.set_run_key_wrapper(plan(), key)
+    with pytest.raises(StuckError, match="the shutter is stuck"):
+        run_engine(conversion_wrapper(keyed, converter, recipe=RECIPE, wait=wait))
+    check_the_end(recorder)
+    assert counts(recorder) == [(1, 1, True)]
+    assert len(recorder.stream("converted")) == 1
+    assert recorder.of("stop")[0]["exit_status"] == "fail"
+
+
+def test_run_that_is_left_open_within_an_event_has_its_statistics_and_the_error_of_the_plan(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
+) -> None:
+    def plan() -> Any:
+        yield from bps.open_run()
+        yield from bps.create()
+        yield from bps.read(detector)
+        raise StuckError("the shutter is stuck")
+
+    with pytest.raises(StuckError, match="the shutter is stuck"):
+        run_engine(conversion_wrapper(plan(), converter))
+    check_the_end(recorder)
+    assert recorder.of("stop")[0]["num_events"] == {"conversion": 1}
+
+
+def test_runs_that_are_left_open_each_have_their_own_numbers(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
+) -> None:
+    @bpp.stage_decorator([detector])
+    def plan() -> Any:
+        for key, frames in (("a", 1), ("b", 2)):
+            yield from bpp.set_run_key_wrapper(bps.open_run(), key)
+            for _ in range(frames):
+                yield from bpp.set_run_key_wrapper(bps.trigger_and_read([detector]), key)
+        raise StuckError
+
+    with pytest.raises(StuckError):
+        run_engine(conversion_wrapper(plan(), converter))
+    check_the_end(recorder, runs=2)
+    uids = [start["uid"] for start in recorder.of("start")]
+    assert [counts(recorder, uid) for uid in uids] == [[(1, 1, True)], [(2, 2, True)]]
+
+
+def test_halted_run_has_none_and_the_run_engine_is_free(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
+) -> None:
+    def pause_after_each_reading(readables: Any) -> Any:
+        yield from bps.one_shot(readables)
+        yield from bps.pause()
+
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(conversion_wrapper(bp.count([detector], num=5, per_shot=pause_after_each_reading), converter))
+    run_engine.halt()
+    assert run_engine.state == "idle"
+    assert recorder.of("stop")[0]["num_events"] == {"primary": 1}
+
+
+@pytest.mark.parametrize("wait", ["run", "point"])
+def test_run_that_closes_within_an_event_of_another_takes_no_checkpoint(
+    wait: Any,
+    run_engine: RunEngine,
+    recorder: Recorder,
+    converter: PETifConverter,
+    detector: Any,
+    make_detector: MakeDetector,
+) -> None:
+    other = make_detector("other")
+
+    def keyed(key: str, plan: Any) -> Any:
+        return bpp.set_run_key_wrapper(plan, key)
+
+    @bpp.stage_decorator([detector, other])
+    def plan() -> Any:
+        yield from keyed("a", bps.open_run())
+        yield from keyed("b", bps.open_run())
+        yield from bps.trigger(other, wait=True)
+        yield from keyed("a", bps.create())
+        yield from keyed("a", bps.read(other))
+        yield from keyed("b", bps.trigger_and_read([detector]))
+        yield from keyed("b", bps.close_run())
+        yield from keyed("a", bps.save())
+        yield from keyed("a", bps.close_run())
+
+    first, second = run_engine(conversion_wrapper(plan(), converter, wait=wait))
+    check_the_end(recorder, runs=2)
+    assert [counts(recorder, uid) for uid in (first, second)] == [[(1, 1, True)], [(1, 1, True)]]
+
+
+@pytest.mark.parametrize("wait", ["run", "point"])
+@pytest.mark.parametrize("outermost", [True, False])
+def test_supplemental_data_go_well_with_it(
+    outermost: bool, wait: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
+) -> None:
+    supplemental = bpp.SupplementalData(baseline=[SynAxis(name="motor")])
+    preprocessors = [supplemental, ConversionPreprocessor(converter, recipe=RECIPE, wait=wait)]
+    run_engine.preprocessors += preprocessors if outermost else preprocessors[::-1]
+    run_engine(bp.count([detector], num=2))
+    recorder.check()
+    assert recorder.of("stop")[0]["num_events"] == {"primary": 2, "converted": 2, "conversion": 1, "baseline": 2}
+    assert counts(recorder) == [(2, 2, True)]
+
+
+def test_plan_that_wants_no_checkpoint_gets_none(
+    run_engine: RunEngine, converter: PETifConverter, detector: Any
+) -> None:
+    messages: list[str] = []
+    run_engine.msg_hook = lambda msg: messages.append(msg.command)
+
+    @bpp.stage_decorator([detector])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        yield from bps.clear_checkpoint()
+        yield from bps.trigger_and_read([detector])
+
+    run_engine(conversion_wrapper(plan(), converter, wait="point"))
+    assert "checkpoint" not in messages
+
+
+def test_dry_run_of_a_plan_needs_no_run_engine(converter: PETifConverter, detector: Any) -> None:
+    commands = [msg.command for msg in conversion_wrapper(bp.count([detector], num=2), converter, wait="point")]
+    assert commands.count("save") == 2 + 1
+    assert commands[-1] == "unstage"
