@@ -12,7 +12,7 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 from ophyd.device import Staged
-from ophyd.sim import SynAxis
+from ophyd.sim import SynAxis, TrivialFlyer
 
 from petif_bluesky import (
     ConversionCallback,
@@ -595,3 +595,14 @@ def test_dry_run_of_a_plan_needs_no_run_engine(converter: PETifConverter, detect
     commands = [msg.command for msg in conversion_wrapper(bp.count([detector], num=2), converter, wait="point")]
     assert commands.count("save") == 2 + 1
     assert commands[-1] == "unstage"
+
+
+@pytest.mark.parametrize("wait", ["run", "point"])
+def test_fly_scan_has_its_statistics(
+    wait: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter
+) -> None:
+    flyer = TrivialFlyer()
+    run_engine(conversion_wrapper(bp.fly([flyer]), converter, wait=wait))
+    recorder.check()
+    assert counts(recorder) == [(0, 0, True)]
+    assert recorder.of("stop")[0]["exit_status"] == "success"
