@@ -21,7 +21,7 @@ _PLAIN = {
     "numpy.core.numeric": {"_frombuffer"},
     "numpy._core.numeric": {"_frombuffer"},
 }
-_DICTS = {("petif_bluesky.preprocessors", "_StartFacts")}
+_DICTS = {("petif_bluesky.wrapping", "StartFacts")}
 """Classes of our own that are dicts."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from petif_bluesky import plain_pickle
-from petif_bluesky.preprocessors import _StartFacts
+from petif_bluesky.wrapping import StartFacts
 
 DOCUMENT = {
     "uid": "a",
@@ -27,7 +27,7 @@ def test_plain_documents_come_through(protocol: int) -> None:
 
 
 def test_start_facts_of_our_own_become_a_dict() -> None:
-    found = plain_pickle.loads(pickle.dumps({"conversion": _StartFacts({"recipe": None})}))
+    found = plain_pickle.loads(pickle.dumps({"conversion": StartFacts({"recipe": None})}))
     assert found == {"conversion": {"recipe": None}}
     assert type(found["conversion"]) is dict
 
