@@ -20,6 +20,7 @@ import tifffile
 from bluesky import RunEngine
 from bluesky.callbacks.zmq import Publisher
 
+from petif_bluesky import ConversionPreprocessor, PETifConverter
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
@@ -135,6 +136,24 @@ def test_run_is_converted_by_a_host_in_another_process(
     assert host.stop() == "stopped\n"
     assert host.process.returncode == 130
     assert [line for line in host.lines[before:] if "ERROR" in line or "Traceback" in line] == []
+
+
+def test_the_recipe_of_a_preprocessor_comes_to_the_host(
+    run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[[str], Host], root: Path
+) -> None:
+    host = start_host(server.address)
+    connect(run_engine, host)
+    before = len(host.lines)
+    converter = PETifConverter(server.address, name="converter")
+    run_engine.preprocessors.append(ConversionPreprocessor(converter, recipe=Recipe.preset("xdi", rotation=180)))
+    detector = SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=(64, 64), exposure_time=0.01)
+    (uid,) = run_engine(bp.count([detector], num=3))
+    until(lambda: converted(server.address, uid) == 3, "every frame is converted")
+    converter.link.close()
+    for path in (root / "raw").glob("*.tif"):
+        expected = np.rot90(tifffile.imread(path), 2).astype(np.int32)
+        np.testing.assert_array_equal(tifffile.imread(root / "processed" / path.name), expected)
+    assert [line for line in host.lines[before:] if "ERROR" in line or "WARNING" in line] == []
 
 
 def test_what_0mq_loses_is_told_at_the_end_of_the_run(
