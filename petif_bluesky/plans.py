@@ -45,14 +45,20 @@ def convert_files(
 
     Parameters
     ----------
-    converter: the `PETifConverter`
-    paths: as the server sees them, or as its path maps translate them
-    recipe: a `Recipe`, its fields (also on top of a `preset`), or a preset's name; by default that of the converter
+    converter
+        the `PETifConverter`
+    paths
+        as the server sees them, or as its path maps translate them
+    recipe
+        a `Recipe`, its fields (also on top of a `preset`), or a preset's name; by default that of the converter
         (`configure`), else the server's
-    timeout: seconds for which the server is waited for, before the run and in it; frames that have no report then are
+    timeout
+        seconds for which the server is waited for, before the run and in it; frames that have no report then are
         converted all the same (`drained` is False)
-    spool: the file in which requests wait for the server, by default that of the callback
-    md: metadata of the run
+    spool
+        the file in which requests wait for the server, by default that of the callback
+    md
+        metadata of the run
 
     Raises
     ------
@@ -88,9 +94,12 @@ def convert_folder(
 
     Parameters
     ----------
-    converter: the `PETifConverter`
-    folder: as the server sees it, or as its path maps translate it
-    recipe, timeout, spool, md: as for `convert_files`
+    converter
+        the `PETifConverter`
+    folder
+        as the server sees it, or as its path maps translate it
+    recipe, timeout, spool, md
+        as for `convert_files`
 
     Raises
     ------
@@ -131,11 +140,16 @@ def reprocess_run(
 
     Parameters
     ----------
-    converter: the `PETifConverter`
-    run: the uid of the run, or its Tiled client
-    recipe: a `Recipe`, its fields (also on top of a `preset`), or a preset's name
-    catalogue: the Tiled client in which a uid is looked up; queues need a plan of their own that knows it
-    timeout, spool, md: as for `convert_files`
+    converter
+        the `PETifConverter`
+    run
+        the uid of the run, or its Tiled client
+    recipe
+        a `Recipe`, its fields (also on top of a `preset`), or a preset's name
+    catalogue
+        the Tiled client in which a uid is looked up; queues need a plan of their own that knows it
+    timeout, spool, md
+        as for `convert_files`
 
     Raises
     ------
