@@ -220,6 +220,22 @@ def test_session_with_callback_and_preprocessor_converts_each_file_once(
     assert numbers(recorder) == (3, 3, 0, True)
 
 
+def test_outputs_of_whatever_structure_are_no_frames(
+    run_engine: RunEngine,
+    recorder: Recorder,
+    converter: PETifConverter,
+    callback: ConversionCallback,
+    link: FakeLink,
+    options: dict[str, Any],
+) -> None:
+    shapes = dict(zip(PATHS, [(48, 32), (20, 30), (48, 32)], strict=True))
+    link.report = lambda request: link._report(request).model_copy(update={"shape": shapes[request.source]})
+    run_engine.subscribe(callback)
+    (uid,) = run_engine(convert_files(converter, PATHS, **options))
+    assert recorder.of("stop")[0]["num_events"] == {"converted": 2, "converted-2": 1, "conversion": 1}
+    assert converter.runs.submitted(uid) == 3
+
+
 def test_pause_repeats_nothing(
     run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
 ) -> None:
