@@ -108,7 +108,7 @@ def _named(uri: str, source: Any) -> dict[str, Any]:
     if source.mimetype != _TIFFS or path is None:
         return {"uri": uri, "parameters": dict(source.parameters)}
     place, template = image_place(path)
-    return {"uri": place, "parameters": {"template": template, "chunk_shape": [1], "files_per_datum": 1}}
+    return {"uri": place, "parameters": {"template": template, "chunk_shape": [1]}}
 
 
 def _event(row: Mapping[str, Any], number: int, descriptor_uid: str) -> Document:

@@ -256,18 +256,31 @@ def test_pause_repeats_nothing(
     assert link.sources == PATHS
 
 
-def test_abort_while_files_are_looked_for_opens_nothing(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+@pytest.mark.parametrize("ending", ["resume", "abort"])
+def test_plan_may_be_paused_while_files_are_looked_for(
+    ending: str,
+    run_engine: RunEngine,
+    recorder: Recorder,
+    converter: PETifConverter,
+    link: FakeLink,
+    options: dict[str, Any],
 ) -> None:
     link.answers.clear()
     pausing = threading.Thread(target=lambda: (link.until(lambda: link.attempts > 0), run_engine.request_pause()))
     pausing.start()
     with pytest.raises(RunEngineInterrupted):
         run_engine(convert_files(converter, PATHS, **options))
-    run_engine.abort()
-    link.answers.set()
     pausing.join(PATIENCE)
-    assert recorder.documents == []
+    if ending == "abort":
+        run_engine.abort()
+        link.answers.set()
+        assert recorder.documents == []
+    else:
+        asked = link.attempts
+        threading.Timer(0.1, link.answers.set).start()
+        run_engine.resume()
+        assert asked == 1
+        assert numbers(recorder) == (3, 3, 0, True)
 
 
 def test_folder_is_what_the_server_lists_in_however_many_parts(
