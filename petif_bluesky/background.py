@@ -19,7 +19,7 @@ def in_background(function: Callable[[], Result], name: str) -> MsgGenerator[Res
     """
     work = _Work(function, name)
     yield from bps.wait_for([work.wait])
-    return work.future.result()
+    return work.future.result(timeout=0)
 
 
 class _Work(Generic[Result]):
