@@ -165,6 +165,19 @@ def write_and_delete(database: Database) -> None:
         connection.execute("DELETE FROM jobs")
 
 
+def test_the_ledger_can_be_copied_while_the_server_runs(
+    opened: Callable[[], Database], path: Path, tmp_path: Path
+) -> None:
+    ledger = Ledger(opened())
+    accept(ledger, "a")
+    copy = tmp_path / "copy.sqlite"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"VACUUM INTO '{copy}'")
+    accept(ledger, "b")
+    with closing(Database(copy)) as copied:
+        assert pending_ids(Ledger(copied)) == ["a"]
+
+
 def test_a_long_log_begins_anew_however_much_is_written_while_it_is_shortened(
     opened: Callable[[], Database], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
