@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,10 +86,12 @@ def plan(sources: Sequence[Path], recipe: Recipe, *, newer_only: bool = False) -
     return [_without_clash(item, takers) for item in planned]
 
 
-def convert_all(planned: Sequence[Planned], recipe: Recipe, workers: int) -> Generator[FrameReport, None, None]:
+def convert_all(
+    planned: Sequence[Planned], recipe: Recipe, workers: int, stopped: Callable[[], bool] = lambda: False
+) -> Generator[FrameReport, None, None]:
     """Convert frames in worker processes and yield a report of each as it comes; closing the iterator ends the workers.
 
-    What is running at that moment is finished first.
+    No frame is begun once `stopped` returns True; those that are running then are finished and reported.
     """
     remove_orphans({item.output.parent for item in planned if item.output is not None})
     tasks = []
@@ -100,36 +103,33 @@ def convert_all(planned: Sequence[Planned], recipe: Recipe, workers: int) -> Gen
     if len(tasks) == 1:  # not worth a process
         yield _report(tasks[0], worker.run(tasks[0]))
         return
-    yield from _in_processes(tasks, min(workers, len(tasks)))
+    yield from _in_processes(tasks, min(workers, len(tasks)), stopped)
 
 
-def _in_processes(tasks: list[Task], workers: int) -> Iterator[FrameReport]:
+def _in_processes(tasks: list[Task], workers: int, stopped: Callable[[], bool]) -> Iterator[FrameReport]:
     if not tasks:
         return
     done: SimpleQueue[tuple[Task, Result]] = SimpleQueue()
     crashed: list[Task] = []
-    waiting = iter(tasks)
+    waiting = deque(tasks)
+    running = 0
     executor = ProcessExecutor(workers, _TIME_LIMIT)
-
-    def start_next() -> None:
-        task = next(waiting, None)
-        if task is not None:
-            executor.start(task, partial(_put, done, task))
-
     try:
-        for _ in range(workers):
-            start_next()
-        left = len(tasks)
-        while left:
+        while True:
+            while waiting and running < workers and not stopped():
+                task = waiting.popleft()
+                executor.start(task, partial(_put, done, task))
+                running += 1
+            if not running:
+                return
             task, result = done.get()
+            running -= 1
             if isinstance(result, BaseException):
                 remove_leftovers(task.output, task.token)  # its process is gone
                 if task not in crashed:
                     crashed.append(task)
-                    executor.start(task, partial(_put, done, task))
+                    waiting.appendleft(task)
                     continue
-            left -= 1
-            start_next()
             yield _report(task, result)
     finally:
         executor.close(_PATIENCE)

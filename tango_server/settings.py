@@ -109,7 +109,7 @@ class Settings(BaseModel):
             description="Folders that may be written (default: the read roots, and their images under the path rule)"
         ),
     ] = ()
-    state_dir: Annotated[AbsolutePath, Field(description="Folder of the ledger and of the logs")]
+    state_dir: Annotated[AbsolutePath, Field(description="Folder of the ledger and of the logs, on a local disk")]
     path_maps: Annotated[
         tuple[tuple[str, str], ...],
         BeforeValidator(_as_pairs),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tango_server.commands.ctrl_c import CtrlC
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ _INTERRUPTED = 130
 def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     """Convert frames, or the frames of folders, without a server.
 
-    Exit code 0: every frame is converted (or skipped); 1: some failed; 2: the call is wrong.
+    Ctrl-C lets the frames that are running finish; a second one does not wait for them.
+
+    Exit code 0: every frame is converted (or skipped); 1: some failed; 2: the call is wrong; 130: Ctrl-C.
     """
     from rich.console import Console
 
@@ -88,23 +91,20 @@ def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "
         BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f} frames/s"), TimeRemainingColumn(),
     )  # fmt: skip
     started = time.monotonic()
-    interrupted = False
     with (
+        CtrlC() as ctrl_c,
         Progress(*columns, console=errors, transient=True) as progress,
-        closing(convert_all(planned, recipe, workers)) as reports,
+        closing(convert_all(planned, recipe, workers, lambda: ctrl_c.pressed)) as reports,
     ):
         task = progress.add_task("", total=len(planned), rate=0.0)
-        try:
-            for report in reports:
-                outcomes[report.outcome] += 1
-                rate = outcomes["converted"] / (time.monotonic() - started)
-                progress.update(task, advance=1, rate=rate)
-                _tell(report, errors, as_json=as_json)
-        except KeyboardInterrupt:
-            interrupted = True
+        for report in reports:
+            outcomes[report.outcome] += 1
+            rate = outcomes["converted"] / (time.monotonic() - started)
+            progress.update(task, advance=1, rate=rate)
+            _tell(report, errors, as_json=as_json)
     seconds = time.monotonic() - started
     _sum_up(outcomes, len(planned), seconds, as_json=as_json)
-    if interrupted:
+    if ctrl_c.pressed:
         return _INTERRUPTED
     return _SOME_FAILED if outcomes["failed"] else 0
 

@@ -9,11 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tango_server.jobs.schema import MIGRATIONS, SCHEMA, VERSION
-from tango_server.jobs.sqlite_file import is_damage, look_for_damage, open_alone, put_aside, version_of
+from tango_server.jobs.sqlite_file import (
+    SoleConnection,
+    is_damage,
+    look_for_damage,
+    open_alone,
+    open_beside,
+    put_aside,
+    version_of,
+)
 
 _log = logging.getLogger(__name__)
 
 _CLEAN, _AGE = "closed cleanly", "age"
+_LONG_LOG = 4_000
+"""Pages of SQLite's log, 4 kB each, with which it is to begin anew."""
+_TOO_LONG_LOG = 16_000
+"""Pages with which a commit takes care of that itself, since nobody else does."""
 
 
 class LedgerError(OSError):
@@ -29,7 +41,11 @@ class LedgerDamagedError(LedgerError):
 
 
 class Database:
-    """One connection, one lock. Every `transaction` is one commit; any thread may begin one."""
+    """Every `transaction` is one commit, one after the other; any thread may begin one, or read meanwhile.
+
+    Three connections: what is read does not wait for a commit's disk, and no commit for the move of SQLite's log into
+    its file (`shorten_log`).
+    """
 
     def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Open the file; `monotonic` is a clock that nobody sets, in s.
@@ -43,6 +59,7 @@ class Database:
         self.set_aside: Path | None = None
         """Where a damaged file was put, None if there was none."""
         self._lock = threading.Lock()
+        self._reader_lock = threading.Lock()
         self._damaged = False
         try:
             self._connection, age = _opened(path)
@@ -54,6 +71,7 @@ class Database:
                 ) from error
             self.set_aside = _put_aside(path, error)
             self._connection, age = _opened(path)
+        self._reader, self._mover = open_beside(path), open_beside(path)
         self._monotonic = monotonic
         self._born = monotonic() - age
 
@@ -70,11 +88,31 @@ class Database:
         with self.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (_AGE, repr(self.age)))
 
+    def shorten_log(self) -> None:
+        """Move what is committed from SQLite's log into the file, and let a long log begin anew.
+
+        Commits and readings go on meanwhile. To be called often, by a thread that may wait for the disk.
+
+        Raises
+        ------
+        LedgerBusyError
+            if the disk is full or refuses; nothing is lost.
+        LedgerDamagedError
+            if the file is damaged.
+        """
+        with self._noticing_damage(), self._noticing_refusal():
+            _, length, _ = self._mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if length > _LONG_LOG:
+                with self._lock, self._reader_lock:  # little has come meanwhile, and none of it may be missing
+                    self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+
     def close(self) -> None:
         """Close the file; later calls raise `sqlite3.ProgrammingError`."""
-        with self._lock:
+        with self._lock, self._reader_lock:
             if not self._damaged:
                 self._mark_as_closed()
+            self._mover.close()
+            self._reader.close()
             self._connection.close()
 
     def _mark_as_closed(self) -> None:
@@ -96,21 +134,28 @@ class Database:
         LedgerDamagedError
             if the file is damaged.
         """
-        with self._lock, self._noticing_damage():
-            try:
-                with self._connection:
-                    self._connection.execute("BEGIN IMMEDIATE")
-                    yield self._connection
-            except sqlite3.OperationalError as error:
-                raise LedgerBusyError(
-                    f"{self.path}: the ledger can't be written ({error}). Make room on its disk, or check the disk."
-                ) from error
+        with self._lock, self._noticing_damage(), self._noticing_refusal(), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield self._connection
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read what is committed; raise `LedgerDamagedError` if the file is damaged."""
-        with self._lock, self._noticing_damage():
-            yield self._connection
+        """Read what is committed when the block begins; raise `LedgerDamagedError` if the file is damaged."""
+        with self._reader_lock, self._noticing_damage():
+            self._reader.execute("BEGIN")
+            try:
+                yield self._reader
+            finally:
+                self._reader.rollback()
+
+    @contextmanager
+    def _noticing_refusal(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise LedgerBusyError(
+                f"{self.path}: the ledger can't be written ({error}). Make room on its disk, or check the disk."
+            ) from error
 
     @contextmanager
     def _noticing_damage(self) -> Iterator[None]:
@@ -126,7 +171,7 @@ class Database:
             ) from error
 
 
-def _opened(path: Path) -> tuple[sqlite3.Connection, float]:
+def _opened(path: Path) -> tuple[SoleConnection, float]:
     """Return the connection, and the age of what is in the file (s)."""
     age = 0.0
 
@@ -140,6 +185,7 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, float]:
             look_for_damage(connection)  # the last server did not end in good order
         age = _age_of(connection)  # reading it may find damage, too
         connection.execute("DELETE FROM kept WHERE name=?", (_CLEAN,))
+        connection.execute(f"PRAGMA wal_autocheckpoint={_TOO_LONG_LOG}")
 
     return open_alone(path, admit=admit, prepare=prepare), age
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tango_server.jobs.clock import now
 from tango_server.jobs.watch_book import WatchBook
 from tango_server.jobs.watcher import Jobs, Watcher, WatchRules
 from tango_server.messages import FrameReport
@@ -56,7 +55,7 @@ class FolderWatch:
         *,
         told: Callable[[FrameReport], None] = lambda _: None,
     ) -> None:
-        self._book = WatchBook(state_dir / BOOK_NAME, now().wall)
+        self._book = WatchBook(state_dir / BOOK_NAME)
         self._watchers = [
             Watcher(folder, rules, jobs, self._book, told=told) for folder in _distinct(rules.folders, rules)
         ]

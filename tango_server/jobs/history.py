@@ -128,6 +128,10 @@ class History:
         """Write down how long the ledger has been in use."""
         self._database.keep_age()
 
+    def shorten_log(self) -> None:
+        """Move what is committed into the ledger's file."""
+        self._database.shorten_log()
+
     def _reports_of_jobs(self, job_ids: Sequence[str], query: ReportsQuery) -> tuple[list[FrameReport], int]:
         rows: dict[str, tuple[str | None, str]] = {}
         for start in range(0, len(job_ids), _VARIABLES):

@@ -1,4 +1,4 @@
-"""What one thread does beside the jobs, without haste: flush outputs to disk, prune old history, ask the disks."""
+"""What one thread does beside the jobs, without haste: ask the disks, flush outputs and ledger, prune old history."""
 
 import errno
 import logging
@@ -52,7 +52,7 @@ class Housekeeper:
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            more = [self._attempt(chore) for chore in (self._measure, self._sync, self._prune)]
+            more = [self._attempt(chore) for chore in (self._measure, self._shorten_log, self._sync, self._prune)]
             if not any(more):
                 self._ending.wait(_INTERVAL)
 
@@ -74,6 +74,10 @@ class Housekeeper:
 
     def _measure(self) -> bool:
         self._tell(capacity.measure(self._folders()))
+        return False
+
+    def _shorten_log(self) -> bool:
+        self._history.shorten_log()
         return False
 
     def _sync(self) -> bool:

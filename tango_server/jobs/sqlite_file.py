@@ -6,28 +6,50 @@ from collections.abc import Callable
 from itertools import chain, count
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PATIENCE = 1.0
 _LONGEST_LOG = 2**26
 
 
+class SoleConnection(sqlite3.Connection):
+    """A connection to a file that no other process opens in the same way until this one is closed or has ended."""
+
+    lock: FileLock
+
+    def close(self) -> None:
+        """Close it, and let others open the file."""
+        super().close()
+        self.lock.release()
+
+
 def open_alone(
     path: Path, *, admit: Callable[[sqlite3.Connection], None], prepare: Callable[[sqlite3.Connection], None]
-) -> sqlite3.Connection:
-    """Open a file that no other process can use until it is closed or this one ends.
+) -> SoleConnection:
+    """Open a file that no other process can open so until it is closed or this one ends.
 
-    In WAL mode with `synchronous=FULL`, so that a commit is on disk when it returns. `admit` raises if the file is not
-    to be touched, before anything is changed in it; `prepare` makes it what the program needs.
+    A lock on a file beside it sees to that, and not SQLite's own exclusive mode, which allows no second connection
+    within this process, either (`open_beside`). In WAL mode with `synchronous=FULL`, so that a commit is on disk when
+    it returns. `admit` raises if the file is not to be touched, before anything is changed in it; `prepare` makes it
+    what the program needs.
 
     Raises
     ------
     sqlite3.DatabaseError
         if another process uses it, the disk refuses or it is damaged (`is_damage`).
+    OSError
+        if there can be no lock: the folder may not be written, say.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_PATIENCE)
+    lock = _locked(path)
     try:
-        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # two servers would convert every frame twice
+        connection = _connected(path)
+    except BaseException:
+        lock.release()
+        raise
+    connection.lock = lock
+    try:
         admit(connection)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -39,6 +61,11 @@ def open_alone(
         connection.close()
         raise
     return connection
+
+
+def open_beside(path: Path) -> sqlite3.Connection:
+    """Return one more connection to a file that this process has opened alone."""
+    return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_PATIENCE)
 
 
 def version_of(connection: sqlite3.Connection) -> int:
@@ -69,6 +96,21 @@ def put_aside(path: Path) -> Path:
         if companion.exists():
             companion.rename(f"{aside}{suffix}")
     return aside
+
+
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(f"{path}.lock", timeout=_PATIENCE, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise sqlite3.OperationalError("another process has it open") from error
+    return lock
+
+
+def _connected(path: Path) -> SoleConnection:
+    return sqlite3.connect(
+        path, check_same_thread=False, isolation_level=None, timeout=_PATIENCE, factory=SoleConnection
+    )
 
 
 def _free_name(wanted: Path) -> Path:

@@ -17,13 +17,14 @@ from tango_server.jobs.watching import Changes, Identity, Known, Past
 _log = logging.getLogger(__name__)
 
 VERSION = 1
-FORGET_FOLDER_AFTER = 365 * 86_400.0
-"""How long a folder that nobody watches any more is remembered, s."""
+KEPT_FOLDERS = 1_000
+"""How many folders are remembered: those that were watched last. No clock tells, so that none can make us forget."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS book (token TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS folders (
     number INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, floor INTEGER NOT NULL, opened REAL NOT NULL
+    -- opened: the order in which watching began last; in earlier books Unix seconds, which are in order, too
 );
 CREATE TABLE IF NOT EXISTS due (
     folder INTEGER NOT NULL REFERENCES folders ON DELETE CASCADE, name BLOB NOT NULL
@@ -33,6 +34,8 @@ CREATE TABLE IF NOT EXISTS files (
     size INTEGER, mtime_ns INTEGER, job_id TEXT, gone_since REAL, PRIMARY KEY (folder, name)
 ) WITHOUT ROWID;
 """
+_LAST = "(SELECT coalesce(max(opened), 0) + 1 FROM folders)"
+_FORGET = "DELETE FROM folders WHERE number NOT IN (SELECT number FROM folders ORDER BY opened DESC LIMIT ?)"
 
 
 class WatchBook:
@@ -47,8 +50,8 @@ class WatchBook:
 
     """
 
-    def __init__(self, path: Path, wall: float) -> None:
-        """Open or make the book; `wall` is the instant in Unix seconds. A damaged one is set aside: see `damage`."""
+    def __init__(self, path: Path) -> None:
+        """Open or make the book. A damaged one is set aside: see `damage`."""
         self._path = path
         self._lock = threading.Lock()
         self.damage = ""
@@ -64,7 +67,7 @@ class WatchBook:
                 ) from error
             self.damage = _set_aside(path, error)
             self._database = _opened(path)
-        self._database.execute("DELETE FROM folders WHERE opened < ?", (wall - FORGET_FOLDER_AFTER,))
+        self._database.execute(_FORGET, (KEPT_FOLDERS,))
         self.token: str = self._database.execute("SELECT token FROM book").fetchone()[0]
         """What tells this book's keys from those of another one."""
 
@@ -73,8 +76,8 @@ class WatchBook:
         with self._lock:
             self._database.close()
 
-    def read(self, folder: Path, wall: float) -> tuple[dict[str, Known], Past]:
-        """Return what is known of a folder; it is being watched from now on (`wall`, in Unix seconds)."""
+    def read(self, folder: Path) -> tuple[dict[str, Known], Past]:
+        """Return what is known of a folder; it is being watched from now on."""
         with self._lock:
             row = self._database.execute(
                 "SELECT number, floor FROM folders WHERE path=?", (os.fsencode(folder),)
@@ -82,7 +85,7 @@ class WatchBook:
             if row is None:
                 return {}, Past()
             number, floor = row
-            self._database.execute("UPDATE folders SET opened=? WHERE number=?", (wall, number))
+            self._database.execute(f"UPDATE folders SET opened={_LAST} WHERE number=?", (number,))  # noqa: S608 - our own
             due = self._database.execute("SELECT name FROM due WHERE folder=?", (number,)).fetchall()
             rows = self._database.execute(
                 "SELECT name, generation, size, mtime_ns, job_id, gone_since FROM files WHERE folder=?", (number,)
@@ -93,11 +96,11 @@ class WatchBook:
         }
         return known, Past(watched_before=True, floor=floor, due=frozenset(os.fsdecode(name) for (name,) in due))
 
-    def write(self, folder: Path, changes: Changes, wall: float) -> None:
-        """Write changes of a folder in one transaction; `wall` is the instant in Unix seconds."""
+    def write(self, folder: Path, changes: Changes) -> None:
+        """Write changes of a folder in one transaction."""
         with self._lock, self._database:
             self._database.execute("BEGIN IMMEDIATE")
-            number = self._number_of(folder, wall)
+            number = self._number_of(folder)
             if changes.past is not None:
                 self._database.execute("UPDATE folders SET floor=? WHERE number=?", (changes.past.floor, number))
                 self._database.execute("DELETE FROM due WHERE folder=?", (number,))
@@ -116,9 +119,12 @@ class WatchBook:
                 ],
             )  # fmt: skip
 
-    def _number_of(self, folder: Path, wall: float) -> int:
+    def _number_of(self, folder: Path) -> int:
         path = os.fsencode(folder)
-        self._database.execute("INSERT OR IGNORE INTO folders (path, floor, opened) VALUES (?, 0, ?)", (path, wall))
+        self._database.execute(
+            f"INSERT OR IGNORE INTO folders (path, floor, opened) VALUES (?, 0, {_LAST})",  # noqa: S608 - our own words
+            (path,),
+        )
         number: int = self._database.execute("SELECT number FROM folders WHERE path=?", (path,)).fetchone()[0]
         return number
 

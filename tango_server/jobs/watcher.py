@@ -150,7 +150,7 @@ class Watcher(threading.Thread):
 
     def _open(self, root: Path) -> None:
         """Begin with a folder, or with another one if the path leads elsewhere now."""
-        known, past = self._book.read(root, now().wall)
+        known, past = self._book.read(root)
         self._files = WatchedFolder(known, past, take_existing=self._rules.existing)
         self._lister = FrameLister(root, self._files.present, recursive=self._rules.recursive)
         self._root = root
@@ -255,7 +255,7 @@ class Watcher(threading.Thread):
     def _write(self) -> None:
         changes = self._files.changes()
         if changes is not None and self._root is not None:
-            self._book.write(self._root, changes, now().wall)
+            self._book.write(self._root, changes)
             self._files.written()
 
     def _have_trouble(self, trouble: str) -> None:

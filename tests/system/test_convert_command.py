@@ -196,10 +196,12 @@ def test_ctrl_c_finishes_what_is_running_and_says_what_is_left(tmp_path: Path) -
     terminal.expect(r"[1-9]\d*/300")
     terminal.sendintr()
     terminal.expect(r"(\d+) of 300 frames converted.*, (\d+) not begun")
+    converted, left = int(terminal.match[1]), int(terminal.match[2])
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 130
-    assert not list(tmp_path.rglob("*.petif-tmp"))
+    assert converted + left == 300
+    assert len(list((tmp_path / "processed").iterdir())) == converted  # those that ran then, too, and no temporary file
     for path in (tmp_path / "processed").iterdir():
         assert tifffile.imread(path).shape == (1024, 1024)
 

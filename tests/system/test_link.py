@@ -87,7 +87,7 @@ def test_calls_to_a_frozen_server_cost_a_time_out_each_and_it_is_found_again(
     first = seconds_without_answer(link)
     assert first < 2 * TIME_OUT + SLACK  # Tango asks once more whether a device is alive that has just answered
     assert max(seconds_without_answer(link) for _ in range(2)) < TIME_OUT + SLACK
-    assert link.server.down
+    until(lambda: link.server.down, "the link's own look has failed, too")
     frozen.resume()
     until(lambda: answers(link), "the link works again")
     until(lambda: link.server.connected, "the link has noticed")

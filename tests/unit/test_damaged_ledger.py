@@ -9,7 +9,7 @@ import pytest
 from tango_server.jobs.database import Database, LedgerDamagedError
 from tango_server.jobs.ledger import Ledger
 from tests.unit.ledger_entries import accept, pending_ids
-from tests.unit.ledger_files import PAGE, asides, drop, fill, left_behind, spoil
+from tests.unit.ledger_files import PAGE, asides, close_files, drop, fill, left_behind, spoil
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def opened(path: Path) -> Iterator[Callable[[], Database]]:
 
     yield open_
     for database in databases:
-        database._connection.close()
+        close_files(database)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "a page of zeros at its start"])

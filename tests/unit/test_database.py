@@ -1,5 +1,6 @@
 """The file of the ledger: one server, this version, and nothing lost with an unclean end or a full disk."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tango_server.jobs import database as database_module
 from tango_server.jobs.database import Database, LedgerBusyError, LedgerError
 from tango_server.jobs.ledger import Ledger
 from tests.unit.full_disk import no_file_grows_beyond
 from tests.unit.ledger_entries import accept, finish, pending_ids, report
-from tests.unit.ledger_files import asides, fill, left_behind
+from tests.unit.ledger_files import asides, close_files, fill, left_behind
 
 WITH_LIMITS = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
 
@@ -34,7 +36,7 @@ def opened(path: Path) -> Iterator[Callable[[], Database]]:
 
     yield open_
     for database in databases:
-        database._connection.close()
+        close_files(database)
 
 
 def test_the_folder_of_the_ledger_is_made(opened: Callable[[], Database], path: Path) -> None:
@@ -122,6 +124,94 @@ def test_a_disk_that_refuses_to_write_refuses_in_words_and_costs_nothing(opened:
     assert pending_ids(Ledger(database)) == ["a", "b"]
 
 
+def test_what_is_committed_is_read_while_a_transaction_is_under_way(opened: Callable[[], Database]) -> None:
+    database = opened()
+    accept(Ledger(database), "a")
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM jobs")
+        assert pending_ids(Ledger(database)) == ["a"]
+    assert pending_ids(Ledger(database)) == []
+
+
+def test_a_reading_sees_one_state_whatever_is_committed_meanwhile(opened: Callable[[], Database]) -> None:
+    database, count = opened(), "SELECT count(*) FROM jobs"
+    ledger = Ledger(database)
+    accept(ledger, "a")
+    with database.reading() as connection:
+        assert connection.execute(count).fetchone() == (1,)
+        accept(ledger, "b")
+        assert connection.execute(count).fetchone() == (1,)
+    with database.reading() as connection:
+        assert connection.execute(count).fetchone() == (2,)
+
+
+def test_the_log_moves_into_the_file_while_others_read_and_write(
+    opened: Callable[[], Database], path: Path, tmp_path: Path
+) -> None:
+    database = opened()
+    accept(Ledger(database), "moved")
+    with database.reading(), database.transaction() as connection:
+        connection.execute("INSERT INTO kept VALUES ('later', 'not committed')")
+        database.shorten_log()
+    copy = Path(shutil.copy(path, tmp_path / "alone.sqlite"))
+    with closing(sqlite3.connect(copy)) as plain:
+        assert plain.execute("SELECT job_id FROM jobs").fetchall() == [("moved",)]
+
+
+def write_and_delete(database: Database) -> None:
+    """Leave a log that is longer by more than 1 MiB, and nothing in the file."""
+    fill(database)
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM jobs")
+
+
+def test_the_ledger_can_be_copied_while_the_server_runs(
+    opened: Callable[[], Database], path: Path, tmp_path: Path
+) -> None:
+    ledger = Ledger(opened())
+    accept(ledger, "a")
+    copy = tmp_path / "copy.sqlite"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"VACUUM INTO '{copy}'")
+    accept(ledger, "b")
+    with closing(Database(copy)) as copied:
+        assert pending_ids(Ledger(copied)) == ["a"]
+
+
+def test_a_long_log_begins_anew_however_much_is_written_while_it_is_shortened(
+    opened: Callable[[], Database], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_LONG_LOG", 100)
+    database, log = opened(), path.with_name(path.name + "-wal")
+    mover = database._mover
+
+    class WritesMeanwhile:
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            moved = mover.execute(statement)
+            write_and_delete(database)
+            return moved
+
+    monkeypatch.setattr(database, "_mover", WritesMeanwhile())
+    write_and_delete(database)
+    once = log.stat().st_size
+    for _ in range(4):
+        database.shorten_log()
+    assert log.stat().st_size < 2.5 * once
+    monkeypatch.undo()
+
+
+def test_a_log_that_nobody_shortens_is_shortened_by_a_commit(
+    opened: Callable[[], Database], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_TOO_LONG_LOG", 100)
+    database, log = opened(), path.with_name(path.name + "-wal")
+    write_and_delete(database)
+    once = log.stat().st_size
+    for _ in range(3):
+        write_and_delete(database)
+    assert log.stat().st_size < 1.5 * once
+
+
 def test_a_closed_ledger_accepts_nothing(opened: Callable[[], Database]) -> None:
     database = opened()
     database.close()
@@ -167,7 +257,7 @@ def test_a_ledger_of_a_later_version_is_refused_and_left_as_it_is(path: Path, mo
         Database(path)
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before
-    assert [found.name for found in path.parent.iterdir()] == [path.name]
+    assert {found.name for found in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
 
 
 def test_what_can_not_be_opened_is_told_in_words_and_never_put_aside(tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ class Server:
 
     def limit_pages(self, more: int) -> None:
         """Let the file of the ledger grow by so many pages, as if its disk were full then."""
-        with self.database.reading() as connection:
-            pages = connection.execute("PRAGMA page_count").fetchone()[0]
-            connection.execute(f"PRAGMA max_page_count={pages + more}")
+        connection = self.database._connection
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count={pages + more}")
 
     def sources(self) -> list[str]:
         """Return the names of the sources of all jobs, in the order of the queue."""
