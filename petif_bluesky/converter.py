@@ -112,11 +112,17 @@ class PETifConverter(Device):
         return self.drain(run_uid)
 
     def drain(
-        self, run_uid: str, *, timeout: float | None = None, taken: Callable[[RunReading], None] = lambda _reading: None
+        self,
+        run_uid: str,
+        *,
+        timeout: float | None = None,
+        taken: Callable[[RunReading], None] = lambda _reading: None,
+        through_outages: bool = False,
     ) -> DrainStatus:
         """Return a status that is done when every frame of a run has its report; it never fails.
 
-        `taken` gets the reading before the status is done.
+        `taken` gets the reading before the status is done. A server that is out of reach ends the waiting, unless
+        `through_outages`.
         """
 
         def take(reading: RunReading) -> None:
@@ -124,7 +130,15 @@ class PETifConverter(Device):
             taken(reading)
 
         limit = self.drain_timeout if timeout is None else timeout
-        return DrainStatus(self, run_uid, link=self.link, runs=self.runs, timeout=limit, taken=take)
+        return DrainStatus(
+            self,
+            run_uid,
+            link=self.link,
+            runs=self.runs,
+            timeout=limit,
+            taken=take,
+            through_outages=through_outages,
+        )
 
     def _take(self, reading: RunReading) -> None:
         self.reports = reading.reports

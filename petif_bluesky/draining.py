@@ -38,6 +38,8 @@ class RunReading:
 class DrainStatus(DeviceStatus):
     """Done when every frame of a run has its report, the time is over, or the server is out of reach.
 
+    With `through_outages` a server that is out of reach is waited for, too.
+
     It shows progress to whoever watches it, as bluesky's progress bars do. The reports are asked for in a thread of its
     own. No lock is held while other people's code is called.
     """
@@ -51,12 +53,14 @@ class DrainStatus(DeviceStatus):
         runs: RunBook,
         timeout: float,
         taken: Callable[[RunReading], None],
+        through_outages: bool = False,
     ) -> None:
         super().__init__(device)
         self._run_uid = run_uid
         self._link = link
         self._runs = runs
         self._taken = taken
+        self._through_outages = through_outages
         self._progress_watchers: list[Callable[..., None]] = []
         self._began = time.monotonic()
         self._deciding = threading.Lock()
@@ -74,7 +78,7 @@ class DrainStatus(DeviceStatus):
         if over:  # already: by a timer, or by the first look
             unfollow()
         elif link.server.down:
-            self.give_up()
+            self._look(None)
 
     def watch(self, func: Callable[..., None]) -> None:
         """Have `func` called with the progress, in bluesky's terms."""
@@ -87,7 +91,8 @@ class DrainStatus(DeviceStatus):
 
     def _look(self, statistics: RunStatistics | None) -> None:
         if statistics is None:
-            self.give_up()
+            if not self._through_outages:
+                self.give_up()
             return
         self._last = statistics
         target = max(self._runs.submitted(self._run_uid), statistics.submitted)

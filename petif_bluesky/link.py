@@ -19,7 +19,15 @@ from tango.utils import PyTangoThread
 from petif_bluesky.attributes import ATTRIBUTES, AttributeReading, readings, require
 from petif_bluesky.connection import Connection
 from tango_server.caps import MOST_REPORTS
-from tango_server.messages import FrameReport, ReportsAnswer, RunStatistics, SubmitAnswer
+from tango_server.messages import (
+    FolderAnswer,
+    FrameReport,
+    MissingAnswer,
+    RefusedRequest,
+    ReportsAnswer,
+    RunStatistics,
+    SubmitAnswer,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +107,12 @@ class Link(Protocol):
     def reports(self, run_uid: str) -> Sequence[FrameReport]:
         """Ask for the reports of a run's frames, oldest first; waits for the answer. Raises `LinkError`."""
 
+    def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
+        """Ask for the frames in a folder of the server whose names come after one. Raises `LinkError`."""
+
+    def missing(self, paths: Sequence[str]) -> Sequence[RefusedRequest]:
+        """Ask which files the server does not see, and why. Raises `LinkError`."""
+
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
         """Have `listener` called with every new look at a run; return the function that ends this."""
 
@@ -149,6 +163,14 @@ class TangoLink:
         """Ask for the reports of a run's frames."""
         query = json.dumps({"run_uid": run_uid, "limit": MOST_REPORTS})
         return self._asked(ReportsAnswer, "GetReports", query).reports
+
+    def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
+        """Ask for the frames in a folder of the server."""
+        return self._asked(FolderAnswer, "ListFolder", json.dumps({"folder": folder, "after": after}))
+
+    def missing(self, paths: Sequence[str]) -> Sequence[RefusedRequest]:
+        """Ask which files the server does not see."""
+        return self._asked(MissingAnswer, "FindMissing", json.dumps({"paths": list(paths)})).missing
 
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
         """Have `listener` called, from the link's thread, with every new look at a run."""
@@ -259,7 +281,7 @@ def _translated(address: str, command: str, error: tango.DevFailed) -> LinkError
     match reason:
         case "PETIF_UnknownId":
             return UnknownRunError(text)
-        case "PETIF_BadArgument":
+        case "PETIF_BadArgument" | "PETIF_BadPath":
             return RequestRejectedError(text)
         case "PETIF_BacklogFull" | "PETIF_DiskFull" | "PETIF_Busy":
             return ServerFullError(f"{address}: {text}")

@@ -38,7 +38,7 @@ def conversion_wrapper(
 
     """
     require_new_files(recipe)
-    facts = partial(_start_facts, converter, recipe)
+    facts = partial(start_facts, converter, recipe)
     return Wrapping(converter, facts, stream=stream, wait=wait).wrapped(plan)
 
 
@@ -81,7 +81,8 @@ class ConversionPreprocessor:
         return conversion_wrapper(plan, self.converter, recipe=self.recipe, stream=self.stream, wait=self.wait)
 
 
-def _start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> StartFacts:
+def start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> StartFacts:
+    """Return what the start document says under `conversion`, from what a plan's own metadata bring there."""
     if not isinstance(from_plan, Mapping):
         raise ValueError(  # noqa: TRY004 - a value that a user has written
             f"{CONVERSION} in the plan's metadata: found {from_plan!r}; expected a dict, as {{'recipe': {{...}}}}. "

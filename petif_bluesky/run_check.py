@@ -6,6 +6,7 @@ For transports that may lose documents, as 0MQ does.
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from petif_bluesky.frames import OWN_STREAMS
@@ -94,7 +95,7 @@ class RunCheck:
                 "name the files to the server, by its command AddFiles."
             )
         for stream, count in (stop.get("num_events") or {}).items():
-            if stream not in OWN_STREAMS:
+            if not any(fnmatchcase(stream, own) for own in OWN_STREAMS):
                 missing += [f"run {uid}: {words}" for words in _gaps(run, stream, count)]
         self._forget(uid)
         return missing

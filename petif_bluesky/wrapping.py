@@ -30,17 +30,27 @@ class Drain:
 
     parent = None
 
-    def __init__(self, converter: PETifConverter, run_uid: str, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        converter: PETifConverter,
+        run_uid: str,
+        timeout: float | None = None,
+        *,
+        through_outages: bool = False,
+    ) -> None:
         self.name = converter.name
         self.reading: RunReading | None = None
         self._converter = converter
         self._run_uid = run_uid
         self._timeout = timeout
+        self._through_outages = through_outages
         self._status: DrainStatus | None = None
 
     def trigger(self) -> DrainStatus:
         """Return a status that is done when every frame of the run has its report; it never fails."""
-        self._status = self._converter.drain(self._run_uid, timeout=self._timeout, taken=self._take)
+        self._status = self._converter.drain(
+            self._run_uid, timeout=self._timeout, taken=self._take, through_outages=self._through_outages
+        )
         return self._status
 
     def give_up(self) -> bool:
@@ -64,15 +74,26 @@ class _Run:
 
 
 class Wrapping:
-    """One wrapped plan and its open runs, by their run keys."""
+    """One wrapped plan and its open runs, by their run keys.
+
+    The reports of a run are waited for as long as the converter says. A `timeout` (s) of the plan's own, for plans that
+    are there to convert, goes before that, and holds while the server is out of reach, too.
+    """
 
     def __init__(
-        self, converter: PETifConverter, facts: Callable[[Any], Mapping[str, Any]], *, stream: str, wait: Wait
+        self,
+        converter: PETifConverter,
+        facts: Callable[[Any], Mapping[str, Any]],
+        *,
+        stream: str = CONVERSION,
+        wait: Wait = "run",
+        timeout: float | None = None,
     ) -> None:
         self._converter = converter
         self._facts = facts
         self._stream = stream
         self._wait = wait
+        self._timeout = timeout
         self._runs: dict[Any, _Run] = {}
         self._bundling: dict[Any, str] = {}
         self._rewindable = True
@@ -157,8 +178,9 @@ class Wrapping:
         yield from self._tell_frames(run)
 
     def _drained(self, run: _Run, timeout: float | None) -> Plan[None]:
-        limit = self._converter.drain_timeout
-        run.drain = Drain(self._converter, run.uid, limit if timeout is None else min(timeout, limit))
+        limit = self._converter.drain_timeout if self._timeout is None else self._timeout
+        limit = limit if timeout is None else min(timeout, limit)
+        run.drain = Drain(self._converter, run.uid, limit, through_outages=self._timeout is not None)
         group = short_uid("conversion")
         yield from bps.trigger(run.drain, group=group)
         yield from bps.wait(group=group)

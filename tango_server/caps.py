@@ -14,6 +14,10 @@ MOST_REPORTS = 100_000
 """Reports of one answer."""
 MOST_PATHS = 100_000
 """Paths of one AddFiles."""
+MOST_LISTED = 10_000
+"""Frames in one answer of ListFolder."""
+MOST_LOOKED_FOR = 1000
+"""Paths of one FindMissing; each is looked for on the file system."""
 LONGEST_ID = 512
 """Characters of a run uid, a stream's name or a job id."""
 LONGEST_SOURCE = 4096

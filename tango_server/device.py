@@ -15,7 +15,7 @@ from tango_server.jobs.runner import JobRunner
 from tango_server.jobs.vocabulary import Snapshot
 from tango_server.lifetime import Lifetime
 from tango_server.log_stream import TangoStream
-from tango_server.messages import CancelQuery, ReportsQuery, SubmitQuery
+from tango_server.messages import CancelQuery, FolderQuery, MissingQuery, ReportsQuery, SubmitQuery
 from tango_server.notifier import Notifier
 from tango_server.recipe import Recipe as ConversionRecipe
 from tango_server.wire import from_wire, require_at_most, throw, to_latin, to_wire, translated
@@ -191,6 +191,22 @@ class PETifConverter(Counters):
         """Whether this host sees the path (within the roots) as a file."""
         with self._service("TestOsIsFile") as service:
             return service.readable(path).is_file()
+
+    @command(
+        dtype_in=str, doc_in='JSON {"folder": PATH}', dtype_out=str, doc_out='JSON {"frames": [...], "more": bool}'
+    )
+    def ListFolder(self, text: str) -> str:
+        """Tell the frames that AddFolder would take from a folder, by the paths that this host has for them."""
+        query = from_wire(FolderQuery, text, "ListFolder")
+        with self._service("ListFolder") as service:
+            return to_wire(service.list_folder(query))
+
+    @command(dtype_in=str, doc_in='JSON {"paths": [...]}', dtype_out=str, doc_out='JSON {"missing": [...]}')
+    def FindMissing(self, text: str) -> str:
+        """Tell at which of these paths this host finds no file that it may read, and why."""
+        query = from_wire(MissingQuery, text, "FindMissing")
+        with self._service("FindMissing") as service:
+            return to_wire(service.find_missing(query))
 
     @command(dtype_in=str, doc_in='JSON {"requests": [FrameRequest...]}', dtype_out=str, doc_out="JSON: jobs, refused")
     def Submit(self, text: str) -> str:

@@ -15,6 +15,8 @@ from tango_server.caps import (
     LONGEST_KEY,
     LONGEST_SOURCE,
     MOST_JOB_IDS,
+    MOST_LISTED,
+    MOST_LOOKED_FOR,
     MOST_REPORTS,
     MOST_REQUESTS,
 )
@@ -174,6 +176,34 @@ class ReportsQuery(_Message):
         if (self.job_ids is None) == (self.run_uid is None):
             raise ValueError("give either job_ids or run_uid")
         return self
+
+
+class FolderQuery(_Message):
+    """The argument of `ListFolder`; `after` is the last name of the answer before, to go on from there."""
+
+    folder: Annotated[str, Field(min_length=1, max_length=LONGEST_SOURCE)]
+    skip_dark: bool = True
+    after: str = ""
+    limit: int = Field(default=MOST_LISTED, ge=1, le=MOST_LISTED)
+
+
+class FolderAnswer(_Message):
+    """The answer of `ListFolder`: paths in the order of their names, and whether there are more."""
+
+    frames: list[str]
+    more: bool
+
+
+class MissingQuery(_Message):
+    """The argument of `FindMissing`."""
+
+    paths: Annotated[list[Annotated[str, Field(max_length=LONGEST_SOURCE)]], Field(max_length=MOST_LOOKED_FOR)]
+
+
+class MissingAnswer(_Message):
+    """The answer of `FindMissing`: the paths at which the server finds no file that it may read, and why."""
+
+    missing: list[RefusedRequest]
 
 
 class CancelQuery(_Message):

@@ -9,8 +9,8 @@ from tango_server.path_map import PathMap
 
 Names = tuple[str, ...]
 
-OWN_STREAMS = ("conversion", "converted")
-"""Of the conversion itself; what is in them are outputs."""
+OWN_STREAMS = ("conversion", "converted", "converted-*", "unconverted")
+"""Of the conversion itself, as patterns; the images in them are outputs."""
 
 
 @dataclass(frozen=True)

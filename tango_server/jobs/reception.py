@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tango_server.conversion.errors import PathError
 from tango_server.conversion.paths import remembering
 from tango_server.jobs import clock
 from tango_server.jobs.capacity import FreeSpace, Limits
@@ -14,7 +15,17 @@ from tango_server.jobs.intake import entry_for, translated
 from tango_server.jobs.ledger import Booked, Ledger
 from tango_server.jobs.rows import Entry
 from tango_server.jobs.vocabulary import Accepted, Event, Refused
-from tango_server.messages import AcceptedJob, FrameReport, RefusedRequest, SubmitAnswer, SubmitQuery
+from tango_server.messages import (
+    AcceptedJob,
+    FolderAnswer,
+    FolderQuery,
+    FrameReport,
+    MissingAnswer,
+    MissingQuery,
+    RefusedRequest,
+    SubmitAnswer,
+    SubmitQuery,
+)
 from tango_server.path_map import PathMap
 from tango_server.recipe import NewFile, Recipe
 from tango_server.settings import Settings
@@ -100,6 +111,40 @@ class Reception:
         else:
             yield path
 
+    def listed(self, query: FolderQuery) -> FolderAnswer:
+        """Return the frames of a folder as this host sees it, by their resolved paths; sub-folders are left out.
+
+        Names that are no UTF-8 are left out: no JSON could tell them.
+
+        Raises
+        ------
+        PathError
+            if it is no folder that may be read, or can't be listed.
+        """
+        folder = self.source(query.folder)
+        if not folder.is_dir():
+            raise PathError(query.folder, "found no folder", "one that the conversion host sees", "Check it.")
+        try:
+            listed = list(frames_in(folder, skip_dark=query.skip_dark, roots=self._settings.roots()))
+        except OSError as error:
+            raise PathError(
+                query.folder, f"it can't be listed ({error})", "a folder that the server may read", "Change its mode."
+            ) from error
+        frames = [str(path) for path in listed if path.name > query.after and _is_utf8(path.name)]
+        return FolderAnswer(frames=frames[: query.limit], more=len(frames) > query.limit)
+
+    def missing(self, query: MissingQuery) -> MissingAnswer:
+        """Return the paths at which there is no file that may be read."""
+        reasons = {path: self._reason_for_none(path) for path in query.paths}
+        return MissingAnswer(missing=[RefusedRequest(source=path, reason=why) for path, why in reasons.items() if why])
+
+    def _reason_for_none(self, path: str) -> str:
+        try:
+            there = self.source(path).is_file()
+        except PathError as error:
+            return str(error)
+        return "" if there else f"{path}: found no such file; expected one that the conversion host sees. Check it."
+
     def require_writable(self, recipe: Recipe) -> None:
         """Raise `PathError` if the folder that a recipe names for its outputs may not be written."""
         output = translated(recipe, self._paths).output
@@ -118,6 +163,14 @@ def requests_for(paths: Sequence[str], gathering: str = "") -> SubmitQuery:
         for request in requests:
             request["key"] = f"{gathering}:{request['source']}"
     return SubmitQuery(requests=requests)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _answer(entries: Sequence[Entry], booked: Iterator[Booked]) -> SubmitAnswer:

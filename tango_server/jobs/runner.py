@@ -30,6 +30,10 @@ from tango_server.jobs.vocabulary import (
 from tango_server.messages import (
     CancelAnswer,
     CancelQuery,
+    FolderAnswer,
+    FolderQuery,
+    MissingAnswer,
+    MissingQuery,
     ReportsAnswer,
     ReportsQuery,
     RunStatistics,
@@ -142,6 +146,14 @@ class JobRunner:
         if not self._reception.source(path).is_dir():
             raise PathError(path, "found no folder", "one that this host sees", "Check it.")
         self._gatherer.gather([path], _LISTING_PATIENCE)
+
+    def list_folder(self, query: FolderQuery) -> FolderAnswer:
+        """Return the frames of a folder; raise `PathError` if it is none that may be read."""
+        return self._reception.listed(query)
+
+    def find_missing(self, query: MissingQuery) -> MissingAnswer:
+        """Return the paths at which there is no file that may be read."""
+        return self._reception.missing(query)
 
     def set_recipe(self, recipe: Recipe) -> None:
         """Take another recipe for requests that bring none, and keep it over restarts.

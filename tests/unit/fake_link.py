@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from petif_bluesky.link import LinkDownError, Listener, RequestRejectedError, ServerState, UnknownRunError, Watcher
-from tango_server.messages import AcceptedJob, FrameReport, FrameRequest, RefusedRequest, RunStatistics, SubmitAnswer
+from tango_server.messages import (
+    AcceptedJob,
+    FolderAnswer,
+    FrameReport,
+    FrameRequest,
+    RefusedRequest,
+    RunStatistics,
+    SubmitAnswer,
+)
 
 PATIENCE = 10.0
 UP = ServerState(asked=True, connected=True, seen=1.7e9, version="1.2.3", trouble="")
@@ -32,6 +40,10 @@ class FakeLink:
         """Sources that make a whole call wrong."""
         self.report: Callable[[FrameRequest], FrameReport] = self._report
         """What the server says of a frame that has its report."""
+        self.absent: set[str] = set()
+        """Files that the server does not see."""
+        self.folders: dict[str, list[FolderAnswer]] = {}
+        """What is in folders of the server, in parts."""
         self.refused: set[str] = set()
         """Sources that are refused alone."""
         self.troubles: deque[Exception] = deque()
@@ -78,6 +90,21 @@ class FakeLink:
             return []
         requests = [request for request in self.requests.values() if request.run_uid == run_uid]
         return [self.report(request) for request in requests]
+
+    def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
+        self._called()
+        if folder not in self.folders:
+            raise RequestRejectedError(
+                f"{folder}: found no folder; expected one that the conversion host sees. Check it."
+            )
+        last_names = ["", *(part.frames[-1].rpartition("/")[2] for part in self.folders[folder][:-1])]
+        return self.folders[folder][last_names.index(after)]
+
+    def missing(self, paths: Sequence[str]) -> list[RefusedRequest]:
+        self._called()
+        return [
+            RefusedRequest(source=path, reason=f"{path}: found no such file") for path in paths if path in self.absent
+        ]
 
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
         key = object()

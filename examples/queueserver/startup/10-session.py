@@ -1,0 +1,23 @@
+"""The session of the worker: RunEngine, catalogue, conversion server. Where they are comes from the environment."""
+
+import os
+
+os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")  # there is no EPICS in this example
+
+from bluesky import RunEngine
+from bluesky_tiled_plugins import TiledWriter
+from tiled.client import from_uri
+
+from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
+from petif_bluesky.catalogue_statistics import CatalogueStatistics
+from petif_bluesky.literal_names import LiteralNames
+from tango_server.recipe import Recipe
+
+catalogue = from_uri(os.environ["TILED_URI"])  # its key is in TILED_API_KEY
+converter = PETifConverter(os.environ["PETIF_DEVICE"], name="converter")
+
+RE = RunEngine({})
+RE.subscribe(ConversionCallback(converter))
+RE.subscribe(LiteralNames(TiledWriter(catalogue)))
+RE.subscribe(CatalogueStatistics(catalogue, converter))
+RE.preprocessors.append(ConversionPreprocessor(converter, recipe=Recipe.preset("xdi", rotation=90, flip="1")))

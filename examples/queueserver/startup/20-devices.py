@@ -1,0 +1,10 @@
+"""A simulated beamline: a motor, and a Perkin-Elmer that writes the files of QXRD. Put your own devices here."""
+
+import os
+
+from ophyd.sim import SynAxis
+
+from petif_bluesky.sim import SimulatedPerkinElmer
+
+motor = SynAxis(name="motor")
+pe = SimulatedPerkinElmer(name="pe", directory=os.environ["PETIF_RAW"], shape=(256, 256), motor=motor)

@@ -1,0 +1,72 @@
+"""What a session on another host asks the server about files: the frames of a folder, and which files are missing."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from petif_bluesky.link import RequestRejectedError, TangoLink
+from tango_server.local import LocalServer
+
+
+@pytest.fixture
+def link(server: LocalServer) -> Iterator[TangoLink]:
+    link = TangoLink(server.address)
+    yield link
+    link.close()
+
+
+def fill(root: Path, data: Path, *names: str) -> list[str]:
+    """Put frames into `raw`; return their paths."""
+    (root / "raw" / "deeper").mkdir()
+    first = shutil.copy(data / "qxrd_f32_64.tif", root / "raw" / "deeper" / "x.tif")
+    for name in names:
+        os.link(first, root / "raw" / name)
+    return [str(root / "raw" / name) for name in sorted(names)]
+
+
+def test_a_folder_is_listed_in_parts_in_the_order_of_its_names(link: TangoLink, root: Path, data: Path) -> None:
+    paths = fill(root, data, "b.tif", "a.TIFF", "\u03b2 \u00b5.tif", "c.tif")
+
+    for name in ("a.dark.tif", "a.tif.metadata", ".b.tif"):
+        (root / "raw" / name).touch()
+    assert link.frames_in(str(root / "raw")).model_dump() == {"frames": paths, "more": False}
+    assert link.frames_in(str(root / "raw"), after="b.tif").frames == paths[2:]
+    query = json.dumps({"folder": str(root / "raw"), "limit": 3, "skip_dark": False})
+    answer = json.loads(link._command("ListFolder", query))
+    assert (len(answer["frames"]), answer["more"]) == (3, True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_a_name_that_no_text_can_tell_costs_no_other(link: TangoLink, root: Path, data: Path) -> None:
+    (path,) = fill(root, data, "a.tif")
+    os.link(path, os.fsencode(root / "raw") + b"/\xff.tif")
+    assert link.frames_in(str(root / "raw")).frames == [path]
+
+
+def test_only_folders_below_the_roots_are_listed(link: TangoLink, root: Path, data: Path) -> None:
+    (path,) = fill(root, data, "a.tif")
+    (root / "raw" / "link").symlink_to(root.parent)
+    for folder, words in (
+        (path, "found no folder"),
+        (str(root / "raw" / "nothing"), "found no folder"),
+        ("/etc", "outside of the folders"),
+        (str(root / "raw" / "link"), "outside of the folders"),
+    ):
+        with pytest.raises(RequestRejectedError, match=words):
+            link.frames_in(folder)
+
+
+def test_missing_files_are_told_with_the_reason(link: TangoLink, root: Path, data: Path) -> None:
+    paths = fill(root, data, "a.tif", "\u03b2.tif")
+    absent, folder, outside = str(root / "raw" / "\u03b3.tif"), str(root / "raw" / "deeper"), "/etc/passwd"
+    missing = link.missing([absent, *paths, folder, outside])
+    assert [lost.source for lost in missing] == [absent, folder, outside]
+    for lost, words in zip(
+        missing, ("found no such file", "found no such file", "outside of the folders"), strict=True
+    ):
+        assert words in lost.reason
+    assert link.missing([]) == []

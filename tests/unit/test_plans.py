@@ -1,0 +1,368 @@
+"""Plans that convert files on disk, by a real RunEngine; the server and the catalogue are stand-ins."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bluesky import RunEngine
+from bluesky.utils import RunEngineInterrupted
+
+from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
+from petif_bluesky.link import LinkDownError, RequestRejectedError
+from petif_bluesky.plans import FramesNotFoundError, convert_files, convert_folder, reprocess_run
+from tango_server.messages import FolderAnswer
+from tango_server.recipe import Recipe
+from tests.unit.documents import IMAGE, NAME, ComposedRun, Recorder
+from tests.unit.fake_link import PATIENCE, FakeLink
+
+RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
+PATHS = ["/data/raw/b.tif", "/data/raw/a.tif", "/data/raw/c.tif"]
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict[str, Any]:
+    """What every plan here is given."""
+    return {"spool": str(tmp_path / "plans.sqlite"), "timeout": PATIENCE}
+
+
+def told(recorder: Recorder, stream: str = "converted", run_uid: str | None = None) -> list[tuple[Any, ...]]:
+    """What the events of a stream say of their frames."""
+    keys = [f"converter_{name}" for name in ("raw", "stream", "seq_num")]
+    return [tuple(event["data"][key] for key in keys) for event in recorder.stream(stream, run_uid)]
+
+
+def numbers(recorder: Recorder) -> tuple[Any, ...]:
+    (event,) = recorder.stream("conversion")
+    return tuple(event["data"][f"converter_{name}"] for name in ("submitted", "converted", "failed", "drained"))
+
+
+class Catalogued:
+    """A run that brings its documents, as the clients of some catalogues do."""
+
+    def __init__(self, run: ComposedRun) -> None:
+        self.uid = run.uid
+        self._documents = run.recorder.documents
+        self.readers: list[str] = []
+
+    def documents(self) -> Any:
+        self.readers.append(threading.current_thread().name)
+        yield from self._documents
+
+
+@pytest.fixture
+def raw_run() -> Catalogued:
+    """Two events, whose second file has another name than the template says."""
+    run = ComposedRun(lambda _name, _document: None, plan_name="count", sample_name="CeO2")
+    run.stream(pe={"image": IMAGE, "full_file_name": NAME})
+    datum = run.resource()
+    for number, name in enumerate(("sample-00000.tif", "sample-00001-00001.tif")):
+        run.event(pe_image=datum(number), pe_full_file_name=f"/data/raw/sample/{name}")
+    run.stop()
+    return Catalogued(run)
+
+
+def test_messages_of_a_plan_find_open_hand_over_wait_tell_and_close(
+    converter: PETifConverter, options: dict[str, Any], run_engine: RunEngine
+) -> None:
+    messages: list[Any] = []
+    run_engine.msg_hook = messages.append
+    run_engine(convert_files(converter, PATHS[:1], recipe="xdi", **options))
+    assert [message.command for message in messages] == [
+        "wait_for", "open_run", "wait_for", "checkpoint", "trigger", "wait", "create", "read", "save", "checkpoint",
+        "create", "read", "save", "close_run",
+    ]  # fmt: skip
+
+
+def test_files_become_a_run_that_tells_of_each(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+) -> None:
+    link.refused.add("/data/raw/none.tif")
+    (uid,) = run_engine(convert_files(converter, [*PATHS, PATHS[0]], recipe=RECIPE, md={"sample": "CeO2"}, **options))
+    recorder.check()
+    (start,) = recorder.of("start")
+    assert (start["uid"], start["plan_name"], start["num_frames"], start["sample"]) == (uid, "convert_files", 3, "CeO2")
+    assert Recipe.model_validate(start["conversion"]["recipe"]) == RECIPE
+    assert (start["conversion"]["recipe_source"], start["conversion"]["device"]) == ("run", link.address)
+    assert told(recorder) == [(path, "", number) for number, path in enumerate(PATHS, start=1)]
+    assert numbers(recorder) == (3, 3, 0, True)
+    assert recorder.of("stop")[0]["exit_status"] == "success"
+    assert [(request.recipe, request.run_uid, request.key) for request in link.requests.values()] == [
+        (RECIPE, uid, f"{uid}/{path}") for path in PATHS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (RECIPE, RECIPE),
+        ("xdi-unsigned", Recipe.preset("xdi-unsigned")),
+        ({"rotation": 180}, Recipe(rotation=180)),
+        ({"preset": "xdi", "rotation": 90, "flip": 1}, RECIPE),
+        (RECIPE.model_dump(mode="json"), RECIPE),
+    ],
+    ids=["Recipe", "preset", "fields", "fields-on-preset", "all-fields"],
+)
+def test_recipe_may_be_json(
+    given: Any, meant: Recipe, run_engine: RunEngine, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+) -> None:
+    run_engine(convert_files(converter, PATHS, recipe=given, **options))
+    assert {request.recipe for request in link.requests.values()} == {meant}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("xid", "no preset is called 'xid'; the presets are xdi"),
+        ({"rotation": 45}, "rotation: Input should be"),
+        (45, "found 45; expected a Recipe, its fields"),
+        ({"output": {"mode": "in_place"}}, "allow_in_place"),
+    ],
+)
+def test_wrong_recipe_is_refused_before_anything_is_opened(
+    recipe: Any,
+    words: str,
+    run_engine: RunEngine,
+    recorder: Recorder,
+    converter: PETifConverter,
+    options: dict[str, Any],
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        run_engine(convert_files(converter, PATHS, recipe=recipe, **options))
+    assert recorder.documents == []
+
+
+def test_without_a_recipe_that_of_the_converter_holds(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+) -> None:
+    run_engine(convert_files(converter, PATHS, **options))
+    assert recorder.of("start")[0]["conversion"]["recipe_source"] == "server"
+    converter.configure({"recipe": RECIPE})
+    run_engine(convert_files(converter, PATHS, **options))
+    assert [request.recipe for request in link.requests.values()] == [None] * 3 + [RECIPE] * 3
+
+
+def test_what_the_server_does_not_see_is_told_before_anything_is_opened(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+) -> None:
+    link.absent = {PATHS[1]}
+    with pytest.raises(
+        FramesNotFoundError, match=r"convert_files: 1 of 3 frames can't be found: /data/raw/a.tif: found"
+    ):
+        run_engine(convert_files(converter, PATHS, **options))
+    with pytest.raises(FramesNotFoundError, match="paths: found none"):
+        run_engine(convert_files(converter, [], **options))
+    with pytest.raises(ValueError, match=r"found '/data/raw/a.tif'; expected a list"):
+        run_engine(convert_files(converter, "/data/raw/a.tif", **options))
+    with pytest.raises(ValueError, match="expected a PETifConverter"):
+        run_engine(convert_files("converter", PATHS, **options))
+    assert recorder.documents == []
+
+
+def test_server_that_does_not_answer_in_time_ends_the_plan_before_anything_is_opened(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+) -> None:
+    link.go_down()
+    with pytest.raises(LinkDownError, match="expected a running server"):
+        run_engine(convert_files(converter, PATHS, **{**options, "timeout": 0.1}))
+    assert recorder.documents == []
+
+
+def test_server_that_comes_back_in_time_is_waited_for(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+) -> None:
+    link.troubles.append(LinkDownError("it hangs"))
+    run_engine(convert_files(converter, PATHS, **options))
+    assert numbers(recorder) == (3, 3, 0, True)
+
+
+def test_frames_without_reports_in_time_are_no_failure(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+) -> None:
+    link.converts = False
+    run_engine(convert_files(converter, PATHS, **{**options, "timeout": 0.3}))
+    assert numbers(recorder) == (3, 0, 0, False)
+    assert recorder.of("stop")[0]["exit_status"] == "success"
+
+
+def test_request_that_the_server_never_takes_is_not_waited_for(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+) -> None:
+    link.rejected = {PATHS[0]}
+    run_engine(convert_files(converter, PATHS, **options))
+    assert numbers(recorder) == (2, 2, 0, True)
+
+
+def test_no_call_is_made_in_the_run_engines_thread(
+    run_engine: RunEngine, converter: PETifConverter, link: FakeLink, raw_run: Catalogued, options: dict[str, Any]
+) -> None:
+    link.folders["/data/raw"] = [FolderAnswer(frames=PATHS, more=False)]
+    run_engine(convert_files(converter, PATHS, **options))
+    run_engine(convert_folder(converter, "/data/raw", **options))
+    run_engine(reprocess_run(converter, raw_run, recipe="xdi", **options))
+    assert {thread.name for thread in link.callers} == {"petif-find", "petif-sender", "petif-drain"}
+    assert raw_run.readers == ["petif-find"]
+
+
+def test_session_with_callback_and_preprocessor_converts_each_file_once(
+    run_engine: RunEngine,
+    recorder: Recorder,
+    converter: PETifConverter,
+    callback: ConversionCallback,
+    link: FakeLink,
+    options: dict[str, Any],
+) -> None:
+    run_engine.subscribe(callback)
+    run_engine.preprocessors.append(ConversionPreprocessor(converter, recipe=Recipe(rotation=270)))
+    run_engine(convert_files(converter, PATHS, recipe=RECIPE, **options))
+    assert link.sources == PATHS
+    assert {request.recipe for request in link.requests.values()} == {RECIPE}
+    assert numbers(recorder) == (3, 3, 0, True)
+
+
+def test_outputs_of_whatever_structure_are_no_frames(
+    run_engine: RunEngine,
+    recorder: Recorder,
+    converter: PETifConverter,
+    callback: ConversionCallback,
+    link: FakeLink,
+    options: dict[str, Any],
+) -> None:
+    shapes = dict(zip(PATHS, [(48, 32), (20, 30), (48, 32)], strict=True))
+    link.report = lambda request: link._report(request).model_copy(update={"shape": shapes[request.source]})
+    run_engine.subscribe(callback)
+    (uid,) = run_engine(convert_files(converter, PATHS, **options))
+    assert recorder.of("stop")[0]["num_events"] == {"converted": 2, "converted-2": 1, "conversion": 1}
+    assert converter.runs.submitted(uid) == 3
+
+
+def test_pause_repeats_nothing(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+) -> None:
+    link.converts = False
+    paused: list[None] = []
+
+    def pause() -> None:
+        if not paused:
+            paused.append(None)
+            threading.Thread(target=run_engine.request_pause, daemon=True).start()
+
+    link.on_follow = pause
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(convert_files(converter, PATHS, recipe=RECIPE, **options))
+    link.converts = True
+    run_engine.resume()
+    assert told(recorder) == [(path, "", number) for number, path in enumerate(PATHS, start=1)]
+    assert link.sources == PATHS
+
+
+@pytest.mark.parametrize("ending", ["resume", "abort"])
+def test_plan_may_be_paused_while_files_are_looked_for(
+    ending: str,
+    run_engine: RunEngine,
+    recorder: Recorder,
+    converter: PETifConverter,
+    link: FakeLink,
+    options: dict[str, Any],
+) -> None:
+    link.answers.clear()
+    pausing = threading.Thread(target=lambda: (link.until(lambda: link.attempts > 0), run_engine.request_pause()))
+    pausing.start()
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(convert_files(converter, PATHS, **options))
+    pausing.join(PATIENCE)
+    if ending == "abort":
+        run_engine.abort()
+        link.answers.set()
+        assert recorder.documents == []
+    else:
+        threading.Timer(0.1, link.answers.set).start()
+        run_engine.resume()
+        assert [thread.name for thread in link.callers].count("petif-find") == 1
+        assert numbers(recorder) == (3, 3, 0, True)
+
+
+def test_folder_is_what_the_server_lists_in_however_many_parts(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+) -> None:
+    listed = sorted(PATHS)
+    link.folders["/data/raw"] = [
+        FolderAnswer(frames=listed[:2], more=True),
+        FolderAnswer(frames=listed[2:], more=False),
+    ]
+    run_engine(convert_folder(converter, "/data/raw", recipe="xdi", **options))
+    (start,) = recorder.of("start")
+    assert (start["plan_name"], start["folder"], start["num_frames"]) == ("convert_folder", "/data/raw", 3)
+    assert told(recorder) == [(path, "", number) for number, path in enumerate(listed, start=1)]
+
+
+def test_folder_without_frames_or_none_at_all_is_told_before_anything_is_opened(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+) -> None:
+    link.folders["/data/raw"] = [FolderAnswer(frames=[], more=False)]
+    with pytest.raises(FramesNotFoundError, match="/data/raw: found no frames; expected"):
+        run_engine(convert_folder(converter, "/data/raw", **options))
+    with pytest.raises(RequestRejectedError, match="found no folder"):
+        run_engine(convert_folder(converter, "/data/else", **options))
+    assert recorder.documents == []
+
+
+@pytest.mark.parametrize("by", ["client", "uid"])
+def test_catalogued_run_is_converted_anew_with_its_provenance(
+    by: str,
+    run_engine: RunEngine,
+    recorder: Recorder,
+    converter: PETifConverter,
+    link: FakeLink,
+    raw_run: Catalogued,
+    options: dict[str, Any],
+) -> None:
+    catalogue = {raw_run.uid: raw_run}
+    which: dict[str, Any] = {"run": raw_run} if by == "client" else {"run": raw_run.uid, "catalogue": catalogue}
+    (uid,) = run_engine(reprocess_run(converter, recipe={"preset": "xdi", "rotation": 90}, **which, **options))
+    recorder.check()
+    (start,) = recorder.of("start")
+    assert (start["uid"], start["plan_name"], start["parent_uid"]) == (uid, "reprocess_run", raw_run.uid)
+    assert told(recorder) == [
+        ("/data/raw/sample/sample-00000.tif", "primary", 1),
+        ("/data/raw/sample/sample-00001-00001.tif", "primary", 2),
+    ]
+    requests = list(link.requests.values())
+    assert {request.run_uid for request in requests} == {uid}
+    assert [request.metadata["sample_name"] for request in requests] == ["CeO2", "CeO2"]
+    assert [request.recipe.output.on_existing for request in requests if request.recipe] == ["number", "number"]
+
+
+def test_recipe_that_says_what_happens_to_earlier_outputs_is_obeyed(
+    run_engine: RunEngine, converter: PETifConverter, link: FakeLink, raw_run: Catalogued, options: dict[str, Any]
+) -> None:
+    run_engine(reprocess_run(converter, raw_run, recipe={"output": {"on_existing": "replace_own"}}, **options))
+    assert {request.recipe.output.on_existing for request in link.requests.values() if request.recipe} == {
+        "replace_own"
+    }
+
+
+def test_run_that_can_not_be_converted_anew_is_named_before_anything_is_opened(
+    run_engine: RunEngine,
+    recorder: Recorder,
+    converter: PETifConverter,
+    link: FakeLink,
+    raw_run: Catalogued,
+    options: dict[str, Any],
+) -> None:
+    def refused(run: Any, kind: type[Exception], words: str, **given: Any) -> None:
+        with pytest.raises(kind, match=words):
+            run_engine(reprocess_run(converter, run, **{"recipe": "xdi", **given}, **options))
+
+    empty = ComposedRun(lambda _name, _document: None)
+    empty.stop()
+    refused(Catalogued(empty), FramesNotFoundError, f"run {empty.uid}: found no frames")
+    refused("f00", FramesNotFoundError, "run f00: found nothing in the catalogue", catalogue={})
+    refused("f00", ValueError, "found the uid 'f00' without a catalogue")
+    refused(raw_run, ValueError, "recipe: found None", recipe=None)
+    broken = Catalogued(empty)
+    broken._documents = [*empty.recorder.documents[:1], ("event", {"descriptor": "unknown", "uid": "e", "data": {}})]
+    refused(broken, FramesNotFoundError, f"run {empty.uid}: its documents can't be followed .*event document e")
+    link.absent = {"/data/raw/sample/sample-00000.tif"}
+    refused(raw_run, FramesNotFoundError, f"run {raw_run.uid}: 1 of 2 frames can't be found")
+    assert recorder.documents == []
