@@ -53,7 +53,7 @@ class Provenance:
             own = Recipe.model_validate(self.recipe)  # what an earlier version did not know yet takes its default
         except ValueError:
             return False
-        return content_fields(own) == content_fields(recipe)
+        return own.content_fields() == recipe.content_fields()
 
 
 @cache
@@ -65,11 +65,6 @@ def package_version() -> str:
 def software() -> str:
     """The text of the Software tag."""
     return f"petif-bluesky {package_version()}"
-
-
-def content_fields(recipe: Recipe) -> dict[str, Any]:
-    """The fields of a recipe that decide a frame's content."""
-    return recipe.model_dump(mode="json", exclude={"output"})
 
 
 def origin_of(source: Path, output: Path) -> str:
@@ -85,7 +80,7 @@ def describe(recipe: Recipe, source: Path, output: Path, *, placeholder: bool = 
     """Return the text of the ImageDescription tag: ASCII, whatever the source is called."""
     record: dict[str, Any] = {
         "petif": FORMAT,
-        "recipe": content_fields(recipe),
+        "recipe": recipe.content_fields(),
         "source": source.name,
         "from": origin_of(source, output),
         "version": package_version(),
