@@ -87,8 +87,8 @@ class Esperanto(_Frozen):
     omega, theta, kappa, phi: the four circles; at least one is to be given, the others stand at 0
     axis: where the omega axis points in the raw frame, seen with row 0 on top; positive angles turn right-handed about
         it. With its direction after rotation and flip it decides the sense that the header counts in
-    view: from where the raw frame shows the scene: as one sees it from the `detector`, looking at the sample (a camera's
-        picture), or from the `sample`
+    view: from where the raw frame shows the scene: from the `detector`, looking at the sample as a camera does, or from
+        the `sample`
     wavelength: in Angstrom
     energy: of the photons in keV, instead of the wavelength
     distance: from sample to detector in mm

@@ -16,6 +16,9 @@ r"""Everything that can go wrong with one frame.
     |   +-- UnmappedPathError           a path of a Windows machine that no path map translates
     |   +-- NoOutputPathError           the path rule finds no component to replace
     |   \-- NameTemplateError           the template of the output's name asks for what the frame lacks
+    +-- ExperimentError             what an ESPERANTO frame says beside its pixels
+    |   +-- ExperimentMissingError      is found nowhere
+    |   \-- ExperimentUnfitError        can't be right: a contradiction, an unknown unit, no number
     \-- OutputError                 the file to write
         +-- OutputExistsError           there is one already that is not ours to replace
         +-- ConvertedDifferentlyError   in place: already converted, with another recipe
@@ -95,6 +98,24 @@ class NoOutputPathError(PathError):
 
 class NameTemplateError(PathError):
     """The template of the output's name asks for a field that the frame lacks, or makes no file name."""
+
+
+class ExperimentError(ConversionError):
+    """What an ESPERANTO frame says beside its pixels is at fault."""
+
+
+class ExperimentMissingError(ExperimentError):
+    """Something is found nowhere; `in_sidecar`: QXRD's sidecar might still bring some of it."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], found: str, expected: str, advice: str, *, in_sidecar: bool = False
+    ) -> None:
+        super().__init__(path, found, expected, advice)
+        self.in_sidecar = in_sidecar
+
+
+class ExperimentUnfitError(ExperimentError):
+    """Something is found that can't be right."""
 
 
 class OutputError(ConversionError):
