@@ -17,8 +17,8 @@ import psutil
 
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.paths import ANYWHERE, output_path
-from tango_server.conversion.provenance import is_placeholder_of
 from tango_server.conversion.publish import TEMPORARY_SUFFIX, remove_leftovers
+from tango_server.conversion.records import is_placeholder_of
 from tango_server.jobs import worker
 from tango_server.jobs.executors import Result
 from tango_server.jobs.folders import frames_in

@@ -6,6 +6,7 @@ r"""Everything that can go wrong with one frame.
     +-- SourceError                 the file to convert
     |   +-- SourceMissingError          is not there
     |   +-- NotATiffError               is something else
+    |   +-- NotEsperantoError           is no ESPERANTO frame where one is to be read, or a damaged one
     |   +-- IncompleteFileError         ends before its structure says so
     |   +-- UnsupportedImageError       holds an image that has no single right conversion
     |   +-- SourceUnreadableError       can't be opened or decoded
@@ -58,6 +59,10 @@ class SourceMissingError(SourceError):
 
 class NotATiffError(SourceError):
     """The file is not a TIFF."""
+
+
+class NotEsperantoError(SourceError):
+    """The file is no ESPERANTO frame, or a damaged one."""
 
 
 class IncompleteFileError(SourceError):

@@ -8,9 +8,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tango_server.conversion.errors import ExperimentMissingError, ExperimentUnfitError
+from tango_server.conversion.esperanto.header import Angles
 from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.sidecar import Sidecar
 from tango_server.conversion.units import UnknownUnitError, in_unit
@@ -18,15 +19,6 @@ from tango_server.esperanto import CIRCLES, HC, Circle, Esperanto, require_one_w
 
 UNITS = "units"
 """The key of a frame's metadata under which the units of its other numbers stand, by their names."""
-
-
-class Angles(NamedTuple):
-    """The four circles, in degrees."""
-
-    omega: float = 0.0
-    theta: float = 0.0
-    kappa: float = 0.0
-    phi: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

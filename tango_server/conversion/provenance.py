@@ -18,9 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tango_server.conversion.errors import OutsideRootsError, SourceError
-from tango_server.conversion.paths import ANYWHERE, Roots
-from tango_server.conversion.structure import Page, Structure, read_structure
+from tango_server.conversion.structure import Page, Structure
 from tango_server.recipe import Recipe
 
 FORMAT = 1
@@ -111,18 +109,6 @@ def read_provenance(structure: Structure) -> Provenance | None:
         placeholder=record.get("placeholder") is True,
         job=job if isinstance(job, str) else None,
     )
-
-
-def is_placeholder_of(source: Path, output: Path, roots: Roots = ANYWHERE) -> bool:
-    """Whether the file at `output` is a placeholder that stands for `source`; False where that can't be told.
-
-    With write roots, `output` is a resolved path below them; a symbolic link is no placeholder and is not followed.
-    """
-    try:
-        provenance = read_provenance(read_structure(output, roots.outputs))
-    except (SourceError, OutsideRootsError):
-        return False
-    return provenance is not None and provenance.placeholder and provenance.origin == origin_of(source, output)
 
 
 def acquired(page: Page, mtime_ns: int) -> str:

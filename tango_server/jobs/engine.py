@@ -293,4 +293,5 @@ def _task(step: Convert, roots: Roots) -> Task:
         step.placeholder,
         step.reason,
         job=job.job_id,
+        fields=job.fields,
     )

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from tango_server.conversion.errors import ConversionError, OutputWriteError, PathError, SourceMissingError
+from tango_server.conversion.experiment import awaits_sidecar
 from tango_server.conversion.paths import Roots
-from tango_server.conversion.sidecar import carry_sidecar, sidecar_trouble
+from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_trouble
 from tango_server.conversion.structure import read_structure
 from tango_server.jobs.vocabulary import AttemptFailed, Job, Observed, SidecarLooked
 
@@ -12,13 +13,21 @@ from tango_server.jobs.vocabulary import AttemptFailed, Job, Observed, SidecarLo
 def look_at_source(job: Job, roots: Roots) -> Observed | AttemptFailed:
     """Look at a job's source, within the roots. A path that leads elsewhere now is not waited for."""
     try:
-        return Observed(job.job_id, read_structure(job.source, roots))
+        structure = read_structure(job.source, roots)
+        return Observed(job.job_id, structure, lacks_sidecar=_lacks_sidecar(job, roots))
     except SourceMissingError:
         return Observed(job.job_id, None)
     except PathError as error:
         return AttemptFailed(job.job_id, "final", str(error))
     except ConversionError as error:
         return Observed(job.job_id, None, error.found)
+
+
+def _lacks_sidecar(job: Job, roots: Roots) -> bool:
+    wanted = job.recipe.esperanto
+    if wanted is None or not awaits_sidecar(job.source, wanted, job.fields):
+        return False
+    return read_sidecar(job.source, roots) is None
 
 
 def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarLooked | AttemptFailed:

@@ -166,7 +166,7 @@ class ConversionService:
         progress = self._jobs.get(job_id)
         if progress is None or job_id in self._queue.running:
             return []
-        verdict = progress.seen(event, self._rule_of(progress), now)
+        verdict = progress.seen(event, self._rule_of(progress), now, self._rules.sidecar_timeout)
         match verdict.kind:
             case "ready":
                 self._queue.add(progress.job)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tango_server.conversion.errors import ExperimentError, ExperimentMissingError, ExperimentUnfitError
-from tango_server.conversion.experiment import Angles, Experiment, awaits_sidecar, experiment_of
+from tango_server.conversion.esperanto.header import Angles
+from tango_server.conversion.experiment import Experiment, awaits_sidecar, experiment_of
 from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.sidecar import Sidecar
 from tango_server.esperanto import Esperanto

@@ -27,7 +27,8 @@ from tango_server.conversion.errors import (
 )
 from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.conversion.placeholder import make_placeholder
-from tango_server.conversion.provenance import is_placeholder_of, read_provenance
+from tango_server.conversion.provenance import read_provenance
+from tango_server.conversion.records import is_placeholder_of
 from tango_server.conversion.structure import read_structure
 from tango_server.conversion.writing import image_writer
 from tango_server.inspection import inspect_file
