@@ -73,13 +73,13 @@ class EsperantoFrame:
             if something for it is missing, or can't be right.
 
         """
-        wanted = self.wanted
+        wanted, side = self.wanted, self.side
         sidecar = read_sidecar(self.source, self.roots)
         found = experiment_of(self.source, wanted, self.fields, sidecar, self.turned)
         x, y = self.turned.point(*found.beam_center, self.shape)
         above, left = margin(self.turned.shape(self.shape))
         return EsperantoHeader(
-            side=self.side,
+            side=side,
             encoding=wanted.encoding,
             exposure=found.exposure,
             monitor=found.monitor,
