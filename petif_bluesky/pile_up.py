@@ -29,10 +29,10 @@ class PileUpReporter:
             return
         self._told.add(type(error))
         _log.warning(
-            "the conversion server has taken nothing since %s; %d frames and all that follow wait in %s until it does. "
+            "the conversion server has taken nothing since %s; %s wait in %s until it does. "
             "Runs go on, and nothing is lost. %s%s",
             _clock_time(self._since),
-            waiting,
+            f"{waiting} frames and all that follow" if waiting else "all frames",
             self._place,
             error,
             _advice(error),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from petif_bluesky import ConversionCallback, PETifConverter
     from petif_bluesky.sim import SimulatedPerkinElmer
-    from tests.unit.fake_link import FakeLink
+    from petif_bluesky.testing.fake_link import FakeLink
 
 SHAPE = (32, 48)
 
@@ -50,7 +50,7 @@ def make_detector(tmp_path: Path) -> Callable[..., "SimulatedPerkinElmer"]:
 
 @pytest.fixture
 def link() -> "FakeLink":
-    from tests.unit.fake_link import FakeLink
+    from petif_bluesky.testing.fake_link import FakeLink
 
     return FakeLink()
 

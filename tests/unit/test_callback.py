@@ -17,9 +17,9 @@ from bluesky import RunEngine
 from petif_bluesky import ConversionCallback, PETifConverter
 from petif_bluesky.callback import default_spool_path
 from petif_bluesky.spool import Spool
+from petif_bluesky.testing.fake_link import FakeLink
 from tango_server.recipe import Recipe
 from tests.unit.documents import IMAGE, NUMBER, ComposedRun, Recorder, replay
-from tests.unit.fake_link import FakeLink
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 MakeDetector = Callable[..., Any]

@@ -11,7 +11,7 @@ import pytest
 from petif_bluesky import PETifConverter, catalogue_statistics
 from petif_bluesky.catalogue_statistics import CatalogueStatistics, refresh_statistics
 from petif_bluesky.link import LinkDownError, UnknownRunError
-from tests.unit.fake_link import PATIENCE, FakeLink
+from petif_bluesky.testing.fake_link import PATIENCE, FakeLink
 
 RUN = "run-1"
 

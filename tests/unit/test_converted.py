@@ -17,9 +17,9 @@ from bluesky_tiled_plugins.writing.consolidators import consolidator_factory as 
 
 from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
 from petif_bluesky.converted import ConvertedFrames, FrameStream
+from petif_bluesky.testing.fake_link import PATIENCE, FakeLink
 from tango_server.messages import FrameReport, FrameRequest
 from tests.unit.documents import Recorder
-from tests.unit.fake_link import PATIENCE, FakeLink
 
 Consolidator = Callable[[dict[str, Any], dict[str, Any]], Any]
 

@@ -19,10 +19,10 @@ from petif_bluesky import PETifConverter, conversion_wrapper
 from petif_bluesky.attributes import ATTRIBUTES, AttributeReading
 from petif_bluesky.link import ServerState, TangoLink
 from petif_bluesky.signals import AttributeSignal
+from petif_bluesky.testing.fake_link import PATIENCE, UP, FakeLink
 from tango_server.device import PETifConverter as DeviceClass
 from tango_server.recipe import Recipe
 from tests.unit.documents import Recorder
-from tests.unit.fake_link import PATIENCE, UP, FakeLink
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 OTHER = Recipe.preset("xdi-unsigned", rotation=180)

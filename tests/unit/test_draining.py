@@ -9,8 +9,8 @@ from bluesky.utils import ProgressBar
 
 from petif_bluesky import PETifConverter
 from petif_bluesky.link import ServerState
+from petif_bluesky.testing.fake_link import PATIENCE, FakeLink
 from tango_server.messages import RunStatistics
-from tests.unit.fake_link import PATIENCE, FakeLink
 
 RUN = "run"
 

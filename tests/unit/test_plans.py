@@ -11,10 +11,10 @@ from bluesky.utils import RunEngineInterrupted
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
 from petif_bluesky.link import LinkDownError, RequestRejectedError
 from petif_bluesky.plans import FramesNotFoundError, convert_files, convert_folder, reprocess_run
+from petif_bluesky.testing.fake_link import PATIENCE, FakeLink, converted_beside
 from tango_server.messages import FolderAnswer
 from tango_server.recipe import Recipe
 from tests.unit.documents import IMAGE, NAME, ComposedRun, Recorder
-from tests.unit.fake_link import PATIENCE, FakeLink
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 PATHS = ["/data/raw/b.tif", "/data/raw/a.tif", "/data/raw/c.tif"]
@@ -229,7 +229,7 @@ def test_outputs_of_whatever_structure_are_no_frames(
     options: dict[str, Any],
 ) -> None:
     shapes = dict(zip(PATHS, [(48, 32), (20, 30), (48, 32)], strict=True))
-    link.report = lambda request: link._report(request).model_copy(update={"shape": shapes[request.source]})
+    link.report = lambda request: converted_beside(request).model_copy(update={"shape": shapes[request.source]})
     run_engine.subscribe(callback)
     (uid,) = run_engine(convert_files(converter, PATHS, **options))
     assert recorder.of("stop")[0]["num_events"] == {"converted": 2, "converted-2": 1, "conversion": 1}

@@ -22,9 +22,9 @@ from petif_bluesky import (
     conversion_wrapper,
 )
 from petif_bluesky.link import ServerState
+from petif_bluesky.testing.fake_link import FakeLink
 from tango_server.recipe import Recipe
 from tests.unit.documents import Recorder
-from tests.unit.fake_link import FakeLink
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 OTHER = Recipe.preset("xdi-unsigned", rotation=180)

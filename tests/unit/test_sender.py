@@ -11,7 +11,7 @@ import pytest
 from petif_bluesky.link import LinkDownError, UnknownRunError
 from petif_bluesky.sender import Sender
 from petif_bluesky.spool import Spool
-from tests.unit.fake_link import FakeLink
+from petif_bluesky.testing.fake_link import FakeLink
 
 NAME = "petif-sender"
 

@@ -1,0 +1,24 @@
+"""For the tests of beamlines: a stand-in for the server, and pytest fixtures with a real one.
+
+The fixtures are in `petif_bluesky.testing.fixtures`. Names are loaded when they are used: importing this package
+imports neither pytest nor Tango.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from petif_bluesky.testing.fake_link import FakeLink, really_converted
+
+__all__ = ["FakeLink", "really_converted"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - keeps the import of this package light
+
+    return getattr(import_module(f"{__name__}.fake_link"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

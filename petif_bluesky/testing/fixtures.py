@@ -1,0 +1,91 @@
+"""pytest fixtures for the tests of beamlines; `pytest_plugins = ["petif_bluesky.testing.fixtures"]` loads them.
+
+Everything lies in pytest's `tmp_path`, listens to 127.0.0.1 alone, and ends with its test.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from petif_bluesky import ConversionCallback, PETifConverter
+    from petif_bluesky.sim import SimulatedPerkinElmer
+    from petif_bluesky.testing.fake_link import FakeLink
+    from tango_server.local import LocalServer
+
+_FIRST_LOOK = 10.0
+
+
+@pytest.fixture
+def petif_root(tmp_path: Path) -> Path:
+    """Return the folder that the server may read and write; the raw frames are in `raw` below it."""
+    root = tmp_path.resolve() / "petif"
+    (root / "raw").mkdir(parents=True)
+    return root
+
+
+@pytest.fixture
+def petif_perkin_elmer(petif_root: Path) -> "SimulatedPerkinElmer":
+    """Return a simulated detector, `pe`, which writes small QXRD frames into `raw`."""
+    from petif_bluesky.sim import SimulatedPerkinElmer  # noqa: PLC0415 - needed by those who ask for it
+
+    return SimulatedPerkinElmer(name="pe", directory=petif_root / "raw", shape=(64, 64), exposure_time=0.01)
+
+
+@pytest.fixture
+def petif_server(petif_root: Path, tmp_path: Path) -> Iterator["LocalServer"]:
+    """Start a real conversion server, in processes of its own; it takes about two seconds."""
+    from tango_server.local import LocalServer  # noqa: PLC0415 - as above
+
+    with LocalServer(petif_root, tmp_path / "petif-state", ["--workers", "1"]) as server:
+        yield server
+
+
+@pytest.fixture
+def petif_converter(petif_server: "LocalServer") -> Iterator["PETifConverter"]:
+    """Return the device, `converter`, of the real server; it knows the server already."""
+    from petif_bluesky import PETifConverter  # noqa: PLC0415 - as above
+    from petif_bluesky.link import TangoLink  # noqa: PLC0415 - as above
+
+    link = TangoLink(petif_server.address)
+    link.wait_for_first_look(_FIRST_LOOK)
+    yield PETifConverter(petif_server.address, name="converter", link=link)
+    link.close()
+
+
+@pytest.fixture
+def petif_callback(petif_converter: "PETifConverter", tmp_path: Path) -> Iterator["ConversionCallback"]:
+    """Return a callback that sends frames to the real server, to be subscribed to a RunEngine."""
+    yield from _callback(petif_converter, tmp_path / "petif-spool.sqlite")
+
+
+@pytest.fixture
+def petif_fake_link() -> "FakeLink":
+    """Return the stand-in for a server."""
+    from petif_bluesky.testing.fake_link import FakeLink  # noqa: PLC0415 - as above
+
+    return FakeLink()
+
+
+@pytest.fixture
+def petif_fake_converter(petif_fake_link: "FakeLink") -> "PETifConverter":
+    """Return the device, `converter`, of the stand-in; no process is started."""
+    from petif_bluesky import PETifConverter  # noqa: PLC0415 - as above
+
+    return PETifConverter(petif_fake_link.address, name="converter", link=petif_fake_link)
+
+
+@pytest.fixture
+def petif_fake_callback(petif_fake_converter: "PETifConverter", tmp_path: Path) -> Iterator["ConversionCallback"]:
+    """Return a callback that sends frames to the stand-in, to be subscribed to a RunEngine."""
+    yield from _callback(petif_fake_converter, tmp_path / "petif-fake-spool.sqlite")
+
+
+def _callback(converter: "PETifConverter", spool: Path) -> Iterator["ConversionCallback"]:
+    from petif_bluesky import ConversionCallback  # noqa: PLC0415 - as above
+
+    callback = ConversionCallback(converter, spool=spool)
+    yield callback
+    callback.close()
