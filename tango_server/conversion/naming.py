@@ -85,11 +85,19 @@ def esperanto_path(source: Path, fields: Mapping[str, object]) -> PurePath:
     A frame of a run is counted by its seq_num, any other (and each of several in one event) by the last number in its
     source's name. Runs may share the name of their frames, so their folders also have the beginning of the run's uid.
     """
-    series = _SERIES.fullmatch(source.stem)
-    name = (series["name"] if series else source.stem) or "frame"
-    number = _LAST_NUMBER.search(source.stem)
-    index: object = int(number[1]) if number else 1
+    name, number = series_of(source)
+    index: object = 1 if number is None else number
     if fields.get("run") and fields.get("seq_num") and not fields.get("number"):
         index = fields["seq_num"]
     folder = f"{name}_{str(fields['run'])[:8]}" if fields.get("run") else name
     return PurePath(folder, f"{name}_1_{index}.esperanto")
+
+
+def series_of(source: Path) -> tuple[str, int | None]:
+    """Return what the frames of a scan have in common in their names, and the number of this one.
+
+    >>> series_of(Path("pattern-00017.tif"))
+    ('pattern', 17)
+    """
+    series, number = _SERIES.fullmatch(source.stem), _LAST_NUMBER.search(source.stem)
+    return (series["name"] if series else source.stem) or "frame", int(number[1]) if number else None
