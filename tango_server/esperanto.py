@@ -6,7 +6,7 @@ A quantity is a number, or the name of a field of the frame's metadata that hold
 >>> scan.omega.start, scan.omega.end, scan.encoding
 ('omega_start', 'omega_end', 'AGI_BITFIELD')
 >>> Esperanto(phi="phi_readback").phi
-Circle(start=None, end=None, step=None, center='phi_readback', width=None, sign=1, offset=0.0)
+Circle(start=None, end=None, step=None, center='phi_readback', width=None, during=None, sign=1, offset=0.0)
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -31,6 +31,9 @@ Quantity = Finite | FieldName
 Positive = Annotated[float, Field(allow_inf_nan=False, strict=True, gt=0)] | FieldName
 
 
+_WAYS = ("start", "end", "step", "center", "width", "during")
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,6 +48,8 @@ class Circle(_Frozen):
       start + n step
     - `center` and `width`, as a step scan reads them; without `width` the circle stands still. A number or a name alone
       is a center
+    - `during`: a name that was read while the frame was exposed, in a run; the callback interpolates its readings by
+      their time stamps
 
     What the header says is `sign` times that, plus `offset`.
     """
@@ -54,15 +59,17 @@ class Circle(_Frozen):
     step: Quantity | None = None
     center: Quantity | None = None
     width: Quantity | None = None
+    during: FieldName | None = None
     sign: Literal[1, -1] = 1
     offset: Finite = 0.0
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        given = {name for name in ("start", "end", "step", "center", "width") if getattr(self, name) is not None}
-        if given not in ({"start"}, {"start", "end"}, {"start", "step"}, {"center"}, {"center", "width"}):
+        given = {name for name in _WAYS if getattr(self, name) is not None}
+        if given not in ({"start"}, {"start", "end"}, {"start", "step"}, {"center"}, {"center", "width"}, {"during"}):
             raise ValueError(
-                f"found {', '.join(sorted(given)) or 'nothing'}; expected start with end or step, or center with width"
+                f"found {', '.join(sorted(given)) or 'nothing'}; expected start with end or step, center with width, "
+                "or during"
             )
         return self
 
@@ -130,6 +137,15 @@ class Esperanto(_Frozen):
         """The circles that are given."""
         every: dict[CircleName, Any] = {name: getattr(self, name) for name in CIRCLES}
         return {name: circle for name, circle in every.items() if circle is not None}
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The names of all fields of a frame's metadata that are to be looked up."""
+        names = ("wavelength", "energy", "distance", "pixel_size", "exposure", "monitor")
+        values: list[object] = [getattr(self, name) for name in names]
+        values += self.beam_center or ()
+        values += [getattr(circle, way) for circle in self.circles.values() for way in _WAYS]
+        return frozenset(value for value in values if isinstance(value, str))
 
 
 def require_one_wavelength(wavelength: float, energy: float) -> None:

@@ -221,7 +221,9 @@ class _Search:
         def angle(part: str) -> float:
             return self.number(f"{name}.{part}", getattr(circle, part), "deg")
 
-        if circle.center is not None:
+        if circle.during is not None:
+            first, last = (self._during(name, circle.during, moment) for moment in ("start", "end"))
+        elif circle.center is not None:
             center, half = angle("center"), angle("width") / 2 if circle.width is not None else 0.0
             first, last = center - half, center + half
         else:
@@ -232,6 +234,14 @@ class _Search:
                 step, before = angle("step"), self._frames_before(name)
                 first, last = first + before * step, first + (before + 1) * step
         return circle.sign * first + circle.offset, circle.sign * last + circle.offset
+
+    def _during(self, name: str, field: str, moment: str) -> float:
+        """Return what the callback has interpolated."""
+        key = f"{field}:{moment}"
+        if self._metadata.get(key) is None:
+            self._missing.append(f"{name}.during (no readings of {field!r} around the {moment} of the exposure)")
+            return _NAN
+        return self._of_field(f"{name}.during", key, "deg", self._units.get(field))
 
     def _frames_before(self, name: str) -> float:
         number = self._metadata.get("seq_num")
@@ -249,12 +259,13 @@ class _Search:
     def _named(self, *names: str) -> str | None:
         return next((name for name in names if self._metadata.get(name) is not None), None)
 
-    def _of_field(self, label: str, name: str, unit: str) -> float:
+    def _of_field(self, label: str, name: str, unit: str, told: object = None) -> float:
+        """Return the number of a field, which its units, or else `told`, tell in another unit perhaps."""
         value: Any = self._metadata[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self._unfit(f"{label}: {name!r} is {value!r}", "a finite number", "Name another field.")
         try:
-            return in_unit(float(value), str(self._units.get(name) or unit), unit)
+            return in_unit(float(value), str(self._units.get(name) or told or unit), unit)
         except UnknownUnitError as error:
             raise self._unfit(
                 f"{label}: {name!r} in {error.found!r}", f"one of {', '.join(error.known)}", "Correct its unit."
