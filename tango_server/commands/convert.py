@@ -17,6 +17,8 @@ from tango_server.commands.esperanto_options import esperanto_options, take_espe
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
     from tango_server.conversion.experiment import Experiment
@@ -132,16 +134,36 @@ def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "
         closing(convert_all(planned, recipe, workers, lambda: ctrl_c.pressed)) as reports,
     ):
         task = progress.add_task("", total=len(planned), rate=0.0)
+        scans: dict[Path, FrameReport] = {}
         for report in reports:
             outcomes[report.outcome] += 1
             rate = outcomes["converted"] / (time.monotonic() - started)
             progress.update(task, advance=1, rate=rate)
             _tell(report, errors, as_json=as_json)
+            if report.outcome == "converted" and report.output:
+                scans[Path(report.output).parent] = report
+    if recipe.esperanto is not None:
+        _write_companions(scans.values(), recipe, errors)
     seconds = time.monotonic() - started
     _sum_up(outcomes, len(planned), seconds, as_json=as_json)
     if ctrl_c.pressed:
         return _INTERRUPTED
     return _SOME_FAILED if outcomes["failed"] else 0
+
+
+def _write_companions(reports: "Iterable[FrameReport]", recipe: "Recipe", errors: "Console") -> None:
+    """Write what CrysAlis wants beside the frames of each folder."""
+    from tango_server.conversion.errors import ConversionError
+    from tango_server.conversion.esperanto.companions import companions_of
+    from tango_server.conversion.paths import ANYWHERE
+
+    for report in reports:
+        try:
+            notes = companions_of(Path(report.source), Path(report.output or ""), recipe, ANYWHERE, "offline").notes
+        except ConversionError as error:
+            notes = (str(error),)
+        for note in notes:
+            errors.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
 
 
 def _tell(report: "FrameReport", errors: "Console", *, as_json: bool) -> None:

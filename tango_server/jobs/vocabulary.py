@@ -255,6 +255,14 @@ class CarrySidecar:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteCompanions:
+    """Write what CrysAlis wants beside the frames of a scan, of which this job's is one."""
+
+    job: Job
+    output: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Write the report to the ledger, with the size (bytes) and modification time (ns) of the source it is about."""
 
@@ -271,7 +279,7 @@ class Cancel:
     spared: frozenset[str]
 
 
-Instruction = Fetch | Observe | Convert | CarrySidecar | Finish | Cancel
+Instruction = Fetch | Observe | Convert | CarrySidecar | WriteCompanions | Finish | Cancel
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import fabio
 import numpy as np
 import pytest
 import tifffile
+from fabio.xcaliburimage import RunDescription
 
 from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
 
@@ -126,3 +127,14 @@ def test_contradictions_are_told_before_anything_is_done(
     assert ended.returncode == 2
     assert words in " ".join(ended.stderr.split())
     assert not (raw.parent / "processed").exists()
+
+
+def test_what_crysalis_wants_lies_beside_the_frames(petif: Call, raw: Path) -> None:
+    ended = petif(*GEOMETRY, "--omega-start", "-10", "--omega-step", "0.5")
+    folder = raw.parent / "processed" / "pat"
+    assert {path.name for path in folder.iterdir() if path.suffix != ".esperanto"} == {
+        "pat.par", "pat.run", "pat.set", "pat.ccd",
+    }  # fmt: skip
+    assert "1 of 4 frames of pat are missing: 14" in ended.stderr
+    (sweep,) = RunDescription.read(folder / "pat.run").pssweep
+    assert (sweep.dstart, sweep.dend, sweep.iunknown3) == (-10.0, -8.0, 4)

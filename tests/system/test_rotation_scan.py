@@ -16,6 +16,7 @@ import pytest
 import tango
 import tifffile
 from bluesky import RunEngine
+from fabio.xcaliburimage import RunDescription
 from ophyd import Signal
 from ophyd.sim import SynAxis
 
@@ -98,6 +99,10 @@ def test_a_step_scan_has_the_angles_that_were_read(session: Session, detector: S
         assert header["dexposuretimeinsec"] == pytest.approx(0.1)
         for name, value in sidecar_of(report.source).items():
             assert header[name] == pytest.approx(value), name
+    described = Path(reports[0].output).parent / f"{folder_of(reports[0]).rpartition('_')[0]}.run"
+    until(described.exists, "the companions are there")
+    (sweep,) = RunDescription.read(described).pssweep
+    assert (sweep.dstart, sweep.dwidth, sweep.iunknown3) == pytest.approx((91.25, -0.5, 5))
 
 
 def folder_of(report: Any) -> str:

@@ -3,20 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tango_server.conversion.errors import ExperimentUnfitError, UnsupportedImageError
 from tango_server.conversion.esperanto.bitfield import encode
 from tango_server.conversion.esperanto.header import EsperantoHeader, HeaderError
+from tango_server.conversion.esperanto.mask import read_mask
 from tango_server.conversion.esperanto.padding import FILL, FrameSizeError, margin, padded_side, square
 from tango_server.conversion.experiment import experiment_of
 from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.paths import Roots
 from tango_server.conversion.publish import Write, write_parts
-from tango_server.conversion.reading import open_source
 from tango_server.conversion.sidecar import read_sidecar
 from tango_server.conversion.transform import Turning
 from tango_server.esperanto import Esperanto
@@ -115,7 +111,8 @@ class EsperantoFrame:
             inner[row : row + len(block)] = block
             row += len(block)
         if self.wanted.mask is not None:
-            inner[self.turned.apply(self._mask(Path(self.wanted.mask)))] = FILL
+            marked = read_mask(Path(self.wanted.mask), self.source, self.shape, self.roots)
+            inner[self.turned.apply(marked)] = FILL
         pixels = encode(whole) if self.wanted.encoding == "AGI_BITFIELD" else whole.astype("<i4", copy=False)
         return write_parts([head, pixels])
 
@@ -126,16 +123,3 @@ class EsperantoFrame:
         except HeaderError as error:
             found, _, expected = str(error).partition("; expected ")
             raise ExperimentUnfitError(self.source, found, expected, "Correct the field.") from error
-
-    def _mask(self, path: Path) -> NDArray[np.bool_]:
-        with open_source(self.roots.source(path), roots=self.roots) as opened:
-            image: NDArray[Any] = next(opened.images())
-        if image.shape != self.shape:
-            raise ExperimentUnfitError(
-                self.source,
-                f"mask: {path} has {' x '.join(map(str, image.shape))} pixels",
-                f"{' x '.join(map(str, self.shape))}, as the raw frame",
-                "Give the mask of this detector, not turned.",
-            )
-        marked: NDArray[np.bool_] = image != 0
-        return marked
