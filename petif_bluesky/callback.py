@@ -128,8 +128,8 @@ class ConversionCallback:
         if name != "stop":  # which makes the facts of the run forgotten, and may bring its last frames
             attempt(lambda: self._facts.feed(name, document))
             attempt(lambda: self._scans.feed(name, document))
-        attempt(lambda: self._enqueue(self._taken(self._finder.feed(name, document))))
         attempt(lambda: self._enqueue(self._scans.released(self._run_of(name, document))))
+        attempt(lambda: self._enqueue(self._taken(self._finder.feed(name, document))))
         if name == "stop":
             attempt(lambda: self._enqueue(self._scans.end(document["run_start"])))
             attempt(lambda: self._scans.forget(document["run_start"]))

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,16 @@ from ophyd.sim import SynAxis
 from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
 from petif_bluesky.link import TangoLink
 from petif_bluesky.sim import SimulatedPerkinElmer
+from petif_bluesky.sim.pattern import Pattern
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
+from tests.unit.crystal import CELL, LEFT, UP, Experiment
 from tests.unit.documents import Recorder
+from tests.unit.indexing import index_frames
 
-VELOCITY = 20.0  # degrees a second
+EXPOSURE = 0.05  # s
+CRYSTAL = Experiment(axis=UP, columns=LEFT, rows=-UP)  # seen from the detector: the axis points up in the raw frame
 
 
 class Session:
@@ -55,7 +60,7 @@ class Session:
             return bool(found["submitted"]) and found["pending"] == 0
 
         until(done, "every frame has its report")
-        return list(self.link.reports(uid))
+        return sorted(self.link.reports(uid), key=lambda report: report.seq_num)
 
     def close(self) -> None:
         self.callback.close()
@@ -128,14 +133,16 @@ def sidecar_of(source: str) -> dict[str, float]:
 class Turning:
     """A motor that turns at an even speed, and tells where it is 50 times a second."""
 
-    def __init__(self) -> None:
-        self.signal = Signal(name="omega_readback", value=0.0)
+    def __init__(self, start: float, velocity: float) -> None:
+        """`start` in degrees, `velocity` in degrees a second."""
+        self.start, self.velocity = start, velocity
+        self.signal = Signal(name="omega_readback", value=start)
         self.began = time.time()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._turn)
 
     def at(self, moment: float) -> float:
-        return VELOCITY * (moment - self.began)
+        return self.start + self.velocity * (moment - self.began)
 
     def _turn(self) -> None:
         while not self._ended.wait(0.02):
@@ -152,7 +159,7 @@ class Turning:
 
 
 def test_a_sweep_has_the_angles_of_each_exposure(session: Session, detector: SimulatedPerkinElmer) -> None:
-    with Turning() as motor:
+    with Turning(0.0, 20.0) as motor:
         plan = bpp.monitor_during_wrapper(bp.count([detector], num=6), [motor.signal])
         uid = session.run(plan, recipe(omega={"during": "omega_readback"}))
     reports = session.reports(uid)
@@ -160,6 +167,63 @@ def test_a_sweep_has_the_angles_of_each_exposure(session: Session, detector: Sim
     taken = [event["timestamps"]["pe_image"] for event in session.recorder.stream("primary", uid)]
     for report, end in zip(reports, taken, strict=True):
         assert angles(report) == pytest.approx((motor.at(end - 0.1), motor.at(end)), abs=0.02)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrystalPattern(Pattern):
+    """The crystal at a position of the motor, instead of powder rings."""
+
+    def frame(self, index: int = 0, position: float = 0.0) -> Any:  # noqa: ARG002 - as the rings have it
+        return CRYSTAL.frame(position)
+
+
+class CrystalDetector(SimulatedPerkinElmer):
+    """A flat panel before the crystal; QXRD's sidecars tell its geometry. `angle` tells where the motor is."""
+
+    angle: Callable[[], float]
+
+    def _current_pattern(self) -> Pattern:
+        return CrystalPattern(
+            shape=CRYSTAL.shape,
+            center=CRYSTAL.center,
+            distance=CRYSTAL.distance,
+            energy=12_398.419843320026 / CRYSTAL.wavelength,
+            pixel_size=1000 * CRYSTAL.pixel,
+        )
+
+    def _position(self) -> float:
+        return self.angle()
+
+
+@pytest.fixture
+def panel(root: Path) -> CrystalDetector:
+    return CrystalDetector(name="pe", directory=root / "raw", shape=CRYSTAL.shape, exposure_time=EXPOSURE)
+
+
+def assert_is_the_crystal(reports: list[Any]) -> None:
+    found = index_frames([Path(report.output) for report in reports], CELL)
+    assert found.spots > 150
+    assert found.indexed > 0.95 * found.spots
+    assert found.cell == pytest.approx(CELL, rel=0.005)
+
+
+def test_a_step_scan_of_a_crystal_is_indexed(session: Session, panel: CrystalDetector) -> None:
+    omega = SynAxis(name="omega", precision=6)
+    panel.angle = lambda: float(omega.readback.get())
+    wanted = recipe(omega={"center": "omega", "width": 0.5}, axis="up")
+    reports = session.reports(session.run(bp.scan([panel], omega, -15, 14.5, 60), wanted))
+    assert [report.outcome for report in reports] == ["converted"] * 60
+    assert_is_the_crystal(reports)
+
+
+def test_a_sweep_of_a_crystal_is_indexed(session: Session, panel: CrystalDetector) -> None:
+    with Turning(-17.0, 10.0) as motor:
+        panel.angle = lambda: motor.at(time.time() + EXPOSURE / 2)
+        plan = bpp.monitor_during_wrapper(bp.count([panel], num=60), [motor.signal])
+        uid = session.run(plan, recipe(omega={"during": "omega_readback"}, axis="up"))
+    reports = session.reports(uid)
+    assert [report.outcome for report in reports] == ["converted"] * 60, [report.reason for report in reports]
+    assert_is_the_crystal(reports)
 
 
 def test_a_frame_without_its_angle_fails_and_says_so(session: Session, detector: SimulatedPerkinElmer) -> None:
