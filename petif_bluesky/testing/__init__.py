@@ -7,17 +7,25 @@ imports neither pytest nor Tango.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from petif_bluesky.testing.fake_link import FakeLink, really_converted
+    from petif_bluesky.testing.fake_link import FakeLink
+    from petif_bluesky.testing.reports import converted_beside, failed, really_converted
 
-__all__ = ["FakeLink", "really_converted"]
+__all__ = ["FakeLink", "converted_beside", "failed", "really_converted"]
+
+_HOMES = {
+    "FakeLink": "fake_link",
+    "converted_beside": "reports",
+    "failed": "reports",
+    "really_converted": "reports",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - keeps the import of this package light
 
-    return getattr(import_module(f"{__name__}.fake_link"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

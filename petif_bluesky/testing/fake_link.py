@@ -1,49 +1,54 @@
 """A stand-in for the connection to a server and for the server behind it, which a test holds in its hands."""
 
-import json
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from petif_bluesky.link import LinkDownError, Listener, RequestRejectedError, ServerState, UnknownRunError, Watcher
-from tango_server.messages import (
-    AcceptedJob,
-    FolderAnswer,
-    FrameReport,
-    FrameRequest,
-    RefusedRequest,
-    RunStatistics,
-    SubmitAnswer,
-    SubmitQuery,
-)
+from petif_bluesky.testing.fake_book import FakeBook, Reporter
+from petif_bluesky.testing.reports import XDI, converted_beside
+from tango_server.jobs.intake import explain
+from tango_server.messages import FolderAnswer, FrameReport, FrameRequest, RefusedRequest, RunStatistics, SubmitAnswer
+from tango_server.recipe import Recipe
 
 PATIENCE = 10.0
 """For how long a test is waited for, in s."""
-UP = ServerState(asked=True, connected=True, seen=1.7e9, version="1.2.3", trouble="")
+UP = ServerState(
+    asked=True, connected=True, seen=1.7e9, version="1.2.3", recipe=XDI.model_dump(mode="json"), trouble=""
+)
 """What is known of the server at first."""
 
 
 class FakeLink:
     """Takes the place of a `TangoLink`: `PETifConverter(link.address, name="converter", link=link)`.
 
-    It keeps the requests that it is given, once per key, and says at once that each frame was converted, although
-    nothing is: `report = really_converted` changes that. A test sets what the server is to do:
+    It takes and refuses what a server would, once per key, and says at once that each frame was converted, although
+    nothing is: `report = really_converted` changes that.
+
+    Parameters
+    ----------
+    root: folder below which frames must lie, as that of a server; None: anywhere below a folder `raw`
+    recipe: the server's own, for frames whose run has none
+
+    A test sets what the server is to do:
 
     Attributes
     ----------
     server
         what is known of the server; `go_down` and `go_up` change it
     converts
-        whether frames have a report; False leaves them pending
+        whether frames get their report at once; False leaves them pending until it is True again, as a paused server
     prompt
-        whether listeners are told at once, within `follow` and `submit`; a real link tells them a moment later
+        whether listeners are told of each change, within the call that makes it; a real link tells them a moment later
     report
-        what the server says of a frame that has its report
+        what becomes of a frame: `converted_beside`, `really_converted`, or a function that chooses, with `failed`
     refused
-        sources that are refused alone, as those outside of the server's roots
+        sources that are refused alone, besides those that a server refuses
     rejected
         sources that make a whole call wrong
     absent
@@ -53,14 +58,14 @@ class FakeLink:
     troubles
         what the next calls raise, one each
     answers
-        cleared, it makes calls wait, as a server that hangs does
+        cleared, it makes calls wait, as a server that hangs does, and fail after `PATIENCE`
     on_follow
         is called when somebody begins to follow a run
 
     and reads what came of it:
 
     requests
-        what was submitted, by key, in its order
+        what was accepted, by key, in its order
     announced
         the runs that were announced
     attempts
@@ -70,12 +75,11 @@ class FakeLink:
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: str | Path | None = None, *, recipe: Recipe = XDI) -> None:
         self.address = "tango://fake:1/petif/converter/1#dbase=no"
-        self.server = UP
-        self.converts = True
+        self.server = replace(UP, recipe=recipe.model_dump(mode="json"))
         self.prompt = True
-        self.report: Callable[[FrameRequest], FrameReport] = converted_beside
+        self.report: Reporter = converted_beside
         self.refused: set[str] = set()
         self.rejected: set[str] = set()
         self.absent: set[str] = set()
@@ -84,37 +88,54 @@ class FakeLink:
         self.answers = threading.Event()
         self.answers.set()
         self.on_follow: Callable[[], None] = lambda: None
-        self.requests: dict[str, FrameRequest] = {}
-        self.announced: list[str] = []
         self.attempts = 0
         self.callers: set[threading.Thread] = set()
         self.watchers: dict[object, Watcher] = {}
         self.listeners: dict[object, tuple[str, Listener]] = {}
+        self._converts = True
+        self._book = FakeBook(None if root is None else Path(root), recipe)
         self._changed = threading.Condition()
+
+    @property
+    def requests(self) -> dict[str, FrameRequest]:
+        """The requests that were accepted, by key."""
+        return self._book.requests
+
+    @property
+    def announced(self) -> list[str]:
+        """The runs that were announced."""
+        return self._book.announced
 
     @property
     def sources(self) -> list[str]:
         """The files of the requests, in their order."""
-        return [request.source for request in self.requests.values()]
+        with self._changed:
+            return [request.source for request in self.requests.values()]
+
+    @property
+    def converts(self) -> bool:
+        """Whether frames get their report at once."""
+        return self._converts
+
+    @converts.setter
+    def converts(self, converts: bool) -> None:
+        with self._changed:
+            self._converts = converts
+            self._convert()
+        self._tell_all()
 
     def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()) -> SubmitAnswer:
         """Take requests, and announcements of runs."""
         self._called()
         if self.rejected.intersection(request.get("source", "") for request in requests):
             raise RequestRejectedError("found a request that can't be; expected another")
-        try:
-            query = SubmitQuery.model_validate_json(json.dumps({"requests": list(requests), "runs": list(runs)}))
-        except ValidationError as error:
-            raise RequestRejectedError(str(error)) from error
         with self._changed:
-            self.announced += query.runs
-            answer = SubmitAnswer(jobs=[], refused=[])
-            for fields in query.requests:
-                self._take(fields, answer)
-            self._changed.notify_all()
-        for run_uid, listener in list(self.listeners.values()):
-            if self.prompt and self.converts:
-                listener(self.statistics(run_uid))
+            try:
+                answer = self._book.accept(requests, runs, self.refused)
+            except ValidationError as error:
+                raise RequestRejectedError(f"Submit: {explain(error)}. Correct it and call again.") from error
+            self._convert()
+        self._tell_all()
         return answer
 
     def run_statistics(self, run_uid: str) -> RunStatistics:
@@ -127,7 +148,8 @@ class FakeLink:
         """Return the reports of a run's frames."""
         self._called()
         self._require_known(run_uid)
-        return [self.report(request) for request in self._of(run_uid)] if self.converts else []
+        with self._changed:
+            return self._book.reports(run_uid)
 
     def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
         """Return the part of a folder that comes after a name."""
@@ -153,10 +175,8 @@ class FakeLink:
             self.listeners[key] = (run_uid, listener)
             self._changed.notify_all()
         self.on_follow()
-        if self.prompt and self.server.down:
-            listener(None)
-        elif self.prompt and self.server.connected and self.converts:
-            listener(self.statistics(run_uid))
+        if self.prompt:
+            self._tell_of_now(run_uid, listener)
         return lambda: self._unfollow(key)
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
@@ -167,18 +187,8 @@ class FakeLink:
 
     def statistics(self, run_uid: str) -> RunStatistics:
         """Return what the server would say of a run now; it is no call."""
-        frames = len(self._of(run_uid))
-        converted = frames if self.converts else 0
-        return RunStatistics(
-            run_uid=run_uid,
-            submitted=frames,
-            converted=converted,
-            pending=frames - converted,
-            conversion_time_total=0.25 * converted,
-            conversion_time_mean=0.25 if converted else 0.0,
-            latency_median=0.5 if converted else 0.0,
-            latency_p95=0.75 if converted else 0.0,
-        )
+        with self._changed:
+            return self._book.statistics(run_uid)
 
     def tell(self, run_uid: str, statistics: RunStatistics | None) -> None:
         """Tell those who follow a run, as the poll of a real link does."""
@@ -195,10 +205,12 @@ class FakeLink:
     def go_down(self) -> None:
         """Have the server be down: calls fail, and are to be tried again."""
         self.look(self.server.lost("it was switched off"))
+        self._tell_all()
 
     def go_up(self) -> None:
         """Have the server be back."""
-        self.look(UP)
+        self.look(replace(UP, recipe=self.server.recipe))
+        self._tell_all()
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a call or a listener has made `condition` true; raise `TimeoutError` after `PATIENCE`."""
@@ -211,73 +223,33 @@ class FakeLink:
             self.attempts += 1
             self.callers.add(threading.current_thread())
             self._changed.notify_all()
-        if not self.answers.wait(PATIENCE):
-            raise TimeoutError(f"the test did not set `answers` within {PATIENCE:g} s")
+        answered = self.answers.wait(PATIENCE)
         if self.troubles:
             raise self.troubles.popleft()
-        if self.server.down:
+        if self.server.down or not answered:
             raise LinkDownError(f"{self.address}: found no answer; expected a running server.")
 
-    def _take(self, fields: Mapping[str, Any], answer: SubmitAnswer) -> None:
-        try:
-            request = FrameRequest.model_validate(fields)
-        except ValidationError as error:
-            answer.refused.append(RefusedRequest(source=str(fields.get("source")), reason=str(error)))
-            return
-        if request.source in self.refused:
-            answer.refused.append(RefusedRequest(source=request.source, reason=f"{request.source} is outside"))
-            return
-        if request.run_uid is not None and request.run_uid not in self.announced:
-            self.announced.append(request.run_uid)
-        key = request.key or f"without a key: {len(self.requests)}"
-        self.requests.setdefault(key, request)
-        answer.jobs.append(AcceptedJob(job_id=key, source=request.source))
-
-    def _of(self, run_uid: str) -> list[FrameRequest]:
-        return [request for request in self.requests.values() if request.run_uid == run_uid]
-
     def _require_known(self, run_uid: str) -> None:
-        if run_uid not in self.announced:
-            raise UnknownRunError(run_uid)
+        with self._changed:
+            if not self._book.knows(run_uid):
+                raise UnknownRunError(f"unknown run {run_uid!r}: no frame of it was submitted and it was not announced")
+
+    def _convert(self) -> None:
+        if self._converts:
+            self._book.convert(self.report)
+        self._changed.notify_all()
+
+    def _tell_all(self) -> None:
+        for run_uid, listener in list(self.listeners.values()) if self.prompt else ():
+            self._tell_of_now(run_uid, listener)
+
+    def _tell_of_now(self, run_uid: str, listener: Listener) -> None:
+        if self.server.connected:
+            listener(self.statistics(run_uid))
+        elif self.server.asked:
+            listener(None)
 
     def _unfollow(self, key: object) -> None:
         with self._changed:
             self.listeners.pop(key, None)
             self._changed.notify_all()
-
-
-def converted_beside(request: FrameRequest) -> FrameReport:
-    """Say that a frame was converted, to beside the folder `raw`. There is no such file."""
-    return FrameReport(
-        job_id=request.key,
-        source=request.source,
-        output=request.source.replace("/raw/", "/processed/"),
-        outcome="converted",
-        shape=(48, 32),
-        pixel_type="int32",
-        conversion_time=0.25,
-        latency=0.5,
-        accepted=1.7e9,
-        finished=1.7e9 + 1,
-        run_uid=request.run_uid,
-        stream=request.stream,
-        seq_num=request.seq_num,
-    )
-
-
-def really_converted(request: FrameRequest) -> FrameReport:
-    """Convert a frame, in this process, and say what became of it.
-
-    Each call converts it, so a report that is asked for twice is made twice.
-    """
-    from tango_server.conversion import convert_file  # noqa: PLC0415 - who only pretends needs no OpenCV
-    from tango_server.conversion.errors import ConversionError  # noqa: PLC0415 - as above
-    from tango_server.recipe import Recipe  # noqa: PLC0415 - as above
-
-    fields = {**request.metadata, "run": request.run_uid or "", "seq_num": request.seq_num or 0}
-    try:
-        made = convert_file(request.source, request.recipe or Recipe.preset("xdi"), fields=fields)
-    except ConversionError as error:
-        return converted_beside(request).model_copy(update={"outcome": "failed", "output": None, "reason": str(error)})
-    own = {name: getattr(request, name) for name in ("run_uid", "stream", "seq_num")}
-    return made.model_copy(update={"job_id": request.key, "latency": made.conversion_time, **own})

@@ -62,11 +62,11 @@ def petif_callback(petif_converter: "PETifConverter", tmp_path: Path) -> Iterato
 
 
 @pytest.fixture
-def petif_fake_link() -> "FakeLink":
-    """Return the stand-in for a server."""
+def petif_fake_link(petif_root: Path) -> "FakeLink":
+    """Return the stand-in for a server that may read and write `petif_root`."""
     from petif_bluesky.testing.fake_link import FakeLink  # noqa: PLC0415 - as above
 
-    return FakeLink()
+    return FakeLink(petif_root)
 
 
 @pytest.fixture

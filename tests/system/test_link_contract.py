@@ -1,5 +1,6 @@
 """What the rest of the package relies on in a connection: the real one and its stand-in keep it alike."""
 
+import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -7,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tango
 
 from petif_bluesky.link import Link, LinkDownError, RequestRejectedError, TangoLink, UnknownRunError
-from petif_bluesky.testing import FakeLink
-from petif_bluesky.testing.fake_link import UP
+from petif_bluesky.testing import FakeLink, converted_beside, failed
 from tango_server.local import LocalServer
-from tango_server.messages import FolderAnswer, RunStatistics
+from tango_server.messages import FolderAnswer, FrameReport, FrameRequest, RunStatistics
+from tango_server.recipe import Recipe
 from tests.system.waiting import until
 
 
@@ -26,6 +28,10 @@ class Side(ABC):
         """Put a frame into the folder `raw` of the server, and return its path."""
 
     @abstractmethod
+    def broken(self, name: str) -> str:
+        """Put a file that is no frame there, and return its path."""
+
+    @abstractmethod
     def outside(self) -> str:
         """Return a path that the server refuses."""
 
@@ -34,15 +40,28 @@ class Side(ABC):
         """Return the path of a file that is not there."""
 
     @abstractmethod
+    def pause(self) -> None:
+        """Let frames wait."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Let frames be converted again."""
+
+    @abstractmethod
     def stop(self) -> None:
         """End the server."""
 
 
 class Fake(Side):
     def __init__(self) -> None:
-        self.link = self.fake = FakeLink()
-        self.fake.prompt = False
-        self.fake.look(UP)
+        self.link = self.fake = FakeLink("/data")
+        self.fake.report = self._report
+        self._broken: set[str] = set()
+
+    def _report(self, request: FrameRequest) -> FrameReport:
+        if request.source in self._broken:
+            return failed(request, f"{request.source}: found no TIFF")
+        return converted_beside(request)
 
     def frame(self, name: str) -> str:
         listed = [path for part in self.fake.folders.get("/data/raw", []) for path in part.frames]
@@ -50,13 +69,23 @@ class Fake(Side):
         self.fake.folders["/data/raw"] = [FolderAnswer(frames=sorted([*listed, path]), more=False)]
         return path
 
+    def broken(self, name: str) -> str:
+        path = self.frame(name)
+        self._broken.add(path)
+        return path
+
     def outside(self) -> str:
-        self.fake.refused.add("/etc/a.tif")
         return "/etc/a.tif"
 
     def absent(self) -> str:
         self.fake.absent.add("/data/raw/none.tif")
         return "/data/raw/none.tif"
+
+    def pause(self) -> None:
+        self.fake.converts = False
+
+    def resume(self) -> None:
+        self.fake.converts = True
 
     def stop(self) -> None:
         self.fake.go_down()
@@ -69,13 +98,23 @@ class Real(Side):
         self._server, self._root, self._put = server, root, put
 
     def frame(self, name: str) -> str:
+        (self._root / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
         return str(self._put("qxrd_f32_64.tif", name))
+
+    def broken(self, name: str) -> str:
+        return str(self._put("not_a_tiff.tif", name))
 
     def outside(self) -> str:
         return "/etc/a.tif"
 
     def absent(self) -> str:
         return str(self._root / "raw" / "none.tif")
+
+    def pause(self) -> None:
+        tango.DeviceProxy(self.link.address).Pause()
+
+    def resume(self) -> None:
+        tango.DeviceProxy(self.link.address).Resume()
 
     def stop(self) -> None:
         self._server.stop()
@@ -138,7 +177,112 @@ def test_a_wrong_request_is_refused_alone(side: Side) -> None:
     answer = side.link.submit([asked(good), *wrong], ["run"])
     assert [job.source for job in answer.jobs] == [good]
     assert [refused.source for refused in answer.refused] == [outside, good]
-    assert all(refused.reason for refused in answer.refused)
+    assert "outside of the folders that may be read" in answer.refused[0].reason
+    assert "recipe.rotation: found 45" in answer.refused[1].reason
+
+
+def test_refused_frames_of_a_run_are_failed_frames_of_it(side: Side) -> None:
+    good, outside = side.frame("a-1.tif"), side.outside()
+    for _ in range(2):
+        side.link.submit([asked(outside, 1), asked(good, 2)], ["run"])
+    side.link.submit([asked(outside, run_uid=None, key=None)])
+    until(lambda: side.link.run_statistics("run").converted == 1, "the good one is converted")
+    statistics = side.link.run_statistics("run")
+    assert (statistics.submitted, statistics.failed, statistics.pending) == (2, 1, 0)
+    reports = side.link.reports("run")
+    assert [(report.seq_num, report.outcome) for report in reports] == [(1, "failed"), (2, "converted")]
+    assert outside in reports[0].reason
+
+
+def test_a_refused_request_may_come_again_corrected(side: Side) -> None:
+    good = side.frame("a-1.tif")
+    assert side.link.submit([asked(good, recipe={"rotation": 45})]).refused
+    assert side.link.submit([asked(good)]).jobs
+    until(lambda: side.link.run_statistics("run").converted == 1, "it is converted")
+    assert side.link.run_statistics("run").submitted == 1
+
+
+def test_the_key_of_another_frame_is_refused(side: Side) -> None:
+    first, second = side.frame("a-1.tif"), side.frame("a-2.tif")
+    answer = side.link.submit([asked(first), asked(second, key=f"run/{first}")])
+    assert [job.source for job in answer.jobs] == [first]
+    assert [refused.source for refused in answer.refused] == [second]
+    assert "found the key of" in answer.refused[0].reason
+    assert side.link.run_statistics("run").submitted == 1
+
+
+def test_a_frame_that_can_not_be_converted_is_told_as_failed(side: Side) -> None:
+    side.link.submit([asked(side.broken("a-1.tif"), 1), asked(side.frame("a-2.tif"), 2)])
+    until(lambda: side.link.run_statistics("run").pending == 0, "both have their report")
+    statistics = side.link.run_statistics("run")
+    assert (statistics.submitted, statistics.converted, statistics.failed) == (2, 1, 1)
+    assert statistics.conversion_time_mean == pytest.approx(statistics.conversion_time_total)
+    first, second = side.link.reports("run")
+    assert (first.outcome, first.output, first.shape, first.pixel_type) == ("failed", None, None, None)
+    assert first.reason
+    assert (second.outcome, second.reason) == ("converted", "")
+
+
+def test_reports_tell_what_the_recipe_asks_for(side: Side) -> None:
+    recipe = Recipe.preset("xdi-unsigned", rotation=90, output={"template": "{sample}_{seq_num:03d}"})
+    metadata = {"sample": "CeO2", "shape": [1, 64, 64]}
+    plain, named = side.frame("cell/raw/a.tif"), side.frame("b.tif")
+    fields = {"recipe": recipe.model_dump(mode="json"), "metadata": metadata}
+    side.link.submit([asked(plain, 1, metadata=metadata), asked(named, 2, **fields)])
+    until(lambda: side.link.run_statistics("run").converted == 2, "both are converted")
+    first, second = side.link.reports("run")
+    assert first.output == plain.replace("/raw/", "/processed/", 1)
+    assert second.output == named.replace("/raw/b.tif", "/processed/CeO2_002.tif")
+    assert [(report.shape, report.pixel_type) for report in (first, second)] == [
+        ((64, 64), "int32"),
+        ((64, 64), "uint32"),
+    ]
+    assert (first.recipe_hash, second.recipe_hash) == (Recipe.preset("xdi").hash, recipe.hash)
+    for report in (first, second):
+        assert report.accepted is not None
+        assert report.accepted <= report.finished
+
+
+def test_a_paused_server_lets_frames_wait(side: Side) -> None:
+    side.link.submit([asked(side.frame("a-1.tif"), 1)])
+    until(lambda: side.link.run_statistics("run").converted == 1, "the first is converted")
+    side.pause()
+    side.link.submit([asked(side.frame("a-2.tif"), 2)])
+    statistics = side.link.run_statistics("run")
+    assert (statistics.submitted, statistics.converted, statistics.pending) == (2, 1, 1)
+    assert [report.seq_num for report in side.link.reports("run")] == [1]
+    side.resume()
+    until(lambda: side.link.run_statistics("run").converted == 2, "the second is converted")
+
+
+def test_who_follows_a_run_is_told_what_becomes_of_it(side: Side) -> None:
+    looks: queue.Queue[RunStatistics | None] = queue.Queue()
+
+    def await_look(wanted: Callable[[RunStatistics | None], bool]) -> None:
+        while not wanted(looks.get(timeout=30)):
+            pass
+
+    unfollow = side.link.follow("run", looks.put)
+    await_look(lambda look: look == RunStatistics(run_uid="run"))
+    side.pause()
+    side.link.submit([asked(side.frame("a-1.tif"))], ["run"])
+    await_look(lambda look: look is not None and (look.submitted, look.pending) == (1, 1))
+    side.resume()
+    await_look(lambda look: look is not None and look.converted == 1)
+    ended: queue.Queue[RunStatistics | None] = queue.Queue()
+    side.link.follow("run", ended.put)
+    unfollow()
+    side.stop()
+    while ended.get(timeout=30) is not None:
+        pass
+    assert None not in looks.queue
+
+
+def test_it_knows_the_server_before_anything_is_asked(side: Side) -> None:
+    server = side.link.server
+    assert (server.asked, server.connected, server.down, server.trouble) == (True, True, False, "")
+    assert server.version
+    assert server.recipe == Recipe.preset("xdi").model_dump(mode="json")
 
 
 def test_a_wrong_call_is_rejected(side: Side) -> None:

@@ -35,7 +35,7 @@ def run_pytest(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
 def test_the_tests_of_the_guide_pass(tmp_path: Path) -> None:
     ended = run_pytest(tmp_path, TESTS)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "3 passed" in ended.stdout
+    assert "4 passed" in ended.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="looks at process ids")

@@ -243,6 +243,7 @@ def test_without_a_wrapper_the_run_is_the_one_that_the_callback_has_seen(
     converter.current_run = "third"
     converter.runs.close("third")
     link.converts = False
+    link.prompt = False
     converter.trigger()
     assert [run_uid for run_uid, _ in link.listeners.values()] == ["second"]
     link.tell("second", None)

@@ -19,6 +19,7 @@ RUN = "run"
 def link() -> FakeLink:
     link = FakeLink()
     link.converts = False
+    link.prompt = False
     return link
 
 

@@ -11,7 +11,8 @@ from bluesky.utils import RunEngineInterrupted
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
 from petif_bluesky.link import LinkDownError, RequestRejectedError
 from petif_bluesky.plans import FramesNotFoundError, convert_files, convert_folder, reprocess_run
-from petif_bluesky.testing.fake_link import PATIENCE, FakeLink, converted_beside
+from petif_bluesky.testing.fake_link import PATIENCE, FakeLink
+from petif_bluesky.testing.reports import XDI, converted_beside
 from tango_server.messages import FolderAnswer
 from tango_server.recipe import Recipe
 from tests.unit.documents import IMAGE, NAME, ComposedRun, Recorder
@@ -139,7 +140,7 @@ def test_without_a_recipe_that_of_the_converter_holds(
     assert recorder.of("start")[0]["conversion"]["recipe_source"] == "server"
     converter.configure({"recipe": RECIPE})
     run_engine(convert_files(converter, PATHS, **options))
-    assert [request.recipe for request in link.requests.values()] == [None] * 3 + [RECIPE] * 3
+    assert [request.recipe for request in link.requests.values()] == [XDI] * 3 + [RECIPE] * 3
 
 
 def test_what_the_server_does_not_see_is_told_before_anything_is_opened(

@@ -23,6 +23,7 @@ from petif_bluesky import (
 )
 from petif_bluesky.link import ServerState
 from petif_bluesky.testing.fake_link import FakeLink
+from petif_bluesky.testing.reports import XDI
 from tango_server.recipe import Recipe
 from tests.unit.documents import Recorder
 
@@ -87,8 +88,11 @@ def test_without_a_recipe_the_start_document_says_that_it_is_the_servers(
 ) -> None:
     run_engine(conversion_wrapper(bp.count([detector]), converter))
     (start,) = recorder.of("start")
-    assert (start["conversion"]["recipe"], start["conversion"]["recipe_source"]) == (None, "server")
-    assert [request.recipe for request in link.requests.values()] == [None]
+    assert (start["conversion"]["recipe"], start["conversion"]["recipe_source"]) == (
+        XDI.model_dump(mode="json"),
+        "server",
+    )
+    assert [request.recipe for request in link.requests.values()] == [XDI]
 
 
 @pytest.mark.parametrize("given", [OTHER, OTHER.model_dump(mode="json")], ids=["Recipe", "json"])
@@ -139,7 +143,7 @@ def test_statistics_of_a_run_are_its_last_event(
             "conversion_time_total": 0.75,
             "conversion_time_mean": 0.25,
             "latency_median": 0.5,
-            "latency_p95": 0.75,
+            "latency_p95": 0.5,
             "drained": True,
         }
     ]
@@ -273,6 +277,7 @@ def test_abort_while_draining_ends_the_run(
     run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
 ) -> None:
     plan = conversion_wrapper(bp.count([detector], num=2), converter, recipe=RECIPE)
+    link.prompt = False
     paused_while_draining(run_engine, link, plan)
     run_engine.abort("enough")
     assert run_engine.state == "idle"

@@ -1,0 +1,144 @@
+"""The jobs of a server that is none: accepted and refused as by a real one, kept in memory, converted in words only."""
+
+import json
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tango_server.conversion.paths import ANYWHERE, Resolve, Roots
+from tango_server.jobs.intake import entry_for
+from tango_server.jobs.vocabulary import Job
+from tango_server.messages import (
+    AcceptedJob,
+    FrameReport,
+    FrameRequest,
+    RefusedRequest,
+    RunStatistics,
+    SubmitAnswer,
+    SubmitQuery,
+)
+from tango_server.recipe import Recipe
+
+Reporter = Callable[[FrameRequest], FrameReport]
+"""Called with a request, with its key and the recipe that holds for it; returns what became of the frame."""
+
+
+@dataclass(slots=True)
+class _Booked:
+    source: str
+    run_uid: str | None
+    request: FrameRequest | None
+    """None: it was refused, and its report says why."""
+    report: FrameReport | None = None
+
+
+class FakeBook:
+    """What was submitted, and what became of it.
+
+    Which requests are refused is decided by the server's own code.
+
+    Parameters
+    ----------
+    root: the folder that may be read and written; None: any
+    recipe: for requests that bring none
+
+    """
+
+    def __init__(self, root: Path | None, recipe: Recipe) -> None:
+        self.requests: dict[str, FrameRequest] = {}
+        self.announced: list[str] = []
+        self._recipe = recipe
+        self._roots = ANYWHERE if root is None else Roots.of([root])
+        self._resolve: Resolve = Path.resolve if root is not None else (lambda path: path)
+        self._booked: dict[str, _Booked] = {}
+
+    def knows(self, run_uid: str) -> bool:
+        """Return whether a run was announced, or a frame of it was submitted."""
+        return run_uid in self.announced or any(booked.run_uid == run_uid for booked in self._booked.values())
+
+    def accept(
+        self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str], refused: Collection[str]
+    ) -> SubmitAnswer:
+        """Book requests and runs; sources in `refused` are refused besides those that a server refuses.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            if the call as a whole is wrong; nothing is booked then.
+
+        """
+        query = SubmitQuery.model_validate_json(json.dumps({"requests": list(requests), "runs": list(runs)}))
+        self.announced += query.runs
+        answer = SubmitAnswer(jobs=[], refused=[])
+        for raw in query.requests:
+            self._take(raw, refused, answer)
+        return answer
+
+    def convert(self, report: Reporter) -> None:
+        """Give every frame that waits its report."""
+        for booked in self._booked.values():
+            if booked.report is None and booked.request is not None:
+                booked.report = report(booked.request)
+
+    def reports(self, run_uid: str) -> list[FrameReport]:
+        """Return the reports of a run, oldest first."""
+        return [booked.report for booked in self._of(run_uid) if booked.report is not None]
+
+    def statistics(self, run_uid: str) -> RunStatistics:
+        """Return the statistics of a run; all zeros for one that is not known."""
+        reports = self.reports(run_uid)
+        outcomes = [report.outcome for report in reports]
+        converted = [report for report in reports if report.outcome == "converted"]
+        latencies = sorted(report.latency for report in converted if report.latency is not None)
+        total = sum(report.conversion_time for report in converted)
+        submitted = len(self._of(run_uid))
+        return RunStatistics(
+            run_uid=run_uid,
+            submitted=submitted,
+            converted=len(converted),
+            skipped=outcomes.count("skipped"),
+            placeholders=outcomes.count("placeholder"),
+            failed=outcomes.count("failed"),
+            pending=submitted - len(reports),
+            conversion_time_total=total,
+            conversion_time_mean=total / len(converted) if converted else 0.0,
+            latency_median=_nearest_rank(latencies, 50),
+            latency_p95=_nearest_rank(latencies, 95),
+        )
+
+    def _of(self, run_uid: str) -> list[_Booked]:
+        return [booked for booked in self._booked.values() if booked.run_uid == run_uid]
+
+    def _take(self, raw: dict[str, Any], refused: Collection[str], answer: SubmitAnswer) -> None:
+        now = time.time()
+        entry = entry_for(raw, self._recipe, self._roots, now, resolve=self._resolve)
+        job, refusal, source = entry.job, entry.report, str(entry.job.source)
+        if refusal is None and raw["source"] in refused:
+            refusal = job.failed(f"{source} is outside", now)
+        key = entry.key or job.job_id
+        known = self._booked.get(key)
+        if refusal is not None:
+            answer.refused.append(RefusedRequest(source=source, reason=refusal.reason))
+            if known is None and job.run_uid:
+                self._booked[key] = _Booked(source, job.run_uid, None, refusal)
+            return
+        if known is None or known.request is None:
+            known = self._accept(key, raw, job)
+        if known.source == source:
+            answer.jobs.append(AcceptedJob(job_id=key, source=source))
+        else:
+            reason = f"{source}: found the key of {known.source}; expected a key of its own for each frame."
+            answer.refused.append(RefusedRequest(source=source, reason=reason))
+
+    def _accept(self, key: str, raw: dict[str, Any], job: Job) -> _Booked:
+        request = self.requests[key] = FrameRequest.model_validate(raw)
+        whole = request.model_copy(update={"source": str(job.source), "key": key, "recipe": job.recipe})
+        self._booked.pop(key, None)  # it was refused before, and comes corrected: as the last
+        booked = self._booked[key] = _Booked(str(job.source), job.run_uid, whole)
+        return booked
+
+
+def _nearest_rank(ordered: Sequence[float], percent: int) -> float:
+    return ordered[-(-percent * len(ordered) // 100) - 1] if ordered else 0.0

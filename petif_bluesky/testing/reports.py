@@ -1,0 +1,69 @@
+"""What a stand-in for a server says of a frame: that it was converted, that it failed, or what really became of it."""
+
+import time
+from pathlib import Path
+
+from tango_server.conversion.paths import output_path
+from tango_server.messages import FrameReport, FrameRequest
+from tango_server.recipe import Recipe
+
+XDI = Recipe.preset("xdi")
+_FULL_SIZE = (2048, 2048)
+_CONVERSION_TIME = 0.25
+_LATENCY = 0.5
+
+
+def converted_beside(request: FrameRequest) -> FrameReport:
+    """Say that a frame was converted as its recipe asks, to where a server puts it. There is no such file."""
+    recipe, now = request.recipe or XDI, time.time()
+    output = output_path(Path(request.source), recipe, fields=_fields(request), resolve=lambda path: path)
+    return FrameReport(
+        job_id=request.key,
+        source=request.source,
+        output=str(output),
+        outcome="converted",
+        shape=recipe.output_shape(_shape(request)),
+        pixel_type=recipe.pixel_type or "float32",
+        conversion_time=_CONVERSION_TIME,
+        latency=_LATENCY,
+        accepted=now - _LATENCY,
+        finished=now,
+        recipe_hash=recipe.hash,
+        run_uid=request.run_uid,
+        stream=request.stream,
+        seq_num=request.seq_num,
+    )
+
+
+def failed(request: FrameRequest, reason: str) -> FrameReport:
+    """Say that a frame could not be converted.
+
+    >>> failed(FrameRequest(source="/data/raw/a.tif"), "found no TIFF").outcome
+    'failed'
+    """
+    own = {name: getattr(request, name) for name in ("source", "run_uid", "stream", "seq_num")}
+    return FrameReport(job_id=request.key, outcome="failed", reason=reason, finished=time.time(), **own)
+
+
+def really_converted(request: FrameRequest) -> FrameReport:
+    """Convert a frame, in this process, and say what became of it."""
+    from tango_server.conversion import convert_file  # noqa: PLC0415 - who only pretends needs no OpenCV
+    from tango_server.conversion.errors import ConversionError  # noqa: PLC0415 - as above
+
+    try:
+        made = convert_file(request.source, request.recipe or XDI, fields=_fields(request))
+    except ConversionError as error:
+        return failed(request, str(error))
+    own = {name: getattr(request, name) for name in ("run_uid", "stream", "seq_num")}
+    return made.model_copy(update={"job_id": request.key, "latency": made.conversion_time, **own})
+
+
+def _fields(request: FrameRequest) -> dict[str, object]:
+    return {**request.metadata, "run": request.run_uid or "", "seq_num": request.seq_num or 0}
+
+
+def _shape(request: FrameRequest) -> tuple[int, int]:
+    match request.metadata.get("shape"):
+        case [*_, int(rows), int(columns)]:
+            return rows, columns
+    return _FULL_SIZE
