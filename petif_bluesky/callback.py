@@ -12,6 +12,7 @@ import platformdirs
 from petif_bluesky.frames import Frame, FrameFinder, FrameSelection
 from petif_bluesky.link import Link
 from petif_bluesky.metadata import MetadataSelection, RunFacts
+from petif_bluesky.rotation_scans import RotationScans
 from petif_bluesky.run_troubles import RunTroubles
 from petif_bluesky.runs import RunBook
 from petif_bluesky.sender import Sender
@@ -77,6 +78,7 @@ class ConversionCallback:
         self._spool = Spool(Path(spool) if spool else default_spool_path(converter.link.address))
         self._finder = FrameFinder(frames)
         self._facts = RunFacts(metadata)
+        self._scans = RotationScans()
         self._troubles = RunTroubles()
         self._recipes: dict[str, Any] = {}
         self._sender = Sender(self._spool, converter.link, set_aside=self._set_aside)
@@ -125,8 +127,12 @@ class ConversionCallback:
             attempt(lambda: self._begin(document))
         if name != "stop":  # which makes the facts of the run forgotten, and may bring its last frames
             attempt(lambda: self._facts.feed(name, document))
-        attempt(lambda: self._enqueue(self._finder.feed(name, document)))
+            attempt(lambda: self._scans.feed(name, document))
+        attempt(lambda: self._enqueue(self._scans.released(self._run_of(name, document))))
+        attempt(lambda: self._enqueue(self._taken(self._finder.feed(name, document))))
         if name == "stop":
+            attempt(lambda: self._enqueue(self._scans.end(document["run_start"])))
+            attempt(lambda: self._scans.forget(document["run_start"]))
             attempt(lambda: self._facts.feed(name, document))
             attempt(lambda: self._end(document["run_start"]))
         for note in self._finder.take_notes():
@@ -139,8 +145,11 @@ class ConversionCallback:
         self._troubles.begin()
         conversion = start.get("conversion") or {}
         self._recipes[run_uid] = conversion.get("recipe") if isinstance(conversion, Mapping) else None
+        self._scans.begin(run_uid, self._recipes[run_uid])
         while len(self._recipes) > _KEPT_RUNS:  # of runs that never stopped
-            self._recipes.pop(next(iter(self._recipes)))
+            left = next(iter(self._recipes))
+            self._recipes.pop(left)
+            self._scans.forget(left)
         self._book.announce(run_uid)
         self._spool.announce(run_uid)
         self._sender.wake()
@@ -149,6 +158,14 @@ class ConversionCallback:
                 f"conversion in the start document: found {conversion!r}; expected a dict with a recipe. "
                 "The server's own recipe holds. Name other metadata otherwise."
             )
+
+    def _taken(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Return those frames that need not wait for more readings."""
+        return [whole for frame in frames if (whole := self._scans.take(frame, self._exposure(frame))) is not None]
+
+    def _exposure(self, frame: Frame) -> float:
+        exposure = self._metadata(frame).get("exposure_time") if self._scans.concern(frame) else None
+        return exposure if isinstance(exposure, float) else 0.0
 
     def _enqueue(self, frames: Sequence[Frame]) -> None:
         if not frames:
@@ -183,10 +200,12 @@ class ConversionCallback:
 
     def _metadata(self, frame: Frame) -> dict[str, Any]:
         try:
-            return self._facts.of(frame)
+            metadata = self._facts.of(frame)
+            angles = self._scans.angles(frame, metadata.get("exposure_time", 0.0))
         except Exception as error:  # noqa: BLE001 - a frame without its metadata is better than none
             self._troubles.tell(frame.run_uid, "event", error)
             return {}
+        return {**metadata, **angles}
 
     def _set_aside(self, letter: Letter) -> None:
         """Called by the sender's thread."""

@@ -9,7 +9,8 @@ ESPERANTO header can name them as the documents do. They hold single values only
 - the data of the frame's event, unless they are external;
 
 where a name comes twice, the later one of these holds. Besides: `number`, `time` and `timestamps` of the event,
-`shape`, `exposure_time` in s and, where something could not travel, `left_out` with the reasons.
+`units` of what has some, `shape`, `exposure_time` in s and, where something could not travel, `left_out` with the
+reasons.
 """
 
 import json
@@ -20,14 +21,17 @@ from typing import Any
 
 from petif_bluesky.frames import Frame
 from petif_bluesky.plain_values import Values
+from petif_bluesky.rotation_scans import esperanto_of
 from tango_server.caps import LARGEST_METADATA
 
 Document = Mapping[str, Any]
 
 START_KEYS = (
     "scan_id", "plan_name", "sample_name", "sample_id", "sample_composition", "operator", "proposal_id", "beamline_id",
+    "wavelength", "incident_wavelength", "energy", "incident_energy", "detector_distance", "beam_center_x",
+    "beam_center_y", "pixel_size", "x_pixel_size", "y_pixel_size",
 )  # fmt: skip
-OWN_KEYS = frozenset({"seq_num", "number", "time", "timestamps", "shape", "exposure_time", "left_out"})
+OWN_KEYS = frozenset({"seq_num", "number", "time", "timestamps", "units", "shape", "exposure_time", "left_out"})
 """Names that no data key may take; one that is called so is left out."""
 _BASELINE = "baseline"
 _EXPOSURES = ("exposure_time", "acquire_time")
@@ -44,7 +48,7 @@ class MetadataSelection:
 
     Parameters
     ----------
-    start: of the start document; None for `START_KEYS`
+    start: of the start document; None for `START_KEYS`, and those that the run's recipe names for ESPERANTO headers
     configuration: of any object's configuration; None for all of the object that took the image
     baseline, event: of these readings; None for all
 
@@ -71,6 +75,8 @@ class _Descriptor:
 class _Run:
     start: Values
     baseline: Values = field(default_factory=Values)
+    units: dict[str, str] = field(default_factory=dict)
+    """Those of the baseline."""
     descriptors: list[str] = field(default_factory=list)
 
 
@@ -130,12 +136,16 @@ class RunFacts:
             own["timestamps"] = _timestamps(frame.event, read.fit)
         if described is not None:
             own.update(_exposure(described, frame.data_key, values.fit))
+            units = {**(run.units if run else {}), **described.units}
+            own["units"] = {name: units[name] for name in values.fit if name in units}
+            if not own["units"]:
+                del own["units"]
         return _bounded(own, values)
 
     def _begin(self, start: Document) -> None:
         values = Values(OWN_KEYS)
         patterns = self._selection.start
-        for key in _chosen(start, START_KEYS if patterns is None else patterns):
+        for key in _chosen(start, (*START_KEYS, *_named_by_recipe(start)) if patterns is None else patterns):
             values.take(key, start[key], asked_for=patterns is not None)
         self._runs[start["uid"]] = _Run(values)
         while len(self._runs) > _KEPT_RUNS:
@@ -176,6 +186,7 @@ class RunFacts:
         if described is not None and run is not None and described.is_baseline:
             internal = {key: value for key, value in data.items() if key not in described.external}
             run.baseline.lay_over(_taken(internal, self._selection.baseline))
+            run.units.update(described.units)
 
     def _event_values(self, event: Document, described: _Descriptor | None) -> Values:
         external = described.external if described else frozenset()
@@ -187,6 +198,13 @@ class RunFacts:
         if run := self._runs.pop(run_uid, None):
             for uid in run.descriptors:
                 self._descriptors.pop(uid, None)
+
+
+def _named_by_recipe(start: Document) -> tuple[str, ...]:
+    """Return the keys that the recipe of a run names for ESPERANTO headers."""
+    conversion = start.get("conversion")
+    wanted = esperanto_of(conversion.get("recipe")) if isinstance(conversion, Mapping) else None
+    return tuple(wanted.fields) if wanted is not None else ()
 
 
 def _own_facts(frame: Frame) -> dict[str, Any]:
@@ -224,8 +242,9 @@ def _exposure(described: _Descriptor, data_key: str, values: Mapping[str, Any]) 
 def _bounded(own: dict[str, Any], values: Values) -> dict[str, Any]:
     """Put all together, within the server's cap."""
     if len(json.dumps(own)) > LARGEST_METADATA // 2:
-        own.pop("timestamps")
-        values.left_out = {"timestamps": _NO_ROOM, **values.left_out}
+        for dispensable in ("timestamps", "units"):
+            if own.pop(dispensable, None) is not None:
+                values.left_out = {dispensable: _NO_ROOM, **values.left_out}
     room = LARGEST_METADATA - _ROOM_FOR_NOTES - len(json.dumps(own))
     if len(json.dumps(values.fit)) > room:
         _shorten(values, room)

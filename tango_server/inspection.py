@@ -1,9 +1,14 @@
-"""What a file is, for people and programs: structure, completeness, tags, provenance, sidecar."""
+"""What a file is, for people and programs: structure, completeness, tags or header, provenance, sidecar."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tango_server.conversion.provenance import read_provenance
+from tango_server.conversion.errors import NotEsperantoError
+from tango_server.conversion.esperanto.reading import read_esperanto, read_header
+from tango_server.conversion.esperanto.record import provenance_in
+from tango_server.conversion.provenance import Provenance, read_provenance
+from tango_server.conversion.records import is_esperanto
 from tango_server.conversion.sidecar import read_sidecar, sidecar_path
 from tango_server.conversion.structure import Page, Structure, read_structure
 
@@ -19,8 +24,11 @@ def inspect_file(path: Path) -> dict[str, Any]:
     SourceError
         if there is no such file, or it can't be opened. Damage is no error: `state` and `problem` tell.
     """
+    return _esperanto(path) if is_esperanto(path) else _tiff(path)
+
+
+def _tiff(path: Path) -> dict[str, Any]:
     structure = read_structure(path)
-    provenance = read_provenance(structure)
     return {
         "path": str(path),
         "bytes": structure.size,
@@ -29,15 +37,41 @@ def inspect_file(path: Path) -> dict[str, Any]:
         "kind": _kind(structure),
         "directory": "after the pixels" if structure.ifd_last else "before the pixels",
         "pages": [_page(page) for page in structure.pages],
-        "provenance": None
-        if provenance is None
-        else {
-            "recipe": provenance.recipe,
-            "source": provenance.source,
-            "version": provenance.version,
-            "placeholder": provenance.placeholder,
-        },
+        "provenance": _provenance(read_provenance(structure)),
         "sidecar": _sidecar(path),
+    }
+
+
+def _esperanto(path: Path) -> dict[str, Any]:
+    """Return what there is to know of an ESPERANTO frame: `header` in the units of `EsperantoHeader`."""
+    found: dict[str, Any] = {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "state": "incomplete",
+        "problem": "",
+        "kind": "ESPERANTO",
+        "header": None,
+        "provenance": None,
+        "sidecar": None,
+    }
+    try:
+        header = read_header(path)
+        found["header"] = {**asdict(header), "start": header.start._asdict(), "end": header.end._asdict()}
+        found["provenance"] = _provenance(provenance_in(header.history))
+        read_esperanto(path)
+    except NotEsperantoError as error:
+        return {**found, "problem": error.found}
+    return {**found, "state": "complete"}
+
+
+def _provenance(provenance: Provenance | None) -> dict[str, Any] | None:
+    if provenance is None:
+        return None
+    return {
+        "recipe": provenance.recipe,
+        "source": provenance.source,
+        "version": provenance.version,
+        "placeholder": provenance.placeholder,
     }
 
 

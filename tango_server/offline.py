@@ -7,18 +7,23 @@ import platform
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
 import psutil
 
+from tango_server.angle_table import AngleTable, AngleTableError, fields_of
 from tango_server.conversion.errors import ConversionError
+from tango_server.conversion.experiment import Experiment, experiment_of
+from tango_server.conversion.naming import series_of
+from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.paths import ANYWHERE, output_path
-from tango_server.conversion.provenance import is_placeholder_of
 from tango_server.conversion.publish import TEMPORARY_SUFFIX, remove_leftovers
+from tango_server.conversion.records import is_placeholder_of
+from tango_server.conversion.sidecar import read_sidecar
 from tango_server.jobs import worker
 from tango_server.jobs.executors import Result
 from tango_server.jobs.folders import frames_in
@@ -47,12 +52,17 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One frame: its output, or (without one) the reason why there is none, or why it is skipped."""
+    """One frame: its output, or (without one) the reason why there is none, or why it is skipped.
+
+    `fields` are what its name and header may take; `experiment` is what its header will say.
+    """
 
     source: Path
     output: Path | None
     problem: str = ""
     skip: str = ""
+    fields: Mapping[str, object] = field(default_factory=dict)
+    experiment: Experiment | None = None
 
 
 def select(paths: Iterable[Path], selection: Selection) -> list[Path]:
@@ -76,9 +86,15 @@ def select(paths: Iterable[Path], selection: Selection) -> list[Path]:
     return list(found)
 
 
-def plan(sources: Sequence[Path], recipe: Recipe, *, newer_only: bool = False) -> list[Planned]:
-    """Return where each source would go. Two sources that would land on one output are both refused."""
-    planned = [_planned(source, recipe, newer_only=newer_only) for source in sources]
+def plan(
+    sources: Sequence[Path], recipe: Recipe, *, newer_only: bool = False, angles: AngleTable | None = None
+) -> list[Planned]:
+    """Return where each source would go, and what its header would say.
+
+    Two sources that would land on one output are both refused.
+    """
+    numbers = numbers_in_scans(sources) if recipe.esperanto is not None else {}
+    planned = [_planned(source, recipe, numbers.get(source), angles, newer_only=newer_only) for source in sources]
     takers: dict[Path, list[Path]] = {}
     for item in planned:
         if item.output is not None:
@@ -99,7 +115,8 @@ def convert_all(
         if item.output is None or item.skip:
             yield _unconverted(item, recipe)
         else:
-            tasks.append(Task(item.source, item.output, recipe, ANYWHERE, f"{_OURS}{os.getpid()}-{number}"))
+            token = f"{_OURS}{os.getpid()}-{number}"
+            tasks.append(Task(item.source, item.output, recipe, ANYWHERE, token, fields=item.fields))
     if len(tasks) == 1:  # not worth a process
         yield _report(tasks[0], worker.run(tasks[0]))
         return
@@ -153,7 +170,26 @@ def remove_orphans(folders: Iterable[Path]) -> None:
                     (folder / name).unlink()
 
 
-def _planned(source: Path, recipe: Recipe, *, newer_only: bool) -> Planned:
+def numbers_in_scans(sources: Iterable[Path]) -> dict[Path, int]:
+    """Return each frame's number in its scan, from 1: that of its name, counted from the first one's.
+
+    A frame that is missing leaves a gap. Without a number in their names frames count in their order.
+    """
+    scans: dict[tuple[Path, str], list[tuple[int | None, Path]]] = {}
+    for source in sources:
+        name, number = series_of(source)
+        scans.setdefault((source.parent, name), []).append((number, source))
+    numbers = {}
+    for frames in scans.values():
+        known = [number for number, _ in frames if number is not None]
+        for place, (number, source) in enumerate(frames, start=1):
+            numbers[source] = place if number is None else number - min(known) + 1
+    return numbers
+
+
+def _planned(
+    source: Path, recipe: Recipe, number: int | None, angles: AngleTable | None, *, newer_only: bool
+) -> Planned:
     try:
         source.lstat()
     except FileNotFoundError:
@@ -164,13 +200,19 @@ def _planned(source: Path, recipe: Recipe, *, newer_only: bool) -> Planned:
             None,
             problem=f"{source}: its folder can't be looked into; expected a readable one. Check its rights.",
         )
+    experiment = None
+    fields: Mapping[str, object] = {}
     try:
-        output = output_path(source, recipe)
-    except ConversionError as error:
+        if recipe.esperanto is not None:
+            fields = fields_of(angles, source, number or 1)
+            turned = Orientation.of(recipe)
+            experiment = experiment_of(source, recipe.esperanto, fields, read_sidecar(source), turned)
+        output = output_path(source, recipe, fields=fields)
+    except (ConversionError, AngleTableError) as error:
         return Planned(source, None, problem=str(error))
     if newer_only and isinstance(recipe.output, NewFile) and _is_newer(output, source):
         return Planned(source, output, skip=f"{output} is newer")
-    return Planned(source, output)
+    return Planned(source, output, fields=fields, experiment=experiment)
 
 
 def _is_newer(output: Path, source: Path) -> bool:

@@ -16,15 +16,17 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tango_server.caps import LONGEST_ID, LONGEST_SOURCE
+from tango_server.esperanto import Esperanto
 
 Rotation = Literal[0, 90, 180, 270]
 Flip = Literal["none", "0", "1", "both"]
 PixelType = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 Rounding = Literal["truncate", "nearest"]
 Compression = Literal["none", "deflate", "lzw", "zstd"]
+Format = Literal["tiff", "esperanto"]
 OnExisting = Literal["replace_own", "skip", "refuse", "number"]
 
 
@@ -96,6 +98,8 @@ class Recipe(_Frozen):
        with `rounding="nearest"`; integer targets saturate, NaN becomes `invalid_value`, negatives become 0 for unsigned
        types; float targets keep NaN and Inf
     4. write in `format`, losslessly compressed by `compression`, where `output` says
+
+    ESPERANTO frames hold int32, and `esperanto` says where their angles and geometry come from.
     """
 
     rotation: Rotation = 0
@@ -103,13 +107,39 @@ class Recipe(_Frozen):
     pixel_type: PixelType | None = None
     rounding: Rounding = "truncate"
     invalid_value: int = 0
-    format: Literal["tiff"] = "tiff"
+    format: Format = "tiff"
     compression: Compression = "none"
+    esperanto: Esperanto | None = None
     output: Output = NewFile()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_esperanto(cls, fields: Any) -> Any:
+        """Give a recipe for ESPERANTO frames what they have in any case."""
+        if not isinstance(fields, dict) or fields.get("format") != "esperanto":
+            return fields
+        own = {"pixel_type": "int32", "esperanto": {}}
+        return {**fields, **{name: value for name, value in own.items() if fields.get(name) is None}}
+
+    @model_validator(mode="after")
+    def _fit_the_format(self) -> Self:
+        if self.format == "tiff":
+            if self.esperanto is not None:
+                raise ValueError('esperanto: found it with the format "tiff"; expected the format "esperanto"')
+            return self
+        found = {
+            "pixel_type": (self.pixel_type, "int32"),
+            "compression": (self.compression, "none"),
+            "output.mode": (self.output.mode, "new"),
+        }
+        for name, (value, expected) in found.items():
+            if value != expected:
+                raise ValueError(f'{name}: found "{value}" with the format "esperanto"; expected "{expected}"')
+        return self
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """Return the preset `name` (`xdi` or `xdi-unsigned`) with `changes` on top.
+        """Return the preset `name` (`xdi`, `xdi-unsigned` or `esperanto`) with `changes` on top.
 
         Raises
         ------
@@ -126,12 +156,21 @@ class Recipe(_Frozen):
     @property  # not cached: a copy with another field would keep the cached value
     def hash(self) -> str:
         """16 hexadecimal digits that stand for the whole recipe, the same on every machine."""
-        return _digest(self.model_dump(mode="json"))
+        return _digest(self._fields())
 
     @property
     def content_hash(self) -> str:
         """16 hexadecimal digits that stand for what the recipe does to a frame's content, wherever it is put."""
-        return _digest(self.model_dump(mode="json", exclude={"output"}))
+        return _digest(self.content_fields())
+
+    def content_fields(self) -> dict[str, Any]:
+        """Return the fields that decide a frame's content, as plain JSON."""
+        return self._fields("output")
+
+    def _fields(self, *left_out: str) -> dict[str, Any]:
+        """Return the fields as plain JSON; a TIFF's has none of ESPERANTO, so that its hash stays what it ever was."""
+        own = set(left_out) if self.esperanto is not None else {*left_out, "esperanto"}
+        return self.model_dump(mode="json", exclude=own)
 
     def output_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Return the (rows, columns) of the output for a source of `shape` (rows, columns)."""
@@ -142,6 +181,9 @@ class Recipe(_Frozen):
 PRESETS: dict[str, dict[str, Any]] = {
     "xdi": {"pixel_type": "int32"},
     "xdi-unsigned": {"pixel_type": "uint32"},
+    # -1 as eiger2crysalis has it for masked pixels; turned by 180 degrees, since CrysAlis wants row 0 at the bottom and
+    # column 0 at the left, seen from the sample.
+    "esperanto": {"format": "esperanto", "rotation": 180, "invalid_value": -1},
 }
 
 

@@ -6,17 +6,22 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tango_server.commands.ctrl_c import CtrlC
+from tango_server.commands.esperanto_options import esperanto_options, take_esperanto
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
+    from tango_server.conversion.experiment import Experiment
     from tango_server.messages import FrameReport
     from tango_server.offline import Planned
     from tango_server.recipe import Recipe
@@ -28,6 +33,7 @@ _INTERRUPTED = 130
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
 @recipe_options
+@esperanto_options
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
 @click.option("--recursive", is_flag=True, help="Take the frames of sub-folders, too.")
 @click.option("--pattern", "patterns", multiple=True, help="Take only these of a folder, as 'scan_*' (repeatable).")
@@ -38,6 +44,10 @@ _INTERRUPTED = 130
 def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     """Convert frames, or the frames of folders, without a server.
 
+    ESPERANTO frames for CrysAlis Pro (--format esperanto) take from QXRD's sidecars what the options do not tell. Their
+    angles come from --omega-start and --omega-step, counted by the numbers in the names, or from a table; --dry-run
+    shows them.
+
     Ctrl-C lets the frames that are running finish; a second one does not wait for them.
 
     Exit code 0: every frame is converted (or skipped); 1: some failed; 2: the call is wrong; 130: Ctrl-C.
@@ -47,7 +57,8 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     from tango_server.offline import Selection, plan, select
     from tango_server.recipe import NewFile
 
-    recipe = recipe_from(options)
+    esperanto, angles = take_esperanto(options)
+    recipe = recipe_from(options, esperanto)
     folder = recipe.output.folder if isinstance(recipe.output, NewFile) else None
     selection = Selection(
         options["recursive"],
@@ -61,7 +72,7 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
         raise click.UsageError(f"{error.filename}: the folder can't be listed ({error.strerror})") from error
     if not sources:
         raise click.UsageError(f"found no frame in {', '.join(map(str, paths))}; expected .tif or .tiff files")
-    planned = plan(sources, recipe, newer_only=options["newer_only"])
+    planned = plan(sources, recipe, newer_only=options["newer_only"], angles=angles)
     errors = Console(stderr=True)
     if options["dry_run"]:
         sys.exit(_tell_plan(planned, as_json=options["as_json"]))
@@ -72,13 +83,39 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
 def _tell_plan(planned: "list[Planned]", *, as_json: bool) -> int:
     for item in planned:
         if as_json:
-            fields = {"source": str(item.source), "output": str(item.output) if item.output else None}
+            fields: dict[str, Any] = {
+                "source": str(item.source),
+                "output": str(item.output) if item.output else None,
+            }
+            if item.experiment is not None:
+                fields |= {"experiment": asdict(item.experiment) | _angles(item.experiment)}
             click.echo(json.dumps({**fields, "problem": item.problem, "skip": item.skip}))
         elif item.problem:
             click.echo(f"can't:  {item.problem}")
         else:
             click.echo(f"{item.source} -> {item.output}{'  (skipped: ' + item.skip + ')' if item.skip else ''}")
+            if item.experiment is not None:
+                click.echo("    " + _told(item.experiment))
     return _SOME_FAILED if any(item.problem for item in planned) else 0
+
+
+def _angles(experiment: "Experiment") -> dict[str, Any]:
+    return {"start": experiment.start._asdict(), "end": experiment.end._asdict()}
+
+
+def _told(experiment: "Experiment") -> str:
+    circles = zip(experiment.start._asdict().items(), experiment.end, strict=True)
+    x, y = experiment.beam_center
+    return ", ".join(
+        [
+            *(f"{name} {start:g} to {end:g}" for (name, start), end in circles if start or end),
+            f"wavelength {experiment.wavelength:g} Angstrom",
+            f"distance {experiment.distance:g} mm",
+            f"pixels of {experiment.pixel_size:g} mm",
+            f"beam at ({x:g}, {y:g}) of the raw frame",
+            f"{experiment.exposure:g} s",
+        ]
+    )
 
 
 def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "Console", *, as_json: bool) -> int:
@@ -97,16 +134,36 @@ def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "
         closing(convert_all(planned, recipe, workers, lambda: ctrl_c.pressed)) as reports,
     ):
         task = progress.add_task("", total=len(planned), rate=0.0)
+        scans: dict[Path, FrameReport] = {}
         for report in reports:
             outcomes[report.outcome] += 1
             rate = outcomes["converted"] / (time.monotonic() - started)
             progress.update(task, advance=1, rate=rate)
             _tell(report, errors, as_json=as_json)
+            if report.outcome == "converted" and report.output:
+                scans[Path(report.output).parent] = report
+    if recipe.esperanto is not None:
+        _write_companions(scans.values(), recipe, errors)
     seconds = time.monotonic() - started
     _sum_up(outcomes, len(planned), seconds, as_json=as_json)
     if ctrl_c.pressed:
         return _INTERRUPTED
     return _SOME_FAILED if outcomes["failed"] else 0
+
+
+def _write_companions(reports: "Iterable[FrameReport]", recipe: "Recipe", errors: "Console") -> None:
+    """Write what CrysAlis wants beside the frames of each folder."""
+    from tango_server.conversion.errors import ConversionError
+    from tango_server.conversion.esperanto.companions import companions_of
+    from tango_server.conversion.paths import ANYWHERE
+
+    for report in reports:
+        try:
+            notes = companions_of(Path(report.source), Path(report.output or ""), recipe, ANYWHERE, "offline").notes
+        except ConversionError as error:
+            notes = (str(error),)
+        for note in notes:
+            errors.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
 
 
 def _tell(report: "FrameReport", errors: "Console", *, as_json: bool) -> None:

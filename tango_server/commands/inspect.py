@@ -12,7 +12,7 @@ import click
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="One file a line, as JSON.")
 def inspect(*, files: tuple[Path, ...], as_json: bool) -> None:
-    """Tell what files are: structure, completeness, tags, provenance, sidecar.
+    """Tell what files are: structure, completeness, tags or header, provenance, sidecar.
 
     Exit code 0: all are complete; 1: some are not.
     """
@@ -35,11 +35,7 @@ def inspect(*, files: tuple[Path, ...], as_json: bool) -> None:
 def _lines(found: dict[str, Any]) -> list[str]:
     state = {"complete": "complete", "incomplete": "NOT complete", "not_tiff": "no TIFF"}[found["state"]]
     lines = [f"{found['path']}: {state}" + (f": {found['problem']}" if found["problem"] else "")]
-    lines.append(f"  file        {found['kind']}, {found['bytes']} bytes, directory {found['directory']}")
-    for number, page in enumerate(found["pages"]):
-        size = f"{page.pop('rows')} rows x {page.pop('columns')} columns of {page.pop('pixel_type')}"
-        lines.append(f"  page {number:<6} {size}")
-        lines += [f"    {name:<16} {value}" for name, value in page.items() if name != "description"]
+    lines += _esperanto_lines(found) if found["kind"] == "ESPERANTO" else _tiff_lines(found)
     provenance = found["provenance"]
     lines.append(f"  provenance  {'none: not written by petif' if provenance is None else json.dumps(provenance)}")
     if provenance is not None and provenance["placeholder"]:
@@ -48,3 +44,33 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if sidecar is None:
         return [*lines, "  sidecar     none"]
     return [*lines, f"  sidecar     {sidecar['path']}, beam centre ({sidecar['center_x']}, {sidecar['center_y']})"]
+
+
+def _tiff_lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"  file        {found['kind']}, {found['bytes']} bytes, directory {found['directory']}"]
+    for number, page in enumerate(found["pages"]):
+        size = f"{page.pop('rows')} rows x {page.pop('columns')} columns of {page.pop('pixel_type')}"
+        lines.append(f"  page {number:<6} {size}")
+        lines += [f"    {name:<16} {value}" for name, value in page.items() if name != "description"]
+    return lines
+
+
+def _esperanto_lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"  file        {found['kind']}, {found['bytes']} bytes"]
+    header = found["header"]
+    if header is None:
+        return lines
+    lines.append(f"  frame       {header['side']} x {header['side']} pixels of int32, {header['encoding']}")
+    for name, start in header["start"].items():
+        lines.append(f"    {name:<16} {start:g} to {header['end'][name]:g} deg")
+    numbers = {
+        "wavelength": f"{header['wavelength']:g} Angstrom",
+        "distance": f"{header['distance']:g} mm",
+        "pixel size": f"{header['pixel_size']:g} mm",
+        "direct beam": "({:g}, {:g}) pixels".format(*header["origin"]),
+        "exposure": f"{header['exposure']:g} s, monitor {header['monitor']:g}",
+        "kappa goniometer": f"alpha {header['alpha']:g}, beta {header['beta']:g} deg",
+        "taken": header["timestamp"],
+        "history": header["history"],
+    }
+    return lines + [f"    {name:<16} {value}" for name, value in numbers.items()]

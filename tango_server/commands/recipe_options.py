@@ -6,10 +6,11 @@ from typing import Any, get_args
 import click
 from pydantic import ValidationError
 
-from tango_server.recipe import PRESETS, Compression, Flip, OnExisting, PixelType, Recipe, Rotation, Rounding
+from tango_server.recipe import PRESETS, Compression, Flip, Format, OnExisting, PixelType, Recipe, Rotation, Rounding
 
 _TURNING = (
-    click.option("--preset", type=click.Choice(list(PRESETS)), default="xdi", show_default=True),
+    click.option("--preset", type=click.Choice(list(PRESETS)),
+                 help="Fields of the recipe by their use.  [default: that of the format, else xdi]"),
     click.option("--rotation", type=click.Choice([str(angle) for angle in get_args(Rotation)]),
                  help="Degrees, counter-clockwise, first."),
     click.option("--flip", type=click.Choice(get_args(Flip)), help="Axis to flip along, after the rotation."),
@@ -18,7 +19,8 @@ _TURNING = (
     click.option("--invalid-value", type=int, help="What NaN becomes in an integer type.  [default: 0]"),
 )  # fmt: skip
 _OUTPUT = (
-    click.option("--format", "format_", type=click.Choice(["tiff"]), default="tiff", show_default=True),
+    click.option("--format", "format_", type=click.Choice(get_args(Format)),
+                 help="Of the outputs.  [default: that of the preset]"),
     click.option("--compression", type=click.Choice(get_args(Compression)), help="Lossless; XDI reads none of them."),
     click.option("--output-dir", type=click.Path(file_okay=False, resolve_path=True),
                  help="Folder of the outputs.  [default: the path with 'raw' replaced by 'processed']"),
@@ -45,15 +47,17 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def recipe_from(options: dict[str, Any]) -> Recipe:
+def recipe_from(options: dict[str, Any], esperanto: dict[str, Any] | None = None) -> Recipe:
     """Take the options of a recipe out of `options` and return the recipe.
+
+    `esperanto` is what it says of ESPERANTO frames, if that was asked for.
 
     Raises
     ------
     click.UsageError
         if they contradict each other.
     """
-    preset = options.pop("preset")
+    preset = options.pop("preset") or ("esperanto" if options.get("format_") == "esperanto" else "xdi")
     fields = {name: options.pop(name, None) for name in ("flip", "rounding", "invalid_value", "compression")}
     rotation, pixel_type = options.pop("rotation"), options.pop("pixel_type")
     fields["format"] = options.pop("format_", None)
@@ -62,10 +66,17 @@ def recipe_from(options: dict[str, Any]) -> Recipe:
     if pixel_type:
         changes["pixel_type"] = None if pixel_type == "source" else pixel_type
     changes["output"] = _output(options)
+    if esperanto:
+        if "esperanto" not in {preset, changes.get("format")}:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in esperanto)
+            raise click.UsageError(f"{flags}: these are for ESPERANTO frames; expected --format esperanto with them")
+        changes["esperanto"] = esperanto
+    from tango_server.jobs.intake import explain
+
     try:
         return Recipe.preset(preset, **changes)
     except ValidationError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(explain(error)) from error
 
 
 def _output(options: dict[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,10 @@ def watch(*, folders: tuple[Path, ...], **options: Any) -> None:
     from tango_server.jobs.folder_watch import FolderWatch, rules_from
     from tango_server.jobs.opening import open_runner
 
-    settings = _settings(folders, recipe_from(options), options)
+    recipe = recipe_from(options)
+    if recipe.esperanto is not None:
+        raise click.UsageError("ESPERANTO frames need angles, which a folder does not tell. Use petif convert instead.")
+    settings = _settings(folders, recipe, options)
     rules = rules_from(settings)
     teller = _Teller(as_json=options["as_json"])
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -14,6 +14,9 @@ from tango_server.conversion.errors import (
     SourceChangedError,
     UnsupportedImageError,
 )
+from tango_server.conversion.esperanto.frame import EsperantoFrame
+from tango_server.conversion.esperanto.record import history
+from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.paths import ANYWHERE, NO_FIELDS, Roots, output_path
 from tango_server.conversion.pixels import InexactPixelsError
 from tango_server.conversion.placing import place
@@ -51,7 +54,7 @@ def convert_file(
     output: where the output goes, if that was decided before; by default the recipe says it
     roots: the folders that may be read and written; by default every one. With an `output` that was decided before,
         both paths are taken as they were resolved then: one that leads through a symbolic link now is refused
-    fields: run, seq_num and metadata of the frame, for a template of the output's name
+    fields: run, seq_num and metadata of the frame, for a template of the output's name and for formats that hold them
     token: names the temporary file, so that what a killed process leaves can be found
     job: the id of a server's job, which no other has; it goes into the output's own record, so that an attempt whose
         forerunner got as far as the output replaces that one, and nothing else
@@ -65,7 +68,7 @@ def convert_file(
     started = time.perf_counter()
     path, target = _places(source, output, recipe, roots, fields)
     with open_source(path, workspace, roots) as opened:
-        frame, place_of = _Conversion(opened, target, recipe, roots, token, job), recipe.output
+        frame, place_of = _Conversion(opened, target, recipe, roots, token, job, fields), recipe.output
         report = frame.in_place(place_of) if isinstance(place_of, InPlace) else frame.to_new_file(place_of)
     return report.model_copy(update={"conversion_time": time.perf_counter() - started, "finished": time.time()})
 
@@ -90,6 +93,7 @@ class _Conversion:
     roots: Roots
     token: str
     job: str | None
+    fields: Mapping[str, object]
 
     def to_new_file(self, output: NewFile) -> FrameReport:
         structure = self.source.structure
@@ -118,6 +122,8 @@ class _Conversion:
 
     def _carry_sidecar(self, chosen: Path) -> dict[str, str]:
         """Return what the report says of the sidecar: the image is written, so that its trouble is no failure."""
+        if self.recipe.esperanto is not None:  # what it tells is in the header
+            return {}
         try:
             return {"sidecar": carry_sidecar(self.source.path, chosen, self.recipe, self.token, self.roots)}
         except ConversionError as error:
@@ -159,9 +165,14 @@ class _Conversion:
         taken = acquired(pages[0], source.structure.mtime_ns)
         was = read_provenance(source.structure)  # what is made of a placeholder, by force, is none the less one
         stands_in = was is not None and was.placeholder
-        description = describe(self.recipe, source.path, chosen, placeholder=stands_in, job=self.job)
-        write = image_writer(turned(), len(pages), self.recipe, description, taken)
+        record = describe if self.recipe.esperanto is None else history
+        description = record(self.recipe, source.path, chosen, placeholder=stands_in, job=self.job)
+        frame = self._esperanto(description, taken)
         try:
+            if frame is not None:
+                write = frame.writer(next(turned()))
+            else:
+                write = image_writer(turned(), len(pages), self.recipe, description, taken)
             in_place = chosen == source.path
             size = publish(chosen, _still_there(write, source, self.roots) if in_place else write, attempt, self.roots)
         except InexactPixelsError as error:
@@ -172,7 +183,7 @@ class _Conversion:
             source=str(source.path),
             output=str(chosen),
             outcome="converted",
-            shape=turnings[0].shape,
+            shape=turnings[0].shape if frame is None else (frame.side, frame.side),
             pixel_type=turnings[0].pixel_type.name,
             pixels=_added([turning.counts() for turning in turnings]),
             pages=len(pages),
@@ -181,6 +192,18 @@ class _Conversion:
             bytes_in=source.structure.size,
             bytes_out=size,
         )
+
+    def _esperanto(self, record: str, taken: str) -> EsperantoFrame | None:
+        """Return the frame for CrysAlis, None if a TIFF is wanted."""
+        wanted, pages, path = self.recipe.esperanto, self.source.structure.pages, self.source.path
+        if wanted is None:
+            return None
+        if len(pages) > 1:
+            raise UnsupportedImageError(
+                path, f"{len(pages)} pages", "one, for an ESPERANTO frame", "Write each page into a file of its own."
+            )
+        turned = self.source.orientation(pages[0]).then(Orientation.of(self.recipe))
+        return EsperantoFrame(path, wanted, self.fields, turned, pages[0].shape, taken, record, self.roots)
 
     def _back_up(self, mode: int) -> None:
         """Keep the first original; a later one would be a conversion."""

@@ -6,6 +6,7 @@ r"""Everything that can go wrong with one frame.
     +-- SourceError                 the file to convert
     |   +-- SourceMissingError          is not there
     |   +-- NotATiffError               is something else
+    |   +-- NotEsperantoError           is no ESPERANTO frame where one is to be read, or a damaged one
     |   +-- IncompleteFileError         ends before its structure says so
     |   +-- UnsupportedImageError       holds an image that has no single right conversion
     |   +-- SourceUnreadableError       can't be opened or decoded
@@ -16,6 +17,9 @@ r"""Everything that can go wrong with one frame.
     |   +-- UnmappedPathError           a path of a Windows machine that no path map translates
     |   +-- NoOutputPathError           the path rule finds no component to replace
     |   \-- NameTemplateError           the template of the output's name asks for what the frame lacks
+    +-- ExperimentError             what an ESPERANTO frame says beside its pixels
+    |   +-- ExperimentMissingError      is found nowhere
+    |   \-- ExperimentUnfitError        can't be right: a contradiction, an unknown unit, no number
     \-- OutputError                 the file to write
         +-- OutputExistsError           there is one already that is not ours to replace
         +-- ConvertedDifferentlyError   in place: already converted, with another recipe
@@ -57,6 +61,10 @@ class NotATiffError(SourceError):
     """The file is not a TIFF."""
 
 
+class NotEsperantoError(SourceError):
+    """The file is no ESPERANTO frame, or a damaged one."""
+
+
 class IncompleteFileError(SourceError):
     """The file ends before its structure says so."""
 
@@ -95,6 +103,24 @@ class NoOutputPathError(PathError):
 
 class NameTemplateError(PathError):
     """The template of the output's name asks for a field that the frame lacks, or makes no file name."""
+
+
+class ExperimentError(ConversionError):
+    """What an ESPERANTO frame says beside its pixels is at fault."""
+
+
+class ExperimentMissingError(ExperimentError):
+    """Something is found nowhere; `in_sidecar`: QXRD's sidecar might still bring some of it."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], found: str, expected: str, advice: str, *, in_sidecar: bool = False
+    ) -> None:
+        super().__init__(path, found, expected, advice)
+        self.in_sidecar = in_sidecar
+
+
+class ExperimentUnfitError(ExperimentError):
+    """Something is found that can't be right."""
 
 
 class OutputError(ConversionError):

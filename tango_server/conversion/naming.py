@@ -3,18 +3,27 @@
 >>> from pathlib import Path
 >>> named_by("{sample}_{index:05d}", Path("pattern-00017.tif"), {"sample": "CeO2"})
 'CeO2_00017.tif'
+
+CrysAlis opens frames that are called `name_1_index.esperanto`, all of a scan in one folder of their own:
+
+>>> esperanto_path(Path("pattern-00017.tif"), {"run": "3f9c2a1b-7d91", "seq_num": 2}).as_posix()
+'pattern_3f9c2a1b/pattern_1_2.esperanto'
+>>> esperanto_path(Path("pattern-00017.tif"), {}).as_posix()
+'pattern/pattern_1_17.esperanto'
 """
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from string import Formatter
 
 from tango_server.conversion.errors import NameTemplateError
+from tango_server.recipe import Format
 
 _LAST_NUMBER = re.compile(r"(\d{1,18})(?!.*\d)")
 _WIDE = re.compile(r"\d{4}")  # a width that no file name has
-_SUFFIXES = {".tif", ".tiff"}
+_SUFFIXES: dict[Format, tuple[str, ...]] = {"tiff": (".tif", ".tiff"), "esperanto": (".esperanto",)}
+_SERIES = re.compile(r"(?P<name>.*?)[-_. ]*\d{1,18}\D*$")
 _LONGEST_NAME = 200  # bytes; file systems take 255, and the temporary file's name is longer
 _UNFIT = re.compile(r"[\ud800-\udfff\x00-\x1f/\\:*?\"<>|]")
 
@@ -32,8 +41,8 @@ class _Fields(Formatter):
         return kwargs[field_name], field_name
 
 
-def named_by(template: str, source: Path, fields: Mapping[str, object]) -> str:
-    """Return the file name that `template` makes for a frame.
+def named_by(template: str, source: Path, fields: Mapping[str, object], file_format: Format = "tiff") -> str:
+    """Return the file name that `template` makes for a frame; it gets the ending of its format if it has none.
 
     `fields` hold `run`, `seq_num` and metadata; `stem` and `index` (the last number in it) come from the source's name.
 
@@ -57,8 +66,9 @@ def named_by(template: str, source: Path, fields: Mapping[str, object]) -> str:
         raise NameTemplateError(
             source, f"the template {template!r} does not fit ({error})", "formats like {index:05d}", "Correct it."
         ) from None
-    if Path(name).suffix.lower() not in _SUFFIXES:
-        name += ".tif"
+    endings = _SUFFIXES[file_format]
+    if Path(name).suffix.lower() not in endings:
+        name += endings[0]
     if _UNFIT.search(name) or name.startswith(".") or len(name.encode("utf-8", "replace")) > _LONGEST_NAME:
         raise NameTemplateError(
             source,
@@ -67,3 +77,27 @@ def named_by(template: str, source: Path, fields: Mapping[str, object]) -> str:
             "Correct the template, or the metadata that it takes.",
         )
     return name
+
+
+def esperanto_path(source: Path, fields: Mapping[str, object]) -> PurePath:
+    """Return folder and name of an ESPERANTO frame, as eiger2crysalis has them: one folder for each scan.
+
+    A frame of a run is counted by its seq_num, any other (and each of several in one event) by the last number in its
+    source's name. Runs may share the name of their frames, so their folders also have the beginning of the run's uid.
+    """
+    name, number = series_of(source)
+    index: object = 1 if number is None else number
+    if fields.get("run") and fields.get("seq_num") and not fields.get("number"):
+        index = fields["seq_num"]
+    folder = f"{name}_{str(fields['run'])[:8]}" if fields.get("run") else name
+    return PurePath(folder, f"{name}_1_{index}.esperanto")
+
+
+def series_of(source: Path) -> tuple[str, int | None]:
+    """Return what the frames of a scan have in common in their names, and the number of this one.
+
+    >>> series_of(Path("pattern-00017.tif"))
+    ('pattern', 17)
+    """
+    series, number = _SERIES.fullmatch(source.stem), _LAST_NUMBER.search(source.stem)
+    return (series["name"] if series else source.stem) or "frame", int(number[1]) if number else None

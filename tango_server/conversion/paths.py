@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from tango_server.conversion.errors import NoOutputPathError, OutsideRootsError, UnfitPathError
 from tango_server.conversion.fit_path import printable, require_fit
-from tango_server.conversion.naming import named_by
+from tango_server.conversion.naming import esperanto_path, named_by
 from tango_server.recipe import NewFile, Recipe
 
 RAW = "raw"
@@ -206,7 +206,9 @@ def output_path(
             "Give the recipe an output folder, or keep raw frames below a folder named 'raw'.",
         )
     if recipe.output.template is not None:
-        output = output.with_name(named_by(recipe.output.template, source, fields))
+        output = output.with_name(named_by(recipe.output.template, source, fields, recipe.format))
+    elif recipe.format == "esperanto":
+        output = output.parent / esperanto_path(source, fields)
     target = roots.target(output, resolve)
     if target == source:
         raise NoOutputPathError(

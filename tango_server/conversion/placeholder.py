@@ -1,6 +1,7 @@
 """Zero-filled frames in place of files that never came, for programs that need every point of a grid."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -13,9 +14,14 @@ from tango_server.conversion.errors import (
     PlaceholderInPlaceError,
     UnsupportedImageError,
 )
-from tango_server.conversion.paths import ANYWHERE, Roots
-from tango_server.conversion.provenance import describe, is_placeholder_of, tiff_time
+from tango_server.conversion.esperanto.frame import EsperantoFrame
+from tango_server.conversion.esperanto.padding import padded_side
+from tango_server.conversion.esperanto.record import history
+from tango_server.conversion.orientation import Orientation
+from tango_server.conversion.paths import ANYWHERE, NO_FIELDS, Roots
+from tango_server.conversion.provenance import describe, tiff_time
 from tango_server.conversion.publish import Attempt, Write, ownership_of, publish
+from tango_server.conversion.records import is_placeholder_of
 from tango_server.conversion.transform import Turning
 from tango_server.conversion.writing import image_writer
 from tango_server.messages import FrameReport
@@ -35,6 +41,7 @@ def make_placeholder(
     reason: str,
     token: str,
     job: str | None = None,
+    fields: Mapping[str, object] = NO_FIELDS,
 ) -> FrameReport:
     """Write zeros where the conversion of a frame that never came would stand, and return the report of it.
 
@@ -51,6 +58,7 @@ def make_placeholder(
     reason: why there is no frame; it stands in the report, and in the error if there is no placeholder either
     token: names the temporary file, so that what a killed process leaves can be found
     job: the id of a server's job, for the file's own record
+    fields: run, seq_num and metadata of the frame, for formats that hold them
 
     Raises
     ------
@@ -65,16 +73,16 @@ def make_placeholder(
     if roots == ANYWHERE:
         source, output = roots.source(source), roots.target(output)
     require_below(source, roots.read)
-    stand_in = _StandIn(source, output, recipe, roots, reason, job)
+    stand_in = _StandIn(source, output, recipe, roots, reason, job, fields)
     stand_in.require_new_file()
     zeros = stand_in.zeros(shape)
-    size = stand_in.put(zeros, Attempt(token, ownership=ownership_of(recipe)))
+    size = stand_in.put(zeros, shape, Attempt(token, ownership=ownership_of(recipe)))
     return FrameReport(
         source=str(stand_in.source),
         output=str(stand_in.target),
         outcome="placeholder",
         reason=reason,
-        shape=zeros.shape,
+        shape=zeros.shape if recipe.esperanto is None else (padded_side(shape),) * 2,
         pixel_type=zeros.pixel_type.name,
         conversion_time=time.perf_counter() - started,
         finished=time.time(),
@@ -93,6 +101,7 @@ class _StandIn:
     roots: Roots
     reason: str
     job: str | None
+    fields: Mapping[str, object]
 
     def require_new_file(self) -> None:
         if isinstance(self.recipe.output, InPlace) or self.target == self.source:
@@ -115,25 +124,35 @@ class _StandIn:
         zero = np.zeros((), self.recipe.pixel_type or _SOURCE_TYPE)
         return Turning(np.broadcast_to(zero, shape), self.recipe)
 
-    def put(self, zeros: Turning, attempt: Attempt) -> int:
+    def put(self, zeros: Turning, shape: tuple[int, int], attempt: Attempt) -> int:
         """Let the file appear, and return its size in bytes."""
         while True:
             self._require_no_frame()
             free = not is_taken(self.target, self.roots.write)
             try:
-                return publish(self.target, self._writer(zeros), replace(attempt, exclusive=free), self.roots)
+                return publish(self.target, self._writer(zeros, shape), replace(attempt, exclusive=free), self.roots)
             except FileExistsError:  # somebody took the name meanwhile: look once more
                 continue
 
-    def _writer(self, zeros: Turning) -> Write:
-        description = describe(self.recipe, self.source, self.target, placeholder=True, job=self.job)
-        write = image_writer(iter([zeros]), 1, self.recipe, description, tiff_time(time.time()))
+    def _writer(self, zeros: Turning, shape: tuple[int, int]) -> Write:
+        write = self._writer_of_format(zeros, shape, tiff_time(time.time()))
 
         def write_and_look(file: BinaryIO) -> None:
             write(file)
             self._require_no_frame()  # the real one may have come while zeros were written
 
         return write_and_look
+
+    def _writer_of_format(self, zeros: Turning, shape: tuple[int, int], made: str) -> Write:
+        recipe, place = self.recipe, (self.source, self.target)
+        if recipe.esperanto is None:
+            return image_writer(
+                iter([zeros]), 1, recipe, describe(recipe, *place, placeholder=True, job=self.job), made
+            )
+        record = history(recipe, *place, placeholder=True, job=self.job)
+        return EsperantoFrame(
+            self.source, recipe.esperanto, self.fields, Orientation.of(recipe), shape, made, record, self.roots
+        ).writer(zeros)
 
     def _require_no_frame(self) -> None:
         target = self.target

@@ -6,8 +6,8 @@ from pathlib import Path
 from tango_server.conversion.beneath import is_taken
 from tango_server.conversion.errors import ConversionError, OutputExistsError, OutsideRootsError, SourceError
 from tango_server.conversion.paths import Roots
-from tango_server.conversion.provenance import Provenance, origin_of, read_provenance
-from tango_server.conversion.structure import read_structure
+from tango_server.conversion.provenance import Provenance, origin_of
+from tango_server.conversion.records import record_of
 from tango_server.recipe import NewFile
 
 
@@ -49,7 +49,7 @@ def place(target: Path, output: NewFile, source: Path, roots: Roots, job: str | 
 def _provenance_of(target: Path, roots: Roots) -> tuple[Provenance | None, ConversionError | None]:
     """Return what a file says of itself, or why it can't be asked."""
     try:
-        return read_provenance(read_structure(target, roots.outputs)), None
+        return record_of(target, roots.outputs), None
     except (SourceError, OutsideRootsError) as error:
         return None, error
 

@@ -18,9 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tango_server.conversion.errors import OutsideRootsError, SourceError
-from tango_server.conversion.paths import ANYWHERE, Roots
-from tango_server.conversion.structure import Page, Structure, read_structure
+from tango_server.conversion.structure import Page, Structure
 from tango_server.recipe import Recipe
 
 FORMAT = 1
@@ -53,7 +51,7 @@ class Provenance:
             own = Recipe.model_validate(self.recipe)  # what an earlier version did not know yet takes its default
         except ValueError:
             return False
-        return content_fields(own) == content_fields(recipe)
+        return own.content_fields() == recipe.content_fields()
 
 
 @cache
@@ -65,11 +63,6 @@ def package_version() -> str:
 def software() -> str:
     """The text of the Software tag."""
     return f"petif-bluesky {package_version()}"
-
-
-def content_fields(recipe: Recipe) -> dict[str, Any]:
-    """The fields of a recipe that decide a frame's content."""
-    return recipe.model_dump(mode="json", exclude={"output"})
 
 
 def origin_of(source: Path, output: Path) -> str:
@@ -85,7 +78,7 @@ def describe(recipe: Recipe, source: Path, output: Path, *, placeholder: bool = 
     """Return the text of the ImageDescription tag: ASCII, whatever the source is called."""
     record: dict[str, Any] = {
         "petif": FORMAT,
-        "recipe": content_fields(recipe),
+        "recipe": recipe.content_fields(),
         "source": source.name,
         "from": origin_of(source, output),
         "version": package_version(),
@@ -116,18 +109,6 @@ def read_provenance(structure: Structure) -> Provenance | None:
         placeholder=record.get("placeholder") is True,
         job=job if isinstance(job, str) else None,
     )
-
-
-def is_placeholder_of(source: Path, output: Path, roots: Roots = ANYWHERE) -> bool:
-    """Whether the file at `output` is a placeholder that stands for `source`; False where that can't be told.
-
-    With write roots, `output` is a resolved path below them; a symbolic link is no placeholder and is not followed.
-    """
-    try:
-        provenance = read_provenance(read_structure(output, roots.outputs))
-    except (SourceError, OutsideRootsError):
-        return False
-    return provenance is not None and provenance.placeholder and provenance.origin == origin_of(source, output)
 
 
 def acquired(page: Page, mtime_ns: int) -> str:

@@ -25,15 +25,25 @@ ENCODING = "latin-1"
 _LINE = re.compile(r"(?P<key>[^=\[;]+?)\s*=(?P<value>.*?)(?P<end>\r?\n|\Z)", re.DOTALL)
 _PHOTOMETRIC = 262
 _LARGEST = 4 * 2**20
+_UM = 1e-3  # mm
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What we use of a sidecar: beam centre in pixels, sizes in um, angles in degrees; None where it is absent."""
+    """What we use of a sidecar; None where it is absent, or not above 0 where only that makes sense.
+
+    The beam centre in pixels, the distance and the pixel's edges in mm, the energy in eV; `exposure_time`, that of all
+    exposures which are summed in the frame, in s.
+    """
 
     text: str
     center_x: float | None
     center_y: float | None
+    distance: float | None = None
+    energy: float | None = None
+    pixel_size_x: float | None = None
+    pixel_size_y: float | None = None
+    exposure_time: float | None = None
 
 
 def sidecar_path(image: Path) -> Path:
@@ -57,8 +67,21 @@ def read_sidecar(image: Path, roots: Roots = ANYWHERE) -> Sidecar | None:
         return None
     if "[metadata]" not in text or not text.endswith("\n"):
         return None
-    numbers = _numbers(text)
-    return Sidecar(text, numbers.get("centerX"), numbers.get("centerY"))
+    numbers, taken = _numbers(text), _numbers(text, "[metadata]")
+    return Sidecar(
+        text,
+        numbers.get("centerX"),
+        numbers.get("centerY"),
+        _positive(numbers.get("detectorDistance")),
+        _positive(numbers.get("energy")),
+        _positive(numbers.get("detectorXPixelSize"), _UM),
+        _positive(numbers.get("detectorYPixelSize"), _UM),
+        _positive(taken.get("exposureTime"), taken.get("summedExposures", 1.0)),
+    )
+
+
+def _positive(value: float | None, factor: float = 1.0) -> float | None:
+    return None if value is None or value * factor <= 0 else value * factor
 
 
 def is_expected(structure: Structure) -> bool:
@@ -148,15 +171,15 @@ def turned_angle(degrees: float, orientation: Orientation) -> float:
     return round(math.degrees(math.atan2(y, x)), 9) % 360
 
 
-def _numbers(text: str) -> dict[str, float]:
-    """Return the numbers of the section [centerfinder]."""
+def _numbers(text: str, wanted: str = "[centerfinder]") -> dict[str, float]:
+    """Return the numbers of a section."""
     numbers = {}
     section = ""
     for line in text.splitlines():
         if line.startswith("["):
             section = line.strip()
         match = _LINE.fullmatch(line)
-        if match and section == "[centerfinder]":
+        if match and section == wanted:
             try:
                 value = float(match["value"])
             except ValueError:

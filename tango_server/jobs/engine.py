@@ -18,7 +18,7 @@ from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Resu
 from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.leftovers import Leftovers
 from tango_server.jobs.log_lines import about, tell_finished
-from tango_server.jobs.observing import carry_sidecar_of, look_at_source
+from tango_server.jobs.observing import carry_sidecar_of, look_at_source, write_companions_of
 from tango_server.jobs.service import ConversionService
 from tango_server.jobs.vocabulary import (
     Accepted,
@@ -42,6 +42,7 @@ from tango_server.jobs.vocabulary import (
     SidecarLooked,
     Snapshot,
     TimePassed,
+    WriteCompanions,
     Written,
 )
 from tango_server.jobs.worker import Failure, Task
@@ -152,6 +153,10 @@ class Engine:
         self._finish(finished)
         if not self._closing:
             self._perform_all(step for step in instructions if not isinstance(step, Convert | Finish))
+        else:
+            for step in instructions:
+                if isinstance(step, WriteCompanions):  # the other threads have ended
+                    write_companions_of(step.job, step.output, self._roots_of(step.job))
         if finished:
             written = frozenset(str(report.job_id) for report, _ in finished)
             freed = self._service.handle(Written(written), clock.now())
@@ -217,6 +222,8 @@ class Engine:
             case CarrySidecar(job, output):
                 look = self._observers.submit(carry_sidecar_of, job, output, self._roots_of(job))
                 look.add_done_callback(partial(self._looked, job.job_id))
+            case WriteCompanions(job, output):
+                self._observers.submit(write_companions_of, job, output, self._roots_of(job))
             case Convert(job, attempt):
                 _log.debug("attempt %d begins", attempt, extra=about(job))
                 self._executor.start(_task(step, self._roots_of(job)), partial(self._attempted, job))
@@ -293,4 +300,5 @@ def _task(step: Convert, roots: Roots) -> Task:
         step.placeholder,
         step.reason,
         job=job.job_id,
+        fields=job.fields,
     )

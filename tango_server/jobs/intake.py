@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tango_server.conversion.errors import PathError
 from tango_server.conversion.fit_path import printable
 from tango_server.conversion.paths import Resolve, Roots, output_path
-from tango_server.jobs.rows import NO_OUTPUT, Entry
+from tango_server.jobs.rows import NO_OUTPUT, Entry, fields_of
 from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameRequest
 from tango_server.path_map import PathMap
@@ -114,7 +114,7 @@ def _places(
         return Path(request.source), NO_OUTPUT, reason
     try:
         source = roots.source(paths.translate(request.source), resolve)
-        fields = {**request.metadata, "run": request.run_uid or "", "seq_num": request.seq_num or 0}
+        fields = fields_of(request.run_uid, request.seq_num, request.metadata)
         return source, output_path(source, translated(recipe, paths), roots, fields, resolve), ""
     except PathError as error:
         return Path(request.source), NO_OUTPUT, str(error)

@@ -1,24 +1,37 @@
-"""Looks at the files of a job: whether its source is complete, whether its sidecar has come."""
+"""Looks at the files of a job: whether its source is complete, whether its sidecar has come; what goes beside."""
 
+import logging
 from pathlib import Path
 
 from tango_server.conversion.errors import ConversionError, OutputWriteError, PathError, SourceMissingError
+from tango_server.conversion.experiment import awaits_sidecar
 from tango_server.conversion.paths import Roots
-from tango_server.conversion.sidecar import carry_sidecar, sidecar_trouble
+from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_trouble
 from tango_server.conversion.structure import read_structure
+from tango_server.jobs.log_lines import about
 from tango_server.jobs.vocabulary import AttemptFailed, Job, Observed, SidecarLooked
+
+_log = logging.getLogger(__name__)
 
 
 def look_at_source(job: Job, roots: Roots) -> Observed | AttemptFailed:
     """Look at a job's source, within the roots. A path that leads elsewhere now is not waited for."""
     try:
-        return Observed(job.job_id, read_structure(job.source, roots))
+        structure = read_structure(job.source, roots)
+        return Observed(job.job_id, structure, lacks_sidecar=_lacks_sidecar(job, roots))
     except SourceMissingError:
         return Observed(job.job_id, None)
     except PathError as error:
         return AttemptFailed(job.job_id, "final", str(error))
     except ConversionError as error:
         return Observed(job.job_id, None, error.found)
+
+
+def _lacks_sidecar(job: Job, roots: Roots) -> bool:
+    wanted = job.recipe.esperanto
+    if wanted is None or not awaits_sidecar(job.source, wanted, job.fields):
+        return False
+    return read_sidecar(job.source, roots) is None
 
 
 def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarLooked | AttemptFailed:
@@ -31,3 +44,18 @@ def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarLooked | At
     except ConversionError as error:
         blocked = isinstance(error, OutputWriteError) and error.may_pass
         return SidecarLooked(job.job_id, carried=False, trouble=sidecar_trouble(error), blocked=blocked)
+
+
+def write_companions_of(job: Job, output: Path, roots: Roots) -> None:
+    """Write the companions of the scan that a converted frame belongs to; what is wrong with them goes to the log."""
+    from tango_server.conversion.esperanto.companions import companions_of  # noqa: PLC0415 - few servers need it
+
+    try:
+        done = companions_of(job.source, output, job.recipe, roots, job.job_id)
+    except (ConversionError, OSError, IndexError) as error:
+        _log.warning("the companions of %s can't be written: %s", output, error, extra=about(job))
+        return
+    if done.written:
+        _log.info("%s: wrote %s", output.parent, ", ".join(done.written), extra=about(job))
+    for note in done.notes:
+        _log.warning("%s", note, extra=about(job))

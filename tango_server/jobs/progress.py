@@ -45,6 +45,8 @@ class Progress:
     """When its output, or then its sidecar, could not be written for the first time."""
     gave_up: str = ""
     """Why the file is no longer awaited; a placeholder is to take its place."""
+    needed_until: float | None = None
+    """When a sidecar that the conversion needs is given up; None before the first look that missed it."""
     sidecar_expected: bool = False
     sidecar_deadline: float = 0.0
     report: FrameReport | None = None
@@ -55,16 +57,26 @@ class Progress:
         """Size (bytes) and modification time (ns) of the source as it was seen last."""
         return self.wait.identity[1:] if self.wait.identity else None
 
-    def seen(self, look: Observed, rule: ReadinessRule, now: Reading) -> Verdict:
-        """Take in one more look at the source; return whether it is ready."""
+    def seen(self, look: Observed, rule: ReadinessRule, now: Reading, sidecar_timeout: float = 0.0) -> Verdict:
+        """Take in one more look at the source; return whether it is ready.
+
+        A sidecar that the conversion needs is waited for, for `sidecar_timeout` seconds. Without it the conversion
+        tells what is missing.
+        """
         self.wait, verdict = judge(rule, self.wait, look.structure, look.trouble, now)
         if verdict.kind != "ready":
             return verdict
         if self.wait.identity == self.unfit:
             return self._until_replaced(rule, now.monotonic)
+        if look.lacks_sidecar:
+            if self.needed_until is None:
+                self.needed_until = now.monotonic + sidecar_timeout
+            if now.monotonic < self.needed_until:
+                return Verdict("wait", again=min(now.monotonic + _SIDECAR_INTERVAL, self.needed_until))
         settled = look.structure is not None and look.structure.ifd_last
         self.complete_seen = self.wait.still_since if settled else now.monotonic
-        self.sidecar_expected = look.structure is not None and is_expected(look.structure)
+        carried = self.job.recipe.esperanto is None
+        self.sidecar_expected = carried and look.structure is not None and is_expected(look.structure)
         self.gave_up = ""
         return verdict
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -50,12 +51,13 @@ def job_of(row: tuple[Any, ...], earlier: int) -> Job:
     ValueError
         if this version does not understand it.
     """
-    place, job_id, source, output, recipe, accepted, run_uid, stream, seq_num, source_root, output_root, data = row
+    place, job_id, source, output, text, accepted, run_uid, stream, seq_num, source_root, output_root, data = row
+    recipe = _recipe(text)
     return Job(
         job_id,
         Path(source),
         Path(output),
-        _recipe(recipe),
+        recipe,
         accepted,
         run_uid,
         stream,
@@ -65,7 +67,13 @@ def job_of(row: tuple[Any, ...], earlier: int) -> Job:
         _shape(data),
         place,
         resumed=place <= earlier,
+        fields=fields_of(run_uid, seq_num, json.loads(data)) if recipe.esperanto is not None else {},
     )
+
+
+def fields_of(run_uid: str | None, seq_num: int | None, metadata: Mapping[str, object]) -> dict[str, object]:
+    """Return what names and headers may take from a frame."""
+    return {**metadata, "run": run_uid or "", "seq_num": seq_num or 0}
 
 
 def recipe_id(connection: sqlite3.Connection, recipe: Recipe, used: float) -> int:

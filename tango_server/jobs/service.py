@@ -22,6 +22,7 @@ from tango_server.jobs.progress import Progress
 from tango_server.jobs.readiness import ReadinessRule
 from tango_server.jobs.ready_queue import ReadyQueue
 from tango_server.jobs.rules import ServiceRules
+from tango_server.jobs.scans import ScanSchedule
 from tango_server.jobs.statistics import Statistics
 from tango_server.jobs.vocabulary import (
     Accepted,
@@ -66,6 +67,7 @@ class ConversionService:
         self._blocked: set[str] = set()
         self._queue = ReadyQueue(rules.workers)
         self._looks = LookSchedule()
+        self._scans = ScanSchedule()
         self._paused = paused
         self._cancelling = 0
         self._postponed: list[Observed | AttemptFailed] = []
@@ -92,8 +94,9 @@ class ConversionService:
                 instructions += self._failed(event, now)
             case TimePassed():
                 instructions += [_look_of(self._jobs[job_id]) for job_id in self._looks.take_due(now.monotonic)]
+                instructions += self._scans.take_due(now.monotonic)
             case Ending():
-                instructions += self._end(now)
+                instructions += [*self._end(now), *self._scans.take_all()]
             case CancelWanted(ticket, selection):
                 self._cancelling += 1
                 instructions.append(Cancel(ticket, selection, self._beyond_recall()))
@@ -106,7 +109,7 @@ class ConversionService:
     @property
     def next_look(self) -> float | None:
         """The monotonic instant at which `TimePassed` is wanted, None if nothing waits."""
-        return self._looks.next
+        return min((due for due in (self._looks.next, self._scans.next) if due is not None), default=None)
 
     def running_jobs(self) -> list[Job]:
         """Return the jobs that a worker has."""
@@ -166,7 +169,7 @@ class ConversionService:
         progress = self._jobs.get(job_id)
         if progress is None or job_id in self._queue.running:
             return []
-        verdict = progress.seen(event, self._rule_of(progress), now)
+        verdict = progress.seen(event, self._rule_of(progress), now, self._rules.sidecar_timeout)
         match verdict.kind:
             case "ready":
                 self._queue.add(progress.job)
@@ -270,6 +273,8 @@ class ConversionService:
         self._forget(progress.job.job_id)
         self._unwritten.add(progress.job.job_id)
         self._statistics.add(report, now.monotonic)
+        if report.outcome in {"converted", "placeholder"} and report.output is not None:
+            self._scans.converted(progress.job, report.output, now.monotonic)
         return Finish(report, progress.identity)
 
     def _forget(self, job_id: str) -> None:

@@ -1,5 +1,6 @@
 """The words that the parts of the job service speak: jobs, events in, instructions out. No I/O, no threads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ class Job:
 
     `source` and `output` are resolved, and lie below the roots of when they were accepted. `accepted` is in Unix
     seconds. `shape` (rows, columns) is what the source should have, if the request tells it. `place` orders the queue.
+    `fields` are run, seq_num and metadata of the frame, for formats that hold them.
     `resumed`: it was pending when this server started, so that an earlier one may have left something of it.
     """
 
@@ -41,6 +43,7 @@ class Job:
     shape: tuple[int, int] | None = None
     place: int = 0
     resumed: bool = False
+    fields: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def failed(self, reason: str, finished: float) -> FrameReport:
         """Return the report of this job's failure at `finished` (Unix seconds)."""
@@ -84,11 +87,15 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A look at a job's source; `structure` is None if there is no file, `trouble` tells of one that can't be read."""
+    """A look at a job's source; `structure` is None if there is no file, `trouble` tells of one that can't be read.
+
+    `lacks_sidecar`: the conversion needs what only the frame's sidecar can tell, and that is not there yet.
+    """
 
     job_id: str
     structure: Structure | None
     trouble: str = ""
+    lacks_sidecar: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +255,14 @@ class CarrySidecar:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteCompanions:
+    """Write what CrysAlis wants beside the frames of a scan, of which this job's is one."""
+
+    job: Job
+    output: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Write the report to the ledger, with the size (bytes) and modification time (ns) of the source it is about."""
 
@@ -264,7 +279,7 @@ class Cancel:
     spared: frozenset[str]
 
 
-Instruction = Fetch | Observe | Convert | CarrySidecar | Finish | Cancel
+Instruction = Fetch | Observe | Convert | CarrySidecar | WriteCompanions | Finish | Cancel
 
 
 @dataclass(frozen=True, slots=True)

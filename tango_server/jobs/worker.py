@@ -4,7 +4,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -42,6 +43,8 @@ class Task:
     reason: str = ""
     job: str | None = None
     """The id of the server's job, for the output's own record; None without a server."""
+    fields: Mapping[str, object] = field(default_factory=dict, hash=False)
+    """Run, seq_num and metadata of the frame, for formats that hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +103,14 @@ def run(task: Task) -> FrameReport | Failure:
                 reason=task.reason,
                 token=task.token,
                 job=task.job,
+                fields=task.fields,
             )
         return convert_file(
             task.source,
             task.recipe,
             output=task.output,
             roots=task.roots,
+            fields=task.fields,
             token=task.token,
             job=task.job,
             workspace=_workspace(),

@@ -92,7 +92,33 @@ def test_metadata_are_flat_and_name_everything_as_the_documents_do() -> None:
         "shape": [48, 64],
         "exposure_time": pytest.approx(0.1),
         "timestamps": {"pe_total": 1.7e9},
+        "units": {"pe_exposure_time": "ms"},
     }
+
+
+def test_units_travel_with_what_has_some() -> None:
+    facts = RunFacts()
+    facts.feed("start", {"uid": "run", "wavelength": 0.29})
+    for uid, name, keys in (
+        ("b", "baseline", {"det_z": {**NUMBER, "units": "m"}, "note": NUMBER}),
+        ("d", "primary", {"pe_image": IMAGE, "omega": {**NUMBER, "units": "deg"}}),
+    ):
+        facts.feed("descriptor", {"uid": uid, "run_start": "run", "name": name, "data_keys": keys})
+    facts.feed("event", {"descriptor": "b", "data": {"det_z": 0.35, "note": 1}})
+    event = {"data": {"omega": 1.5}, "time": 1.7e9, "timestamps": {"omega": 1.7e9}}
+    metadata = facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image", descriptor="d", event=event))
+    assert metadata["units"] == {"det_z": "m", "omega": "deg"}
+    assert (metadata["wavelength"], metadata["det_z"], metadata["omega"]) == (0.29, 0.35, 1.5)
+
+
+def test_what_the_recipe_names_for_headers_is_taken_from_the_start_document() -> None:
+    recipe = {"format": "esperanto", "esperanto": {"omega": {"start": "om0", "step": "dom"}, "distance": "detz"}}
+    start = {"uid": "run", "conversion": {"recipe": recipe}, "om0": -10.0, "dom": 0.5, "detz": 300.0, "secret": 1}
+    facts = RunFacts()
+    facts.feed("start", start)
+    metadata = facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image"))
+    assert {name: metadata[name] for name in ("om0", "dom", "detz")} == {"om0": -10.0, "dom": 0.5, "detz": 300.0}
+    assert "secret" not in metadata
 
 
 def test_keys_are_chosen_by_patterns() -> None:
@@ -203,6 +229,7 @@ def test_frames_of_a_fly_scan_have_what_is_known_without_an_event() -> None:
         "seq_num": 4,
         "number": 3,
         "shape": [4, 5],
+        "units": {"pe_exposure_time": "ms"},
     }
 
 

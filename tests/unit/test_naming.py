@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pytest
 
 from tango_server.conversion.errors import NameTemplateError, NoOutputPathError, OutsideRootsError
-from tango_server.conversion.naming import named_by
+from tango_server.conversion.naming import esperanto_path, named_by
 from tango_server.conversion.paths import Roots, apply_rule, output_path
 from tango_server.recipe import Recipe
 
@@ -120,3 +120,33 @@ def test_formats_that_make_monsters_are_refused(template: str, stem: str) -> Non
 
 def test_a_stem_of_a_thousand_digits_is_no_trouble() -> None:
     assert named_by("{index:020d}", Path(f"{'7' * 5000}.tif"), {}) == "00" + "7" * 18 + ".tif"
+
+
+@pytest.mark.parametrize(
+    ("stem", "fields", "expected"),
+    [
+        ("pat-00017", {"run": "0123abcd-4567", "seq_num": 2}, "pat_0123abcd/pat_1_2.esperanto"),
+        ("pat-00017", {"run": "0123abcd-4567", "seq_num": 2, "number": 1}, "pat_0123abcd/pat_1_17.esperanto"),
+        ("pat-00017", {"run": "", "seq_num": 0}, "pat/pat_1_17.esperanto"),
+        ("cell_2_00017", {}, "cell_2/cell_2_1_17.esperanto"),
+        ("pat-00017-00001", {}, "pat-00017/pat-00017_1_1.esperanto"),
+        ("pat-00017.raw", {}, "pat/pat_1_17.esperanto"),
+        ("00017", {}, "frame/frame_1_17.esperanto"),
+        ("single", {}, "single/single_1_1.esperanto"),
+    ],
+)
+def test_frames_for_crysalis_are_counted_in_a_folder_of_their_scan(
+    stem: str, fields: dict[str, object], expected: str
+) -> None:
+    assert esperanto_path(Path(f"/data/raw/{stem}.tif"), fields).as_posix() == expected
+
+
+def test_esperanto_frames_go_where_the_rule_the_folder_or_the_template_says(tmp_path: Path) -> None:
+    source = tmp_path / "raw" / "a" / "pat-00002.tif"
+    roots, fields = Roots.of([tmp_path]), {"run": "0123abcd-4567", "seq_num": 2}
+    by_rule, folder = Recipe.preset("esperanto"), {"folder": str(tmp_path / "out")}
+    in_folder = Recipe.preset("esperanto", output=folder)
+    by_template = Recipe.preset("esperanto", output={**folder, "template": "{stem}"})
+    assert output_path(source, by_rule, roots, fields) == tmp_path / "processed/a/pat_0123abcd/pat_1_2.esperanto"
+    assert output_path(source, in_folder, roots, fields) == tmp_path / "out/pat_0123abcd/pat_1_2.esperanto"
+    assert output_path(source, by_template, roots, fields) == tmp_path / "out/pat-00002.esperanto"

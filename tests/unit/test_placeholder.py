@@ -27,7 +27,8 @@ from tango_server.conversion.errors import (
 )
 from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.conversion.placeholder import make_placeholder
-from tango_server.conversion.provenance import is_placeholder_of, read_provenance
+from tango_server.conversion.provenance import read_provenance
+from tango_server.conversion.records import is_placeholder_of
 from tango_server.conversion.structure import read_structure
 from tango_server.conversion.writing import image_writer
 from tango_server.inspection import inspect_file
@@ -39,6 +40,8 @@ XDI = Recipe.preset("xdi", rotation=90, flip="1")
 IN_PLACE = Recipe.preset("xdi", output={"mode": "in_place"})
 REASON = "not complete within 15 s: no such file. Check whether the detector wrote it, then submit it again."
 SHAPE = (40, 64)
+GEOMETRY = {"wavelength": 0.29, "distance": 300.0, "pixel_size": 0.2, "beam_center": [20.0, 32.0], "exposure": 1.0}
+CRYSTAL: dict[str, Any] = {"esperanto": {"omega": 0.0, **GEOMETRY}}
 EVERY_MODE = ("replace_own", "skip", "refuse", "number")
 Make = Callable[..., FrameReport]
 Come = Callable[..., Path]
@@ -331,7 +334,7 @@ def test_a_placeholder_is_no_newer_output(placeholder: Path, come: Come) -> None
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_inspection_shows_it(make: Make, preset: str) -> None:
-    path = Path(make(Recipe.preset(preset)).output or "")
+    path = Path(make(Recipe.preset(preset, **(CRYSTAL if preset == "esperanto" else {}))).output or "")
     found = inspect_file(path)
     assert found["state"] == "complete"
     assert found["provenance"]["placeholder"] is True

@@ -32,6 +32,8 @@ CHANGES: list[dict[str, Any]] = [
     {"rounding": "nearest"},
     {"invalid_value": -1},
     {"compression": "zstd"},
+    {"format": "esperanto"},
+    {"format": "esperanto", "esperanto": {"omega": "omega_readback"}},
     {"output": {"mode": "new", "folder": "/data/out"}},
     {"output": {"mode": "new", "on_existing": "skip"}},
     {"output": {"mode": "new", "template": "{stem}_{index}"}},

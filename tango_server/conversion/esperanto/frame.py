@@ -1,0 +1,125 @@
+"""From a turned image and what is known of its frame to an ESPERANTO file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tango_server.conversion.errors import ExperimentUnfitError, UnsupportedImageError
+from tango_server.conversion.esperanto.bitfield import encode
+from tango_server.conversion.esperanto.header import EsperantoHeader, HeaderError
+from tango_server.conversion.esperanto.mask import read_mask
+from tango_server.conversion.esperanto.padding import FILL, FrameSizeError, margin, padded_side, square
+from tango_server.conversion.experiment import experiment_of
+from tango_server.conversion.orientation import Orientation
+from tango_server.conversion.paths import Roots
+from tango_server.conversion.publish import Write, write_parts
+from tango_server.conversion.sidecar import read_sidecar
+from tango_server.conversion.transform import Turning
+from tango_server.esperanto import Esperanto
+
+
+@dataclass(frozen=True, slots=True)
+class EsperantoFrame:
+    """One frame on its way into an ESPERANTO file.
+
+    Parameters
+    ----------
+    source: the raw frame
+    wanted: what the recipe says of its header
+    fields: its run, seq_num and metadata
+    turned: the way from the raw frame, of `shape` (rows, columns), to the image
+    taken: when, in ASCII
+    history: the record of its making
+    roots: the folders that may be read
+
+    """
+
+    source: Path
+    wanted: Esperanto
+    fields: Mapping[str, object]
+    turned: Orientation
+    shape: tuple[int, int]
+    taken: str
+    history: str
+    roots: Roots
+
+    @property
+    def side(self) -> int:
+        """Rows and columns of the ESPERANTO frame.
+
+        Raises
+        ------
+        UnsupportedImageError
+            if the raw frame is larger than any that CrysAlis takes.
+
+        """
+        try:
+            return padded_side(self.shape)
+        except FrameSizeError as error:
+            raise UnsupportedImageError(
+                self.source, str(error), "a smaller frame", "Bin it first, or convert it to TIFF."
+            ) from error
+
+    def header(self) -> EsperantoHeader:
+        """Return the header.
+
+        Raises
+        ------
+        ExperimentError
+            if something for it is missing, or can't be right.
+
+        """
+        wanted, side = self.wanted, self.side
+        sidecar = read_sidecar(self.source, self.roots)
+        found = experiment_of(self.source, wanted, self.fields, sidecar, self.turned)
+        x, y = self.turned.point(*found.beam_center, self.shape)
+        above, left = margin(self.turned.shape(self.shape))
+        return EsperantoHeader(
+            side=side,
+            encoding=wanted.encoding,
+            exposure=found.exposure,
+            monitor=found.monitor,
+            pixel_size=found.pixel_size,
+            timestamp=self.taken,
+            start=found.start,
+            end=found.end,
+            origin=(x + left, y + above),
+            alpha=wanted.alpha,
+            beta=wanted.beta,
+            distance=found.distance,
+            wavelength=found.wavelength,
+            history=self.history,
+        )
+
+    def writer(self, turning: Turning) -> Write:
+        """Return the function that writes the turned image, of int32, into an open file.
+
+        It takes the memory of the padded frame, and with AGI_BITFIELD that of what this becomes.
+
+        Raises
+        ------
+        ExperimentError
+            as `header` does, and if the mask is none.
+        UnsupportedImageError
+            if the raw frame is larger than any that CrysAlis takes.
+
+        """
+        head = self._head()
+        whole, inner = square(turning.shape)
+        row = 0
+        for block in turning.blocks():
+            inner[row : row + len(block)] = block
+            row += len(block)
+        if self.wanted.mask is not None:
+            marked = read_mask(Path(self.wanted.mask), self.source, self.shape, self.roots)
+            inner[self.turned.apply(marked)] = FILL
+        pixels = encode(whole) if self.wanted.encoding == "AGI_BITFIELD" else whole.astype("<i4", copy=False)
+        return write_parts([head, pixels])
+
+    def _head(self) -> bytes:
+        header = self.header()
+        try:
+            return header.to_bytes()
+        except HeaderError as error:
+            found, _, expected = str(error).partition("; expected ")
+            raise ExperimentUnfitError(self.source, found, expected, "Correct the field.") from error

@@ -1,0 +1,46 @@
+"""The records that our outputs carry, read from files of either format."""
+
+from pathlib import Path
+
+from tango_server.conversion.beneath import open_file
+from tango_server.conversion.errors import OutsideRootsError, SourceError
+from tango_server.conversion.esperanto.header import is_header
+from tango_server.conversion.esperanto.reading import read_header
+from tango_server.conversion.esperanto.record import provenance_in
+from tango_server.conversion.paths import ANYWHERE, Roots
+from tango_server.conversion.provenance import Provenance, origin_of, read_provenance
+from tango_server.conversion.structure import read_structure, reading
+
+
+def record_of(path: Path, roots: Roots = ANYWHERE) -> Provenance | None:
+    """Return the record of a file that we wrote, None for every other file.
+
+    Raises
+    ------
+    SourceError
+        if it is not there, can't be read, or is a damaged ESPERANTO frame.
+    OutsideRootsError
+        if there are read roots, and it lies beyond.
+
+    """
+    if is_esperanto(path, roots):
+        return provenance_in(read_header(path, roots).history)
+    return read_provenance(read_structure(path, roots))
+
+
+def is_esperanto(path: Path, roots: Roots = ANYWHERE) -> bool:
+    """Return whether a file begins as an ESPERANTO frame; raises as `record_of` does."""
+    with reading(path), open_file(path, roots.read) as file:
+        return is_header(file.read(64))
+
+
+def is_placeholder_of(source: Path, output: Path, roots: Roots = ANYWHERE) -> bool:
+    """Whether the file at `output` is a placeholder that stands for `source`; False where that can't be told.
+
+    With write roots, `output` is a resolved path below them; a symbolic link is no placeholder and is not followed.
+    """
+    try:
+        provenance = record_of(output, roots.outputs)
+    except (SourceError, OutsideRootsError):
+        return False
+    return provenance is not None and provenance.placeholder and provenance.origin == origin_of(source, output)

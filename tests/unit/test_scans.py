@@ -1,0 +1,68 @@
+"""When the companions of scans are written."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tango_server.jobs.rules import ServiceRules
+from tango_server.jobs.scans import PAUSE, ScanSchedule
+from tango_server.jobs.service import ConversionService
+from tango_server.jobs.vocabulary import AttemptDone, Ending, Fetched, Job, Observed, TimePassed, WriteCompanions
+from tango_server.messages import FrameReport
+from tango_server.recipe import Recipe
+from tests.unit.service_events import COMPLETE, LedgerService, at, job
+
+ESPERANTO = Recipe.preset("esperanto", esperanto={"omega": 0.0})
+FIRST = Path("/processed/a/a_1_1.esperanto")
+
+
+@pytest.fixture
+def service() -> LedgerService:
+    return LedgerService(ServiceRules())
+
+
+def frame(name: str) -> Job:
+    return replace(job(name), recipe=ESPERANTO)
+
+
+def test_they_are_due_when_the_frames_have_paused() -> None:
+    scans = ScanSchedule()
+    assert scans.next is None
+    scans.converted(frame("1"), str(FIRST), 10.0)
+    scans.converted(frame("2"), str(FIRST.with_name("a_1_2.esperanto")), 11.0)
+    assert scans.next == 11.0 + PAUSE
+    assert scans.take_due(12.9) == []
+    assert scans.take_due(13.0) == [WriteCompanions(frame("2"), FIRST.with_name("a_1_2.esperanto"))]
+    assert scans.take_due(99.0) == []
+    scans.converted(frame("3"), str(FIRST), 20.0)
+    assert len(scans.take_due(22.0)) == 1
+
+
+def test_each_folder_is_a_scan_and_tiffs_are_none() -> None:
+    scans = ScanSchedule()
+    scans.converted(frame("1"), str(FIRST), 10.0)
+    scans.converted(frame("2"), "/processed/b/b_1_1.esperanto", 11.0)
+    scans.converted(job("3"), "/processed/c/c.tif", 11.0)
+    assert [step.job.job_id for step in scans.take_due(12.0)] == ["1"]
+    assert [step.job.job_id for step in scans.take_all()] == ["2"]
+    assert scans.next is None
+
+
+def converted(service: ConversionService) -> None:
+    service.handle(Fetched((frame("a"),), frozenset(), 1), at(0))
+    service.handle(Observed("a", COMPLETE), at(0.1))
+    report = FrameReport(source="/raw/a.tif", output=str(FIRST), outcome="converted", finished=0)
+    service.handle(AttemptDone("a", report), at(1))
+
+
+def test_the_service_asks_for_them(service: LedgerService) -> None:
+    converted(service)
+    assert service.next_look == 1 + PAUSE
+    assert service.handle(TimePassed(), at(1 + PAUSE)) == [WriteCompanions(frame("a"), FIRST)]
+    assert service.next_look is None
+
+
+def test_at_the_end_they_are_asked_for_at_once(service: LedgerService) -> None:
+    converted(service)
+    assert service.handle(Ending(), at(1.5)) == [WriteCompanions(frame("a"), FIRST)]
