@@ -12,6 +12,7 @@ from typing import Any
 
 from tango_server.conversion.errors import ExperimentMissingError, ExperimentUnfitError
 from tango_server.conversion.esperanto.header import Angles
+from tango_server.conversion.esperanto.sense import sense_of
 from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.sidecar import Sidecar
 from tango_server.conversion.units import UnknownUnitError, in_unit
@@ -74,7 +75,7 @@ def experiment_of(
     monitor = 0.0 if wanted.monitor is None else search.number("monitor", wanted.monitor, "")
     start, end = search.angles(wanted)
     search.require_all()
-    sense = _sense(source, wanted, turned, still=start.kappa == end.kappa == 0)
+    sense = sense_of(source, wanted, turned, kappa_rests=start.kappa == end.kappa == 0)
     return Experiment(
         wavelength, distance, pixel_size, (x, y), exposure, monitor, _times(sense, start), _times(sense, end)
     )
@@ -277,39 +278,6 @@ class _Search:
 
     def _unfit(self, found: str, expected: str, advice: str) -> ExperimentUnfitError:
         return ExperimentUnfitError(self._source, found, expected, advice)
-
-
-_DIRECTIONS = {"up": (0.0, -1.0), "down": (0.0, 1.0), "left": (-1.0, 0.0), "right": (1.0, 0.0)}
-"""In the raw frame: x along its columns' order, y along its rows', which is down."""
-
-
-def _sense(source: Path, wanted: Esperanto, turned: Orientation, *, still: bool) -> int:
-    """Return 1 if the header counts as the recipe does, -1 if the other way round.
-
-    CrysAlis sees the scene from the sample, with row 0 at the bottom and column 0 at the left, and counts omega, theta
-    and phi clockwise seen from above (as dxtbx's FormatROD reads its frames). So its omega axis, right-handed, points
-    to row 0. An axis of rotation goes with the picture when that is turned, and also changes its sense when that is
-    mirrored.
-    """
-    reversals = turned.transpose + turned.reverse_rows + turned.reverse_columns + (wanted.view == "sample")
-    mirrored = reversals % 2 == 1
-    x, y = turned.direction(*_DIRECTIONS[wanted.axis])
-    if x:
-        raise ExperimentUnfitError(
-            source,
-            f"axis: the omega axis, {wanted.axis!r} in the raw frame, lies along the rows of the ESPERANTO frame",
-            "it along the columns, where CrysAlis has it",
-            "Turn the frame by 90 degrees more or less, or correct the axis.",
-        )
-    sense = (1 if y < 0 else -1) * (-1 if mirrored else 1)
-    if not still and (mirrored or sense < 0):
-        raise ExperimentUnfitError(
-            source,
-            "kappa: it is not 0, and the frame shows the goniometer mirrored or upside down",
-            "a frame turned so that its omega axis points to row 0, without a mirror image",
-            "Choose rotation and flip so, or correct axis and view.",
-        )
-    return sense
 
 
 def _times(sense: int, angles: Angles) -> Angles:
