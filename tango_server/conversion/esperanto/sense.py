@@ -1,4 +1,4 @@
-"""In which sense CrysAlis counts the angles of a goniometer, which the raw frame may show from either side, and turned."""
+"""In which sense CrysAlis counts the angles of a goniometer, which the raw frame shows from one side or the other."""
 
 from pathlib import Path
 
