@@ -6,8 +6,8 @@ Where stream datums bring frames without events, as in fly scans, the event of t
 readings, be it before or after the frame. And where the recipe names a field that was read `during` the exposure, the
 readings of it in all streams of the run, by their own time stamps, are interpolated at the start and at the end of the
 exposure: `omega:start` and `omega:end` join the frame's metadata. An image's time stamp is the end of its exposure.
-Readings may end up to one exposure before, or begin after: then the nearest two are extrapolated. A frame is held until
-the readings reach so far, or the run stops.
+Readings may end before, or begin after, by one exposure or by as much as lies between two of them: then the nearest two
+are extrapolated. A frame is held until the readings reach so far, or the run stops.
 """
 
 from bisect import bisect_right
@@ -43,14 +43,18 @@ class _Readings:
             self.values.append(value)
 
     def at(self, time: float, reach: float) -> float | None:
-        """Return the value at a time, None if the readings, extended by `reach` (s), do not tell it."""
+        """Return the value at a time, None if the readings do not tell it.
+
+        They tell it for `reach` seconds more at either end, or for as long as between the last two of them.
+        """
         if len(self.times) == 1 and self.times[0] == time:
             return self.values[0]
-        if len(self.times) < 2 or not self.times[0] - reach <= time <= self.times[-1] + reach:  # noqa: PLR2004
+        if len(self.times) < 2:  # noqa: PLR2004 - two make a line
             return None
         after = min(max(bisect_right(self.times, time), 1), len(self.times) - 1)
         (t0, t1), (v0, v1) = self.times[after - 1 : after + 1], self.values[after - 1 : after + 1]
-        return v0 + (v1 - v0) * (time - t0) / (t1 - t0)
+        reach = max(reach, t1 - t0)
+        return v0 + (v1 - v0) * (time - t0) / (t1 - t0) if t0 - reach <= time <= t1 + reach else None
 
 
 @dataclass(slots=True)

@@ -158,10 +158,23 @@ class Turning:
         self._thread.join()
 
 
+def swept(detector: Any, motor: Turning, frames: int) -> Any:
+    """Take frames while the motor turns and is read; it goes on a little longer, as motors do."""
+
+    @bpp.monitor_during_decorator([motor.signal])
+    @bpp.stage_decorator([detector])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        for _ in range(frames):
+            yield from bps.trigger_and_read([detector])
+        yield from bps.sleep(0.3)
+
+    return plan()
+
+
 def test_a_sweep_has_the_angles_of_each_exposure(session: Session, detector: SimulatedPerkinElmer) -> None:
     with Turning(0.0, 20.0) as motor:
-        plan = bpp.monitor_during_wrapper(bp.count([detector], num=6), [motor.signal])
-        uid = session.run(plan, recipe(omega={"during": "omega_readback"}))
+        uid = session.run(swept(detector, motor, 6), recipe(omega={"during": "omega_readback"}))
     reports = session.reports(uid)
     assert [report.outcome for report in reports] == ["converted"] * 6, [report.reason for report in reports]
     taken = [event["timestamps"]["pe_image"] for event in session.recorder.stream("primary", uid)]
@@ -219,8 +232,7 @@ def test_a_step_scan_of_a_crystal_is_indexed(session: Session, panel: CrystalDet
 def test_a_sweep_of_a_crystal_is_indexed(session: Session, panel: CrystalDetector) -> None:
     with Turning(-17.0, 10.0) as motor:
         panel.angle = lambda: motor.at(time.time() + EXPOSURE / 2)
-        plan = bpp.monitor_during_wrapper(bp.count([panel], num=60), [motor.signal])
-        uid = session.run(plan, recipe(omega={"during": "omega_readback"}, axis="up"))
+        uid = session.run(swept(panel, motor, 60), recipe(omega={"during": "omega_readback"}, axis="up"))
     reports = session.reports(uid)
     assert [report.outcome for report in reports] == ["converted"] * 60, [report.reason for report in reports]
     assert_is_the_crystal(reports)

@@ -64,14 +64,16 @@ def test_a_frame_is_held_until_the_readings_reach_its_exposure() -> None:
     assert scans.released("run") == []
 
 
-def test_readings_are_extended_by_one_exposure_and_no_more() -> None:
+@pytest.mark.parametrize(("interval", "exposure"), [(0.1, 0.5), (0.5, 0.1)])
+def test_readings_are_extended_by_one_exposure_or_interval_and_no_more(interval: float, exposure: float) -> None:
     scans = scan_of(SWEPT)
     read(scans, 100.0, 0.0)
-    read(scans, 101.0, 1.0)
-    assert scans.take(frame(1, 101.5), 0.5) is not None
-    assert scans.take(frame(2, 101.6), 0.5) is None
-    assert scans.angles(frame(2, 101.6), 0.5) == pytest.approx({"om:start": 1.1})
-    assert scans.end("run") == [frame(2, 101.6)]
+    read(scans, 100.0 + interval, interval)
+    last = 100.0 + interval + 0.5
+    assert scans.take(frame(1, last - 0.01), exposure) is not None
+    assert scans.take(frame(2, last + 0.01), exposure) is None
+    assert scans.angles(frame(2, last + 0.01), exposure) == pytest.approx({"om:start": last + 0.01 - exposure - 100})
+    assert scans.end("run") == [frame(2, last + 0.01)]
     assert scans.end("run") == []
 
 
