@@ -1,5 +1,6 @@
 """Whole conversions to ESPERANTO: pixels by fabio, header by the rules of the recipe, and what is refused."""
 
+from datetime import datetime
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -130,6 +131,7 @@ def test_every_quantity_is_in_the_header(raw: Path) -> None:
     assert [found[name] for name in ("dalpha1", "dalpha2", "dalpha12", "dbeta1")] == [0.29] * 4
     assert (found["dexposuretimeinsec"], found["lmon1"]) == (0.5, 4711)
     assert found["orientation-type"] == "SYNCHROTRON"
+    assert datetime.fromisoformat(found["timestampstring"]).timestamp() == int(source.stat().st_mtime)
 
 
 def test_masked_pixels_are_marked(raw: Path) -> None:

@@ -28,7 +28,7 @@ class EsperantoFrame:
     wanted: what the recipe says of its header
     fields: its run, seq_num and metadata
     turned: the way from the raw frame, of `shape` (rows, columns), to the image
-    taken: when, in ASCII
+    taken: when, as TIFF writes it
     history: the record of its making
     roots: the folders that may be read
 
@@ -80,7 +80,7 @@ class EsperantoFrame:
             exposure=found.exposure,
             monitor=found.monitor,
             pixel_size=found.pixel_size,
-            timestamp=self.taken,
+            timestamp=_iso(self.taken),
             start=found.start,
             end=found.end,
             origin=(x + left, y + above),
@@ -123,3 +123,13 @@ class EsperantoFrame:
         except HeaderError as error:
             found, _, expected = str(error).partition("; expected ")
             raise ExperimentUnfitError(self.source, found, expected, "Correct the field.") from error
+
+
+def _iso(taken: str) -> str:
+    """Return an instant as ISO 8601 writes it.
+
+    >>> _iso("2026:11:27 01:02:03")
+    '2026-11-27T01:02:03'
+    """
+    date, _, clock = taken.partition(" ")
+    return f"{date.replace(':', '-')}T{clock}"
