@@ -1,7 +1,8 @@
 """When the companions of a scan of ESPERANTO frames are to be written: once its frames have paused for a while.
 
 Nobody tells the server that a run has closed, and a frame may come late. So they are written when no frame of the scan
-was converted for `PAUSE` seconds, and again when more have come.
+was converted for `PAUSE` seconds, and again when more have come. All headers of the scan are read for that, so a scan
+whose frames come more slowly is given twice the time after each writing, up to `LONGEST_PAUSE`.
 """
 
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from tango_server.jobs.vocabulary import Job, WriteCompanions
 
 PAUSE = 2.0  # s
+LONGEST_PAUSE = 64.0  # s
+_KEPT = 1000  # folders
 
 
 class ScanSchedule:
@@ -16,13 +19,15 @@ class ScanSchedule:
 
     def __init__(self) -> None:
         self._due: dict[Path, tuple[float, WriteCompanions]] = {}
+        self._pauses: dict[Path, float] = {}
+        """Of the folders that were written into last."""
 
     def converted(self, job: Job, output: str, now: float) -> None:
         """Note that a frame was converted at `now` (monotonic s)."""
         if job.recipe.esperanto is not None:
             folder = Path(output).parent
             self._due.pop(folder, None)
-            self._due[folder] = (now + PAUSE, WriteCompanions(job, Path(output)))
+            self._due[folder] = (now + self._pauses.get(folder, PAUSE), WriteCompanions(job, Path(output)))
 
     def take_due(self, now: float) -> list[WriteCompanions]:
         """Return what is to be written now."""
@@ -33,6 +38,10 @@ class ScanSchedule:
         return self._take(list(self._due))
 
     def _take(self, folders: list[Path]) -> list[WriteCompanions]:
+        for folder in folders:
+            self._pauses[folder] = min(2 * self._pauses.pop(folder, PAUSE), LONGEST_PAUSE)
+        while len(self._pauses) > _KEPT:
+            del self._pauses[next(iter(self._pauses))]
         return [self._due.pop(folder)[1] for folder in folders]
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tango_server.jobs.rules import ServiceRules
-from tango_server.jobs.scans import PAUSE, ScanSchedule
+from tango_server.jobs.scans import LONGEST_PAUSE, PAUSE, ScanSchedule
 from tango_server.jobs.service import ConversionService
 from tango_server.jobs.vocabulary import AttemptDone, Ending, Fetched, Job, Observed, TimePassed, WriteCompanions
 from tango_server.messages import FrameReport
@@ -36,7 +36,21 @@ def test_they_are_due_when_the_frames_have_paused() -> None:
     assert scans.take_due(13.0) == [WriteCompanions(frame("2"), FIRST.with_name("a_1_2.esperanto"))]
     assert scans.take_due(99.0) == []
     scans.converted(frame("3"), str(FIRST), 20.0)
-    assert len(scans.take_due(22.0)) == 1
+    assert scans.take_due(20.0 + PAUSE) == []
+    assert len(scans.take_due(20.0 + 2 * PAUSE)) == 1
+
+
+def test_slow_scans_are_not_read_again_for_each_frame() -> None:
+    scans = ScanSchedule()
+    written = 0
+    for number in range(100):  # a frame every ten seconds
+        scans.converted(frame(str(number)), str(FIRST), 10.0 * number)
+        written += len(scans.take_due(10.0 * number + 9.9))
+    assert written == 3
+    assert len(scans.take_due(990.0 + LONGEST_PAUSE)) == 1
+    for number in range(3):  # a frame every other minute
+        scans.converted(frame(str(number)), str(FIRST), 2000.0 + 120 * number)
+        assert len(scans.take_due(2000.0 + 120 * number + LONGEST_PAUSE)) == 1
 
 
 def test_each_folder_is_a_scan_and_tiffs_are_none() -> None:
