@@ -1,0 +1,52 @@
+"""The notebooks of the examples run as they are, each in a folder of its own, and leave the user's state alone."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples" / "notebooks").glob("*.ipynb"))
+
+
+def read(path: Path) -> Any:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def code(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def pictures(notebook: Any) -> int:
+    return sum("image/png" in output.get("data", {}) for cell in code(notebook) for output in cell.outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_stripped_and_ends_with_a_check(path: Path) -> None:
+    cells = code(read(path))
+    assert not [cell.source for cell in cells if cell.outputs or cell.execution_count is not None]
+    assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(cells[-1].source)))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {name: tmp_path / name for name in ("work", "temporary", "state", "ipython", "jupyter")}
+    for name in ("work", "temporary", "jupyter"):
+        own[name].mkdir()
+    monkeypatch.setenv("TMPDIR", str(own["temporary"]))
+    monkeypatch.setenv("XDG_STATE_HOME", str(own["state"]))
+    monkeypatch.setenv("IPYTHONDIR", str(own["ipython"]))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(own["jupyter"]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    notebook = read(path)
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(own["work"])}}).execute()
+    complaints = [output.text for cell in code(notebook) for output in cell.outputs if output.get("name") == "stderr"]
+    assert not complaints
+    assert pictures(notebook)
+    assert not [*own["work"].iterdir(), *own["temporary"].glob("petif-*")]
+    assert not own["state"].exists()
