@@ -1,4 +1,4 @@
-"""The one module of the bluesky side that talks to Tango, over a `Connection`.
+"""The one module of the bluesky side that talks to Tango, by a `Client`.
 
 Every call here may take seconds when a server hangs, so none is made in the RunEngine's thread: a thread of the link
 polls, and the others read what it found (`TangoLink.server`) or are told (`TangoLink.follow`).
@@ -10,53 +10,41 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-import tango
-from pydantic import BaseModel, ValidationError
 from tango.utils import PyTangoThread
 
-from petif_bluesky.attributes import ATTRIBUTES, AttributeReading, readings, require
-from petif_bluesky.connection import Connection
+from tango_server.attributes import AttributeReading
 from tango_server.caps import MOST_REPORTS
-from tango_server.messages import (
-    FolderAnswer,
-    FrameReport,
-    MissingAnswer,
-    RefusedRequest,
-    ReportsAnswer,
-    RunStatistics,
-    SubmitAnswer,
+from tango_server.client import (
+    Client,
+    LinkDownError,
+    LinkError,
+    RequestRejectedError,
+    ServerFaultError,
+    ServerFullError,
+    UnknownRunError,
 )
+from tango_server.messages import FolderAnswer, FrameReport, RefusedRequest, ReportsQuery, RunStatistics, SubmitAnswer
+
+__all__ = [
+    "Link",
+    "LinkDownError",
+    "LinkError",
+    "Listener",
+    "RequestRejectedError",
+    "ServerFaultError",
+    "ServerFullError",
+    "ServerState",
+    "TangoLink",
+    "UnknownRunError",
+    "Watcher",
+]
 
 _log = logging.getLogger(__name__)
 
 _POLL = 1.0
 _POLL_FOLLOWED = 0.1
-
-
-class LinkError(Exception):
-    """Something between us and the server."""
-
-
-class LinkDownError(LinkError, ConnectionError):
-    """The server can't be reached, or does not answer in time: try again later."""
-
-
-class ServerFullError(LinkDownError):
-    """The server has no room at present (its queue, a disk): try again later."""
-
-
-class RequestRejectedError(LinkError, ValueError):
-    """The server has understood the call and rejects it: trying again changes nothing."""
-
-
-class ServerFaultError(LinkError, RuntimeError):
-    """The server was reached and stumbled over this very call, or answers in words that this version does not know."""
-
-
-class UnknownRunError(LinkError, LookupError):
-    """The server has never heard of this run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +70,6 @@ class ServerState:
         return replace(self, asked=True, connected=False, trouble=trouble, looked=time.time())
 
 
-Answer = TypeVar("Answer", bound=BaseModel)
 Listener = Callable[[RunStatistics | None], None]
 """Called with a run's statistics, or None when the server can't be asked."""
 Watcher = Callable[[ServerState], None]
@@ -132,7 +119,7 @@ class TangoLink:
     def __init__(self, address: str) -> None:
         self.address = address
         self.server = ServerState()
-        self._connection = Connection(address)
+        self._client = Client(address)
         self._followed: dict[object, tuple[str, Listener]] = {}
         self._watchers: dict[object, Watcher] = {}
         self._wake = threading.Event()
@@ -152,25 +139,23 @@ class TangoLink:
 
     def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()) -> SubmitAnswer:
         """Hand requests to the server and announce runs; return when they are durable there."""
-        text = json.dumps({"requests": list(requests), "runs": list(runs)})
-        return self._asked(SubmitAnswer, "Submit", text)
+        return self._client.submit(requests, runs)
 
     def run_statistics(self, run_uid: str) -> RunStatistics:
         """Ask for the statistics of a run."""
-        return self._asked(RunStatistics, "GetRunStatistics", run_uid)
+        return self._client.run_statistics(run_uid)
 
     def reports(self, run_uid: str) -> Sequence[FrameReport]:
         """Ask for the reports of a run's frames."""
-        query = json.dumps({"run_uid": run_uid, "limit": MOST_REPORTS})
-        return self._asked(ReportsAnswer, "GetReports", query).reports
+        return self._client.reports(ReportsQuery(run_uid=run_uid, limit=MOST_REPORTS)).reports
 
     def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
         """Ask for the frames in a folder of the server."""
-        return self._asked(FolderAnswer, "ListFolder", json.dumps({"folder": folder, "after": after}))
+        return self._client.frames_in(folder, after)
 
     def missing(self, paths: Sequence[str]) -> Sequence[RefusedRequest]:
         """Ask which files the server does not see."""
-        return self._asked(MissingAnswer, "FindMissing", json.dumps({"paths": list(paths)})).missing
+        return self._client.missing(paths)
 
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
         """Have `listener` called, from the link's thread, with every new look at a run."""
@@ -230,22 +215,22 @@ class TangoLink:
     def _look(self) -> ServerState:
         known = self.server
         try:
-            info = self._connection.call(lambda proxy: proxy.info())
-            found = self._connection.call(lambda proxy: proxy.read_attributes(ATTRIBUTES))
-            known = replace(known, attributes={**known.attributes, **readings(found)})
-            require(found, "Recipe")  # which a device that can't convert does not have
-        except tango.DevFailed as error:
-            trouble = error.args[0].desc.strip()
-            if not known.down:
-                _log.warning("%s does not answer: %s Start it with `petif serve`.", self.address, trouble)
-            return known.lost(trouble)
-        version = dict(info.version_info).get("petif-bluesky", "")
-        recipe = json.loads(known.attributes["Recipe"].value)
+            look = self._client.look()
+        except LinkDownError as error:
+            return self._lost(known, str(error))
+        attributes = {**known.attributes, **look.attributes}
+        if look.trouble:
+            return self._lost(replace(known, attributes=attributes), f"{self.address} can't convert: {look.trouble}")
         now = time.time()
         return ServerState(
-            asked=True, connected=True, seen=now, version=version, recipe=recipe, trouble="",
-            attributes=known.attributes, looked=now,
+            asked=True, connected=True, seen=now, version=look.version, recipe=json.loads(attributes["Recipe"].value),
+            attributes=attributes, trouble="", looked=now,
         )  # fmt: skip
+
+    def _lost(self, known: ServerState, trouble: str) -> ServerState:
+        if not self.server.down:
+            _log.warning("%s", trouble)
+        return known.lost(trouble)
 
     def _statistics(self, run_uid: str) -> RunStatistics | None:
         if not self.server.connected:
@@ -257,38 +242,3 @@ class TangoLink:
         except LinkError as error:
             self.server = self.server.lost(str(error))
             return None
-
-    def _asked(self, answer: type[Answer], command: str, argument: str) -> Answer:
-        text = self._command(command, argument)
-        try:
-            return answer.model_validate_json(text)
-        except ValidationError as error:
-            raise ServerFaultError(
-                f"{self.address}: found an answer to {command} that can't be read here ({error}); expected the same "
-                f"version on both sides, the server has {self.server.version or 'an unknown one'}. Update one of them."
-            ) from error
-
-    def _command(self, name: str, argument: str) -> str:
-        try:
-            answer: str = self._connection.call(lambda proxy: proxy.command_inout(name, argument))
-        except tango.DevFailed as error:
-            raise _translated(self.address, name, error) from error
-        return answer
-
-
-def _translated(address: str, command: str, error: tango.DevFailed) -> LinkError:
-    reason, text = error.args[0].reason, error.args[0].desc.strip()
-    match reason:
-        case "PETIF_UnknownId":
-            return UnknownRunError(text)
-        case "PETIF_BadArgument" | "PETIF_BadPath":
-            return RequestRejectedError(text)
-        case "PETIF_BacklogFull" | "PETIF_DiskFull" | "PETIF_Busy":
-            return ServerFullError(f"{address}: {text}")
-        case "PyDs_PythonError":
-            return ServerFaultError(f"{address}: the server failed in {command}: {text} Its log tells more.")
-        case _:
-            return LinkDownError(
-                f"{address}: found no answer to {command} ({reason}: {text}); expected a running server. "
-                "Start it with `petif serve`, or look at its Status."
-            )

@@ -217,12 +217,12 @@ class PETifConverter(Counters):
 
     @command(
         dtype_in=str,
-        doc_in='JSON {"job_ids": [...]} or {"run_uid": ...}',
+        doc_in='JSON {"job_ids": [...]} or {"run_uid": ...} or {"latest": true}, with "outcome" and "limit"',
         dtype_out=str,
         doc_out="JSON: reports, pending",
     )
     def GetReports(self, text: str) -> str:
-        """Tell what became of jobs; an unknown id is an error."""
+        """Tell what became of jobs, or the latest reports; an unknown id is an error."""
         query = from_wire(ReportsQuery, text, "GetReports")
         with self._service("GetReports") as service:
             return to_wire(service.reports(query))

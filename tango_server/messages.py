@@ -164,17 +164,21 @@ class SubmitAnswer(_Message):
 
 
 class ReportsQuery(_Message):
-    """The argument of `GetReports`: job ids or a run uid."""
+    """The argument of `GetReports`: job ids, a run uid, or the newest reports of all.
+
+    `limit` bounds the reports: the first of a run, the `latest` of all. Both come oldest first.
+    """
 
     job_ids: Annotated[list[Name], Field(max_length=MOST_JOB_IDS)] | None = None
     run_uid: Name | None = None
+    latest: bool = False
     outcome: Outcome | None = None
     limit: int = Field(default=1000, ge=1, le=MOST_REPORTS)
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.job_ids is None) == (self.run_uid is None):
-            raise ValueError("give either job_ids or run_uid")
+    def _one_of_three(self) -> Self:
+        if (self.job_ids is not None) + (self.run_uid is not None) + self.latest != 1:
+            raise ValueError('give one of job_ids, run_uid and "latest": true')
         return self
 
 

@@ -17,6 +17,11 @@ _REPORTS = (
     "SELECT report FROM jobs WHERE run_uid=? AND outcome IS NOT NULL AND (? IS NULL OR outcome=?) "
     "ORDER BY number LIMIT ?"
 )
+_LATEST = (
+    "SELECT report FROM (SELECT report, outcome, age, finished, number FROM jobs WHERE outcome IS NOT NULL "
+    "ORDER BY age DESC, finished DESC, number DESC LIMIT 50000) "
+    "WHERE (?1 IS NULL OR outcome=?1) ORDER BY age DESC, finished DESC, number DESC LIMIT ?2"
+)
 _TOTALS = (
     "SELECT outcome, count(*), total(conversion_time), sum(bytes_in), sum(bytes_out), min(accepted), max(finished), "
     "count(latency) FROM jobs WHERE run_uid=? GROUP BY outcome"
@@ -42,6 +47,8 @@ class History:
     def reports(self, query: ReportsQuery) -> tuple[list[FrameReport], int]:
         """Return the reports asked for, oldest first, and how many of the jobs asked for have none yet.
 
+        The latest ones of an outcome are looked for among the 50,000 jobs that were finished last.
+
         Raises
         ------
         UnknownIdError
@@ -50,7 +57,9 @@ class History:
         """
         if query.job_ids is not None:
             return self._reports_of_jobs(query.job_ids, query)
-        return self._reports_of_run(query.run_uid or "", query)
+        if query.run_uid is not None:
+            return self._reports_of_run(query.run_uid, query)
+        return self._latest_reports(query)
 
     def run_statistics(self, run_uid: str) -> RunStatistics:
         """Return the counts and times of one run; raise `UnknownIdError` for a run that was never announced."""
@@ -162,6 +171,12 @@ class History:
             ).fetchone()[0]
             rows = connection.execute(_REPORTS, (run_uid, query.outcome, query.outcome, query.limit)).fetchall()
         return [FrameReport.model_validate_json(text) for (text,) in rows], pending
+
+    def _latest_reports(self, query: ReportsQuery) -> tuple[list[FrameReport], int]:
+        with self._database.reading() as connection:
+            pending = connection.execute("SELECT count(*) FROM jobs WHERE outcome IS NULL").fetchone()[0]
+            rows = connection.execute(_LATEST, (query.outcome, query.limit)).fetchall()
+        return [FrameReport.model_validate_json(text) for (text,) in reversed(rows)], pending
 
 
 def _require_run(connection: sqlite3.Connection, run_uid: str) -> None:

@@ -36,7 +36,7 @@ def test_a_folder_is_listed_in_parts_in_the_order_of_its_names(link: TangoLink, 
     assert link.frames_in(str(root / "raw")).model_dump() == {"frames": paths, "more": False}
     assert link.frames_in(str(root / "raw"), after="b.tif").frames == paths[2:]
     query = json.dumps({"folder": str(root / "raw"), "limit": 3, "skip_dark": False})
-    answer = json.loads(link._command("ListFolder", query))
+    answer = json.loads(link._client._command("ListFolder", query))
     assert (len(answer["frames"]), answer["more"]) == (3, True)
 
 

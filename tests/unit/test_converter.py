@@ -16,10 +16,10 @@ from ophyd.utils import ReadOnlyError
 from tango import AttrDataFormat, CmdArgType
 
 from petif_bluesky import PETifConverter, conversion_wrapper
-from petif_bluesky.attributes import ATTRIBUTES, AttributeReading
 from petif_bluesky.link import ServerState, TangoLink
 from petif_bluesky.signals import AttributeSignal
 from petif_bluesky.testing.fake_link import PATIENCE, UP, FakeLink
+from tango_server.attributes import ATTRIBUTES, AttributeReading
 from tango_server.device import PETifConverter as DeviceClass
 from tango_server.recipe import Recipe
 from tests.unit.documents import Recorder

@@ -63,8 +63,23 @@ def mixed(ledger: Ledger, history: History) -> History:
         (ReportsQuery(job_ids=["f", "a", "b", "c"]), "fab"),
         (ReportsQuery(job_ids=["a", "b", "c"], outcome="failed"), "b"),
         (ReportsQuery(job_ids=["a", "c", "b"], limit=1), "a"),
+        (ReportsQuery(latest=True), "defab"),
+        (ReportsQuery(latest=True, limit=2), "ab"),
+        (ReportsQuery(latest=True, outcome="converted", limit=2), "fa"),
     ],
-    ids=["run", "outcome", "no such outcome", "limit", "outcome and limit", "jobs", "outcome of jobs", "limit of jobs"],
+    ids=[
+        "run",
+        "outcome",
+        "no such outcome",
+        "limit",
+        "outcome and limit",
+        "jobs",
+        "outcome of jobs",
+        "limit of jobs",
+        "latest",
+        "limit of latest",
+        "outcome of latest",
+    ],
 )
 def test_the_reports_asked_for_come_in_order_with_the_number_still_pending(
     query: ReportsQuery, expected: str, mixed: History
