@@ -131,10 +131,6 @@ class Client:
         """Ask which files the server does not see."""
         return self._asked(MissingAnswer, "FindMissing", json.dumps({"paths": list(paths)})).missing
 
-    def is_folder(self, path: str) -> bool:
-        """Ask whether a path is a folder that the server may read."""
-        return bool(self._command("TestOsIsDir", path))
-
     def retry_failed(self) -> int:
         """Have the frames tried again that have failed since the counters were reset; return how many they are."""
         return int(self._command("RetryFailed"))

@@ -1,0 +1,156 @@
+"""Frames that a person names, handed to a running server and followed until each has its report."""
+
+import os
+import re
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, Protocol
+
+from tango_server.caps import MOST_LOOKED_FOR
+from tango_server.client import LinkDownError, RequestRejectedError
+from tango_server.messages import (
+    AcceptedJob,
+    FolderAnswer,
+    FrameReport,
+    RefusedRequest,
+    ReportsAnswer,
+    ReportsQuery,
+    SubmitAnswer,
+)
+
+_PORTION = 500
+"""Frames of one call: it is answered in some 50 ms, and the server's limits are far away."""
+_PAUSE = 0.1
+_FRAMES = (".tif", ".tiff")
+_WHOLE = re.compile(r"[A-Za-z]:[\\/]|[\\/]{2}|/")
+"""How paths begin that are whole, here or on a detector's Windows PC."""
+
+
+class Server(Protocol):
+    """What is needed of a `tango_server.client.Client`."""
+
+    def submit(self, requests: Sequence[dict[str, Any]]) -> SubmitAnswer:
+        """Hand requests to the server."""
+
+    def reports(self, query: ReportsQuery) -> ReportsAnswer:
+        """Ask what became of jobs."""
+
+    def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
+        """Ask for the frames in a folder."""
+
+    def missing(self, paths: Sequence[str]) -> Sequence[RefusedRequest]:
+        """Ask which files the server does not see."""
+
+
+@dataclass(slots=True)
+class Added:
+    """What the server has taken, and what it has not."""
+
+    jobs: list[AcceptedJob] = field(default_factory=list)
+    refused: list[RefusedRequest] = field(default_factory=list)
+
+
+def whole_path(path: str) -> str:
+    r"""Return a path as another process can understand it: a relative one begins in the working folder.
+
+    >>> whole_path("/data/raw/a.tif"), whole_path(r"Z:\raw\a.tif"), whole_path(r"\\filer\raw")
+    ('/data/raw/a.tif', 'Z:\\raw\\a.tif', '\\\\filer\\raw')
+    """
+    return path if _WHOLE.match(path) else os.path.abspath(path)  # noqa: PTH100 - resolves no links: the server does
+
+
+def frames_at(server: Server, paths: Sequence[str]) -> tuple[list[str], list[RefusedRequest]]:
+    """Return the frames at these paths, those of folders included, and the paths at which there is nothing to convert.
+
+    Raises
+    ------
+    LinkError
+        if the server can't be asked.
+
+    """
+    frames: list[str] = []
+    files: list[str] = []
+    refused: list[RefusedRequest] = []
+    for path in paths:
+        if path.lower().endswith(_FRAMES):
+            files.append(path)
+            continue
+        try:
+            found = list(_frames_in(server, path))
+        except RequestRejectedError:  # it is no folder
+            files.append(path)
+            continue
+        frames += found
+        if not found:
+            refused.append(RefusedRequest(source=path, reason=f"{path}: found no frame; expected .tif or .tiff files"))
+    for start in range(0, len(files), MOST_LOOKED_FOR):
+        refused += server.missing(files[start : start + MOST_LOOKED_FOR])
+    absent = {each.source for each in refused}
+    return [*(file for file in files if file not in absent), *frames], refused
+
+
+def _frames_in(server: Server, folder: str) -> Iterator[str]:
+    after, more = "", True
+    while more:
+        answer = server.frames_in(folder, after)
+        yield from answer.frames
+        more = answer.more
+        after = _name(answer.frames[-1]) if answer.frames else ""
+
+
+def _name(path: str) -> str:
+    return (PurePosixPath(path) if path.startswith("/") else PureWindowsPath(path)).name
+
+
+def add(server: Server, requests: Sequence[dict[str, Any]], added: Added) -> Iterator[int]:
+    """Hand requests to the server portion by portion, noting in `added` what it has taken; yield how many went.
+
+    Raises
+    ------
+    LinkError
+        if a portion can't be handed over; the ones before it are safe.
+
+    """
+    for start in range(0, len(requests), _PORTION):
+        portion = requests[start : start + _PORTION]
+        answer = server.submit(portion)
+        added.jobs += answer.jobs
+        added.refused += answer.refused
+        yield len(portion)
+
+
+def follow(server: Server, job_ids: Sequence[str], patience: float) -> Iterator[list[FrameReport]]:
+    """Yield the new reports of these jobs, as often as was looked for them, until all are there.
+
+    A server that is away for a while is asked again: it keeps its jobs.
+
+    Raises
+    ------
+    LinkDownError
+        if it gives no answer for `patience` seconds.
+
+    """
+    waiting = deque(job_ids)
+    pause = threading.Event()
+    without_answer = 0.0
+    while waiting:
+        asked = [waiting.popleft() for _ in range(min(_PORTION, len(waiting)))]
+        try:
+            reports = server.reports(ReportsQuery(job_ids=asked, limit=_PORTION)).reports
+        except LinkDownError:
+            without_answer += 1.0
+            if without_answer > patience:
+                raise
+            waiting.extendleft(reversed(asked))
+            pause.wait(1.0)
+            yield []
+            continue
+        without_answer = 0.0
+        known = {report.job_id for report in reports}
+        waiting.extend(job_id for job_id in asked if job_id not in known)
+        yield reports
+        if not known:
+            pause.wait(_PAUSE)

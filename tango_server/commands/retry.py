@@ -1,0 +1,28 @@
+"""`petif retry`: failed frames tried again by a running server."""
+
+import json
+
+import click
+
+from tango_server.commands.server_options import server_options, told_troubles
+
+
+@click.command()
+@click.option("--acknowledge", is_flag=True, help="End the alarm about frames that failed so far, too.")
+@server_options
+def retry(*, address: str, as_json: bool, acknowledge: bool) -> None:
+    """Try every frame again that has failed since the counters were reset.
+
+    They stay the same jobs. Mend the cause first: petif reports --outcome failed tells it.
+    """
+    from tango_server.client import Client
+
+    client = Client(address)
+    with told_troubles():
+        count = client.retry_failed()
+        if acknowledge:
+            client.acknowledge()
+    if as_json:
+        click.echo(json.dumps({"retried": count}))
+    else:
+        click.echo(f"{count} frames are tried again" if count else "there is no failed frame to try again")

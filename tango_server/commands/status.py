@@ -1,0 +1,134 @@
+"""`petif status`: how a running server is doing."""
+
+import json
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tango_server.commands.server_options import SOME_FAILED, console, server_options, told_troubles
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tango_server.client import Client, Look
+
+_COLOURS = {"ON": "green", "RUNNING": "blue", "STANDBY": "yellow", "ALARM": "dark_orange", "FAULT": "red"}
+_REFRESH = 1.0
+
+
+@click.command()
+@click.option("--follow", is_flag=True, help="Go on showing it until Ctrl-C, also over a restart of the server.")
+@server_options
+def status(*, address: str, as_json: bool, follow: bool) -> None:
+    """Tell how a running server is doing.
+
+    Exit code 0: it can convert; 1: it is in ALARM or FAULT; 3: it does not answer.
+    """
+    from tango_server.client import Client
+
+    client = Client(address)
+    if follow:
+        _follow(client, as_json=as_json)
+        return
+    with told_troubles():
+        look = client.look()
+    if as_json:
+        click.echo(json.dumps(_fields(address, look)))
+    else:
+        console().print(_picture(address, look))
+    sys.exit(SOME_FAILED if look.state in {"ALARM", "FAULT"} else 0)
+
+
+def _follow(client: "Client", *, as_json: bool) -> None:
+    from rich.live import Live
+
+    screen, pause = console(), threading.Event()
+    try:
+        if as_json or not screen.is_terminal:
+            while True:
+                click.echo(json.dumps(_seen(client)) if as_json else _line(_seen(client)))
+                pause.wait(_REFRESH)
+        with Live(_look(client), console=screen, auto_refresh=False) as live:
+            while True:
+                pause.wait(_REFRESH)
+                live.update(_look(client), refresh=True)
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:  # head, or a pager that was left
+        sys.exit(0)
+
+
+def _seen(client: "Client") -> dict[str, Any]:
+    from tango_server.client import LinkDownError
+
+    try:
+        return _fields(client.address, client.look())
+    except LinkDownError as error:
+        return {"address": client.address, "time": time.time(), "State": "UNKNOWN", "Status": str(error)}
+
+
+def _line(fields: dict[str, Any]) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(fields["time"]))
+    if "QueueLength" not in fields:
+        return f"{clock}  {fields['State']}  {fields['Status']}"
+    return (
+        f"{clock}  {fields['State']}  {fields['QueueLength']} in the queue  "
+        f"{fields['FramesPerSecond']:.1f} frames/s  {fields['StatisticsTotalFrames']} converted  "
+        f"{fields['NumFailed']} failed"
+    )
+
+
+def _look(client: "Client") -> "RenderableType":
+    from rich.text import Text
+
+    from tango_server.client import LinkDownError
+
+    try:
+        return _picture(client.address, client.look())
+    except LinkDownError as error:
+        return Text(f"{time.strftime('%H:%M:%S')}  {error}", style="red")
+
+
+def _fields(address: str, look: "Look") -> dict[str, Any]:
+    values = {name: reading.value for name, reading in look.attributes.items()}
+    if "Recipe" in values:
+        values["Recipe"] = json.loads(values["Recipe"])
+    return {"address": address, "time": time.time(), "version": look.version, **values}
+
+
+def _picture(address: str, look: "Look") -> "RenderableType":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=address, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_row("state", Text(look.state, style=f"bold {_COLOURS.get(look.state, 'magenta')}"))
+    for name, told in _rows(look):
+        table.add_row(name, Text(told))
+    return table
+
+
+def _rows(look: "Look") -> list[tuple[str, str]]:
+    if look.trouble:
+        return [("status", look.trouble)]
+    value = look.value
+    free = value("FreeSpace")
+    rows = [
+        ("status", str(value("Status"))),
+        ("queue", f"{value('QueueLength')} frames"),
+        ("rate", f"{value('FramesPerSecond'):.1f} frames/s, {value('BytesPerSecond') / 1e6:.0f} MB/s"),
+        ("latency", f"{value('LatencyMedian'):.3f} s median, {value('LatencyP95'):.3f} s for 95 %"),
+        ("converted", f"{value('StatisticsTotalFrames')} frames, {value('StatisticsAverageTime'):.3f} s each"),
+        ("skipped", f"{value('NumSkipped')} frames"),
+        ("placeholders", f"{value('NumPlaceholders')} frames"),
+        ("failed", f"{value('NumFailed')} frames"),
+        ("recipe", f"rotation {value('ConfRotation')}, flip {value('ConfFlip')}, pixels {value('ConfType')}"),
+        ("workers", str(value("NumWorkers"))),
+        ("free space", "unknown" if free is None else f"{free / 1e9:.1f} GB"),
+        ("last output", str(value("LastOutput"))),
+    ]
+    return rows + ([("last error", str(value("LastError")))] if value("LastError") else [])

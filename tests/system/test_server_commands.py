@@ -1,0 +1,237 @@
+"""`petif add`, `status`, `reports`, `retry` and `statistics` against a real server, as a person types them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tango
+import tifffile
+from click.testing import CliRunner, Result
+
+from tango_server.adding import follow
+from tango_server.cli import petif
+from tango_server.client import Client, LinkDownError
+from tango_server.local import LocalServer
+from tests.system.conftest import settings
+from tests.system.waiting import all_done, until
+
+Put = Callable[..., Path]
+Start = Callable[..., LocalServer]
+Petif = Callable[..., Result]
+NOWHERE = "tango://127.0.0.1:9/petif/converter/1#dbase=no"
+
+
+@pytest.fixture
+def run(server: LocalServer) -> Petif:
+    """Run a subcommand with the server's address in the environment."""
+
+    def petif_command(*words: str | Path, **environment: str) -> Result:
+        return CliRunner().invoke(
+            petif, [str(word) for word in words], env={"PETIF_DEVICE": server.address, "COLUMNS": "200", **environment}
+        )
+
+    return petif_command
+
+
+def copies(put: Put, count: int) -> list[Path]:
+    return [put("qxrd_f32_64.tif", f"frame-{number:05d}.tif") for number in range(count)]
+
+
+def test_a_folder_is_added_and_waited_for_and_its_frames_are_numpys(run: Petif, root: Path, put: Put) -> None:
+    sources = copies(put, 3)
+    result = run("add", root / "raw", "--rotation", "90", "--flip", "1", "--wait", "--run", "by-hand")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "3 frames converted, 0 skipped, 0 placeholders, 0 failed, 0 refused\n"
+    for source in sources:
+        expected = np.flip(np.rot90(tifffile.imread(source)), 1).astype("int32")
+        np.testing.assert_array_equal(tifffile.imread(root / "processed" / source.name), expected)
+    statistics = json.loads(run("statistics", "by-hand", "--json").stdout)
+    assert (statistics["converted"], statistics["pending"]) == (3, 0)
+    told = run("statistics", "by-hand", "--wait").stdout
+    assert "run by-hand" in told
+    assert "3 frames" in told
+
+
+def test_without_a_recipe_the_servers_own_holds_and_nobody_waits(run: Petif, root: Path, put: Put) -> None:
+    source = put("qxrd_f32_64.tif")
+    result = run("add", source)
+    assert result.exit_code == 0
+    assert result.stdout == "1 frames accepted, 0 refused. How it goes: petif status --follow\n"
+    until((root / "processed" / source.name).exists, "the frame is converted")
+    np.testing.assert_array_equal(
+        tifffile.imread(root / "processed" / source.name), tifffile.imread(source).astype("int32")
+    )
+
+
+def test_a_relative_path_begins_in_the_working_folder(
+    run: Petif, root: Path, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("qxrd_f32_64.tif", "here.tif")
+    monkeypatch.chdir(root / "raw")
+    jobs = json.loads(run("add", "here.tif", "--json").stdout)["jobs"]
+    assert [job["source"] for job in jobs] == [str(root / "raw" / "here.tif")]
+    assert json.loads(run("add", ".", "--wait", "--json").stdout.splitlines()[0])["outcome"] == "converted"
+
+
+def test_what_is_not_there_is_refused_at_once_and_the_rest_is_taken(run: Petif, root: Path, put: Put) -> None:
+    good = put("qxrd_f32_64.tif")
+    (root / "raw" / "empty").mkdir()
+    result = run("add", good, root / "raw" / "nothing.tif", root / "raw" / "empty", "/etc/passwd")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("1 frames accepted, 3 refused")
+    for words in ("nothing.tif", "empty: found no frame", "/etc/passwd"):
+        assert words in result.stderr
+
+
+def test_a_broken_frame_is_told_found_mended_and_retried(
+    run: Petif, root: Path, put: Put, proxy: tango.DeviceProxy
+) -> None:
+    broken = put("not_a_tiff.tif", "broken.tif")
+    good = put("qxrd_f32_64.tif", "good.tif")
+    result = run("add", broken, good, "--wait")
+    assert result.exit_code == 1
+    assert "1 frames converted, 0 skipped, 0 placeholders, 1 failed" in result.stdout
+    assert "broken.tif" in result.stderr
+    until(lambda: proxy.state() == tango.DevState.ALARM, "the alarm is on")
+    alarmed = run("status")
+    assert alarmed.exit_code == 1
+    assert "ALARM" in alarmed.stdout
+    assert "broken.tif" in alarmed.stdout
+    failed = run("reports", "--outcome", "failed")
+    assert "broken.tif" in failed.stdout
+    assert "good.tif" not in failed.stdout
+    assert "1 reports; no frame is without its report" in failed.stdout
+    put("qxrd_f32_64.tif", "broken.tif")
+    assert run("retry", "--acknowledge").stdout == "1 frames are tried again\n"
+    all_done(proxy)
+    until(lambda: proxy.state() == tango.DevState.ON, "the alarm is over")
+    assert run("status").exit_code == 0
+    assert json.loads(run("retry", "--json").stdout) == {"retried": 0}
+    outcomes = {
+        Path(report["source"]).name: report["outcome"]
+        for report in json.loads(run("reports", "--json").stdout)["reports"]
+    }
+    assert outcomes == {"broken.tif": "converted", "good.tif": "converted"}
+
+
+def test_reports_of_jobs_of_a_run_and_the_latest(run: Petif, root: Path, put: Put, proxy: tango.DeviceProxy) -> None:
+    copies(put, 25)
+    answer = json.loads(run("add", root / "raw", "--run", "r", "--json").stdout)
+    all_done(proxy)
+    ids = [job["job_id"] for job in answer["jobs"]]
+    assert len(ids) == 25
+    found = json.loads(run("reports", ids[3], ids[1], "--json").stdout)["reports"]
+    assert [report["job_id"] for report in found] == [ids[3], ids[1]]
+    assert len(json.loads(run("reports", "--run", "r", "--json").stdout)["reports"]) == 25
+    assert len(json.loads(run("reports", "--json").stdout)["reports"]) == 20
+    assert "25 reports" in run("reports", "--limit", "100").stdout
+
+
+def test_status_as_json_holds_every_number_and_the_recipe(run: Petif, server: LocalServer) -> None:
+    told = json.loads(run("status", "--json").stdout)
+    assert (told["address"], told["State"], told["QueueLength"]) == (server.address, "ON", 0)
+    assert told["Recipe"]["pixel_type"] == "int32"
+    assert {"ON", "int32"} <= set(run("status").stdout.replace(",", " ").split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["status"], ["reports"], ["retry"], ["statistics", "run"], ["add", "/data/raw"]],
+    ids=lambda words: words[0],
+)
+def test_a_server_that_is_not_there_is_named_with_what_to_do(words: list[str]) -> None:
+    result = CliRunner().invoke(petif, [*words, "--device", NOWHERE])
+    assert result.exit_code == 3
+    assert NOWHERE in result.stderr
+    for remedy in ("petif serve", "--device", "PETIF_DEVICE"):
+        assert remedy in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_unknown_run_or_job_and_a_wrong_call_are_errors(run: Petif) -> None:
+    for words in (["statistics", "nobody"], ["reports", "--run", "nobody"], ["reports", "no-such-job"]):
+        result = run(*words)
+        assert result.exit_code == 2
+        assert "unknown" in result.stderr
+    assert run("reports", "id", "--run", "r").exit_code == 2
+
+
+def test_a_full_queue_is_told_with_what_to_do(start_server: Start, put: Put) -> None:
+    address = start_server(*settings("backlog_limit=5")).address
+    tango.DeviceProxy(address).Pause()
+    sources = [str(path) for path in copies(put, 6)]
+    assert CliRunner().invoke(petif, ["add", *sources[:3], "--device", address]).exit_code == 0
+    result = CliRunner().invoke(petif, ["add", *sources[3:], "--device", address])
+    assert result.exit_code == 3
+    assert "found 3 frames in the queue" in result.stderr
+    assert "--device" not in result.stderr
+    assert tango.DeviceProxy(address).QueueLength == 3
+
+
+@pytest.fixture
+def following(server: LocalServer) -> Iterator[subprocess.Popen[str]]:
+    """`petif status --follow` in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tango_server", "status", "--follow", "--json", "--device", server.address],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT can't be sent to one process on Windows")
+def test_following_goes_on_over_a_restart_until_ctrl_c(
+    following: subprocess.Popen[str], server: LocalServer, start_server: Start
+) -> None:
+    def state() -> str:
+        assert following.stdout is not None
+        return str(json.loads(following.stdout.readline())["State"])
+
+    assert state() == "ON"
+    server.stop()
+    while state() != "UNKNOWN":
+        pass
+    start_server("--port", server.address.split(":")[2].split("/")[0])
+    while state() != "ON":
+        pass
+    following.send_signal(signal.SIGINT)
+    assert following.wait(10) == 0
+
+
+def test_waiting_goes_on_over_a_restart(
+    start_server: Start, server: LocalServer, put: Put, run: Petif, root: Path
+) -> None:
+    tango.DeviceProxy(server.address).Pause()
+    copies(put, 4)
+    ids = [job["job_id"] for job in json.loads(run("add", root / "raw", "--json").stdout)["jobs"]]
+    looks = follow(Client(server.address), ids, patience=30.0)
+    assert next(looks) == []
+    server.stop()
+    assert next(looks) == []
+    again = start_server("--port", server.address.split(":")[2].split("/")[0])
+    tango.DeviceProxy(again.address).Resume()
+    assert [report.outcome for reports in looks for report in reports] == ["converted"] * 4
+
+
+def test_waiting_for_a_server_that_never_comes_back_ends(server: LocalServer, put: Put, run: Petif) -> None:
+    (job,) = json.loads(run("add", put("qxrd_f32_64.tif"), "--json").stdout)["jobs"]
+    server.stop()
+    with pytest.raises(LinkDownError, match="expected a running server"):
+        list(follow(Client(server.address), [job["job_id"]], patience=0.5))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_the_commands(shell: str) -> None:
+    script = CliRunner().invoke(petif, env={"_PETIF_COMPLETE": f"{shell}_source"}, prog_name="petif").stdout
+    assert "_PETIF_COMPLETE" in script
+    asked = {"COMP_WORDS": "petif stat", "COMP_CWORD": "1" if shell != "fish" else "stat"}
+    answer = CliRunner().invoke(petif, env={"_PETIF_COMPLETE": f"{shell}_complete", **asked}, prog_name="petif").stdout
+    assert "status" in answer
+    assert "statistics" in answer
