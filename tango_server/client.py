@@ -4,7 +4,8 @@ A call ends in an answer or in one of these errors::
 
     LinkError
     +-- LinkDownError          the server can't be reached, or does not answer in time: try again later
-    |   \-- ServerFullError    it has no room at present: try again later
+    |   +-- ServerFullError    it has no room at present: try again later
+    |   \-- ServerUnfitError   it answers, but can't convert (FAULT): try again once somebody has mended that
     +-- RequestRejectedError   it has understood the call and rejects it: trying again changes nothing
     +-- ServerFaultError       it stumbled over this very call, or answers in words that this version does not know
     \-- UnknownRunError        it has never heard of this run, or of this job
@@ -44,6 +45,10 @@ class LinkDownError(LinkError, ConnectionError):
 
 class ServerFullError(LinkDownError):
     """The server has no room at present (its queue, a disk): try again later."""
+
+
+class ServerUnfitError(LinkDownError):
+    """The server answers, but can't convert (FAULT): try again once somebody has mended that."""
 
 
 class RequestRejectedError(LinkError, ValueError):
@@ -165,6 +170,8 @@ def _translated(address: str, command: str, error: tango.DevFailed) -> LinkError
             return RequestRejectedError(text)
         case "PETIF_BacklogFull" | "PETIF_DiskFull" | "PETIF_Busy":
             return ServerFullError(f"{address}: {text}")
+        case "PETIF_Fault":
+            return ServerUnfitError(f"{address} can't convert: {text}")
         case "PyDs_PythonError":
             return ServerFaultError(f"{address}: the server failed in {command}: {text} Its log tells more.")
         case _:

@@ -43,7 +43,7 @@ def add(
     from tango_server.adding import Added, frames_at, whole_path
     from tango_server.client import Client
 
-    given = [name for name, value in options.items() if value]
+    given = [name for name, value in options.items() if value not in (None, False)]
     recipe = recipe_from(options).model_dump(mode="json", exclude_unset=True) if given else None
     shared = {"recipe": recipe, "run_uid": run_uid}
     request = {name: value for name, value in shared.items() if value is not None}

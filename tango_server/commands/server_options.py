@@ -40,7 +40,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def told_troubles() -> Iterator[None]:
     """End the command with the server's own words if it can't be asked (exit code 3) or rejects the call (2)."""
-    from tango_server.client import LinkDownError, LinkError, RequestRejectedError, ServerFullError, UnknownRunError
+    from tango_server.client import LinkDownError, LinkError, RequestRejectedError, UnknownRunError
 
     try:
         yield
@@ -48,7 +48,7 @@ def told_troubles() -> Iterator[None]:
         raise click.UsageError(str(error)) from error
     except LinkError as error:
         hint = ""
-        if isinstance(error, LinkDownError) and not isinstance(error, ServerFullError):
+        if type(error) is LinkDownError:
             hint = " Another address: --device TRL, or the environment variable PETIF_DEVICE."
         click.echo(f"Error: {error}{hint}", err=True)
         sys.exit(NO_SERVER)

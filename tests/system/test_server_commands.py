@@ -235,3 +235,15 @@ def test_shells_complete_the_commands(shell: str) -> None:
     answer = CliRunner().invoke(petif, env={"_PETIF_COMPLETE": f"{shell}_complete", **asked}, prog_name="petif").stdout
     assert "status" in answer
     assert "statistics" in answer
+
+
+def test_a_server_that_can_not_convert_says_why(start_server: Start) -> None:
+    address = start_server(*settings("timeout=0.2")).address
+    shown = CliRunner().invoke(petif, ["status", "--device", address])
+    assert shown.exit_code == 1
+    assert "FAULT" in shown.stdout
+    assert "must be longer than the time to settle" in " ".join(shown.stdout.replace("│", "").split())
+    refused = CliRunner().invoke(petif, ["reports", "--device", address])
+    assert refused.exit_code == 3
+    assert "can't convert" in refused.stderr
+    assert "must be longer than the time to settle" in refused.stderr
