@@ -5,10 +5,9 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from petif_bluesky.catalogue import write_statistics
-from petif_bluesky.converter import PETifConverter
 from petif_bluesky.link import Link, LinkError
 from petif_bluesky.runs import RunBook
 from tango_server.messages import RunStatistics
@@ -21,6 +20,18 @@ _LONGEST_PAUSE = 30.0
 _PATIENCE = 24 * 3600.0
 _MOST_RUNS = 10_000
 _HINT = "Write its statistics with petif_bluesky.catalogue_statistics.refresh_statistics later."
+
+
+class Session(Protocol):
+    """What is needed of a `PETifConverter`, or of a `RemoteSession` where there is none."""
+
+    @property
+    def link(self) -> Link:
+        """The connection to the server."""
+
+    @property
+    def runs(self) -> RunBook:
+        """What the callback has submitted."""
 
 
 class _NotYetError(Exception):
@@ -50,16 +61,16 @@ class CatalogueStatistics:
 
     Parameters
     ----------
-    client: the Tiled client of the catalogue that has the runs
-    converter: the device that stands for the conversion server
+    client: the Tiled client of the catalogue that has the runs, or a `CatalogueAt`
+    converter: the device that stands for the conversion server, or a `RemoteSession`
     patience: seconds after its stop document in which a run is looked at
 
     """
 
-    def __init__(self, client: Any, converter: PETifConverter, *, patience: float = _PATIENCE) -> None:
+    def __init__(self, client: Any, converter: Session, *, patience: float = _PATIENCE) -> None:
         self._client = client
         self._link = converter.link
-        self._book: RunBook = converter.runs
+        self._book = converter.runs
         self._patience = patience
         self._runs: dict[str, _Run] = {}
         self._changed = threading.Condition()

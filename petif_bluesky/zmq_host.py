@@ -5,7 +5,7 @@ import contextlib
 import logging
 import pickle
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bluesky.callbacks.zmq import RemoteDispatcher
@@ -31,19 +31,22 @@ class _Dispatcher(RemoteDispatcher):
 
 
 class ZmqHost:
-    """Feeds `callback` with the documents of a 0MQ proxy, and tells at each run's end what of it did not come.
+    """Feeds subscribers with the documents of a 0MQ proxy, and tells at each run's end what of it did not come.
 
     Parameters
     ----------
     address: host:port of the proxy's out port
+    subscribers: each is called with every document, in this order, and never raises
     prefix: only documents of publishers with this prefix are taken, empty for all
     any_pickle: take pickles of anything, not of plain data alone: whoever reaches the proxy may run programs here
 
     """
 
-    def __init__(self, address: str, callback: _Subscriber, *, prefix: str = "", any_pickle: bool = False) -> None:
+    def __init__(
+        self, address: str, subscribers: Sequence[_Subscriber], *, prefix: str = "", any_pickle: bool = False
+    ) -> None:
         self._address = address
-        self._callback = callback
+        self._subscribers = tuple(subscribers)
         self._prefix = prefix.encode()
         self._loads = pickle.loads if any_pickle else plain_pickle.loads
         self._check = RunCheck()
@@ -68,7 +71,8 @@ class ZmqHost:
             raise
 
     def _take(self, name: str, document: Mapping[str, Any]) -> None:
-        self._callback(name, document)
+        for subscriber in self._subscribers:
+            subscriber(name, document)
         try:
             missing = self._check.feed(name, document)
         except Exception:  # noqa: BLE001 - as above

@@ -3,7 +3,11 @@
 import logging
 import signal
 import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,7 +24,12 @@ _ADDRESS = "tango://127.0.0.1:45450/petif/converter/1#dbase=no"
 @click.option("--prefix", default="", help="Take only documents of publishers with this prefix.")
 @click.option("--any-pickle", is_flag=True,
               help="Take pickles of any objects. Whoever reaches the proxy may then run programs here.")  # fmt: skip
-def subscribe(*, zmq_address: str, device: str, spool: Path | None, prefix: str, any_pickle: bool) -> None:
+@click.option("--tiled", "tiled_uri", metavar="URI",
+              help="Catalogue that gets each run's final statistics, as http://tiled.example:8000; its key is in "
+              "TILED_API_KEY. The runs themselves are written by others.")  # fmt: skip
+def subscribe(
+    *, zmq_address: str, device: str, spool: Path | None, prefix: str, any_pickle: bool, tiled_uri: str | None
+) -> None:
     """Convert the frames of runs whose documents come over bluesky's 0MQ proxy.
 
     In the bluesky session: RE.subscribe(Publisher("HOST:IN-PORT")), from bluesky.callbacks.zmq.
@@ -34,6 +43,8 @@ def subscribe(*, zmq_address: str, device: str, spool: Path | None, prefix: str,
     Ctrl-C ends it; what waits for the server stays in the spool, and goes on its way at the next start.
     """
     from petif_bluesky.callback import ConversionCallback
+    from petif_bluesky.catalogue_address import CatalogueAt
+    from petif_bluesky.catalogue_statistics import CatalogueStatistics
     from petif_bluesky.link import TangoLink
     from petif_bluesky.remote_session import RemoteSession
     from petif_bluesky.spool import SpoolError
@@ -45,20 +56,25 @@ def subscribe(*, zmq_address: str, device: str, spool: Path | None, prefix: str,
             raise
         raise click.ClickException("0MQ is not installed. Install it with: pip install 'petif-bluesky[zmq]'") from error
 
+    if tiled_uri and find_spec("tiled") is None:
+        raise click.ClickException("Tiled is not installed. Install it with: pip install 'petif-bluesky[tiled]'")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    link = TangoLink(device)
-    try:
-        callback = ConversionCallback(RemoteSession(link), spool=spool)
-    except SpoolError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"listening to {zmq_address}; frames go to {device}")
-    try:
-        ZmqHost(zmq_address, callback, prefix=prefix, any_pickle=any_pickle).run()
-    except KeyboardInterrupt:
-        left = callback.waiting
-        click.echo(f"stopped; {left} frames wait for the server in the spool" if left else "stopped")
-        sys.exit(_INTERRUPTED)
-    finally:
-        callback.close()
-        link.close()
+    with ExitStack() as stack:
+        link = stack.enter_context(closing(TangoLink(device)))
+        session = RemoteSession(link)
+        try:
+            callback = stack.enter_context(closing(ConversionCallback(session, spool=spool)))
+        except SpoolError as error:
+            raise click.ClickException(str(error)) from error
+        subscribers: list[Callable[[str, Mapping[str, Any]], None]] = [callback]
+        if tiled_uri:
+            catalogue = stack.enter_context(closing(CatalogueAt(tiled_uri)))
+            subscribers.append(stack.enter_context(closing(CatalogueStatistics(catalogue, session))))
+        click.echo(f"listening to {zmq_address}; frames go to {device}")
+        try:
+            ZmqHost(zmq_address, subscribers, prefix=prefix, any_pickle=any_pickle).run()
+        except KeyboardInterrupt:
+            left = callback.waiting
+            click.echo(f"stopped; {left} frames wait for the server in the spool" if left else "stopped")
+    sys.exit(_INTERRUPTED)

@@ -19,8 +19,12 @@ import tango
 import tifffile
 from bluesky import RunEngine
 from bluesky.callbacks.zmq import Publisher
+from bluesky_tiled_plugins import TiledWriter
+from tiled.client import from_uri
+from tiled.server import SimpleTiledServer
 
 from petif_bluesky import ConversionPreprocessor, PETifConverter
+from petif_bluesky.literal_names import LiteralNames
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
@@ -48,9 +52,9 @@ def ports() -> Iterator[tuple[str, str]]:
 class Host:
     """`petif subscribe` in a process of its own, and what it wrote."""
 
-    def __init__(self, address: str, device: str, root: Path) -> None:
+    def __init__(self, address: str, device: str, root: Path, more: tuple[str, ...]) -> None:
         main = "from petif_bluesky.commands.subscribe import subscribe; subscribe()"
-        options = ["--zmq", address, "--device", device, "--spool", str(root / "spool.sqlite")]
+        options = ["--zmq", address, "--device", device, "--spool", str(root / "spool.sqlite"), *more]
         self.process = subprocess.Popen(
             [sys.executable, "-c", main, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -77,11 +81,11 @@ class Host:
 
 
 @pytest.fixture
-def start_host(ports: tuple[str, str], root: Path) -> Iterator[Callable[[str], Host]]:
+def start_host(ports: tuple[str, str], root: Path) -> Iterator[Callable[..., Host]]:
     started: list[Host] = []
 
-    def start(device: str) -> Host:
-        started.append(Host(ports[1], device, root))
+    def start(device: str, *more: str) -> Host:
+        started.append(Host(ports[1], device, root, more))
         return started[-1]
 
     yield start
@@ -123,7 +127,7 @@ def converted(address: str, uid: str) -> int:
 
 
 def test_run_is_converted_by_a_host_in_another_process(
-    run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[[str], Host], root: Path
+    run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[..., Host], root: Path
 ) -> None:
     host = start_host(server.address)
     connect(run_engine, host)
@@ -139,7 +143,7 @@ def test_run_is_converted_by_a_host_in_another_process(
 
 
 def test_the_recipe_of_a_preprocessor_comes_to_the_host(
-    run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[[str], Host], root: Path
+    run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[..., Host], root: Path
 ) -> None:
     host = start_host(server.address)
     connect(run_engine, host)
@@ -157,7 +161,7 @@ def test_the_recipe_of_a_preprocessor_comes_to_the_host(
 
 
 def test_what_0mq_loses_is_told_at_the_end_of_the_run(
-    run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[[str], Host], root: Path
+    run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[..., Host], root: Path
 ) -> None:
     host = start_host(server.address)
     connect(run_engine, host)
@@ -175,7 +179,7 @@ def test_what_the_host_took_goes_at_its_next_start(
     run_engine: RunEngine,
     publish: Publisher,
     start_server: Callable[..., LocalServer],
-    start_host: Callable[[str], Host],
+    start_host: Callable[..., Host],
     root: Path,
 ) -> None:
     server = start_server()
@@ -190,3 +194,34 @@ def test_what_the_host_took_goes_at_its_next_start(
     again = start_server("--port", port)
     start_host(again.address)
     until(lambda: converted(again.address, uid) == 5, "every frame is converted")
+
+
+def test_the_final_statistics_come_into_a_catalogue_that_was_down_at_the_start(
+    run_engine: RunEngine,
+    publish: Publisher,
+    server: LocalServer,
+    start_host: Callable[..., Host],
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TILED_API_KEY", "secret")
+
+    def open_catalogue(port: int = 0) -> SimpleTiledServer:
+        return SimpleTiledServer(root / "catalogue", api_key="secret", port=port, readable_storage=[root])
+
+    with open_catalogue() as tiled:
+        uri, port = tiled.uri, tiled.port
+    host = start_host(server.address, "--tiled", uri)
+    connect(run_engine, host)
+    until(lambda: any("will be tried again" in line for line in host.lines), "the catalogue is missed")
+    with open_catalogue(port) as tiled:
+        client = from_uri(tiled.uri)
+        writer = LiteralNames(TiledWriter(client))
+        run_engine.subscribe(writer)
+        uid = take(run_engine, root, 4)
+        until(lambda: "conversion" in client[uid].metadata, "the statistics are in the catalogue")
+        until(lambda: client[uid].metadata["conversion"]["pending"] == 0, "they are final")
+        statistics = client[uid].metadata["conversion"]
+        assert host.stop().startswith("stopped")
+        client.context.close()
+    assert (statistics["submitted"], statistics["converted"], statistics["failed"]) == (4, 4, 0)
