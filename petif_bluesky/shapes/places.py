@@ -31,13 +31,26 @@ def is_windows(path: str) -> bool:
 
 def folder_of(root: str, path: str, *, windows: bool) -> str:
     """Return the folder of a resource, with a separator at its end."""
-    join = ntpath.join if windows else posixpath.join
-    return join(root, path, "")
+    return _joined(root, path, "", windows=windows)
 
 
 def stem_of(root: str, path: str, *, windows: bool) -> str:
     """Return root and path of a resource as one."""
-    return (ntpath.join if windows else posixpath.join)(root, path)
+    return _joined(root, path, windows=windows)
+
+
+def _joined(root: str, *names: str, windows: bool) -> str:
+    r"""Join names as their machine does.
+
+    ophyd tells the `path_semantics` of the detector's PC. Where it has a read path of its own, as beamlines with a
+    Windows PC give it, root and path are those of the host that reads, and the slash at their beginning says so:
+
+    >>> _joined("/", "gpfs/raw", "", windows=True), _joined("Z:\\", "raw", "", windows=True)
+    ('/gpfs/raw/', 'Z:\\raw\\')
+    """
+    start = next(filter(None, (root, *names)), "")
+    join = ntpath.join if windows and not start.startswith("/") else posixpath.join
+    return join(root, *names)
 
 
 def path_of_uri(uri: str) -> str | None:

@@ -76,6 +76,20 @@ def name_of_the_detector_pc(folder: str) -> Shape:
     return _shape(run, (f"{folder}/w/sample-00000-00001.tif", "primary", 1, 0))
 
 
+def read_path_of_a_windows_pc(folder: str) -> Shape:
+    """As ophyd tells it with `path_semantics="windows"` and a read path of the bluesky host, which runs Linux."""
+    run = _run()
+    run.stream(pe={"image": IMAGE, "full_file_name": NAME})
+    datum = run.resource(root="/", path=f"{folder}/pc".lstrip("/"), windows=True, template="%s%s_%6.6d.tiff")
+    run.event(pe_image=datum(0), pe_full_file_name="Z:\\raw\\pc\\sample_000000.tiff")
+    run.event(pe_image=datum(1), pe_full_file_name="")
+    return _shape(
+        run,
+        (f"{folder}/pc/sample_000000.tiff", "primary", 1, 0),
+        (f"{folder}/pc/sample_000001.tiff", "primary", 2, 0),
+    )
+
+
 def two_names(folder: str) -> Shape:
     run = _run()
     run.stream(pe={"image": IMAGE, "tiff_full_file_name": NAME, "hdf5_full_file_name": NAME})
@@ -242,7 +256,8 @@ def own_outputs(folder: str) -> Shape:
 SHAPES: Table = {
     build.__name__: build
     for build in (
-        resource, several_frames_per_point, name_taken, name_of_the_detector_pc, two_names, names_only,
+        resource, several_frames_per_point, name_taken, name_of_the_detector_pc, read_path_of_a_windows_pc,
+        two_names, names_only,
         registry_signal, pages, step_scan_of_streams, fly_scan, chunks, strange_uris, two_detectors_two_streams,
         reused_dark, datum_after_its_event, other_formats, own_outputs,
     )

@@ -135,6 +135,9 @@ def test_one_frame_per_point_is_the_default(run: ComposedRun) -> None:
         pytest.param("\\\\server\\share", "raw", "\\\\server\\share\\raw\\", id="share"),
         pytest.param("", "X:\\raw", "X:\\raw\\", id="no-root"),
         pytest.param("X:/", "raw/sample/", "X:/raw/sample/", id="slashes"),
+        pytest.param("/", "gpfs/raw", "/gpfs/raw/", id="read-path-of-posix"),
+        pytest.param("/gpfs", "raw/", "/gpfs/raw/", id="read-path-of-posix-below-a-root"),
+        pytest.param("", "/gpfs/raw", "/gpfs/raw/", id="read-path-of-posix-no-root"),
     ],
 )
 def test_windows_paths_are_joined_as_windows_does(root: str, path: str, folder: str, run: ComposedRun) -> None:
