@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -32,11 +33,14 @@ napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = project
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {
     "github_url": REPOSITORY,
     "use_edit_page_button": False,
@@ -52,16 +56,21 @@ linkcheck_ignore = [
 ]
 
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
+_PAGE = re.compile(r"\]\(([\w-]+)\.md\)")
+_PARAMETER = re.compile(r"^(?P<indent> *)(?P<names>\w+(?:, \w+)*): (?P<text>.+)$")
+_BEFORE_NAPOLEON = 400
 
 
 def setup(app: Sphinx) -> None:
     """Add to each page what GitHub does not need."""
     app.connect("source-read", _complete)
+    app.connect("autodoc-process-docstring", _tell_texts_from_types, priority=_BEFORE_NAPOLEON)
+    app.connect("autodoc-process-docstring", _add_signals)
 
 
 def _complete(app: Sphinx, name: str, source: list[str]) -> None:
     page = Path(app.env.doc2path(name)).resolve()
-    source[0] = _LINK.sub(lambda link: _address(page.parent, link), source[0]) + _contents(name)
+    source[0] = _LINK.sub(lambda link: _address(page.parent, link), source[0]) + _contents(name, source[0])
 
 
 def _address(folder: Path, link: re.Match[str]) -> str:
@@ -75,11 +84,41 @@ def _address(folder: Path, link: re.Match[str]) -> str:
     return f"{REPOSITORY}/{kind}/main/{target.relative_to(PROJECT).as_posix()}{link['anchor'] or ''}"
 
 
-def _contents(name: str) -> str:
+def _contents(name: str, text: str) -> str:
+    """Return the contents of a section: its pages in the order in which its README.md names them, then all others."""
     if name == "index":
-        entries = "\n".join(f"{section}/README" for section in SECTIONS)
+        entries = [f"{section}/README" for section in SECTIONS]
     elif name.endswith("/README"):
-        entries = "*"
+        there = {page.stem: None for page in sorted((DOCS / name).parent.glob("*.md")) if page.stem != "README"}
+        entries = [*dict.fromkeys(page for page in (*_PAGE.findall(text), *there) if page in there)]
     else:
         return ""
-    return f"\n\n```{{toctree}}\n:hidden:\n:glob:\n:maxdepth: 2\n\n{entries}\n```\n"
+    return "\n\n```{toctree}\n:hidden:\n:maxdepth: 2\n\n" + "\n".join(entries) + "\n```\n"
+
+
+def _tell_texts_from_types(_app: Sphinx, *told: Any) -> None:
+    """Write `name: text` in the parameters of a docstring as numpy does, where `name: ...` would be its type."""
+    lines: list[str] = told[-1]
+    inside, result = False, []
+    for line in lines:
+        if line.strip() == "Parameters":
+            inside = True
+        elif not line.strip():
+            inside = False
+        parameter = _PARAMETER.match(line) if inside else None
+        if parameter:
+            result += [f"{parameter['indent']}{parameter['names']}", f"{parameter['indent']}    {parameter['text']}"]
+        else:
+            result.append(line)
+    lines[:] = result
+
+
+def _add_signals(_app: Sphinx, what: str, *told: Any) -> None:
+    """List the signals of an ophyd device below its docstring."""
+    from ophyd import Device  # noqa: PLC0415 - the environment above comes first
+
+    _name, part, _options, lines = told
+    if what == "class" and issubclass(part, Device):
+        described = [(name, getattr(part, name).doc) for name in part.component_names]
+        documented = [f"- `{name}`: {doc}" for name, doc in described if doc and "\n" not in doc]
+        lines += ["", *documented, ""] if documented else []
