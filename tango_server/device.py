@@ -174,19 +174,19 @@ class PETifConverter(Counters):
         with self._service("Cancel") as service:
             return to_wire(service.cancel(query))
 
-    @command(dtype_in=str, dtype_out=bool)
+    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is so")
     def TestOsExists(self, path: str) -> bool:
         """Whether this host sees the path (within the roots)."""
         with self._service("TestOsExists") as service:
             return service.readable(path).exists()
 
-    @command(dtype_in=str, dtype_out=bool)
+    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is so")
     def TestOsIsDir(self, path: str) -> bool:
         """Whether this host sees the path (within the roots) as a folder."""
         with self._service("TestOsIsDir") as service:
             return service.readable(path).is_dir()
 
-    @command(dtype_in=str, dtype_out=bool)
+    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is so")
     def TestOsIsFile(self, path: str) -> bool:
         """Whether this host sees the path (within the roots) as a file."""
         with self._service("TestOsIsFile") as service:

@@ -1,0 +1,97 @@
+"""Pages and pictures that programs write are up to date; the table of measurements says what was measured."""
+
+import re
+import runpy
+import xml.etree.ElementTree as ET
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tango_server.recipe import Recipe
+from tests.docs.pages import DOCS
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize("name", ["generate_commands", "generate_tango"])
+def test_a_written_page_is_up_to_date(name: str) -> None:
+    generator = runpy.run_path(str(DOCS / f"{name}.py"))
+    assert generator["PAGE"].read_text(encoding="utf-8") == generator["page"](), f"run python docs/{name}.py"
+
+
+def test_the_tango_page_has_the_ancestors_names() -> None:
+    generator = runpy.run_path(str(DOCS / "generate_tango.py"))
+    marked = re.findall(r"^\| `(\w+)` \* \|", generator["PAGE"].read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(marked) == sorted(generator["ANCESTOR"])
+    guide = (DOCS / "how-to" / "migrate.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in guide for name in marked)
+
+
+@pytest.fixture(scope="module")
+def orientations() -> dict[str, Any]:
+    return runpy.run_path(str(DOCS / "draw_orientations.py"))
+
+
+def test_the_picture_is_up_to_date(orientations: dict[str, Any]) -> None:
+    drawn = orientations["PICTURE"].read_text(encoding="utf-8")
+    assert drawn == orientations["drawing"](), "run python docs/draw_orientations.py"
+
+
+@pytest.mark.parametrize(("rotation", "flip"), [*product((0, 90, 180, 270), ("none", "0", "1", "both"))])
+def test_the_picture_shows_what_numpy_does(orientations: dict[str, Any], rotation: int, flip: str) -> None:
+    axes = {"none": (), "0": (0,), "1": (1,), "both": (0, 1)}[flip]
+    frame = orientations["raw_frame"]()
+    center = np.zeros_like(frame)
+    center[orientations["CENTER"][::-1]] = 1
+    turned, moved = (np.flip(np.rot90(image, rotation // 90), axes) for image in (frame, center))
+
+    root = ET.parse(orientations["PICTURE"]).getroot()
+    panel = root.find(f".//{SVG}g[@id='rotation-{rotation}-flip-{flip}']")
+    assert panel is not None
+    background, *pixels = panel.findall(f"{SVG}rect")
+    size = int(pixels[0].attrib["width"])
+    colors = {"#2d3748": 1, "#2b6cb0": 2}
+    shown = np.zeros((int(background.attrib["height"]) // size, int(background.attrib["width"]) // size), np.uint8)
+    for pixel in pixels:
+        shown[int(pixel.attrib["y"]) // size, int(pixel.attrib["x"]) // size] = colors[pixel.attrib["fill"]]
+    np.testing.assert_array_equal(shown, turned)
+
+    cross = panel.find(f"{SVG}path")
+    assert cross is not None
+    left, y, width, x, *_ = map(float, re.findall(r"[\d.]+", cross.attrib["d"]))
+    assert left + width / 2 == x
+    ((row, column),) = np.argwhere(moved)
+    assert (x / size - 0.5, y / size - 0.5) == pytest.approx((column, row))
+
+
+def test_orientations_that_the_page_calls_the_same_are() -> None:
+    page = (DOCS / "explanation" / "recipes.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| rotation (\d+) \| (.+) \|$", page, re.MULTILINE)
+    image = np.arange(12).reshape(3, 4)
+
+    def turned(rotation: str, flip: str) -> Any:
+        recipe = Recipe(rotation=int(rotation), flip=flip)
+        axes = {"none": (), "0": (0,), "1": (1,), "both": (0, 1)}[recipe.flip]
+        return np.flip(np.rot90(image, recipe.rotation // 90), axes)
+
+    assert [rotation for rotation, _ in table] == ["0", "90"]
+    for rotation, cells in table:
+        for flip, cell in zip(("none", "0", "1", "both"), cells.split(" | "), strict=True):
+            other = re.fullmatch(r"(\d+), `(\w+)`", cell)
+            assert other is not None
+            np.testing.assert_array_equal(turned(rotation, flip), turned(other[1], other[2]))
+    np.testing.assert_array_equal(turned("90", "1"), np.rot90(np.flipud(image)))
+
+
+def test_the_table_of_measurements_says_what_was_measured() -> None:
+    page = (DOCS / "explanation" / "performance.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|[^|]+\| ([^|]+) \| \[[^|]+\]\((\w[\w-]*\.md)(?:#[\w-]+)?\) \|$", page, re.MULTILINE)
+    assert len(rows) > 10
+    for answer, source in rows:
+        measured = (DOCS / "explanation" / source).read_text(encoding="utf-8")
+        numbers = re.findall(r"\d+(?:\.\d+)?(?!\d*%)", answer.replace("(95 %)", ""))
+        assert numbers
+        for number in numbers:
+            assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]*\d)", measured), f"{number} is not in {source}"
