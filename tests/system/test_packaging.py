@@ -14,7 +14,8 @@ from zipfile import ZipFile
 import pytest
 from packaging.metadata import Metadata, parse_email
 
-from tests.extras import CHECKS, FRAME, PROJECT, EmptyEnvironment, CheckError, build, check, extras_of
+from tests.empty_environment import PROJECT, CheckError, EmptyEnvironment, build
+from tests.extras import CHECKS, FRAME, check, extras_of
 
 PACKAGES = ("petif_bluesky", "tango_server")
 VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
