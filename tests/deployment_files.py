@@ -74,8 +74,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         yield name, shlex.split(unit(name)["Service"]["ExecStart"])
     for name in COMPOSE_FILES:
         for service in compose(name, example_environment())["services"].values():
-            yield name, service.get("command", ["mariadbd"])
-            yield name, service.get("healthcheck", {"test": ["CMD", "true"]})["test"][1:]
+            check = service.get("healthcheck", {}).get("test", [])
+            yield from ((name, words) for words in (service.get("command"), check[1:]) if words)
     service = windows_service()
     arguments = (service.findtext("arguments") or "").split()
     yield WINDOWS_SERVICE.name, [PureWindowsPath(service.findtext("executable") or "").stem, *arguments]
