@@ -21,6 +21,10 @@ PACKAGES = ("petif_bluesky", "tango_server")
 VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 INFO = f"petif_bluesky-{VERSION}.dist-info"
 
+borrowing = pytest.mark.skipif(
+    os.name == "nt", reason="links need rights on Windows; python -m tests.extras needs none"
+)
+
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -124,13 +128,15 @@ def test_this_environment_has_the_version_of_this_tree() -> None:
     assert importlib.metadata.version("petif-bluesky") == VERSION, "install it anew: pip install -e '.[all,test]'"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows; python -m tests.extras needs none")
+@borrowing
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("extra", ["base", "bluesky"])
 def test_an_extra_brings_what_it_needs(extra: str, wheel: Path, tmp_path: Path) -> None:
     check(extra, wheel, EmptyEnvironment(tmp_path), borrowed=True)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows; python -m tests.extras needs none")
+@borrowing
+@pytest.mark.timeout(300)
 def test_a_conversion_host_is_whole_and_tells_one_version_everywhere(wheel: Path, tmp_path: Path) -> None:
     here = EmptyEnvironment(tmp_path)
     check("server", wheel, here, borrowed=True)
@@ -145,6 +151,7 @@ def test_a_conversion_host_is_whole_and_tells_one_version_everywhere(wheel: Path
     assert told == dict.fromkeys(told, VERSION)
 
 
+@borrowing
 def test_a_requirement_that_an_extra_lacks_is_noticed(wheel: Path, tmp_path: Path) -> None:
     """The environment is as empty as it should be: without the extra, what it needs can't be imported."""
     here = EmptyEnvironment(tmp_path)
