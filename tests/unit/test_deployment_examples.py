@@ -2,32 +2,42 @@
 
 import json
 import re
-import shlex
-from configparser import ConfigParser
-from pathlib import Path, PurePosixPath
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import click
 import pytest
+import yaml
+from dockerfile_parse import DockerfileParser
 
 from tango_server.commands.register import register
 from tango_server.commands.serve import serve
 from tango_server.jobs import runner
 from tango_server.property_lines import from_lines
 from tango_server.settings import Settings, read_configuration
+from tests.deployment_files import (
+    COMPOSE_FILES,
+    CONFIGURATION_FILE,
+    DEPLOYMENT,
+    DOCKERFILE,
+    PROJECT,
+    UNITS,
+    compose,
+    example_environment,
+    petif_commands,
+    understood,
+    unit,
+    windows_service,
+)
 
-PROJECT = Path(__file__).parents[2]
-DEPLOYMENT = PROJECT / "examples" / "deployment"
-UNITS = ("petif.service", "petif-tango@.service")
 GUIDES = ("deploy.md", "windows.md")
-CONFIGURATION = read_configuration(PROJECT / "examples" / "configuration" / "p02.2.toml")
-
-
-def unit(name: str) -> ConfigParser:
-    """Return a unit; a key that stands there twice is an error."""
-    parser = ConfigParser(interpolation=None, comment_prefixes="#", delimiters="=")
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(DEPLOYMENT / name, encoding="utf-8")
-    return parser
+PAGES = (*(PROJECT / "docs" / "how-to" / name for name in (*GUIDES, "release.md")), PROJECT / "CONTRIBUTING.md")
+CONFIGURATION = read_configuration(CONFIGURATION_FILE)
+PROMETHEUS = PROJECT / "examples" / "prometheus"
 
 
 def options_of(command: Any) -> set[str]:
@@ -62,11 +72,33 @@ def test_the_two_units_differ_only_in_how_the_server_is_started() -> None:
     }
 
 
-def test_the_unit_without_a_database_gives_options_that_there_are() -> None:
-    program, command, *words = shlex.split(unit("petif.service")["Service"]["ExecStart"])
-    assert (PurePosixPath(program).name, command) == ("petif", "serve")
-    assert {word for word in words if word.startswith("--")} <= options_of(serve)
-    assert "/etc/petif/petif.toml" in words
+@pytest.mark.parametrize(("name", "words"), petif_commands())
+def test_a_command_in_a_file_is_one_that_petif_understands(name: str, words: Sequence[str]) -> None:
+    context = understood(words)
+    if context.info_name in {"serve", "register"}:
+        assert context.params["config"] == CONFIGURATION_FILE, f"{name} reads no configuration"
+
+
+def test_a_command_that_petif_does_not_understand_is_noticed() -> None:
+    for wrong in (["serve", "--prot", "1"], ["serve", "--port", "one"], ["sreve"]):
+        with pytest.raises(click.UsageError):
+            understood(wrong)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_takes_a_unit(name: str, tmp_path: Path) -> None:
+    """Its program is not installed here; everything else is as in the example."""
+    text = (DEPLOYMENT / name).read_text(encoding="utf-8")
+    program = unit(name)["Service"]["ExecStart"].split()[0]
+    (tmp_path / name).write_text(text.replace(program, sys.executable), encoding="utf-8")
+    instance = str(tmp_path / name.replace("@.", "@p02."))
+    (tmp_path / name).rename(instance)
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", instance], capture_output=True, text=True, check=False
+    )
+    complaints = [line for line in verified.stderr.splitlines() if "petif" in line]
+    assert (verified.returncode, complaints) == (0, [])
 
 
 def test_the_dsconfig_file_says_what_the_configuration_file_says() -> None:
@@ -89,10 +121,127 @@ def test_the_guides_give_options_and_settings_that_there_are(name: str) -> None:
         assert setting in Settings.model_fields
 
 
-@pytest.mark.parametrize("name", GUIDES)
-def test_the_guides_point_at_files_that_there_are(name: str) -> None:
-    page = PROJECT / "docs" / "how-to" / name
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_points_at_files_that_there_are(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     assert links
     for link in links:
         assert (page.parent / link).exists(), link
+
+
+def test_the_guide_tells_of_each_file() -> None:
+    text = "".join((PROJECT / "docs" / "how-to" / name).read_text(encoding="utf-8") for name in (*GUIDES, "observe.md"))
+    for path in [*DEPLOYMENT.rglob("*"), *PROMETHEUS.iterdir()]:
+        if path.is_file() and path.suffix != ".dockerignore":
+            assert path.name in text, path
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_a_compose_file_is_one_by_the_specification(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "compose.json"
+    path.write_text(json.dumps(compose(name, example_environment())))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_a_compose_file_serves_this_host_alone_and_as_nobody_special(name: str) -> None:
+    tree = compose(name, example_environment())
+    assert set(example_environment()) >= set(re.findall(r"\$\{(\w+)", (DEPLOYMENT / "docker" / name).read_text()))
+    for title, service in tree["services"].items():
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), title
+        for volume in service.get("volumes", ()):
+            if volume["type"] == "volume":
+                assert volume["source"] in tree["volumes"]
+        for before in service.get("depends_on", ()):
+            assert before in tree["services"]
+        assert set(service.get("networks", ())) <= set(tree.get("networks", ()))
+    server = tree["services"]["converter"]
+    assert {"127.0.0.1"} == {word for word in server["command"] if re.fullmatch(r"[\d.]+\.[\d.]+", word)}
+    assert (server["read_only"], server["cap_drop"], server["restart"]) == (True, ["ALL"], "unless-stopped")
+    assert float(server["stop_grace_period"].removesuffix("s")) > 4 * runner._CLOSE_PATIENCE
+    targets = {volume["target"]: volume for volume in server["volumes"]}
+    assert CONFIGURATION["state_dir"] in targets
+    for root in [*CONFIGURATION["read_roots"], *CONFIGURATION["write_roots"]]:
+        assert any(PurePosixPath(root).is_relative_to(path) for path in targets), root
+    for path in set(targets) - {CONFIGURATION["state_dir"], "/etc/petif/petif.toml"}:
+        assert targets[path]["source"] == path, "clients name frames by the paths that they see"
+
+
+@pytest.mark.parametrize("missing", ["PETIF_DATA", "PETIF_DATABASE_PASSWORD"])
+def test_what_has_no_good_default_has_to_be_set(missing: str) -> None:
+    variables = example_environment()
+    del variables[missing]
+    with pytest.raises(KeyError, match=missing):
+        compose("compose.yaml", variables)
+
+
+def test_the_images_are_built_of_files_that_there_are_and_run_as_nobody_special(tmp_path: Path) -> None:
+    parser = DockerfileParser(path=str(tmp_path), fileobj=None)
+    parser.content = DOCKERFILE.read_text(encoding="utf-8")
+    stages: dict[str, list[dict[str, Any]]] = {}
+    for step in parser.structure:
+        if step["instruction"] == "FROM":
+            stages[step["value"].split(" AS ")[1]] = []
+        elif step["instruction"] != "COMMENT":
+            stages[list(stages)[-1]].append(step)
+    for name in COMPOSE_FILES:
+        for title, service in compose(name, example_environment())["services"].items():
+            build = service["build"]
+            assert build["target"] in stages, title
+            assert (DEPLOYMENT / "docker" / build["context"]).resolve() == PROJECT
+            assert PROJECT / build["dockerfile"] == DOCKERFILE
+            arguments = {
+                step["value"].split("=")[0] for step in stages[build["target"]] if step["instruction"] == "ARG"
+            }
+            assert set(build.get("args", {})) == arguments, title
+    for stage, user in {"server": "petif", "database": "tango"}.items():
+        assert [step["value"] for step in stages[stage] if step["instruction"] == "USER"] == [user]
+        (command,) = (step["value"] for step in stages[stage] if step["instruction"] == "CMD")
+        assert json.loads(command)
+    for source in re.findall(r"--from=(\w+)", parser.content):
+        assert source in stages
+    ignored = (DOCKERFILE.parent / "Dockerfile.dockerignore").read_text().splitlines()
+    for kept in (line[1:] for line in ignored if line.startswith("!")):
+        assert (PROJECT / kept).exists()
+    (install,) = re.findall(r"'/source\[([\w,]+)\]'", parser.content)
+    assert "server" in install.split(",")
+
+
+def test_the_windows_service_says_what_the_guide_says() -> None:
+    service = windows_service()
+    assert service.tag == "service"
+    assert {"id", "name", "executable", "arguments", "stoptimeout", "onfailure"} <= {entry.tag for entry in service}
+    guide = (PROJECT / "docs" / "how-to" / "windows.md").read_text(encoding="utf-8")
+    for path in (service.findtext("executable"), service.findtext("workingdirectory")):
+        assert path
+        assert PureWindowsPath(path).is_absolute()
+        assert path in guide
+    seconds = float((service.findtext("stoptimeout") or "").removesuffix(" sec"))
+    assert seconds > 4 * runner._CLOSE_PATIENCE
+    account = service.find("serviceaccount")
+    assert account is not None
+    assert account.find("password") is None
+    assert (account.findtext("user") or "").endswith("$"), "only a group-managed account has no password"
+
+
+def test_prometheus_finds_its_rules_and_the_server() -> None:
+    configuration = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
+    for name in configuration["rule_files"]:
+        for group in yaml.safe_load((PROMETHEUS / name).read_text(encoding="utf-8"))["groups"]:
+            for rule in group["rules"]:
+                assert {"alert", "expr", "annotations"} <= set(rule)
+                assert rule["annotations"]["summary"].endswith("."), rule["alert"]
+    (job,) = configuration["scrape_configs"]
+    (targets,) = (place["targets"] for place in job["static_configs"])
+    guide = (PROJECT / "docs" / "how-to" / "observe.md").read_text(encoding="utf-8")
+    port = re.findall(r"^metrics_port = (\d+)", guide, re.MULTILINE)
+    assert [target.partition(":")[2] for target in targets] == port
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool")
+@pytest.mark.parametrize(("what", "name"), [("config", "prometheus.yml"), ("rules", "rules.yml")])
+def test_promtool_takes_the_files(what: str, name: str) -> None:
+    subprocess.run(["promtool", "check", what, str(PROMETHEUS / name)], check=True)

@@ -1,0 +1,129 @@
+"""The commands of the deployment files, run on this machine in the order in which they would be."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import tango
+
+from tests.deployment_files import DEPLOYMENT, compose, example_environment, on_this_machine
+from tests.system.tango_database import TangoDatabase
+from tests.system.waiting import until
+
+PROGRAMS = Path(sys.executable).parent
+DEVICE = "p02/petif/1"
+
+pytestmark = pytest.mark.skipif(
+    not list(PROGRAMS.glob("PETifConverter*")), reason="petif-bluesky is not installed in this environment"
+)
+
+
+@pytest.fixture
+def database(tango_database: TangoDatabase) -> Iterator[TangoDatabase]:
+    """The Tango database; DEVICE is in it neither before nor after."""
+    yield tango_database
+    client = tango_database.client
+    client.delete_device_property(DEVICE, list(client.get_device_property_list(DEVICE, "*")))
+    client.delete_server("PETifConverter/p02")
+
+
+@pytest.fixture
+def configuration(root: Path) -> Path:
+    path = root / "petif.toml"
+    path.write_text(f"read_roots = ['{root}']\nstate_dir = '{root / 'state'}'\nnumworkers = 1\n")
+    return path
+
+
+@pytest.fixture
+def start(root: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a server; it is told to end as docker and systemd do it."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def started(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with (root / "server.log").open("ab") as log:
+            running.append(
+                subprocess.Popen(
+                    command, cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                )
+            )
+        return running[-1]
+
+    yield started
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def is_healthy(check: list[str], environment: Mapping[str, str], server: subprocess.Popen[bytes]) -> Callable[[], bool]:
+    """Return what tells whether docker would call the server healthy."""
+
+    def healthy() -> bool:
+        assert server.poll() is None, f"the server ended with {server.returncode}"
+        return subprocess.run(check, env=environment, capture_output=True, check=False).returncode == 0
+
+    return healthy
+
+
+def test_compose_registers_the_device_and_runs_its_server(
+    database: TangoDatabase, configuration: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    services = compose("compose.yaml", example_environment())["services"]
+    replaced = {"/etc/petif/petif.toml": str(configuration)}
+    environment = {**os.environ, **services["converter"]["environment"], "TANGO_HOST": database.address}
+    for _ in range(2):  # at each `docker compose up`
+        registered = subprocess.run(
+            on_this_machine(services["register"]["command"], PROGRAMS, replaced),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert registered.returncode == 0, registered.stdout + registered.stderr
+    check = on_this_machine(services["converter"]["healthcheck"]["test"][1:], PROGRAMS, {})
+    assert subprocess.run(check, env=environment, capture_output=True, check=False).returncode == 3
+    server = start(on_this_machine(services["converter"]["command"], PROGRAMS, {}), environment)
+    until(is_healthy(check, environment, server), "the server is healthy")
+    assert tango.DeviceProxy(f"tango://{database.address}/{DEVICE}").NumWorkers == 1
+
+
+def test_compose_without_a_database_runs_the_server(
+    configuration: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    service = compose("compose-standalone.yaml", example_environment())["services"]["converter"]
+    address = service["environment"]["PETIF_DEVICE"].replace("45450", port)
+    environment = {**os.environ, "PETIF_DEVICE": address}
+    replaced = {"/etc/petif/petif.toml": str(configuration), "45450": port}
+    server = start(on_this_machine(service["command"], PROGRAMS, replaced), environment)
+    check = on_this_machine(service["healthcheck"]["test"][1:], PROGRAMS, {})
+    until(is_healthy(check, environment, server), "the server is healthy")
+    assert tango.DeviceProxy(address).NumWorkers == 1
+
+
+def test_dsconfig_puts_into_the_database_what_its_file_says(database: TangoDatabase) -> None:
+    path = DEPLOYMENT / "dsconfig.json"
+    wanted = json.loads(path.read_text())["servers"]["PETifConverter"]["p02"]["PETifConverter"][DEVICE]["properties"]
+    environment = {**os.environ, "TANGO_HOST": database.address}
+    command = [str(PROGRAMS / "json2tango"), "--write", str(path)]
+    written, unchanged = 2, 0
+    for exit_code in (written, unchanged):
+        ended = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == exit_code, ended.stdout + ended.stderr
+    assert list(database.client.get_device_name("PETifConverter/p02", "PETifConverter")) == [DEVICE]
+    found = database.client.get_device_property(DEVICE, list(wanted))
+    assert {name: list(lines) for name, lines in found.items()} == wanted

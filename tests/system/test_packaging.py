@@ -1,0 +1,160 @@
+"""What is built, and what an empty environment makes of it. Every extra: python -m tests.extras."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tomllib
+from configparser import ConfigParser
+from pathlib import Path, PurePosixPath
+from zipfile import ZipFile
+
+import pytest
+from packaging.metadata import Metadata, parse_email
+
+from tests.empty_environment import PROJECT, CheckError, EmptyEnvironment, build
+from tests.extras import CHECKS, FRAME, check, extras_of
+
+PACKAGES = ("petif_bluesky", "tango_server")
+VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+INFO = f"petif_bluesky-{VERSION}.dist-info"
+
+borrowing = pytest.mark.skipif(
+    os.name == "nt", reason="links need rights on Windows; python -m tests.extras needs none"
+)
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("sdist"), "--sdist")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("wheel"), "--wheel")
+
+
+@pytest.fixture(scope="module")
+def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree that the sdist holds."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / f"petif_bluesky-{VERSION}"
+
+
+@pytest.fixture(scope="module")
+def members(wheel: Path) -> dict[str, bytes]:
+    with ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def metadata(members: dict[str, bytes]) -> Metadata:
+    """The metadata of the wheel, each field checked as a package index checks it."""
+    raw, unknown = parse_email(members[f"{INFO}/METADATA"])
+    assert not unknown
+    return Metadata.from_raw(raw, validate=True)
+
+
+def test_the_wheel_holds_both_packages_with_their_type_markers_and_nothing_else(members: dict[str, bytes]) -> None:
+    files = (path for package in PACKAGES for path in (PROJECT / package).rglob("*"))
+    code = {path.relative_to(PROJECT).as_posix() for path in files if path.suffix in {".py", ".typed"}}
+    assert {f"{package}/py.typed" for package in PACKAGES} <= code
+    info = {f"{INFO}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
+    assert set(members) == code | info
+    assert members[f"{INFO}/licenses/LICENSE"] == (PROJECT / "LICENSE").read_bytes()
+
+
+def test_each_program_and_each_subcommand_points_at_a_module_of_the_wheel(members: dict[str, bytes]) -> None:
+    points = ConfigParser(delimiters="=")
+    points.optionxform = str  # type: ignore[assignment,method-assign]
+    points.read_string(members[f"{INFO}/entry_points.txt"].decode())
+    assert dict(points["console_scripts"]) == {
+        "petif": "tango_server.cli:main",
+        "PETifConverter": "tango_server.cli:tango_main",
+    }
+    commands = points["petif.commands"]
+    for name, target in {**points["console_scripts"], **commands}.items():
+        module, _, attribute = target.partition(":")
+        text = members[f"{module.replace('.', '/')}.py"].decode()
+        assert f"def {attribute}(" in text, name
+    offered = {name.removesuffix(".py") for name in members if PurePosixPath(name).parent.name == "commands"} - {
+        f"{package}/commands/__init__" for package in PACKAGES
+    }
+    with_a_command = {name for name in offered if "@click.command(" in members[f"{name}.py"].decode()}
+    assert {target.partition(":")[0].replace(".", "/") for target in commands.values()} == with_a_command
+
+
+def test_the_metadata_is_what_a_package_index_takes(metadata: Metadata, wheel: Path) -> None:
+    assert (metadata.name, str(metadata.version)) == ("petif-bluesky", VERSION)
+    assert metadata.license_expression == "BSD-3-Clause"
+    assert str(metadata.requires_python) == ">=3.11"
+    assert metadata.description_content_type == "text/markdown"
+    assert metadata.description == (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert set(CHECKS) <= set(extras_of(wheel)), "tests/extras.py checks an extra that there isn't"
+    for requirement in metadata.requires_dist or ():
+        assert requirement.specifier or requirement.name == "petif-bluesky", f"{requirement}: it has no lower bound"
+
+
+def test_the_sdist_holds_all_that_git_knows(unpacked: Path) -> None:
+    if not (PROJECT / ".git").exists():
+        pytest.skip("this tree is no checkout: git can't tell what belongs to it")
+    listing = ["git", "-C", str(PROJECT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    known = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
+    expected = {name for name in known if name and (PROJECT / name).exists()} | {"PKG-INFO"}
+    held = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    assert held == expected
+
+
+def test_tests_pass_in_the_tree_of_the_sdist(unpacked: Path) -> None:
+    """Those that read files beside the code: data, examples, guides."""
+    names = ("recipe", "configuration_examples", "deployment_examples")
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *(f"tests/unit/test_{name}.py" for name in names)],
+        cwd=unpacked,
+        check=True,
+    )
+
+
+def test_the_wheel_comes_out_the_same_from_the_sdist(unpacked: Path, wheel: Path, tmp_path: Path) -> None:
+    again = build(tmp_path, "--wheel", tree=unpacked)
+    assert (again.name, again.read_bytes()) == (wheel.name, wheel.read_bytes())
+
+
+def test_this_environment_has_the_version_of_this_tree() -> None:
+    assert importlib.metadata.version("petif-bluesky") == VERSION, "install it anew: pip install -e '.[all,test]'"
+
+
+@borrowing
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("extra", ["base", "bluesky"])
+def test_an_extra_brings_what_it_needs(extra: str, wheel: Path, tmp_path: Path) -> None:
+    check(extra, wheel, EmptyEnvironment(tmp_path), borrowed=True)
+
+
+@borrowing
+@pytest.mark.timeout(300)
+def test_a_conversion_host_is_whole_and_tells_one_version_everywhere(wheel: Path, tmp_path: Path) -> None:
+    here = EmptyEnvironment(tmp_path)
+    check("server", wheel, here, borrowed=True)
+    script = "import sys, tango; print(tango.DeviceProxy(sys.argv[1]).info().version_info['petif-bluesky'])"
+    told = {
+        "petif": here.run("petif", "--version").split()[-1],
+        "the device": here.serving(script).split()[-1],
+        "a converted frame": json.loads(here.run("petif", "inspect", "--json", f"converted/{FRAME.name}"))[
+            "provenance"
+        ]["version"],
+    }
+    assert told == dict.fromkeys(told, VERSION)
+
+
+@borrowing
+def test_a_requirement_that_an_extra_lacks_is_noticed(wheel: Path, tmp_path: Path) -> None:
+    """The environment is as empty as it should be: without the extra, what it needs can't be imported."""
+    here = EmptyEnvironment(tmp_path)
+    here.borrow(wheel)
+    with pytest.raises(CheckError, match="No module named 'tango'"):
+        here.python("import tango_server.device")
