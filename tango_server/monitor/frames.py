@@ -157,7 +157,7 @@ def _shot(path: Path, read: Callable[[Path], Image]) -> Shot:
     try:
         image = read(path)
     except (ConversionError, OSError) as error:
-        return Shot(path.name, text=f"This machine can't show it: {error}")
+        return Shot(path.name, text=f"The machine that runs this page can't show it: {error}")
     sidecar = read_sidecar(path)
     center = None
     if sidecar is not None and sidecar.center_x is not None and sidecar.center_y is not None:

@@ -34,6 +34,8 @@ class PairView:
 
     def show(self, pair: Pair | None) -> None:
         """Show another pair, unless it is the same or people want to keep this one."""
+        self._raw.keep()
+        self._converted.keep()
         if pair is None or pair is self._pair or (self._hold.value and self._pair is not None):
             return
         self._pair = pair

@@ -32,6 +32,12 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+def run_monitor(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `petif monitor` until it ends by itself."""
+    command = [sys.executable, "-c", _COMMAND, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
 class MonitorProcess:
     """`petif monitor` for the device at `address`, on a free port, until `stop`."""
 
