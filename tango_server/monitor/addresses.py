@@ -24,7 +24,7 @@ def names_of(host: str) -> tuple[str, ...]:
     """
     if is_loopback(host):
         return tuple(dict.fromkeys((*_LOOPBACK, host)))
-    own = (socket.gethostname(), socket.getfqdn())
+    own = (socket.gethostname().lower(), socket.getfqdn().lower())  # as browsers write them
     if host != _EVERYWHERE:
         return tuple(dict.fromkeys((host, *own)))
     numbers = (

@@ -1,7 +1,6 @@
 """Frames as they are shown: read from disk, made small by averaging, with limits for their colours."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -95,11 +94,11 @@ def read_pair(report: FrameReport) -> Pair:
     if source == output:
         raw = Shot(source.name, text="The frame was converted in place: the file before is no more.")
     else:
-        raw = _shot(source, read_first_image)
-    converted = _shot(output, _any_image)
+        raw = _shot(source)
+    converted = _shot(output)
     orientation = _orientation(recipe, raw.shape, converted.shape)
-    if orientation is not None and raw.center is not None and raw.shape is not None:
-        converted = Shot(converted.title, converted.image, orientation.point(*raw.center, raw.shape))
+    if converted.center is None and orientation is not None and raw.center is not None and raw.shape is not None:
+        converted = replace(converted, center=orientation.point(*raw.center, raw.shape))
     seen = raw.image if raw.image is not None else converted.image
     return Pair(
         report.job_id, raw, converted, recipe, orientation, (1.0, 10.0) if seen is None else limits(shrunk(seen))
@@ -153,21 +152,25 @@ def _blocks(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
     return np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
 
 
-def _shot(path: Path, read: Callable[[Path], Image]) -> Shot:
+def _shot(path: Path) -> Shot:
     try:
-        image = read(path)
+        image, center = _esperanto(path) if is_esperanto(path) else _tiff(path)
     except (ConversionError, OSError) as error:
         return Shot(path.name, text=f"The machine that runs this page can't show it: {error}")
-    sidecar = read_sidecar(path)
-    center = None
-    if sidecar is not None and sidecar.center_x is not None and sidecar.center_y is not None:
-        center = (sidecar.center_x, sidecar.center_y)
     rows, columns = image.shape
     return Shot(f"{path.name}: {columns} x {rows} {image.dtype.name}", image, center)
 
 
-def _any_image(path: Path) -> Image:
-    return read_esperanto(path)[1] if is_esperanto(path) else read_first_image(path)
+def _esperanto(path: Path) -> tuple[Image, Point | None]:
+    header, image = read_esperanto(path)
+    return image, header.origin
+
+
+def _tiff(path: Path) -> tuple[Image, Point | None]:
+    image, sidecar = read_first_image(path), read_sidecar(path)
+    if sidecar is None or sidecar.center_x is None or sidecar.center_y is None:
+        return image, None
+    return image, (sidecar.center_x, sidecar.center_y)
 
 
 def _recipe(output: Path) -> Recipe | None:

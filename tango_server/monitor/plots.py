@@ -58,9 +58,8 @@ class Plots:
             legend = {"legend_label": labels[name]} if name in labels else {}
             plot.line("time", column, source=self._source, color=colour, line_width=2, **legend)
         if len(lines) > 1:
-            plot.legend.location = "top_left"
-            plot.legend.orientation = "horizontal"
-            plot.legend.padding = 2
+            plot.legend.update(orientation="horizontal", padding=0, margin=0, border_line_color=None)
+            plot.add_layout(plot.legend[0], "above")  # not over the lines
         return plot
 
 

@@ -114,7 +114,13 @@ def numbers(observed: Observed) -> str:
 def failures(reports: Sequence[FrameReport]) -> str:
     """Return the last failures as an HTML table."""
     rows = [
-        (clock(each.finished), each.source, each.reason, (each.run_uid or _NOTHING)[:_SHORT_UID]) for each in reports
+        (
+            clock(each.finished),
+            each.source,
+            each.reason.removeprefix(f"{each.source}: "),
+            (each.run_uid or _NOTHING)[:_SHORT_UID],
+        )
+        for each in reports
     ]
     return _table("failures", ("Time", "File", "Reason", "Run"), rows, "No frame has failed.")
 

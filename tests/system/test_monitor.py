@@ -111,6 +111,11 @@ def test_the_page_shows_frames_as_they_come_and_retries_what_failed(
     expect(state).to_have_text("ALARM")
     page.screenshot(path=tmp_path / "failed.png")
 
+    page.get_by_role("button", name="Acknowledge").click()
+    page.get_by_role("button", name="Yes, end the alarm about failed frames").click()
+    expect(state).to_have_text("ON")
+    expect(failure).to_have_count(1)
+
     broken.write_bytes(whole)
     retry = page.get_by_role("button", name="Retry failed frames")
     retry.click()

@@ -215,6 +215,22 @@ def test_a_pair_knows_its_recipe_and_where_the_beam_is_in_both(converted: FrameR
     assert pair.recipe.rotation == 90
 
 
+def test_an_esperanto_frame_is_shown_with_the_beam_centre_of_its_header(tmp_path: Path) -> None:
+    source = tmp_path / "raw" / "a-00001.tif"
+    source.parent.mkdir()
+    image = np.arange(300 * 256, dtype=np.float32).reshape(300, 256)  # becomes square: it is padded
+    write_frame(source, image, document_name="a", acquired=datetime(2026, 1, 2, 3, 4, 5))
+    given = {"wavelength": 0.29, "distance": 400, "pixel_size": 0.2, "beam_center": (100.0, 50.0), "exposure": 1}
+    report = convert_file(source, Recipe.preset("esperanto", esperanto={"omega": 0, **given}))
+    pair = read_pair(report)
+    assert pair.converted.shape == (300, 300)
+    assert pair.converted.center is not None
+    x, y = (round(each) for each in pair.converted.center)
+    assert pair.converted.image is not None
+    assert pair.converted.image[y, x] == image[50, 100]
+    assert pair.orientation is None  # a padded image is not linked: it has pixels that the raw one has not
+
+
 def test_a_file_that_is_not_seen_here_is_told_in_words(converted: FrameReport) -> None:
     Path(converted.source).unlink()
     pair = read_pair(converted)
