@@ -14,6 +14,7 @@ from tango_server.monitor.observed import HISTORY, Sample
 _SHORTEST, _LONGEST = 60.0, 600.0
 """The time axis: as long as the monitor has been looking, within these bounds, s."""
 _HEIGHT = 210
+_COLOURS = ("#1f6fb4", "#d95f02")
 
 
 class Plots:
@@ -24,9 +25,9 @@ class Plots:
         self._source = ColumnDataSource(_columns(()), name="history")
         now = time.time()
         self._times = Range1d(_axis_time(now - _SHORTEST), _axis_time(now))
-        rate = self._figure("Frames per second", rate="frames_per_second")
-        latency = self._figure("Latency / s", median="latency_median", p95="latency_p95")
-        backlog = self._figure("Backlog / frames", backlog="backlog")
+        rate = self._figure("Frames per second", "frames_per_second")
+        latency = self._figure("Latency / s: median (blue), 95 % (orange)", "latency_median", "latency_p95")
+        backlog = self._figure("Backlog / frames", "backlog")
         self.layout: Any = row(rate, latency, backlog, sizing_mode="stretch_width")
         self.show(samples)
 
@@ -40,7 +41,7 @@ class Plots:
         first = max(self._last - _LONGEST, min(samples[0].time, self._last - _SHORTEST))
         self._times.update(start=_axis_time(first), end=_axis_time(self._last))
 
-    def _figure(self, title: str, **lines: str) -> Any:
+    def _figure(self, title: str, *columns: str) -> Any:
         plot = figure(
             title=title,
             height=_HEIGHT,
@@ -51,15 +52,10 @@ class Plots:
             tools="",
         )
         plot.y_range.start = 0
+        plot.xaxis.ticker.desired_num_ticks = 5
         plot.line("time", "zero", source=self._source, alpha=0)  # else there is no axis before the first number
-        colours = ("#1f6fb4", "#d95f02")
-        labels = {"median": "median", "p95": "95 %"}
-        for (name, column), colour in zip(lines.items(), colours, strict=False):
-            legend = {"legend_label": labels[name]} if name in labels else {}
-            plot.line("time", column, source=self._source, color=colour, line_width=2, **legend)
-        if len(lines) > 1:
-            plot.legend.update(orientation="horizontal", padding=0, margin=0, border_line_color=None)
-            plot.add_layout(plot.legend[0], "above")  # not over the lines
+        for column, colour in zip(columns, _COLOURS, strict=False):
+            plot.line("time", column, source=self._source, color=colour, line_width=2)
         return plot
 
 
