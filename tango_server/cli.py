@@ -5,6 +5,12 @@ from importlib.metadata import entry_points
 
 import click
 
+_EXTRAS = {
+    **dict.fromkeys(("tango", "cv2", "tifffile", "rich", "psutil"), "server"),
+    **dict.fromkeys(("panel", "bokeh"), "monitor"),
+}
+"""Where the packages come from that some commands need."""
+
 
 class _Commands(click.Group):
     """Subcommands from every installed package that offers some; a missing extra is named, with its remedy."""
@@ -33,7 +39,7 @@ def main() -> None:
     try:
         petif(prog_name="petif")
     except ModuleNotFoundError as error:
-        extra = "server" if error.name in {"tango", "cv2", "tifffile", "rich", "psutil"} else "all"
+        extra = _EXTRAS.get(error.name or "", "all")
         click.echo(
             f"petif: this command needs the package {error.name!r}, which is not installed. "
             f"Install it with: pip install 'petif-bluesky[{extra}]'",

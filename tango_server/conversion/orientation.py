@@ -55,6 +55,17 @@ class Orientation:
             reverse_columns=columns != second.reverse_columns,
         )
 
+    def inverse(self) -> "Orientation":
+        """Return the orientation that takes this one back.
+
+        >>> quarter = Orientation.of(Recipe(rotation=90))
+        >>> quarter.inverse() == Orientation.of(Recipe(rotation=270))
+        True
+        """
+        if not self.transpose:
+            return self
+        return Orientation(transpose=True, reverse_rows=self.reverse_columns, reverse_columns=self.reverse_rows)
+
     def shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Return the (rows, columns) of the turned image of one of `shape`."""
         rows, columns = shape

@@ -25,6 +25,7 @@ def modules_after(statement: str) -> set[str]:
         "tango_server.jobs.opening",
         "tango_server.device",
         "tango_server.cli",
+        "tango_server.monitor.web",
     ],
 )
 def test_the_conversion_host_imports_nothing_of_bluesky(module: str) -> None:

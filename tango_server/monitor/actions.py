@@ -1,0 +1,80 @@
+"""Buttons that change something at the server: each asks once more before it acts, and tells what came of it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import panel as pn
+
+from tango_server.client import Client, LinkError
+from tango_server.monitor.observed import Observed
+from tango_server.monitor.watch import Watch
+from tango_server.monitor.words import clock
+
+
+class ConfirmedButton:
+    """A button, and the question that it asks before something is done.
+
+    Parameters
+    ----------
+    name: what the button says
+    question: returns what the button says that does it
+    act: does it; returns what to tell people
+
+    """
+
+    def __init__(self, watch: Watch, name: str, question: Callable[[], str], act: Callable[[Client], str]) -> None:
+        self._watch = watch
+        self._question = question
+        self._act = act
+        self._ask = pn.widgets.Button(name=name, button_type="default")
+        self._yes = pn.widgets.Button(name="Yes", button_type="danger", visible=False)
+        self._no = pn.widgets.Button(name="No", button_type="default", visible=False)
+        self._told = pn.pane.HTML("")
+        self._ask.on_click(self._asked)
+        self._yes.on_click(self._confirmed)
+        self._no.on_click(lambda _: self._show(asking=False))
+        self.layout: Any = pn.Row(self._ask, self._yes, self._no, self._told)
+
+    def _asked(self, _: Any) -> None:
+        self._yes.name = self._question()
+        self._told.object = ""
+        self._show(asking=True)
+
+    async def _confirmed(self, _: Any) -> None:
+        self._show(asking=False)
+        try:
+            text = await asyncio.wrap_future(self._watch.act(self._act))
+        except LinkError as error:
+            text = f"It was not done: {error}"
+        self._told.object = f"{clock(time.time())}: {escape(text)}"
+
+    def _show(self, *, asking: bool) -> None:
+        self._ask.visible = not asking
+        self._yes.visible = self._no.visible = asking
+
+
+def buttons(watch: Watch) -> Any:
+    """Return the buttons for failed frames."""
+    retry = ConfirmedButton(watch, "Retry failed frames", lambda: f"Yes, retry {_failed(watch.observed)}", _retry)
+    acknowledge = ConfirmedButton(watch, "Acknowledge", lambda: "Yes, end the alarm about failed frames", _acknowledge)
+    return pn.FlexBox(retry.layout, acknowledge.layout)
+
+
+def _failed(observed: Observed) -> str:
+    known = [] if observed.look is None else observed.look.value("FailedFiles", [])
+    if not known:
+        return "what failed"  # before the server was started again: it knows them, and does not list them
+    return f"{len(known)} frame{'s' if len(known) > 1 else ''}"
+
+
+def _retry(client: Client) -> str:
+    count = client.retry_failed()
+    return f"{count} frame{' is' if count == 1 else 's are'} tried again."
+
+
+def _acknowledge(client: Client) -> str:
+    client.acknowledge()
+    return "The alarm about failed frames is ended."

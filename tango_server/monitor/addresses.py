@@ -1,0 +1,36 @@
+"""Where the page may be opened from."""
+
+import socket
+
+import psutil
+
+_LOOPBACK = ("127.0.0.1", "localhost")
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - recognised, not listened at
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what listens at `host` can be reached from this machine alone."""
+    return host == "localhost" or host.startswith("127.")
+
+
+def names_of(host: str) -> tuple[str, ...]:
+    """Return the names by which browsers may call a page that listens at `host`.
+
+    A browser sends the name that stands in its address line with each connection, so that a page of somebody else that
+    it shows can't talk to this one.
+
+    >>> names_of("127.0.0.1")
+    ('127.0.0.1', 'localhost')
+    """
+    if is_loopback(host):
+        return tuple(dict.fromkeys((*_LOOPBACK, host)))
+    own = (socket.gethostname().lower(), socket.getfqdn().lower())  # as browsers write them
+    if host != _EVERYWHERE:
+        return tuple(dict.fromkeys((host, *own)))
+    numbers = (
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family == socket.AF_INET
+    )
+    return tuple(dict.fromkeys((*_LOOPBACK, *own, *numbers)))

@@ -1,0 +1,70 @@
+"""The page of one browser: it shows what the watch knows, and changes only what has changed."""
+
+from typing import Any
+
+import panel as pn
+
+from tango_server.monitor.actions import buttons
+from tango_server.monitor.observed import Observed
+from tango_server.monitor.pair_view import PairView
+from tango_server.monitor.plots import Plots
+from tango_server.monitor.sharing import Shared
+from tango_server.monitor.style import STYLE
+from tango_server.monitor.words import failures, headline, numbers, runs
+
+_PERIOD_MS = 500
+
+
+class Page:
+    """One view of a server. `read_only`: without the buttons that change something there."""
+
+    def __init__(self, shared: Shared, *, read_only: bool) -> None:
+        self._shared = shared
+        self._shown: Observed | None = None
+        self._headline, self._numbers, self._failures, self._runs = (
+            pn.pane.HTML("", sizing_mode="stretch_width", stylesheets=[STYLE]) for _ in range(4)
+        )
+        self._plots = Plots()
+        self._pair = PairView()
+        self.layout: Any = pn.Column(
+            self._headline,
+            self._numbers,
+            pn.pane.Bokeh(self._plots.layout, sizing_mode="stretch_width"),
+            _title("Last converted frame"),
+            self._pair.layout,
+            _title("Last failures"),
+            self._failures,
+            *([] if read_only else [buttons(shared.watch)]),
+            _title("Last runs"),
+            self._runs,
+            sizing_mode="stretch_width",
+        )
+        self.refresh()
+
+    def follow(self) -> None:
+        """Refresh the page from now on, for as long as somebody looks at it."""
+        pn.state.add_periodic_callback(self.refresh, period=_PERIOD_MS)
+
+    def refresh(self) -> None:
+        """Show what is known now."""
+        with pn.io.hold():
+            self._refresh()
+        if pn.state.curdoc is None:  # in a notebook, Bokeh's own objects are not sent by themselves
+            pn.io.push_notebook(self.layout)
+
+    def _refresh(self) -> None:
+        observed = self._shared.watch.observed
+        if observed is not self._shown:
+            self._shown = observed
+            self._headline.object = headline(observed)
+            self._numbers.object = numbers(observed)
+            self._failures.object = failures(observed.failures)
+            self._runs.object = runs(observed.runs)
+            self._plots.show(observed.samples)
+        if observed.last is not None:
+            self._shared.pictures.want(observed.last)
+        self._pair.show(self._shared.pictures.pair)
+
+
+def _title(text: str) -> Any:
+    return pn.pane.HTML(f"<h2>{text}</h2>", stylesheets=[STYLE], margin=(8, 10, 0, 10))

@@ -1,0 +1,60 @@
+"""The raw and the converted frame side by side: zooming into one shows the same part of the frame in the other."""
+
+from html import escape
+from typing import Any
+
+import panel as pn
+
+from tango_server.monitor.colours import PALETTES, Colours
+from tango_server.monitor.frames import Pair, Point, linked
+from tango_server.monitor.picture_view import PictureView
+from tango_server.monitor.words import recipe_words
+
+
+class PairView:
+    """Both images, and how they are coloured."""
+
+    def __init__(self) -> None:
+        self._pair: Pair | None = None
+        self._colours = Colours()
+        self._raw = PictureView("raw", self._colours, self._zoomed_raw)
+        self._converted = PictureView("converted", self._colours, self._zoomed_converted)
+        palette = pn.widgets.Select(name="", options=list(PALETTES), width=110, align="center")
+        log = pn.widgets.Checkbox(name="Logarithmic", value=True, align="center")
+        self._hold = pn.widgets.Checkbox(name="Hold this frame", value=False, align="center")
+        palette.param.watch(lambda event: self._colours.paint(event.new), "value")
+        log.param.watch(lambda event: self._scale(logarithmic=event.new), "value")
+        self._scale(logarithmic=True)
+        self._text = pn.pane.HTML("No frame was converted yet.")
+        self.layout: Any = pn.Column(
+            pn.Row(pn.pane.HTML("Colour map", align="center"), palette, log, self._hold),
+            self._text,
+            pn.FlexBox(self._raw.layout, self._converted.layout, gap="12px"),
+        )
+
+    def show(self, pair: Pair | None) -> None:
+        """Show another pair, unless it is the same or people want to keep this one."""
+        self._raw.keep()
+        self._converted.keep()
+        if pair is None or pair is self._pair or (self._hold.value and self._pair is not None):
+            return
+        self._pair = pair
+        self._text.object = f"Conversion: {escape(recipe_words(pair.recipe))}." if pair.recipe else ""
+        self._colours.limit(*pair.limits)
+        self._raw.show(pair.raw)
+        self._converted.show(pair.converted)
+
+    def _scale(self, *, logarithmic: bool) -> None:
+        for view in (self._raw, self._converted):
+            view.scale("log" if logarithmic else "linear")
+
+    def _zoomed_raw(self, x: Point, y: Point) -> None:
+        self._raw.look_at(x, y)
+        if self._pair is not None and self._pair.orientation is not None and self._pair.raw.shape is not None:
+            self._converted.look_at(*linked(x, y, self._pair.orientation, self._pair.raw.shape))
+
+    def _zoomed_converted(self, x: Point, y: Point) -> None:
+        self._converted.look_at(x, y)
+        pair = self._pair
+        if pair is not None and pair.orientation is not None and pair.converted.shape is not None:
+            self._raw.look_at(*linked(x, y, pair.orientation.inverse(), pair.converted.shape))

@@ -1,0 +1,73 @@
+"""The live plots: rate, latency and backlog over the last ten minutes."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bokeh.layouts import row
+from bokeh.models import ColumnDataSource, Range1d
+from bokeh.plotting import figure
+
+from tango_server.monitor.observed import HISTORY, Sample
+
+_SHORTEST, _LONGEST = 60.0, 600.0
+"""The time axis: as long as the monitor has been looking, within these bounds, s."""
+_HEIGHT = 210
+_COLOURS = ("#1f6fb4", "#d95f02")
+
+
+class Plots:
+    """Three plots on one time axis; `show` appends what is new."""
+
+    def __init__(self, samples: Sequence[Sample] = ()) -> None:
+        self._last = -math.inf
+        self._source = ColumnDataSource(_columns(()), name="history")
+        now = time.time()
+        self._times = Range1d(_axis_time(now - _SHORTEST), _axis_time(now))
+        rate = self._figure("Frames per second", "frames_per_second")
+        latency = self._figure("Latency / s: median (blue), 95 % (orange)", "latency_median", "latency_p95")
+        backlog = self._figure("Backlog / frames", "backlog")
+        self.layout: Any = row(rate, latency, backlog, sizing_mode="stretch_width")
+        self.show(samples)
+
+    def show(self, samples: Sequence[Sample]) -> None:
+        """Append the samples that are newer than those shown."""
+        new = [sample for sample in samples if sample.time > self._last]
+        if not new:
+            return
+        self._last = new[-1].time
+        self._source.stream(_columns(new), rollover=HISTORY)
+        first = max(self._last - _LONGEST, min(samples[0].time, self._last - _SHORTEST))
+        self._times.update(start=_axis_time(first), end=_axis_time(self._last))
+
+    def _figure(self, title: str, *columns: str) -> Any:
+        plot = figure(
+            title=title,
+            height=_HEIGHT,
+            sizing_mode="stretch_width",
+            x_axis_type="datetime",
+            x_range=self._times,
+            toolbar_location=None,
+            tools="",
+        )
+        plot.y_range.start = 0
+        plot.xaxis.ticker.desired_num_ticks = 5
+        plot.line("time", "zero", source=self._source, alpha=0)  # else there is no axis before the first number
+        for column, colour in zip(columns, _COLOURS, strict=False):
+            plot.line("time", column, source=self._source, color=colour, line_width=2)
+        return plot
+
+
+def _axis_time(instant: float) -> float:
+    """Return the milliseconds of the local clock, which Bokeh shows as they are."""
+    return 1000.0 * (instant + time.localtime(instant).tm_gmtoff)
+
+
+def _columns(samples: Sequence[Sample]) -> dict[str, list[float]]:
+    names = ("frames_per_second", "latency_median", "latency_p95", "backlog")
+    return {
+        "time": [_axis_time(sample.time) for sample in samples],
+        "zero": [0.0 for _ in samples],
+        **{name: [getattr(sample, name) for sample in samples] for name in names},
+    }

@@ -1,0 +1,134 @@
+"""One thread looks at a server, once a second, for however many pages that show it."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+
+from tango.utils import PyTangoThread
+
+from tango_server.client import Client, LinkDownError, LinkError
+from tango_server.messages import FrameReport, ReportsQuery, RunStatistics
+from tango_server.monitor.observed import (
+    Observed,
+    Questions,
+    questions,
+    runs_to_ask,
+    with_look,
+    with_reports,
+    with_runs,
+    with_silence,
+)
+
+_log = logging.getLogger(__name__)
+
+INTERVAL = 1.0
+_SHOWN_FAILURES = 20
+_LATEST = 100
+_CLOSE_PATIENCE = 15.0
+
+Action = Callable[[Client], str]
+"""Does something at the server, and returns what to tell people."""
+
+
+class Watch:
+    """What is known of the server at `address`, kept fresh by a thread until `close`.
+
+    `interval` is the time between two looks in s.
+    """
+
+    def __init__(self, address: str, interval: float = INTERVAL) -> None:
+        self.address = address
+        self._interval = interval
+        self._client = Client(address)
+        self._observed = Observed(address, time.time())
+        self._actions: SimpleQueue[tuple[Action, Future[str]]] = SimpleQueue()
+        self._wake = threading.Event()
+        self._closed = False
+        self._thread = PyTangoThread(target=self._run, name="petif-monitor", daemon=True)
+        self._thread.start()
+
+    @property
+    def observed(self) -> Observed:
+        """What is known now."""
+        return self._observed
+
+    def act(self, action: Action) -> "Future[str]":
+        """Have the thread do something at the server, and look at what came of it right after."""
+        future: Future[str] = Future()
+        self._actions.put((action, future))
+        self._wake.set()
+        return future
+
+    def close(self) -> None:
+        """End the thread; a server that hangs may hold it for some seconds."""
+        self._closed = True
+        self._wake.set()
+        self._thread.join(_CLOSE_PATIENCE)
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._do_actions()
+            try:
+                self._observed = self._next()
+            except Exception:  # noqa: BLE001 - whatever it is, the page must go on
+                _log.exception("the server could not be looked at")
+            self._wake.wait(self._interval)
+            self._wake.clear()
+
+    def _do_actions(self) -> None:
+        while True:
+            try:
+                action, future = self._actions.get_nowait()
+            except Empty:
+                return
+            try:
+                future.set_result(action(self._client))
+            except Exception as error:  # noqa: BLE001 - it belongs to who asked
+                future.set_exception(error)
+
+    def _next(self) -> Observed:
+        before = self._observed
+        try:
+            look = self._client.look()
+            observed = with_look(before, look, time.time())
+            return self._with_answers(observed, questions(before, look))
+        except LinkDownError as error:
+            return with_silence(before, str(error), time.time())
+
+    def _with_answers(self, observed: Observed, ask: Questions) -> Observed:
+        """Return what is known after more questions; if the server can't answer them at present, what was before."""
+        try:
+            if ask.latest:
+                observed = self._with_latest(observed)
+            if ask.failures:
+                failed = self._reports(_SHOWN_FAILURES, "failed")
+                observed = replace(observed, failures=tuple(reversed(failed)))
+        except LinkError as error:
+            if type(error) is LinkDownError:
+                raise
+            _log.warning("%s", error)
+        return observed
+
+    def _with_latest(self, observed: Observed) -> Observed:
+        reports = self._reports(_LATEST)
+        runs = [self._statistics(run_uid) for run_uid in runs_to_ask(observed, reports)]
+        observed = with_runs(with_reports(observed, reports), [run for run in runs if run is not None])
+        if observed.last is None:
+            observed = with_reports(observed, self._reports(1, "converted"))
+        return observed
+
+    def _reports(self, limit: int, outcome: str | None = None) -> list[FrameReport]:
+        query = ReportsQuery.model_validate({"latest": True, "limit": limit, "outcome": outcome})
+        return self._client.reports(query).reports
+
+    def _statistics(self, run_uid: str) -> RunStatistics | None:
+        try:
+            return self._client.run_statistics(run_uid)
+        except LinkDownError:
+            raise
+        except LinkError:  # its history was pruned meanwhile
+            return None

@@ -1,0 +1,84 @@
+"""The page as a web server of its own."""
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import panel as pn
+from tornado.websocket import WebSocketClosedError
+
+from tango_server.monitor.addresses import names_of
+from tango_server.monitor.page import Page
+from tango_server.monitor.pictures import Pictures
+from tango_server.monitor.sharing import Shared
+from tango_server.monitor.watch import Watch
+
+_TITLE = "petif monitor"
+_FROZEN = (
+    "This page is frozen: the program behind it does not answer. Start it with petif monitor, then load the page again."
+)
+
+
+def serve(address: str, *, host: str, port: int, read_only: bool, show: bool, ready: Callable[[int], None]) -> None:
+    """Serve the page of the server at `address` until Ctrl-C or SIGTERM.
+
+    `port` 0 takes a free one; `ready` is told which. With `show` a browser is opened.
+
+    Raises
+    ------
+    OSError
+        if nothing can be listened at there.
+
+    """
+    _let_browsers_go()
+    pn.extension(notifications=True, disconnect_notification=_FROZEN)
+    port = port or _free_port(host)
+    with closing(Shared(Watch(address), Pictures())) as shared:
+        server = pn.serve(
+            lambda: _document(shared, read_only=read_only),
+            address=host,
+            port=port,
+            websocket_origin=[f"{name}:{port}" for name in names_of(host)],
+            show=show,
+            start=False,
+            verbose=False,
+            title=_TITLE,
+        )
+        loop = server.io_loop.asyncio_loop
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(server.io_loop.stop))
+        server.start()
+        try:
+            ready(port)
+            server.io_loop.start()
+        finally:
+            server.stop()
+
+
+def _let_browsers_go() -> None:
+    """Leave what Bokeh and asyncio tell of browsers that were closed in the midst of a message out of the log."""
+    logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").addFilter(
+        lambda record: not (record.exc_info and isinstance(record.exc_info[1], WebSocketClosedError))
+    )
+
+
+def _document(shared: Shared, *, read_only: bool) -> Any:
+    page = Page(shared, read_only=read_only)
+    page.follow()
+    template = pn.template.BootstrapTemplate(
+        title=f"{_TITLE} (read only)" if read_only else _TITLE, busy_indicator=None
+    )
+    template.main.append(page.layout)
+    return template
+
+
+def _free_port(host: str) -> int:
+    """Return a port that is free now: the page must be told its own address before it listens there."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port

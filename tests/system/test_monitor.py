@@ -1,0 +1,222 @@
+"""`petif monitor` in a real browser, against a real server."""
+
+import http.client
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import tango
+from playwright.sync_api import Browser, Locator, expect
+
+from petif_bluesky.sim.qxrd_file import write_frame
+from tango_server.local import LocalServer
+from tango_server.recipe import Recipe
+from tests.system.monitor_page import MonitorProcess, Opened, chromium, run_monitor
+from tests.system.waiting import submit, until
+
+expect.set_options(timeout=20_000)
+RUN = "5f1c9e1e-0000-4000-8000-000000000001"
+TURNED = Recipe.preset("xdi", rotation=90).model_dump(mode="json")
+SHAPE = (600, 600)
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def start_monitor() -> Iterator[Callable[..., MonitorProcess]]:
+    started: list[MonitorProcess] = []
+
+    def start(address: str, *arguments: str) -> MonitorProcess:
+        started.append(MonitorProcess(address, *arguments))
+        return started[-1]
+
+    yield start
+    for monitor in started:
+        monitor.stop()
+
+
+@pytest.fixture
+def open_page(browser: Browser, start_monitor: Callable[..., MonitorProcess]) -> Callable[..., Opened]:
+    def open_it(address: str, *arguments: str) -> Opened:
+        page = browser.new_page(viewport={"width": 1280, "height": 1500})
+        page.set_default_timeout(20_000)
+        return Opened(page, start_monitor(address, *arguments).url)
+
+    return open_it
+
+
+IMAGE = np.arange(SHAPE[0] * SHAPE[1], dtype=np.float32).reshape(SHAPE)
+"""Each pixel tells where it is."""
+
+
+def frame(folder: Path, number: int) -> Path:
+    path = folder / f"frame-{number:05d}.tif"
+    write_frame(path, IMAGE, document_name=path.name, acquired=datetime.now())
+    return path
+
+
+def requests(*paths: Path) -> list[dict[str, object]]:
+    return [{"source": str(path), "recipe": TURNED, "run_uid": RUN, "stream": "primary"} for path in paths]
+
+
+def number(opened: Opened, name: str) -> Locator:
+    return opened.page.locator(f"[data-number='{name}']")
+
+
+def test_the_page_shows_frames_as_they_come_and_retries_what_failed(
+    server: LocalServer, proxy: tango.DeviceProxy, root: Path, tmp_path: Path, open_page: Callable[..., Opened]
+) -> None:
+    opened = open_page(server.address)
+    page = opened.page
+    state = page.locator(".state")
+    expect(state).to_have_text("ON")
+    expect(number(opened, "Converted")).to_have_text("0")
+    opened.until("history", "it.data.time.length >= 2")  # a live plot, without anything done
+
+    submit(proxy, *requests(*(frame(root / "raw", each) for each in (1, 2, 3))))
+    expect(number(opened, "Converted")).to_have_text("3")
+    opened.until("history", "it.data.frames_per_second.some(rate => rate > 0)")
+    opened.until("raw-image", "it.data.image.length == 1")
+    opened.until("converted-image", "it.data.image.length == 1")
+    assert opened.model("raw-image", "data.image[0].shape") == [300, 300]  # 600 pixels, averaged by 2
+    row = page.locator("table.runs tbody tr")
+    expect(row).to_have_count(1)
+    expect(row.locator("td")).to_have_text(
+        [RUN[:8], "3", "3", "0", "0", "0", "0", re.compile("^[0-9.]+ m?s / [0-9.]+ m?s$")]
+    )
+    page.screenshot(path=tmp_path / "converted.png")
+
+    broken = root / "raw" / "frame-<b>4.tif"
+    shutil.copy(frame(root / "raw", 4), broken)
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:5000])
+    submit(proxy, *requests(broken))
+    failure = page.locator("table.failures tbody tr")
+    expect(failure).to_have_count(1)
+    expect(failure).to_contain_text("frame-<b>4.tif")
+    expect(failure).to_contain_text("but the file ends at 5000")
+    expect(state).to_have_text("ALARM")
+    page.screenshot(path=tmp_path / "failed.png")
+
+    page.get_by_role("button", name="Acknowledge").click()
+    page.get_by_role("button", name="Yes, end the alarm about failed frames").click()
+    expect(state).to_have_text("ON")
+    expect(failure).to_have_count(1)
+
+    broken.write_bytes(whole)
+    retry = page.get_by_role("button", name="Retry failed frames")
+    retry.click()
+    page.get_by_role("button", name="No", exact=True).click()
+    expect(retry).to_be_visible()
+    assert proxy.read_attribute("NumFailed").value == 1  # nothing was done
+    retry.click()
+    page.get_by_role("button", name="Yes, retry 1 frame").click()
+    expect(page.get_by_text("1 frame is tried again.")).to_be_visible()
+    expect(number(opened, "Converted")).to_have_text("4")
+    expect(page.get_by_text("No frame has failed.")).to_be_visible()
+    expect(state).to_have_text("ON")
+    assert (root / "processed" / broken.name).exists()
+    assert opened.errors == []
+    assert opened.strangers == []  # a control room has no way to the internet
+
+
+def test_the_page_goes_on_after_a_restart_of_the_server_and_says_when_its_own_program_has_ended(
+    server: LocalServer, start_server: Callable[..., LocalServer], browser: Browser, root: Path
+) -> None:
+    monitor = MonitorProcess(server.address)
+    try:
+        opened = Opened(browser.new_page(), monitor.url)
+        expect(opened.page.locator(".state")).to_have_text("ON")
+        port = server.address.split("/")[2].split(":")[1]
+        server.stop()
+        expect(opened.page.locator(".state")).to_have_text("NO ANSWER")
+        silence = re.compile(r"No answer since \d\d:\d\d:\d\d from " + re.escape(server.address))
+        expect(opened.page.locator(".status")).to_have_text(silence)
+        expect(opened.page.locator(".status")).to_contain_text("petif serve")
+
+        again = start_server("--port", port)
+        expect(opened.page.locator(".state")).to_have_text("ON")
+        submit(tango.DeviceProxy(again.address), *requests(frame(root / "raw", 1)))
+        expect(number(opened, "Converted")).to_have_text("1")
+        opened.until("history", "it.data.backlog.some(each => isNaN(each))")  # a gap in the lines
+    finally:
+        code, errors = monitor.stop()
+    expect(opened.page.get_by_text("This page is frozen")).to_be_visible()
+    assert (code, errors) == (0, "")
+
+
+def test_a_read_only_page_shows_all_and_changes_nothing(
+    server: LocalServer, proxy: tango.DeviceProxy, root: Path, tmp_path: Path, open_page: Callable[..., Opened]
+) -> None:
+    opened = open_page(server.address, "--read-only")
+    page = opened.page
+    first, second = frame(root / "raw", 1), frame(root / "raw", 2)
+    submit(proxy, *requests(first))
+    opened.until("converted-image", "it.data.image.length == 1")
+    expect(page.get_by_text("Last failures")).to_be_visible()
+    expect(page.get_by_role("button")).to_have_count(0)
+
+    box = page.locator(".bk-Figure").nth(3).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 200, box["y"] + 150)
+    for _ in range(4):
+        page.mouse.wheel(0, -300)
+    opened.until("raw-image", "it.data.dw[0] < 500 && it.data.dh[0] < 500")
+    opened.until("converted-image", "it.data.dw[0] < 500 && it.data.dh[0] < 500")
+    page.screenshot(path=tmp_path / "zoomed.png")
+    (left, top, raw), (converted_left, converted_top, converted) = (part(opened, name) for name in ("raw", "converted"))
+    np.testing.assert_array_equal(raw, IMAGE[top : top + raw.shape[0], left : left + raw.shape[1]])
+    turned = np.rot90(IMAGE)[converted_top:, converted_left:]
+    np.testing.assert_array_equal(converted, turned[: converted.shape[0], : converted.shape[1]])
+    assert abs(converted_left - top) <= 1  # the same part of the frame, within the rounding to whole pixels
+    assert abs(converted_top - (SHAPE[1] - left - raw.shape[1])) <= 1
+
+    output = root / "processed" / second.name
+    submit(proxy, *requests(second))
+    until(output.exists, "the second frame is converted")
+    second.unlink()
+    output.unlink()
+    expect(page.get_by_text("The machine that runs this page can't show it")).to_have_count(2)
+    assert answer_to_a_page_of("http://evil.example", page.url) == HTTPStatus.FORBIDDEN
+    assert answer_to_a_page_of(page.url.rstrip("/"), page.url) == HTTPStatus.SWITCHING_PROTOCOLS
+    assert opened.errors == []
+
+
+def part(opened: Opened, name: str) -> tuple[int, int, Any]:
+    """Return left column, top row and pixels of what the browser has of an image."""
+    x, y, rows, columns = (opened.model(f"{name}-image", f"data.{key}[0]") for key in ("x", "y", "dh", "dw"))
+    pixels = np.array(opened.model(f"{name}-image", "data.image[0].reduce((all, each) => (all.push(each), all), [])"))
+    return round(x + 0.5), round(y + 0.5), pixels.reshape(rows, columns)
+
+
+def answer_to_a_page_of(origin: str, url: str) -> int:
+    """Return how the program answers a browser that connects from a page of `origin`."""
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Origin": origin}
+    with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)) as connection:
+        connection.request("GET", "/ws", headers={**headers, "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="})
+        return connection.getresponse().status
+
+
+def test_a_port_that_is_taken_is_told_with_what_to_do() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = run_monitor("--port", str(port))
+    assert ended.returncode == 1
+    assert f"127.0.0.1:{port} can't be listened at" in ended.stderr
+    assert "Choose another --port" in ended.stderr
+    assert "Traceback" not in ended.stderr
