@@ -6,8 +6,10 @@ from importlib.metadata import entry_points
 import click
 
 _EXTRAS = {
-    **dict.fromkeys(("tango", "cv2", "tifffile", "rich", "psutil"), "server"),
-    **dict.fromkeys(("panel", "bokeh"), "monitor"),
+    **dict.fromkeys(("cv2", "fabio", "filelock", "imagecodecs", "psutil", "pythonjsonlogger", "rich"), "server"),
+    **dict.fromkeys(("tango", "tifffile"), "server"),
+    **dict.fromkeys(("bokeh", "panel", "tornado"), "monitor"),
+    "matplotlib": "preview",
 }
 """Where the packages come from that some commands need."""
 

@@ -95,6 +95,23 @@ def metrics(here: EmptyEnvironment) -> None:
     _expect(here.serving(script, "--set", f"metrics_port={port}"), "petif_queue_length 0")
 
 
+def monitor(here: EmptyEnvironment) -> None:
+    """The page can be made, without bluesky."""
+    _is_absent(here, "bluesky", "ophyd")
+    here.python("from tango_server.monitor import monitor_panel, web; monitor_panel()")
+
+
+def preview(here: EmptyEnvironment) -> None:
+    """A picture of a frame can be drawn, without bluesky."""
+    _is_absent(here, "bluesky", "ophyd")
+    here.run("petif", "preview", str(FRAME), "--rotation", "90", "--output", "preview.png")
+
+
+def tiled(here: EmptyEnvironment) -> None:
+    """Statistics can be brought into a catalogue."""
+    here.python("import tiled.client, bluesky_tiled_plugins, petif_bluesky.catalogue_statistics")
+
+
 def dask(here: EmptyEnvironment) -> None:
     """The executor for a cluster is there."""
     here.python("import distributed, tango_server.jobs.cluster")
@@ -119,6 +136,9 @@ CHECKS: dict[str, tuple[str, tuple[Check, ...]]] = {
     "zmq": ("zmq", (bluesky, zmq)),
     "metrics": ("server,metrics", (server, metrics)),
     "dask": ("server,dask", (server, dask)),
+    "monitor": ("monitor", (server, monitor)),
+    "preview": ("preview", (server, preview)),
+    "tiled": ("tiled", (bluesky, tiled)),
     "all": ("all", (everything, zmq)),
     "notebooks": ("notebooks", (notebooks,)),
 }

@@ -20,7 +20,7 @@ OTHER_PROGRAMS = {
     *(".", "cd", "cp", "eval", "export", "install", "ls", "mkdir", "runuser", "useradd", "usermod"),
     *("apt", "apt-get", "curl", "docker", "git", "journalctl", "jq", "nc", "systemctl"),
     *("bluesky-0MQ-proxy", "dask", "json2tango", "qserver", "start-re-manager", "tiled"),
-    *("jupyter", "lint-imports", "mypy", "pre-commit", "pytest", "ruff"),
+    *("jupyter", "lint-imports", "mypy", "pre-commit", "pytest", "ruff", "run", "twine"),
 }
 """Programs that are not ours; a new one is added here once somebody has tried its line."""
 PETIF_ON_WINDOWS = re.compile(r"(?:petif\.exe |-Argument \")(\w+ [^\n\"]*)")
