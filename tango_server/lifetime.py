@@ -91,7 +91,7 @@ class Lifetime:
     def condition(self) -> tuple[Word, str]:
         """Return the state and what to tell people."""
         runner = self._runner
-        word, status = condition(self.numbers, self._fault or (runner.fault if runner else ""))
+        word, status = condition(self.numbers, self._fault or (runner.fault or runner.trouble if runner else ""))
         if self._watch and self._watch.trouble:
             status = f"{status}. {self._watch.trouble}"
         return word, self._observability.completed(status) if self._observability else status

@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_INTERVAL = 1.0
 _ANSWER_PATIENCE = 1.0
+_MEND_INTERVAL = 5.0  # so that people see whether frames could be converted, also when none come
 _END_PATIENCE = 6.0  # for the task's mark and the connection, one after the other
 
 
@@ -54,6 +55,11 @@ class DaskExecutor:
         self._thread = threading.Thread(target=self._serve, name="petif-dask", daemon=True)
         self._thread.start()
 
+    @property
+    def trouble(self) -> str:
+        """Why the last attempt to reach the scheduler has failed; empty: it is connected, or was not tried yet."""
+        return self._connection.trouble
+
     def start(self, task: Task, done: Done) -> None:
         """Hand `task` to the cluster; raise `IndexError` if as many as were agreed are there already."""
         if not self._free.acquire(blocking=False):
@@ -75,8 +81,10 @@ class DaskExecutor:
             runner.run(self._main())
 
     async def _main(self) -> None:
-        self._connection.begin()
-        await self._closing.wait()
+        while not self._closing.is_set():
+            self._connection.mend()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), _MEND_INTERVAL)
         if self._attending:
             await asyncio.wait(self._attending, timeout=self._patience)
         self._closed = True

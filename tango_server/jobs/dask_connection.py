@@ -31,15 +31,28 @@ class SchedulerConnection:
             self._connecting = asyncio.create_task(self._connect())
         return self._connecting
 
+    def mend(self) -> None:
+        """Connect in the background if there is no connection."""
+        if self._client is None or self._client.status == "closed":
+            self.begin()
+
     async def client(self) -> Client:
         """Return a client that is connected, or raise `ExecutorUnavailableError` after a moment."""
         if self._client is None or self._client.status == "closed":
             await asyncio.wait({self.begin()}, timeout=_CONNECT_PATIENCE)
         if self._client is not None and self._client.status == "running":
             return self._client
-        raise ExecutorUnavailableError(
-            f"no connection with the Dask scheduler at {self._scheduler} ({self._problem or 'no answer yet'}); frames "
-            "wait for it. Start it, or correct dask_scheduler and call Init."
+        raise ExecutorUnavailableError(self.trouble or self._told("no answer yet"))
+
+    @property
+    def trouble(self) -> str:
+        """Why there was no connection when it was last tried; empty: there was one, or it was not tried."""
+        return self._told(self._problem) if self._problem else ""
+
+    def _told(self, problem: str) -> str:
+        return (
+            f"no connection with the Dask scheduler at {self._scheduler} ({problem}); frames wait for it. "
+            "Start it, or correct dask_scheduler and call Init."
         )
 
     async def close(self) -> None:

@@ -31,6 +31,10 @@ class Executor(Protocol):
     `job`: that is how one attempt knows what the other has made.
     """
 
+    @property
+    def trouble(self) -> str:
+        """Why nobody can run tasks at present, as far as is known; empty: nothing is known against it."""
+
     def start(self, task: Task, done: Done) -> None:
         """Run `task`; call `done` once, unless the executor is closed before. It may be called before this returns.
 

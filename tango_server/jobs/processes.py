@@ -26,10 +26,15 @@ class ProcessExecutor:
 
     def __init__(self, workers: int, time_limit: float) -> None:
         self._watchdog = Watchdog(time_limit)
-        starts = WorkerStarts()
-        self._slots = [_Slot(time_limit, self._watchdog, starts) for _ in range(workers)]
+        self._starts = WorkerStarts()
+        self._slots = [_Slot(time_limit, self._watchdog, self._starts) for _ in range(workers)]
         self._free = deque(self._slots)
         self._closed = False
+
+    @property
+    def trouble(self) -> str:
+        """Why no worker process can be started; empty: nothing is known against it."""
+        return self._starts.trouble
 
     def start(self, task: Task, done: Done) -> None:
         """Run `task` in a free worker process; raise `IndexError` if there is none."""

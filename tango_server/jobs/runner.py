@@ -61,6 +61,7 @@ class JobRunner:
     ) -> None:
         """Take up what the ledger has pending. `changed` is called, from a thread, when the numbers have changed."""
         self._database = database
+        self._executor = executor
         self._history = History(database)
         self._ledger = Ledger(database)
         self._make_lost_outputs_pending()
@@ -113,6 +114,11 @@ class JobRunner:
     def fault(self) -> str:
         """Why nothing can be converted at present; empty: nothing is wrong."""
         return self._engine.fault
+
+    @property
+    def trouble(self) -> str:
+        """Why frames can only wait at present, though nothing is wrong with the service; empty: they need not."""
+        return self._executor.trouble
 
     def submit(self, query: SubmitQuery) -> SubmitAnswer:
         """Write the requests to the ledger and return their job ids, or why they are refused.

@@ -39,7 +39,7 @@ class WorkerStarts:
             before, now = self._trouble, self._clock()
             self._trouble = (
                 f"no worker process can be started ({found}). Look into the log, and at the installation and the "
-                "memory of this host; it is tried again."
+                "memory of this host; it is tried again with the next frame."
             )
             if before and now < self._again:  # it was begun together with the one that failed before
                 return

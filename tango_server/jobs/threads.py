@@ -35,6 +35,11 @@ class ThreadExecutor:
         self._running: set[_Outcome] = set()
         self._closed = False
 
+    @property
+    def trouble(self) -> str:
+        """Empty: there is always a thread."""
+        return ""
+
     def start(self, task: Task, done: Done) -> None:
         """Run `task` in a free thread; raise `IndexError` if there is none."""
         slot = self._free.popleft()

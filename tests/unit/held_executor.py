@@ -30,6 +30,8 @@ class HeldExecutor:
         self.begun: queue.SimpleQueue[tuple[Task, Done]] = queue.SimpleQueue()
         self._at_close = at_close
 
+    trouble = ""
+
     def start(self, task: Task, done: Done) -> None:
         self.begun.put((task, done))
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tango_server.jobs.threads import ThreadExecutor
 from tango_server.jobs.vocabulary import Snapshot
 from tango_server.lifetime import Lifetime, NotServingError
+from tango_server.messages import SubmitQuery
 from tango_server.recipe import Recipe
 from tango_server.settings import ConfigurationError, Settings
 
@@ -56,6 +58,18 @@ def test_it_serves_with_the_settings_until_it_is_closed(life: Lifetime, tmp_path
     assert life.recipe is None
     with pytest.raises(NotServingError):
         _ = life.service
+
+
+def test_while_nobody_can_convert_it_is_a_fault_and_frames_are_accepted(
+    life: Lifetime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life.open(lambda: settings_in(tmp_path.resolve()), Silent(), lambda: None)
+    monkeypatch.setattr(ThreadExecutor, "trouble", "no worker process can be started. Look into the log.")
+    assert life.condition() == ("FAULT", "no worker process can be started. Look into the log.")
+    answer = life.service.submit(SubmitQuery(requests=[{"source": str(tmp_path.resolve() / "raw" / "a.tif")}]))
+    assert len(answer.jobs) == 1
+    monkeypatch.undo()
+    assert life.condition()[0] != "FAULT"
 
 
 @pytest.mark.parametrize("kind", ["wrong", "unreadable", "ledger"])
