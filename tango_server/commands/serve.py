@@ -15,7 +15,8 @@ DEFAULT_DEVICE = "petif/converter/1"
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen at; 127.0.0.1 is this machine only."
 )
-@click.option("--port", default=DEFAULT_PORT, show_default=True, help="Port to listen at; 0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True,
+              help="Port to listen at; 0 takes a free one.")  # fmt: skip
 @click.option("--device", default=DEFAULT_DEVICE, show_default=True, help="Name of the Tango device.")
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="TOML file of settings; options given here go over it. Init reads it again.")  # fmt: skip

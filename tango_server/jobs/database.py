@@ -207,19 +207,18 @@ def _age_of(connection: sqlite3.Connection) -> float:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, found: int, path: Path) -> None:
-    if found == VERSION:
-        return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for statement in MIGRATIONS[found] if found else SCHEMA:
+        for statement in MIGRATIONS.get(found, SCHEMA):
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={VERSION}")
+        if found != VERSION:
+            connection.execute(f"PRAGMA user_version={VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:  # SQLite has gone back itself if the disk is full
             connection.execute("ROLLBACK")
         raise
-    if found:
+    if found not in {0, VERSION}:
         _log.warning("%s: brought from version %d to %d; an earlier program can't read it now", path, found, VERSION)
 
 

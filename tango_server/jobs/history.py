@@ -17,11 +17,8 @@ _REPORTS = (
     "SELECT report FROM jobs WHERE run_uid=? AND outcome IS NOT NULL AND (? IS NULL OR outcome=?) "
     "ORDER BY number LIMIT ?"
 )
-_LATEST = (
-    "SELECT report FROM (SELECT report, outcome, age, finished, number FROM jobs WHERE outcome IS NOT NULL "
-    "ORDER BY age DESC, finished DESC, number DESC LIMIT 50000) "
-    "WHERE (?1 IS NULL OR outcome=?1) ORDER BY age DESC, finished DESC, number DESC LIMIT ?2"
-)
+_LATEST = "SELECT report FROM jobs WHERE outcome IS NOT NULL ORDER BY age DESC, finished DESC, number DESC LIMIT ?"
+_LATEST_OF = "SELECT report FROM jobs WHERE outcome=? ORDER BY age DESC, finished DESC, number DESC LIMIT ?"
 _TOTALS = (
     "SELECT outcome, count(*), total(conversion_time), sum(bytes_in), sum(bytes_out), min(accepted), max(finished), "
     "count(latency) FROM jobs WHERE run_uid=? GROUP BY outcome"
@@ -46,8 +43,6 @@ class History:
 
     def reports(self, query: ReportsQuery) -> tuple[list[FrameReport], int]:
         """Return the reports asked for, oldest first, and how many of the jobs asked for have none yet.
-
-        The latest ones of an outcome are looked for among the 50,000 jobs that were finished last.
 
         Raises
         ------
@@ -175,7 +170,10 @@ class History:
     def _latest_reports(self, query: ReportsQuery) -> tuple[list[FrameReport], int]:
         with self._database.reading() as connection:
             pending = connection.execute("SELECT count(*) FROM jobs WHERE outcome IS NULL").fetchone()[0]
-            rows = connection.execute(_LATEST, (query.outcome, query.limit)).fetchall()
+            if query.outcome is None:
+                rows = connection.execute(_LATEST, (query.limit,)).fetchall()
+            else:
+                rows = connection.execute(_LATEST_OF, (query.outcome, query.limit)).fetchall()
         return [FrameReport.model_validate_json(text) for (text,) in reversed(rows)], pending
 
 

@@ -45,11 +45,14 @@ class ConfirmedButton:
 
     async def _confirmed(self, _: Any) -> None:
         self._show(asking=False)
+        self._told.object = "asking the server ..."
+        text = "It was not done; the log of the monitor says why."
         try:
             text = await asyncio.wrap_future(self._watch.act(self._act))
         except LinkError as error:
             text = f"It was not done: {error}"
-        self._told.object = f"{clock(time.time())}: {escape(text)}"
+        finally:
+            self._told.object = f"{clock(time.time())}: {escape(text)}"
 
     def _show(self, *, asking: bool) -> None:
         self._ask.visible = not asking

@@ -1,5 +1,6 @@
 """Where the page may be opened from."""
 
+import ipaddress
 import socket
 
 import psutil
@@ -10,7 +11,17 @@ _EVERYWHERE = "0.0.0.0"  # noqa: S104 - recognised, not listened at
 
 def is_loopback(host: str) -> bool:
     """Whether what listens at `host` can be reached from this machine alone."""
-    return host == "localhost" or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def shown_name(host: str) -> str:
+    """Return the name by which people open a page that listens at `host`; one of `names_of(host)`."""
+    if is_loopback(host):
+        return "127.0.0.1"
+    return socket.gethostname() if host == _EVERYWHERE else host
 
 
 def names_of(host: str) -> tuple[str, ...]:

@@ -69,11 +69,18 @@ class Questions:
     latest: bool
     failures: bool
 
+    def __or__(self, other: "Questions") -> "Questions":
+        """Return both."""
+        return Questions(self.latest or other.latest, self.failures or other.failures)
+
+
+NOTHING = Questions(latest=False, failures=False)
+
 
 def questions(before: Observed, look: Look) -> Questions:
     """Return what a look makes worth asking; nothing while the server has nothing to do."""
     if look.trouble:
-        return Questions(latest=False, failures=False)
+        return NOTHING
     if before.look is None or before.silence:
         return Questions(latest=True, failures=True)
 

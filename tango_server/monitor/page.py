@@ -41,9 +41,9 @@ class Page:
         )
         self.refresh()
 
-    def follow(self) -> None:
-        """Refresh the page from now on, for as long as somebody looks at it."""
-        pn.state.add_periodic_callback(self.refresh, period=_PERIOD_MS)
+    def follow(self) -> Any:
+        """Refresh the page from now on, in a browser for as long as it is open; return what `stop()` ends it by."""
+        return pn.state.add_periodic_callback(self.refresh, period=_PERIOD_MS)
 
     def refresh(self) -> None:
         """Show what is known now."""

@@ -1,6 +1,5 @@
 """The live plots: rate, latency and backlog over the last ten minutes."""
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +20,7 @@ class Plots:
     """Three plots on one time axis; `show` appends what is new."""
 
     def __init__(self, samples: Sequence[Sample] = ()) -> None:
-        self._last = -math.inf
+        self._last: Sample | None = None
         self._source = ColumnDataSource(_columns(()), name="history")
         now = time.time()
         self._times = Range1d(_axis_time(now - _SHORTEST), _axis_time(now))
@@ -32,14 +31,16 @@ class Plots:
         self.show(samples)
 
     def show(self, samples: Sequence[Sample]) -> None:
-        """Append the samples that are newer than those shown."""
-        new = [sample for sample in samples if sample.time > self._last]
+        """Append the samples behind those shown; by their order, since somebody may set the clock."""
+        shown = next((place for place, sample in enumerate(samples, 1) if sample is self._last), 0)
+        new = samples[shown:]
         if not new:
             return
-        self._last = new[-1].time
+        self._last = new[-1]
         self._source.stream(_columns(new), rollover=HISTORY)
-        first = max(self._last - _LONGEST, min(samples[0].time, self._last - _SHORTEST))
-        self._times.update(start=_axis_time(first), end=_axis_time(self._last))
+        last = self._last.time
+        first = max(last - _LONGEST, min(samples[0].time, last - _SHORTEST))
+        self._times.update(start=_axis_time(first), end=_axis_time(last))
 
     def _figure(self, title: str, *columns: str) -> Any:
         plot = figure(

@@ -2,7 +2,11 @@
 
 import atexit
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import panel as pn
 
 from tango_server.monitor.pictures import Pictures
 from tango_server.monitor.watch import Watch
@@ -22,6 +26,8 @@ class Shared:
 
 
 _kept: dict[str, Shared] = {}
+_followed: dict[str, Any] = {}
+"""What refreshes the page of each server in a notebook."""
 _one_at_a_time = threading.Lock()
 
 
@@ -31,6 +37,18 @@ def shared_by(address: str) -> Shared:
         if address not in _kept:
             _kept[address] = Shared(Watch(address), Pictures())
         return _kept[address]
+
+
+def follow_alone(address: str, follow: Callable[[], Any]) -> None:
+    """Begin to refresh a page; in a notebook this ends the refreshing of the one before, which has no other end."""
+    following = follow()
+    if pn.state.curdoc is not None:  # a browser's own session, which ends with it
+        return
+    with _one_at_a_time:
+        before = _followed.pop(address, None)
+        _followed[address] = following
+    if before is not None:
+        before.stop()
 
 
 @atexit.register

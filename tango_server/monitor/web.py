@@ -22,10 +22,10 @@ _FROZEN = (
 )
 
 
-def serve(address: str, *, host: str, port: int, read_only: bool, show: bool, ready: Callable[[int], None]) -> None:
+def serve(address: str, *, host: str, port: int, read_only: bool, ready: Callable[[int], None]) -> None:
     """Serve the page of the server at `address` until Ctrl-C or SIGTERM.
 
-    `port` 0 takes a free one; `ready` is told which. With `show` a browser is opened.
+    `port` 0 takes a free one; `ready` is told which.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def serve(address: str, *, host: str, port: int, read_only: bool, show: bool, re
             address=host,
             port=port,
             websocket_origin=[f"{name}:{port}" for name in names_of(host)],
-            show=show,
+            show=False,
             start=False,
             verbose=False,
             title=_TITLE,

@@ -26,8 +26,10 @@ _SHORT_UID = 8
 
 
 def clock(instant: float) -> str:
-    """Return the local time of day of an instant (Unix s)."""
-    return time.strftime("%H:%M:%S", time.localtime(instant))
+    """Return the local time of day of an instant (Unix s), with the date if that is not today's."""
+    then = time.localtime(instant)
+    today = then[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)
 
 
 def size(count: float) -> str:
@@ -101,7 +103,7 @@ def numbers(observed: Observed) -> str:
         ("Workers", _count(look, "NumWorkers"), ""),
     ]
     boxes = "".join(
-        f"<div class='tile{' bad' if name == 'Failed' and value not in {'0', _NOTHING} else ''}'>"
+        f"<div class='tile{' bad' if name == 'Failed' and look.value('FailedFiles') else ''}'>"
         f"<div class='name'>{name}</div><div class='value' data-number='{name}'>{escape(value)}</div>"
         f"<div class='unit'>{unit}</div></div>"
         for name, value, unit in tiles

@@ -36,7 +36,7 @@ def commands(block: Block) -> list[Command]:
     found = []
     for line in text.splitlines():
         words: list[str] = []
-        for word in [*_split(line), ";"]:
+        for word in [*_split(line, block.place), ";"]:
             if word not in _SEPARATORS:
                 words.append(word)
                 continue
@@ -46,12 +46,15 @@ def commands(block: Block) -> list[Command]:
     return found
 
 
-def _split(line: str) -> list[str]:
+def _split(line: str, place: str) -> list[str]:
     before = _BEFORE_COMMENT.match(line)
     lexer = shlex.shlex(before[0] if before else "", posix=True, punctuation_chars=True)
     lexer.commenters = ""
     lexer.wordchars += "#:@{}[],*+%$"
-    return list(lexer)
+    try:
+        return list(lexer)
+    except ValueError as error:
+        raise ValueError(f"{place}: found a line that no shell could read ({error}): {line}") from error
 
 
 def _command(block: Block, words: list[str], texts: list[str]) -> list[Command]:

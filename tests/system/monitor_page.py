@@ -77,9 +77,9 @@ class Opened:
         if not asked.startswith((own, "data:", "blob:")):
             self.strangers.append(asked)
 
-    def model(self, name: str, what: str) -> Any:
-        """Return something of a Bokeh model on the page, as `data.time.length`."""
-        return self.page.evaluate(f"{_MODEL.replace('NAME', repr(name))}.{what}")
+    def evaluate(self, name: str, expression: str) -> Any:
+        """Return what an expression of a Bokeh model `it` on the page gives, as `it.data.time.length`."""
+        return self.page.evaluate(f"() => {{ const it = {_MODEL.replace('NAME', repr(name))}; return {expression} }}")
 
     def until(self, name: str, condition: str) -> None:
         """Wait until something holds of a Bokeh model `it` on the page."""

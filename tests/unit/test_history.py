@@ -1,13 +1,15 @@
 """Reports, statistics of runs, and what is on disk for sure."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tango_server.jobs.database import Database
-from tango_server.jobs.history import History, UnknownIdError
+from tango_server.jobs.history import _LATEST, _LATEST_OF, History, UnknownIdError
 from tango_server.jobs.ledger import Ledger
 from tango_server.messages import FrameReport, Outcome, PixelCounts, ReportsQuery, RunStatistics
 from tests.unit.ledger_entries import ACCEPTED, XDI, accept, entry, finish, pending_ids, report
@@ -177,3 +179,29 @@ def test_what_was_not_on_disk_for_sure_is_pending_again_after_a_power_loss(ledge
     assert history.run_statistics("run-1").converted == 1
     finish(ledger, report("a"), report("c"))
     assert [job_id for job_id, _ in history.unsynced(10)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("statement", [_LATEST, _LATEST_OF], ids=["of all", "of an outcome"])
+def test_the_latest_reports_are_found_without_sorting_all(history: History, statement: str) -> None:
+    with history._database.reading() as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * statement.count("?")).fetchall()
+    assert "INDEX jobs_" in str(plan)
+    assert "B-TREE" not in str(plan)
+
+
+def test_an_index_that_was_thought_of_later_is_made_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "earlier.sqlite"
+    first = Database(path)
+    ledger = Ledger(first)
+    accept(ledger, "a", "b")
+    finish(ledger, report("a"), report("b", "failed"))
+    first.close()
+    with closing(sqlite3.connect(path)) as earlier, earlier:
+        earlier.execute("DROP INDEX jobs_of_outcome")
+    second = Database(path)
+    with second.reading() as connection:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='index'")}
+    found, _ = History(second).reports(ReportsQuery(latest=True, outcome="failed"))
+    second.close()
+    assert "jobs_of_outcome" in names
+    assert [each.job_id for each in found] == ["b"]

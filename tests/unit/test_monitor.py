@@ -1,5 +1,6 @@
 """What the monitor shows of a server: without a server, a thread or a browser."""
 
+import socket
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tango_server.attributes import AttributeReading
 from tango_server.client import Look
 from tango_server.conversion import convert_file
 from tango_server.messages import FrameReport, RunStatistics
-from tango_server.monitor.addresses import is_loopback, names_of
+from tango_server.monitor.addresses import is_loopback, names_of, shown_name
 from tango_server.monitor.frames import Window, limits, linked, read_pair, shrunk
 from tango_server.monitor.observed import (
     HISTORY,
@@ -119,7 +120,7 @@ def test_the_headline_has_the_state_as_a_word_and_what_to_do_without_an_answer()
     assert "1 failed: &lt;img src=x&gt;" in headline(answering)
     assert "the disk is gone" in headline(with_look(NOTHING, look("the disk is gone", State="FAULT"), 1001.0))
     silent = headline(with_silence(answering, "refused", 1002.0))
-    assert datetime.fromtimestamp(1001.0).strftime("No answer since %H:%M:%S") in silent
+    assert datetime.fromtimestamp(1001.0).strftime("No answer since %Y-%m-%d %H:%M:%S") in silent
     assert ADDRESS in silent
     assert "petif serve" in silent
 
@@ -249,9 +250,12 @@ def test_a_frame_converted_in_place_has_no_before(converted: FrameReport) -> Non
     assert pair.converted.shape == (40, 30)
 
 
-def test_a_page_may_be_opened_by_the_names_of_its_machine() -> None:
-    assert is_loopback("127.0.0.1")
-    assert not is_loopback("0.0.0.0")
+def test_a_page_may_be_opened_by_the_names_of_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: "host.example")  # a name service may take its time
+    assert all(is_loopback(host) for host in ("127.0.0.1", "127.0.1.1", "localhost", "LOCALHOST"))
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "10.1.2.3", "127.evil.example"))
+    for host in ("127.0.0.1", "localhost", "0.0.0.0", "10.1.2.3"):
+        assert shown_name(host) in names_of(host)
     assert set(names_of("localhost")) == {"localhost", "127.0.0.1"}
     assert {"127.0.0.1", "localhost"} < set(names_of("0.0.0.0"))
     assert "*" not in names_of("0.0.0.0")
