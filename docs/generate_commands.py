@@ -33,7 +33,6 @@ PETifConverter INSTANCE [Tango's own arguments]
 Run the server with its devices and settings from the Tango database, as Astor and Starter do.
 [How](../how-to/deploy.md#with-a-tango-database). Exit code 0: it was told to end; anything else: it can't serve.
 """
-_NO_DEFAULT = (None, False, (), "")
 
 
 def page() -> str:
@@ -90,8 +89,12 @@ def _kind(kind: click.ParamType) -> str:
 
 def _help(option: click.Option) -> str:
     default = option.default
-    shown = option.show_default and default not in _NO_DEFAULT and not callable(default)
+    shown = option.show_default and not callable(default) and not _is_nothing(default)
     return _cell(" ".join((option.help or "").split()) + (f" [default: {default}]" if shown else ""))
+
+
+def _is_nothing(default: object) -> bool:
+    return default is None or default is False or default in ((), "")
 
 
 def _cell(text: str) -> str:

@@ -20,10 +20,22 @@ class CatalogueAt:
     def __getitem__(self, run_uid: str) -> Any:
         """Return the client of a run; raise what Tiled's client raises, KeyError for a run that is not there."""
         if self._client is None:
-            from tiled.client import from_uri  # noqa: PLC0415 - takes 2 s, and only hosts with a catalogue need it
-
-            self._client = from_uri(self._uri)
+            self._client = self._connected()
         return self._client[run_uid]
+
+    def _connected(self) -> Any:
+        from tiled.client import from_context  # noqa: PLC0415 - takes 2 s, and only hosts with a catalogue need it
+        from tiled.client.context import Context  # noqa: PLC0415
+
+        context, path = Context.from_any_uri(self._uri)
+        authentication = context.server_info.authentication
+        known = context.authenticated or (bool(authentication.providers) and context.use_cached_tokens())
+        if authentication.required and not known:  # else Tiled's client would ask a person, where there is none
+            context.close()
+            raise PermissionError(
+                f"{self._uri}: found no key for it; expected one in TILED_API_KEY. Set it, start again."
+            )
+        return from_context(context, node_path_parts=path)
 
     def close(self) -> None:
         """End the connection."""

@@ -3,16 +3,16 @@
 import os
 import re
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tango_server.caps import MOST_LOOKED_FOR
 from tango_server.client import LinkDownError, RequestRejectedError
 from tango_server.messages import (
-    AcceptedJob,
     FolderAnswer,
     FrameReport,
     RefusedRequest,
@@ -24,9 +24,13 @@ from tango_server.messages import (
 _PORTION = 500
 """Frames of one call: it is answered in some 50 ms, and the server's limits are far away."""
 _PAUSE = 0.1
+_PAUSE_WHILE_AWAY = 1.0
 _FRAMES = (".tif", ".tiff")
 _WHOLE = re.compile(r"[A-Za-z]:[\\/]|[\\/]{2}|/")
 """How paths begin that are whole, here or on a detector's Windows PC."""
+
+
+Answer = TypeVar("Answer")
 
 
 class Server(Protocol):
@@ -43,14 +47,6 @@ class Server(Protocol):
 
     def missing(self, paths: Sequence[str]) -> Sequence[RefusedRequest]:
         """Ask which files the server does not see."""
-
-
-@dataclass(slots=True)
-class Added:
-    """What the server has taken, and what it has not."""
-
-    jobs: list[AcceptedJob] = field(default_factory=list)
-    refused: list[RefusedRequest] = field(default_factory=list)
 
 
 def whole_path(path: str) -> str:
@@ -105,8 +101,8 @@ def _name(path: str) -> str:
     return (PurePosixPath(path) if path.startswith("/") else PureWindowsPath(path)).name
 
 
-def add(server: Server, requests: Sequence[dict[str, Any]], added: Added) -> Iterator[int]:
-    """Hand requests to the server portion by portion, noting in `added` what it has taken; yield how many went.
+def add(server: Server, requests: Sequence[dict[str, Any]]) -> Iterator[SubmitAnswer]:
+    """Hand requests to the server portion by portion; yield its answers, one for each.
 
     Raises
     ------
@@ -115,11 +111,7 @@ def add(server: Server, requests: Sequence[dict[str, Any]], added: Added) -> Ite
 
     """
     for start in range(0, len(requests), _PORTION):
-        portion = requests[start : start + _PORTION]
-        answer = server.submit(portion)
-        added.jobs += answer.jobs
-        added.refused += answer.refused
-        yield len(portion)
+        yield server.submit(requests[start : start + _PORTION])
 
 
 def follow(server: Server, job_ids: Sequence[str], patience: float) -> Iterator[list[FrameReport]]:
@@ -131,26 +123,38 @@ def follow(server: Server, job_ids: Sequence[str], patience: float) -> Iterator[
     ------
     LinkDownError
         if it gives no answer for `patience` seconds.
+    UnknownRunError
+        if it has forgotten one of the jobs.
 
     """
     waiting = deque(job_ids)
     pause = threading.Event()
-    without_answer = 0.0
     while waiting:
         asked = [waiting.popleft() for _ in range(min(_PORTION, len(waiting)))]
-        try:
-            reports = server.reports(ReportsQuery(job_ids=asked, limit=_PORTION)).reports
-        except LinkDownError:
-            without_answer += 1.0
-            if without_answer > patience:
-                raise
-            waiting.extendleft(reversed(asked))
-            pause.wait(1.0)
-            yield []
-            continue
-        without_answer = 0.0
+        query = ReportsQuery(job_ids=asked, limit=_PORTION)
+        reports = patiently(partial(server.reports, query), patience).reports
         known = {report.job_id for report in reports}
         waiting.extend(job_id for job_id in asked if job_id not in known)
         yield reports
         if not known:
             pause.wait(_PAUSE)
+
+
+def patiently(ask: Callable[[], Answer], patience: float) -> Answer:
+    """Return the answer of a server that may be away for a while.
+
+    Raises
+    ------
+    LinkDownError
+        if there is none within `patience` seconds.
+
+    """
+    deadline = time.monotonic() + patience
+    pause = threading.Event()
+    while True:
+        try:
+            return ask()
+        except LinkDownError:
+            if time.monotonic() > deadline:
+                raise
+            pause.wait(_PAUSE_WHILE_AWAY)

@@ -32,6 +32,8 @@ from tango_server.messages import (
     SubmitAnswer,
 )
 
+_NO_ADDRESS = ("API_TangoHostNotSet", "API_WrongDeviceNameSyntax")
+
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
@@ -79,6 +81,12 @@ class Look:
         """The Tango state, as RUNNING; UNKNOWN if it could not be read."""
         return str(self.value("State", "UNKNOWN"))
 
+    def require(self, name: str) -> Any:
+        """Return the value of an attribute; raise `ServerUnfitError` if the server has none."""
+        if name not in self.attributes:
+            raise ServerUnfitError(f"the server can't convert: {self.trouble or f'it has no {name}'}")
+        return self.attributes[name].value
+
     def value(self, name: str, default: Any = None) -> Any:
         """Return the value of an attribute, or `default` if it has none at present."""
         reading = self.attributes.get(name)
@@ -105,9 +113,7 @@ class Client:
             info = self._connection.call(lambda proxy: proxy.info())
             found = self._connection.call(lambda proxy: proxy.read_attributes(ATTRIBUTES))
         except tango.DevFailed as error:
-            raise LinkDownError(
-                f"{self.address} does not answer: {error.args[0].desc.strip()} Start it with `petif serve`."
-            ) from error
+            raise _silent(self.address, error) from error
         self._version = dict(info.version_info).get("petif-bluesky", "")
         trouble = ""
         try:
@@ -161,6 +167,25 @@ class Client:
             raise _translated(self.address, name, error) from error
 
 
+def _silent(address: str, error: tango.DevFailed, command: str = "") -> LinkDownError:
+    """Return the error about a server that told nothing of itself: it may be down, or its address wrong.
+
+    A wrong address is no rejection: frames wait until somebody has set it right.
+    """
+    reason, text = error.args[0].reason, error.args[0].desc.strip().rstrip(".")
+    if reason in _NO_ADDRESS:
+        return LinkDownError(
+            f"found the address {address!r}, which leads nowhere ({text}); expected one as "
+            "tango://HOST:PORT/petif/converter/1#dbase=no, or the name of a device and the database in TANGO_HOST."
+        )
+    if not command:
+        return LinkDownError(f"{address} does not answer: {text}. Start it with `petif serve`.")
+    return LinkDownError(
+        f"{address}: found no answer to {command} ({reason}: {text}); expected a running server. "
+        "Start it with `petif serve`, or look at its Status."
+    )
+
+
 def _translated(address: str, command: str, error: tango.DevFailed) -> LinkError:
     reason, text = error.args[0].reason, error.args[0].desc.strip()
     match reason:
@@ -175,7 +200,4 @@ def _translated(address: str, command: str, error: tango.DevFailed) -> LinkError
         case "PyDs_PythonError":
             return ServerFaultError(f"{address}: the server failed in {command}: {text} Its log tells more.")
         case _:
-            return LinkDownError(
-                f"{address}: found no answer to {command} ({reason}: {text}); expected a running server. "
-                "Start it with `petif serve`, or look at its Status."
-            )
+            return _silent(address, error, command)

@@ -109,17 +109,20 @@ def _environment() -> dict[str, str]:
 
 
 def _run(command: Sequence[str], *, cwd: Path, exit_code: int = 0) -> str:
-    ended = subprocess.run(
-        command,
-        cwd=cwd,
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_PATIENCE,
-        check=False,
-    )
+    try:
+        ended = subprocess.run(
+            command,
+            cwd=cwd,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CheckError(f"{' '.join(command)}\nfound that it did not end within {_PATIENCE:g} s") from error
     if ended.returncode != exit_code:
         words = " ".join(command)
         raise CheckError(f"{words}\nended with {ended.returncode}, expected {exit_code}:\n{ended.stdout[-4000:]}")

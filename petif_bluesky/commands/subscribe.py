@@ -11,14 +11,15 @@ from typing import Any
 
 import click
 
+from tango_server.commands.server_options import server_option
+
 _INTERRUPTED = 130
-_ADDRESS = "tango://127.0.0.1:45450/petif/converter/1#dbase=no"
 
 
 @click.command()
 @click.option("--zmq", "zmq_address", required=True, metavar="HOST:PORT",
               help="Out port of bluesky's 0MQ proxy (`bluesky-0MQ-proxy IN OUT`).")  # fmt: skip
-@click.option("--device", default=_ADDRESS, show_default=True, metavar="TRL", help="The conversion server.")
+@server_option
 @click.option("--spool", type=click.Path(path_type=Path, dir_okay=False),
               help="File in which requests wait for the server.  [default: one per server]")  # fmt: skip
 @click.option("--prefix", default="", help="Take only documents of publishers with this prefix.")
@@ -28,7 +29,7 @@ _ADDRESS = "tango://127.0.0.1:45450/petif/converter/1#dbase=no"
               help="Catalogue that gets each run's final statistics, as http://tiled.example:8000; its key is in "
               "TILED_API_KEY. The runs themselves are written by others.")  # fmt: skip
 def subscribe(
-    *, zmq_address: str, device: str, spool: Path | None, prefix: str, any_pickle: bool, tiled_uri: str | None
+    *, zmq_address: str, address: str, spool: Path | None, prefix: str, any_pickle: bool, tiled_uri: str | None
 ) -> None:
     """Convert the frames of runs whose documents come over bluesky's 0MQ proxy.
 
@@ -61,7 +62,7 @@ def subscribe(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
-        link = stack.enter_context(closing(TangoLink(device)))
+        link = stack.enter_context(closing(TangoLink(address)))
         session = RemoteSession(link)
         try:
             callback = stack.enter_context(closing(ConversionCallback(session, spool=spool)))
@@ -71,7 +72,7 @@ def subscribe(
         if tiled_uri:
             catalogue = stack.enter_context(closing(CatalogueAt(tiled_uri)))
             subscribers.append(stack.enter_context(closing(CatalogueStatistics(catalogue, session))))
-        click.echo(f"listening to {zmq_address}; frames go to {device}")
+        click.echo(f"listening to {zmq_address}; frames go to {address}")
         try:
             ZmqHost(zmq_address, subscribers, prefix=prefix, any_pickle=any_pickle).run()
         except KeyboardInterrupt:

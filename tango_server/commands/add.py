@@ -11,11 +11,14 @@ from tango_server.commands.recipe_options import recipe_from, recipe_options
 from tango_server.commands.server_options import SOME_FAILED, complain, server_options, told_troubles
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
     from rich.progress import Progress
 
-    from tango_server.adding import Added
     from tango_server.client import Client
+    from tango_server.messages import AcceptedJob, FrameReport, RefusedRequest
+    from tango_server.recipe import Recipe
 
 _INTERRUPTED = 130
 _PATIENCE = 60.0
@@ -33,86 +36,142 @@ def add(
     r"""Have a running server convert frames, or the frames of folders.
 
     PATH is as the server's host sees it, or as its path_maps know it (Z:\raw\scan); a relative one begins in the
-    working folder. Without options of a recipe the server's own holds. Each call makes new jobs.
+    working folder. The server's own recipe holds; options change it for these frames, and with --preset or --format
+    nothing of it holds. Each call makes new jobs.
 
     Exit code 0: all were accepted (with --wait: converted or skipped); 1: some were not; 2: the call is wrong;
-    3: the server does not answer, or has no room; 130: Ctrl-C (the frames stay with the server).
+    3: the server does not answer, or has no room; 130: Ctrl-C (what was accepted stays with the server).
     """
     from rich.console import Console
 
-    from tango_server.adding import Added, frames_at, whole_path
+    from tango_server.adding import frames_at, whole_path
     from tango_server.client import Client
 
-    given = [name for name, value in options.items() if value not in (None, False)]
-    recipe = recipe_from(options).model_dump(mode="json", exclude_unset=True) if given else None
-    shared = {"recipe": recipe, "run_uid": run_uid}
-    request = {name: value for name, value in shared.items() if value is not None}
-    client, errors, added = Client(address), Console(stderr=True), Added()
+    if not all(paths):
+        raise click.UsageError("found an empty path; expected a file or a folder, or . for the working folder")
+    client, errors = Client(address), Console(stderr=True)
     with told_troubles():
-        frames, added.refused = frames_at(client, [whole_path(path) for path in paths])
-        _submit(client, [{"source": frame, **request} for frame in frames], added, errors)
-    for refused in added.refused:
-        complain(errors, f"refused: {refused.reason}")
-    if wait:
-        with told_troubles():
-            sys.exit(_wait(client, added, errors, as_json=as_json))
-    if as_json:
-        click.echo(json.dumps({"jobs": [job.model_dump() for job in added.jobs],
-                               "refused": [refused.model_dump() for refused in added.refused]}))  # fmt: skip
-    else:
-        click.echo(f"{len(added.jobs)} frames accepted, {len(added.refused)} refused. "
-                   f"How it goes: petif status --follow{_elsewhere(address)}")  # fmt: skip
-    sys.exit(SOME_FAILED if added.refused else 0)
+        recipe = _recipe(client, options)
+        shared = {"recipe": recipe and recipe.model_dump(mode="json"), "run_uid": run_uid}
+        frames, refused = frames_at(client, [whole_path(path) for path in paths])
+        added = _Added(client, errors, as_json=as_json, refused=refused)
+        try:
+            added.submit([{"source": frame, **shared} for frame in frames])
+            code = added.wait() if wait else added.sum_up(_elsewhere(address))
+        except KeyboardInterrupt:
+            added.interrupted()
+            code = _INTERRUPTED
+    sys.exit(code)
 
 
-def _submit(client: "Client", requests: list[dict[str, Any]], added: "Added", errors: "Console") -> None:
-    from tango_server.adding import add as portions
-    from tango_server.client import LinkError
+class _Added:
+    """The frames of one call: handed over, followed, told."""
 
-    try:
-        with _progress(errors) as progress:
-            task = progress.add_task("accepted", total=len(requests))
-            for count in portions(client, requests, added):
-                progress.advance(task, count)
-    except LinkError:
-        if added.jobs:
-            complain(errors, f"{len(added.jobs)} of {len(requests)} frames were accepted, "
-                         f"the last one is {added.jobs[-1].source}")  # fmt: skip
-        raise
+    def __init__(
+        self, client: "Client", errors: "Console", *, as_json: bool, refused: "Sequence[RefusedRequest]"
+    ) -> None:
+        self._client = client
+        self._errors = errors
+        self._as_json = as_json
+        self._jobs: list[AcceptedJob] = []
+        self._refused = list(refused)
+        self._outcomes: Counter[str] = Counter()
+
+    def submit(self, requests: list[dict[str, Any]]) -> None:
+        """Hand the frames over, and tell of those that were refused."""
+        from tango_server.adding import add as portions
+        from tango_server.client import LinkError
+
+        try:
+            with _progress(self._errors) as progress:
+                task = progress.add_task("accepted", total=len(requests))
+                for answer in portions(self._client, requests):
+                    self._jobs += answer.jobs
+                    self._refused += answer.refused
+                    progress.update(task, completed=len(self._jobs))
+        except LinkError:
+            if self._jobs:
+                last = self._jobs[-1].source
+                complain(
+                    self._errors, f"{len(self._jobs)} of {len(requests)} frames were accepted, the last one is {last}"
+                )
+            raise
+        for refused in self._refused:
+            complain(self._errors, f"refused: {refused.reason}")
+
+    def wait(self) -> int:
+        """Show how it goes until every frame has its report; return the exit code."""
+        from tango_server.adding import follow
+        from tango_server.client import UnknownRunError
+
+        forgotten = False
+        try:
+            with _progress(self._errors) as progress:
+                task = progress.add_task("done", total=len(self._jobs))
+                for reports in follow(self._client, [job.job_id for job in self._jobs], _PATIENCE):
+                    progress.advance(task, len(reports))
+                    for report in reports:
+                        self._tell(report)
+        except UnknownRunError as error:
+            forgotten = True
+            complain(self._errors, f"{self._left} frames are not known any more: {error}")
+        counts = self._outcomes
+        click.echo(
+            f"{counts['converted']} frames converted, {counts['skipped']} skipped, {counts['placeholder']} "
+            f"placeholders, {counts['failed']} failed, {len(self._refused)} refused",
+            err=self._as_json,
+        )
+        return SOME_FAILED if forgotten or counts["failed"] or counts["placeholder"] or self._refused else 0
+
+    def sum_up(self, elsewhere: str) -> int:
+        """Tell what was accepted; return the exit code."""
+        if self._as_json:
+            jobs, refused = ([each.model_dump() for each in listed] for listed in (self._jobs, self._refused))
+            click.echo(json.dumps({"jobs": jobs, "refused": refused}))
+        else:
+            click.echo(
+                f"{len(self._jobs)} frames accepted, {len(self._refused)} refused. "
+                f"How it goes: petif status --follow{elsewhere}"
+            )
+        return SOME_FAILED if self._refused else 0
+
+    def interrupted(self) -> None:
+        """Tell what stays with the server."""
+        complain(
+            self._errors, f"{self._left} frames were accepted and are not done yet; the server goes on with them. "
+            "To give them up: its command Cancel"
+        )  # fmt: skip
+
+    @property
+    def _left(self) -> int:
+        return len(self._jobs) - sum(self._outcomes.values())
+
+    def _tell(self, report: "FrameReport") -> None:
+        self._outcomes[report.outcome] += 1
+        if report.outcome == "failed":
+            complain(self._errors, f"failed: {report.reason}")
+        if self._as_json:
+            click.echo(report.model_dump_json())
 
 
-def _wait(client: "Client", added: "Added", errors: "Console", *, as_json: bool) -> int:
-    from tango_server.adding import follow
+def _recipe(client: "Client", options: dict[str, Any]) -> "Recipe | None":
+    """Return the recipe that the options ask for; None for the server's own as it is."""
+    from tango_server.adding import whole_path
+    from tango_server.recipe import Recipe
 
-    outcomes: Counter[str] = Counter()
-    try:
-        with _progress(errors) as progress:
-            task = progress.add_task("done", total=len(added.jobs))
-            for reports in follow(client, [job.job_id for job in added.jobs], _PATIENCE):
-                progress.advance(task, len(reports))
-                for report in reports:
-                    outcomes[report.outcome] += 1
-                    if report.outcome == "failed":
-                        complain(errors, f"failed: {report.reason}")
-                    if as_json:
-                        click.echo(report.model_dump_json())
-    except KeyboardInterrupt:
-        left = len(added.jobs) - sum(outcomes.values())
-        complain(errors, f"{left} frames are not done yet; the server goes on with them. Give them up: Cancel")
-        return _INTERRUPTED
-    click.echo(
-        f"{outcomes['converted']} frames converted, {outcomes['skipped']} skipped, "
-        f"{outcomes['placeholder']} placeholders, {outcomes['failed']} failed, {len(added.refused)} refused",
-        err=as_json,
-    )
-    return SOME_FAILED if outcomes["failed"] or outcomes["placeholder"] or added.refused else 0
+    if not any(value is not None and value is not False for value in options.values()):
+        return None
+    base = None
+    if options["preset"] is None and options["format_"] is None:
+        base = Recipe.model_validate_json(client.look().require("Recipe"))
+    return recipe_from(options, base=base, whole_path=whole_path)
 
 
 def _progress(errors: "Console") -> "Progress":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=errors, transient=True)
+    return Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
 
 
 def _elsewhere(address: str) -> str:

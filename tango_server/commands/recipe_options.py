@@ -1,5 +1,6 @@
 """The options of the command line that make a recipe, shared by the commands that take one."""
 
+import os
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -22,7 +23,7 @@ _OUTPUT = (
     click.option("--format", "format_", type=click.Choice(get_args(Format)),
                  help="Of the outputs.  [default: that of the preset]"),
     click.option("--compression", type=click.Choice(get_args(Compression)), help="Lossless; XDI reads none of them."),
-    click.option("--output-dir", type=click.Path(file_okay=False, resolve_path=True),
+    click.option("--output-dir", type=click.Path(file_okay=False),
                  help="Folder of the outputs.  [default: the path with 'raw' replaced by 'processed']"),
     click.option("--template", help="Name of the outputs, as '{stem}_{index:05d}'."),
     click.option("--on-existing", type=click.Choice(get_args(OnExisting)), help="If the output exists already."),
@@ -47,10 +48,17 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def recipe_from(options: dict[str, Any], esperanto: dict[str, Any] | None = None) -> Recipe:
+def recipe_from(
+    options: dict[str, Any],
+    esperanto: dict[str, Any] | None = None,
+    *,
+    base: Recipe | None = None,
+    whole_path: Callable[[str], str] = os.path.realpath,
+) -> Recipe:
     """Take the options of a recipe out of `options` and return the recipe.
 
-    `esperanto` is what it says of ESPERANTO frames, if that was asked for.
+    `esperanto` is what it says of ESPERANTO frames, if that was asked for. The options change `base`, if there is one,
+    and a preset else. `whole_path` makes the folder of the outputs absolute.
 
     Raises
     ------
@@ -65,7 +73,7 @@ def recipe_from(options: dict[str, Any], esperanto: dict[str, Any] | None = None
     changes = {name: value for name, value in fields.items() if value is not None}
     if pixel_type:
         changes["pixel_type"] = None if pixel_type == "source" else pixel_type
-    changes["output"] = _output(options)
+    output = _output(options, whole_path)
     if esperanto:
         if "esperanto" not in {preset, changes.get("format")}:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in esperanto)
@@ -74,28 +82,34 @@ def recipe_from(options: dict[str, Any], esperanto: dict[str, Any] | None = None
     from tango_server.jobs.intake import explain
 
     try:
-        return Recipe.preset(preset, **changes)
+        if base is None:
+            return Recipe.preset(preset, **changes, output={"mode": "new", **output})
+        known = base.model_dump()
+        kept = known["output"] if output.get("mode", base.output.mode) == base.output.mode else {}
+        return Recipe.model_validate({**known, **changes, "output": {**kept, **output}})
     except ValidationError as error:
         raise click.UsageError(explain(error)) from error
 
 
-def _output(options: dict[str, Any]) -> dict[str, Any]:
-    in_place, mtime = options.pop("in_place", False), options.pop("preserve_mtime", False)
-    force = options.pop("force", False)
-    replacing = {"backup": options.pop("backup", False)}
+def _output(options: dict[str, Any], whole_path: Callable[[str], str]) -> dict[str, Any]:
+    """Return what was asked for of the place of the output; the mode only if that settles it."""
+    in_place = options.pop("in_place", False)
+    common = {name: True for name in ("preserve_mtime", "force") if options.pop(name, False)}
+    backup = options.pop("backup", False)
+    folder = options.pop("output_dir", None)
     placing = {
-        "folder": options.pop("output_dir", None),
+        "folder": None if folder is None else whole_path(folder),
         "template": options.pop("template", None),
         "on_existing": options.pop("on_existing", None),
     }
     given = {name: value for name, value in placing.items() if value is not None}
     if in_place and given:
         raise click.UsageError(f"--in-place replaces the sources; it does not go with {', '.join(_flags(given))}")
-    if not in_place and any(replacing.values()):
-        raise click.UsageError(f"{', '.join(_flags(replacing))} needs --in-place")
+    if backup and not in_place:
+        raise click.UsageError("--backup needs --in-place")
     if in_place:
-        return {"mode": "in_place", "preserve_mtime": mtime, "force": force, **replacing}
-    return {"mode": "new", "preserve_mtime": mtime, "force": force, **given}
+        return {"mode": "in_place", **common, **({"backup": True} if backup else {})}
+    return {**({"mode": "new"} if given else {}), **common, **given}
 
 
 def _flags(options: dict[str, Any]) -> list[str]:

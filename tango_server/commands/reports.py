@@ -24,15 +24,22 @@ def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_j
 
     Oldest first. Why frames failed: petif reports --outcome failed
     """
+    from pydantic import ValidationError
+
     from tango_server.client import Client
+    from tango_server.jobs.intake import explain
     from tango_server.messages import ReportsQuery
 
     if job_ids and run_uid:
         raise click.UsageError("found job ids and --run; expected one of them")
     of_what = {"job_ids": list(job_ids)} if job_ids else {"run_uid": run_uid} if run_uid else {"latest": True}
     limit = options["limit"] or (MOST_REPORTS if run_uid else max(20, len(job_ids)))
+    try:
+        query = ReportsQuery.model_validate({**of_what, "outcome": options["outcome"], "limit": limit})
+    except ValidationError as error:
+        raise click.UsageError(explain(error)) from error
     with told_troubles():
-        answer = Client(address).reports(ReportsQuery(**of_what, outcome=options["outcome"], limit=limit))
+        answer = Client(address).reports(query)
     if as_json:
         click.echo(answer.model_dump_json())
         return

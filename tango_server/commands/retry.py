@@ -19,9 +19,9 @@ def retry(*, address: str, as_json: bool, acknowledge: bool) -> None:
 
     client = Client(address)
     with told_troubles():
-        count = client.retry_failed()
-        if acknowledge:
+        if acknowledge:  # first, so that the alarm of a frame that fails again stays
             client.acknowledge()
+        count = client.retry_failed()
     if as_json:
         click.echo(json.dumps({"retried": count}))
     else:

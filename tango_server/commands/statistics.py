@@ -1,6 +1,8 @@
 """`petif statistics`: the figures of one run, from a running server."""
 
+import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from tango_server.messages import RunStatistics
 
 _PAUSE = 0.5
+_PATIENCE = 60.0
+_INTERRUPTED = 130
 
 
 @click.command()
@@ -24,17 +28,20 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
     """
     from rich.console import Console
 
+    from tango_server.adding import patiently
     from tango_server.client import Client
 
     client, pause = Client(address), threading.Event()
     with told_troubles():
         found = client.run_statistics(run_uid)
-        if wait:
+        try:
             with Console(stderr=True).status("") as line:
-                while found.pending:
+                while wait and found.pending:
                     line.update(f"{found.pending} of {found.submitted} frames to go")
                     pause.wait(_PAUSE)
-                    found = client.run_statistics(run_uid)
+                    found = patiently(partial(client.run_statistics, run_uid), _PATIENCE)
+        except KeyboardInterrupt:
+            sys.exit(_INTERRUPTED)
     if as_json:
         click.echo(found.model_dump_json())
     else:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"ON": "green", "RUNNING": "blue", "STANDBY": "yellow", "ALARM": "dark_orange", "FAULT": "red"}
 _REFRESH = 1.0
+_SHOWN_IN_A_LINE = {"QueueLength", "FramesPerSecond", "StatisticsTotalFrames", "NumFailed"}
 
 
 @click.command()
@@ -72,8 +73,8 @@ def _seen(client: "Client") -> dict[str, Any]:
 
 def _line(fields: dict[str, Any]) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(fields["time"]))
-    if "QueueLength" not in fields:
-        return f"{clock}  {fields['State']}  {fields['Status']}"
+    if not fields.keys() >= _SHOWN_IN_A_LINE:
+        return f"{clock}  {fields['State']}  {fields.get('Status', '')}"
     return (
         f"{clock}  {fields['State']}  {fields['QueueLength']} in the queue  "
         f"{fields['FramesPerSecond']:.1f} frames/s  {fields['StatisticsTotalFrames']} converted  "
@@ -115,20 +116,24 @@ def _picture(address: str, look: "Look") -> "RenderableType":
 def _rows(look: "Look") -> list[tuple[str, str]]:
     if look.trouble:
         return [("status", look.trouble)]
-    value = look.value
-    free = value("FreeSpace")
+
+    def told(form: str, *names: str, scale: float = 1.0) -> str:
+        """Return the values of attributes in words, a dash for those that the server does not have."""
+        values = [look.value(name) for name in names]
+        return "-" if None in values else form.format(*(v / scale if scale != 1 else v for v in values))
+
     rows = [
-        ("status", str(value("Status"))),
-        ("queue", f"{value('QueueLength')} frames"),
-        ("rate", f"{value('FramesPerSecond'):.1f} frames/s, {value('BytesPerSecond') / 1e6:.0f} MB/s"),
-        ("latency", f"{value('LatencyMedian'):.3f} s median, {value('LatencyP95'):.3f} s for 95 %"),
-        ("converted", f"{value('StatisticsTotalFrames')} frames, {value('StatisticsAverageTime'):.3f} s each"),
-        ("skipped", f"{value('NumSkipped')} frames"),
-        ("placeholders", f"{value('NumPlaceholders')} frames"),
-        ("failed", f"{value('NumFailed')} frames"),
-        ("recipe", f"rotation {value('ConfRotation')}, flip {value('ConfFlip')}, pixels {value('ConfType')}"),
-        ("workers", str(value("NumWorkers"))),
-        ("free space", "unknown" if free is None else f"{free / 1e9:.1f} GB"),
-        ("last output", str(value("LastOutput"))),
+        ("status", told("{}", "Status")),
+        ("queue", told("{} frames", "QueueLength")),
+        ("rate", told("{:.1f} frames/s, ", "FramesPerSecond") + told("{:.0f} MB/s", "BytesPerSecond", scale=1e6)),
+        ("latency", told("{:.3f} s median, {:.3f} s for 95 %", "LatencyMedian", "LatencyP95")),
+        ("converted", told("{} frames, {:.3f} s each", "StatisticsTotalFrames", "StatisticsAverageTime")),
+        ("skipped", told("{} frames", "NumSkipped")),
+        ("placeholders", told("{} frames", "NumPlaceholders")),
+        ("failed", told("{} frames", "NumFailed")),
+        ("recipe", told("rotation {}, flip {}, pixels {}", "ConfRotation", "ConfFlip", "ConfType")),
+        ("workers", told("{}", "NumWorkers")),
+        ("free space", told("{:.1f} GB", "FreeSpace", scale=1e9)),
+        ("last output", told("{}", "LastOutput")),
     ]
-    return rows + ([("last error", str(value("LastError")))] if value("LastError") else [])
+    return rows + ([("last error", told("{}", "LastError"))] if look.value("LastError") else [])
