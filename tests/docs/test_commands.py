@@ -18,7 +18,7 @@ LANGUAGES = {"sh", "console", "python", "toml", "yaml", "json", "text", "powersh
 SHELL = ("sh", "console")
 OTHER_PROGRAMS = {
     *(".", "cd", "cp", "eval", "export", "install", "ls", "mkdir", "runuser", "useradd", "usermod"),
-    *("apt", "apt-get", "curl", "docker", "git", "journalctl", "jq", "nc", "systemctl"),
+    *("apt", "apt-get", "curl", "docker", "git", "journalctl", "jq", "nc", "ssh", "systemctl"),
     *("bluesky-0MQ-proxy", "dask", "json2tango", "qserver", "start-re-manager", "tiled"),
     *("jupyter", "lint-imports", "mypy", "pre-commit", "pytest", "ruff", "run", "twine"),
 }
