@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import venv
 from collections.abc import Sequence
 from importlib.metadata import distribution
@@ -88,6 +89,8 @@ class EmptyEnvironment:
         ) as server:
             assert server.stdin is not None
             assert server.stdout is not None
+            give_up = threading.Timer(_PATIENCE, server.kill)
+            give_up.start()
             try:
                 line = next((line for line in server.stdout if line.startswith("ready: ")), "")
                 if not line:
@@ -99,6 +102,7 @@ class EmptyEnvironment:
                 if code := server.wait(_PATIENCE):
                     raise CheckError(f"petif serve ended with {code}")
             finally:
+                give_up.cancel()
                 server.kill()
         return written
 

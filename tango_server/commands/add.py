@@ -44,19 +44,17 @@ def add(
     """
     from rich.console import Console
 
-    from tango_server.adding import frames_at, whole_path
     from tango_server.client import Client
 
     if not all(paths):
         raise click.UsageError("found an empty path; expected a file or a folder, or . for the working folder")
     client, errors = Client(address), Console(stderr=True)
+    added = _Added(client, errors, as_json=as_json)
     with told_troubles():
-        recipe = _recipe(client, options)
-        shared = {"recipe": recipe and recipe.model_dump(mode="json"), "run_uid": run_uid}
-        frames, refused = frames_at(client, [whole_path(path) for path in paths])
-        added = _Added(client, errors, as_json=as_json, refused=refused)
         try:
-            added.submit([{"source": frame, **shared} for frame in frames])
+            recipe = _recipe(client, options)
+            shared = {"recipe": recipe and recipe.model_dump(mode="json"), "run_uid": run_uid}
+            added.submit([{"source": frame, **shared} for frame in added.frames_at(paths)])
             code = added.wait() if wait else added.sum_up(_elsewhere(address))
         except KeyboardInterrupt:
             added.interrupted()
@@ -67,15 +65,21 @@ def add(
 class _Added:
     """The frames of one call: handed over, followed, told."""
 
-    def __init__(
-        self, client: "Client", errors: "Console", *, as_json: bool, refused: "Sequence[RefusedRequest]"
-    ) -> None:
+    def __init__(self, client: "Client", errors: "Console", *, as_json: bool) -> None:
         self._client = client
         self._errors = errors
         self._as_json = as_json
         self._jobs: list[AcceptedJob] = []
-        self._refused = list(refused)
+        self._refused: list[RefusedRequest] = []
         self._outcomes: Counter[str] = Counter()
+
+    def frames_at(self, paths: "Sequence[str]") -> list[str]:
+        """Return the frames at these paths, those of folders included."""
+        from tango_server.adding import frames_at, whole_path
+
+        frames, refused = frames_at(self._client, [whole_path(path) for path in paths])
+        self._refused += refused
+        return frames
 
     def submit(self, requests: list[dict[str, Any]]) -> None:
         """Hand the frames over, and tell of those that were refused."""

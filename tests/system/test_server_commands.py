@@ -293,3 +293,18 @@ def test_an_address_that_leads_nowhere_is_not_taken_for_a_server_that_is_down(mo
     assert "TANGO_HOST" in result.stderr
     assert "tango://HOST:PORT" in result.stderr
     assert "Start it" not in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT can't be sent to one process on Windows")
+def test_ctrl_c_ends_the_waiting_and_the_frames_stay_with_the_server(server: LocalServer, put: Put) -> None:
+    proxy = tango.DeviceProxy(server.address)
+    proxy.Pause()
+    command = [sys.executable, "-m", "tango_server", "add", str(put("qxrd_f32_64.tif")), "--wait"]
+    with subprocess.Popen([*command, "--device", server.address], stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: proxy.QueueLength == 1, "the frame is accepted")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the server goes on with them" in errors
+    assert "Traceback" not in errors
+    assert proxy.QueueLength == 1
