@@ -110,6 +110,7 @@ class Demo:
             uid = self._scan(converter, client, stack)
             if uid is None:
                 return INTERRUPTED
+            self._console.print("reading the run back from the catalogue, comparing each frame with numpy ...")
             statistics = link.run_statistics(uid)
             run = client[uid]
             write_statistics(run, statistics)

@@ -25,6 +25,7 @@ _PORTION = 500
 """Frames of one call: it is answered in some 50 ms, and the server's limits are far away."""
 _PAUSE = 0.1
 _PAUSE_WHILE_AWAY = 1.0
+_EMPTY = "found no frame; expected .tif or .tiff files that are no darks. Sub-folders are not gone through."
 _FRAMES = (".tif", ".tiff")
 _WHOLE = re.compile(r"[A-Za-z]:[\\/]|[\\/]{2}|/")
 """How paths begin that are whole, here or on a detector's Windows PC."""
@@ -81,7 +82,7 @@ def frames_at(server: Server, paths: Sequence[str]) -> tuple[list[str], list[Ref
             continue
         frames += found
         if not found:
-            refused.append(RefusedRequest(source=path, reason=f"{path}: found no frame; expected .tif or .tiff files"))
+            refused.append(RefusedRequest(source=path, reason=f"{path}: {_EMPTY}"))
     for start in range(0, len(files), MOST_LOOKED_FOR):
         refused += server.missing(files[start : start + MOST_LOOKED_FOR])
     absent = {each.source for each in refused}

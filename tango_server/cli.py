@@ -1,6 +1,7 @@
 """The `petif` command. Each subcommand is an entry point of the group `petif.commands`, loaded when it is asked for."""
 
 import sys
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 
 import click
@@ -12,6 +13,23 @@ _EXTRAS = {
     "matplotlib": "preview",
 }
 """Where the packages come from that some commands need."""
+
+
+_GROUPS = {
+    "Without a server": ("demo", "convert", "preview", "inspect", "watch"),
+    "Run a server": ("serve", "register"),
+    "Use a server that runs": (
+        "add",
+        "status",
+        "reports",
+        "retry",
+        "acknowledge",
+        "statistics",
+        "monitor",
+        "subscribe",
+    ),
+}
+"""How `petif --help` lists the subcommands; one that is not named here comes under "Others"."""
 
 
 class _Commands(click.Group):
@@ -29,11 +47,33 @@ class _Commands(click.Group):
             return loaded
         return None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand; a word that is none is told with what it is like."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            like = get_close_matches(name, self.list_commands(ctx))
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {' or '.join(like)}?" if like else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands by what they are for."""
+        left = self.list_commands(ctx)
+        groups = {title: [name for name in names if name in left] for title, names in _GROUPS.items()}
+        groups["Others"] = [name for name in left if not any(name in names for names in groups.values())]
+        for title, names in groups.items():
+            commands = {name: self.get_command(ctx, name) for name in names}
+            rows = [(name, command.get_short_help_str(120)) for name, command in commands.items() if command]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
 
 @click.command(cls=_Commands)
 @click.version_option(package_name="petif-bluesky", prog_name="petif")
 def petif() -> None:
-    """Rotate, flip, retype and convert the frames of a Perkin-Elmer detector."""
+    """Rotate, flip, retype and convert the frames of a Perkin-Elmer detector. Begin with: petif demo."""
 
 
 def main() -> None:

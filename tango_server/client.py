@@ -172,14 +172,19 @@ def _silent(address: str, error: tango.DevFailed, command: str = "") -> LinkDown
 
     A wrong address is no rejection: frames wait until somebody has set it right.
     """
-    reason, text = error.args[0].reason, error.args[0].desc.strip().rstrip(".")
+    reason, text = error.args[0].reason, error.args[0].desc.strip().partition("\n")[0].rstrip(".")
     if reason in _NO_ADDRESS:
         return LinkDownError(
             f"found the address {address!r}, which leads nowhere ({text}); expected one as "
             "tango://HOST:PORT/petif/converter/1#dbase=no, or the name of a device and the database in TANGO_HOST."
         )
+    if any(each.reason == "API_CantConnectToDatabase" for each in error.args):
+        return LinkDownError(
+            f"{address}: found no Tango database there; expected one that runs. The address of a server without a "
+            "database, as `petif serve` tells it, ends with #dbase=no."
+        )
     if not command:
-        return LinkDownError(f"{address} does not answer: {text}. Start it with `petif serve`.")
+        return LinkDownError(f"no conversion server answers at {address} ({reason}). Start it with `petif serve`.")
     return LinkDownError(
         f"{address}: found no answer to {command} ({reason}: {text}); expected a running server. "
         "Start it with `petif serve`, or look at its Status."

@@ -13,6 +13,17 @@ from tango_server.conversion.sidecar import read_sidecar, sidecar_path
 from tango_server.conversion.structure import Page, Structure, read_structure
 
 _TAGS = {259: "compression", 262: "photometric", 274: "orientation", 278: "rows_per_strip", 317: "predictor"}
+_WORDS: dict[tuple[int, Any], str] = {
+    (259, 1): "none",
+    (259, 5): "LZW",
+    (259, 8): "deflate",
+    (259, 32946): "deflate",
+    (259, 50000): "zstd",
+    (262, 0): "0 is white",
+    (262, 1): "0 is black",
+    (262, 2): "RGB",
+}
+"""What the numbers of tags mean."""
 _KINDS = {1: "uint", 2: "int", 3: "float"}
 
 
@@ -91,7 +102,7 @@ def _page(page: Page) -> dict[str, Any]:
         "samples": page.tags.get(277, 1),
         "segments": f"{len(page.offsets)} {'tiles' if 322 in page.tags else 'strips'}",  # noqa: PLR2004 - TileWidth
         "pixel_bytes": sum(page.counts),
-        **{name: page.tags[tag] for tag, name in _TAGS.items() if tag in page.tags},
+        **{name: _WORDS.get((tag, page.tags[tag]), page.tags[tag]) for tag, name in _TAGS.items() if tag in page.tags},
         **page.texts,
     }
 

@@ -193,7 +193,7 @@ def _planned(
     try:
         source.lstat()
     except FileNotFoundError:
-        return Planned(source, None, problem=f"{source}: no such file; expected a TIFF file. Check the path.")
+        return Planned(source, None, problem=f"{source}: no such file or folder; expected a TIFF file. Check the path.")
     except PermissionError:
         return Planned(
             source,

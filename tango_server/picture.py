@@ -81,7 +81,8 @@ def _size(image: Image) -> str:
 
 def _words(recipe: Recipe) -> str:
     flip = {"none": "not flipped", "0": "flipped up-down", "1": "flipped left-right", "both": "flipped both ways"}
-    return f"rotated by {recipe.rotation} degrees counter-clockwise, then {flip[recipe.flip]}"
+    turned = f"rotated by {recipe.rotation} degrees counter-clockwise" if recipe.rotation else "not rotated"
+    return f"{turned}, {flip[recipe.flip]}"
 
 
 def _show(axes: "Axes", panel: Panel, low: float, high: float) -> None:

@@ -14,10 +14,20 @@ import click
 from tango_server.commands.server_options import server_option
 
 _INTERRUPTED = 130
+_HIGHEST_PORT = 65535
+
+
+def _host_and_port(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not (host and port.isdecimal() and int(port) <= _HIGHEST_PORT):
+        raise click.BadParameter(
+            f"found {value!r}; expected HOST:PORT, the second port of `bluesky-0MQ-proxy IN OUT`, as localhost:5578"
+        )
+    return value
 
 
 @click.command()
-@click.option("--zmq", "zmq_address", required=True, metavar="HOST:PORT",
+@click.option("--zmq", "zmq_address", required=True, metavar="HOST:PORT", callback=_host_and_port,
               help="Out port of bluesky's 0MQ proxy (`bluesky-0MQ-proxy IN OUT`).")  # fmt: skip
 @server_option
 @click.option("--spool", type=click.Path(path_type=Path, dir_okay=False),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tango_server.commands.counted import counted
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 from tango_server.commands.server_options import SOME_FAILED, complain, server_options, told_troubles
 
@@ -45,6 +46,7 @@ def add(
     from rich.console import Console
 
     from tango_server.client import Client
+    from tango_server.recipe import Recipe
 
     if not all(paths):
         raise click.UsageError("found an empty path; expected a file or a folder, or . for the working folder")
@@ -52,10 +54,12 @@ def add(
     added = _Added(client, errors, as_json=as_json)
     with told_troubles():
         try:
-            recipe = _recipe(client, options)
+            own = Recipe.model_validate_json(client.look().require("Recipe"))
+            recipe = _recipe(own, options)
             shared = {"recipe": recipe and recipe.model_dump(mode="json"), "run_uid": run_uid}
             added.submit([{"source": frame, **shared} for frame in added.frames_at(paths)])
-            code = added.wait() if wait else added.sum_up(_elsewhere(address))
+            how = _in_words(recipe) if recipe else f"{_in_words(own)} (the server's recipe)"
+            code = added.wait() if wait else added.sum_up(how, _elsewhere(address))
         except KeyboardInterrupt:
             added.interrupted()
             code = _INTERRUPTED
@@ -121,28 +125,27 @@ class _Added:
             complain(self._errors, f"{self._left} frames are not known any more: {error}")
         counts = self._outcomes
         click.echo(
-            f"{counts['converted']} frames converted, {counts['skipped']} skipped, {counts['placeholder']} "
+            f"{counted(counts['converted'], 'frame')} converted, {counts['skipped']} skipped, {counts['placeholder']} "
             f"placeholders, {counts['failed']} failed, {len(self._refused)} refused",
             err=self._as_json,
         )
         return SOME_FAILED if forgotten or counts["failed"] or counts["placeholder"] or self._refused else 0
 
-    def sum_up(self, elsewhere: str) -> int:
+    def sum_up(self, how: str, elsewhere: str) -> int:
         """Tell what was accepted; return the exit code."""
         if self._as_json:
             jobs, refused = ([each.model_dump() for each in listed] for listed in (self._jobs, self._refused))
             click.echo(json.dumps({"jobs": jobs, "refused": refused}))
         else:
-            click.echo(
-                f"{len(self._jobs)} frames accepted, {len(self._refused)} refused. "
-                f"How it goes: petif status --follow{elsewhere}"
-            )
+            accepted = f"{counted(len(self._jobs), 'frame')} accepted, {len(self._refused)} refused"
+            more = f": {how}. How it goes: petif status --follow{elsewhere}" if self._jobs else ""
+            click.echo(accepted + more)
         return SOME_FAILED if self._refused else 0
 
     def interrupted(self) -> None:
         """Tell what stays with the server."""
         complain(
-            self._errors, f"{self._left} frames were accepted and are not done yet; the server goes on with them. "
+            self._errors, f"{counted(self._left, 'frame')} accepted and not done yet; the server goes on with them. "
             "To give them up: its command Cancel"
         )  # fmt: skip
 
@@ -158,17 +161,18 @@ class _Added:
             click.echo(report.model_dump_json())
 
 
-def _recipe(client: "Client", options: dict[str, Any]) -> "Recipe | None":
-    """Return the recipe that the options ask for; None for the server's own as it is."""
+def _recipe(own: "Recipe", options: dict[str, Any]) -> "Recipe | None":
+    """Return the recipe that the options ask for; None for the server's `own` as it is."""
     from tango_server.adding import whole_path
-    from tango_server.recipe import Recipe
 
     if not any(value is not None and value is not False for value in options.values()):
         return None
-    base = None
-    if options["preset"] is None and options["format_"] is None:
-        base = Recipe.model_validate_json(client.look().require("Recipe"))
-    return recipe_from(options, base=base, whole_path=whole_path)
+    alone = options["preset"] is not None or options["format_"] is not None
+    return recipe_from(options, base=None if alone else own, whole_path=whole_path)
+
+
+def _in_words(recipe: "Recipe") -> str:
+    return f"rotation {recipe.rotation}, flip {recipe.flip}, {recipe.pixel_type or 'pixels as they are'}"
 
 
 def _progress(errors: "Console") -> "Progress":

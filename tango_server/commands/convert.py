@@ -6,28 +6,31 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tango_server.commands.counted import counted
 from tango_server.commands.ctrl_c import CtrlC
 from tango_server.commands.esperanto_options import esperanto_options, take_esperanto
 from tango_server.commands.recipe_options import recipe_from, recipe_options
+from tango_server.commands.server_options import complain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rich.console import Console
 
     from tango_server.conversion.experiment import Experiment
     from tango_server.messages import FrameReport
-    from tango_server.offline import Planned
+    from tango_server.offline import Planned, Selection
     from tango_server.recipe import Recipe
 
 _SOME_FAILED = 1
 _INTERRUPTED = 130
+_TOLD_OF_A_CAUSE = 5
 
 
 @click.command()
@@ -71,7 +74,7 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     except OSError as error:
         raise click.UsageError(f"{error.filename}: the folder can't be listed ({error.strerror})") from error
     if not sources:
-        raise click.UsageError(f"found no frame in {', '.join(map(str, paths))}; expected .tif or .tiff files")
+        raise click.UsageError(_nothing_in(paths, selection))
     planned = plan(sources, recipe, newer_only=options["newer_only"], angles=angles)
     errors = Console(stderr=True)
     if options["dry_run"]:
@@ -91,12 +94,34 @@ def _tell_plan(planned: "list[Planned]", *, as_json: bool) -> int:
                 fields |= {"experiment": asdict(item.experiment) | _angles(item.experiment)}
             click.echo(json.dumps({**fields, "problem": item.problem, "skip": item.skip}))
         elif item.problem:
-            click.echo(f"can't:  {item.problem}")
+            click.echo(f"not possible: {item.problem}")
         else:
-            click.echo(f"{item.source} -> {item.output}{'  (skipped: ' + item.skip + ')' if item.skip else ''}")
+            click.echo(f"{item.source} -> {item.output}{_note(item)}")
             if item.experiment is not None:
                 click.echo("    " + _told(item.experiment))
     return _SOME_FAILED if any(item.problem for item in planned) else 0
+
+
+def _note(item: "Planned") -> str:
+    if item.skip:
+        return f"  (skipped: {item.skip})"
+    return "  (there is a file: see --on-existing)" if item.output and item.output.exists() else ""
+
+
+def _nothing_in(paths: "Sequence[Path]", selection: "Selection") -> str:
+    """Return what was found where there is no frame, and what would take it."""
+    from tango_server.offline import select
+
+    found = f"found no frame in {', '.join(map(str, paths))}"
+    others = {
+        f"that fits {' or '.join(selection.patterns)}; without --pattern": replace(selection, patterns=()),
+        "in the folder itself; with --recursive": replace(selection, recursive=True),
+        "that is no dark; with --include-dark": replace(selection, skip_dark=False),
+    }
+    for words, other in others.items():
+        if count := len(select(paths, other)):
+            return f"{found} {words} it is {counted(count, 'frame')}"
+    return f"{found}; expected .tif or .tiff files"
 
 
 def _angles(experiment: "Experiment") -> dict[str, Any]:
@@ -134,18 +159,20 @@ def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "
         closing(convert_all(planned, recipe, workers, lambda: ctrl_c.pressed)) as reports,
     ):
         task = progress.add_task("", total=len(planned), rate=0.0)
+        complaints = _Complaints(errors)
         scans: dict[Path, FrameReport] = {}
         for report in reports:
             outcomes[report.outcome] += 1
             rate = outcomes["converted"] / (time.monotonic() - started)
             progress.update(task, advance=1, rate=rate)
-            _tell(report, errors, as_json=as_json)
+            _tell(report, errors, complaints, as_json=as_json)
             if report.outcome == "converted" and report.output:
                 scans[Path(report.output).parent] = report
+    complaints.sum_up()
     if recipe.esperanto is not None:
         _write_companions(scans.values(), recipe, errors)
     seconds = time.monotonic() - started
-    _sum_up(outcomes, len(planned), seconds, as_json=as_json)
+    _sum_up(outcomes, planned, seconds, as_json=as_json)
     if ctrl_c.pressed:
         return _INTERRUPTED
     return _SOME_FAILED if outcomes["failed"] else 0
@@ -166,20 +193,48 @@ def _write_companions(reports: "Iterable[FrameReport]", recipe: "Recipe", errors
             errors.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
 
 
-def _tell(report: "FrameReport", errors: "Console", *, as_json: bool) -> None:
+class _Complaints:
+    """Why frames failed: one cause that many frames have is told a few times, and then counted."""
+
+    def __init__(self, errors: "Console") -> None:
+        self._errors = errors
+        self._causes: Counter[str] = Counter()
+
+    def tell(self, report: "FrameReport") -> None:
+        """Tell why a frame failed."""
+        source = Path(report.source)
+        cause = report.reason.replace(report.source, "").replace(source.stem, "")
+        self._causes[cause] += 1
+        if self._causes[cause] <= _TOLD_OF_A_CAUSE:
+            complain(self._errors, f"failed: {report.reason}")
+
+    def sum_up(self) -> None:
+        """Tell how many more there were."""
+        for cause, count in self._causes.items():
+            if count > _TOLD_OF_A_CAUSE:
+                more = counted(count - _TOLD_OF_A_CAUSE, "more frame")
+                complain(self._errors, f"failed: {more} for the same reason: {cause.strip(' :')} (--json tells each)")
+
+
+def _tell(report: "FrameReport", errors: "Console", complaints: _Complaints, *, as_json: bool) -> None:
     if as_json:
         click.echo(report.model_dump_json())
     elif report.outcome == "failed":
-        errors.print(f"failed: {report.reason}", style="red", soft_wrap=True, highlight=False, markup=False)
+        complaints.tell(report)
     elif report.outcome == "converted" and report.reason:
         errors.print(f"{report.source}: {report.reason}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _sum_up(outcomes: "Counter[str]", frames: int, seconds: float, *, as_json: bool) -> None:
+def _sum_up(outcomes: "Counter[str]", planned: "list[Planned]", seconds: float, *, as_json: bool) -> None:
+    frames = len(planned)
+    folders = {str(item.output.parent) for item in planned if item.output is not None}
     rate = outcomes["converted"] / seconds if seconds else 0.0
     text = (
         f"{outcomes['converted']} of {frames} frames converted in {seconds:.1f} s ({rate:.1f} frames/s), "
         f"{outcomes['skipped']} skipped, {outcomes['failed']} failed"
     )
     left = frames - sum(outcomes.values())
-    click.echo(text + (f", {left} not begun" if left else ""), err=as_json)
+    text += f", {left} not begun" if left else ""
+    if outcomes["converted"] and folders:
+        text += f"; in {folders.pop()}" if len(folders) == 1 else f"; in {len(folders)} folders"
+    click.echo(text, err=as_json)

@@ -22,7 +22,7 @@ _NUMBERS = {
     "beta": ("DEG", "Beta of the kappa goniometer.  [default: 0]"),
 }
 _CHOICES = {
-    "encoding": (get_args(Encoding), "Of the pixels.  [default: AGI_BITFIELD]"),
+    "encoding": (get_args(Encoding), "How the pixels are stored: packed or plain.  [default: AGI_BITFIELD]"),
     "axis": (("up", "down", "left", "right"), "Where the omega axis points in the raw frame.  [default: down]"),
     "view": (("detector", "sample"), "From where the raw frame shows the scene.  [default: detector]"),
 }

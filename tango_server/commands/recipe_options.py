@@ -11,22 +11,27 @@ from tango_server.recipe import PRESETS, Compression, Flip, Format, OnExisting, 
 
 _TURNING = (
     click.option("--preset", type=click.Choice(list(PRESETS)),
-                 help="Fields of the recipe by their use.  [default: that of the format, else xdi]"),
+                 help="What the frames are for: xdi (int32), xdi-unsigned (uint32), esperanto (CrysAlis Pro); other "
+                 "options go over it.  [default: that of the format, else xdi]"),
     click.option("--rotation", type=click.Choice([str(angle) for angle in get_args(Rotation)]),
                  help="Degrees, counter-clockwise, first."),
-    click.option("--flip", type=click.Choice(get_args(Flip)), help="Axis to flip along, after the rotation."),
+    click.option("--flip", type=click.Choice(get_args(Flip)),
+                 help="After the rotation: 0 up-down, 1 left-right, both, none."),
     click.option("--pixel-type", type=click.Choice([*get_args(PixelType), "source"]), help="Type of the pixels."),
     click.option("--rounding", type=click.Choice(get_args(Rounding)), help="How floats become integers."),
     click.option("--invalid-value", type=int, help="What NaN becomes in an integer type.  [default: 0]"),
 )  # fmt: skip
 _OUTPUT = (
     click.option("--format", "format_", type=click.Choice(get_args(Format)),
-                 help="Of the outputs.  [default: that of the preset]"),
+                 help="File format of the outputs.  [default: that of the preset]"),
     click.option("--compression", type=click.Choice(get_args(Compression)), help="Lossless; XDI reads none of them."),
     click.option("--output-dir", type=click.Path(file_okay=False),
                  help="Folder of the outputs.  [default: the path with 'raw' replaced by 'processed']"),
-    click.option("--template", help="Name of the outputs, as '{stem}_{index:05d}'."),
-    click.option("--on-existing", type=click.Choice(get_args(OnExisting)), help="If the output exists already."),
+    click.option("--template",
+                 help="Name of the outputs, as '{stem}_{index:05d}': stem and last number of the source's name."),
+    click.option("--on-existing", type=click.Choice(get_args(OnExisting)),
+                 help="If there is a file: replace_own replaces what petif made from the same frame (and fails else), "
+                 "skip, refuse (fails), number (NAME-00001)."),
     click.option("--in-place", is_flag=True, help="Replace the sources."),
     click.option("--backup", is_flag=True, help="With --in-place: keep each source as NAME.orig."),
     click.option("--force", is_flag=True, help="Convert also what was converted already."),

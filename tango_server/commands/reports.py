@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from tango_server.caps import MOST_REPORTS
+from tango_server.commands.counted import counted
 from tango_server.commands.server_options import server_options, show_table, told_troubles
 from tango_server.messages import Outcome
 
@@ -45,8 +46,8 @@ def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_j
         return
     if answer.reports:
         show_table(("done", "outcome", "frame", "output, or why there is none"), map(_row, answer.reports))
-    pending = f"{answer.pending} frames have no report yet" if answer.pending else "no frame is without its report"
-    click.echo(f"{len(answer.reports)} reports; {pending}")
+    pending = f"{counted(answer.pending, 'frame')} without a report yet" if answer.pending else "every frame has one"
+    click.echo(f"{counted(len(answer.reports), 'report')}; {pending}. With job ids and times: --json")
 
 
 def _row(report: "FrameReport") -> tuple[str, str, str, str]:

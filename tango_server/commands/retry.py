@@ -4,6 +4,7 @@ import json
 
 import click
 
+from tango_server.commands.counted import counted
 from tango_server.commands.server_options import server_options, told_troubles
 
 
@@ -25,4 +26,5 @@ def retry(*, address: str, as_json: bool, acknowledge: bool) -> None:
     if as_json:
         click.echo(json.dumps({"retried": count}))
     else:
-        click.echo(f"{count} frames are tried again" if count else "there is no failed frame to try again")
+        tried = f"{counted(count, 'frame')} {'is' if count == 1 else 'are'} tried again"
+        click.echo(tried if count else "there is no failed frame to try again")

@@ -19,11 +19,12 @@ DEFAULT_DEVICE = "petif/converter/1"
               help="Port to listen at; 0 takes a free one.")  # fmt: skip
 @click.option("--device", default=DEFAULT_DEVICE, show_default=True, help="Name of the Tango device.")
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="TOML file of settings; options given here go over it. Init reads it again.")  # fmt: skip
+              help="TOML file of settings; options given here go over it. The command Init reads it again.")  # fmt: skip
 @click.option("--root", "roots", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Folder that may be read and written (repeatable). [default: the working directory]")  # fmt: skip
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False),
-              help="Folder of the ledger; with the same one, a restarted server goes on where it was.")  # fmt: skip
+              help="Folder of queue and logs; with the same one, a restarted server goes on where it was. "
+              "[default: by the device's name, in the user's state folder]")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes. [default: one per core, 4 at the most]")
 @click.option(
     "--set",

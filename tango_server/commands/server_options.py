@@ -26,8 +26,8 @@ server_option = click.option(
     show_envvar=True,
     default=DEFAULT_ADDRESS,
     show_default=True,
-    metavar="TRL",
-    help="Tango address of the server.",
+    metavar="ADDRESS",
+    help="Tango address of the server, as `petif serve` tells it.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
 

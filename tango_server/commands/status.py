@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tango_server.commands.counted import counted
 from tango_server.commands.server_options import SOME_FAILED, console, server_options, told_troubles
 
 if TYPE_CHECKING:
@@ -130,10 +131,17 @@ def _rows(look: "Look") -> list[tuple[str, str]]:
         ("converted", told("{} frames, {:.3f} s each", "StatisticsTotalFrames", "StatisticsAverageTime")),
         ("skipped", told("{} frames", "NumSkipped")),
         ("placeholders", told("{} frames", "NumPlaceholders")),
-        ("failed", told("{} frames", "NumFailed")),
+        ("failed", told("{} so far", "NumFailed") + _to_retry(look)),
         ("recipe", told("rotation {}, flip {}, pixels {}", "ConfRotation", "ConfFlip", "ConfType")),
         ("workers", told("{}", "NumWorkers")),
         ("free space", told("{:.1f} GB", "FreeSpace", scale=1e9)),
         ("last output", told("{}", "LastOutput")),
     ]
-    return rows + ([("last error", told("{}", "LastError"))] if look.value("LastError") else [])
+    return rows + ([("last error", told("{}", "LastError"))] if look.value("FailedFiles") else [])
+
+
+def _to_retry(look: "Look") -> str:
+    left = len(look.value("FailedFiles", []))
+    if not look.value("NumFailed", 0):
+        return ""
+    return f", {counted(left, 'frame')} to retry" if left else ", none is left to retry"

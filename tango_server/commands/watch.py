@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tango_server.commands.counted import counted
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ _SOME_FAILED = 1
 _INTERRUPTED = 130
 _REFRESH = 0.2
 _LOG_BYTES = 5_000_000
+_NOTHING_NEW = (
+    "Nothing is new: what an earlier watch of these folders has taken is not taken again, also not with other options. "
+    "To convert it again: petif convert, or another --state-dir."
+)
 
 
 @click.command()
@@ -42,7 +47,7 @@ _LOG_BYTES = 5_000_000
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True,
               help="How long an unfinished file is awaited, s.")  # fmt: skip
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
-              help="Folder of ledger and book.  [default: one of its own for each DIR...]")  # fmt: skip
+              help="Folder where it is kept what was taken.  [default: one of its own for each DIR...]")  # fmt: skip
 @click.option("--once", is_flag=True, help="Take what is there, wait until it is converted, and end.")
 @click.option("--json", "as_json", is_flag=True, help="One report a line, as JSON.")
 def watch(*, folders: tuple[Path, ...], **options: Any) -> None:
@@ -124,7 +129,7 @@ def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, o
                 done = bool(runner.fault or teller.deaf or (once and watcher.idle))
                 if watcher.begun and not begun:
                     begun = True
-                    click.echo("watching (Ctrl-C ends it)", err=True)
+                    click.echo("looking at what is there" if once else "watching (Ctrl-C ends it)", err=True)
                 if watcher.trouble != trouble:
                     trouble = watcher.trouble
                     teller.warn(trouble or "the trouble is over")
@@ -135,7 +140,9 @@ def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, o
         interrupted = True
     if runner.fault or teller.deaf:
         raise click.ClickException(runner.fault or teller.deaf)
-    click.echo(_numbers(runner, teller), err=teller.as_json)
+    click.echo(_counts(runner, teller), err=teller.as_json)
+    if once and not interrupted and not teller.outcomes and not watcher.trouble:
+        click.echo(_NOTHING_NEW, err=True)
     if not once:
         return 0
     if interrupted:
@@ -144,10 +151,14 @@ def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, o
 
 
 def _numbers(runner: "JobRunner", teller: _Teller) -> str:
-    snapshot, counts = runner.snapshot, teller.outcomes
+    return f"{_counts(runner, teller)}; {runner.snapshot.frames_per_second:.1f} frames/s"
+
+
+def _counts(runner: "JobRunner", teller: _Teller) -> str:
+    counts = teller.outcomes
     return (
-        f"{counts['converted']} frames converted ({snapshot.frames_per_second:.1f} frames/s), "
-        f"{counts['skipped']} skipped, {counts['failed']} failed, {snapshot.queue_length} to go"
+        f"{counted(counts['converted'], 'frame')} converted, {counts['skipped']} skipped, {counts['failed']} failed, "
+        f"{runner.snapshot.queue_length} to go"
     )
 
 

@@ -203,7 +203,7 @@ def output_path(
             source,
             f"no folder named {RAW!r} in its path below {roots.root_of(source)}",
             f"one to be replaced by {PROCESSED!r}",
-            "Give the recipe an output folder, or keep raw frames below a folder named 'raw'.",
+            "Give the recipe an output folder (--output-dir), or keep raw frames below a folder named 'raw'.",
         )
     if recipe.output.template is not None:
         output = output.with_name(named_by(recipe.output.template, source, fields, recipe.format))
@@ -212,7 +212,10 @@ def output_path(
     target = roots.target(output, resolve)
     if target == source:
         raise NoOutputPathError(
-            source, "the output would be the source itself", "another file", "Give another output folder, or in_place."
+            source,
+            "the output would be the source itself",
+            "another file",
+            "Give another output folder (--output-dir), or convert in place (--in-place).",
         )
     return target
 

@@ -101,7 +101,7 @@ def _later(rule: ReadinessRule, wait: Wait, now: float, latest: float) -> Verdic
         return Verdict(
             "give_up",
             reason=f"not complete within {rule.timeout:g} s: {wait.found}. "
-            "Check whether the detector wrote it, then submit it again.",
+            "Check whether the detector wrote it, then try it again (RetryFailed, petif retry).",
         )
     interval = max(_FIRST_INTERVAL, _SLOWDOWN * (now - deadline + rule.timeout))
     return Verdict("wait", again=min(now + interval, max(latest, now + _FIRST_INTERVAL), deadline))

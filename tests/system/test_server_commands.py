@@ -65,7 +65,10 @@ def test_without_a_recipe_the_servers_own_holds_and_nobody_waits(run: Petif, roo
     source = put("qxrd_f32_64.tif")
     result = run("add", source)
     assert result.exit_code == 0
-    assert result.stdout == "1 frames accepted, 0 refused. How it goes: petif status --follow\n"
+    assert result.stdout == (
+        "1 frame accepted, 0 refused: rotation 0, flip none, int32 (the server's recipe). "
+        "How it goes: petif status --follow\n"
+    )
     until((root / "processed" / source.name).exists, "the frame is converted")
     np.testing.assert_array_equal(
         tifffile.imread(root / "processed" / source.name), tifffile.imread(source).astype("int32")
@@ -116,7 +119,7 @@ def test_what_is_not_there_is_refused_at_once_and_the_rest_is_taken(run: Petif, 
     (root / "raw" / "empty").mkdir()
     result = run("add", good, root / "raw" / "nothing.tif", root / "raw" / "empty", "/etc/passwd")
     assert result.exit_code == 1
-    assert result.stdout.startswith("1 frames accepted, 3 refused")
+    assert result.stdout.startswith("1 frame accepted, 3 refused")
     for words in ("nothing.tif", "empty: found no frame", "/etc/passwd"):
         assert words in result.stderr
 
@@ -128,7 +131,7 @@ def test_a_broken_frame_is_told_found_mended_and_retried(
     good = put("qxrd_f32_64.tif", "good.tif")
     result = run("add", broken, good, "--wait")
     assert result.exit_code == 1
-    assert "1 frames converted, 0 skipped, 0 placeholders, 1 failed" in result.stdout
+    assert "1 frame converted, 0 skipped, 0 placeholders, 1 failed" in result.stdout
     assert "broken.tif" in result.stderr
     until(lambda: proxy.state() == tango.DevState.ALARM, "the alarm is on")
     alarmed = run("status")
@@ -138,18 +141,30 @@ def test_a_broken_frame_is_told_found_mended_and_retried(
     failed = run("reports", "--outcome", "failed")
     assert "broken.tif" in failed.stdout
     assert "good.tif" not in failed.stdout
-    assert "1 reports; no frame is without its report" in failed.stdout
+    assert "1 report; every frame has one" in failed.stdout
     put("qxrd_f32_64.tif", "broken.tif")
-    assert run("retry", "--acknowledge").stdout == "1 frames are tried again\n"
+    assert run("retry", "--acknowledge").stdout == "1 frame is tried again\n"
     all_done(proxy)
     until(lambda: proxy.state() == tango.DevState.ON, "the alarm is over")
-    assert run("status").exit_code == 0
+    healthy = run("status")
+    assert healthy.exit_code == 0
+    assert "none is left to retry" in healthy.stdout
+    assert "last error" not in healthy.stdout
     assert json.loads(run("retry", "--json").stdout) == {"retried": 0}
     outcomes = {
         Path(report["source"]).name: report["outcome"]
         for report in json.loads(run("reports", "--json").stdout)["reports"]
     }
     assert outcomes == {"broken.tif": "converted", "good.tif": "converted"}
+
+
+def test_an_alarm_is_ended_without_trying_again(run: Petif, put: Put, proxy: tango.DeviceProxy) -> None:
+    run("add", put("not_a_tiff.tif"), "--wait")
+    until(lambda: proxy.state() == tango.DevState.ALARM, "the alarm is on")
+    assert run("acknowledge").exit_code == 0
+    until(lambda: proxy.state() == tango.DevState.ON, "the alarm is over")
+    assert list(proxy.FailedFiles)
+    assert json.loads(run("acknowledge", "--json").stdout) == {"acknowledged": True}
 
 
 def test_reports_of_jobs_of_a_run_and_the_latest(run: Petif, root: Path, put: Put, proxy: tango.DeviceProxy) -> None:
@@ -174,7 +189,7 @@ def test_status_as_json_holds_every_number_and_the_recipe(run: Petif, server: Lo
 
 @pytest.mark.parametrize(
     "words",
-    [["status"], ["reports"], ["retry"], ["statistics", "run"], ["add", "/data/raw"]],
+    [["status"], ["reports"], ["retry"], ["acknowledge"], ["statistics", "run"], ["add", "/data/raw"]],
     ids=lambda words: words[0],
 )
 def test_a_server_that_is_not_there_is_named_with_what_to_do(words: list[str]) -> None:

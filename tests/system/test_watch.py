@@ -143,7 +143,7 @@ def test_ctrl_c_ends_in_good_order_and_the_next_start_goes_on(
     until(lambda: first.converted == ["frame-00001.tif"], "the new frame is converted")
     code, told = first.end(signal.SIGINT)
     assert code == 0
-    assert "1 frames converted" in told
+    assert "1 frame converted" in told
     assert "Traceback" not in told
     write(root, 2)
     second = start()
@@ -161,7 +161,7 @@ def test_once_takes_what_is_there_and_ends(root: Path, put: Callable[..., Path])
     put("qxrd_f32_64.tif")
     finished = once(root, "--rotation", "90")
     assert finished.returncode == 0, finished.stderr
-    assert "1 frames converted" in finished.stdout
+    assert "1 frame converted" in finished.stdout
     reference = np.rot90(tifffile.imread(root / "raw" / "qxrd_f32_64.tif")).astype(np.int32)
     np.testing.assert_array_equal(tifffile.imread(root / "processed" / "qxrd_f32_64.tif"), reference)
     put("qxrd_r16_64.tif", "b.tif")
@@ -177,14 +177,14 @@ def test_output_folders_inside_of_the_watched_one_are_not_watched(root: Path, pu
     shutil.copytree(root / "raw", root / "raw" / "out" / "others")
     finished = once(root, "--output-dir", "raw/out", "--template", "{stem}_xdi")
     assert finished.returncode == 0, finished.stderr
-    assert "1 frames converted" in finished.stdout
+    assert "1 frame converted" in finished.stdout
     assert (root / "raw" / "out" / "qxrd_f32_64_xdi.tif").exists()
 
 
 def test_frames_are_replaced_in_place_once(root: Path, put: Callable[..., Path]) -> None:
     frame = put("qxrd_f32_64.tif")
     raw = tifffile.imread(frame)
-    assert "1 frames converted" in once(root, "--in-place", "--rotation", "90").stdout
+    assert "1 frame converted" in once(root, "--in-place", "--rotation", "90").stdout
     assert "0 frames converted" in once(root, "--in-place", "--rotation", "90").stdout
     np.testing.assert_array_equal(tifffile.imread(frame), np.rot90(raw).astype(np.int32))
 

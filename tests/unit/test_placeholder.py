@@ -38,7 +38,7 @@ from tango_server.recipe import PRESETS, Recipe
 
 XDI = Recipe.preset("xdi", rotation=90, flip="1")
 IN_PLACE = Recipe.preset("xdi", output={"mode": "in_place"})
-REASON = "not complete within 15 s: no such file. Check whether the detector wrote it, then submit it again."
+REASON = "not complete within 15 s: no such file. Check whether the detector wrote it, then try it again."
 SHAPE = (40, 64)
 GEOMETRY = {"wavelength": 0.29, "distance": 300.0, "pixel_size": 0.2, "beam_center": [20.0, 32.0], "exposure": 1.0}
 CRYSTAL: dict[str, Any] = {"esperanto": {"omega": 0.0, **GEOMETRY}}

@@ -232,7 +232,7 @@ def test_the_reason_at_the_deadline_names_what_was_found_last(name: str, rule: R
     assert verdict.kind == "give_up"
     assert verdict.reason.startswith("not complete within 2 s: ")
     assert found in verdict.reason
-    assert "submit it again" in verdict.reason
+    assert "try it again" in verdict.reason
 
 
 def test_the_reason_at_the_deadline_is_of_the_last_look_and_not_of_an_earlier_one(tmp_path: Path) -> None:

@@ -1,0 +1,21 @@
+"""`petif acknowledge`: the alarm of a running server ended."""
+
+import json
+
+import click
+
+from tango_server.commands.server_options import server_options, told_troubles
+
+
+@click.command()
+@server_options
+def acknowledge(*, address: str, as_json: bool) -> None:
+    """End the alarm about frames that failed so far.
+
+    It changes nothing else: petif retry still tries them again.
+    """
+    from tango_server.client import Client
+
+    with told_troubles():
+        Client(address).acknowledge()
+    click.echo(json.dumps({"acknowledged": True}) if as_json else "the alarm about failed frames is ended")
