@@ -19,7 +19,8 @@ DEFAULT_DEVICE = "petif/converter/1"
               help="Port to listen at; 0 takes a free one.")  # fmt: skip
 @click.option("--device", default=DEFAULT_DEVICE, show_default=True, help="Name of the Tango device.")
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="TOML file of settings; options given here go over it. The command Init reads it again.")  # fmt: skip
+              help="TOML file of settings; options given here go over it. "
+              "The Tango command Init reads it again.")  # fmt: skip
 @click.option("--root", "roots", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Folder that may be read and written (repeatable). [default: the working directory]")  # fmt: skip
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False),
