@@ -59,6 +59,43 @@ def test_a_folder(petif: Call, raw: Path, data: Path) -> None:
     assert not (raw.parent / "processed" / "some.dark.tif").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--pattern", "x*", "--pattern", "y*"], "that fits x* or y*; without --pattern it is 3 frames"),
+        (["nested"], "in the folder itself; with --recursive it is 1 frame"),
+        (["darks"], "that is no dark; with --include-dark it is 1 frame"),
+        (["empty"], "expected .tif or .tiff files"),
+    ],
+    ids=["pattern", "sub-folder", "dark", "empty"],
+)
+def test_what_would_be_taken_is_told_where_there_is_nothing(
+    petif: Call, raw: Path, data: Path, options: list[str], words: str
+) -> None:
+    folder = "raw" if options[0].startswith("--") else f"raw/{options.pop()}"
+    for name in ("nested/sub/a.tif", "darks/a.dark.tif"):
+        (raw / name).parent.mkdir(parents=True)
+        shutil.copy(data / "qxrd_f32_64.tif", raw / name)
+    (raw / "empty").mkdir()
+    finished = petif("convert", folder, *options)
+    assert finished.returncode == 2
+    assert words in " ".join(finished.stderr.split())
+
+
+def test_one_cause_is_told_a_few_times_and_then_counted(petif: Call, raw: Path, data: Path) -> None:
+    for number in range(9):
+        shutil.copy(data / "not_a_tiff.tif", raw / f"broken-{number}.tif")
+    shutil.copy(data / "truncated_tail.tif", raw / "other.tif")
+    failed = petif("convert", "raw")
+    assert failed.returncode == 1
+    assert failed.stderr.count("it starts with") == 6
+    assert "4 more frames for the same reason: it starts with" in failed.stderr
+    assert "other.tif" in failed.stderr
+    assert f"10 failed; in {raw.parent / 'processed'}" in failed.stdout
+    everything = petif("convert", "raw", "--json").stdout.splitlines()
+    assert len([line for line in everything if json.loads(line)["outcome"] == "failed"]) == 10
+
+
 def test_exit_codes(petif: Call, raw: Path, data: Path) -> None:
     assert petif("convert", "raw").returncode == 0
     shutil.copy(data / "not_a_tiff.tif", raw)

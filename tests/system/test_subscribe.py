@@ -20,10 +20,12 @@ import tifffile
 from bluesky import RunEngine
 from bluesky.callbacks.zmq import Publisher
 from bluesky_tiled_plugins import TiledWriter
+from click.testing import CliRunner
 from tiled.client import from_uri
 from tiled.server import SimpleTiledServer
 
 from petif_bluesky import ConversionPreprocessor, PETifConverter
+from petif_bluesky.commands.subscribe import subscribe
 from petif_bluesky.literal_names import LiteralNames
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
@@ -124,6 +126,13 @@ def converted(address: str, uid: str) -> int:
     except tango.DevFailed:
         return 0
     return int(statistics["converted"])
+
+
+@pytest.mark.parametrize("address", ["localhost", ":5578", "localhost:", "localhost:port", "localhost:99999"])
+def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
+    refused = CliRunner().invoke(subscribe, ["--zmq", address])
+    assert refused.exit_code == 2
+    assert "expected HOST:PORT" in refused.stderr
 
 
 def test_run_is_converted_by_a_host_in_another_process(

@@ -164,6 +164,10 @@ def test_once_takes_what_is_there_and_ends(root: Path, put: Callable[..., Path])
     assert "1 frame converted" in finished.stdout
     reference = np.rot90(tifffile.imread(root / "raw" / "qxrd_f32_64.tif")).astype(np.int32)
     np.testing.assert_array_equal(tifffile.imread(root / "processed" / "qxrd_f32_64.tif"), reference)
+    again = once(root, "--rotation", "180")
+    assert again.returncode == 0
+    assert again.stdout.startswith("0 frames converted")
+    assert "Nothing is new" in again.stderr
     put("qxrd_r16_64.tif", "b.tif")
     put("qxrd_r16_64.tif", "../processed/b.tif")
     failed = once(root)
