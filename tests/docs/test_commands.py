@@ -18,6 +18,7 @@ LANGUAGES = {"sh", "console", "python", "toml", "yaml", "json", "text", "powersh
 SHELL = ("sh", "console")
 OTHER_PROGRAMS = {
     *(".", "cd", "cp", "eval", "export", "install", "ls", "mkdir", "runuser", "useradd", "usermod"),
+    *("do", "done", "grep", "rm", "sleep", "until"),
     *("apt", "apt-get", "curl", "docker", "git", "journalctl", "jq", "nc", "ssh", "systemctl"),
     *("bluesky-0MQ-proxy", "dask", "json2tango", "qserver", "start-re-manager", "tiled"),
     *("jupyter", "lint-imports", "mypy", "pre-commit", "pytest", "ruff", "run", "twine"),

@@ -13,6 +13,13 @@ from petif_bluesky.catalogue_statistics import CatalogueStatistics
 from petif_bluesky.literal_names import LiteralNames
 from tango_server.recipe import Recipe
 
+NEEDED = ("TILED_URI", "PETIF_DEVICE", "PETIF_RAW")
+if missing := [name for name in NEEDED if not os.environ.get(name)]:
+    raise RuntimeError(
+        f"environment: {', '.join(missing)} not set; expected {', '.join(NEEDED)}. "
+        "Export what is missing in the terminal of the RE Manager, and start it again."
+    )
+
 catalogue = from_uri(os.environ["TILED_URI"])  # its key is in TILED_API_KEY
 converter = PETifConverter(os.environ["PETIF_DEVICE"], name="converter")
 
