@@ -62,7 +62,7 @@ class REManager:
         program = "from bluesky_queueserver.manager.start_manager import start_manager; start_manager()"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", program, "--keep-re", *words],
+                [sys.executable, "-c", program, *words],
                 env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         try:
