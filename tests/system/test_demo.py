@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.waiting import until
+
 PETIF = [sys.executable, "-m", "tango_server"]
 
 
@@ -33,6 +35,7 @@ def test_the_demo_converts_all_frames_also_the_second_time(tmp_path: Path) -> No
         assert not list(left.rglob("*.petif-tmp"))
 
 
+@pytest.mark.long
 def test_the_demo_fails_if_a_frame_is_missing(tmp_path: Path) -> None:
     foreign = tmp_path / "petif-demo" / "processed" / "sample_0001-00001.tif"
     foreign.parent.mkdir(parents=True)
@@ -50,8 +53,7 @@ def test_ctrl_c_stops_the_demo_and_leaves_nothing_running(tmp_path: Path) -> Non
     ) as running:
         try:
             raw = tmp_path / "petif-demo" / "raw"
-            while running.poll() is None and not list(raw.glob("*-00002.tif")):
-                pass
+            until(lambda: running.poll() is not None or bool(list(raw.glob("*-00002.tif"))), "frames are taken")
             os.kill(running.pid, signal.SIGINT)
             output, _ = running.communicate(timeout=60)
         finally:

@@ -205,28 +205,38 @@ def test_what_the_host_took_goes_at_its_next_start(
     until(lambda: converted(again.address, uid) == 5, "every frame is converted")
 
 
-def test_the_final_statistics_come_into_a_catalogue_that_was_down_at_the_start(
+@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.long)], ids=["up", "down at the start"])
+def test_the_final_statistics_come_into_a_catalogue(
     run_engine: RunEngine,
     publish: Publisher,
     server: LocalServer,
     start_host: Callable[..., Host],
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
+    late: bool,
 ) -> None:
     monkeypatch.setenv("TILED_API_KEY", "secret")
 
     def open_catalogue(port: int = 0) -> SimpleTiledServer:
         return SimpleTiledServer(root / "catalogue", api_key="secret", port=port, readable_storage=[root])
 
-    with open_catalogue() as tiled:
-        uri, port = tiled.uri, tiled.port
-    host = start_host(server.address, "--tiled", uri)
-    connect(run_engine, host)
-    until(lambda: any("will be tried again" in line for line in host.lines), "the catalogue is missed")
+    def start(uri: str) -> Host:
+        host = start_host(server.address, "--tiled", uri)
+        connect(run_engine, host)
+        return host
+
+    port = 0
+    if late:
+        with open_catalogue() as tiled:
+            port = tiled.port
+            uri = tiled.uri
+        host = start(uri)
+        until(lambda: any("will be tried again" in line for line in host.lines), "the catalogue is missed")
     with open_catalogue(port) as tiled:
+        if not late:
+            host = start(tiled.uri)
         client = from_uri(tiled.uri)
-        writer = LiteralNames(TiledWriter(client))
-        run_engine.subscribe(writer)
+        run_engine.subscribe(LiteralNames(TiledWriter(client)))
         uid = take(run_engine, root, 4)
         until(lambda: "conversion" in client[uid].metadata, "the statistics are in the catalogue")
         until(lambda: client[uid].metadata["conversion"]["pending"] == 0, "they are final")
