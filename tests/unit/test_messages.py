@@ -162,9 +162,13 @@ def test_a_wrong_request_does_not_spoil_the_others_of_its_submission() -> None:
     assert len(SubmitQuery.model_validate_json(text).requests) == 3
 
 
-@pytest.mark.parametrize("query", [{}, {"job_ids": ["a"], "run_uid": "run"}], ids=["neither", "both"])
+@pytest.mark.parametrize(
+    "query",
+    [{}, {"job_ids": ["a"], "run_uid": "run"}, {"run_uid": "run", "latest": True}],
+    ids=["neither", "both", "a run and the latest"],
+)
 def test_reports_are_asked_for_by_jobs_or_by_run(query: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="either job_ids or run_uid"):
+    with pytest.raises(ValidationError, match="one of job_ids, run_uid and"):
         ReportsQuery.model_validate(query)
 
 
