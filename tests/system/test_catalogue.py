@@ -25,6 +25,7 @@ from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
 from tango_server.messages import RunStatistics
 from tango_server.recipe import Recipe
+from tests.tiled_server import open_tiled
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 SHAPE = (48, 64)  # turned by 90 degrees it is higher than wide
@@ -58,7 +59,7 @@ class Session:
 
     def open_catalogue(self, port: int = 0) -> SimpleTiledServer:
         storage = [self.root / "raw", self.root / "processed"]
-        return SimpleTiledServer(self.root / "catalogue", api_key="secret", port=port, readable_storage=storage)
+        return open_tiled(self.root / "catalogue", api_key="secret", port=port, readable_storage=storage)
 
     def server_statistics(self, uid: str) -> dict[str, Any]:
         """What the server itself says of a run."""

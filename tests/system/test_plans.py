@@ -14,7 +14,6 @@ from bluesky import RunEngine
 from bluesky.plans import count
 from bluesky_tiled_plugins import TiledWriter
 from tiled.client import from_uri
-from tiled.server import SimpleTiledServer
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
 from petif_bluesky.catalogue import with_trailing_slash
@@ -25,6 +24,7 @@ from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
+from tests.tiled_server import open_tiled
 from tests.unit.documents import Recorder
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
@@ -49,7 +49,7 @@ class Session:
         self.root = root
         (root / "processed").mkdir()
         storage = [root / "raw", root / "processed"]
-        self.tiled = SimpleTiledServer(root / "catalogue", api_key="secret", readable_storage=storage)
+        self.tiled = open_tiled(root / "catalogue", api_key="secret", readable_storage=storage)
         self.client = from_uri(self.tiled.uri)
         self.link = TangoLink(address)
         self.link.wait_for_first_look(10)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tifffile
 from tiled.client import from_uri
-from tiled.server import SimpleTiledServer
 
 from tango_server.local import LocalServer
 from tests.system.re_manager import REManager
 from tests.system.waiting import until
+from tests.tiled_server import open_tiled
 
 Image = np.ndarray[Any, Any]
 USER = {"user": "tester", "user_group": "primary"}
@@ -21,7 +21,7 @@ USER = {"user": "tester", "user_group": "primary"}
 @pytest.fixture
 def catalogue(root: Path) -> Iterator[Any]:
     (root / "processed").mkdir()
-    with SimpleTiledServer(root / "catalogue", readable_storage=[root / "raw", root / "processed"]) as tiled:
+    with open_tiled(root / "catalogue", readable_storage=[root / "raw", root / "processed"]) as tiled:
         client = from_uri(tiled.uri)
         yield client, tiled
         client.context.close()

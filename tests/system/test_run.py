@@ -15,7 +15,6 @@ from bluesky.plans import count, scan
 from bluesky_tiled_plugins import TiledWriter
 from ophyd.sim import SynAxis
 from tiled.client import from_uri
-from tiled.server import SimpleTiledServer
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
 from petif_bluesky.catalogue import with_trailing_slash, write_statistics
@@ -24,6 +23,7 @@ from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import all_done, until, workers_of
+from tests.tiled_server import open_tiled
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 
@@ -94,7 +94,7 @@ def session(open_session: Callable[..., Session], server: LocalServer) -> Sessio
 @pytest.fixture
 def catalogue(root: Path) -> Iterator[Any]:
     (root / "processed").mkdir()
-    with SimpleTiledServer(root / "catalogue", readable_storage=[root / "raw", root / "processed"]) as tiled:
+    with open_tiled(root / "catalogue", readable_storage=[root / "raw", root / "processed"]) as tiled:
         client = from_uri(tiled.uri)
         yield client
         client.context.close()

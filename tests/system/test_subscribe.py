@@ -31,6 +31,7 @@ from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
+from tests.tiled_server import open_tiled
 
 START = {"conversion": {"recipe": Recipe.preset("xdi", rotation=90, flip="1").model_dump(mode="json")}}
 PROXY = """
@@ -218,7 +219,7 @@ def test_the_final_statistics_come_into_a_catalogue(
     monkeypatch.setenv("TILED_API_KEY", "secret")
 
     def open_catalogue(port: int = 0) -> SimpleTiledServer:
-        return SimpleTiledServer(root / "catalogue", api_key="secret", port=port, readable_storage=[root])
+        return open_tiled(root / "catalogue", api_key="secret", port=port, readable_storage=[root])
 
     def start(uri: str) -> Host:
         host = start_host(server.address, "--tiled", uri)

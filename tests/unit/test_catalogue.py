@@ -13,18 +13,18 @@ from bluesky import RunEngine
 from bluesky_tiled_plugins import TiledWriter
 from event_model import compose_resource
 from tiled.client import from_uri
-from tiled.server import SimpleTiledServer
 
 from petif_bluesky.catalogue import with_trailing_slash, write_statistics
 from petif_bluesky.frames import FrameFinder
 from tango_server.messages import RunStatistics
+from tests.tiled_server import open_tiled
 from tests.unit.documents import IMAGE, ComposedRun, replay
 
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("catalogue")
-    with SimpleTiledServer(folder, readable_storage=[tmp_path_factory.getbasetemp()]) as server:
+    with open_tiled(folder, readable_storage=[tmp_path_factory.getbasetemp()]) as server:
         client = from_uri(server.uri)
         yield client
         client.context.close()

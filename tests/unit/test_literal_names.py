@@ -11,9 +11,9 @@ import pytest
 import tifffile
 from bluesky_tiled_plugins import TiledWriter
 from tiled.client import from_uri
-from tiled.server import SimpleTiledServer
 
 from petif_bluesky.literal_names import LiteralNames
+from tests.tiled_server import open_tiled
 from tests.unit.documents import NAME, NUMBER, ComposedRun, Recorder
 
 SHAPE = (24, 16)
@@ -23,7 +23,7 @@ IMAGE = {"source": "test", "dtype": "array", "dtype_numpy": "<f4", "shape": [1, 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("catalogue")
-    with SimpleTiledServer(folder, readable_storage=[tmp_path_factory.getbasetemp()]) as server:
+    with open_tiled(folder, readable_storage=[tmp_path_factory.getbasetemp()]) as server:
         client = from_uri(server.uri)
         yield client
         client.context.close()
