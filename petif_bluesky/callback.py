@@ -26,7 +26,7 @@ _OF_A_DESCRIPTOR = {"event", "event_page", "stream_datum"}
 
 
 class Submitting(Protocol):
-    """What the callback needs of a converter."""
+    """What is needed of a converter: a `PETifConverter`, or a `RemoteSession` where there is none."""
 
     link: Link
     runs: RunBook

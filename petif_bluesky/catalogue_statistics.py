@@ -5,11 +5,11 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from petif_bluesky.callback import Submitting
 from petif_bluesky.catalogue import write_statistics
 from petif_bluesky.link import Link, LinkError
-from petif_bluesky.runs import RunBook
 from tango_server.messages import RunStatistics
 
 _log = logging.getLogger(__name__)
@@ -20,18 +20,6 @@ _LONGEST_PAUSE = 30.0
 _PATIENCE = 24 * 3600.0
 _MOST_RUNS = 10_000
 _HINT = "Write its statistics with petif_bluesky.catalogue_statistics.refresh_statistics later."
-
-
-class Session(Protocol):
-    """What is needed of a `PETifConverter`, or of a `RemoteSession` where there is none."""
-
-    @property
-    def link(self) -> Link:
-        """The connection to the server."""
-
-    @property
-    def runs(self) -> RunBook:
-        """What the callback has submitted."""
 
 
 class _NotYetError(Exception):
@@ -67,7 +55,7 @@ class CatalogueStatistics:
 
     """
 
-    def __init__(self, client: Any, converter: Session, *, patience: float = _PATIENCE) -> None:
+    def __init__(self, client: Any, converter: Submitting, *, patience: float = _PATIENCE) -> None:
         self._client = client
         self._link = converter.link
         self._book = converter.runs

@@ -31,6 +31,7 @@ from petif_bluesky.converter import PETifConverter
 from petif_bluesky.link import TangoLink
 from petif_bluesky.preprocessors import ConversionPreprocessor
 from petif_bluesky.sim import SimulatedPerkinElmer
+from tango_server.commands.exit_codes import INTERRUPTED
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.paths import Roots, output_path
 from tango_server.conversion.reading import read_first_image
@@ -40,7 +41,6 @@ from tango_server.picture import draw_before_after
 from tango_server.recipe import Recipe
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,13 @@
 """What the server knows of files, which may be out of a session's sight. Each function waits for it, with patience."""
 
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
-from petif_bluesky.link import Link, LinkDownError
+from petif_bluesky.link import Link
 from petif_bluesky.raw_frames import FramesNotFoundError
-from petif_bluesky.shapes.places import name_of
+from tango_server.asking import listed, lost, patiently
 
-Answer = TypeVar("Answer")
-
-_PAUSE = 0.5
-_LOOKED_FOR = 200
-"""Files in one question: a file server may take milliseconds for each, and other clients wait meanwhile."""
 _MOST_TOLD = 5
 
 
@@ -30,13 +23,7 @@ def frames_in_folder(link: Link, folder: str, patience: float) -> list[str]:
 
     """
     deadline = time.monotonic() + patience
-    frames: list[str] = []
-    more = True
-    while more:
-        after = name_of(frames[-1]) if frames else ""
-        answer = _asked(partial(link.frames_in, folder, after), deadline)
-        frames += answer.frames
-        more = answer.more
+    frames = list(listed(lambda after: patiently(partial(link.frames_in, folder, after), deadline)))
     if not frames:
         raise FramesNotFoundError(
             f"{folder}: found no frames; expected .tif or .tiff files that are no darks. Sub-folders are not gone "
@@ -55,23 +42,10 @@ def require_files(link: Link, paths: Sequence[str], patience: float, whose: str)
 
     """
     deadline = time.monotonic() + patience
-    reasons: list[str] = []
-    for first in range(0, len(paths), _LOOKED_FOR):
-        part = paths[first : first + _LOOKED_FOR]
-        reasons += [lost.reason for lost in _asked(partial(link.missing, part), deadline)]
+    found = lost(lambda part: patiently(partial(link.missing, part), deadline), paths)
+    reasons = [each.reason for each in found]
     if reasons:
         more = f" And {len(reasons) - _MOST_TOLD} more." if len(reasons) > _MOST_TOLD else ""
         raise FramesNotFoundError(
             f"{whose}: {len(reasons)} of {len(paths)} frames can't be found: {' '.join(reasons[:_MOST_TOLD])}{more}"
         )
-
-
-def _asked(ask: Callable[[], Answer], deadline: float) -> Answer:
-    pause = threading.Event()
-    while True:
-        try:
-            return ask()
-        except LinkDownError:
-            if time.monotonic() + _PAUSE > deadline:
-                raise
-            pause.wait(_PAUSE)

@@ -1,17 +1,15 @@
 """Frames that a person names, handed to a running server and followed until each has its report."""
 
 import os
-import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from tango_server.caps import MOST_LOOKED_FOR
-from tango_server.client import LinkDownError, RequestRejectedError
+from tango_server.asking import listed, lost, patiently
+from tango_server.client import RequestRejectedError
 from tango_server.messages import (
     FolderAnswer,
     FrameReport,
@@ -20,18 +18,13 @@ from tango_server.messages import (
     ReportsQuery,
     SubmitAnswer,
 )
+from tango_server.path_map import is_whole
 
 _PORTION = 500
 """Frames of one call: it is answered in some 50 ms, and the server's limits are far away."""
 _PAUSE = 0.1
-_PAUSE_WHILE_AWAY = 1.0
 _EMPTY = "found no frame; expected .tif or .tiff files that are no darks. Sub-folders are not gone through."
 _FRAMES = (".tif", ".tiff")
-_WHOLE = re.compile(r"[A-Za-z]:[\\/]|[\\/]{2}|/")
-"""How paths begin that are whole, here or on a detector's Windows PC."""
-
-
-Answer = TypeVar("Answer")
 
 
 class Server(Protocol):
@@ -56,7 +49,7 @@ def whole_path(path: str) -> str:
     >>> whole_path("/data/raw/a.tif"), whole_path(r"Z:\raw\a.tif"), whole_path(r"\\filer\raw")
     ('/data/raw/a.tif', 'Z:\\raw\\a.tif', '\\\\filer\\raw')
     """
-    return path if _WHOLE.match(path) else os.path.abspath(path)  # noqa: PTH100 - resolves no links: the server does
+    return path if is_whole(path) else os.path.abspath(path)  # noqa: PTH100 - resolves no links: the server does
 
 
 def frames_at(server: Server, paths: Sequence[str]) -> tuple[list[str], list[RefusedRequest]]:
@@ -76,33 +69,19 @@ def frames_at(server: Server, paths: Sequence[str]) -> tuple[list[str], list[Ref
             files.append(path)
             continue
         try:
-            found = list(_frames_in(server, path))
+            found = list(listed(partial(server.frames_in, path)))
         except RequestRejectedError:  # it is no folder
             files.append(path)
             continue
         frames += found
         if not found:
             refused.append(RefusedRequest(source=path, reason=f"{path}: {_EMPTY}"))
-    for start in range(0, len(files), MOST_LOOKED_FOR):
-        refused += server.missing(files[start : start + MOST_LOOKED_FOR])
+    refused += lost(server.missing, files)
     absent = {each.source for each in refused}
     return [*(file for file in files if file not in absent), *frames], refused
 
 
-def _frames_in(server: Server, folder: str) -> Iterator[str]:
-    after, more = "", True
-    while more:
-        answer = server.frames_in(folder, after)
-        yield from answer.frames
-        more = answer.more
-        after = _name(answer.frames[-1]) if answer.frames else ""
-
-
-def _name(path: str) -> str:
-    return (PurePosixPath(path) if path.startswith("/") else PureWindowsPath(path)).name
-
-
-def add(server: Server, requests: Sequence[dict[str, Any]]) -> Iterator[SubmitAnswer]:
+def hand_over(server: Server, requests: Sequence[dict[str, Any]]) -> Iterator[SubmitAnswer]:
     """Hand requests to the server portion by portion; yield its answers, one for each.
 
     Raises
@@ -133,29 +112,9 @@ def follow(server: Server, job_ids: Sequence[str], patience: float) -> Iterator[
     while waiting:
         asked = [waiting.popleft() for _ in range(min(_PORTION, len(waiting)))]
         query = ReportsQuery(job_ids=asked, limit=_PORTION)
-        reports = patiently(partial(server.reports, query), patience).reports
+        reports = patiently(partial(server.reports, query), time.monotonic() + patience).reports
         known = {report.job_id for report in reports}
         waiting.extend(job_id for job_id in asked if job_id not in known)
         yield reports
         if not known:
             pause.wait(_PAUSE)
-
-
-def patiently(ask: Callable[[], Answer], patience: float) -> Answer:
-    """Return the answer of a server that may be away for a while.
-
-    Raises
-    ------
-    LinkDownError
-        if there is none within `patience` seconds.
-
-    """
-    deadline = time.monotonic() + patience
-    pause = threading.Event()
-    while True:
-        try:
-            return ask()
-        except LinkDownError:
-            if time.monotonic() > deadline:
-                raise
-            pause.wait(_PAUSE_WHILE_AWAY)

@@ -1,4 +1,4 @@
-"""The attributes of the server that this side knows, and their values out of Tango's words."""
+"""The attributes of a server that its clients know, and their values out of Tango's words."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

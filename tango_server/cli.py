@@ -11,6 +11,8 @@ _EXTRAS = {
     **dict.fromkeys(("tango", "tifffile"), "server"),
     **dict.fromkeys(("bokeh", "panel", "tornado"), "monitor"),
     "matplotlib": "preview",
+    "tiled": "tiled",
+    "zmq": "zmq",
 }
 """Where the packages come from that some commands need."""
 

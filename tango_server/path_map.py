@@ -120,6 +120,24 @@ class PathMap:
         )
 
 
+def is_whole(path: str) -> bool:
+    r"""Tell whether a path is absolute, on whatever machine it is one: of a drive, a share, or of POSIX.
+
+    >>> is_whole(r"Z:\raw"), is_whole(r"\\filer\raw"), is_whole("/raw"), is_whole("raw/a.tif")
+    (True, True, True, False)
+    """
+    return _comparable(path) is not None
+
+
+def name_of(path: str) -> str:
+    r"""Return the last name of an absolute path; on POSIX a backslash is a character of a name.
+
+    >>> name_of(r"Z:\raw\a.tif"), name_of("/raw/a.tif"), name_of(r"/raw/a\b.tif")
+    ('a.tif', 'a.tif', 'a\\b.tif')
+    """
+    return _names(path)[-1]
+
+
 def _rule(line: str) -> Rule:
     prefix, arrow, folder = (part.strip() for part in line.partition("->"))
     if not (prefix and arrow and folder):

@@ -12,6 +12,7 @@ from tango_server.conversion.reading import open_source, read_first_image
 from tango_server.conversion.sidecar import read_sidecar
 from tango_server.conversion.transform import transform
 from tango_server.recipe import Recipe
+from tango_server.wording import FLIPPED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,9 +81,8 @@ def _size(image: Image) -> str:
 
 
 def _words(recipe: Recipe) -> str:
-    flip = {"none": "not flipped", "0": "flipped up-down", "1": "flipped left-right", "both": "flipped both ways"}
     turned = f"rotated by {recipe.rotation} degrees counter-clockwise" if recipe.rotation else "not rotated"
-    return f"{turned}, {flip[recipe.flip]}"
+    return f"{turned}, {FLIPPED[recipe.flip]}"
 
 
 def _show(axes: "Axes", panel: Panel, low: float, high: float) -> None:

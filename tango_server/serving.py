@@ -1,12 +1,12 @@
 """Running the Tango server in this process, with a database or without."""
 
-import socket
 import sys
 import threading
 from collections.abc import Callable
 
 import tango
 
+from tango_server.addresses import address_of, free_port
 from tango_server.configuration import Configuration
 from tango_server.device import PETifConverter
 from tango_server.log_console import log_to_stderr
@@ -44,9 +44,9 @@ def run_without_database(
         if the server can't start, most often because the port is taken.
 
     """
-    port = port or _free_port(host)
+    port = port or free_port(host)
     PETifConverter.configuration = configuration
-    address = f"tango://{host}:{port}/{device}#dbase=no"
+    address = address_of(host, port, device)
 
     def started() -> None:
         if stop_on_eof:
@@ -57,14 +57,8 @@ def run_without_database(
     PETifConverter.run_server(arguments, post_init_callback=started, raises=True)
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
 def _stop_at_eof(host: str, port: int) -> None:
     while sys.stdin.buffer.read(1):
         pass
     with tango.EnsureOmniThread():
-        tango.DeviceProxy(f"tango://{host}:{port}/dserver/{_SERVER}/standalone#dbase=no").command_inout("Kill")
+        tango.DeviceProxy(address_of(host, port, f"dserver/{_SERVER}/standalone")).command_inout("Kill")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from tango_server.commands.exit_codes import INTERRUPTED
+
 
 @click.command()
 @click.option("--frames", default=20, show_default=True, type=click.IntRange(min=1), help="Frames to take.")
@@ -27,7 +29,7 @@ def demo(*, frames: int, directory: Path, size: int) -> None:
 
     console = Console()
     try:
-        from petif_bluesky.demo import INTERRUPTED, Demo
+        from petif_bluesky.demo import Demo
 
         sys.exit(Demo(directory, frames, (size, size), console).run())
     except KeyboardInterrupt:

@@ -5,15 +5,15 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tango_server.commands.exit_codes import INTERRUPTED
 from tango_server.commands.server_options import server_option
 
-_INTERRUPTED = 130
 _HIGHEST_PORT = 65535
 
 
@@ -59,16 +59,10 @@ def subscribe(
     from petif_bluesky.link import TangoLink
     from petif_bluesky.remote_session import RemoteSession
     from petif_bluesky.spool import SpoolError
+    from petif_bluesky.zmq_host import ZmqHost
 
-    try:
-        from petif_bluesky.zmq_host import ZmqHost
-    except ModuleNotFoundError as error:
-        if error.name != "zmq":
-            raise
-        raise click.ClickException("0MQ is not installed. Install it with: pip install 'petif-bluesky[zmq]'") from error
-
-    if tiled_uri and find_spec("tiled") is None:
-        raise click.ClickException("Tiled is not installed. Install it with: pip install 'petif-bluesky[tiled]'")
+    if tiled_uri:
+        import_module("tiled.client")  # which is to be missed now, and not by the thread that needs it
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
@@ -88,4 +82,4 @@ def subscribe(
         except KeyboardInterrupt:
             left = callback.waiting
             click.echo(f"stopped; {left} frames wait for the server in the spool" if left else "stopped")
-    sys.exit(_INTERRUPTED)
+    sys.exit(INTERRUPTED)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tango_server.commands.counted import counted
+from tango_server.commands.exit_codes import INTERRUPTED, SOME_FAILED
 from tango_server.commands.recipe_options import recipe_from, recipe_options
-from tango_server.commands.server_options import SOME_FAILED, complain, server_options, told_troubles
+from tango_server.commands.server_options import PATIENCE, server_options, told_troubles
+from tango_server.commands.telling import complain
+from tango_server.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
     from tango_server.client import Client
     from tango_server.messages import AcceptedJob, FrameReport, RefusedRequest
     from tango_server.recipe import Recipe
-
-_INTERRUPTED = 130
-_PATIENCE = 60.0
 
 
 @click.command()
@@ -62,7 +61,7 @@ def add(
             code = added.wait() if wait else added.sum_up(how, _elsewhere(address))
         except KeyboardInterrupt:
             added.interrupted()
-            code = _INTERRUPTED
+            code = INTERRUPTED
     sys.exit(code)
 
 
@@ -87,13 +86,13 @@ class _Added:
 
     def submit(self, requests: list[dict[str, Any]]) -> None:
         """Hand the frames over, and tell of those that were refused."""
-        from tango_server.adding import add as portions
+        from tango_server.adding import hand_over
         from tango_server.client import LinkError
 
         try:
             with _progress(self._errors) as progress:
                 task = progress.add_task("accepted", total=len(requests))
-                for answer in portions(self._client, requests):
+                for answer in hand_over(self._client, requests):
                     self._jobs += answer.jobs
                     self._refused += answer.refused
                     progress.update(task, completed=len(self._jobs))
@@ -116,7 +115,7 @@ class _Added:
         try:
             with _progress(self._errors) as progress:
                 task = progress.add_task("done", total=len(self._jobs))
-                for reports in follow(self._client, [job.job_id for job in self._jobs], _PATIENCE):
+                for reports in follow(self._client, [job.job_id for job in self._jobs], PATIENCE):
                     progress.advance(task, len(reports))
                     for report in reports:
                         self._tell(report)

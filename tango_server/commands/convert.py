@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tango_server.commands.counted import counted
 from tango_server.commands.ctrl_c import CtrlC
 from tango_server.commands.esperanto_options import esperanto_options, take_esperanto
+from tango_server.commands.exit_codes import INTERRUPTED, SOME_FAILED
 from tango_server.commands.recipe_options import recipe_from, recipe_options
-from tango_server.commands.server_options import complain
+from tango_server.commands.telling import complain
+from tango_server.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from tango_server.offline import Planned, Selection
     from tango_server.recipe import Recipe
 
-_SOME_FAILED = 1
-_INTERRUPTED = 130
 _TOLD_OF_A_CAUSE = 5
 
 
@@ -99,7 +98,7 @@ def _tell_plan(planned: "list[Planned]", *, as_json: bool) -> int:
             click.echo(f"{item.source} -> {item.output}{_note(item)}")
             if item.experiment is not None:
                 click.echo("    " + _told(item.experiment))
-    return _SOME_FAILED if any(item.problem for item in planned) else 0
+    return SOME_FAILED if any(item.problem for item in planned) else 0
 
 
 def _note(item: "Planned") -> str:
@@ -174,8 +173,8 @@ def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "
     seconds = time.monotonic() - started
     _sum_up(outcomes, planned, seconds, as_json=as_json)
     if ctrl_c.pressed:
-        return _INTERRUPTED
-    return _SOME_FAILED if outcomes["failed"] else 0
+        return INTERRUPTED
+    return SOME_FAILED if outcomes["failed"] else 0
 
 
 def _write_companions(reports: "Iterable[FrameReport]", recipe: "Recipe", errors: "Console") -> None:

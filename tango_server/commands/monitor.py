@@ -27,7 +27,7 @@ def monitor(*, address: str, host: str, port: int, read_only: bool, show: bool) 
 
     The page needs no bluesky, and waits for a server that is down. Ctrl-C ends it.
     """
-    from tango_server.monitor.addresses import is_loopback, shown_name
+    from tango_server.monitor.hosts import is_loopback, shown_name
     from tango_server.monitor.web import serve
 
     def tell(taken: int) -> None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from tango_server.caps import MOST_REPORTS
-from tango_server.commands.counted import counted
-from tango_server.commands.server_options import server_options, show_table, told_troubles
+from tango_server.commands.server_options import server_options, told_troubles
+from tango_server.commands.telling import show_table
 from tango_server.messages import Outcome
+from tango_server.wording import counted
 
 if TYPE_CHECKING:
     from tango_server.messages import FrameReport

@@ -4,8 +4,8 @@ import json
 
 import click
 
-from tango_server.commands.counted import counted
 from tango_server.commands.server_options import server_options, told_troubles
+from tango_server.wording import counted
 
 
 @click.command()

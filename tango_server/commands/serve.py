@@ -5,10 +5,8 @@ from pathlib import Path
 
 import click
 
+from tango_server.addresses import DEFAULT_DEVICE, DEFAULT_PORT
 from tango_server.commands.assignments import as_lines, assignment
-
-DEFAULT_PORT = 45450
-DEFAULT_DEVICE = "petif/converter/1"
 
 
 @click.command()

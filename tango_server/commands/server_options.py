@@ -1,23 +1,17 @@
-"""What the commands for a running server share: its address, how they tell things, and how they end."""
+"""What the commands for a running server share: its address, and how they end if it can't be asked."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from tango_server.commands.serve import DEFAULT_DEVICE, DEFAULT_PORT
+from tango_server.addresses import DEFAULT_ADDRESS
+from tango_server.commands.exit_codes import NO_SERVER
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-DEFAULT_ADDRESS = f"tango://127.0.0.1:{DEFAULT_PORT}/{DEFAULT_DEVICE}#dbase=no"
-"""Where `petif serve` is, unless told otherwise."""
-SOME_FAILED = 1
-NO_SERVER = 3
-_WIDE = 200
-"""Columns of a table that goes into a file or a pipe."""
+PATIENCE = 60.0
+"""How long a command that waits puts up with a server that is away, s: it may be started again meanwhile."""
 
 server_option = click.option(
     "--device",
@@ -49,32 +43,6 @@ def told_troubles() -> Iterator[None]:
     except LinkError as error:
         hint = ""
         if type(error) is LinkDownError:
-            hint = " Another address: --device TRL, or the environment variable PETIF_DEVICE."
+            hint = " Another address: --device ADDRESS, or the environment variable PETIF_DEVICE."
         click.echo(f"Error: {error}{hint}", err=True)
         sys.exit(NO_SERVER)
-
-
-def console() -> "Console":
-    """Return the console of standard output; wide enough for paths if that is no terminal."""
-    from rich.console import Console
-
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=_WIDE)
-
-
-def complain(errors: "Console", text: str) -> None:
-    """Tell a person of trouble, in red and in one line."""
-    errors.print(text, style="red", soft_wrap=True, highlight=False, markup=False)
-
-
-def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Show a table on standard output; nothing in it is cut off, and brackets in names are left alone."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title or None, title_justify="left")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console().print(table)

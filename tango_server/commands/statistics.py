@@ -2,19 +2,20 @@
 
 import sys
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from tango_server.commands.server_options import server_options, show_table, told_troubles
+from tango_server.commands.exit_codes import INTERRUPTED
+from tango_server.commands.server_options import PATIENCE, server_options, told_troubles
+from tango_server.commands.telling import show_table
 
 if TYPE_CHECKING:
     from tango_server.messages import RunStatistics
 
 _PAUSE = 0.5
-_PATIENCE = 60.0
-_INTERRUPTED = 130
 
 
 @click.command()
@@ -28,7 +29,7 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
     """
     from rich.console import Console
 
-    from tango_server.adding import patiently
+    from tango_server.asking import patiently
     from tango_server.client import Client
 
     client, pause = Client(address), threading.Event()
@@ -39,9 +40,9 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
                 while wait and found.pending:
                     line.update(f"{found.pending} of {found.submitted} frames to go")
                     pause.wait(_PAUSE)
-                    found = patiently(partial(client.run_statistics, run_uid), _PATIENCE)
+                    found = patiently(partial(client.run_statistics, run_uid), time.monotonic() + PATIENCE)
         except KeyboardInterrupt:
-            sys.exit(_INTERRUPTED)
+            sys.exit(INTERRUPTED)
     if as_json:
         click.echo(found.model_dump_json())
     else:

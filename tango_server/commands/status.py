@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tango_server.commands.counted import counted
-from tango_server.commands.server_options import SOME_FAILED, console, server_options, told_troubles
+from tango_server.commands.exit_codes import SOME_FAILED
+from tango_server.commands.server_options import server_options, told_troubles
+from tango_server.commands.telling import console
+from tango_server.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

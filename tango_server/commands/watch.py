@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tango_server.commands.counted import counted
+from tango_server.commands.exit_codes import INTERRUPTED, SOME_FAILED
 from tango_server.commands.recipe_options import recipe_from, recipe_options
+from tango_server.commands.telling import complain
+from tango_server.wording import counted
 
 if TYPE_CHECKING:
     from tango_server.jobs.folder_watch import FolderWatch
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from tango_server.recipe import Recipe
     from tango_server.settings import Settings
 
-_SOME_FAILED = 1
-_INTERRUPTED = 130
 _REFRESH = 0.2
 _LOG_BYTES = 5_000_000
 _NOTHING_NEW = (
@@ -114,7 +114,7 @@ class _Teller:
 
     def warn(self, text: str) -> None:
         """Tell a person of trouble."""
-        self.errors.print(text, style="red", soft_wrap=True, highlight=False, markup=False)
+        complain(self.errors, text)
 
 
 def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, once: bool) -> int:
@@ -146,8 +146,8 @@ def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, o
     if not once:
         return 0
     if interrupted:
-        return _INTERRUPTED
-    return _SOME_FAILED if teller.outcomes["failed"] or watcher.trouble else 0
+        return INTERRUPTED
+    return SOME_FAILED if teller.outcomes["failed"] or watcher.trouble else 0
 
 
 def _numbers(runner: "JobRunner", teller: _Teller) -> str:

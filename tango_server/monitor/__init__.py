@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tango_server.commands.server_options import DEFAULT_ADDRESS
+from tango_server.addresses import DEFAULT_ADDRESS
 
 __all__ = ["DEFAULT_ADDRESS", "monitor_panel"]
 

@@ -12,6 +12,7 @@ from tango_server.client import Client, LinkError
 from tango_server.monitor.observed import Observed
 from tango_server.monitor.watch import Watch
 from tango_server.monitor.words import clock
+from tango_server.wording import counted
 
 
 class ConfirmedButton:
@@ -48,7 +49,7 @@ class ConfirmedButton:
         self._told.object = "asking the server ..."
         text = "It was not done; the log of the monitor says why."
         try:
-            text = await asyncio.wrap_future(self._watch.act(self._act))
+            text = await asyncio.to_thread(self._watch.act, self._act)
         except LinkError as error:
             text = f"It was not done: {error}"
         finally:
@@ -70,12 +71,12 @@ def _failed(observed: Observed) -> str:
     known = [] if observed.look is None else observed.look.value("FailedFiles", [])
     if not known:
         return "what failed"  # before the server was started again: it knows them, and does not list them
-    return f"{len(known)} frame{'s' if len(known) > 1 else ''}"
+    return counted(len(known), "frame")
 
 
 def _retry(client: Client) -> str:
     count = client.retry_failed()
-    return f"{count} frame{' is' if count == 1 else 's are'} tried again."
+    return f"{counted(count, 'frame')} {'is' if count == 1 else 'are'} tried again."
 
 
 def _acknowledge(client: Client) -> str:

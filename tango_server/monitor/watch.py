@@ -4,10 +4,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
-from queue import Empty, SimpleQueue
 
+import tango
 from tango.utils import PyTangoThread
 
 from tango_server.client import Client, LinkDownError, LinkError
@@ -48,7 +47,6 @@ class Watch:
         self._interval = interval
         self._client = Client(address)
         self._observed = Observed(address, time.time())
-        self._actions: SimpleQueue[tuple[Action, Future[str]]] = SimpleQueue()
         self._owed = NOTHING
         """What was asked, and had no answer yet."""
         self._reported: list[FrameReport] = []
@@ -63,12 +61,20 @@ class Watch:
         """What is known now."""
         return self._observed
 
-    def act(self, action: Action) -> "Future[str]":
-        """Have the thread do something at the server, and look at what came of it right after."""
-        future: Future[str] = Future()
-        self._actions.put((action, future))
-        self._wake.set()
-        return future
+    def act(self, action: Action) -> str:
+        """Do something at the server, from any thread, and have what came of it looked at right after.
+
+        Raises
+        ------
+        LinkError
+            if the server can't be asked, or rejects it.
+
+        """
+        with tango.EnsureOmniThread():
+            try:
+                return action(self._client)
+            finally:
+                self._wake.set()
 
     def close(self) -> None:
         """End the thread; a server that hangs may hold it for some seconds."""
@@ -79,25 +85,11 @@ class Watch:
     def _run(self) -> None:
         while not self._closed:
             try:
-                self._do_actions()
                 self._observed = self._next()
             except Exception:  # noqa: BLE001 - whatever it is, the page must go on
                 _log.exception("the server could not be looked at")
             self._wake.wait(self._interval)
             self._wake.clear()
-
-    def _do_actions(self) -> None:
-        while True:
-            try:
-                action, future = self._actions.get_nowait()
-            except Empty:
-                return
-            if not future.set_running_or_notify_cancel():  # the page was closed meanwhile
-                continue
-            try:
-                future.set_result(action(self._client))
-            except Exception as error:  # noqa: BLE001 - it belongs to who asked
-                future.set_exception(error)
 
     def _next(self) -> Observed:
         before = self._observed

@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import socket
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import panel as pn
 from tornado.websocket import WebSocketClosedError
 
-from tango_server.monitor.addresses import names_of
+from tango_server.addresses import free_port
+from tango_server.monitor.hosts import names_of
 from tango_server.monitor.page import Page
 from tango_server.monitor.pictures import Pictures
 from tango_server.monitor.sharing import Shared
@@ -35,7 +35,7 @@ def serve(address: str, *, host: str, port: int, read_only: bool, ready: Callabl
     """
     _let_browsers_go()
     pn.extension(notifications=True, disconnect_notification=_FROZEN)
-    port = port or _free_port(host)
+    port = port or free_port(host)
     with closing(Shared(Watch(address), Pictures())) as shared:
         server = pn.serve(
             lambda: _document(shared, read_only=read_only),
@@ -74,11 +74,3 @@ def _document(shared: Shared, *, read_only: bool) -> Any:
     )
     template.main.append(page.layout)
     return template
-
-
-def _free_port(host: str) -> int:
-    """Return a port that is free now: the page must be told its own address before it listens there."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port

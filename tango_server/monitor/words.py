@@ -9,6 +9,7 @@ from tango_server.client import Look
 from tango_server.messages import FrameReport, RunStatistics
 from tango_server.monitor.observed import Observed
 from tango_server.recipe import Recipe
+from tango_server.wording import FLIPPED
 
 _COLOURS = {
     "ON": ("#00c853", "#000"),
@@ -21,7 +22,6 @@ _COLOURS = {
 }
 _NO_COLOUR = ("#808080", "#fff")
 _NOTHING = "-"
-_FLIPS = {"none": "not flipped", "0": "flipped up-down", "1": "flipped left-right", "both": "flipped both ways"}
 _SHORT_UID = 8
 
 
@@ -64,7 +64,7 @@ def recipe_words(recipe: Recipe) -> str:
     """
     parts = [
         f"rotated by {recipe.rotation}° counter-clockwise" if recipe.rotation else "not rotated",
-        _FLIPS[recipe.flip],
+        FLIPPED[recipe.flip],
         f"as {recipe.pixel_type}" if recipe.pixel_type else "with the pixel type of the source",
         "in ESPERANTO" if recipe.format == "esperanto" else "in TIFF",
     ]

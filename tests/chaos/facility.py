@@ -1,7 +1,6 @@
 """A Tango database and a registered server, kept running as at a facility."""
 
 import os
-import socket
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Self
 import psutil
 import tango
 
+from tango_server.addresses import free_port
 from tests.chaos.kept import KeptProcess, Life
 from tests.chaos.launcher import CLOCK, set_wall_clock
 
@@ -28,7 +28,7 @@ class Facility:
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self._port = _free_port()
+        self._port = free_port(_HOST)
         self._settings = settings
         self._clock = folder / "clock"
         self.log = folder / "server.log"
@@ -118,9 +118,3 @@ def _connected(port: int) -> tango.Database:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])

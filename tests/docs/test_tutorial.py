@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tango_server.addresses import free_port
 from tests.docs.pages import DOCS, PROJECT, blocks
 from tests.docs.shell import commands
 from tests.system.waiting import until
@@ -23,9 +23,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Ctrl-C can't be sent to
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    return free_port("127.0.0.1")
 
 
 @pytest.fixture

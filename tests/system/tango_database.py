@@ -12,6 +12,7 @@ from typing import Self
 
 import tango
 
+from tango_server.addresses import free_port
 from tango_server.local import await_answer
 from tests.system.waiting import until
 
@@ -26,7 +27,7 @@ class TangoDatabase:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         # A definite port from the first start on: only then is it reusable at once when the database comes back.
-        self._port = _free_port()
+        self._port = free_port("127.0.0.1")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -159,9 +160,3 @@ class RegisteredServer:
 
 
 _PROGRAM = "from tango_server.cli import tango_main; tango_main()"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

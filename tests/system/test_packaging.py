@@ -109,7 +109,6 @@ def test_the_sdist_holds_all_that_git_knows(unpacked: Path) -> None:
     assert held == expected
 
 
-@pytest.mark.long
 def test_tests_pass_in_the_tree_of_the_sdist(unpacked: Path) -> None:
     """Those that read files beside the code: data, examples, guides."""
     names = ("recipe", "configuration_examples", "deployment_examples")
@@ -130,7 +129,6 @@ def test_this_environment_has_the_version_of_this_tree() -> None:
 
 
 @borrowing
-@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("extra", ["base", "bluesky"])
 def test_an_extra_brings_what_it_needs(extra: str, wheel: Path, tmp_path: Path) -> None:

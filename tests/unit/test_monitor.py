@@ -14,8 +14,8 @@ from tango_server.attributes import AttributeReading
 from tango_server.client import Look
 from tango_server.conversion import convert_file
 from tango_server.messages import FrameReport, RunStatistics
-from tango_server.monitor.addresses import is_loopback, names_of, shown_name
 from tango_server.monitor.frames import Window, limits, linked, read_pair, shrunk
+from tango_server.monitor.hosts import is_loopback, names_of, shown_name
 from tango_server.monitor.observed import (
     HISTORY,
     SHOWN_RUNS,

@@ -1,15 +1,15 @@
 """What the threads of the monitor do when something goes wrong: with a client that does what the test says."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 
 from tango_server.attributes import AttributeReading
-from tango_server.client import LinkDownError, Look, ServerFullError
+from tango_server.client import LinkDownError, Look, RequestRejectedError, ServerFullError
 from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, RunStatistics
 from tango_server.monitor import pictures, watch
 from tango_server.monitor.frames import Pair
@@ -62,12 +62,12 @@ def watching(server: Scripted) -> Iterator[Watch]:
 
 
 def wait_for(watching: Watch, true: Callable[[Observed], bool]) -> Observed:
-    """Wait until something is known: each action is done before the next look."""
-    for _ in range(2000):
-        if true(watching.observed):
-            return watching.observed
-        watching.act(lambda _client: "").result(PATIENCE)
-    raise TimeoutError(watching.observed)
+    """Wait until something is known."""
+    pause, deadline = threading.Event(), time.monotonic() + PATIENCE
+    while not true(watching.observed):
+        assert time.monotonic() < deadline, watching.observed
+        pause.wait(0.01)
+    return watching.observed
 
 
 def test_what_the_server_was_too_busy_to_answer_is_asked_again(server: Scripted, watching: Watch) -> None:
@@ -82,23 +82,31 @@ def test_what_the_server_was_too_busy_to_answer_is_asked_again(server: Scripted,
     wait_for(watching, lambda known: known.is_answering and bool(known.failures))
 
 
-def test_an_action_of_a_page_that_was_closed_meanwhile_ends_nothing(watching: Watch) -> None:
-    held, go_on = threading.Event(), threading.Event()
+def test_an_action_is_done_at_once_and_looked_at_right_after(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    watching = Watch("tango://host:1/a/b/c", interval=PATIENCE)
+    try:
+        before = wait_for(watching, lambda known: known.is_answering)
 
-    def hold(_client: object) -> str:
-        held.set()
-        assert go_on.wait(PATIENCE)
-        return "held"
+        def act(_client: object) -> str:
+            server.processed = 7
+            return "done"
 
-    first = watching.act(hold)
-    assert held.wait(PATIENCE)
-    second = watching.act(lambda _client: "never done")
-    assert second.cancel()
-    go_on.set()
-    assert first.result(PATIENCE) == "held"
-    with pytest.raises(CancelledError):
-        second.result(PATIENCE)
-    assert watching.act(lambda _client: "done").result(PATIENCE) == "done"
+        assert watching.act(act) == "done"
+        seen = wait_for(watching, lambda known: known is not before)
+        assert seen.look is not None
+        assert seen.look.value("NumProcessed") == 7
+    finally:
+        watching.close()
+
+
+def test_an_action_that_the_server_rejects_is_an_error_of_who_asked_and_ends_nothing(watching: Watch) -> None:
+    def reject(_client: object) -> str:
+        raise RequestRejectedError("no")
+
+    with pytest.raises(RequestRejectedError):
+        watching.act(reject)
+    before = wait_for(watching, lambda known: known.is_answering)
+    wait_for(watching, lambda known: known is not before)
 
 
 def test_runs_are_asked_for_as_seldom_as_they_are_dear(
@@ -107,9 +115,10 @@ def test_runs_are_asked_for_as_seldom_as_they_are_dear(
     monkeypatch.setattr(watch, "_PART_OF_A_CORE", 1e9)
     wait_for(watching, lambda known: bool(known.runs))
     asked = server.statistics
-    for processed in range(2, 50):
+    for processed in range(2, 20):
         server.processed = processed
-        watching.act(lambda _client: "").result(PATIENCE)
+        before = watching.observed
+        wait_for(watching, lambda known, before=before: known is not before)  # type: ignore[misc]
     assert server.statistics <= asked + 1
 
 

@@ -1,4 +1,14 @@
-"""Numbers of things, as people say them."""
+"""Words for people that stand in more than one place."""
+
+from tango_server.recipe import Flip
+
+FLIPPED: dict[Flip, str] = {
+    "none": "not flipped",
+    "0": "flipped up-down",
+    "1": "flipped left-right",
+    "both": "flipped both ways",
+}
+"""What a flip does."""
 
 
 def counted(number: int, thing: str) -> str:
