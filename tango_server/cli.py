@@ -83,9 +83,10 @@ def main() -> None:
     try:
         petif(prog_name="petif")
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get(error.name or "", "all")
+        package = (error.name or "").partition(".")[0]
+        extra = _EXTRAS.get(package, "all")
         click.echo(
-            f"petif: this command needs the package {error.name!r}, which is not installed. "
+            f"petif: this command needs the package {package!r}, which is not installed. "
             f"Install it with: pip install 'petif-bluesky[{extra}]'",
             err=True,
         )

@@ -1,9 +1,12 @@
 """`petif` itself: which commands it lists, and what it says to a word that is none."""
 
+import sys
+
 import pytest
 from click.testing import CliRunner
 
-from tango_server.cli import _GROUPS, petif
+from tango_server.cli import _GROUPS, main, petif
+from tests.conftest import DATA
 
 
 def test_every_command_stands_in_one_group_of_the_help() -> None:
@@ -26,3 +29,28 @@ def test_a_misspelt_command_is_told_with_what_it_is_like(word: str, like: str) -
 
 def test_a_word_that_is_like_nothing_is_told_without_advice() -> None:
     assert "Did you mean" not in CliRunner().invoke(petif, ["zzzz"]).stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "extra"),
+    [
+        ("zmq", ["subscribe", "--zmq", "localhost:5578"], "zmq"),
+        ("tiled", ["subscribe", "--zmq", "localhost:5578", "--tiled", "http://localhost:8000"], "tiled"),
+        ("panel", ["monitor"], "monitor"),
+        ("matplotlib", ["preview", str(DATA / "qxrd_f32_64.tif"), "--output", "nowhere.png"], "preview"),
+    ],
+    ids=["zmq", "tiled", "panel", "matplotlib"],
+)
+def test_a_missing_package_is_told_with_the_extra_that_brings_it(
+    package: str, words: list[str], extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in list(sys.modules):
+        ours = name.startswith(("petif_bluesky.zmq_host", "bluesky.callbacks.zmq", "tango_server.monitor"))
+        if ours or name.partition(".")[0] == package:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(sys, "argv", ["petif", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert f"pip install 'petif-bluesky[{extra}]'" in capsys.readouterr().err
