@@ -1,20 +1,67 @@
-"""What every test may use."""
+"""What every test may use, and what none may leave behind."""
 
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.leaks import nothing_left
 
 os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")  # no EPICS here; must be set before ophyd is imported
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # the suite runs in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else the processes that it starts would be deaf, too
 
+settings.register_profile(
+    "busy machine",
+    settings(),
+    deadline=None,
+    suppress_health_check=[*settings().suppress_health_check, HealthCheck.too_slow],
+)
+settings.load_profile("busy machine")
+
 DATA = Path(__file__).parent / "data"
+SYSTEM = Path(__file__).parent / "system"
 QXRD_FILES = ("qxrd_f32_64.tif", "qxrd_r16_64.tif", "qxrd_r32_64.tif")
 UNFINISHED_FILES = tuple(sorted(path.name for path in DATA.glob("unfinished_*.tif")))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(SYSTEM):
+            item.add_marker(pytest.mark.system)
+    if "long" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 @pytest.fixture(scope="session")
 def data() -> Path:
     return DATA
+
+
+@pytest.fixture(scope="session")
+def long_lived() -> set[int]:
+    """Ids of processes that serve the whole session."""
+    return set()
+
+
+@pytest.fixture(scope="session")
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder for temporary files of this process and its children, where nothing may stay."""
+    folder = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_module_leaves_anything(temporary: Path, long_lived: set[int]) -> Iterator[None]:
+    with nothing_left(temporary, long_lived):
+        yield
