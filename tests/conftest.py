@@ -5,11 +5,15 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.leaks import nothing_left
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
 
 os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")  # no EPICS here; must be set before ophyd is imported
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # the suite runs in the background of a script
@@ -29,6 +33,7 @@ QXRD_FILES = ("qxrd_f32_64.tif", "qxrd_r16_64.tif", "qxrd_r32_64.tif")
 UNFINISHED_FILES = tuple(sorted(path.name for path in DATA.glob("unfinished_*.tif")))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(SYSTEM):
@@ -38,6 +43,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if left_out:
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if not item.get_closest_marker("long")]
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)  # long files first, short ones fill the end
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadFileScheduling":
+    """Give whole files to the workers, which start the servers of a file once, in the order of collection."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,11 @@ class Acquisition:
         if failure is not None:
             raise failure
 
+    def close(self) -> None:
+        """End the threads once the frames begun so far are on disk; no exposure can be started afterwards."""
+        self._camera.shutdown()
+        self._disk.shutdown()
+
     def _follow(self, future: Future[Any]) -> None:
         with self._changed:
             self._unwritten += 1

@@ -193,6 +193,11 @@ class SimulatedPerkinElmer(Device):
         """Wait until each frame triggered so far is on disk with its sidecar; see `Acquisition.wait_written`."""
         self._acquisition.wait_written(timeout)
 
+    def destroy(self) -> None:
+        """End the threads of the detector, once its frames are on disk."""
+        self._acquisition.close()
+        super().destroy()
+
     @property
     def _wavelength(self) -> float:
         return wavelength(self.energy.get())

@@ -38,14 +38,19 @@ def recorder(run_engine: "RunEngine") -> Recorder:
 
 
 @pytest.fixture
-def make_detector(tmp_path: Path) -> Callable[..., "SimulatedPerkinElmer"]:
+def make_detector(tmp_path: Path) -> Iterator[Callable[..., "SimulatedPerkinElmer"]]:
     from petif_bluesky.sim import SimulatedPerkinElmer
+
+    made: list[SimulatedPerkinElmer] = []
 
     def make(name: str = "pe", **changes: Any) -> SimulatedPerkinElmer:
         options = {"directory": tmp_path / "raw" / "sample", "shape": SHAPE, "exposure_time": 0.0}
-        return SimulatedPerkinElmer(name=name, **{**options, **changes})
+        made.append(SimulatedPerkinElmer(name=name, **{**options, **changes}))
+        return made[-1]
 
-    return make
+    yield make
+    for detector in made:
+        detector.destroy()
 
 
 @pytest.fixture
