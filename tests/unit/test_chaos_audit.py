@@ -86,36 +86,40 @@ def _spoil_a_pixel(scene: Scene) -> None:
     scene.output.write_bytes(content)
 
 
-def test_a_good_end_has_no_findings(scene: Scene) -> None:
+_HARMS: dict[str, tuple[Fault, Callable[[Scene], object]]] = {
+    "no job": (Fault.LOST, lambda scene: scene.claims.job_ids.pop(0)),
+    "no report": (Fault.LOST, lambda scene: (scene.claims.first.pop("0"), scene.claims.last.pop("0"))),
+    "no output": (Fault.LOST, lambda scene: scene.output.unlink()),
+    "failed": (Fault.LOST, lambda scene: scene.claims.last["0"].update(outcome="failed", reason="")),
+    "two jobs": (Fault.DOUBLED, lambda scene: scene.claims.job_ids[0].add("2")),
+    "counted twice": (Fault.DOUBLED, lambda scene: scene.claims.submitted.update(run=2)),
+    "two outputs": (
+        Fault.DOUBLED,
+        lambda scene: shutil.copy(scene.output, scene.output.with_stem(f"{scene.output.stem}-00001")),
+    ),
+    "turned twice": (Fault.DOUBLED, _turn_twice),
+    "wrong pixel": (Fault.WRONG, _spoil_a_pixel),
+    "cut off": (Fault.WRONG, lambda scene: scene.output.write_bytes(scene.output.read_bytes()[:-1])),
+    "other frame": (Fault.WRONG, lambda scene: shutil.copy(scene.turned, scene.output)),
+    "source changed": (Fault.SOURCE, lambda scene: scene.source.write_bytes(b"changed")),
+    "source removed": (Fault.SOURCE, lambda scene: scene.source.unlink()),
+    "temporary file": (Fault.LEFTOVER, lambda scene: (scene.output.parent / ".a.tif.1.2.petif-tmp").touch()),
+    "refused": (Fault.REFUSED, lambda scene: scene.claims.refused.update({0: "no"})),
+    "report forgotten": (Fault.FORGOTTEN, lambda scene: scene.claims.last.pop("0")),
+    "report changed": (
+        Fault.CHANGED,
+        lambda scene: scene.claims.last.update({"0": {**scene.claims.last["0"], "outcome": "skipped"}}),
+    ),
+    "yesterday": (Fault.TIME, lambda scene: scene.claims.last["0"].update(latency=-86_400.0)),
+}
+
+
+def test_good_run_has_no_findings(scene: Scene) -> None:
     assert scene.faults() == set()
 
 
-@pytest.mark.parametrize(
-    ("harm", "fault"),
-    [
-        (lambda scene: scene.claims.job_ids.pop(0), Fault.LOST),
-        (lambda scene: (scene.claims.first.pop("0"), scene.claims.last.pop("0")), Fault.LOST),
-        (lambda scene: scene.output.unlink(), Fault.LOST),
-        (lambda scene: scene.claims.last["0"].update(outcome="failed", reason=""), Fault.LOST),
-        (lambda scene: scene.claims.job_ids[0].add("2"), Fault.DOUBLED),
-        (lambda scene: scene.claims.submitted.update(run=2), Fault.DOUBLED),
-        (lambda scene: shutil.copy(scene.output, scene.output.with_stem(f"{scene.output.stem}-00001")), Fault.DOUBLED),
-        (_turn_twice, Fault.DOUBLED),
-        (_spoil_a_pixel, Fault.WRONG),
-        (lambda scene: scene.output.write_bytes(scene.output.read_bytes()[:-1]), Fault.WRONG),
-        (lambda scene: shutil.copy(scene.turned, scene.output), Fault.WRONG),
-        (lambda scene: scene.source.write_bytes(b"changed"), Fault.SOURCE),
-        (lambda scene: scene.source.unlink(), Fault.SOURCE),
-        (lambda scene: (scene.output.parent / ".a.tif.1.2.petif-tmp").touch(), Fault.LEFTOVER),
-        (lambda scene: scene.claims.refused.update({0: "no"}), Fault.REFUSED),
-        (lambda scene: scene.claims.last.pop("0"), Fault.FORGOTTEN),
-        (
-            lambda scene: scene.claims.last.update({"0": {**scene.claims.last["0"], "outcome": "skipped"}}),
-            Fault.CHANGED,
-        ),
-        (lambda scene: scene.claims.last["0"].update(latency=-86_400.0), Fault.TIME),
-    ],
-)
-def test_every_fault_is_found(scene: Scene, harm: Callable[[Scene], object], fault: Fault) -> None:
+@pytest.mark.parametrize("name", _HARMS)
+def test_every_fault_is_found(scene: Scene, name: str) -> None:
+    fault, harm = _HARMS[name]
     harm(scene)
     assert fault in scene.faults()

@@ -40,7 +40,7 @@ def settings_in(folder: Path, **changes: object) -> Settings:
     )
 
 
-def test_before_it_is_opened_it_does_nothing_and_says_so(life: Lifetime) -> None:
+def test_before_opening_it_serves_nothing_and_says_so(life: Lifetime) -> None:
     assert (life.numbers, life.workers, life.recipe) == (Snapshot(), 0, None)
     assert life.condition()[0] == "ON"
     with pytest.raises(NotServingError, match="try again"):
@@ -60,7 +60,7 @@ def test_it_serves_with_the_settings_until_it_is_closed(life: Lifetime, tmp_path
         _ = life.service
 
 
-def test_while_nobody_can_convert_it_is_a_fault_and_frames_are_accepted(
+def test_without_workers_it_is_a_fault_that_accepts_frames(
     life: Lifetime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     life.open(lambda: settings_in(tmp_path.resolve()), Silent(), lambda: None)
@@ -72,9 +72,11 @@ def test_while_nobody_can_convert_it_is_a_fault_and_frames_are_accepted(
     assert life.condition()[0] != "FAULT"
 
 
-@pytest.mark.parametrize("kind", ["wrong", "unreadable", "ledger"])
-def test_what_is_wrong_with_the_settings_is_a_fault_that_tells_the_remedy(
-    kind: str, life: Lifetime, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("kind", "named"), [("wrong", "numworkers"), ("unreadable", "petif.toml"), ("ledger", "ledger")]
+)
+def test_wrong_settings_are_a_fault_with_the_remedy(
+    kind: str, named: str, life: Lifetime, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def settings() -> Settings:
         match kind:
@@ -83,16 +85,15 @@ def test_what_is_wrong_with_the_settings_is_a_fault_that_tells_the_remedy(
             case "unreadable":
                 raise ConfigurationError("petif.toml: it can't be read. Correct it.")
             case _:
-                (tmp_path / "state").mkdir()
-                (tmp_path / "state" / "ledger.sqlite").mkdir()
+                (tmp_path / "state" / "ledger.sqlite").mkdir(parents=True)
                 return settings_in(tmp_path.resolve())
 
     life.open(settings, Silent(), lambda: None)
     word, status = life.condition()
     assert word == "FAULT"
     assert status.endswith("call Init.")
-    assert {"wrong": "numworkers", "unreadable": "petif.toml", "ledger": "ledger"}[kind] in status
-    assert status.rstrip(".") in " ".join(record.getMessage() for record in caplog.records)
+    assert named in status
+    logged = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert status.rstrip(".") in " ".join(logged)
     with pytest.raises(NotServingError, match="Init"):
         _ = life.service
-    assert any(record.levelno == logging.ERROR for record in caplog.records)

@@ -169,17 +169,6 @@ def test_silent_client_is_sent_away(monkeypatch: pytest.MonkeyPatch, endpoint: M
         assert silent.recv(1) == b""
 
 
-def test_prometheus_example_scrapes_the_port_of_the_guide() -> None:
-    configuration: dict[str, Any] = yaml.safe_load((EXAMPLE / "prometheus.yml").read_text())
-    (job,) = configuration["scrape_configs"]
-    targets = [target for static in job["static_configs"] for target in static["targets"]]
-    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "observe.md").read_text()
-    ports = {target.rsplit(":", 1)[1] for target in targets}
-    assert len(ports) == 1
-    assert f"metrics_port = {ports.pop()}" in guide
-    assert job.get("metrics_path", "/metrics") == "/metrics"
-
-
 def test_example_rules_use_metrics_that_exist(endpoint: Metrics) -> None:
     rules: dict[str, Any] = yaml.safe_load((EXAMPLE / "rules.yml").read_text())
     expressions = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]

@@ -27,24 +27,18 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return settings
 
 
-def test_each_set_of_a_list_is_one_of_its_lines(settings_of: Any) -> None:
-    found = settings_of("--set", "read_roots=/a", "--set", "timeout=31", "--set", "read_roots=/b")
-    assert found.read_roots == (Path("/a").absolute(), Path("/b").absolute())
-    assert found.timeout == 31
-    assert settings_of("--set", "path_maps=Y:\\ -> /gpfs").path_maps == (("Y:\\", "/gpfs"),)
-    assert settings_of("--set", "placeholder_shape=48, 32").placeholder_shape == (48, 32)
-
-
-def test_of_any_other_setting_the_last_set_holds(settings_of: Any) -> None:
+def test_set_adds_lines_to_a_list_and_replaces_anything_else(settings_of: Any, tmp_path: Path) -> None:
+    one, two = tmp_path / "1", tmp_path / "2"
+    found = settings_of("--set", f"read_roots={one}", "--set", "timeout=31", "--set", f"read_roots={two}")
+    assert (found.read_roots, found.timeout) == ((one, two), 31)
     assert settings_of("--set", "timeout=31", "--set", "timeout=32").timeout == 32
-
-
-def test_a_list_that_is_set_takes_the_place_of_the_roots(settings_of: Any, tmp_path: Path) -> None:
+    assert settings_of("--set", f"path_maps=Y:\\ -> {one}").path_maps == (("Y:\\", str(one)),)
+    assert settings_of("--set", "placeholder_shape=48, 32").placeholder_shape == (48, 32)
     assert settings_of("--root", str(tmp_path)).read_roots == (tmp_path.resolve(),)
-    assert settings_of("--root", str(tmp_path), "--set", "read_roots=/b").read_roots == (Path("/b").absolute(),)
+    assert settings_of("--root", str(tmp_path), "--set", f"read_roots={two}").read_roots == (two,)
 
 
-def test_an_assignment_without_equals_is_refused_with_what_was_found() -> None:
+def test_assignment_without_equals_is_refused() -> None:
     result = CliRunner().invoke(serve, ["--set", "timeout"])
     assert result.exit_code == 2
     assert "found 'timeout'; expected NAME=VALUE" in result.output
