@@ -2,10 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -49,6 +51,17 @@ def blocks(*languages: str, pages: list[Path] | None = None) -> list[Block]:
     ]
 
 
+def failures(things: Iterable[Any], check: Callable[[Any], object], place: Callable[[Any], str] = str) -> list[str]:
+    """Return a line for each of the things that does not pass a check: its place, and what is wrong."""
+    found = []
+    for thing in things:
+        try:
+            check(thing)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, all are shown
+            found.append(f"{place(thing)}: {type(error).__name__}: {error}")
+    return found
+
+
 def links(page: Path) -> list[str]:
     """Return the targets of the links and pictures of a page."""
     found = [token.attrGet("href") or token.attrGet("src") for token in _inline(page)]
@@ -71,6 +84,7 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
+@cache
 def _tokens(page: Path) -> list[Token]:
     return _MARKDOWN.parse(page.read_text(encoding="utf-8"))
 

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from tango_server.cli import petif
-from tests.docs.pages import DOCS, PAGES, PROJECT, Block, blocks, inline_code, name_of
+from tests.docs.pages import DOCS, PAGES, PROJECT, Block, blocks, failures, inline_code, name_of
 from tests.docs.shell import Command, commands
 
 LANGUAGES = {"sh", "console", "python", "toml", "yaml", "json", "text", "powershell", "ini", "{eval-rst}"}
@@ -27,20 +27,20 @@ OTHER_PROGRAMS = {
 PETIF_ON_WINDOWS = re.compile(r"(?:petif\.exe |-Argument \")(\w+ [^\n\"]*)")
 
 COMMANDS = [command for block in blocks(*SHELL) for command in commands(block)]
-by_place = pytest.mark.parametrize("command", COMMANDS, ids=str)
 
 
-def parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def parse(words: list[str]) -> None:
     """Parse a call of `petif` as it would be; only that files may be missing here."""
     if words[:1] in (["--version"], ["--help"]) or words[1:2] == ["--help"]:
         return
     context = click.Context(petif, info_name="petif")
     command = petif.get_command(context, words[0])
     assert command is not None, f"petif has no command {words[0]}; after a new one: pip install -e ."
-    for parameter in command.params:
-        if isinstance(parameter.type, click.Path):
-            monkeypatch.setattr(parameter.type, "exists", False)
-    command.make_context(words[0], words[1:], parent=context)
+    with pytest.MonkeyPatch.context() as patch:
+        for parameter in command.params:
+            if isinstance(parameter.type, click.Path):
+                patch.setattr(parameter.type, "exists", False)
+        command.make_context(words[0], words[1:], parent=context)
 
 
 def check_pip(command: Command) -> None:
@@ -55,27 +55,27 @@ def check_python(command: Command) -> None:
         case ["-c", code]:
             compile(code, command.block.place, "exec")
         case ["-"]:
-            assert command.reads
+            assert command.reads, "nothing to read"
             compile(command.reads, command.block.place, "exec")
         case ["-m", module, *arguments]:
             spec = importlib.util.find_spec(module)
-            assert spec is not None
-            assert spec.origin is not None
+            assert spec is not None, f"no module {module}"
+            assert spec.origin is not None, f"{module} can't be run"
             if module.startswith(("tests.", "benchmarks.")):
                 names = {spec.origin, str(Path(spec.origin).with_name("__main__.py"))}
                 sources = "".join(Path(name).read_text(encoding="utf-8") for name in names if Path(name).is_file())
-                assert all(f'"{word}"' in sources for word in arguments if word.startswith("--"))
+                for word in arguments:
+                    assert f'"{word}"' in sources or not word.startswith("--"), f"{module} has no {word}"
         case [script, *_]:
-            assert (PROJECT / script).is_file()
+            assert (PROJECT / script).is_file(), f"no script {script}"
 
 
-@by_place
-def test_a_command_can_be_given(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def check(command: Command) -> None:
     match command.program:
         case "petif":
-            parse(command.words[1:], monkeypatch)
+            parse(command.words[1:])
         case "PETifConverter":
-            assert re.fullmatch(r"[\w.-]+", command.words[1])
+            assert re.fullmatch(r"[\w.-]+", command.words[1]), "no name of an instance"
         case "pip":
             check_pip(command)
         case "python" | "python3":
@@ -84,36 +84,41 @@ def test_a_command_can_be_given(command: Command, monkeypatch: pytest.MonkeyPatc
             assert other in OTHER_PROGRAMS, f"{other}: known programs are in {name_of(Path(__file__))}"
     for word in command.words:
         if word.startswith(("examples/", "docs/", "tests/", "benchmarks/")) and "_build" not in word:
-            assert (PROJECT / word).exists()
+            assert (PROJECT / word).exists(), f"no file {word}"
         if word.startswith("{"):
             json.loads(word)
 
 
-@pytest.mark.parametrize("block", blocks("powershell"), ids=lambda block: block.place)
-def test_our_program_can_be_called_so_on_windows(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_windows(block: Block) -> None:
     for line in PETIF_ON_WINDOWS.findall(block.text.replace("`\n", "")):
-        parse(shlex.split(line, posix=False), monkeypatch)
+        parse(shlex.split(line, posix=False))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_options_in_the_text_exist(page: Path) -> None:
-    """Such as `petif serve --config FILE` within a sentence."""
-    context = click.Context(petif, info_name="petif")
-    for text in inline_code(page):
-        words = text.split()
-        if words[0] != "petif" or len(words) == 1 or not re.fullmatch("[a-z]+", words[1]):
-            continue
-        command = petif.get_command(context, words[1])
-        assert command is not None, text
-        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        assert {word for word in words if word.startswith("--")} <= options | {"--help"}, text
+def check_inline(text: str) -> None:
+    """Check the options of a `petif serve --config FILE` within a sentence."""
+    words = text.split()
+    if words[0] != "petif" or len(words) == 1 or not re.fullmatch("[a-z]+", words[1]):
+        return
+    command = petif.get_command(click.Context(petif, info_name="petif"), words[1])
+    assert command is not None, f"no command {words[1]}"
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word for word in words if word.startswith("--")} <= options | {"--help"}, "no such option"
 
 
-def test_every_block_has_a_language_that_is_looked_at() -> None:
-    other = [block.place for page in PAGES for block in blocks(pages=[page]) if block.language not in LANGUAGES]
-    assert not other
-
-
-def test_there_are_commands() -> None:
+def test_commands_of_all_pages_can_be_given() -> None:
+    assert not failures(COMMANDS, check)
     assert len(COMMANDS) > 90
     assert {command.block.page for command in COMMANDS} >= {PROJECT / "README.md", DOCS / "how-to" / "deploy.md"}
+
+
+def test_our_program_can_be_called_so_on_windows() -> None:
+    assert not failures(blocks("powershell"), check_windows, lambda block: block.place)
+
+
+def test_options_in_sentences_exist() -> None:
+    found = [f"{name_of(page)}: {wrong}" for page in PAGES for wrong in failures(inline_code(page), check_inline)]
+    assert not found
+
+
+def test_every_block_has_a_language_that_is_checked() -> None:
+    assert not [f"{block.place}: {block.language}" for block in blocks() if block.language not in LANGUAGES]

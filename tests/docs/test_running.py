@@ -2,13 +2,18 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from petif_bluesky.sim import SimulatedPerkinElmer
+from tango_server.cli import petif
 from tests.docs.pages import DOCS, PAGES, PROJECT, blocks, name_of
 from tests.docs.shell import Command, commands
 
@@ -23,7 +28,12 @@ def lines(pages: list[Path], *names: str) -> list[Command]:
     return [command for command in found if command.program == "petif" and {*names} & {*command.words[1:2]}]
 
 
-OTHERS = [page for page in PAGES if page not in TUTORIAL and lines([page], *RUNNING)]
+@pytest.fixture(scope="module", autouse=True)
+def tracker(long_lived: set[int]) -> None:
+    """multiprocessing starts one with the first worker; it lives as long as this process."""
+    if os.name != "nt":
+        resource_tracker.ensure_running()
+        long_lived.add(resource_tracker._resource_tracker._pid)
 
 
 @pytest.fixture(scope="module")
@@ -49,58 +59,62 @@ def host(tmp_path: Path, frames: list[Path]) -> Path:
     return tmp_path
 
 
-def run(command: Command, host: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run a line on `host`, as if that were the whole machine."""
-    words = [next((str(host) + word for place in ELSEWHERE if word.startswith(place)), word) for word in command.words]
-    finished = subprocess.run(
-        [sys.executable, "-m", "tango_server", *words[1:], *more],
-        check=False,
-        cwd=host / "here",
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), "XDG_STATE_HOME": str(host / "state")},
-    )
-    assert finished.returncode == 0, f"{command}\n{finished.stdout}{finished.stderr}"
-    return finished
+@pytest.fixture
+def run(host: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Command], str]]:
+    """Run a line of `petif` as if `host` were the whole machine; return what it writes."""
+    monkeypatch.chdir(host / "here")
+    monkeypatch.setenv("XDG_STATE_HOME", str(host / "state"))
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run_it(command: Command) -> str:
+        words = [
+            next((str(host) + word for place in ELSEWHERE if word.startswith(place)), word) for word in command.words
+        ]
+        match words[1]:  # options that make it end soon
+            case "watch" if "--once" not in words:
+                words.append("--once")
+            case "convert":
+                words += ["--workers", "1"]
+        result = CliRunner().invoke(petif, words[1:])
+        assert result.exit_code == 0, f"{command}\n{result.output}{result.exception}"
+        return result.output
+
+    yield run_it
+    signal.signal(signal.SIGTERM, before)  # `petif watch` sets it
 
 
-def more_for(command: Command) -> list[str]:
-    """Return options that make a line end soon."""
-    if command.words[1] == "watch" and "--once" not in command.words:
-        return ["--once"]
-    return ["--workers", "1"] if command.words[1] == "convert" else []
-
-
-@pytest.mark.parametrize("page", OTHERS, ids=name_of)
-def test_the_lines_of_a_page_run(page: Path, host: Path) -> None:
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in TUTORIAL and lines([page], *RUNNING)], ids=name_of
+)
+def test_lines_of_a_page_run(page: Path, host: Path, run: Callable[[Command], str]) -> None:
     for table in blocks("text", pages=[page]):
         if table.text.startswith("file,"):
             (host / "here" / "angles.csv").write_text(table.text, encoding="utf-8")
     before = {path: path.read_bytes() for path in host.rglob("*") if path.is_file()}
     for command in lines([page], *RUNNING):
         made = {*host.rglob("*")}
-        run(command, host, *more_for(command))
+        run(command)
         writes = command.words[1] != "inspect" and "--dry-run" not in command.words
         assert bool({*host.rglob("*")} - made) is writes, command
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_the_first_pages_of_the_tutorial_run(host: Path, frames: list[Path]) -> None:
+@pytest.mark.system
+def test_first_pages_of_the_tutorial_run(host: Path, frames: list[Path], run: Callable[[Command], str]) -> None:
     """After the demo, which tests/system/test_demo.py runs; its folder is made here."""
-    there = host / "here"
-    shutil.copytree(frames[0].parent, there / "petif-demo" / "raw")
-    shutil.copytree(frames[0].parent, there / "petif-demo" / "processed")
-    told = [run(command, host, *more_for(command)).stdout for command in lines(TUTORIAL[:2], *RUNNING)]
-    assert (there / "try.png").is_file()
-    assert len(list((there / "turned").glob("*.tif"))) == len(list((there / "watched").glob("*.tif"))) == len(frames)
-    assert any("2 of 2 frames converted" in text for text in told)
-    assert any("2 skipped" in text for text in told)
+    here = host / "here"
+    shutil.copytree(frames[0].parent, here / "petif-demo" / "raw")
+    shutil.copytree(frames[0].parent, here / "petif-demo" / "processed")
+    told = [run(command) for command in lines(TUTORIAL[:2], *RUNNING)]
+    assert (here / "try.png").is_file()
+    assert len(list((here / "turned").glob("*.tif"))) == len(list((here / "watched").glob("*.tif"))) == len(frames)
+    assert any("2 of 2 frames converted" in text for text in told), told
+    assert any("2 skipped" in text for text in told), told
     (python,) = blocks("python", pages=TUTORIAL[:2])
     finished = subprocess.run(
         [sys.executable, "-c", python.text.replace("/tmp/", f"{host}/tmp/")],
         check=False,
-        cwd=there,
+        cwd=here,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},

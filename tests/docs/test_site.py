@@ -89,8 +89,7 @@ def test_every_page_is_reached_from_the_contents(site: Path) -> None:
 
 
 def test_public_names_are_in_the_reference(site: Path) -> None:
-    names = Page(site / "reference" / "api.html").anchors
-    for name in (
+    names = {
         "petif_bluesky.PETifConverter",
         "petif_bluesky.ConversionCallback",
         "petif_bluesky.plans.reprocess_run",
@@ -100,5 +99,5 @@ def test_public_names_are_in_the_reference(site: Path) -> None:
         "tango_server.messages.FrameReport",
         "tango_server.conversion.convert_file",
         "tango_server.conversion.errors.OutputExistsError",
-    ):
-        assert name in names
+    }
+    assert not names - Page(site / "reference" / "api.html").anchors

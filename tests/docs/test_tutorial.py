@@ -18,7 +18,10 @@ PAGE = DOCS / "tutorial" / "3-session.md"
 ADDRESS = "tango://127.0.0.1:45450/"
 NEXT = "\nprint('NEXT', flush=True)\ninput()\n"
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Ctrl-C can't be sent to another console on Windows")
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(os.name == "nt", reason="Ctrl-C can't be sent to another console on Windows"),
+]
 
 
 @pytest.fixture
@@ -38,7 +41,12 @@ def start(tmp_path: Path, port: int) -> Iterator[Callable[..., subprocess.Popen[
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(PROJECT), "XDG_STATE_HOME": str(tmp_path / "state")},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(PROJECT),
+                "XDG_STATE_HOME": str(tmp_path / "state"),
+                "TMPDIR": str(tmp_path),
+            },
         )
         started.append(process)
         return process
@@ -60,7 +68,7 @@ def told(process: subprocess.Popen[str], last: str) -> str:
     raise AssertionError(f"it ended without {last}: {''.join(lines)}")
 
 
-def test_a_scan_is_converted_also_if_the_server_comes_late(
+def test_scan_is_converted_also_if_the_server_comes_late(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path, port: int
 ) -> None:
     make_folder, serve, *_ = [command for block in blocks("sh", pages=[PAGE]) for command in commands(block)]

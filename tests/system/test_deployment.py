@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import tango
 
+from tango_server.addresses import free_port
 from tests.deployment_files import DEPLOYMENT, compose, example_environment, on_this_machine
 from tests.system.tango_database import TangoDatabase
 from tests.system.waiting import until
@@ -100,9 +100,7 @@ def test_compose_registers_the_device_and_runs_its_server(
 def test_compose_without_a_database_runs_the_server(
     configuration: Path, start: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port("127.0.0.1"))
     service = compose("compose-standalone.yaml", example_environment())["services"]["converter"]
     address = service["environment"]["PETIF_DEVICE"].replace("45450", port)
     environment = {**os.environ, "PETIF_DEVICE": address}
@@ -113,10 +111,10 @@ def test_compose_without_a_database_runs_the_server(
     assert tango.DeviceProxy(address).NumWorkers == 1
 
 
-def test_dsconfig_puts_into_the_database_what_its_file_says(database: TangoDatabase) -> None:
+def test_dsconfig_writes_its_file_into_the_database(database: TangoDatabase, tmp_path: Path) -> None:
     path = DEPLOYMENT / "dsconfig.json"
     wanted = json.loads(path.read_text())["servers"]["PETifConverter"]["p02"]["PETifConverter"][DEVICE]["properties"]
-    environment = {**os.environ, "TANGO_HOST": database.address}
+    environment = {**os.environ, "TANGO_HOST": database.address, "TMPDIR": str(tmp_path)}  # it leaves a file there
     command = [str(PROGRAMS / "json2tango"), "--write", str(path)]
     written, unchanged = 2, 0
     for exit_code in (written, unchanged):

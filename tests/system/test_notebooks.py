@@ -1,6 +1,10 @@
-"""The notebooks of the examples run as they are, each in a copy of their folder, and leave the user's state alone."""
+"""The notebooks of the examples run, each in a copy of their folder, and leave the user's state alone.
+
+All of them as they are: pytest -m long; else only the first, with small frames.
+"""
 
 import ast
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from nbclient import NotebookClient
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NOTEBOOKS = sorted((EXAMPLES / "notebooks").glob("*.ipynb"))
+SHAPE = re.compile(r"shape=\(\d+, \d+\)")
 
 
 def read(path: Path) -> Any:
@@ -28,7 +33,7 @@ def pictures(notebook: Any) -> int:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_stripped_and_ends_with_a_check(path: Path) -> None:
+def test_notebook_is_stripped_and_ends_with_a_check(path: Path) -> None:
     cells = code(read(path))
     assert not [cell.source for cell in cells if cell.outputs or cell.execution_count is not None]
     assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(cells[-1].source)))
@@ -39,8 +44,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(120)  # the longest takes 28 s of processor time; a busy machine needs patience
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        pytest.param(NOTEBOOKS[0], "shape=(64, 64)", id="small"),
+        *(pytest.param(path, None, id=path.stem, marks=pytest.mark.long) for path in NOTEBOOKS),
+    ],
+)
+def test_notebook_runs(path: Path, shape: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = {name: tmp_path / name for name in ("examples", "temporary", "state", "ipython", "jupyter")}
     for name in ("temporary", "jupyter"):
         own[name].mkdir()
@@ -52,6 +63,12 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(own["jupyter"]))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     notebook = read(path)
+    if shape is not None:
+        counts = []
+        for cell in code(notebook):
+            cell.source, count = SHAPE.subn(shape, cell.source)
+            counts.append(count)
+        assert sum(counts) == 1, f"{path.name}: expected one frame shape"
     where = {"path": str(own["examples"] / "notebooks")}
     NotebookClient(notebook, kernel_name="python3", resources={"metadata": where}).execute()
     complaints = [output.text for cell in code(notebook) for output in cell.outputs if output.get("name") == "stderr"]

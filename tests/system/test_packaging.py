@@ -1,4 +1,4 @@
-"""What is built, and what an empty environment makes of it. Every extra: python -m tests.extras."""
+"""What is built, and (pytest -m long) what an empty environment makes of it. Every extra: python -m tests.extras."""
 
 import importlib.metadata
 import json
@@ -21,19 +21,23 @@ PACKAGES = ("petif_bluesky", "tango_server")
 VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 INFO = f"petif_bluesky-{VERSION}.dist-info"
 
-borrowing = pytest.mark.skipif(
-    os.name == "nt", reason="links need rights on Windows; python -m tests.extras needs none"
-)
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the sdist and the wheel, both of this tree."""
+    folder = tmp_path_factory.mktemp("built")
+    build(folder, "--sdist", "--wheel")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("sdist"), "--sdist")
+def sdist(built: Path) -> Path:
+    return next(built.glob("*.tar.gz"))
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("wheel"), "--wheel")
+def wheel(built: Path) -> Path:
+    return next(built.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,7 @@ def metadata(members: dict[str, bytes]) -> Metadata:
     return Metadata.from_raw(raw, validate=True)
 
 
-def test_the_wheel_holds_both_packages_with_their_type_markers_and_nothing_else(members: dict[str, bytes]) -> None:
+def test_wheel_holds_both_packages_and_nothing_else(members: dict[str, bytes]) -> None:
     files = (path for package in PACKAGES for path in (PROJECT / package).rglob("*"))
     code = {path.relative_to(PROJECT).as_posix() for path in files if path.suffix in {".py", ".typed"}}
     assert {f"{package}/py.typed" for package in PACKAGES} <= code
@@ -68,7 +72,7 @@ def test_the_wheel_holds_both_packages_with_their_type_markers_and_nothing_else(
     assert members[f"{INFO}/licenses/LICENSE"] == (PROJECT / "LICENSE").read_bytes()
 
 
-def test_each_program_and_each_subcommand_points_at_a_module_of_the_wheel(members: dict[str, bytes]) -> None:
+def test_programs_and_subcommands_are_functions_of_the_wheel(members: dict[str, bytes]) -> None:
     points = ConfigParser(delimiters="=")
     points.optionxform = str  # type: ignore[assignment,method-assign]
     points.read_string(members[f"{INFO}/entry_points.txt"].decode())
@@ -88,7 +92,7 @@ def test_each_program_and_each_subcommand_points_at_a_module_of_the_wheel(member
     assert {target.partition(":")[0].replace(".", "/") for target in commands.values()} == with_a_command
 
 
-def test_the_metadata_is_what_a_package_index_takes(metadata: Metadata, wheel: Path) -> None:
+def test_metadata_is_what_a_package_index_accepts(metadata: Metadata, wheel: Path) -> None:
     assert (metadata.name, str(metadata.version)) == ("petif-bluesky", VERSION)
     assert metadata.license_expression == "BSD-3-Clause"
     assert str(metadata.requires_python) == ">=3.11"
@@ -99,7 +103,7 @@ def test_the_metadata_is_what_a_package_index_takes(metadata: Metadata, wheel: P
         assert requirement.specifier or requirement.name == "petif-bluesky", f"{requirement}: it has no lower bound"
 
 
-def test_the_sdist_holds_all_that_git_knows(unpacked: Path) -> None:
+def test_sdist_holds_all_that_git_knows(unpacked: Path) -> None:
     if not (PROJECT / ".git").exists():
         pytest.skip("this tree is no checkout: git can't tell what belongs to it")
     listing = ["git", "-C", str(PROJECT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -109,52 +113,51 @@ def test_the_sdist_holds_all_that_git_knows(unpacked: Path) -> None:
     assert held == expected
 
 
-def test_tests_pass_in_the_tree_of_the_sdist(unpacked: Path) -> None:
-    """Those that read files beside the code: data, examples, guides."""
-    names = ("recipe", "configuration_examples", "deployment_examples")
-    subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *(f"tests/unit/test_{name}.py" for name in names)],
-        cwd=unpacked,
-        check=True,
-    )
-
-
-def test_the_wheel_comes_out_the_same_from_the_sdist(unpacked: Path, wheel: Path, tmp_path: Path) -> None:
+def test_wheel_comes_out_the_same_from_the_sdist(unpacked: Path, wheel: Path, tmp_path: Path) -> None:
     again = build(tmp_path, "--wheel", tree=unpacked)
     assert (again.name, again.read_bytes()) == (wheel.name, wheel.read_bytes())
 
 
-def test_this_environment_has_the_version_of_this_tree() -> None:
+def test_environment_has_the_version_of_this_tree() -> None:
     assert importlib.metadata.version("petif-bluesky") == VERSION, "install it anew: pip install -e '.[all,test]'"
 
 
-@borrowing
+@pytest.mark.long
+def test_tests_pass_in_the_tree_of_the_sdist(unpacked: Path, tmp_path: Path) -> None:
+    """Those that read files beside the code: data, examples, guides."""
+    names = ("recipe", "configuration_examples", "deployment_examples")
+    tests = [f"tests/unit/test_{name}.py" for name in names]
+    command = [sys.executable, "-m", "pytest", "-q", "--basetemp", str(tmp_path / "own"), *tests]
+    subprocess.run(command, cwd=unpacked, check=True)
+
+
+@pytest.mark.long
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("extra", ["base", "bluesky"])
-def test_an_extra_brings_what_it_needs(extra: str, wheel: Path, tmp_path: Path) -> None:
-    check(extra, wheel, EmptyEnvironment(tmp_path), borrowed=True)
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows; python -m tests.extras needs none")
+class TestEmptyEnvironment:
+    """It borrows from this environment what an extra names, and no more."""
 
+    @pytest.fixture
+    def here(self, tmp_path: Path) -> EmptyEnvironment:
+        return EmptyEnvironment(tmp_path)
 
-@borrowing
-@pytest.mark.timeout(300)
-def test_a_conversion_host_is_whole_and_tells_one_version_everywhere(wheel: Path, tmp_path: Path) -> None:
-    here = EmptyEnvironment(tmp_path)
-    check("server", wheel, here, borrowed=True)
-    script = "import sys, tango; print(tango.DeviceProxy(sys.argv[1]).info().version_info['petif-bluesky'])"
-    told = {
-        "petif": here.run("petif", "--version").split()[-1],
-        "the device": here.serving(script).split()[-1],
-        "a converted frame": json.loads(here.run("petif", "inspect", "--json", f"converted/{FRAME.name}"))[
-            "provenance"
-        ]["version"],
-    }
-    assert told == dict.fromkeys(told, VERSION)
+    @pytest.mark.parametrize("extra", ["base", "bluesky"])
+    def test_extra_brings_what_it_needs(self, extra: str, wheel: Path, here: EmptyEnvironment) -> None:
+        check(extra, wheel, here, borrowed=True)
 
+    def test_conversion_host_is_whole_and_has_one_version(self, wheel: Path, here: EmptyEnvironment) -> None:
+        check("server", wheel, here, borrowed=True)
+        script = "import sys, tango; print(tango.DeviceProxy(sys.argv[1]).info().version_info['petif-bluesky'])"
+        inspected = json.loads(here.run("petif", "inspect", "--json", f"converted/{FRAME.name}"))
+        told = {
+            "petif": here.run("petif", "--version").split()[-1],
+            "the device": here.serving(script).split()[-1],
+            "a converted frame": inspected["provenance"]["version"],
+        }
+        assert told == dict.fromkeys(told, VERSION)
 
-@borrowing
-def test_a_requirement_that_an_extra_lacks_is_noticed(wheel: Path, tmp_path: Path) -> None:
-    """The environment is as empty as it should be: without the extra, what it needs can't be imported."""
-    here = EmptyEnvironment(tmp_path)
-    here.borrow(wheel)
-    with pytest.raises(CheckError, match="No module named 'tango'"):
-        here.python("import tango_server.device")
+    def test_requirement_that_an_extra_lacks_is_noticed(self, wheel: Path, here: EmptyEnvironment) -> None:
+        """The environment is as empty as it should be: without the extra, what it needs can't be imported."""
+        here.borrow(wheel)
+        with pytest.raises(CheckError, match="No module named 'tango'"):
+            here.python("import tango_server.device")
