@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tango_server import logs
@@ -26,49 +27,48 @@ Start = Callable[..., Logging]
 
 
 class Memory:
-    """A log stream that keeps what it takes."""
+    """A log stream that keeps what it takes, once `before` has returned."""
 
-    def __init__(self, lowest: int = logging.INFO, expected: int = 0) -> None:
+    def __init__(self, lowest: int = logging.INFO, expected: int = 0, before: Callable[[], object] = bool) -> None:
         self.lowest = lowest
         self.texts: list[tuple[int, str]] = []
-        self.expected = expected
         self.complete = threading.Event()
+        self._expected = expected
+        self._before = before
 
     def takes(self, level: int) -> bool:
         return level >= self.lowest
 
     def write(self, level: int, text: str) -> None:
+        self._before()
         self.texts.append((level, text))
-        if len(self.texts) == self.expected:
+        if len(self.texts) == self._expected:
             self.complete.set()
 
 
-class Broken(Memory):
-    def write(self, level: int, text: str) -> None:
-        super().write(level, text)
-        raise RuntimeError("nobody there")
-
-
-class Gate(Memory):
-    """A log stream that is as slow as a hanging storage, until it is opened."""
+class Gate:
+    """Holds up whoever comes, as a hanging storage does, until it is opened."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.reached = threading.Event()
         self.opened = threading.Event()
 
-    def write(self, level: int, text: str) -> None:
+    def __call__(self) -> None:
         self.reached.set()
         assert self.opened.wait(30)
-        super().write(level, text)
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "logs"
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
     running: list[Logging] = []
 
     def start_it(level: str = "INFO", max_bytes: int = 1_000_000, files: int = 3, **more: Any) -> Logging:
-        directory = more.pop("directory", tmp_path / "logs")
+        directory = more.pop("directory", folder)
         running.append(start_logging(directory, level=level, max_bytes=max_bytes, files=files, **more))
         return running[-1]
 
@@ -100,6 +100,15 @@ def messages(directory: Path) -> list[str]:
     return [line["message"] for line in lines(directory)]
 
 
+def numbered(*numbers: int) -> list[str]:
+    return [f"message {number}" for number in range(*numbers)]
+
+
+def log_many(count: int) -> None:
+    for text in numbered(count):
+        LOG.info(text)
+
+
 def fail(reason: str) -> None:
     raise ValueError(reason)
 
@@ -111,39 +120,30 @@ def failure(reason: str) -> logging.LogRecord:
         return LOG.makeRecord(LOG.name, logging.WARNING, "runner.py", 7, "failed", (), sys.exc_info())
 
 
-def test_line_holds_time_level_logger_message_and_job(tmp_path: Path, start: Start) -> None:
+def test_line_holds_time_level_logger_message_and_job(folder: Path, start: Start) -> None:
     before = datetime.now(UTC)
-    log = start()
-    LOG.info("converted %s", "/raw/a.tif", extra={"job_id": "4f3c", "run_uid": "run", "conversion_time": 0.017})
-    LOG.info("no job")
-    log.close()
-    first, second = lines(tmp_path / "logs")
+    job = {"job_id": "4f3c", "run_uid": "run", "conversion_time": 0.017}
+    with start():
+        LOG.info("converted %s", "/raw/a.tif", extra=job)
+        LOG.info("no job")
+    first, second = lines(folder)
     when = first.pop("time")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", when)
     assert abs((datetime.fromisoformat(when) - before).total_seconds()) < 30
-    assert first == {
-        "level": "INFO",
-        "logger": "tango_server.jobs.runner",
-        "message": "converted /raw/a.tif",
-        "job_id": "4f3c",
-        "run_uid": "run",
-        "conversion_time": 0.017,
-    }
+    assert first == {"level": "INFO", "logger": LOG.name, "message": "converted /raw/a.tif", **job}
     assert "job_id" not in second
 
 
-def test_traceback_is_a_field_in_the_file_and_short_in_the_stream(tmp_path: Path, start: Start) -> None:
+def test_traceback_is_a_field_in_the_file_and_short_in_the_stream(folder: Path, start: Start) -> None:
     stream = Memory()
-    log = start(stream=stream)
-    with pytest.MonkeyPatch.context() as patch:
+    with start(stream=stream), pytest.MonkeyPatch.context() as patch:
         patch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()])  # xdist can't send lone surrogates
         for reason in ("no good", HOSTILE):
             try:
                 fail(reason)
             except ValueError:
                 LOG.exception("went wrong", extra={"job_id": "4f3c"})
-    log.close()
-    for reason, line in zip(("no good", HOSTILE), lines(tmp_path / "logs"), strict=True):
+    for reason, line in zip(("no good", HOSTILE), lines(folder), strict=True):
         assert (line["message"], line["job_id"]) == ("went wrong", "4f3c")
         assert line["traceback"].startswith("Traceback (most recent call last)")
         assert line["traceback"].endswith(f"ValueError: {reason}")
@@ -151,72 +151,66 @@ def test_traceback_is_a_field_in_the_file_and_short_in_the_stream(tmp_path: Path
     assert len(stream.texts) == 2
 
 
-def test_file_name_cannot_forge_a_line_anywhere(tmp_path: Path, start: Start) -> None:
-    stream = Memory()
-    log = start(stream=stream)
-    LOG.info("converted %s", HOSTILE)
-    log.close()
-    raw = (tmp_path / "logs" / "petif.log").read_bytes()
+def test_file_name_cannot_forge_a_line_anywhere(folder: Path, start: Start) -> None:
+    stream, shown = Memory(), io.StringIO()
+    with start(stream=stream):
+        LOG.info("converted %s", HOSTILE)
+    raw = (folder / "petif.log").read_bytes()
     assert raw.count(b"\n") == 1
     assert raw.isascii()
     assert b"\x1b" not in raw
-    assert messages(tmp_path / "logs") == [f"converted {HOSTILE}"]
-    ((_, text),) = stream.texts
-    assert text.isascii()
-    assert text.isprintable()
+    assert messages(folder) == [f"converted {HOSTILE}"]
 
-    shown = io.StringIO()
     console = CalmHandler(shown)
     console.handle(LOG.makeRecord(LOG.name, logging.WARNING, "a.py", 1, "%s", (HOSTILE,), None, extra={"job_id": "4f"}))
     console.handle(failure(f"/raw/{HOSTILE}"))
     heads = [line for line in shown.getvalue().splitlines() if not line.startswith("  ")]
     assert len(heads) == 2
     assert heads[0].endswith("(job 4f)")
-    assert shown.getvalue().replace("\n", "").isprintable()
-    assert shown.getvalue().isascii()
+    ((_, text),) = stream.texts
+    for seen in (text, shown.getvalue().replace("\n", "")):
+        assert seen.isascii()
+        assert seen.isprintable()
 
 
-def test_file_and_stream_each_take_their_own_level(tmp_path: Path, start: Start) -> None:
+def test_file_and_stream_each_take_their_own_level(folder: Path, start: Start) -> None:
     stream = Memory(logging.ERROR, expected=1)
-    log = start("WARNING", stream=stream)
-    for write in (LOG.debug, LOG.info, LOG.warning, LOG.error):
-        write("%s", write.__name__, extra={"job_id": "4f3c"})
-    assert stream.complete.wait(30)
-    stream.lowest = logging.DEBUG  # it may change its mind
-    LOG.debug("wanted now")
-    log.close()
-    assert messages(tmp_path / "logs") == ["warning", "error"]
+    with start("WARNING", stream=stream):
+        for write in (LOG.debug, LOG.info, LOG.warning, LOG.error):
+            write("%s", write.__name__, extra={"job_id": "4f3c"})
+        assert stream.complete.wait(30)
+        stream.lowest = logging.DEBUG  # it may change its mind
+        LOG.debug("wanted now")
+    assert messages(folder) == ["warning", "error"]
     assert stream.texts == [(logging.ERROR, "error (job 4f3c)"), (logging.DEBUG, "wanted now")]
 
 
-@pytest.mark.parametrize(
-    ("count", "names"), [(3, ["petif.log", "petif.log.1", "petif.log.2"]), (1, ["petif.log"])], ids=["three", "one"]
-)
-def test_files_stay_small_and_few(count: int, names: list[str], tmp_path: Path, start: Start) -> None:
-    log = start(max_bytes=10_000, files=count)
-    for number in range(1000):
-        LOG.info("message %d", number)
-    log.close()
-    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == names
-    assert all((tmp_path / "logs" / name).stat().st_size <= 10_000 for name in names)
-    kept = [line["message"] for name in reversed(names) for line in lines(tmp_path / "logs", name)]
-    assert kept == [f"message {number}" for number in range(1000 - len(kept), 1000)]
-    assert len(kept) > (100 if count > 1 else 0)
+@pytest.mark.parametrize("names", [["petif.log", "petif.log.1", "petif.log.2"], ["petif.log"]], ids=["three", "one"])
+def test_files_stay_small_and_few(names: list[str], folder: Path, start: Start) -> None:
+    with start(max_bytes=10_000, files=len(names)):
+        log_many(1000)
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert all((folder / name).stat().st_size <= 10_000 for name in names)
+    kept = [line["message"] for name in reversed(names) for line in lines(folder, name)]
+    assert kept == numbered(1000 - len(kept), 1000)
+    assert len(kept) > (100 if len(names) > 1 else 0)
 
 
-def test_restarted_log_appends_and_doubles_nothing(tmp_path: Path, start: Start) -> None:
+def test_restarted_log_appends_and_doubles_nothing(folder: Path, start: Start) -> None:
+    folder.mkdir()
+    (folder / "petif.log").write_text('{"message": "whole"}\n{"messa')  # as a killed server leaves it
     for number in range(5):
-        log = start()
-        LOG.info("start %d", number)
-        log.close()
+        with start():
+            LOG.info("start %d", number)
         LOG.info("nobody listens")
-    assert messages(tmp_path / "logs") == [f"start {number}" for number in range(5)]
+    whole, half, *others = (folder / "petif.log").read_text().splitlines()
+    assert (json.loads(whole)["message"], half) == ("whole", '{"messa')
+    assert [json.loads(line)["message"] for line in others] == [f"start {number}" for number in range(5)]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at open files the Linux way")
-def test_a_closed_log_leaves_nothing_behind(start: Start) -> None:
+def test_closed_log_leaves_nothing_behind(start: Start) -> None:
     def left() -> tuple[int, int, int, bool]:
-        return len(list(Path("/proc/self/fd").iterdir())), len(PACKAGE.handlers), PACKAGE.level, PACKAGE.propagate
+        return len(psutil.Process().open_files()), len(PACKAGE.handlers), PACKAGE.level, PACKAGE.propagate
 
     before = left()
     for _ in range(3):
@@ -243,89 +237,83 @@ def test_two_servers_in_one_program_each_keep_their_log(tmp_path: Path, start: S
     ("level", "seen"), [("NOTSET", ["loud", "loudest", "not ours", "after"]), ("ERROR", ["loudest", "not ours"])]
 )
 def test_embedding_program_sees_what_it_would_see_anyway(
-    level: str, seen: list[str], tmp_path: Path, start: Start, program: io.StringIO
+    level: str, seen: list[str], folder: Path, start: Start, program: io.StringIO
 ) -> None:
     PACKAGE.setLevel(level)
     try:
-        log = start("DEBUG")
-        LOG.debug("quiet")
-        LOG.warning("loud")
-        LOG.error("loudest")
-        logging.getLogger("somebody_else").warning("not ours")
-        log.close()
+        with start("DEBUG"):
+            LOG.debug("quiet")
+            LOG.warning("loud")
+            LOG.error("loudest")
+            logging.getLogger("somebody_else").warning("not ours")
         LOG.warning("after")
         assert logging.getLevelName(PACKAGE.level) == level
     finally:
         PACKAGE.setLevel(logging.NOTSET)
     assert program.getvalue().splitlines() == seen
-    assert messages(tmp_path / "logs") == ["quiet", "loud", "loudest"]
+    assert messages(folder) == ["quiet", "loud", "loudest"]
 
 
-def test_unwritable_folder_is_reported_once(tmp_path: Path, start: Start, program: io.StringIO) -> None:
-    (tmp_path / "logs").write_text("a file is in the way")
+def test_unwritable_folder_is_reported_once(folder: Path, start: Start, program: io.StringIO) -> None:
+    folder.write_text("a file is in the way")
     stream = Memory()
-    log = start(stream=stream)
-    for number in range(100):
-        LOG.info("message %d", number)
-    log.close()
+    with start(stream=stream):
+        log_many(100)
     (told,) = program.getvalue().splitlines()
-    assert str(tmp_path / "logs" / "petif.log") in told
+    assert str(folder / "petif.log") in told
     assert "can't be written" in told
     assert len(stream.texts) == 100
 
 
+def test_failing_stream_is_reported_once(folder: Path, start: Start, program: io.StringIO) -> None:
+    written: list[str] = []
+
+    def refuse() -> None:
+        written.append("a line")
+        fail("nobody there")
+
+    with start(stream=Memory(before=refuse)):
+        log_many(20)
+    assert len(written) == 20
+    assert messages(folder) == numbered(20)
+    assert program.getvalue().count("nobody there") == 1
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the full disk that Linux offers")
 def test_full_disk_is_reported_once_and_later_the_gap(
-    tmp_path: Path, start: Start, program: io.StringIO, capfd: pytest.CaptureFixture[str]
+    folder: Path, start: Start, program: io.StringIO, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "logs" / "petif.log"
-    path.parent.mkdir()
+    path = folder / "petif.log"
+    folder.mkdir()
     path.symlink_to("/dev/full")
     stream = Memory(expected=50)
-    log = start(stream=stream)
-    for number in range(50):
-        LOG.info("message %d", number)
-    assert stream.complete.wait(30)  # the file's turn comes before the stream's
-    path.unlink()
-    LOG.info("room again")
-    log.close()
+    with start(stream=stream):
+        log_many(50)
+        assert stream.complete.wait(30)  # the file's turn comes before the stream's
+        path.unlink()
+        LOG.info("room again")
     (told,) = program.getvalue().splitlines()
     assert "No space left on device" in told
-    assert messages(path.parent) == ["room again", "50 messages before this one are lost: the log could not be written"]
+    assert messages(folder) == ["room again", "50 messages before this one are lost: the log could not be written"]
     assert capfd.readouterr() == ("", "")
 
 
-def test_torn_line_of_a_killed_server_spoils_no_other(tmp_path: Path, start: Start) -> None:
-    path = tmp_path / "logs" / "petif.log"
-    path.parent.mkdir()
-    path.write_text('{"message": "whole"}\n{"messa')
-    log = start()
-    LOG.info("next")
-    log.close()
-    whole, half, following = path.read_text().splitlines()
-    assert (json.loads(whole)["message"], half, json.loads(following)["message"]) == ("whole", '{"messa', "next")
-
-
-def test_logging_never_waits_and_counts_losses(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logging_never_waits_and_counts_losses(folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_QUEUED", 10)
     gate = Gate()
-    log = start(stream=gate)
-    LOG.info("first")
-    assert gate.reached.wait(30)
-    for number in range(100):
-        LOG.info("message %d", number)
-    gate.opened.set()
-    log.close()
-    assert messages(tmp_path / "logs") == [
-        "first",
-        *(f"message {number}" for number in range(10)),
-        "90 messages are lost: they came faster than the log could be written",
-    ]
+    with start(stream=Memory(before=gate)):
+        LOG.info("first")
+        assert gate.reached.wait(30)
+        log_many(100)
+        gate.opened.set()
+    lost = "90 messages are lost: they came faster than the log could be written"
+    assert messages(folder) == ["first", *numbered(10), lost]
 
 
 def test_hanging_log_does_not_hold_up_the_end(start: Start, program: io.StringIO) -> None:
     gate = Gate()
-    log = start(stream=gate)
+    stream = Memory(before=gate)
+    log = start(stream=stream)
     LOG.info("one")
     LOG.info("two")
     assert gate.reached.wait(30)
@@ -334,17 +322,7 @@ def test_hanging_log_does_not_hold_up_the_end(start: Start, program: io.StringIO
     assert not PACKAGE.handlers
     gate.opened.set()
     log._thread.join(30)
-    assert [text for _, text in gate.texts] == ["one"]
-
-
-def test_failing_stream_is_reported_once(tmp_path: Path, start: Start, program: io.StringIO) -> None:
-    stream = Broken()
-    log = start(stream=stream)
-    for number in range(20):
-        LOG.info("message %d", number)
-    log.close()
-    assert len(stream.texts) == len(messages(tmp_path / "logs")) == 20
-    assert program.getvalue().count("nobody there") == 1
+    assert [text for _, text in stream.texts] == ["one"]
 
 
 def test_file_that_cannot_be_renamed_keeps_growing(tmp_path: Path) -> None:
@@ -355,10 +333,10 @@ def test_file_that_cannot_be_renamed_keeps_growing(tmp_path: Path) -> None:
         raise PermissionError(13, "open in another program", source, None, target)
 
     file.rotator = refuse
-    for number in range(50):
-        file.handle(PACKAGE.makeRecord("tango_server", logging.INFO, "", 0, "message %d", (number,), None))
+    for text in numbered(50):
+        file.handle(PACKAGE.makeRecord("tango_server", logging.INFO, "", 0, text, (), None))
     file.close()
-    assert messages(tmp_path) == [f"message {number}" for number in range(50)]
+    assert messages(tmp_path) == numbered(50)
     assert not told
 
 
