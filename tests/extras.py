@@ -8,16 +8,17 @@ extra is for. The test suite does the same without network and in seconds: there
 names, and no more, from the one that the tests run in (tests/system/test_packaging.py).
 """
 
-import json
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from tango_server.addresses import free_port
 from tests.empty_environment import PROJECT, CheckError, EmptyEnvironment, build, metadata_of
 
 FRAME = PROJECT / "tests" / "data" / "qxrd_f32_64.tif"
@@ -27,12 +28,6 @@ def _expect(text: str, *parts: str) -> None:
     for part in parts:
         if part not in text:
             raise CheckError(f"found:\n{text}\nexpected in it: {part}")
-
-
-def _is_absent(here: EmptyEnvironment, *modules: str) -> None:
-    found = here.python(f"from importlib.util import find_spec; print([m for m in {modules!r} if find_spec(m)])")
-    if json.loads(found.replace("'", '"')):
-        raise CheckError(f"found that the extra brings {found.strip()}; expected it to do without")
 
 
 def whole(here: EmptyEnvironment) -> None:
@@ -56,8 +51,7 @@ def base(here: EmptyEnvironment) -> None:
 
 
 def server(here: EmptyEnvironment) -> None:
-    """A conversion host converts and serves, and has nothing of bluesky."""
-    _is_absent(here, "bluesky", "ophyd", "event_model", "tiled")
+    """A conversion host converts and serves."""
     here.run("petif", "convert", str(FRAME), "--output-dir", "converted", "--rotation", "90")
     _expect(here.run("petif", "inspect", f"converted/{FRAME.name}"), "complete")
     shutil.copy(FRAME, here.work)
@@ -68,53 +62,16 @@ def server(here: EmptyEnvironment) -> None:
     _expect(here.run("PETifConverter", exit_code=2), "usage")
 
 
-def bluesky(here: EmptyEnvironment) -> None:
-    """A bluesky session has every public name, and needs nothing of the conversion host."""
-    _is_absent(here, "cv2", "fabio", "imagecodecs")
-    here.python(
-        "import os; os.environ['OPHYD_CONTROL_LAYER'] = 'dummy'\n"
-        "import petif_bluesky\n"
-        "for name in petif_bluesky.__all__: getattr(petif_bluesky, name)\n"
-        "from petif_bluesky.plans import convert_files, convert_folder, reprocess_run\n"
-        "from petif_bluesky.sim import SimulatedPerkinElmer\n"
-        "SimulatedPerkinElmer(name='pe', directory='raw')\n"
-    )
-
-
-def zmq(here: EmptyEnvironment) -> None:
-    """Documents can come over 0MQ."""
-    here.python("import zmq, petif_bluesky.zmq_host")
-
-
 def metrics(here: EmptyEnvironment) -> None:
     """A conversion host tells its numbers."""
-    port = here.python(
-        "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"
-    ).strip()
+    port = free_port("127.0.0.1")
     script = f"from urllib.request import urlopen; print(urlopen('http://127.0.0.1:{port}/metrics').read().decode())"
     _expect(here.serving(script, "--set", f"metrics_port={port}"), "petif_queue_length 0")
 
 
-def monitor(here: EmptyEnvironment) -> None:
-    """The page can be made, without bluesky."""
-    _is_absent(here, "bluesky", "ophyd")
-    here.python("from tango_server.monitor import monitor_panel, web; monitor_panel()")
-
-
 def preview(here: EmptyEnvironment) -> None:
-    """A picture of a frame can be drawn, without bluesky."""
-    _is_absent(here, "bluesky", "ophyd")
+    """A picture of a frame can be drawn."""
     here.run("petif", "preview", str(FRAME), "--rotation", "90", "--output", "preview.png")
-
-
-def tiled(here: EmptyEnvironment) -> None:
-    """Statistics can be brought into a catalogue."""
-    here.python("import tiled.client, bluesky_tiled_plugins, petif_bluesky.catalogue_statistics")
-
-
-def dask(here: EmptyEnvironment) -> None:
-    """The executor for a cluster is there."""
-    here.python("import distributed, tango_server.jobs.cluster")
 
 
 def everything(here: EmptyEnvironment) -> None:
@@ -128,28 +85,55 @@ def notebooks(here: EmptyEnvironment) -> None:
     here.run("jupyter", "nbconvert", "--to", "notebook", "--execute", "--output-dir", ".", str(notebook))
 
 
-Check = Callable[[EmptyEnvironment], None]
-CHECKS: dict[str, tuple[str, tuple[Check, ...]]] = {
-    "base": ("", (base,)),
-    "server": ("server", (server,)),
-    "bluesky": ("bluesky", (bluesky,)),
-    "zmq": ("zmq", (bluesky, zmq)),
-    "metrics": ("server,metrics", (server, metrics)),
-    "dask": ("server,dask", (server, dask)),
-    "monitor": ("monitor", (server, monitor)),
-    "preview": ("preview", (server, preview)),
-    "tiled": ("tiled", (bluesky, tiled)),
-    "all": ("all", (everything, zmq)),
-    "notebooks": ("notebooks", (notebooks,)),
+@dataclass(frozen=True)
+class Extra:
+    """What is installed for an extra, what that must not bring, a script that must run, and what else must work."""
+
+    installed: str
+    absent: tuple[str, ...] = ()
+    script: str = ""
+    checks: tuple[Callable[[EmptyEnvironment], None], ...] = ()
+
+
+_SESSION = """
+import os; os.environ['OPHYD_CONTROL_LAYER'] = 'dummy'
+import petif_bluesky
+for name in petif_bluesky.__all__: getattr(petif_bluesky, name)
+from petif_bluesky.plans import convert_files, convert_folder, reprocess_run
+from petif_bluesky.sim import SimulatedPerkinElmer
+SimulatedPerkinElmer(name='pe', directory='raw')
+"""
+_ZMQ = "import zmq, petif_bluesky.zmq_host"
+_TILED = "import tiled.client, bluesky_tiled_plugins, petif_bluesky.catalogue_statistics"
+_HOST = ("bluesky", "ophyd", "event_model", "tiled")
+_CLIENT = ("cv2", "fabio", "imagecodecs")
+CHECKS = {
+    "base": Extra("", checks=(base,)),
+    "server": Extra("server", _HOST, checks=(server,)),
+    "bluesky": Extra("bluesky", _CLIENT, _SESSION),
+    "zmq": Extra("zmq", _CLIENT, _SESSION + _ZMQ),
+    "metrics": Extra("server,metrics", _HOST, checks=(server, metrics)),
+    "dask": Extra("server,dask", _HOST, "import distributed, tango_server.jobs.cluster", (server,)),
+    "monitor": Extra(
+        "monitor", _HOST, "from tango_server.monitor import monitor_panel, web; monitor_panel()", (server,)
+    ),
+    "preview": Extra("preview", _HOST, checks=(server, preview)),
+    "tiled": Extra("tiled", _CLIENT, _SESSION + _TILED),
+    "all": Extra("all", script=_ZMQ, checks=(everything,)),
+    "notebooks": Extra("notebooks", checks=(notebooks,)),
 }
-"""What is installed for an extra, and what it must then do besides `whole`; an extra that isn't here: `whole` alone."""
 
 
-def check(extra: str, wheel: Path, here: EmptyEnvironment, *, borrowed: bool = False) -> None:
-    """Put an extra into an environment and have it do what it is for."""
-    extras, checks = CHECKS.get(extra, (extra, ()))
-    (here.borrow if borrowed else here.install)(wheel, extras)
-    for look in (whole, *checks):
+def check(name: str, wheel: Path, here: EmptyEnvironment, *, borrowed: bool = False) -> None:
+    """Put an extra into an environment and have it do what it is for; one that isn't in CHECKS: `whole` alone."""
+    extra = CHECKS.get(name, Extra(name))
+    (here.borrow if borrowed else here.install)(wheel, extra.installed)
+    whole(here)
+    found = here.python(f"from importlib.util import find_spec; print(*filter(find_spec, {extra.absent!r}))").split()
+    if found:
+        raise CheckError(f"found that the extra brings {found}; expected it to do without")
+    here.python(extra.script)
+    for look in extra.checks:
         look(here)
 
 

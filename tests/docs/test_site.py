@@ -78,16 +78,6 @@ def test_every_link_of_the_site_leads_somewhere(site: Path) -> None:
     assert not found
 
 
-def test_every_page_is_reached_from_the_contents(site: Path) -> None:
-    contents = (site / "index.html").read_text(encoding="utf-8")
-    for page in DOCS.rglob("*.md"):
-        if "_build" in page.parts or page == DOCS / "index.md":
-            continue
-        section = Page(site / page.relative_to(DOCS).parts[0] / "README.html")
-        assert page.name == "README.md" or f"{page.stem}.html" in section.links, page
-        assert f"{page.relative_to(DOCS).parts[0]}/README.html" in contents
-
-
 def test_public_names_are_in_the_reference(site: Path) -> None:
     names = {
         "petif_bluesky.PETifConverter",

@@ -12,7 +12,7 @@ import pytest
 import tango
 
 from tango_server.addresses import free_port
-from tests.deployment_files import DEPLOYMENT, compose, example_environment, on_this_machine
+from tests.deployment_files import COMPOSE_FILES, DEPLOYMENT, compose, example_environment, on_this_machine
 from tests.system.tango_database import TangoDatabase
 from tests.system.waiting import until
 
@@ -64,51 +64,42 @@ def start(root: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             process.wait()
 
 
-def is_healthy(check: list[str], environment: Mapping[str, str], server: subprocess.Popen[bytes]) -> Callable[[], bool]:
-    """Return what tells whether docker would call the server healthy."""
-
-    def healthy() -> bool:
-        assert server.poll() is None, f"the server ended with {server.returncode}"
-        return subprocess.run(check, env=environment, capture_output=True, check=False).returncode == 0
-
-    return healthy
+def run(command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
 
 
-def test_compose_registers_the_device_and_runs_its_server(
-    database: TangoDatabase, configuration: Path, start: Callable[..., subprocess.Popen[bytes]]
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_compose_runs_the_server(
+    name: str,
+    configuration: Path,
+    start: Callable[..., subprocess.Popen[bytes]],
+    request: pytest.FixtureRequest,
 ) -> None:
-    services = compose("compose.yaml", example_environment())["services"]
-    replaced = {"/etc/petif/petif.toml": str(configuration)}
-    environment = {**os.environ, **services["converter"]["environment"], "TANGO_HOST": database.address}
-    for _ in range(2):  # at each `docker compose up`
-        registered = subprocess.run(
-            on_this_machine(services["register"]["command"], PROGRAMS, replaced),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert registered.returncode == 0, registered.stdout + registered.stderr
-    check = on_this_machine(services["converter"]["healthcheck"]["test"][1:], PROGRAMS, {})
-    assert subprocess.run(check, env=environment, capture_output=True, check=False).returncode == 3
-    server = start(on_this_machine(services["converter"]["command"], PROGRAMS, {}), environment)
-    until(is_healthy(check, environment, server), "the server is healthy")
-    assert tango.DeviceProxy(f"tango://{database.address}/{DEVICE}").NumWorkers == 1
-
-
-def test_compose_without_a_database_runs_the_server(
-    configuration: Path, start: Callable[..., subprocess.Popen[bytes]]
-) -> None:
-    port = str(free_port("127.0.0.1"))
-    service = compose("compose-standalone.yaml", example_environment())["services"]["converter"]
-    address = service["environment"]["PETIF_DEVICE"].replace("45450", port)
-    environment = {**os.environ, "PETIF_DEVICE": address}
+    services = compose(name, example_environment())["services"]
+    server, port = services["converter"], str(free_port("127.0.0.1"))
+    environment = {**os.environ, **server["environment"]}
     replaced = {"/etc/petif/petif.toml": str(configuration), "45450": port}
-    server = start(on_this_machine(service["command"], PROGRAMS, replaced), environment)
-    check = on_this_machine(service["healthcheck"]["test"][1:], PROGRAMS, {})
-    until(is_healthy(check, environment, server), "the server is healthy")
-    assert tango.DeviceProxy(address).NumWorkers == 1
+    if "register" in services:
+        address = request.getfixturevalue("database").address
+        environment["TANGO_HOST"] = address
+        device = f"tango://{address}/{DEVICE}"
+        for _ in range(2):  # at each `docker compose up`
+            registered = run(on_this_machine(services["register"]["command"], PROGRAMS, replaced), environment)
+            assert registered.returncode == 0, registered.stdout + registered.stderr
+    else:
+        device = environment["PETIF_DEVICE"] = server["environment"]["PETIF_DEVICE"].replace("45450", port)
+    check = on_this_machine(server["healthcheck"]["test"][1:], PROGRAMS, {})
+    assert run(check, environment).returncode == 3
+    process = start(on_this_machine(server["command"], PROGRAMS, replaced), environment)
+
+    def is_healthy() -> bool:
+        assert process.poll() is None, f"the server ended with {process.returncode}"
+        return run(check, environment).returncode == 0
+
+    until(is_healthy, "the server is healthy")
+    assert tango.DeviceProxy(device).NumWorkers == 1
 
 
 def test_dsconfig_writes_its_file_into_the_database(database: TangoDatabase, tmp_path: Path) -> None:
@@ -118,9 +109,7 @@ def test_dsconfig_writes_its_file_into_the_database(database: TangoDatabase, tmp
     command = [str(PROGRAMS / "json2tango"), "--write", str(path)]
     written, unchanged = 2, 0
     for exit_code in (written, unchanged):
-        ended = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
+        ended = run(command, environment)
         assert ended.returncode == exit_code, ended.stdout + ended.stderr
     assert list(database.client.get_device_name("PETifConverter/p02", "PETifConverter")) == [DEVICE]
     found = database.client.get_device_property(DEVICE, list(wanted))

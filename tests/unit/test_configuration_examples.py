@@ -146,36 +146,6 @@ def test_property_forms_are_read(properties: dict[str, Any], expected: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("field", "words"),
-    [
-        ({"path_maps": ["Y:\\"]}, "PREFIX -> FOLDER"),
-        ({"recipe": "xid"}, "the presets are xdi, xdi-unsigned"),
-        ({"recipe": {"preset": "xdi", "rotation": 45}}, "recipe.rotation: found 45"),
-        ({"timeout": 2}, "timeout (2 s) must be longer than the time to settle (3 s)"),
-        ({"executor": "dask"}, "executor dask needs dask_scheduler, as tcp://"),
-        ({"min_size": "16 MB"}, "min_size: found '16 MB'"),
-        ({"placeholder_shape": [2048]}, "placeholder_shape"),
-        ({"log_level": "chatty"}, "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
-        ({"timeout_s": 30}, "timeout_s: found 30; extra inputs are not permitted"),
-        ({"recipe": {"preset": []}}, "no preset is called []"),
-        ({"recipe": {"preset": "xdi", "name": "x"}}, "recipe.name: found 'x'; extra inputs are not permitted"),
-        ({"recipe": "{"}, "recipe: found '{'; "),
-        ({"recipe": '{"preset": "xdi", "rotation": 45}'}, "recipe.rotation: found 45"),
-        pytest.param({"path_maps": {"": "/gpfs"}}, "the prefix that stands for /gpfs is empty", marks=posix_paths),
-        ({"path_maps": ["Y:\\ -> gpfs"]}, "give the whole path of gpfs"),
-        ({"read_roots": ["/data\0"]}, "a character that no path has"),
-        ({"placeholder_shape": "2048"}, "placeholder_shape"),
-        ({"write_roots": [""]}, "give the whole path"),
-    ],
-)
-def test_wrong_setting_is_explained_in_words(field: dict[str, Any], words: str, least: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError) as caught:
-        Settings.merged(least, field)
-    assert words in explain(caught.value)
-    assert "value error" not in explain(caught.value).lower()
-
-
-@pytest.mark.parametrize(
     ("content", "words"),
     [
         (b'path_maps = ["Y:\\ -> /gpfs"]', "single quotes"),
