@@ -25,31 +25,15 @@ pytestmark = [
 
 
 @pytest.fixture
-def port() -> int:
-    return free_port("127.0.0.1")
-
-
-@pytest.fixture
-def start(tmp_path: Path, port: int) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start programs in the folder of the tutorial; kill those that are left."""
     started: list[subprocess.Popen[str]] = []
+    own = {"PYTHONPATH": str(PROJECT), "XDG_STATE_HOME": str(tmp_path / "state"), "TMPDIR": str(tmp_path)}
 
     def run(*words: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, *words],
-            cwd=tmp_path,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(PROJECT),
-                "XDG_STATE_HOME": str(tmp_path / "state"),
-                "TMPDIR": str(tmp_path),
-            },
-        )
-        started.append(process)
-        return process
+        command, environment, pipe = [sys.executable, *words], {**os.environ, **own}, subprocess.PIPE
+        started.append(subprocess.Popen(command, cwd=tmp_path, stdin=pipe, stdout=pipe, text=True, env=environment))
+        return started[-1]
 
     yield run
     for process in started:
@@ -68,20 +52,28 @@ def told(process: subprocess.Popen[str], last: str) -> str:
     raise AssertionError(f"it ended without {last}: {''.join(lines)}")
 
 
+def go_on(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
 def test_scan_is_converted_also_if_the_server_comes_late(
-    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, port: int
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
+    port = str(free_port("127.0.0.1"))
     make_folder, serve, *_ = [command for block in blocks("sh", pages=[PAGE]) for command in commands(block)]
     assert make_folder.words == ["mkdir", "-p", "first-steps/raw"]
     (tmp_path / "first-steps" / "raw").mkdir(parents=True)
-    serving = ["-m", "tango_server", *serve.words[1:], "--port", str(port), "--workers", "1"]
+    serving = ["-m", "tango_server", *serve.words[1:], "--port", port, "--workers", "1"]
     *connected, with_server, without_server = [block.text for block in blocks("python", pages=[PAGE])]
     session = "".join([*connected, with_server, NEXT, without_server, NEXT])
     assert ADDRESS in session
-    session = session.replace(ADDRESS, f"tango://127.0.0.1:{port}/").replace('raw")', 'raw", shape=(64, 64))')
+    address = ADDRESS.replace("45450", port)
+    session = session.replace(ADDRESS, address).replace('raw")', 'raw", shape=(64, 64))')
 
     server = start(*serving)
-    assert ADDRESS.replace("45450", str(port)) in told(server, "ready: ")
+    assert address in told(server, "ready: ")
     running = start("-c", session)
     answer = told(running, "NEXT")
     assert "5 5 0\n1 converted " in answer
@@ -94,9 +86,3 @@ def test_scan_is_converted_also_if_the_server_comes_late(
     until(lambda: len(list((tmp_path / "first-steps" / "processed").glob("*.tif"))) == 8, "all frames are converted")
     go_on(running)
     assert running.wait(30) == 0
-
-
-def go_on(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()

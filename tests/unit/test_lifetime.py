@@ -40,14 +40,10 @@ def settings_in(folder: Path, **changes: object) -> Settings:
     )
 
 
-def test_before_opening_it_serves_nothing_and_says_so(life: Lifetime) -> None:
-    assert (life.numbers, life.workers, life.recipe) == (Snapshot(), 0, None)
-    assert life.condition()[0] == "ON"
+def test_it_serves_with_the_settings_while_it_is_open(life: Lifetime, tmp_path: Path) -> None:
+    assert (life.numbers, life.workers, life.recipe, life.condition()[0]) == (Snapshot(), 0, None, "ON")
     with pytest.raises(NotServingError, match="try again"):
         _ = life.service
-
-
-def test_it_serves_with_the_settings_until_it_is_closed(life: Lifetime, tmp_path: Path) -> None:
     changed = threading.Event()
     recipe = Recipe.preset("xdi", rotation=180)
     life.open(lambda: settings_in(tmp_path.resolve(), numworkers=3, recipe=recipe), Silent(), changed.set)

@@ -22,21 +22,10 @@ from tango_server.metrics import Metrics, MetricsError, start_metrics
 EXAMPLE = Path(__file__).parents[2] / "examples" / "prometheus"
 LOCAL = "127.0.0.1"
 BUSY = Snapshot(
-    converted=7,
-    skipped=2,
-    placeholders=1,
-    failed=3,
-    queue_length=12,
-    running=2,
-    conversion_time_total=0.25,
-    latency_median=0.05,
-    latency_p95=0.125,
-    unacknowledged=3,
-    bytes_in=7_000,
-    bytes_out=14_000,
+    converted=7, skipped=2, placeholders=1, failed=3, unacknowledged=3, queue_length=12, running=2, paused=True,
+    conversion_time_total=0.25, latency_median=0.05, latency_p95=0.125, bytes_in=7_000, bytes_out=14_000,
     free_space=2_000_000_000,
-    paused=True,
-)
+)  # fmt: skip
 
 
 class Source:
@@ -112,11 +101,8 @@ def test_scrape_holds_every_number_of_the_service(endpoint: Metrics) -> None:
 
 def test_counters_are_declared_as_counters_and_levels_as_gauges(endpoint: Metrics) -> None:
     kinds = {family.name: family.type for family in families(endpoint.address)}
-    assert {name for name, kind in kinds.items() if kind == "counter"} == {
-        "petif_frames",
-        "petif_conversion_seconds",
-        "petif_bytes",
-    }
+    counters = {name for name, kind in kinds.items() if kind == "counter"}
+    assert counters == {"petif_frames", "petif_conversion_seconds", "petif_bytes"}
     assert kinds["petif_queue_length"] == kinds["petif_latency_seconds"] == "gauge"
     assert not [name for name in kinds if not name.startswith("petif")]
     assert not [family.name for family in REGISTRY.collect() if family.name.startswith("petif")]
