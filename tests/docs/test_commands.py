@@ -5,12 +5,15 @@ import json
 import re
 import shlex
 import tomllib
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import click
 import pytest
 
 from tango_server.cli import petif
+from tango_server.settings import Settings
 from tests.docs.pages import DOCS, PAGES, PROJECT, Block, blocks, failures, inline_code, name_of
 from tests.docs.shell import Command, commands
 
@@ -29,18 +32,30 @@ PETIF_ON_WINDOWS = re.compile(r"(?:petif\.exe |-Argument \")(\w+ [^\n\"]*)")
 COMMANDS = [command for block in blocks(*SHELL) for command in commands(block)]
 
 
+@cache
+def subcommand(name: str) -> click.Command:
+    found = petif.get_command(click.Context(petif, info_name="petif"), name)
+    assert found is not None, f"petif has no command {name}; after a new one: pip install -e ."
+    return found
+
+
 def parse(words: list[str]) -> None:
     """Parse a call of `petif` as it would be; only that files may be missing here."""
     if words[:1] in (["--version"], ["--help"]) or words[1:2] == ["--help"]:
         return
-    context = click.Context(petif, info_name="petif")
-    command = petif.get_command(context, words[0])
-    assert command is not None, f"petif has no command {words[0]}; after a new one: pip install -e ."
+    command = subcommand(words[0])
     with pytest.MonkeyPatch.context() as patch:
         for parameter in command.params:
             if isinstance(parameter.type, click.Path):
                 patch.setattr(parameter.type, "exists", False)
-        command.make_context(words[0], words[1:], parent=context)
+        command.make_context(words[0], words[1:], parent=click.Context(petif, info_name="petif"))
+    check_settings(words)
+
+
+def check_settings(words: list[str]) -> None:
+    for option, assignment in pairwise(words):
+        name = assignment.partition("=")[0]
+        assert option != "--set" or name in Settings.model_fields, f"no setting {name}"
 
 
 def check_pip(command: Command) -> None:
@@ -95,14 +110,14 @@ def check_windows(block: Block) -> None:
 
 
 def check_inline(text: str) -> None:
-    """Check the options of a `petif serve --config FILE` within a sentence."""
+    """Check the options of such as `petif serve --config FILE` within a sentence."""
     words = text.split()
     if words[0] != "petif" or len(words) == 1 or not re.fullmatch("[a-z]+", words[1]):
         return
-    command = petif.get_command(click.Context(petif, info_name="petif"), words[1])
-    assert command is not None, f"no command {words[1]}"
-    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    parameters = subcommand(words[1]).params
+    options = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("--")} <= options | {"--help"}, "no such option"
+    check_settings(words)
 
 
 def test_commands_of_all_pages_can_be_given() -> None:
