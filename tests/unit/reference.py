@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from tango_server.messages import PixelCounts
+
 COUNTED = ("nan", "saturated_low", "saturated_high", "negative")
 
 
@@ -42,6 +44,11 @@ def convert(
         if rule:
             counts[rule] += 1
     return result, counts
+
+
+def touched(counts: PixelCounts) -> dict[str, int]:
+    """Return what a conversion counted, as `convert` does."""
+    return {name: getattr(counts, name) for name in COUNTED}
 
 
 def oriented(image: np.ndarray[Any, Any], rotation: int, flip: str) -> np.ndarray[Any, Any]:

@@ -1,7 +1,6 @@
 """Every TIFF that tifffile reads with one 2-D sample per pixel: converted exactly, or refused by name."""
 
-from collections.abc import Iterator
-from functools import cache
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -16,8 +15,8 @@ from tango_server.conversion import convert_file
 from tango_server.conversion.errors import ConversionError, IncompleteFileError, SourceError, UnsupportedImageError
 from tango_server.conversion.reading import open_source, read_first_image
 from tango_server.conversion.transform import transform
-from tango_server.recipe import Flip, PixelType, Recipe, Rotation
-from tests.unit.reference import COUNTED, convert, oriented
+from tango_server.recipe import Flip, PixelType, Recipe, Rotation, Rounding
+from tests.unit.reference import convert, oriented, touched
 
 PIXEL_TYPES = ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8", "i8", "u8")
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -25,7 +24,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "many strips": {"rowsperstrip": 7},
     "tiles": {"tile": (16, 32)},
 }
-COMPRESSIONS = ("none", "lzw", "deflate", "packbits", "zstd")
+PREDICTED = ("lzw", "deflate", "zstd")
+SCHEMES = [(name, False) for name in ("none", "packbits", *PREDICTED)] + [(name, True) for name in PREDICTED]
+ENDS = list(product("<>", (False, True)))  # byte order, BigTIFF
+ROTATIONS, FLIPS, TARGETS, ROUNDINGS = map(get_args, (Rotation, Flip, PixelType, Rounding))
 SHAPE = (37, 53)
 
 
@@ -38,99 +40,100 @@ def image_of(pixel_type: str) -> np.ndarray[Any, Any]:
     return generator.integers(0, 120, SHAPE).astype(pixel_type)
 
 
-def kinds() -> Iterator[Any]:
-    for pixel_type in PIXEL_TYPES:
-        for layout in LAYOUTS:
-            for compression in COMPRESSIONS:
-                for predictor in (1, 2, 3):
-                    fits = {1: True, 2: pixel_type[0] != "f", 3: pixel_type[0] == "f"}[predictor]
-                    if fits and (predictor == 1 or compression in {"lzw", "deflate", "zstd"}):
-                        name = f"{pixel_type}-{layout}-{compression}-predictor {predictor}"
-                        yield pytest.param(pixel_type, layout, compression, predictor, id=name)
+@dataclass(frozen=True)
+class Kind:
+    """How an image lies in a file: its type, layout, compression and predictor, byte order, and BigTIFF or not."""
+
+    pixel_type: str = "u2"
+    layout: str = "one strip"
+    scheme: tuple[str, bool] = ("none", False)
+    ends: tuple[str, bool] = ("<", False)
+
+    def write(self, path: Path) -> np.ndarray[Any, Any]:
+        """Write an image of this kind, and return it."""
+        image = image_of(self.pixel_type)
+        compression, predicted = self.scheme
+        tifffile.imwrite(
+            path,
+            image,
+            photometric="minisblack",
+            compression=None if compression == "none" else compression,
+            predictor=(3 if image.dtype.kind == "f" else 2) if predicted else None,
+            metadata=None,
+            byteorder=self.ends[0],
+            bigtiff=self.ends[1],
+            **LAYOUTS[self.layout],
+        )
+        return image
 
 
-def write(path: Path, image: np.ndarray[Any, Any], layout: str, compression: str, predictor: int, **more: Any) -> None:
-    tifffile.imwrite(
-        path,
-        image,
-        photometric="minisblack",
-        compression=None if compression == "none" else compression,
-        predictor=predictor if predictor > 1 else None,
-        metadata=None,
-        **LAYOUTS[layout],
-        **more,
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "raw" / "frame.tif"
+    path.parent.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("pixel_type", PIXEL_TYPES)
+def test_every_kind_of_file_is_read_exactly(path: Path, pixel_type: str) -> None:
+    layouts = list(LAYOUTS)[PIXEL_TYPES.index(pixel_type) % 3 :] + list(LAYOUTS) * 3  # each with each scheme
+    kinds = [Kind(pixel_type, layout, scheme) for scheme, layout in zip(SCHEMES, layouts, strict=False)]
+    for kind in [replace(kind, ends=ends) for kind, ends in product([*kinds, Kind(pixel_type)], ENDS)]:
+        image = kind.write(path)
+        found = read_first_image(path)
+        np.testing.assert_array_equal(found, image, err_msg=str(kind))
+        assert found.dtype.newbyteorder("=") == np.dtype(pixel_type), kind
+
+
+def convert_and_compare(path: Path, kind: Kind, recipe: Recipe) -> None:
+    image = kind.write(path)
+    expected, counts = convert(
+        oriented(image, recipe.rotation, recipe.flip), str(recipe.pixel_type), recipe.rounding, recipe.invalid_value
     )
+    case = f"{kind} by {recipe!r}"
+    report = convert_file(path, recipe)
+    np.testing.assert_array_equal(tifffile.imread(report.output), expected, err_msg=case, strict=True)
+    finite = image[np.isfinite(image)]
+    assert touched(report.pixels) == counts, case
+    assert (report.pixels.minimum, report.pixels.maximum) == (finite.min(), finite.max()), case
+    strided = np.repeat(np.repeat(read_first_image(path), 2, axis=0), 3, axis=1)[::2, ::3]
+    result, found = transform(strided, recipe)
+    np.testing.assert_array_equal(result, expected, err_msg=f"strided {case}", strict=True)
+    assert found == report.pixels, case
 
 
-@pytest.mark.parametrize(("pixel_type", "layout", "compression", "predictor"), list(kinds()))
-def test_every_kind_of_file_is_read_exactly(
-    tmp_path: Path, pixel_type: str, layout: str, compression: str, predictor: int
-) -> None:
-    image = image_of(pixel_type)
-    for byteorder in "<>":
-        for bigtiff in (False, True):
-            path = tmp_path / f"{ord(byteorder)}{bigtiff}.tif"
-            write(path, image, layout, compression, predictor, byteorder=byteorder, bigtiff=bigtiff)
-            found = read_first_image(path)
-            assert found.dtype.newbyteorder("=") == np.dtype(pixel_type)
-            np.testing.assert_array_equal(found, image)
+KINDS = st.builds(Kind, *map(st.sampled_from, (PIXEL_TYPES, list(LAYOUTS), SCHEMES, ENDS)))
+RECIPES = st.builds(
+    Recipe,
+    rotation=st.sampled_from(ROTATIONS),
+    flip=st.sampled_from(FLIPS),
+    pixel_type=st.sampled_from(TARGETS),
+    rounding=st.sampled_from(ROUNDINGS),
+    invalid_value=st.sampled_from([0, 7, -7]),
+)
 
 
-@cache
-def reference_of(pixel_type: str, target: str) -> tuple[np.ndarray[Any, Any], dict[str, int]]:
-    return convert(image_of(pixel_type), target)
+@pytest.mark.parametrize("number", range(44))
+def test_every_kind_by_every_recipe(path: Path, number: int) -> None:
+    """Each pixel type with each layout, byte order, rotation and flip; each layout with each compression and target."""
+    kind = Kind(
+        PIXEL_TYPES[number % 11], list(LAYOUTS)[number % 3], SCHEMES[number % 8], ENDS[(number // 11 + number) % 4]
+    )
+    rotation, flip, target = ROTATIONS[number // 11], FLIPS[number % 4], TARGETS[(number + number // 8) % 8]
+    convert_and_compare(path, kind, Recipe(rotation=rotation, flip=flip, pixel_type=target))
 
 
-@pytest.mark.parametrize(("pixel_type", "layout", "compression", "predictor"), list(kinds()))
-def test_every_kind_by_every_recipe_in_every_memory_layout(
-    tmp_path: Path, pixel_type: str, layout: str, compression: str, predictor: int
-) -> None:
-    path = tmp_path / "kind.tif"
-    write(path, image_of(pixel_type), layout, compression, predictor, byteorder=">")
-    contiguous = read_first_image(path)
-    strided = np.repeat(np.repeat(contiguous, 2, axis=0), 3, axis=1)[::2, ::3]
-    for rotation, flip, target in product(get_args(Rotation), get_args(Flip), get_args(PixelType)):
-        expected, counts = reference_of(pixel_type, target)
-        recipe = Recipe(rotation=rotation, flip=flip, pixel_type=target)
-        for image in (contiguous, strided):
-            result, found = transform(image, recipe)
-            assert result.dtype == np.dtype(target)
-            np.testing.assert_array_equal(result, oriented(expected, rotation, flip))
-            assert {name: getattr(found, name) for name in COUNTED} == counts
-
-
-@pytest.mark.parametrize("rotation", get_args(Rotation))
-@pytest.mark.parametrize("flip", get_args(Flip))
-@pytest.mark.parametrize("target", get_args(PixelType))
-@pytest.mark.parametrize("source", ["u2", "i4", "f2", "f4", "f8"])
-def test_every_recipe_on_files_of_every_layout(
-    tmp_path: Path, rotation: int, flip: str, target: str, source: str
-) -> None:
-    image = image_of(source)
-    expected, counts = convert(oriented(image, rotation, flip), target)
-    for number, (layout, compression, byteorder) in enumerate(
-        [("one strip", "none", "<"), ("one strip", "none", ">"), ("tiles", "lzw", ">"), ("many strips", "zstd", "<")]
-    ):
-        path = tmp_path / "raw" / f"{number}.tif"
-        path.parent.mkdir(exist_ok=True)
-        write(path, image, layout, compression, 1, byteorder=byteorder)
-        report = convert_file(path, Recipe(rotation=rotation, flip=flip, pixel_type=target))
-        assert report.output is not None
-        output = tifffile.imread(report.output)
-        assert output.dtype == np.dtype(target)
-        np.testing.assert_array_equal(output, expected)
-        assert {name: getattr(report.pixels, name) for name in COUNTED} == counts
-        finite = image[np.isfinite(image)]
-        assert (report.pixels.minimum, report.pixels.maximum) == (finite.min(), finite.max())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=KINDS, recipe=RECIPES)
+def test_any_kind_by_any_recipe(path: Path, kind: Kind, recipe: Recipe) -> None:
+    convert_and_compare(path, kind, recipe)
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
-def test_the_orientation_tag_is_honoured_as_pil_does(tmp_path: Path, tag: int) -> None:
+def test_the_orientation_tag_is_honoured_as_pil_does(path: Path, tag: int) -> None:
     from PIL import Image, ImageOps
 
     image = np.arange(12 * 9, dtype=np.uint8).reshape(12, 9)
-    path = tmp_path / "raw" / "turned.tif"
-    path.parent.mkdir()
     tifffile.imwrite(path, image, metadata=None, extratags=[(274, 3, 1, tag, True)])
     stored = Image.fromarray(image)  # PIL's own reading of a TIFF with a tag of 5 to 8 scrambles the pixels
     stored.getexif()[274] = tag
@@ -139,9 +142,7 @@ def test_the_orientation_tag_is_honoured_as_pil_does(tmp_path: Path, tag: int) -
     np.testing.assert_array_equal(tifffile.imread(report.output), oriented(upright, 90, "0"))
 
 
-def test_every_page_is_converted(tmp_path: Path) -> None:
-    path = tmp_path / "raw" / "pages.tif"
-    path.parent.mkdir()
+def test_every_page_is_converted(path: Path) -> None:
     pages = [np.full((5 + number, 9), number - 1, np.float32) for number in range(4)]
     with tifffile.TiffWriter(path) as writer:
         for page in pages:
@@ -155,47 +156,45 @@ def test_every_page_is_converted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tifffile.imread(path, key=3), pages[3])
 
 
-def test_one_bad_page_refuses_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "raw" / "pages.tif"
-    path.parent.mkdir()
+def test_one_bad_page_refuses_the_file(path: Path) -> None:
     with tifffile.TiffWriter(path) as writer:
         writer.write(np.zeros((4, 4), np.uint8), photometric="minisblack", metadata=None)
         writer.write(np.zeros((4, 4, 3), np.uint8), photometric="rgb", metadata=None)
     with pytest.raises(UnsupportedImageError, match="an RGB image"):
         convert_file(path, Recipe.preset("xdi"))
-    assert not (tmp_path / "processed").exists()
+    assert not (path.parent.parent / "processed").exists()
 
 
-def test_a_structure_belongs_to_the_pixels_even_if_the_file_is_replaced(tmp_path: Path, data: Path) -> None:
-    path = tmp_path / "frame.tif"
+def test_pixels_belong_to_the_structure_after_a_replacement(path: Path, data: Path) -> None:
     path.write_bytes((data / "qxrd_f32_64.tif").read_bytes())
     expected = tifffile.imread(path)
     with open_source(path) as source:
-        other = tmp_path / "other.tif"
+        other = path.with_name("other.tif")
         tifffile.imwrite(other, np.zeros((8, 8), np.uint8))
         other.replace(path)
         np.testing.assert_array_equal(next(source.images()), expected)
 
 
-@pytest.mark.parametrize("compression", ["none", "lzw"])
-def test_a_file_that_promises_terabytes_is_refused_at_once(tmp_path: Path, compression: str) -> None:
-    path = tmp_path / "huge.tif"
-    write(path, np.zeros((64, 64), np.uint16), "one strip", compression, 1)
-    content = bytearray(path.read_bytes())
+def with_long(content: bytes, path: Path, tag: int, value: int) -> bytes:
+    """Return the content of the file with another value of a LONG that stands in its directory."""
     with tifffile.TiffFile(path) as tiff:
-        tags = tiff.pages[0].tags
-        places = [tags[code].valueoffset for code in (256, 257)]
-    for place in places:
-        content[place : place + 4] = (2**31 - 1).to_bytes(4, "little")
-    path.write_bytes(content)
+        entry = tiff.pages[0].tags[tag]
+        assert entry.dtype == 4
+    return content[: entry.valueoffset] + value.to_bytes(4, "little") + content[entry.valueoffset + 4 :]
+
+
+@pytest.mark.parametrize("compression", ["none", "lzw"])
+def test_a_file_that_promises_terabytes_is_refused_at_once(path: Path, compression: str) -> None:
+    Kind(scheme=(compression, False)).write(path)
+    content = with_long(path.read_bytes(), path, 256, 2**31 - 1)
+    path.write_bytes(with_long(content, path, 257, 2**31 - 1))
     with pytest.raises(SourceError) as caught:
         read_first_image(path)
     assert str(path) in str(caught.value)
 
 
-def test_a_strip_that_was_never_filled_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "sparse.tif"
-    write(path, image_of("u4"), "tiles", "deflate", 1)
+def test_a_strip_that_was_never_filled_is_refused(path: Path) -> None:
+    Kind("u4", "tiles", ("deflate", False)).write(path)
     with tifffile.TiffFile(path) as tiff:
         counts = tiff.pages[0].tags["TileByteCounts"]
         assert counts.dtype == 3
@@ -206,25 +205,26 @@ def test_a_strip_that_was_never_filled_is_refused(tmp_path: Path) -> None:
         read_first_image(path)
 
 
-@pytest.mark.parametrize("compression", ["none", "lzw", "deflate", "zstd"])
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(damage=[(78, 0)])
-@given(damage=st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 255)), min_size=1, max_size=8))
-def test_damage_gives_an_image_or_a_typed_error(
-    tmp_path: Path, compression: str, damage: list[tuple[int, int]]
-) -> None:
-    path = tmp_path / "raw" / "damaged.tif"
-    path.parent.mkdir(exist_ok=True)
-    write(path, image_of("u2"), "many strips", compression, 1)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(compression="none", damage=[(78, 0)])
+@example(compression="lzw", damage=[(78, 0)])
+@example(compression="deflate", damage=[(78, 0)])
+@example(compression="zstd", damage=[(78, 0)])
+@given(
+    compression=st.sampled_from(["none", *PREDICTED]),
+    damage=st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_damage_gives_an_image_or_a_typed_error(path: Path, compression: str, damage: list[tuple[int, int]]) -> None:
+    Kind("u2", "many strips", (compression, False)).write(path)
     content = bytearray(path.read_bytes())
     for place, value in damage:
         content[place % len(content)] = value
     path.write_bytes(content)
-    output = tmp_path / "processed" / "damaged.tif"
+    output = path.parent.parent / "processed" / path.name
     output.unlink(missing_ok=True)
+    message = ""
     try:
         convert_file(path, Recipe.preset("xdi", rotation=90))
-        message = ""
     except ConversionError as error:
         message = str(error)
     if message:
@@ -233,23 +233,15 @@ def test_damage_gives_an_image_or_a_typed_error(
     else:
         assert tifffile.imread(output).dtype == np.int32
     assert path.read_bytes() == content
-    assert not list(tmp_path.rglob("*.petif-tmp"))
+    assert not list(path.parent.parent.rglob("*.petif-tmp"))
 
 
 @pytest.mark.parametrize("layout", ["many strips", "tiles"])
 @pytest.mark.parametrize("tag", [256, 257])
 @pytest.mark.parametrize("size", [1000, 2**23])
-def test_a_file_with_fewer_strips_or_tiles_than_its_size_takes_is_refused(
-    tmp_path: Path, layout: str, tag: int, size: int
-) -> None:
-    path = tmp_path / "short.tif"
-    write(path, image_of("u2"), layout, "deflate", 1)
-    with tifffile.TiffFile(path) as tiff:
-        entry = tiff.pages[0].tags[tag]
-        assert entry.dtype == 4
-    content = bytearray(path.read_bytes())
-    content[entry.valueoffset : entry.valueoffset + 4] = size.to_bytes(4, "little")
-    path.write_bytes(content)
+def test_fewer_strips_or_tiles_than_the_size_takes_are_refused(path: Path, layout: str, tag: int, size: int) -> None:
+    Kind("u2", layout, ("deflate", False)).write(path)
+    path.write_bytes(with_long(path.read_bytes(), path, tag, size))
     if layout == "many strips" and tag == 256:
         with pytest.raises(SourceError):  # as many strips as before, but too short ones
             read_first_image(path)
