@@ -58,17 +58,12 @@ def hostile(folder: Path) -> Iterator[Path]:
         tifffile.imwrite(model, image, metadata=None, photometric="minisblack", **chosen)
         content = bytearray(model.read_bytes())
         for tag, place in entries_of(content):
-            for number, value in enumerate(HUGE):
-                for what, offset in (("count", 4), ("value", 8)):
-                    broken = bytearray(content)
-                    struct.pack_into("<I", broken, place + offset, value)
-                    path = folder / f"{kind}-{tag}-{what}-{number}.tif"
-                    path.write_bytes(broken)
-                    yield path
-            for field_type in (0, 1, 5, 12, 16, 255):
+            changes = [(what, offset, "<I", value) for value in HUGE for what, offset in (("count", 4), ("value", 8))]
+            changes += [("type", 2, "<H", field_type) for field_type in (0, 1, 5, 12, 16, 255)]
+            for what, offset, code, value in changes:
                 broken = bytearray(content)
-                struct.pack_into("<H", broken, place + 2, field_type)
-                path = folder / f"{kind}-{tag}-type-{field_type}.tif"
+                struct.pack_into(code, broken, place + offset, value)
+                path = folder / f"{kind}-{tag}-{what}-{value}.tif"
                 path.write_bytes(broken)
                 yield path
 

@@ -1,9 +1,8 @@
 """Files appear whole or not at all, with the rights that were asked for."""
 
 import os
+import shutil
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -14,8 +13,15 @@ from tango_server.conversion import convert_file
 from tango_server.conversion.errors import OutputWriteError, SourceChangedError
 from tango_server.conversion.publish import Attempt, Ownership, publish, remove_leftovers, temporary_path, write_parts
 from tango_server.recipe import Recipe
+from tests.unit.full_disk import no_file_grows_beyond
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no such permission bits")
+
+
+@pytest.fixture
+def source(tmp_path: Path, data: Path) -> Path:
+    (tmp_path / "raw").mkdir()
+    return Path(shutil.copy(data / "qxrd_f32_64.tif", tmp_path / "raw" / "a.tif"))
 
 
 def names(folder: Path) -> list[str]:
@@ -96,10 +102,7 @@ def test_modes_of_new_files_and_folders(tmp_path: Path) -> None:
 
 
 @posix_only
-def test_a_recipe_sets_modes_mtime_and_group(tmp_path: Path, data: Path) -> None:
-    source = tmp_path / "raw" / "a.tif"
-    source.parent.mkdir()
-    source.write_bytes((data / "qxrd_f32_64.tif").read_bytes())
+def test_a_recipe_sets_modes_mtime_and_group(tmp_path: Path, source: Path) -> None:
     os.utime(source, ns=(1_000_000_000, 1_234_567_890_000_000_000))
     output = {"file_mode": "0664", "folder_mode": "2775", "preserve_mtime": True}
     report = convert_file(source, Recipe.preset("xdi", output=output))
@@ -113,22 +116,18 @@ def test_a_recipe_sets_modes_mtime_and_group(tmp_path: Path, data: Path) -> None
     assert not list(tmp_path.rglob("*.petif-tmp"))
 
 
-def test_a_backup_keeps_the_first_original(tmp_path: Path, data: Path) -> None:
-    source = tmp_path / "a.tif"
-    original = (data / "qxrd_f32_64.tif").read_bytes()
-    source.write_bytes(original)
+def test_a_backup_keeps_the_first_original(source: Path) -> None:
+    original = source.read_bytes()
     for rotation in (90, 180):
         output = {"mode": "in_place", "backup": True, "force": True}
         convert_file(source, Recipe.preset("xdi", rotation=rotation, output=output))
-        assert (tmp_path / "a.tif.orig").read_bytes() == original
-    assert names(tmp_path) == ["a.tif", "a.tif.orig"]
+        assert source.with_name("a.tif.orig").read_bytes() == original
+    assert names(source.parent) == ["a.tif", "a.tif.orig"]
 
 
 def test_a_source_that_is_replaced_meanwhile_is_not_overwritten(
-    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "a.tif"
-    source.write_bytes((data / "qxrd_f32_64.tif").read_bytes())
     import tango_server.conversion.convert as room
 
     real: Callable[..., object] = room.image_writer
@@ -144,7 +143,7 @@ def test_a_source_that_is_replaced_meanwhile_is_not_overwritten(
     with pytest.raises(SourceChangedError, match="Nothing was replaced"):
         convert_file(source, Recipe.preset("xdi", output={"mode": "in_place"}))
     assert source.read_bytes() == b"a newer frame"
-    assert names(tmp_path) == ["a.tif"]
+    assert names(source.parent) == ["a.tif"]
 
 
 @posix_only
@@ -172,12 +171,10 @@ def test_a_new_folder_keeps_the_setgid_bit_that_it_inherits(tmp_path: Path) -> N
 
 
 @posix_only
-def test_a_frame_that_is_replaced_in_place_does_not_hand_its_setuid_bit_to_us(tmp_path: Path, data: Path) -> None:
-    source = tmp_path / "a.tif"
-    source.write_bytes((data / "qxrd_f32_64.tif").read_bytes())
+def test_a_frame_replaced_in_place_hands_on_no_setuid_bit(source: Path) -> None:
     source.chmod(0o6754)
     convert_file(source, Recipe.preset("xdi", output={"mode": "in_place", "backup": True}))
-    for path in (source, tmp_path / "a.tif.orig"):
+    for path in (source, source.with_name("a.tif.orig")):
         assert path.stat().st_mode & 0o7777 == 0o754
 
 
@@ -191,33 +188,16 @@ def test_the_longest_name_has_room_for_its_temporary_file(tmp_path: Path, name: 
     assert names(tmp_path) == [name]
 
 
-LIMITED = """
-import resource, sys, signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
-from tango_server.conversion import ConversionError, convert_file
-from tango_server.recipe import Recipe
-try:
-    convert_file(sys.argv[1], Recipe.preset("xdi", output={"mode": sys.argv[2]}, compression=sys.argv[4]))
-except ConversionError as error:
-    print(type(error).__name__, error)
-"""
-
-
 @posix_only
 @pytest.mark.parametrize("mode", ["new", "in_place"])
 @pytest.mark.parametrize("compression", ["none", "deflate"])
 @pytest.mark.parametrize("limit", [100, 3000])
-def test_a_full_disk_leaves_the_source_whole_and_no_partial_output(
-    tmp_path: Path, data: Path, mode: str, compression: str, limit: int
+def test_a_full_disk_leaves_the_source_and_no_partial_output(
+    tmp_path: Path, source: Path, mode: str, compression: str, limit: int
 ) -> None:
-    source = tmp_path / "raw" / "a.tif"
-    source.parent.mkdir()
-    source.write_bytes((data / "qxrd_f32_64.tif").read_bytes())
-    finished = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(source), mode, str(limit), compression],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert finished.stdout.startswith("OutputWriteError"), finished.stderr
-    assert source.read_bytes() == (data / "qxrd_f32_64.tif").read_bytes()
+    before = source.read_bytes()
+    recipe = Recipe.preset("xdi", output={"mode": mode}, compression=compression)
+    with no_file_grows_beyond(limit), pytest.raises(OutputWriteError):
+        convert_file(source, recipe)
+    assert source.read_bytes() == before
     assert [path.name for path in tmp_path.rglob("*.*")] == ["a.tif"]

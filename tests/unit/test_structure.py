@@ -1,5 +1,8 @@
 """Completeness by structure, against the genuine stages of a QXRD file and files of other writers."""
 
+import os
+import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from tests.conftest import QXRD_FILES, UNFINISHED_FILES
 
 
 @pytest.mark.parametrize("name", QXRD_FILES)
-def test_a_finished_qxrd_file_is_complete_with_its_directory_last(data: Path, name: str) -> None:
+def test_a_finished_qxrd_file_ends_with_its_directory(data: Path, name: str) -> None:
     structure = read_structure(data / name)
     assert (structure.state, structure.ifd_last, structure.size) == ("complete", True, (data / name).stat().st_size)
     (page,) = structure.pages
@@ -37,11 +40,11 @@ def test_an_unfinished_file_is_incomplete_and_says_what_lacks(data: Path, name: 
 
 
 def test_no_prefix_of_a_qxrd_file_is_complete(data: Path, tmp_path: Path) -> None:
-    whole = (data / "qxrd_f32_64.tif").read_bytes()
-    cut = tmp_path / "cut.tif"
-    for length in [*range(300), *range(len(whole) - 400, len(whole))]:
-        cut.write_bytes(whole[:length])
-        assert read_structure(cut).state == "incomplete", length
+    cut = Path(shutil.copy(data / "qxrd_f32_64.tif", tmp_path / "cut.tif"))
+    size = cut.stat().st_size
+    for length in [*reversed(range(size - 400, size)), *reversed(range(300))]:
+        os.truncate(cut, length)
+        assert read_structure(cut).state == "incomplete", f"the first {length} of {size} bytes"
 
 
 def test_another_file_is_no_tiff(data: Path) -> None:
@@ -56,19 +59,15 @@ def test_no_file_is_an_error_with_its_name(tmp_path: Path) -> None:
         read_structure(tmp_path / "nothing.tif")
 
 
-@pytest.mark.parametrize("byteorder", ["<", ">"])
-@pytest.mark.parametrize("bigtiff", [False, True], ids=["classic", "big"])
 @pytest.mark.parametrize("options", [{}, {"rowsperstrip": 5}, {"tile": (16, 16)}], ids=["strip", "strips", "tiles"])
-def test_files_with_the_directory_first_are_complete_but_prove_nothing(
-    tmp_path: Path, byteorder: str, bigtiff: bool, options: dict[str, object]
-) -> None:
+def test_a_directory_that_comes_first_proves_nothing(tmp_path: Path, options: dict[str, object]) -> None:
     path = tmp_path / "other.tif"
-    image = np.arange(30 * 40, dtype=f"{byteorder}u2").reshape(30, 40)
-    tifffile.imwrite(path, image, byteorder=byteorder, bigtiff=bigtiff, **options)
-    structure = read_structure(path)
-    assert (structure.state, structure.ifd_last, structure.big) == ("complete", False, bigtiff)
-    assert structure.byte_order == byteorder
-    assert structure.pages[0].shape == (30, 40)
+    for byteorder, bigtiff in product("<>", (False, True)):
+        image = np.arange(30 * 40, dtype=f"{byteorder}u2").reshape(30, 40)
+        tifffile.imwrite(path, image, byteorder=byteorder, bigtiff=bigtiff, **options)
+        found = read_structure(path)
+        assert (found.byte_order, found.big, found.state) == (byteorder, bigtiff, "complete")
+        assert (found.ifd_last, found.pages[0].shape) == (False, (30, 40)), (byteorder, bigtiff)
 
 
 def test_every_page_counts(tmp_path: Path) -> None:
@@ -88,14 +87,12 @@ def test_directories_in_a_loop_end(tmp_path: Path, data: Path) -> None:
     assert read_structure(path).state == "not_tiff"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), min_size=1, max_size=12),
     tail=st.booleans(),
 )
-def test_damage_is_a_finding_never_a_crash(
-    tmp_path: Path, data: Path, changes: list[tuple[int, int]], tail: bool
-) -> None:
+def test_damage_is_a_finding(tmp_path: Path, data: Path, changes: list[tuple[int, int]], tail: bool) -> None:
     whole = bytearray((data / "qxrd_f32_64.tif").read_bytes())
     for place, value in changes:
         whole[-1 - place if tail else place] = value
