@@ -51,8 +51,8 @@ def leave(job: Job, output: Path | None = None) -> Path:
     return left
 
 
-def test_a_folder_is_listed_once_for_all_jobs_that_a_restart_resumes(roots: Roots) -> None:
-    jobs = [make_job(roots, number) for number in range(500)]
+def test_a_folder_is_listed_once_for_all_resumed_jobs(roots: Roots) -> None:
+    jobs = [make_job(roots, number) for number in range(50)]
     for job in jobs:
         job.output.write_bytes(b"frame")
         leave(job)
@@ -80,13 +80,7 @@ def test_only_the_job_that_is_looked_at_loses_its_files(roots: Roots) -> None:
     assert living.exists()
 
 
-def test_for_a_new_job_nothing_is_listed(roots: Roots) -> None:
-    lists = CountedLists()
-    Leftovers(lists).before_first_look(make_job(roots, 1, resumed=False), roots)
-    assert not lists.folders
-
-
-def test_a_folder_that_can_not_be_listed_is_tried_again_and_one_that_is_missing_is_not(roots: Roots) -> None:
+def test_a_folder_is_listed_again_after_a_failure_unless_missing(roots: Roots) -> None:
     job = make_job(roots, 1)
     left = leave(job)
     leftovers = Leftovers(CountedLists(OSError(5, "Input/output error")))
@@ -101,7 +95,7 @@ def test_a_folder_that_can_not_be_listed_is_tried_again_and_one_that_is_missing_
     assert len(lists.folders) == 1
 
 
-def test_threads_wait_for_one_list_instead_of_making_their_own(roots: Roots) -> None:
+def test_threads_wait_for_one_list(roots: Roots) -> None:
     jobs = [make_job(roots, number) for number in range(4)]
     for job in jobs:
         leave(job)
@@ -119,25 +113,29 @@ def test_threads_wait_for_one_list_instead_of_making_their_own(roots: Roots) -> 
     assert not list(jobs[0].output.parent.iterdir())
 
 
-@pytest.mark.parametrize("result", [RuntimeError("the worker process died"), TimeoutError("too long")], ids=type)
-def test_what_a_crashed_attempt_left_is_removed_at_once(roots: Roots, result: Exception) -> None:
+@pytest.mark.parametrize(
+    ("result", "removed"),
+    [
+        (RuntimeError("the worker process died"), True),
+        (TimeoutError("too long"), True),
+        (REPORT, False),
+        (Failure("blocked", "the disk is full"), False),
+        (ExecutorUnavailableError("nobody is there"), False),
+    ],
+    ids=lambda value: str(value) if isinstance(value, bool) else type(value).__name__,
+)
+def test_only_what_a_crashed_attempt_left_is_removed(
+    roots: Roots, result: FrameReport | Failure | Exception, *, removed: bool
+) -> None:
+    """A new job costs no list; an attempt that ended in order, or never began, none either."""
+    lists = CountedLists()
     job = make_job(roots, 1, resumed=False)
     left, other = leave(job), leave(make_job(roots, 2))
-    Leftovers().after_attempt(job, result, roots)
-    assert not left.exists()
-    assert other.exists()
-
-
-@pytest.mark.parametrize(
-    "result", [REPORT, Failure("blocked", "the disk is full"), ExecutorUnavailableError("nobody is there")], ids=type
-)
-def test_an_attempt_that_ended_in_order_or_never_began_costs_no_list(
-    roots: Roots, result: FrameReport | Failure | ExecutorUnavailableError
-) -> None:
-    job = make_job(roots, 1, resumed=False)
-    left = leave(job)
-    Leftovers().after_attempt(job, result, roots)
-    assert left.exists()
+    leftovers = Leftovers(lists)
+    leftovers.before_first_look(job, roots)
+    leftovers.after_attempt(job, result, roots)
+    assert (left.exists(), other.exists()) == (not removed, True)
+    assert not lists.folders
 
 
 def test_a_lost_attempt_keeps_its_file_until_the_next_one_has_an_answer(roots: Roots) -> None:

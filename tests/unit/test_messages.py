@@ -52,20 +52,13 @@ def name_of(message: object) -> str:
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=name_of)
-def test_a_message_survives_json(message: BaseModel) -> None:
-    assert type(message).model_validate_json(message.model_dump_json()) == message
-
-
-@pytest.mark.parametrize("message", MESSAGES, ids=name_of)
-def test_an_unknown_key_is_an_error_that_names_it(message: BaseModel) -> None:
+def test_a_message_survives_json_and_takes_no_other_key(message: BaseModel) -> None:
+    model = type(message)
+    assert model.model_validate_json(message.model_dump_json()) == message
     with pytest.raises(ValidationError) as caught:
-        type(message).model_validate({**message.model_dump(), "pixels_": 1})
+        model.model_validate({**message.model_dump(), "pixels_": 1})
     assert [(fault["loc"], fault["type"]) for fault in caught.value.errors()] == [(("pixels_",), "extra_forbidden")]
-
-
-@pytest.mark.parametrize("message", MESSAGES, ids=name_of)
-def test_a_message_can_not_be_changed(message: BaseModel) -> None:
-    field = next(iter(type(message).model_fields))
+    field = next(iter(model.model_fields))
     with pytest.raises(ValidationError, match="frozen"):
         setattr(message, field, getattr(message, field))
 
@@ -76,18 +69,11 @@ def test_a_message_can_not_be_changed(message: BaseModel) -> None:
         (REQUEST, "source recipe key run_uid stream seq_num metadata"),
         (
             REPORT,
-            (
-                "job_id source output outcome reason shape pixel_type pixels sidecar conversion_time latency accepted "
-                "finished recipe_hash run_uid stream seq_num"
-            ),
+            "job_id source output outcome reason shape pixel_type pixels sidecar conversion_time latency accepted",
         ),
-        (
-            STATISTICS,
-            (
-                "run_uid submitted converted skipped placeholders failed pending conversion_time_total "
-                "conversion_time_mean latency_median latency_p95 bytes_in bytes_out"
-            ),
-        ),
+        (REPORT, "finished recipe_hash run_uid stream seq_num"),
+        (STATISTICS, "run_uid submitted converted skipped placeholders failed pending bytes_in bytes_out"),
+        (STATISTICS, "conversion_time_total conversion_time_mean latency_median latency_p95"),
         (PixelCounts(), "nan saturated_low saturated_high negative"),
         (SubmitAnswer(jobs=[], refused=[]), "jobs refused"),
         (ReportsAnswer(reports=[], pending=0), "reports pending"),
@@ -100,17 +86,13 @@ def test_the_keys_of_the_contract_are_there(message: BaseModel, keys: str) -> No
     assert set(keys.split()) <= set(message.model_dump())
 
 
-def test_a_request_is_no_more_than_a_source() -> None:
+def test_a_request_is_no_more_than_a_source_and_shares_nothing() -> None:
     request = FrameRequest.model_validate_json('{"source": "/raw/a.tif"}')
     assert request == FrameRequest(
         source="/raw/a.tif", recipe=None, key=None, run_uid=None, stream=None, seq_num=None, metadata={}
     )
-
-
-def test_requests_do_not_share_their_metadata() -> None:
-    one, other = FrameRequest(source="a"), FrameRequest(source="b")
-    one.metadata["exposure"] = 1
-    assert other.metadata == {}
+    request.metadata["exposure"] = 1
+    assert FrameRequest(source="b").metadata == {}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +125,7 @@ def test_requests_do_not_share_their_metadata() -> None:
         (ReportsQuery, {"run_uid": "r", "outcome": "done"}, "outcome"),
         (SubmitQuery, {"requests": ["a.tif"]}, "requests.0"),
     ],
-    ids=lambda value: value.__name__ if isinstance(value, type) else str(value),
+    ids=lambda value: value.__name__ if isinstance(value, type) else str(value)[:40],
 )
 def test_a_value_outside_of_the_contract_is_refused_and_named(
     model: type[BaseModel], fields: dict[str, Any], place: str
@@ -153,23 +135,15 @@ def test_a_value_outside_of_the_contract_is_refused_and_named(
     assert [".".join(map(str, fault["loc"])) for fault in caught.value.errors()] == [place]
 
 
-def test_the_largest_sequence_number_that_a_ledger_holds_is_accepted() -> None:
-    assert FrameRequest(source="a", seq_num=2**63 - 1).seq_num == 2**63 - 1
-
-
-def test_a_wrong_request_does_not_spoil_the_others_of_its_submission() -> None:
+def test_a_wrong_request_does_not_spoil_its_submission() -> None:
     text = '{"requests": [{"source": "/raw/a.tif"}, {"source": "/raw/b.tif", "recipe": {"rotation": 45}}, {}]}'
     assert len(SubmitQuery.model_validate_json(text).requests) == 3
 
 
-@pytest.mark.parametrize(
-    "query",
-    [{}, {"job_ids": ["a"], "run_uid": "run"}, {"run_uid": "run", "latest": True}],
-    ids=["neither", "both", "a run and the latest"],
-)
-def test_reports_are_asked_for_by_jobs_or_by_run(query: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="one of job_ids, run_uid and"):
-        ReportsQuery.model_validate(query)
+def test_reports_are_asked_for_by_jobs_or_by_run() -> None:
+    for query in ({}, {"job_ids": ["a"], "run_uid": "run"}, {"run_uid": "run", "latest": True}):
+        with pytest.raises(ValidationError, match="one of job_ids, run_uid and"):
+            ReportsQuery.model_validate(query)
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -188,9 +162,7 @@ def nested(levels: int) -> dict[str, Any]:
     ],
     ids=["one level too deep", "far too deep", "too large"],
 )
-def test_metadata_beyond_its_caps_are_refused_with_the_cap_and_what_was_found(
-    metadata: dict[str, Any], words: str
-) -> None:
+def test_metadata_beyond_its_caps_are_refused_with_the_cap(metadata: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError) as caught:
         FrameRequest(source="a", metadata=metadata)
     assert words in str(caught.value)
@@ -198,6 +170,7 @@ def test_metadata_beyond_its_caps_are_refused_with_the_cap_and_what_was_found(
 
 def test_as_much_as_the_caps_allow_is_taken() -> None:
     FrameRequest(source="/" * 4096, key="k" * 4608, run_uid="r" * 512, stream="s" * 512, metadata=nested(32))
+    assert FrameRequest(source="a", seq_num=2**63 - 1).seq_num == 2**63 - 1  # the largest that a ledger holds
     FrameRequest(source="a", metadata={"text": "x" * (65_536 - len('{"text": ""}'))})
     SubmitQuery(requests=[{}] * 10_000, runs=["r" * 512] * 10_000)
     ReportsQuery(job_ids=["j"] * 10_000, limit=100_000)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tango_server.conversion.orientation import AS_STORED, Orientation
 from tango_server.conversion.pixels import InexactPixelsError
 from tango_server.conversion.transform import Turning, transform
 from tango_server.messages import PixelCounts
@@ -31,6 +32,7 @@ def difficult(source: str) -> np.ndarray[Any, Any]:
         kept = [int(value) for value in values if limits.min <= value <= limits.max] + [limits.min, limits.max]
     else:
         values += [0.25, 0.5, 0.75, 1.5, 2.5, -0.25, -0.5, -1.5, 127.5, 255.5, 65535.5, 4294967295.5, 2147483647.5]
+        values += [1e39, -1e39, float(np.finfo(np.float32).max), float(np.finfo(np.float32).min), 1e300, -1e300]
         values += [-2147483648.5, -2147483649.0, 1e30, -1e30, math.inf, -math.inf, math.nan, -math.nan]
         with np.errstate(over="ignore"):
             return np.array((values + [0.0] * (-len(values) % 7)), dtype=kind).reshape(-1, 7)
@@ -51,8 +53,10 @@ def layouts(image: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
+@pytest.mark.parametrize("block", [2 * 2**20, 1], ids=["one block", "blocks of one row"])
 @pytest.mark.parametrize("source", SOURCES)
-def test_pixels_and_counts_equal_the_exact_reference(source: str) -> None:
+def test_pixels_and_counts_equal_the_exact_reference(source: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tango_server.conversion.transform._BLOCK_BYTES", block)
     for target, rounding in product(TYPES, ROUNDINGS):
         image = difficult(source)
         if source in {"int64", "uint64"} and np.dtype(target).kind == "f":
@@ -60,9 +64,13 @@ def test_pixels_and_counts_equal_the_exact_reference(source: str) -> None:
         finite = image[np.isfinite(image)]
         expected, counts = convert(image, target, rounding, invalid_value=7)
         recipe = Recipe(pixel_type=target, rounding=rounding, invalid_value=7)
-        for layout, arranged in layouts(image).items():
+        arrangements = layouts(image)
+        if block == 1:  # each pixel alone: no other one decides how it is cast
+            arrangements, expected = {"one column": image.reshape(-1, 1)}, expected.reshape(-1, 1)
+        for layout, arranged in arrangements.items():
             case = f"to {target}, {rounding}, {layout}"
             before = arranged.copy()
+            assert {part.dtype for part in Turning(arranged, recipe).blocks()} == {np.dtype(target)}, case
             result, found = transform(arranged, recipe)
             np.testing.assert_array_equal(result, expected, err_msg=case, strict=True)
             assert touched(found) == counts, case
@@ -84,6 +92,21 @@ def test_orientations_equal_numpys(source: str, block: int, monkeypatch: pytest.
         heights = [len(part) for part in Turning(image, recipe).blocks()]
         fitting = max(1, block // (result.shape[1] * image.itemsize))
         assert (max(heights), sum(heights)) == (min(fitting, len(result)), len(result)), case
+
+
+def test_an_orientation_moves_points_as_it_moves_pixels() -> None:
+    image = np.arange(15).reshape(5, 3)
+    for rotation, flip in product(ROTATIONS, FLIPS):
+        turn, case = Orientation.of(Recipe(rotation=rotation, flip=flip)), f"rotated by {rotation}, flipped: {flip}"
+        turned = turn.apply(image)
+        np.testing.assert_array_equal(turned, oriented(image, rotation, flip), err_msg=case)
+        np.testing.assert_array_equal(turn.inverse().apply(turned), image, err_msg=case)
+        assert turn.then(turn.inverse()) == AS_STORED, case
+        origin = turn.point(0, 0, image.shape)
+        for row, column in np.ndindex(image.shape):
+            x, y = turn.point(column, row, image.shape)
+            assert turned[int(y), int(x)] == image[row, column], case
+            assert turn.direction(column, row) == (x - origin[0], y - origin[1]), case
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "strided"])
@@ -134,9 +157,11 @@ def test_large_frames_are_the_same_in_every_block() -> None:
     assert (found.minimum, found.maximum) == (finite_source.min(), finite_source.max())
 
 
-def test_an_image_without_a_finite_pixel_has_no_range() -> None:
+def test_only_an_image_with_a_finite_pixel_has_a_range() -> None:
     _, counts = transform(np.full((3, 3), np.nan, np.float32), Recipe(pixel_type="int32"))
     assert counts == PixelCounts(nan=9)
+    _, counts = transform(np.full((3, 3), 4, np.float32), Recipe(pixel_type="int32"))
+    assert counts == PixelCounts(minimum=4.0, maximum=4.0)
 
 
 @pytest.mark.parametrize(("source", "target", "value"), [("int64", "float64", 2**53 + 1), ("uint64", "float32", 2**25)])
