@@ -1,7 +1,9 @@
 """Which paths a server takes, and what it tells of those that it does not."""
 
 import os
+import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,8 @@ def base(tmp_path: Path) -> Path:
         "current": base / "data/raw",
         "secret/loop": base / "secret/loop",
     }
+    if sys.platform == "win32":
+        pytest.skip("Windows needs a right for links")
     for name, target in links.items():
         (base / name).symlink_to(target)
     return base
@@ -47,6 +51,7 @@ def refusal(call: Callable[[], object]) -> ConversionError:
     return caught.value
 
 
+RESOLVE = pytest.mark.parametrize("resolve", [Path.resolve, remembering()], ids=["fresh", "remembering"])
 OUTSIDE = [
     "secret/there.tif", "secret/absent.tif", "secret", "no/such/folder/a.tif", "data-2/a.tif", "datas", "/",
     "/dev/zero", "/proc/self/environ", "data/raw/out/there.tif", "data/raw/out/absent.tif", "data/raw/there.tif",
@@ -55,6 +60,11 @@ OUTSIDE = [
     "secret/inner/../../data/raw/scan/a.tif", "secret/loop", "secret/loop/a.tif", "data/state/ledger.sqlite",
     "data/state",
 ]  # fmt: skip
+WITHIN = [
+    "data/raw/scan/a.tif", "data/current/a.tif", "current/scan/a.tif", "data/raw/inside.tif", "data/raw//scan/./a.tif",
+    "data/raw/../raw/scan/a.tif", "data/current/../scan/a.tif", "current/../raw/scan/a.tif",
+]  # fmt: skip
+ODD_NAMES = ["M\u00fcller \u03a9.tif", "\u05d0\u05d1.tif", "a b'\"$(id);|&.tif", "\u2025.tif", "-rf", "..a"]
 UNFIT = {
     "raw/a.tif": "a relative path",
     "": "a relative path",
@@ -74,49 +84,35 @@ UNFIT = {
 }
 
 
-@pytest.mark.parametrize("path", OUTSIDE)
-@pytest.mark.parametrize("resolve", [Path.resolve, remembering()], ids=["fresh", "remembering"])
-def test_what_lies_outside_is_refused_in_the_same_words_whether_it_is_there_or_not(
-    path: str, resolve: Callable[[Path], Path], base: Path, roots: Roots
+@RESOLVE
+def test_what_lies_outside_is_refused_whether_it_is_there_or_not(
+    resolve: Callable[[Path], Path], base: Path, roots: Roots
 ) -> None:
-    for call, purpose in ((roots.source, "read"), (roots.target, "written")):
-        error = refusal(lambda call=call: call(base / path, resolve))
-        assert isinstance(error, OutsideRootsError)
-        assert error.found == f"it lies outside of the folders that may be {purpose}"
+    for path, (call, purpose) in product(OUTSIDE, ((roots.source, "read"), (roots.target, "written"))):
+        error = refusal(lambda call=call, path=path: call(base / path, resolve))
+        assert isinstance(error, OutsideRootsError), path
+        assert error.found == f"it lies outside of the folders that may be {purpose}", path
         assert error.path == str(base / path)
 
 
-@pytest.mark.parametrize(("path", "found"), UNFIT.items(), ids=[repr(path)[:30] for path in UNFIT])
-@pytest.mark.parametrize("resolve", [Path.resolve, remembering()], ids=["fresh", "remembering"])
-def test_what_is_no_fit_path_is_refused_by_what_is_wrong_with_it(
-    path: str, found: str, resolve: Callable[[Path], Path], base: Path, roots: Roots
+@RESOLVE
+def test_an_unfit_path_is_refused_by_what_is_wrong_with_it(
+    resolve: Callable[[Path], Path], base: Path, roots: Roots
 ) -> None:
-    error = refusal(lambda: roots.source(path.replace("DATA", str(base / "data")), resolve))
-    assert isinstance(error, UnfitPathError)
-    assert found in error.found
-    assert str(error).isprintable()
-    assert len(str(error)) < 1000
+    for path, found in UNFIT.items():
+        error = refusal(lambda path=path: roots.source(path.replace("DATA", str(base / "data")), resolve))
+        assert isinstance(error, UnfitPathError), path
+        assert found in error.found, path
+        assert str(error).isprintable(), path
+        assert len(str(error)) < 1000, path
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["data/raw/scan/a.tif", "data/current/a.tif", "current/scan/a.tif", "data/raw/inside.tif", "data/raw//scan/./a.tif",
-     "data/raw/../raw/scan/a.tif", "data/current/../scan/a.tif", "current/../raw/scan/a.tif"],
-)  # fmt: skip
-@pytest.mark.parametrize("resolve", [Path.resolve, remembering()], ids=["fresh", "remembering"])
-def test_every_way_to_a_file_within_is_the_same_file(
-    path: str, resolve: Callable[[Path], Path], base: Path, roots: Roots
-) -> None:
-    for _ in range(2):
-        assert roots.source(str(base / path), resolve) == base / "data/raw/scan/a.tif"
-
-
-@pytest.mark.parametrize(
-    "name", ["M\u00fcller \u03a9.tif", "\u05d0\u05d1.tif", "a b'\"$(id);|&.tif", "\u2025.tif", "-rf", "..a"]
-)
-def test_odd_names_are_names(name: str, base: Path, roots: Roots) -> None:
-    path = base / "data" / "raw" / name
-    assert roots.source(str(path)) == path
+@RESOLVE
+def test_every_way_to_a_file_within_is_the_same_file(resolve: Callable[[Path], Path], base: Path, roots: Roots) -> None:
+    for path in [*WITHIN, *WITHIN]:
+        assert roots.source(str(base / path), resolve) == base / "data/raw/scan/a.tif", path
+    for name in ODD_NAMES:
+        assert roots.source(str(base / "data/raw" / name), resolve) == base / "data/raw" / name
 
 
 def test_one_look_at_a_folder_is_enough_for_the_paths_of_one_call(
