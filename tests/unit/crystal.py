@@ -16,7 +16,8 @@ BEAM, LEFT, UP = np.eye(3)
 CELL = (4.9, 5.6, 7.1, 81.0, 97.0, 104.0)
 """a, b, c in Angstrom, alpha, beta, gamma in degrees."""
 _SPOT = 0.9  # pixels
-_MOSAIC = 0.35  # degrees
+_WINDOW = 6  # pixels around a spot; beyond them it is weaker than the noise
+_MOSAIC = 0.5  # degrees
 _STRENGTH = 3000.0
 
 
@@ -54,45 +55,43 @@ class Experiment:
 
     @cached_property
     def spots(self) -> Vector:
-        """The spots on the detector: column, row, and the angle (degrees) at which each shines."""
-        orientation = rotation(np.array([1.0, 2.0, -0.7]), 37.0)
-        found = []
+        """The spots on the detector: column, row, and the angle (degrees) at which each shines.
+
+        A lattice vector v meets Ewald's sphere where p cos w - q sin w = -v.v wavelength / 2: twice, or never.
+        """
         grid = np.arange(-12, 13)
-        for hkl in np.stack(np.meshgrid(grid, grid, grid), axis=-1).reshape(-1, 3):
-            vector = orientation @ reciprocal(CELL) @ hkl
-            if 0 < np.linalg.norm(vector) < 1.6:
-                found += self._shining(vector)
-        return np.array(found)
+        hkl = np.stack(np.meshgrid(grid, grid, grid), axis=-1).reshape(-1, 3)
+        vectors = hkl @ (rotation(np.array([1.0, 2.0, -0.7]), 37.0) @ reciprocal(CELL)).T
+        lengths = np.linalg.norm(vectors, axis=1)
+        vectors = vectors[(lengths > 0) & (lengths < 1.6)]
+        p, q = vectors @ BEAM, vectors @ np.cross(self.axis, BEAM)
+        ratio = -(vectors**2).sum(axis=1) * self.wavelength / 2 / np.hypot(p, q)
+        meets = abs(ratio) < 1
+        vectors, half, middle = vectors[meets], np.arccos(ratio[meets]), np.arctan2(q, p)[meets]
+        found = [self._on_the_detector(vectors, np.degrees(sign * half - middle)) for sign in (1, -1)]
+        return np.concatenate(found)
 
     def frame(self, angle: float) -> Vector:
         """Return the frame at an angle, with a background of noise."""
-        rows, columns = self.shape
         image = np.random.default_rng(abs(int(1000 * angle))).normal(5, 2, self.shape)
+        reach = np.arange(-_WINDOW, _WINDOW + 1)
         for x, y, shines in self.spots[np.abs(self.spots[:, 2] - angle) < 5 * _MOSAIC]:
             height = _STRENGTH * np.exp(-0.5 * ((angle - shines) / _MOSAIC) ** 2)
-            across = np.exp(-0.5 * ((np.arange(columns) - x) / _SPOT) ** 2)
-            along = np.exp(-0.5 * ((np.arange(rows) - y) / _SPOT) ** 2)
-            image += height * np.outer(along, across)
+            columns, rows = round(x) + reach, round(y) + reach
+            across = np.exp(-0.5 * ((columns - x) / _SPOT) ** 2)
+            along = np.exp(-0.5 * ((rows - y) / _SPOT) ** 2)
+            image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += height * np.outer(along, across)
         return image.astype(np.float32)
 
-    def _shining(self, vector: Vector) -> list[tuple[float, float, float]]:
-        """Return where and when a lattice vector meets Ewald's sphere: twice, or never."""
-        beyond = np.cross(self.axis, BEAM)
-        p, q = vector @ BEAM, vector @ beyond
-        length = np.hypot(p, q)
-        wanted = -(vector @ vector) * self.wavelength / 2
-        if length <= abs(wanted):
-            return []
-        found = []
-        for sign in (1, -1):  # p cos w - q sin w = wanted
-            angle = np.degrees(sign * np.arccos(wanted / length) - np.arctan2(q, p))
-            angle = (angle + 180) % 360 - 180
-            ray = BEAM / self.wavelength + rotation(self.axis, angle) @ vector
-            place = self.distance * ray / ray[0] if ray[0] > 0 else None
-            if place is None or not self.span[0] < angle < self.span[1]:
-                continue
-            x = self.center[0] + place @ self.columns / self.pixel
-            y = self.center[1] + place @ self.rows / self.pixel
-            if 6 < x < self.shape[1] - 7 and 6 < y < self.shape[0] - 7:
-                found.append((x, y, angle))
-        return found
+    def _on_the_detector(self, vectors: Vector, angles: Vector) -> Vector:
+        """Return where and when lattice vectors shine that meet Ewald's sphere at angles (degrees)."""
+        angles = (angles + 180) % 360 - 180
+        turned = np.stack([rotation(self.axis, angle) for angle in angles]) @ vectors[:, :, None]
+        rays = BEAM / self.wavelength + turned[:, :, 0]
+        places = self.distance * rays / rays[:, :1]
+        x = self.center[0] + places @ self.columns / self.pixel
+        y = self.center[1] + places @ self.rows / self.pixel
+        rows, columns = self.shape
+        inside = (x > 6) & (x < columns - 7) & (y > 6) & (y < rows - 7)
+        inside &= (rays[:, 0] > 0) & (self.span[0] < angles) & (angles < self.span[1])
+        return np.stack([x, y, angles], axis=1)[inside]

@@ -46,14 +46,18 @@ def index_frames(paths: Sequence[Path], cell: tuple[float, ...], circle: str = "
 
 def _spots(stack: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the centres (frame, row, column) of the spots that do not touch the ends of the scan."""
+    bright = np.nonzero(stack > _THRESHOLD)
     labels, count = ndimage.label(stack > _THRESHOLD, np.ones((3, 3, 3)))
-    spots = ndimage.find_objects(labels)
+    weights, label = stack[bright], labels[bright]
+    totals = np.bincount(label, weights)[1:]
+    centers = [np.bincount(label, weights * place)[1:] / totals for place in bright]
+    objects = ndimage.find_objects(labels)
     whole = [
         number
-        for number, (frames, _, _) in zip(range(1, count + 1), spots, strict=True)
+        for number, (frames, _, _) in zip(range(count), objects, strict=True)
         if frames.start > 0 and frames.stop < len(stack) and frames.stop - frames.start > 1
     ]
-    return np.array(ndimage.center_of_mass(np.where(stack > _THRESHOLD, stack, 0), labels, whole))
+    return np.stack(centers, axis=1)[whole]
 
 
 def _vectors(rows: Any, columns: Any, omega: Any, header: Any) -> np.ndarray[Any, Any]:
@@ -71,19 +75,6 @@ def _vectors(rows: Any, columns: Any, omega: Any, header: Any) -> np.ndarray[Any
 
 def _indexed(vectors: np.ndarray[Any, Any], cell: tuple[float, ...], wavelength: float) -> Indexed:
     best = Indexed(len(vectors), 0, ())
-    for first, second in combinations_with_replacement(range(_RINGS), 2):
-        found = _by_rings(vectors, cell, wavelength, (first, second))
-        if found is not None and found.indexed > best.indexed:
-            best = found
-        if best.indexed > _ENOUGH * best.spots:
-            break
-    return best
-
-
-def _by_rings(
-    vectors: np.ndarray[Any, Any], cell: tuple[float, ...], wavelength: float, rings: tuple[int, int]
-) -> Indexed | None:
-    """Return what comes of the orientations that pairs of spots on two rings suggest."""
     with contextlib.redirect_stdout(io.StringIO()):  # it talks
         search = indexing.indexer(
             unitcell=unitcell.unitcell(list(cell), "P"),
@@ -91,18 +82,33 @@ def _by_rings(
             wavelength=wavelength,
             cosine_tol=-0.01,  # a negative one has it try every pair within
             minpks=len(vectors) // 5,
-            hkl_tol=_TOLERANCE,
+            hkl_tol=2 * _TOLERANCE,  # two spots alone orient a lattice roughly
             ds_tol=0.006,
             max_grains=1,
         )
-        search.ring_1, search.ring_2 = rings
-        search.find()
-        search.scorethem()
+        search.assigntorings()
+        for rings in combinations_with_replacement(range(_RINGS), 2):
+            found = _by_rings(search, rings)
+            if found is not None and found.indexed > best.indexed:
+                best = found
+            if best.indexed > _ENOUGH * best.spots:
+                break
+    return best
+
+
+def _by_rings(search: Any, rings: tuple[int, int]) -> Indexed | None:
+    """Return what comes of the orientations that pairs of spots on two rings suggest."""
+    search.ubis, search.scores = [], []
+    search.ga[:] = -1  # no spot belongs to a crystal yet
+    search.hits = []
+    search.ring_1, search.ring_2 = rings
+    search.find()
+    search.scorethem()
     if not search.ubis:
         return None
     matrix = search.ubis[0]
     for _ in range(5):
-        matrix = indexing.refine(matrix, vectors, _TOLERANCE)
-    distances = np.sqrt(indexing.calc_drlv2(matrix, vectors))
+        matrix = indexing.refine(matrix, search.gv, _TOLERANCE)
+    distances = np.sqrt(indexing.calc_drlv2(matrix, search.gv))
     indexed = int((distances < _TOLERANCE).sum())
-    return Indexed(len(vectors), indexed, tuple(map(float, indexing.ubitocellpars(matrix))))
+    return Indexed(len(search.gv), indexed, tuple(map(float, indexing.ubitocellpars(matrix))))

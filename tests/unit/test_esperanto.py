@@ -30,6 +30,7 @@ from tango_server.inspection import inspect_file
 from tango_server.recipe import Flip, Recipe, Rotation
 from tests.unit.reference import convert, oriented
 
+SHAPES = [(256, 256), (250, 301), (13, 31)]
 HOW = list(product(get_args(Rotation), get_args(Flip)))
 GEOMETRY: dict[str, Any] = {
     "wavelength": 0.29,
@@ -42,6 +43,11 @@ GEOMETRY: dict[str, Any] = {
 
 def recipe(esperanto: dict[str, Any] | None = None, **changes: Any) -> Recipe:
     return Recipe.preset("esperanto", esperanto={"omega": 1.5, **GEOMETRY, **(esperanto or {})}, **changes)
+
+
+def turned(esperanto: dict[str, Any], rotation: Rotation, flip: Flip) -> Recipe:
+    axis = "left" if rotation in {90, 270} else "down"  # the omega axis stays upright in the ESPERANTO frame
+    return recipe({"axis": axis, **esperanto}, rotation=rotation, flip=flip)
 
 
 @pytest.fixture
@@ -65,49 +71,42 @@ def extreme(shape: tuple[int, int]) -> np.ndarray[Any, Any]:
     return image
 
 
-def expected(image: np.ndarray[Any, Any], rotation: int, flip: str) -> np.ndarray[Any, Any]:
-    """Return the ESPERANTO frame of an image by the slow rules: exact casts, numpy's turns, the middle of a square."""
-    turned = oriented(convert(image, "int32", invalid_value=-1)[0], rotation, flip)
-    side = max(256, -(-max(turned.shape) // 4) * 4)
-    rows, columns = turned.shape
-    ahead = (side - rows) // 2, (side - columns) // 2
-    padding = tuple((before, side - length - before) for before, length in zip(ahead, turned.shape, strict=True))
-    return np.pad(turned, padding, constant_values=-1)
+def in_a_square(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return an image in the middle of the square that CrysAlis takes."""
+    side = max(256, -(-max(image.shape) // 4) * 4)
+    padding = tuple(((side - length) // 2, side - length - (side - length) // 2) for length in image.shape)
+    return np.pad(image, padding, constant_values=-1)
 
 
-@pytest.mark.parametrize("encoding", get_args(Encoding))
-@pytest.mark.parametrize("shape", [(256, 256), (250, 301), (13, 31)])
-@pytest.mark.parametrize(("rotation", "flip"), HOW)
-def test_fabio_reads_the_exact_pixels(
-    raw: Path, shape: tuple[int, int], rotation: Rotation, flip: Flip, encoding: Encoding
-) -> None:
-    image = extreme(shape)
-    axis = "left" if rotation in {90, 270} else "down"
-    made = recipe({"encoding": encoding, "axis": axis}, rotation=rotation, flip=flip)
-    report = convert_file(frame(raw, image), made)
-    assert report.output is not None
-    whole = expected(image, rotation, flip)
-    np.testing.assert_array_equal(fabio.open(report.output).data, whole)
-    np.testing.assert_array_equal(read_esperanto(report.output)[1], whole)
-    assert report.shape == whole.shape
-    assert report.pixel_type == "int32"
-    assert (report.pixels.nan, report.pixels.saturated_high, report.pixels.saturated_low) == (1, 2, 2)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_fabio_reads_the_exact_pixels(raw: Path, shape: tuple[int, int]) -> None:
+    source, exact = frame(raw, extreme(shape)), convert(extreme(shape), "int32", invalid_value=-1)[0]
+    for number, (rotation, flip) in enumerate(HOW, start=SHAPES.index(shape)):  # each turn with each encoding
+        encoding = get_args(Encoding)[number % 2]
+        case = f"{rotation}, {flip}, {encoding}"
+        report = convert_file(source, turned({"encoding": encoding}, rotation, flip))
+        assert report.output is not None, case
+        whole = in_a_square(oriented(exact, rotation, flip))
+        np.testing.assert_array_equal(fabio.open(report.output).data, whole, err_msg=case)
+        np.testing.assert_array_equal(read_esperanto(report.output)[1], whole, err_msg=case)
+        assert report.shape == whole.shape, case
+        assert report.pixel_type == "int32", case
+        assert (report.pixels.nan, report.pixels.saturated_high, report.pixels.saturated_low) == (1, 2, 2), case
 
 
-@pytest.mark.parametrize("shape", [(256, 256), (250, 301), (300, 301)])
-@pytest.mark.parametrize(("rotation", "flip"), HOW)
-def test_the_direct_beam_goes_with_the_pixel_that_it_hits(
-    raw: Path, shape: tuple[int, int], rotation: Rotation, flip: Flip
-) -> None:
+@pytest.mark.parametrize("shape", [(256, 256), (250, 301), (300, 301)], ids=str)
+def test_the_direct_beam_goes_with_the_pixel_that_it_hits(raw: Path, shape: tuple[int, int]) -> None:
     image = np.zeros(shape, np.float32)
     image[37, 101] = 1000
-    axis = "left" if rotation in {90, 270} else "down"
-    made = recipe({"axis": axis, "beam_center": (101, 37)}, rotation=rotation, flip=flip)
-    output = str(convert_file(frame(raw, image), made).output)
-    row, column = np.unravel_index(fabio.open(output).data.argmax(), expected(image, rotation, flip).shape)
-    assert read_header(output).origin == (column, row)
-    header = fabio.open(output).header
-    assert (header["dxorigininpix"], header["dyorigininpix"]) == (column, row)
+    source = frame(raw, image)
+    for rotation, flip in HOW:
+        made = turned({"beam_center": (101, 37), "encoding": "4BYTE_LONG"}, rotation, flip)
+        found = fabio.open(str(convert_file(source, made).output))
+        whole = in_a_square(oriented(image, rotation, flip))
+        row, column = np.unravel_index(whole.argmax(), whole.shape)
+        assert found.data[row, column] == 1000, (rotation, flip)
+        assert read_header(str(found.filename)).origin == (column, row), (rotation, flip)
+        assert (found.header["dxorigininpix"], found.header["dyorigininpix"]) == (column, row), (rotation, flip)
 
 
 def test_every_quantity_is_in_the_header(raw: Path) -> None:
