@@ -143,15 +143,18 @@ def test_a_path_beyond_the_roots_is_not_opened(place: Place, outside: str) -> No
 
 
 @pytest.mark.usefixtures("way")
-def test_a_sidecar_that_is_a_link_is_not_carried(place: Place) -> None:
-    secret = place.root.parent / "secret"
+def test_a_sidecar_that_is_a_link_or_a_fifo_is_not_carried(place: Place) -> None:
+    secret, sidecar = place.root.parent / "secret", place.source.with_name("a.tif.metadata")
     secret.write_text(SIDECAR)
-    place.source.with_name("a.tif.metadata").symlink_to(secret)
+    sidecar.symlink_to(secret)
     with pytest.raises(OutsideRootsError):
         read_sidecar(place.source, place.roots)
     with pytest.raises(OutsideRootsError):
         carry_sidecar(place.source, place.output, XDI, "job", place.roots)
     assert place.convert().sidecar == "absent"
+    sidecar.unlink()
+    make_fifo(sidecar)
+    assert place.convert().sidecar == "absent", "a fifo holds nobody up"
     assert not place.output.with_name("a.tif.metadata").exists()
 
 
@@ -195,11 +198,6 @@ def test_what_is_no_regular_file_is_refused_at_once(place: Place, make: Callable
         read_structure(place.source, place.roots)
     with pytest.raises(SourceUnreadableError):
         read_structure(place.source)
-
-
-def test_a_sidecar_that_is_a_fifo_holds_nobody_up(place: Place) -> None:
-    os.mkfifo(place.source.with_name("a.tif.metadata"))
-    assert place.convert().sidecar == "absent"
 
 
 def test_the_server_s_lease_on_a_file_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

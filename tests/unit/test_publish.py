@@ -43,7 +43,7 @@ def test_nobody_sees_half_a_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out.tif"]
 
 
-def test_a_failure_midway_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failure_midway_leaves_the_old_file_alone(tmp_path: Path) -> None:
     output = tmp_path / "out.tif"
     output.write_bytes(b"old")
 

@@ -47,14 +47,11 @@ def test_no_prefix_of_a_qxrd_file_is_complete(data: Path, tmp_path: Path) -> Non
         assert read_structure(cut).state == "incomplete", f"the first {length} of {size} bytes"
 
 
-def test_another_file_is_no_tiff(data: Path) -> None:
+def test_another_file_is_no_tiff_and_a_missing_one_is_named(data: Path, tmp_path: Path) -> None:
     structure = read_structure(data / "not_a_tiff.tif")
     assert structure.state == "not_tiff"
     with pytest.raises(NotATiffError, match="starts with"):
         structure.require_complete(data / "not_a_tiff.tif")
-
-
-def test_no_file_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(SourceMissingError, match=r"nothing\.tif: no such file"):
         read_structure(tmp_path / "nothing.tif")
 
@@ -68,12 +65,6 @@ def test_a_directory_that_comes_first_proves_nothing(tmp_path: Path, options: di
         found = read_structure(path)
         assert (found.byte_order, found.big, found.state) == (byteorder, bigtiff, "complete")
         assert (found.ifd_last, found.pages[0].shape) == (False, (30, 40)), (byteorder, bigtiff)
-
-
-def test_every_page_counts(tmp_path: Path) -> None:
-    path = tmp_path / "pages.tif"
-    tifffile.imwrite(path, np.zeros((3, 8, 8), np.uint8), photometric="minisblack", metadata=None)
-    assert len(read_structure(path).pages) == 3
 
 
 def test_directories_in_a_loop_end(tmp_path: Path, data: Path) -> None:
