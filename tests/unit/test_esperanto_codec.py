@@ -9,7 +9,7 @@ import fabio
 import numpy as np
 import pytest
 from fabio.compression import agi_bitfield
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tango_server.conversion.errors import NotEsperantoError, SourceMissingError, SourceUnreadableError
@@ -63,8 +63,8 @@ def image_of(kind: str, side: int = 256) -> np.ndarray[Any, Any]:
         return rng.integers(*limits[kind], (side, side)).astype(np.int32)
     if kind == "constant":
         return np.full((side, side), -1, np.int32)
-    spots = rng.normal(20, 4, (side, side))
-    spots[rng.integers(0, side, 50), rng.integers(0, side, 50)] = rng.uniform(1e3, 1e6, 50)
+    spots, count = rng.normal(20, 4, (side, side)), min(50, side)
+    spots[rng.integers(0, side, count), rng.integers(0, side, count)] = rng.uniform(1e3, 1e6, count)
     return spots.astype(np.int32)
 
 
@@ -111,17 +111,9 @@ def by_us(path: Path, image: np.ndarray[Any, Any], header: EsperantoHeader) -> b
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_are_fabios_byte_for_byte(tmp_path: Path, kind: str, encoding: Encoding) -> None:
-    header = replace(HEADER, encoding=encoding)
-    image = image_of(kind)
-    assert by_us(tmp_path / "ours.esperanto", image, header) == by_fabio(tmp_path / "its.esperanto", image, header)
-
-
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_frames_are_read_back_as_fabio_reads_them(tmp_path: Path, kind: str, encoding: Encoding) -> None:
+def test_files_are_fabios_and_are_read_back(tmp_path: Path, kind: str, encoding: Encoding) -> None:
     header, image, path = replace(HEADER, encoding=encoding), image_of(kind), tmp_path / "a.esperanto"
-    by_us(path, image, header)
+    assert by_us(path, image, header) == by_fabio(tmp_path / "its.esperanto", image, header)
     found, pixels = read_esperanto(path)
     assert found == read_header(path) == header
     assert pixels.dtype == np.int32
@@ -129,18 +121,21 @@ def test_frames_are_read_back_as_fabio_reads_them(tmp_path: Path, kind: str, enc
     np.testing.assert_array_equal(fabio.open(str(path)).data, image)
 
 
-@pytest.mark.parametrize("turn", [lambda a: a.T, lambda a: a[::-1], np.rot90, lambda a: a[:, ::-1]])
+@pytest.mark.parametrize("side", [16, 20, 24, 28, 256])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("side", [256, 260, 264, 268])
-def test_views_are_encoded_whatever_their_strides_are(kind: str, turn: Any, side: int) -> None:
-    view = turn(image_of(kind, side))
-    data = encode(view)
-    np.testing.assert_array_equal(decode(data, view.shape), view)
-    np.testing.assert_array_equal(agi_bitfield.decompress(data, view.shape).astype(np.int32), view)
+def test_views_are_encoded_whatever_their_strides_are(kind: str, side: int) -> None:
+    image = image_of(kind, side)
+    for name, view in {"T": image.T, "upside": image[::-1], "rot90": np.rot90(image), "mirror": image[:, ::-1]}.items():
+        data = encode(view)
+        np.testing.assert_array_equal(decode(data, view.shape), view, err_msg=name)
+        if side < 256:  # fabio takes long
+            np.testing.assert_array_equal(
+                agi_bitfield.decompress(data, view.shape).astype(np.int32), view, err_msg=name
+            )
 
 
 @given(header=HEADERS)
-@settings(deadline=None)
+@example(header=replace(HEADER, history="x" * longest_text("HISTORY")))
 def test_every_field_of_a_header_comes_back(header: EsperantoHeader) -> None:
     data = header.to_bytes()
     assert len(data) == SIZE
@@ -169,11 +164,6 @@ def test_a_header_that_can_not_be_written_names_the_field(change: dict[str, Any]
     assert text in str(caught.value)
 
 
-def test_the_longest_history_fits() -> None:
-    header = replace(HEADER, history="x" * longest_text("HISTORY"))
-    assert EsperantoHeader.from_bytes(header.to_bytes()) == header
-
-
 @pytest.mark.parametrize(
     ("shape", "side", "before"),
     [
@@ -183,6 +173,7 @@ def test_the_longest_history_fits() -> None:
         ((4095, 3), 4096, (0, 2046)),
         ((300, 301), 304, (2, 1)),
     ],
+    ids=str,
 )
 def test_frames_stand_in_the_middle_of_a_square(shape: tuple[int, int], side: int, before: tuple[int, int]) -> None:
     assert (padded_side(shape), margin(shape)) == (side, before)
@@ -190,7 +181,7 @@ def test_frames_stand_in_the_middle_of_a_square(shape: tuple[int, int], side: in
     inner[:] = 7
     assert whole.shape == (side, side)
     assert (whole == 7).sum() == shape[0] * shape[1]
-    assert set(np.unique(whole)) <= {7, -1}
+    assert ((whole == 7) | (whole == -1)).all()
     after = side - shape[0] - before[0], side - shape[1] - before[1]
     assert all(0 <= behind - ahead <= 1 for ahead, behind in zip(before, after, strict=True))
 
@@ -200,7 +191,11 @@ def test_larger_frames_are_refused() -> None:
         padded_side((4097, 12))
 
 
-def test_every_cut_is_noticed(tmp_path: Path) -> None:
+def test_every_cut_is_noticed_and_so_is_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissingError):
+        read_esperanto(tmp_path / "none.esperanto")
+    with pytest.raises(SourceUnreadableError):
+        read_esperanto(tmp_path)
     path = tmp_path / "a.esperanto"
     for encoding in ENCODINGS:
         whole = by_us(path, image_of("spots"), replace(HEADER, encoding=encoding))
@@ -214,14 +209,14 @@ def test_every_cut_is_noticed(tmp_path: Path) -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=100)
 def test_damage_ends_in_a_typed_error_or_in_an_image(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["spots", "one byte", "two bytes"]))
-    encoded = bytearray(encode(image_of(kind)))
+    encoded = bytearray(encode(image_of(kind, 44)))
     for _ in range(data.draw(st.integers(1, 20))):
         encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(BitfieldError):
-        assert decode(bytes(encoded), (256, 256)).shape == (256, 256)
+        assert decode(bytes(encoded), (44, 44)).shape == (44, 44)
 
 
 @pytest.mark.parametrize(
@@ -245,10 +240,3 @@ def test_headers_that_lie_are_told_by_their_line(tmp_path: Path, old: bytes, new
     with pytest.raises(NotEsperantoError) as caught:
         read_esperanto(path)
     assert text in str(caught.value)
-
-
-def test_what_is_no_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SourceMissingError):
-        read_esperanto(tmp_path / "none.esperanto")
-    with pytest.raises(SourceUnreadableError):
-        read_esperanto(tmp_path)

@@ -27,9 +27,12 @@ def test_a_point_goes_where_its_pixel_goes(rotation: int, flip: str) -> None:
         assert transform_point(int(x), int(y), SHAPE, Recipe(rotation=rotation, flip=flip)) == (new_x, new_y)
 
 
-@pytest.mark.parametrize(("rotation", "flip"), ALL)
-@pytest.mark.parametrize("orientation", [1, 2, 3, 4])
-def test_every_pixel_keeps_its_scattering_angle_and_the_azimuth_turns(
+# Each orientation with each rotation and with each flip.
+TURNS_BY_ORIENTATION = [(*turn, (number + number // 4) % 4 + 1) for number, turn in enumerate(ALL)]
+
+
+@pytest.mark.parametrize(("rotation", "flip", "orientation"), TURNS_BY_ORIENTATION)
+def test_pixels_keep_their_angle_and_the_azimuth_turns(
     tmp_path: Path, rotation: int, flip: str, orientation: int
 ) -> None:
     detector = Detector(100e-6, 150e-6, max_shape=SHAPE, orientation=orientation)
