@@ -122,7 +122,7 @@ def test_a_link_in_place_of_the_output_is_left_as_it_is(place: Place) -> None:
     assert report.output == str(place.output.with_name("a-00001.tif"))
 
 
-def test_neither_a_link_within_the_root_nor_a_linked_root_is_followed(place: Place) -> None:
+def test_a_link_within_or_instead_of_the_root_is_not_followed(place: Place) -> None:
     place.convert()
     other = place.root / "raw" / "other"
     shutil.copytree(place.source.parent, other)
@@ -299,7 +299,7 @@ def test_a_late_link_as_the_temporary_file_names_nothing_else(place: Place, monk
 
 
 @pytest.mark.usefixtures("way")
-def test_leftovers_are_removed_below_the_root_but_not_behind_a_link(place: Place) -> None:
+def test_leftovers_are_removed_but_not_behind_a_link(place: Place) -> None:
     place.output.parent.mkdir(parents=True)
     below = temporary_path(place.output, "job")
     below.write_bytes(b"half")

@@ -210,7 +210,7 @@ def test_in_place_turns_a_frame_once(source: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["raw", source.name]
 
 
-def test_an_output_folder_takes_the_output_unless_it_is_the_source_s(source: Path, tmp_path: Path) -> None:
+def test_an_output_folder_must_not_be_the_source_s(source: Path, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere" / "deep"
     assert convert_file(source, on_existing("replace_own", folder=str(folder))).output == str(folder / source.name)
     with pytest.raises(NoOutputPathError, match="source itself"):
@@ -285,7 +285,7 @@ def test_a_second_conversion_never_replaces_the_first_one_s_file(source: Path, o
     assert kept_outputs(output.parent) == before
 
 
-def test_an_output_of_the_same_job_but_another_source_is_not_ours(source: Path, tmp_path: Path) -> None:
+def test_an_output_of_the_job_from_another_source_is_not_ours(source: Path, tmp_path: Path) -> None:
     other = tmp_path / "other" / "raw" / source.name
     other.parent.mkdir(parents=True)
     shutil.copy(source, other)

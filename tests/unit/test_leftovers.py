@@ -138,7 +138,7 @@ def test_only_what_a_crashed_attempt_left_is_removed(
     assert not lists.folders
 
 
-def test_a_lost_attempt_keeps_its_file_until_the_next_one_has_an_answer(roots: Roots) -> None:
+def test_a_lost_attempt_keeps_its_file_until_the_next_answer(roots: Roots) -> None:
     job = make_job(roots, 1, resumed=False)
     leftovers = Leftovers()
     leftovers.after_attempt(job, AttemptLostError("the scheduler is gone"), roots)

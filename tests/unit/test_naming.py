@@ -145,7 +145,7 @@ def test_rule_folder_and_template_go_together(
         ("single", {}, "single/single_1_1.esperanto"),
     ],
 )
-def test_frames_for_crysalis_are_counted_in_a_folder_of_their_scan(
+def test_crysalis_frames_are_counted_in_a_folder_of_their_scan(
     stem: str, fields: dict[str, object], expected: str
 ) -> None:
     assert esperanto_path(Path(f"/data/raw/{stem}.tif"), fields).as_posix() == expected

@@ -115,9 +115,7 @@ def test_every_way_to_a_file_within_is_the_same_file(resolve: Callable[[Path], P
         assert roots.source(str(base / "data/raw" / name), resolve) == base / "data/raw" / name
 
 
-def test_one_look_at_a_folder_is_enough_for_the_paths_of_one_call(
-    base: Path, roots: Roots, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_call_looks_at_each_folder_once(base: Path, roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
     real = os.lstat
 
@@ -149,7 +147,7 @@ def test_roots_to_read_alone_would_open_every_folder_for_writing(tmp_path: Path)
         Roots(write=(tmp_path,))
 
 
-def test_an_output_goes_neither_into_a_private_folder_nor_into_an_unfit_one(base: Path, roots: Roots) -> None:
+def test_an_output_goes_into_no_private_or_unfit_folder(base: Path, roots: Roots) -> None:
     source = base / "data/raw/scan/a.tif"
     for folder in (base / "data/state", base / "data/raw/../state", base / "data/raw/out", base / "data/raw/loop"):
         refusal(lambda folder=folder: output_path(source, Recipe(output={"folder": str(folder)}), roots))

@@ -229,7 +229,7 @@ def test_the_frame_replaces_its_placeholder_when_it_comes(
 
 
 @pytest.mark.parametrize("choice", EVERY_MODE)
-def test_a_placeholder_of_another_source_of_the_same_name_is_not_replaced(
+def test_a_placeholder_of_another_source_is_not_replaced(
     make: Make, come: Come, output: Path, tmp_path: Path, data: Path, choice: str
 ) -> None:
     make(source=tmp_path / "other" / "a.tif")

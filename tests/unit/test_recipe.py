@@ -94,7 +94,7 @@ def test_a_recipe_is_plain_json() -> None:
 
 
 @pytest.mark.parametrize(("name", "pixel_type"), [("xdi", "int32"), ("xdi-unsigned", "uint32")])
-def test_a_preset_turns_nothing_and_writes_new_files_of_its_pixel_type(name: str, pixel_type: str) -> None:
+def test_a_preset_turns_nothing_and_sets_the_pixel_type(name: str, pixel_type: str) -> None:
     recipe = Recipe.preset(name)
     assert (recipe.rotation, recipe.flip, recipe.pixel_type) == (0, "none", pixel_type)
     assert (recipe.rounding, recipe.invalid_value, recipe.format) == ("truncate", 0, "tiff")
