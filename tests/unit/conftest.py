@@ -1,4 +1,4 @@
-"""What the tests of the bluesky side share; bluesky is imported only by those who ask for it."""
+"""What the tests of the ledger and of the bluesky side share; bluesky is imported only by those who ask for it."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tango_server.jobs.database import Database
+from tango_server.jobs.history import History
+from tango_server.jobs.ledger import Ledger
 from tests.unit.documents import Recorder
+from tests.unit.ledger_entries import Stopwatch
+from tests.unit.ledger_files import close_files
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
@@ -16,6 +21,49 @@ if TYPE_CHECKING:
     from petif_bluesky.testing.fake_link import FakeLink
 
 SHAPE = (32, 48)
+
+
+@pytest.fixture
+def stopwatch() -> Stopwatch:
+    """The clock of `database`."""
+    return Stopwatch()
+
+
+@pytest.fixture
+def database(tmp_path: Path, stopwatch: Stopwatch) -> Iterator[Database]:
+    database = Database(tmp_path / "ledger.sqlite", stopwatch)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def ledger(database: Database) -> Ledger:
+    return Ledger(database)
+
+
+@pytest.fixture
+def history(database: Database) -> History:
+    return History(database)
+
+
+@pytest.fixture
+def ledger_path(tmp_path: Path) -> Path:
+    """Where `opened` opens its ledgers."""
+    return tmp_path / "state" / "ledger.sqlite"
+
+
+@pytest.fixture
+def opened(ledger_path: Path) -> Iterator[Callable[[], Database]]:
+    """Open the ledger; its files are closed in the end, as they are."""
+    databases: list[Database] = []
+
+    def open_() -> Database:
+        databases.append(Database(ledger_path))
+        return databases[-1]
+
+    yield open_
+    for database in databases:
+        close_files(database)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def close_files(database: Database) -> None:
         connection.close()
 
 
-def fill(database: Database, jobs: int = 2000) -> None:
+def fill(database: Database, jobs: int = 500) -> None:
     Ledger(database).accept([entry(f"job-{number:05d}", metadata={"note": "x" * 100}) for number in range(jobs)])
 
 

@@ -1,6 +1,6 @@
 """A damaged ledger is put aside, with all that belongs to it, and never one that is only out of reach."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -9,46 +9,27 @@ import pytest
 from tango_server.jobs.database import Database, LedgerDamagedError
 from tango_server.jobs.ledger import Ledger
 from tests.unit.ledger_entries import accept, pending_ids
-from tests.unit.ledger_files import PAGE, asides, close_files, drop, fill, left_behind, spoil
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "ledger.sqlite"
-
-
-@pytest.fixture
-def opened(path: Path) -> Iterator[Callable[[], Database]]:
-    """Open the ledger; closed in the end."""
-    databases: list[Database] = []
-
-    def open_() -> Database:
-        databases.append(Database(path))
-        return databases[-1]
-
-    yield open_
-    for database in databases:
-        close_files(database)
+from tests.unit.ledger_files import PAGE, asides, drop, fill, left_behind, spoil
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "a page of zeros at its start"])
-def test_a_damaged_ledger_is_put_aside_and_a_new_one_is_begun(
-    damage: str, opened: Callable[[], Database], path: Path, caplog: pytest.LogCaptureFixture
+def test_damaged_ledger_is_put_aside_and_a_new_one_begun(
+    damage: str, opened: Callable[[], Database], ledger_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     database = opened()
     fill(database)
     database.close()
-    content = path.read_bytes()
+    content = ledger_path.read_bytes()
     broken = {
         "garbage": b"someone's notes " * 1000,
         "truncated": content[: len(content) // 3],
         "a page of zeros at its start": bytes(PAGE) + content[PAGE:],
     }[damage]
-    path.write_bytes(broken)
+    ledger_path.write_bytes(broken)
     successor = opened()
-    assert [successor.set_aside] == asides(path)
-    assert asides(path)[0].read_bytes() == broken
-    for words in (str(path), str(successor.set_aside), "damaged", "submit the folders again"):
+    assert [successor.set_aside] == asides(ledger_path)
+    assert asides(ledger_path)[0].read_bytes() == broken
+    for words in (str(ledger_path), str(successor.set_aside), "damaged", "submit the folders again"):
         assert words in caplog.text
     assert pending_ids(Ledger(successor)) == []
     accept(Ledger(successor), "a")
@@ -59,13 +40,13 @@ def test_a_damaged_ledger_is_put_aside_and_a_new_one_is_begun(
 
 
 def test_the_log_of_a_damaged_ledger_is_put_aside_with_it(
-    opened: Callable[[], Database], path: Path, tmp_path: Path
+    opened: Callable[[], Database], ledger_path: Path, tmp_path: Path
 ) -> None:
     database = opened()
     fill(database)
     database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     accept(Ledger(database), "in the log")
-    copy = left_behind(path, tmp_path / "killed")
+    copy = left_behind(ledger_path, tmp_path / "killed")
     log_before = copy.with_name(copy.name + "-wal").read_bytes()
     assert b"in the log" in log_before
     copy.write_bytes(b"someone's notes " * 1000)
@@ -75,48 +56,45 @@ def test_the_log_of_a_damaged_ledger_is_put_aside_with_it(
         assert aside.with_name(aside.name + "-wal").read_bytes() == log_before
 
 
-def test_two_ledgers_that_are_damaged_in_one_second_are_both_kept(path: Path) -> None:
-    path.parent.mkdir()
+def test_ledgers_damaged_in_one_second_are_all_kept(ledger_path: Path) -> None:
+    ledger_path.parent.mkdir()
     for number in range(5):
-        path.write_bytes(f"notes of someone, number {number} ".encode() * 1000)
-        Database(path).close()
-    assert len({aside.read_bytes() for aside in asides(path)}) == 5
+        ledger_path.write_bytes(f"notes of someone, number {number} ".encode() * 1000)
+        Database(ledger_path).close()
+    assert len({aside.read_bytes() for aside in asides(ledger_path)}) == 5
 
 
-def test_damage_in_the_middle_is_found_at_the_start_after_an_unclean_end(
-    opened: Callable[[], Database], path: Path
+@pytest.mark.parametrize("clean", [False, True], ids=["unclean end", "clean end"])
+def test_damage_in_the_middle_is_searched_after_an_unclean_end(
+    opened: Callable[[], Database], ledger_path: Path, clean: bool
 ) -> None:
     database = opened()
     fill(database)
-    drop(database)
-    spoil(path, path.stat().st_size // PAGE // 2)
+    if clean:
+        database.close()
+    else:
+        drop(database)
+    spoil(ledger_path, ledger_path.stat().st_size // PAGE // 2)
     successor = opened()
-    assert [successor.set_aside] == asides(path)
-    accept(Ledger(successor), "a")
+    if clean:
+        assert successor.set_aside is None
+    else:
+        assert [successor.set_aside] == asides(ledger_path)
+        accept(Ledger(successor), "a")
 
 
-def test_a_ledger_that_was_closed_cleanly_is_not_searched_for_damage_at_the_start(
-    opened: Callable[[], Database], path: Path
+def test_later_damage_is_an_error_and_put_aside_at_next_start(
+    opened: Callable[[], Database], ledger_path: Path
 ) -> None:
     database = opened()
-    fill(database)
+    fill(database, 2000)
     database.close()
-    spoil(path, path.stat().st_size // PAGE // 2)
-    assert opened().set_aside is None
-
-
-def test_damage_that_shows_later_is_told_in_words_and_put_aside_at_the_next_start(
-    opened: Callable[[], Database], path: Path
-) -> None:
-    database = opened()
-    fill(database)
-    database.close()
-    pages = path.stat().st_size // PAGE
+    pages = ledger_path.stat().st_size // PAGE
     for page in range(pages // 4, pages * 3 // 4):
-        spoil(path, page)
+        spoil(ledger_path, page)
     database = opened()
     with pytest.raises(LedgerDamagedError, match=r"ledger is damaged .* call Init") as caught:
         pending_ids(Ledger(database))
-    assert str(path) in str(caught.value)
+    assert str(ledger_path) in str(caught.value)
     database.close()
     assert opened().set_aside is not None

@@ -4,7 +4,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -15,62 +15,33 @@ from tango_server.jobs.database import Database, LedgerBusyError, LedgerError
 from tango_server.jobs.ledger import Ledger
 from tests.unit.full_disk import no_file_grows_beyond
 from tests.unit.ledger_entries import accept, finish, pending_ids, report
-from tests.unit.ledger_files import asides, close_files, fill, left_behind
+from tests.unit.ledger_files import asides, fill, left_behind
 
 WITH_LIMITS = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "ledger.sqlite"
-
-
-@pytest.fixture
-def opened(path: Path) -> Iterator[Callable[[], Database]]:
-    """Open the ledger; closed in the end."""
-    databases: list[Database] = []
-
-    def open_() -> Database:
-        databases.append(Database(path))
-        return databases[-1]
-
-    yield open_
-    for database in databases:
-        close_files(database)
-
-
-def test_the_folder_of_the_ledger_is_made(opened: Callable[[], Database], path: Path) -> None:
-    assert opened().set_aside is None
-    assert path.is_file()
-
-
-def test_what_was_accepted_is_in_the_files_before_accept_returns(
-    opened: Callable[[], Database], path: Path, tmp_path: Path
+def test_accepted_jobs_are_in_the_files_before_accept_returns(
+    opened: Callable[[], Database], ledger_path: Path, tmp_path: Path
 ) -> None:
-    accept(Ledger(opened()), "a", "b")
-    copy = left_behind(path, tmp_path / "killed")
-    with closing(sqlite3.connect(copy)) as plain:
+    database = opened()
+    assert database.set_aside is None
+    assert ledger_path.is_file(), "its folder is made"
+    accept(Ledger(database), "a")
+    accept(Ledger(database), "b")
+    with closing(sqlite3.connect(left_behind(ledger_path, tmp_path / "killed"))) as plain:
         assert plain.execute("SELECT job_id FROM jobs ORDER BY number").fetchall() == [("a",), ("b",)]
-
-
-def test_a_half_written_transaction_costs_only_itself(
-    opened: Callable[[], Database], path: Path, tmp_path: Path
-) -> None:
-    ledger = Ledger(opened())
-    accept(ledger, "a")
-    accept(ledger, "b")
-    with closing(Database(left_behind(path, tmp_path / "killed", cut=100))) as survivor:
+    with closing(Database(left_behind(ledger_path, tmp_path / "torn", cut=100))) as survivor:
         assert survivor.set_aside is None
-        assert pending_ids(Ledger(survivor)) == ["a"]
+        assert pending_ids(Ledger(survivor)) == ["a"], "a half-written transaction costs only itself"
 
 
-def test_what_stands_before_a_damaged_place_of_the_log_is_kept(
-    opened: Callable[[], Database], path: Path, tmp_path: Path
+def test_log_before_its_damaged_place_is_kept(
+    opened: Callable[[], Database], ledger_path: Path, tmp_path: Path
 ) -> None:
     ledger = Ledger(opened())
     for number in range(20):
         accept(ledger, f"{number:02d}")
-    copy = left_behind(path, tmp_path / "killed")
+    copy = left_behind(ledger_path, tmp_path / "killed")
     log = copy.with_name(copy.name + "-wal")
     content = bytearray(log.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -82,7 +53,7 @@ def test_what_stands_before_a_damaged_place_of_the_log_is_kept(
         accept(Ledger(survivor), "new")
 
 
-def test_all_of_a_transaction_is_written_or_nothing(opened: Callable[[], Database]) -> None:
+def test_transactions_are_atomic(opened: Callable[[], Database]) -> None:
     database = opened()
 
     def fail_midway() -> None:
@@ -97,7 +68,7 @@ def test_all_of_a_transaction_is_written_or_nothing(opened: Callable[[], Databas
     assert Ledger(database).kept("name") == "later"
 
 
-def test_a_full_disk_refuses_in_words_and_writes_nothing_until_there_is_room(opened: Callable[[], Database]) -> None:
+def test_full_disk_is_an_error_until_there_is_room(opened: Callable[[], Database]) -> None:
     database = opened()
     ledger = Ledger(database)
     accept(ledger, "a")
@@ -115,7 +86,7 @@ def test_a_full_disk_refuses_in_words_and_writes_nothing_until_there_is_room(ope
 
 
 @WITH_LIMITS
-def test_a_disk_that_refuses_to_write_refuses_in_words_and_costs_nothing(opened: Callable[[], Database]) -> None:
+def test_disk_that_refuses_to_write_is_an_error_and_costs_nothing(opened: Callable[[], Database]) -> None:
     database = opened()
     accept(Ledger(database), "a")
     with no_file_grows_beyond(200_000), pytest.raises(LedgerBusyError, match="can't be written"):
@@ -124,16 +95,7 @@ def test_a_disk_that_refuses_to_write_refuses_in_words_and_costs_nothing(opened:
     assert pending_ids(Ledger(database)) == ["a", "b"]
 
 
-def test_what_is_committed_is_read_while_a_transaction_is_under_way(opened: Callable[[], Database]) -> None:
-    database = opened()
-    accept(Ledger(database), "a")
-    with database.transaction() as connection:
-        connection.execute("DELETE FROM jobs")
-        assert pending_ids(Ledger(database)) == ["a"]
-    assert pending_ids(Ledger(database)) == []
-
-
-def test_a_reading_sees_one_state_whatever_is_committed_meanwhile(opened: Callable[[], Database]) -> None:
+def test_readers_see_one_committed_state(opened: Callable[[], Database]) -> None:
     database, count = opened(), "SELECT count(*) FROM jobs"
     ledger = Ledger(database)
     accept(ledger, "a")
@@ -143,46 +105,50 @@ def test_a_reading_sees_one_state_whatever_is_committed_meanwhile(opened: Callab
         assert connection.execute(count).fetchone() == (1,)
     with database.reading() as connection:
         assert connection.execute(count).fetchone() == (2,)
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM jobs")
+        assert pending_ids(ledger) == ["a", "b"]
+    assert pending_ids(ledger) == []
 
 
 def test_the_log_moves_into_the_file_while_others_read_and_write(
-    opened: Callable[[], Database], path: Path, tmp_path: Path
+    opened: Callable[[], Database], ledger_path: Path, tmp_path: Path
 ) -> None:
     database = opened()
     accept(Ledger(database), "moved")
     with database.reading(), database.transaction() as connection:
         connection.execute("INSERT INTO kept VALUES ('later', 'not committed')")
         database.shorten_log()
-    copy = Path(shutil.copy(path, tmp_path / "alone.sqlite"))
+    copy = Path(shutil.copy(ledger_path, tmp_path / "alone.sqlite"))
     with closing(sqlite3.connect(copy)) as plain:
         assert plain.execute("SELECT job_id FROM jobs").fetchall() == [("moved",)]
 
 
 def write_and_delete(database: Database) -> None:
-    """Leave a log that is longer by more than 1 MiB, and nothing in the file."""
+    """Leave a log that is longer by some 100 pages, and nothing in the file."""
     fill(database)
     with database.transaction() as connection:
         connection.execute("DELETE FROM jobs")
 
 
 def test_the_ledger_can_be_copied_while_the_server_runs(
-    opened: Callable[[], Database], path: Path, tmp_path: Path
+    opened: Callable[[], Database], ledger_path: Path, tmp_path: Path
 ) -> None:
     ledger = Ledger(opened())
     accept(ledger, "a")
     copy = tmp_path / "copy.sqlite"
-    with closing(sqlite3.connect(path)) as other:
+    with closing(sqlite3.connect(ledger_path)) as other:
         other.execute(f"VACUUM INTO '{copy}'")
     accept(ledger, "b")
     with closing(Database(copy)) as copied:
         assert pending_ids(Ledger(copied)) == ["a"]
 
 
-def test_a_long_log_begins_anew_however_much_is_written_while_it_is_shortened(
-    opened: Callable[[], Database], path: Path, monkeypatch: pytest.MonkeyPatch
+def test_long_log_begins_anew_though_much_is_written_meanwhile(
+    opened: Callable[[], Database], ledger_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "_LONG_LOG", 100)
-    database, log = opened(), path.with_name(path.name + "-wal")
+    monkeypatch.setattr(database_module, "_LONG_LOG", 25)
+    database, log = opened(), ledger_path.with_name(ledger_path.name + "-wal")
     mover = database._mover
 
     class WritesMeanwhile:
@@ -200,11 +166,11 @@ def test_a_long_log_begins_anew_however_much_is_written_while_it_is_shortened(
     monkeypatch.undo()
 
 
-def test_a_log_that_nobody_shortens_is_shortened_by_a_commit(
-    opened: Callable[[], Database], path: Path, monkeypatch: pytest.MonkeyPatch
+def test_neglected_log_is_shortened_by_a_commit(
+    opened: Callable[[], Database], ledger_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "_TOO_LONG_LOG", 100)
-    database, log = opened(), path.with_name(path.name + "-wal")
+    monkeypatch.setattr(database_module, "_TOO_LONG_LOG", 25)
+    database, log = opened(), ledger_path.with_name(ledger_path.name + "-wal")
     write_and_delete(database)
     once = log.stat().st_size
     for _ in range(3):
@@ -212,73 +178,62 @@ def test_a_log_that_nobody_shortens_is_shortened_by_a_commit(
     assert log.stat().st_size < 1.5 * once
 
 
-def test_a_closed_ledger_accepts_nothing(opened: Callable[[], Database]) -> None:
-    database = opened()
-    database.close()
-    with pytest.raises(sqlite3.ProgrammingError):
-        accept(Ledger(database), "a")
-
-
-def test_a_second_server_is_refused_in_words_and_takes_over_when_the_first_one_has_ended(
-    opened: Callable[[], Database], path: Path
+def test_second_server_is_refused_until_the_first_has_ended(
+    opened: Callable[[], Database], ledger_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = opened()
     accept(Ledger(first), "a")
-    with pytest.raises(LedgerError, match=r"no other server uses.*End the other server") as caught:
-        Database(path)
-    assert str(path) in str(caught.value)
-    accept(Ledger(first), "b")
-    first.close()
-    assert pending_ids(Ledger(opened())) == ["a", "b"]
-    assert asides(path) == []
-
-
-def test_a_server_in_another_process_is_refused_in_words(opened: Callable[[], Database], path: Path) -> None:
-    accept(Ledger(opened()), "a")
     program = (
         "import pathlib, sys; from tango_server.jobs.database import Database; Database(pathlib.Path(sys.argv[1]))"
     )
-    other = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    other = subprocess.run([sys.executable, "-c", program, ledger_path], capture_output=True, text=True, check=False)
     assert other.returncode == 1
-    assert f"{path}: the ledger can't be opened" in other.stderr
+    assert f"{ledger_path}: the ledger can't be opened" in other.stderr
     assert "End the other server" in other.stderr
-    assert asides(path) == []
+    monkeypatch.setattr("tango_server.jobs.sqlite_file._PATIENCE", 0.05)
+    with pytest.raises(LedgerError, match=r"no other server uses.*End the other server") as caught:
+        Database(ledger_path)
+    assert str(ledger_path) in str(caught.value)
+    accept(Ledger(first), "b")
+    first.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        accept(Ledger(first), "c")
+    assert pending_ids(Ledger(opened())) == ["a", "b"]
+    assert asides(ledger_path) == []
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-def test_a_ledger_of_a_later_version_is_refused_and_left_as_it_is(path: Path, mode: str) -> None:
-    path.parent.mkdir()
-    with closing(sqlite3.connect(path)) as plain:
+def test_ledger_of_a_later_version_is_refused_and_left(ledger_path: Path, mode: str) -> None:
+    ledger_path.parent.mkdir()
+    with closing(sqlite3.connect(ledger_path)) as plain:
         plain.execute(f"PRAGMA journal_mode={mode}")
         plain.execute("CREATE TABLE jobs (number INTEGER PRIMARY KEY, of_tomorrow TEXT)")
         plain.execute("PRAGMA user_version=4")
-    before = path.read_bytes()
+    before = ledger_path.read_bytes()
     with pytest.raises(LedgerError, match=r"version 4; expected 3 or an earlier.*Start the version") as caught:
-        Database(path)
-    assert str(path) in str(caught.value)
-    assert path.read_bytes() == before
-    assert {found.name for found in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
+        Database(ledger_path)
+    assert str(ledger_path) in str(caught.value)
+    assert ledger_path.read_bytes() == before
+    assert {found.name for found in ledger_path.parent.iterdir()} == {ledger_path.name, f"{ledger_path.name}.lock"}
 
 
-def test_what_can_not_be_opened_is_told_in_words_and_never_put_aside(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    path.mkdir()
+def test_what_cannot_be_opened_is_never_put_aside(tmp_path: Path) -> None:
+    ledger_path = tmp_path / "ledger.sqlite"
+    ledger_path.mkdir()
     with pytest.raises(LedgerError, match="can't be opened") as caught:
-        Database(path)
-    assert str(path) in str(caught.value)
-    assert asides(path) == []
+        Database(ledger_path)
+    assert str(ledger_path) in str(caught.value)
+    assert asides(ledger_path) == []
 
 
 @WITH_LIMITS
-def test_a_ledger_on_a_full_disk_is_told_in_words_and_never_put_aside(
-    opened: Callable[[], Database], path: Path
-) -> None:
+def test_ledger_on_a_full_disk_is_never_put_aside(opened: Callable[[], Database], ledger_path: Path) -> None:
     database = opened()
     accept(Ledger(database), "a")
     database.close()
-    before = path.read_bytes()
+    before = ledger_path.read_bytes()
     with no_file_grows_beyond(10), pytest.raises(LedgerError, match=r"can't be opened .*free space"):
-        Database(path)
-    assert asides(path) == []
-    assert path.read_bytes() == before
+        Database(ledger_path)
+    assert asides(ledger_path) == []
+    assert ledger_path.read_bytes() == before
     assert pending_ids(Ledger(opened())) == ["a"]

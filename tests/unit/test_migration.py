@@ -72,88 +72,59 @@ def of_before(job: Job, place: int) -> Job:
     return replace(job, source_root=None, output_root=None, place=place, resumed=True)
 
 
-def test_what_was_pending_is_pending_in_its_order_with_all_its_fields(path: Path) -> None:
+def test_jobs_reports_keys_and_recipe_are_taken_over(path: Path) -> None:
     with closing(Database(path)) as database:
-        fetched = Ledger(database).fetch(0, 10)
+        ledger, history = Ledger(database), History(database)
+        fetched = ledger.fetch(0, 10)
         assert not fetched.unreadable
         assert fetched.jobs == (
             replace(of_before(entry("first", "run-1").job, 2), shape=(100, 200)),
             of_before(entry("second", recipe=OTHER).job, 5),
         )
-        assert Ledger(database).pending() == 2
-
-
-def test_reports_and_statistics_are_as_they_were(path: Path) -> None:
-    with closing(Database(path)) as database:
-        reports, pending = History(database).reports(ReportsQuery(run_uid="run-1"))
-        assert (reports, pending) == ([CONVERTED, REFUSED.report, FAILED], 1)
-        assert History(database).reports(ReportsQuery(job_ids=["converted"])) == ([CONVERTED], 0)
-        found = History(database).run_statistics("run-1")
+        assert ledger.pending() == 2
+        assert history.reports(ReportsQuery(run_uid="run-1")) == ([CONVERTED, REFUSED.report, FAILED], 1)
+        assert history.reports(ReportsQuery(job_ids=["converted"])) == ([CONVERTED], 0)
+        found = history.run_statistics("run-1")
         assert (found.submitted, found.converted, found.failed, found.pending) == (4, 1, 2, 1)
         assert (found.latency_median, found.conversion_time_total, found.bytes_out) == (0.5, 0.25, 8_388_746)
         assert found.bytes_per_second == pytest.approx(16_777_354 / 7)
-        assert History(database).run_statistics("announced") == RunStatistics(run_uid="announced")
-
-
-def test_keys_are_still_known_and_a_refused_one_may_come_corrected(path: Path) -> None:
-    with closing(Database(path)) as database:
+        assert history.run_statistics("announced") == RunStatistics(run_uid="announced")
+        assert ledger.kept("recipe") == OTHER.model_dump_json()
+        assert history.unsynced(10) == [], "no output of before is made again"
+        assert history.reopen_unsynced() == 0
         again = [entry("x", source="converted", key="key-c"), entry("y", key="key-1"), entry("z", key="key-r")]
-        booked = Ledger(database).accept(again)
+        booked = ledger.accept(again)
         assert [(one.job_id, one.report, one.new) for one in booked] == [
             ("converted", CONVERTED, False),
             ("first", None, False),
             ("z", None, True),
         ]
-        assert pending_ids(Ledger(database)) == ["first", "second", "z"]
-
-
-def test_the_kept_recipe_is_still_kept(path: Path) -> None:
-    with closing(Database(path)) as database:
-        assert Ledger(database).kept("recipe") == OTHER.model_dump_json()
-
-
-def test_no_output_of_before_is_made_again_after_a_power_loss(path: Path) -> None:
-    with closing(Database(path)) as database:
-        assert History(database).unsynced(10) == []
-        assert History(database).reopen_unsynced() == 0
-
-
-def test_what_comes_later_is_a_job_behind_those_of_before(path: Path) -> None:
-    with closing(Database(path)) as database:
-        ledger = Ledger(database)
         accept(ledger, "new")
-        assert pending_ids(ledger) == ["first", "second", "new"]
+        assert pending_ids(ledger) == ["first", "second", "z", "new"]
         finish(ledger, report("first", finished=1.7e9 + 9))
-        assert ledger.pending() == 2
+        assert ledger.pending() == 3
 
 
-def test_what_was_finished_before_is_kept_as_long_as_what_is_finished_now(path: Path) -> None:
-    stopwatch = Stopwatch()
-    with closing(Database(path, stopwatch)) as database:
-        stopwatch.now += 10
-        assert History(database).prune(10.5, 100) == 0
-        stopwatch.now += 1
-        assert History(database).prune(10.5, 100) == 3
-        assert History(database).reports(ReportsQuery(run_uid="run-1")) == ([], 1)
-
-
-def test_the_runs_and_recipes_of_before_are_forgotten_with_the_last_of_their_jobs(path: Path) -> None:
+def test_history_of_before_ages_from_the_migration(path: Path) -> None:
     stopwatch = Stopwatch()
     with closing(Database(path, stopwatch)) as database:
         ledger, history = Ledger(database), History(database)
+        stopwatch.now += 10
+        assert history.prune(10.5, 100) == 0
+        stopwatch.now += 1
+        assert history.prune(12.0, 100) == 0
+        assert history.run_statistics("announced") == RunStatistics(run_uid="announced")
+        assert history.prune(10.5, 100) == 3
+        assert history.reports(ReportsQuery(run_uid="run-1")) == ([], 1)
         finish(ledger, report("first"), report("second"))
         stopwatch.now += 11
-        assert prune(history, 12.0) == 0
-        assert history.run_statistics("announced") == RunStatistics(run_uid="announced")
-        assert prune(history, 10.5) == 5
+        assert prune(history, 10.5) == 2
         with database.reading() as connection:
             assert connection.execute("SELECT run_uid FROM runs").fetchall() == []
             assert connection.execute("SELECT text FROM recipes").fetchall() == []
 
 
-def test_of_what_was_finished_before_the_limit_forgets_first_what_was_finished_first(
-    tmp_path: Path, version: int
-) -> None:
+def test_limit_forgets_first_what_was_finished_first_before(tmp_path: Path, version: int) -> None:
     path = tmp_path / "ledger.sqlite"
     reports = [report(name, finished=ACCEPTED + place) for place, name in enumerate("cadb")]
     WRITERS[version](path, [entry(name) for name in "abcd"], reports, [], {})
@@ -180,25 +151,20 @@ def shape_of(path: Path) -> tuple[set[tuple[object, ...]], dict[str, list[tuple[
     return columns, indexes
 
 
-def test_its_tables_and_indexes_are_those_of_a_new_one(path: Path, tmp_path: Path) -> None:
+def test_tables_are_those_of_a_new_ledger_and_it_is_logged_once(
+    path: Path, version: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     new = tmp_path / "new.sqlite"
-    for each in (path, new):
+    for each in (path, new, path):
         Database(each).close()
     assert shape_of(path) == shape_of(new)
-
-
-def test_it_is_told_once_and_later_starts_find_this_version(
-    path: Path, version: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    for _ in range(2):
-        Database(path).close()
     told = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage() for record in told] == [
         f"{path}: brought from version {version} to 3; an earlier program can't read it now"
     ]
 
 
-def test_what_a_killed_server_of_before_left_in_its_log_is_taken_over(path: Path, tmp_path: Path) -> None:
+def test_log_of_a_killed_earlier_server_is_taken_over(path: Path, tmp_path: Path) -> None:
     copy = tmp_path / "killed" / path.name
     copy.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as old:
@@ -211,7 +177,7 @@ def test_what_a_killed_server_of_before_left_in_its_log_is_taken_over(path: Path
         assert sources == ["first.tif", "changed.tif"]
 
 
-def test_a_damaged_ledger_of_before_is_put_aside(path: Path) -> None:
+def test_damaged_earlier_ledger_is_put_aside(path: Path) -> None:
     before = path.read_bytes()[:5000]
     path.write_bytes(before)
     with closing(Database(path)) as database:
@@ -220,16 +186,16 @@ def test_a_damaged_ledger_of_before_is_put_aside(path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
-def test_a_ledger_that_can_not_be_taken_over_for_lack_of_space_stays_as_it_was(tmp_path: Path, version: int) -> None:
+def test_earlier_ledger_stays_as_it_was_on_a_full_disk(tmp_path: Path, version: int) -> None:
     path = tmp_path / "ledger.sqlite"
-    names = [f"job-{number}" for number in range(1000)]
+    names = [f"job-{number}" for number in range(300)]
     entries = [entry(name, metadata={"note": "x" * 1000}) for name in names]
-    WRITERS[version](path, entries, [report(name) for name in names[500:]], [], {})
+    WRITERS[version](path, entries, [report(name) for name in names[150:]], [], {})
     before = path.read_bytes()
     refused = pytest.raises(LedgerError, match=r"can't be opened \(disk I/O error\).*free space")
-    with no_file_grows_beyond(100_000), refused:
+    with no_file_grows_beyond(50_000), refused:
         Database(path)
     assert path.read_bytes() == before
     with closing(Database(path)) as database:
-        assert Ledger(database).pending() == 500
-        assert len(History(database).reports(ReportsQuery(job_ids=names[500:]))[0]) == 500
+        assert Ledger(database).pending() == 150
+        assert len(History(database).reports(ReportsQuery(job_ids=names[150:]))[0]) == 150

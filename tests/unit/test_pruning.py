@@ -1,6 +1,5 @@
 """What is forgotten of the history, and when: by running time, by number, and never by the wall clock."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,56 +14,25 @@ from tests.unit.ledger_entries import ACCEPTED, XDI, Stopwatch, accept, entry, f
 from tests.unit.ledger_files import left_behind
 
 
-@pytest.fixture
-def stopwatch() -> Stopwatch:
-    return Stopwatch()
-
-
-@pytest.fixture
-def database(tmp_path: Path, stopwatch: Stopwatch) -> Iterator[Database]:
-    database = Database(tmp_path / "ledger.sqlite", stopwatch)
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def ledger(database: Database) -> Ledger:
-    return Ledger(database)
-
-
-@pytest.fixture
-def history(database: Database) -> History:
-    return History(database)
-
-
-def test_only_finished_jobs_of_before_are_forgotten_by_age(
-    ledger: Ledger, history: History, stopwatch: Stopwatch
-) -> None:
+def test_only_old_finished_jobs_are_forgotten_by_age(ledger: Ledger, history: History, stopwatch: Stopwatch) -> None:
     accept(ledger, "old", "cancelled", "young", "pending")
     ledger.accept([refusal("refused", "run-1")])
     finish(ledger, report("old"))
-    ledger.cancel(Selection(job_ids=("cancelled",)), (), ACCEPTED)
+    stopwatch.now += 100
+    assert prune(history, 101.0) == 0
+    assert prune(history, 99.0) == 2
+    assert known(history, "old", "cancelled", "refused", "young", "pending") == [False, True, False, True, True]
+    ledger.cancel(Selection(job_ids=("cancelled",)), (), ACCEPTED)  # age counts from then, as that of a refusal
+    ledger.accept([refusal("refused")])
     stopwatch.now += 9
     finish(ledger, report("young"))
     assert prune(history, 9.0) == 0
-    assert prune(history, 8.0) == 3
-    assert known(history, "old", "cancelled", "refused", "young", "pending") == [False, False, False, True, True]
-
-
-def test_jobs_that_are_cancelled_or_refused_count_from_then(
-    ledger: Ledger, history: History, stopwatch: Stopwatch
-) -> None:
-    accept(ledger, "cancelled")
-    stopwatch.now += 100
-    ledger.cancel(Selection(job_ids=("cancelled",)), (), ACCEPTED)
-    ledger.accept([refusal("refused")])
-    stopwatch.now += 10
-    assert prune(history, 11.0) == 0
-    assert prune(history, 9.0) == 2
+    assert prune(history, 8.0) == 2
+    assert known(history, "cancelled", "refused", "young", "pending") == [False, False, True, True]
 
 
 @pytest.mark.parametrize("wall", [0.0, ACCEPTED + 1e9], ids=["back", "ahead"])
-def test_a_jump_of_the_wall_clock_takes_no_history_away(
+def test_a_jump_of_the_wall_clock_forgets_nothing(
     ledger: Ledger, history: History, stopwatch: Stopwatch, wall: float
 ) -> None:
     accept(ledger, "before", "after")
@@ -77,7 +45,7 @@ def test_a_jump_of_the_wall_clock_takes_no_history_away(
     assert known(history, "before", "after") == [False, True]
 
 
-def test_a_job_that_is_tried_again_counts_from_when_it_is_finished_again(
+def test_age_of_a_retried_job_counts_from_its_last_report(
     ledger: Ledger, history: History, stopwatch: Stopwatch
 ) -> None:
     accept(ledger, "a")
@@ -90,33 +58,27 @@ def test_a_job_that_is_tried_again_counts_from_when_it_is_finished_again(
     assert known(history, "a") == [True]
 
 
-def test_only_the_time_in_which_a_server_was_there_counts(tmp_path: Path, stopwatch: Stopwatch) -> None:
+def test_only_the_running_time_of_servers_counts(tmp_path: Path, stopwatch: Stopwatch) -> None:
     path = tmp_path / "kept.sqlite"
     with closing(Database(path, stopwatch)) as database:
         accept(Ledger(database), "a")
         finish(Ledger(database), report("a"))
         stopwatch.now += 60
+        database.keep_age()
+        stopwatch.now += 7
+        copy = left_behind(path, tmp_path / "killed")
+    with closing(Database(copy, stopwatch)) as database:
+        assert database.age == 60.0, "what a killed server has kept"
     stopwatch.now = 5.0  # another start of the machine
     with closing(Database(path, stopwatch)) as database:
-        stopwatch.now += 30
+        stopwatch.now += 23
         assert database.age == 90.0
         assert prune(History(database), 90.0) == 0
         stopwatch.now += 1
         assert prune(History(database), 90.0) == 1
 
 
-def test_what_a_killed_server_has_kept_of_its_age_counts(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    path = tmp_path / "ledger.sqlite"
-    with closing(Database(path, stopwatch)) as database:
-        stopwatch.now += 60
-        database.keep_age()
-        stopwatch.now += 7
-        copy = left_behind(path, tmp_path / "killed")
-    with closing(Database(copy, stopwatch)) as database:
-        assert database.age == 60.0
-
-
-def test_jobs_that_follow_those_of_a_killed_server_are_younger(tmp_path: Path, stopwatch: Stopwatch) -> None:
+def test_jobs_after_those_of_a_killed_server_are_younger(tmp_path: Path, stopwatch: Stopwatch) -> None:
     path = tmp_path / "ledger.sqlite"
     with closing(Database(path, stopwatch)) as database:
         accept(Ledger(database), *"abc")
@@ -130,9 +92,7 @@ def test_jobs_that_follow_those_of_a_killed_server_are_younger(tmp_path: Path, s
         assert known(History(database), *"abc") == [True, False, False]
 
 
-def test_the_oldest_finished_jobs_are_forgotten_by_count(
-    ledger: Ledger, history: History, stopwatch: Stopwatch
-) -> None:
+def test_oldest_finished_jobs_are_forgotten_by_count(ledger: Ledger, history: History, stopwatch: Stopwatch) -> None:
     accept(ledger, *"abcd", "pending")
     for name in "bdca":
         stopwatch.now += 1
@@ -151,9 +111,7 @@ def test_a_call_forgets_no_more_than_a_portion(ledger: Ledger, history: History)
     assert prune(history, -1.0) == 1300 - first
 
 
-def test_a_run_whose_frames_are_forgotten_is_unknown_and_an_announced_one_is_not(
-    ledger: Ledger, history: History
-) -> None:
+def test_run_is_unknown_once_its_frames_are_forgotten(ledger: Ledger, history: History) -> None:
     ledger.accept([entry("a", "gone"), entry("b", "half"), entry("c", "half")], ["announced"])
     finish(ledger, report("a"), report("b"))
     assert prune(history, 1.0, limit=0) == 2
@@ -177,7 +135,7 @@ def test_an_announced_run_is_kept_as_long_as_a_report(ledger: Ledger, history: H
         history.run_statistics("early")
 
 
-def test_recipes_are_kept_as_long_as_reports_since_they_were_last_used(
+def test_recipes_are_kept_as_long_as_reports_since_last_use(
     database: Database, ledger: Ledger, history: History, stopwatch: Stopwatch
 ) -> None:
     turned = Recipe(rotation=180)
@@ -205,12 +163,12 @@ def test_recipes_go_when_no_job_has_them_any_more(database: Database, ledger: Le
     assert [one.recipe for one in ledger.fetch(0, 10).jobs] == [Recipe(rotation=180), XDI]
 
 
-def test_the_file_does_not_grow_with_the_jobs_that_went_through_it(
+def test_file_does_not_grow_with_pruned_jobs(
     database: Database, ledger: Ledger, history: History, stopwatch: Stopwatch
 ) -> None:
     sizes = []
-    for cycle in range(30):
-        names = [f"{cycle}-{number}" for number in range(300)]
+    for cycle in range(15):
+        names = [f"{cycle}-{number}" for number in range(100)]
         ledger.accept([entry(name, f"run-{cycle}", key=name) for name in names])
         finish(ledger, *(report(name) for name in names))
         history.mark_synced(names)

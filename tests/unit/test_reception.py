@@ -1,6 +1,6 @@
 """Where requests come in: refused, or on the ledger before anybody is answered."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -28,18 +28,6 @@ def root(tmp_path: Path) -> Path:
     root = tmp_path.resolve() / "data"
     (root / "raw").mkdir(parents=True)
     return root
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(tmp_path / "ledger.sqlite")
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def ledger(database: Database) -> Ledger:
-    return Ledger(database)
 
 
 @pytest.fixture
@@ -78,7 +66,7 @@ def submit(reception: Reception, root: Path) -> Callable[..., SubmitAnswer]:
     return submit
 
 
-def test_the_answer_keeps_the_order_of_the_requests(submit: Callable[..., SubmitAnswer], root: Path) -> None:
+def test_answer_keeps_the_order_of_the_requests(submit: Callable[..., SubmitAnswer], root: Path) -> None:
     names = ["c.tif", "a.tif", "b.tif", "d.tif", "e.tif"]
     wrong = {"recipe": {"rotation": 45}}
     answer = submit(*({"source": name, **(wrong if name in {"a.tif", "d.tif"} else {})} for name in names))
@@ -87,7 +75,7 @@ def test_the_answer_keeps_the_order_of_the_requests(submit: Callable[..., Submit
     assert all("rotation" in refused.reason for refused in answer.refused)
 
 
-def test_jobs_are_on_the_ledger_before_the_service_is_told(
+def test_service_is_notified_after_jobs_are_on_the_ledger(
     make: Callable[..., Reception], ledger: Ledger, root: Path
 ) -> None:
     pending_when_told: list[int] = []
@@ -97,55 +85,42 @@ def test_jobs_are_on_the_ledger_before_the_service_is_told(
     assert pending_ids(ledger) == [job.job_id for job in answer.jobs]
 
 
-def test_only_new_jobs_are_told(submit: Callable[..., SubmitAnswer], told: list[Event]) -> None:
+def test_only_new_jobs_are_notified_and_a_key_has_one_frame(
+    submit: Callable[..., SubmitAnswer], told: list[Event]
+) -> None:
     first = submit({"key": "1"}, {"key": "2", "source": "b.tif"})
     again = submit({"key": "1"}, {"key": "3", "source": "c.tif"})
     assert again.jobs[0] == first.jobs[0]
     submit({"key": "1"})
     assert told == [Accepted(2), Accepted(1)]
-
-
-def test_a_key_of_another_frame_is_refused_by_name(submit: Callable[..., SubmitAnswer], told: list[Event]) -> None:
-    (job,) = submit({"key": "1"}).jobs
-    answer = submit({"key": "1", "source": "b.tif"}, {"source": "c.tif"})
+    answer = submit({"key": "1", "source": "d.tif"}, {"source": "e.tif"})
     assert len(answer.jobs) == 1
-    for words in ("b.tif", f"the key of job {job.job_id}", job.source, "another key"):
+    for words in ("d.tif", f"the key of job {first.jobs[0].job_id}", first.jobs[0].source, "another key"):
         assert words in answer.refused[0].reason
-    assert told == [Accepted(1), Accepted(1)]
+    assert told == [Accepted(2), Accepted(1), Accepted(1)]
 
 
-def test_a_refused_request_of_a_run_is_booked_and_told_once(
-    submit: Callable[..., SubmitAnswer], database: Database, told: list[Event]
+def test_refused_request_is_booked_once_and_only_for_a_run(
+    submit: Callable[..., SubmitAnswer], database: Database, ledger: Ledger, told: list[Event]
 ) -> None:
-    wrong = {"key": "1", "run_uid": "run-1", "recipe": {"rotation": 45}}
+    assert len(submit({"recipe": {"rotation": 45}}).refused) == 1
+    assert told == []
+    with database.reading() as connection:
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+    request = {"key": "1", "run_uid": "run-1"}
     for _ in range(2):
-        answer = submit(wrong)
+        answer = submit({**request, "recipe": {"rotation": 45}})
         assert (answer.jobs, len(answer.refused)) == ([], 1)
     (event,) = told
     assert isinstance(event, Refused)
     assert event.report.reason == answer.refused[0].reason
     statistics = History(database).run_statistics("run-1")
     assert (statistics.submitted, statistics.failed) == (1, 1)
-
-
-def test_a_refused_request_that_comes_corrected_becomes_a_job(
-    submit: Callable[..., SubmitAnswer], ledger: Ledger
-) -> None:
-    submit({"key": "1", "run_uid": "run-1", "recipe": {"rotation": 45}})
-    (job,) = submit({"key": "1", "run_uid": "run-1", "recipe": {"rotation": 90}}).jobs
+    (job,) = submit({**request, "recipe": {"rotation": 90}}).jobs
     assert pending_ids(ledger) == [job.job_id]
 
 
-def test_a_refused_request_of_no_run_is_answered_and_not_booked(
-    submit: Callable[..., SubmitAnswer], database: Database, told: list[Event]
-) -> None:
-    assert len(submit({"recipe": {"rotation": 45}}).refused) == 1
-    assert told == []
-    with database.reading() as connection:
-        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
-
-
-def test_a_call_for_which_there_is_no_room_is_refused_whole(
+def test_call_beyond_the_backlog_limit_is_refused_whole(
     submit: Callable[..., SubmitAnswer], ledger: Ledger, database: Database, told: list[Event]
 ) -> None:
     submit(*({"source": f"{number}.tif"} for number in range(LIMIT - 1)))
@@ -159,7 +134,7 @@ def test_a_call_for_which_there_is_no_room_is_refused_whole(
     assert told == [Accepted(LIMIT - 1), Accepted(1)]
 
 
-def test_a_nearly_full_disk_refuses_and_accepts_again_when_there_is_room(
+def test_nearly_full_disk_refuses_until_there_is_room(
     reception: Reception, submit: Callable[..., SubmitAnswer], ledger: Ledger, root: Path
 ) -> None:
     reception.space = FreeSpace(10**9 - 1, root)
@@ -171,7 +146,7 @@ def test_a_nearly_full_disk_refuses_and_accepts_again_when_there_is_room(
     assert (reception.disk_trouble, bool(reception.disk_warning)) == ("", True)
 
 
-def test_runs_are_announced_even_if_there_is_no_room_for_frames(
+def test_runs_are_announced_without_room_for_frames(
     make: Callable[..., Reception], database: Database, root: Path
 ) -> None:
     reception = make(waiting=lambda: LIMIT)
@@ -180,7 +155,7 @@ def test_runs_are_announced_even_if_there_is_no_room_for_frames(
     assert History(database).run_statistics("run-1").submitted == 0
 
 
-def test_many_callers_together_do_not_pass_the_limit(reception: Reception, ledger: Ledger, root: Path) -> None:
+def test_concurrent_callers_do_not_pass_the_limit(reception: Reception, ledger: Ledger, root: Path) -> None:
     refusals: list[NoRoomError] = []
 
     def submit(caller: int) -> None:
@@ -199,7 +174,7 @@ def test_many_callers_together_do_not_pass_the_limit(reception: Reception, ledge
     assert len(refusals) == 5
 
 
-def test_a_ledger_that_can_not_be_written_refuses_and_nobody_is_told(
+def test_unwritable_ledger_refuses_and_notifies_nobody(
     submit: Callable[..., SubmitAnswer], database: Database, ledger: Ledger, told: list[Event]
 ) -> None:
     pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
@@ -212,9 +187,7 @@ def test_a_ledger_that_can_not_be_written_refuses_and_nobody_is_told(
     assert len(submit(*requests).jobs) == 30
 
 
-def test_a_folder_is_its_frames_and_a_file_is_itself_within_the_roots(
-    reception: Reception, root: Path, tmp_path: Path
-) -> None:
+def test_folder_is_its_frames_and_file_is_itself_in_the_roots(reception: Reception, root: Path, tmp_path: Path) -> None:
     (root / "raw" / "a.tif").touch()
     assert list(reception.frames(str(root / "raw" / ".." / "raw"))) == [str(root / "raw" / "a.tif")]
     assert list(reception.frames(str(root / "raw" / "coming.tif"))) == [str(root / "raw" / "coming.tif")]
@@ -222,7 +195,7 @@ def test_a_folder_is_its_frames_and_a_file_is_itself_within_the_roots(
         list(reception.frames(str(tmp_path)))
 
 
-def test_a_file_that_can_not_become_a_job_is_told_as_failed(reception: Reception, told: list[Event]) -> None:
+def test_file_that_cannot_become_a_job_is_reported_as_failed(reception: Reception, told: list[Event]) -> None:
     reception.book_failure("/data/raw", "/data/raw: it can't be listed")
     (event,) = told
     assert isinstance(event, Refused)
@@ -230,7 +203,7 @@ def test_a_file_that_can_not_become_a_job_is_told_as_failed(reception: Reception
     assert event.report.reason == "/data/raw: it can't be listed"
 
 
-def test_files_of_one_gathering_have_keys_and_others_have_none() -> None:
+def test_files_of_one_gathering_have_keys() -> None:
     assert requests_for(["/raw/a.tif"]).requests == [{"source": "/raw/a.tif"}]
     keys = [one["key"] for one in requests_for(["/raw/a.tif", "/raw/b.tif"], "gathered-1").requests]
     assert keys == ["gathered-1:/raw/a.tif", "gathered-1:/raw/b.tif"]
