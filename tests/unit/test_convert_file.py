@@ -101,6 +101,7 @@ def test_the_layout_is_the_one_that_xdi_reads(source: Path, output: Path, data: 
         assert offset % 4 == 0
         texts_end = max(tag.valueoffset + tag.count for tag in our_page.tags if tag.dtype == 2)
         assert texts_end <= offset
+        assert not any(tag.valueoffset % 2 for tag in our_page.tags if tag.dtype == 2), "texts begin at even bytes"
 
 
 def test_the_file_tells_where_it_comes_from(source: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every TIFF that tifffile reads with one 2-D sample per pixel: converted exactly, or refused by name."""
 
+import os
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from tango_server.conversion import convert_file
 from tango_server.conversion.errors import ConversionError, IncompleteFileError, SourceError, UnsupportedImageError
-from tango_server.conversion.reading import open_source, read_first_image
+from tango_server.conversion.reading import Source, open_source, read_first_image
 from tango_server.conversion.transform import transform
 from tango_server.recipe import Flip, PixelType, Recipe, Rotation, Rounding
 from tests.unit.reference import convert, oriented, touched
@@ -191,6 +192,37 @@ def test_a_file_that_promises_terabytes_is_refused_at_once(path: Path, compressi
     with pytest.raises(SourceError) as caught:
         read_first_image(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("tag", [256, 257])
+def test_an_image_without_rows_or_columns_is_refused(path: Path, tag: int) -> None:
+    Kind().write(path)
+    path.write_bytes(with_long(path.read_bytes(), path, tag, 0))
+    with pytest.raises(UnsupportedImageError, match="a zero-sized image"):
+        read_first_image(path)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(path: Path) -> None:
+    Kind().write(path)
+    with open_source(path) as source:
+        os.truncate(path, 1000)
+        with pytest.raises(IncompleteFileError, match="became shorter") as caught:
+            next(source.images())
+    assert "a finished file" in str(caught.value)
+
+
+def test_only_what_is_no_plain_strip_is_left_to_tifffile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(Source, "_decoded", lambda *arguments: decoded.append(arguments))
+    for scheme, layout in product([("none", False), ("lzw", False), ("lzw", True)], LAYOUTS):
+        kind = Kind("u2", layout, scheme, (">", False))
+        image = kind.write(path)
+        found = read_first_image(path)
+        if scheme == ("none", False) and layout == "one strip":
+            np.testing.assert_array_equal(found, image)
+        else:
+            assert decoded.pop()[1] == 0, kind
+    assert not decoded
 
 
 def test_a_strip_that_was_never_filled_is_refused(path: Path) -> None:

@@ -37,6 +37,7 @@ def test_an_unfinished_file_is_incomplete_and_says_what_lacks(data: Path, name: 
     with pytest.raises(IncompleteFileError, match=name) as caught:
         structure.require_complete(data / name)
     assert structure.problem in str(caught.value)
+    assert "its directory and every strip inside of the file" in str(caught.value)
 
 
 def test_no_prefix_of_a_qxrd_file_is_complete(data: Path, tmp_path: Path) -> None:
@@ -50,8 +51,9 @@ def test_no_prefix_of_a_qxrd_file_is_complete(data: Path, tmp_path: Path) -> Non
 def test_another_file_is_no_tiff_and_a_missing_one_is_named(data: Path, tmp_path: Path) -> None:
     structure = read_structure(data / "not_a_tiff.tif")
     assert structure.state == "not_tiff"
-    with pytest.raises(NotATiffError, match="starts with"):
+    with pytest.raises(NotATiffError, match="starts with") as caught:
         structure.require_complete(data / "not_a_tiff.tif")
+    assert "a TIFF file (II*, MM* or BigTIFF)" in str(caught.value)
     with pytest.raises(SourceMissingError, match=r"nothing\.tif: no such file"):
         read_structure(tmp_path / "nothing.tif")
 
@@ -93,6 +95,23 @@ def test_damage_is_a_finding(tmp_path: Path, data: Path, changes: list[tuple[int
     assert structure.state in {"complete", "incomplete", "not_tiff"}
     for page in structure.pages:
         assert all(offset + count <= len(whole) for offset, count in zip(page.offsets, page.counts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [(273, "0 strips or tiles, but 1 lengths"), (279, "1 strips or tiles, but 0 lengths")],
+)
+def test_strips_without_a_place_or_a_length_are_incomplete(
+    tmp_path: Path, data: Path, missing: int, words: str
+) -> None:
+    whole = bytearray((data / "qxrd_f32_64.tif").read_bytes())
+    with tifffile.TiffFile(data / "qxrd_f32_64.tif") as tiff:
+        place = tiff.pages[0].tags[missing].offset
+    whole[place : place + 2] = (65_000).to_bytes(2, "little")  # a tag that nobody knows
+    path = tmp_path / "without.tif"
+    path.write_bytes(whole)
+    structure = read_structure(path)
+    assert (structure.state, words in structure.problem) == ("incomplete", True), structure.problem
 
 
 def test_a_file_that_begins_with_a_hole_is_incomplete(tmp_path: Path, data: Path) -> None:

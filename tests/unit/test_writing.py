@@ -73,6 +73,8 @@ def test_compression_loses_nothing(frame: Path, compression: str) -> None:
         with tifffile.TiffFile(small.output) as tiff:
             assert tiff.pages[0].compression.name in {"ADOBE_DEFLATE", "LZW", "ZSTD"}, pixel_type
             assert "petif" in tiff.pages[0].description, pixel_type
+            assert tiff.pages[0].tags["DateTime"].value == "2024:05:17 00:00:00", pixel_type
+            assert tiff.pages[0].tags["Software"].value.startswith("petif-bluesky "), pixel_type
         again = convert_file(frame, Recipe(pixel_type=pixel_type, compression=compression))
         assert again.outcome == "converted", pixel_type
 
