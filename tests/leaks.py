@@ -54,9 +54,10 @@ def _present(temporary: Path, long_lived: set[int]) -> dict[tuple[str, Any], str
             found["thread", thread] = f"thread {thread.name}"
     this = psutil.Process()
     for child in this.children(recursive=True):
-        if child.pid not in long_lived:
-            with suppress(psutil.NoSuchProcess):
-                found["process", child.pid] = f"process {child.pid}: {' '.join(child.cmdline())}"
+        with suppress(psutil.NoSuchProcess):
+            command = " ".join(child.cmdline())
+            if child.pid not in long_lived and "resource_tracker" not in command:  # Python's own, one for each process
+                found["process", child.pid] = f"process {child.pid}: {command}"
     for connection in this.net_connections("inet"):
         if connection.status == psutil.CONN_LISTEN:
             found["port", connection.laddr] = f"port {connection.laddr}"

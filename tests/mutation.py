@@ -6,11 +6,13 @@ Needs `pip install -e '.[mutation]'`, and fork (no Windows).
 """
 
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -110,12 +112,12 @@ def main(rooms: tuple[str, ...], count: int, seed: int, tree: Path, keep: Path |
 
 def judge(name: str, room: Room, tree: Path, folder: Path, count: int, seed: int) -> None:
     copy(tree, folder, room)
-    subprocess.run(
-        mutmut(NOWHERE), cwd=folder, check=False, capture_output=True
-    )  # makes all mutants, then finds none of this name
+    environment = {**os.environ, "CI": "true"}  # Hypothesis draws the same examples each time
+    run = partial(subprocess.run, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+    run(mutmut(NOWHERE), check=False, stderr=subprocess.DEVNULL)  # makes all mutants, then finds none of this name
     names = sorted(outcomes(folder))
     drawn = random.Random(seed).sample(names, min(count, len(names)))
-    subprocess.run(mutmut(*drawn), cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    run(mutmut(*drawn), check=True)
     ended = {mutant: NOTICED.get(code, "survived") for mutant, code in outcomes(folder).items() if mutant in drawn}
     survivors = sorted(mutant for mutant, outcome in ended.items() if outcome == "survived")
     click.echo(f"{name}: {len(drawn) - len(survivors)} of {len(drawn)} killed ({len(names)} mutants in all)")
@@ -134,6 +136,7 @@ def copy(tree: Path, folder: Path, room: Room) -> None:
         "pytest_add_cli_args_test_selection": [
             f"tests/unit/{test}" for test in room.tests if (tree / "tests/unit" / test).exists()
         ],
+        "process_isolation": "forkserver",
         "pytest_add_cli_args": [
             "--import-mode=importlib",
             "-p",
