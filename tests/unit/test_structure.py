@@ -1,5 +1,6 @@
 """Completeness by structure, against the genuine stages of a QXRD file and files of other writers."""
 
+import io
 import os
 import shutil
 from itertools import product
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tango_server.conversion.errors import IncompleteFileError, NotATiffError, SourceMissingError
-from tango_server.conversion.structure import read_structure
+from tango_server.conversion.structure import MAX_TEXT, parse_structure, read_structure
 from tests.conftest import QXRD_FILES, UNFINISHED_FILES
 
 
@@ -114,7 +115,28 @@ def test_strips_without_a_place_or_a_length_are_incomplete(
     assert (structure.state, words in structure.problem) == ("incomplete", True), structure.problem
 
 
-def test_a_file_that_begins_with_a_hole_is_incomplete(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("written", [b"", b"II*\0\x08\0\0\0"], ids=["nothing", "the header"])
+def test_a_hole_in_place_of_a_directory_is_incomplete(tmp_path: Path, data: Path, written: bytes) -> None:
     path = tmp_path / "hole.tif"
-    path.write_bytes(bytes(4096) + (data / "qxrd_f32_64.tif").read_bytes()[4096:])
-    assert read_structure(path).state == "incomplete"
+    path.write_bytes(written.ljust(4096, b"\0") + (data / "qxrd_f32_64.tif").read_bytes()[4096:])
+    structure = read_structure(path)
+    assert structure.state == "incomplete"
+    assert "not written yet" in structure.problem
+
+
+def test_long_texts_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "wordy.tif"
+    tifffile.imwrite(path, np.zeros((8, 8), np.uint8), description="d" * 70_000, metadata=None)
+    assert read_structure(path).pages[0].texts["description"] == "d" * MAX_TEXT
+
+
+class Dribbling(io.FileIO):
+    """A file that gives three bytes at a time, as network file systems may."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(size or 0, 3))
+
+
+def test_a_file_that_comes_in_small_pieces_is_read_whole(data: Path) -> None:
+    with Dribbling(data / "qxrd_f32_64.tif") as file:
+        assert parse_structure(file) == read_structure(data / "qxrd_f32_64.tif")
