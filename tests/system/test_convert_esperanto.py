@@ -2,9 +2,9 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 
 import fabio
@@ -14,19 +14,21 @@ import tifffile
 from fabio.xcaliburimage import RunDescription
 
 from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
+from tests.system.petif_command import Call, petif_in
 
 GEOMETRY = ["--wavelength", "0.29", "--distance", "300", "--pixel-size", "0.2", "--beam-center", "30,31.5"]
 GEOMETRY += ["--exposure", "0.5"]
-Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def resource_tracker() -> None:
+    """Let the interpreter start the one process that it keeps for itself, so that it is no leak of a test."""
+    ensure_running()
 
 
 @pytest.fixture
-def petif(tmp_path: Path) -> Call:
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tango_server", "convert", "raw", "--format", "esperanto", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-
-    return call
+def petif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    return partial(petif_in(tmp_path, monkeypatch), "convert", "raw", "--format", "esperanto")
 
 
 @pytest.fixture
@@ -46,14 +48,20 @@ def headers(folder: Path) -> dict[int, tuple[float, float]]:
     return found
 
 
-def test_angles_go_with_the_numbers_in_the_names(petif: Call, raw: Path) -> None:
+def test_angles_and_companions_go_with_the_numbers_in_the_names(petif: Call, raw: Path) -> None:
     ended = petif(*GEOMETRY, "--omega-start", "-10", "--omega-step", "0.5")
-    assert ended.returncode == 0, ended.stderr
+    assert ended.exit_code == 0, ended.stderr
     folder = raw.parent / "processed" / "pat"
     assert headers(folder) == {12: (-10.0, -9.5), 13: (-9.5, -9.0), 15: (-8.5, -8.0)}
     image = tifffile.imread(raw / "pat-00012.tif")
     frame = fabio.open(str(folder / "pat_1_12.esperanto"))
     np.testing.assert_array_equal(frame.data[96:160, 96:160], np.rot90(image, 2).astype(np.int32))
+    assert {path.name for path in folder.iterdir() if path.suffix != ".esperanto"} == {
+        "pat.par", "pat.run", "pat.set", "pat.ccd",
+    }  # fmt: skip
+    assert "1 of 4 frames of pat are missing: 14" in ended.stderr
+    (sweep,) = RunDescription.read(folder / "pat.run").pssweep
+    assert (sweep.dstart, sweep.dend, sweep.iunknown3) == (-10.0, -8.0, 4)
 
 
 @pytest.mark.parametrize("encoding", ["AGI_BITFIELD", "4BYTE_LONG"])
@@ -61,7 +69,7 @@ def test_angles_of_a_table(petif: Call, raw: Path, encoding: str) -> None:
     lines = ["file,omega_start,omega_end,phi", "pat-00012.tif,1,2,90", "pat-00013.tif,2,3.5,90", "pat-00015.tif,7,8,91"]
     (raw.parent / "angles.csv").write_text("\n".join(lines))
     ended = petif(*GEOMETRY, "--angles", "angles.csv", "--encoding", encoding)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.exit_code == 0, ended.stderr
     folder = raw.parent / "processed" / "pat"
     assert headers(folder) == {12: (1.0, 2.0), 13: (2.0, 3.5), 15: (7.0, 8.0)}
     header = fabio.open(str(folder / "pat_1_15.esperanto")).header
@@ -70,7 +78,7 @@ def test_angles_of_a_table(petif: Call, raw: Path, encoding: str) -> None:
 
 def test_a_dry_run_shows_the_angles_and_writes_nothing(petif: Call, raw: Path) -> None:
     ended = petif(*GEOMETRY, "--omega-start", "-10", "--omega-step", "0.5", "--dry-run")
-    assert ended.returncode == 0, ended.stderr
+    assert ended.exit_code == 0, ended.stderr
     assert "pat-00015.tif -> " in ended.stdout
     assert "omega -8.5 to -8, wavelength 0.29 Angstrom, distance 300 mm" in ended.stdout
     told = petif(*GEOMETRY, "--phi-start", "5", "--dry-run", "--json")
@@ -80,8 +88,6 @@ def test_a_dry_run_shows_the_angles_and_writes_nothing(petif: Call, raw: Path) -
 
 
 def test_sidecars_tell_what_the_options_do_not(petif: Call, raw: Path) -> None:
-    from datetime import datetime
-
     sidecar = Sidecar(
         shape=(64, 64), pixel_type="float32", exposure_time=0.1, acquired=datetime(2026, 11, 27), center=(20, 40),
         distance=350.0, energy=42_700.0,
@@ -89,7 +95,7 @@ def test_sidecars_tell_what_the_options_do_not(petif: Call, raw: Path) -> None:
     for path in list(raw.glob("*.tif")):
         write_sidecar(path, sidecar)
     ended = petif("--omega-start", "0", "--omega-step", "1", "--distance", "351")
-    assert ended.returncode == 0, ended.stderr
+    assert ended.exit_code == 0, ended.stderr
     header = fabio.open(str(raw.parent / "processed" / "pat" / "pat_1_12.esperanto")).header
     assert header["dalpha1"] == pytest.approx(0.290361, abs=1e-6)
     assert (header["ddistanceinmm"], header["drealpixelsizex"], header["dexposuretimeinsec"]) == (351.0, 0.2, 0.1)
@@ -99,11 +105,11 @@ def test_sidecars_tell_what_the_options_do_not(petif: Call, raw: Path) -> None:
 def test_frames_without_what_the_header_needs_fail_by_name(petif: Call, raw: Path) -> None:
     (raw.parent / "angles.csv").write_text("file,omega\npat-00012.tif,1\npat-00013.tif,2\n")
     ended = petif(*GEOMETRY, "--angles", "angles.csv")
-    assert ended.returncode == 1
+    assert ended.exit_code == 1
     assert "2 of 3 frames converted" in ended.stdout
     assert "pat-00015.tif: found no line for pat-00015.tif in angles.csv" in ended.stderr.replace("\n", " ")
     bare = petif("--omega-start", "0")
-    assert bare.returncode == 1
+    assert bare.exit_code == 1
     assert "nothing for wavelength; distance; pixel_size; beam_center; exposure" in bare.stderr.replace("\n", " ")
 
 
@@ -124,17 +130,6 @@ def test_contradictions_are_told_before_anything_is_done(
 ) -> None:
     (raw.parent / "angles.csv").write_text("file,omega\npat-00012.tif,1\n")
     ended = petif(*arguments)
-    assert ended.returncode == 2
+    assert ended.exit_code == 2
     assert words in " ".join(ended.stderr.split())
     assert not (raw.parent / "processed").exists()
-
-
-def test_what_crysalis_wants_lies_beside_the_frames(petif: Call, raw: Path) -> None:
-    ended = petif(*GEOMETRY, "--omega-start", "-10", "--omega-step", "0.5")
-    folder = raw.parent / "processed" / "pat"
-    assert {path.name for path in folder.iterdir() if path.suffix != ".esperanto"} == {
-        "pat.par", "pat.run", "pat.set", "pat.ccd",
-    }  # fmt: skip
-    assert "1 of 4 frames of pat are missing: 14" in ended.stderr
-    (sweep,) = RunDescription.read(folder / "pat.run").pssweep
-    assert (sweep.dstart, sweep.dend, sweep.iunknown3) == (-10.0, -8.0, 4)

@@ -1,6 +1,7 @@
 """Rotation scans of a real RunEngine, converted to ESPERANTO by a real server: each frame has its measured angle."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.sim.pattern import Pattern
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
+from tests.system.conftest import FAST, settings
 from tests.system.waiting import until
 from tests.unit.crystal import CELL, LEFT, UP, Experiment
 from tests.unit.documents import Recorder
@@ -67,16 +69,32 @@ class Session:
         self.link.close()
 
 
-@pytest.fixture
-def session(run_engine: RunEngine, root: Path, server: LocalServer) -> Iterator[Session]:
-    session = Session(run_engine, root, server)
-    yield session
-    session.close()
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    root = tmp_path_factory.mktemp("rotation").resolve()
+    engine = RunEngine({}, context_managers=[])
+    with LocalServer(root, root / "state", ["--workers", "2", *settings(*FAST)]) as server:
+        session = Session(engine, root, server)
+        yield session
+        session.close()
+    engine.loop.call_soon_threadsafe(engine.loop.stop)
+    engine._th.join(timeout=5)
+    engine.loop.close()
 
 
 @pytest.fixture
-def detector(root: Path) -> SimulatedPerkinElmer:
-    return SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=(256, 256), exposure_time=0.1)
+def folder(session: Session, request: pytest.FixtureRequest) -> Path:
+    """The folder of one test, with an empty `raw` in it."""
+    folder = session.root / request.node.name
+    (folder / "raw").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def detector(folder: Path) -> Iterator[SimulatedPerkinElmer]:
+    detector = SimulatedPerkinElmer(name="pe", directory=folder / "raw", shape=(256, 256), exposure_time=0.1)
+    yield detector
+    detector.destroy()
 
 
 def recipe(**esperanto: Any) -> Recipe:
@@ -88,14 +106,16 @@ def angles(report: Any) -> tuple[float, float]:
     return header["dom_s"], header["dom_e"]
 
 
-def test_a_step_scan_has_the_angles_that_were_read(session: Session, detector: SimulatedPerkinElmer) -> None:
+def test_a_step_scan_has_the_angles_that_were_read(
+    session: Session, folder: Path, detector: SimulatedPerkinElmer
+) -> None:
     omega = SynAxis(name="omega", precision=6)
     wanted = recipe(omega={"center": "omega", "width": 0.5, "sign": -1, "offset": 90}, phi=12.0)
     uid = session.run(bp.scan([detector], omega, -1, 1, 5), wanted)
     reports = session.reports(uid)
     assert [report.outcome for report in reports] == ["converted"] * 5
     for place, (report, angle) in enumerate(zip(reports, np.linspace(-1, 1, 5), strict=True), start=1):
-        assert report.output == str(session.root / "processed" / folder_of(report) / name_of(report, place))
+        assert report.output == str(folder / "processed" / folder_of(report) / name_of(report, place))
         assert angles(report) == pytest.approx((90 - angle + 0.25, 90 - angle - 0.25))
         frame = fabio.open(report.output)
         np.testing.assert_array_equal(frame.data, np.rot90(tifffile.imread(report.source), 2).astype(np.int32))
@@ -209,8 +229,10 @@ class CrystalDetector(SimulatedPerkinElmer):
 
 
 @pytest.fixture
-def panel(root: Path) -> CrystalDetector:
-    return CrystalDetector(name="pe", directory=root / "raw", shape=CRYSTAL.shape, exposure_time=EXPOSURE)
+def panel(folder: Path) -> Iterator[CrystalDetector]:
+    panel = CrystalDetector(name="pe", directory=folder / "raw", shape=CRYSTAL.shape, exposure_time=EXPOSURE)
+    yield panel
+    panel.destroy()
 
 
 def assert_is_the_crystal(reports: list[Any]) -> None:
@@ -223,34 +245,35 @@ def assert_is_the_crystal(reports: list[Any]) -> None:
 def test_a_step_scan_of_a_crystal_is_indexed(session: Session, panel: CrystalDetector) -> None:
     omega = SynAxis(name="omega", precision=6)
     panel.angle = lambda: float(omega.readback.get())
-    wanted = recipe(omega={"center": "omega", "width": 0.5}, axis="up")
-    reports = session.reports(session.run(bp.scan([panel], omega, -15, 14.5, 60), wanted))
-    assert [report.outcome for report in reports] == ["converted"] * 60
+    wanted = recipe(omega={"center": "omega", "width": 1.0}, axis="up")
+    reports = session.reports(session.run(bp.scan([panel], omega, -15, 14, 30), wanted))
+    assert [report.outcome for report in reports] == ["converted"] * 30
     assert_is_the_crystal(reports)
 
 
 def test_a_sweep_of_a_crystal_is_indexed(session: Session, panel: CrystalDetector) -> None:
+    wanted = recipe(omega={"during": "omega_readback"}, axis="up", encoding="4BYTE_LONG")
     with Turning(-17.0, 10.0) as motor:
         panel.angle = lambda: motor.at(time.time() + EXPOSURE / 2)
-        uid = session.run(swept(panel, motor, 60), recipe(omega={"during": "omega_readback"}, axis="up"))
+        uid = session.run(swept(panel, motor, 40), wanted)
     reports = session.reports(uid)
-    assert [report.outcome for report in reports] == ["converted"] * 60, [report.reason for report in reports]
+    assert [report.outcome for report in reports] == ["converted"] * 40, [report.reason for report in reports]
     assert_is_the_crystal(reports)
 
 
-def test_a_frame_without_its_angle_fails_and_says_so(session: Session, detector: SimulatedPerkinElmer) -> None:
+def test_a_frame_without_its_angle_fails_and_says_so(
+    session: Session, folder: Path, detector: SimulatedPerkinElmer
+) -> None:
     uid = session.run(bp.count([detector], num=2), recipe(omega="omega", phi={"during": "phi"}))
     for report in session.reports(uid):
         assert (report.outcome, report.output) == ("failed", None)
         assert "nothing for omega.center (the frame's metadata have no 'omega')" in report.reason
         assert "phi.during (no readings of 'phi' around the start of the exposure)" in report.reason
-    assert not (session.root / "processed").exists()
+    assert not (folder / "processed").exists()
 
 
-def test_a_sidecar_that_comes_late_is_waited_for(
-    session: Session, root: Path, put: Callable[..., Path], start_server: Callable[..., LocalServer]
-) -> None:
-    source = put("qxrd_f32_64.tif", "pat-00001.tif")
+def test_a_sidecar_that_comes_late_is_waited_for(session: Session, folder: Path, data: Path) -> None:
+    source = Path(shutil.copy(data / "qxrd_f32_64.tif", folder / "raw" / "pat-00001.tif"))
     request = {
         "source": str(source),
         "recipe": recipe(omega=1.5).model_dump(mode="json"),
@@ -264,7 +287,7 @@ def test_a_sidecar_that_comes_late_is_waited_for(
     (report,) = session.reports("late")
     assert report.outcome == "converted", report.reason
     assert angles(report) == (1.5, 1.5)
-    never = put("qxrd_f32_64.tif", "pat-00002.tif")
+    never = shutil.copy(data / "qxrd_f32_64.tif", folder / "raw" / "pat-00002.tif")
     session.link.submit([{**request, "source": str(never), "run_uid": "never"}], ["never"])
     (report,) = session.reports("never")
     assert (report.outcome, "nothing for wavelength; distance" in report.reason) == ("failed", True)
