@@ -4,6 +4,7 @@ import configparser
 import math
 from collections.abc import Callable
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +24,16 @@ CENTER = (13, 29)
 ACQUIRED = datetime(2024, 5, 17, 12, 34, 56)
 REAL = Path(__file__).parents[3] / "shared" / "data" / "qxrd"
 Write = Callable[[np.ndarray[Any, Any]], Path]
+
+
+STEPS = list(product(get_args(Rotation), get_args(Flip)))
+
+
+def spot() -> np.ndarray[Any, Any]:
+    """Return an image of which the pixel at the beam centre alone is bright."""
+    image = np.zeros(SHAPE, np.float32)
+    image[CENTER[1], CENTER[0]] = 1000
+    return image
 
 
 @pytest.fixture
@@ -55,70 +66,44 @@ def parsed(path: Path) -> configparser.ConfigParser:
     return parser
 
 
-@pytest.mark.parametrize("rotation", get_args(Rotation))
-@pytest.mark.parametrize("flip", get_args(Flip))
-def test_the_pixel_at_the_beam_centre_stays_at_the_beam_centre(frame: Write, rotation: int, flip: str) -> None:
-    image = np.zeros(SHAPE, np.float32)
-    image[CENTER[1], CENTER[0]] = 1000
-    report = convert_file(frame(image), Recipe.preset("xdi", rotation=rotation, flip=flip))
+TURNED = (b"width=", b"height=", b"centerX=", b"centerY=", b"detectorXPixel", b"detectorYPixel", b"tiltPlaneRotation=")
+
+
+@pytest.mark.parametrize(("rotation", "flip"), STEPS)
+def test_the_beam_centre_is_turned_and_all_else_stays(frame: Write, rotation: int, flip: str) -> None:
+    source = frame(spot())
+    report = convert_file(source, Recipe.preset("xdi", rotation=rotation, flip=flip))
     assert report.sidecar == "carried"
     assert report.output is not None
     output = tifffile.imread(report.output)
-    carried = parsed(sidecar_path(Path(report.output)))
+    sidecar = sidecar_path(Path(report.output))
+    carried = parsed(sidecar)
     x, y = (float(carried["centerfinder"][name]) for name in ("centerX", "centerY"))
     assert output[round(y), round(x)] == 1000
     assert (x, y) == (round(x), round(y))
     size = (int(carried["metadata"]["height"]), int(carried["metadata"]["width"]))
     assert size == output.shape
-
-
-STEPS = [(rotation, flip) for rotation in get_args(Rotation) for flip in get_args(Flip)]
+    before = sidecar_path(source).read_bytes().splitlines(keepends=True)
+    for old, new in zip(before, sidecar.read_bytes().splitlines(keepends=True), strict=True):
+        assert old == new or old.startswith(TURNED)
 
 
 @pytest.mark.parametrize("first", STEPS, ids=str)
-def test_after_any_two_steps_the_pixel_is_still_at_the_beam_centre(
-    frame: Write, tmp_path: Path, first: tuple[int, str]
-) -> None:
-    image = np.zeros(SHAPE, np.float32)
-    image[CENTER[1], CENTER[0]] = 1000
-    source = frame(image)
+def test_any_two_steps_keep_the_pixel_at_the_beam_centre(frame: Write, tmp_path: Path, first: tuple[Any, Any]) -> None:
+    def converted(source: Path, step: tuple[Any, Any], folder: str) -> Path:
+        output = {"folder": str(tmp_path / folder), "force": True}
+        recipe = Recipe.preset("xdi", rotation=step[0], flip=step[1], output=output)
+        return Path(convert_file(source, recipe).output or "")
+
+    once = converted(frame(spot()), first, "once")
     for number, second in enumerate(STEPS):
-        path = source
-        for rotation, flip in (first, second):
-            folder = tmp_path / str(number) / path.parent.name
-            recipe = Recipe.preset(
-                "xdi", rotation=rotation, flip=flip, output={"folder": str(folder / "next"), "force": True}
-            )
-            path = Path(convert_file(path, recipe).output or "")
-        centre = parsed(sidecar_path(path))["centerfinder"]
-        assert tifffile.imread(path)[int(centre["centerY"]), int(centre["centerX"])] == 1000
+        twice = converted(once, second, str(number))
+        centre = parsed(sidecar_path(twice))["centerfinder"]
+        assert tifffile.imread(twice)[int(centre["centerY"]), int(centre["centerX"])] == 1000, second
 
 
-@pytest.mark.parametrize("rotation", get_args(Rotation))
-@pytest.mark.parametrize("flip", get_args(Flip))
-def test_everything_else_stays_to_the_letter(frame: Write, rotation: int, flip: str) -> None:
-    path = frame(np.zeros(SHAPE, np.float32))
-    report = convert_file(path, Recipe.preset("xdi", rotation=rotation, flip=flip))
-    assert report.output is not None
-    before = sidecar_path(path).read_bytes().splitlines(keepends=True)
-    after = sidecar_path(Path(report.output)).read_bytes().splitlines(keepends=True)
-    turned = (
-        b"width=",
-        b"height=",
-        b"centerX=",
-        b"centerY=",
-        b"detectorXPixelSize=",
-        b"detectorYPixelSize=",
-        b"tiltPlaneRotation=",
-    )
-    for old, new in zip(before, after, strict=True):
-        assert old == new or old.startswith(turned)
-
-
-@pytest.mark.parametrize("rotation", get_args(Rotation))
-@pytest.mark.parametrize("flip", get_args(Flip))
-@pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 269.224])
-def test_the_tilt_keeps_the_scattering_angle_of_every_pixel(rotation: int, flip: str, angle: float) -> None:
+@pytest.mark.parametrize(("rotation", "flip"), STEPS)
+def test_the_tilt_keeps_the_scattering_angle_of_every_pixel(rotation: int, flip: str) -> None:
     """QXRD's own formula, before and after, at points all over the image."""
 
     def radius(x: float, y: float, center: tuple[float, float], degrees: float) -> float:
@@ -130,20 +115,17 @@ def test_the_tilt_keeps_the_scattering_angle_of_every_pixel(rotation: int, flip:
 
     orientation = Orientation.of(Recipe(rotation=rotation, flip=flip))
     turned_center = orientation.point(*CENTER, SHAPE)
-    for x, y in [(0, 0), (63, 39), (5, 30), (60, 2)]:
+    for (x, y), angle in product([(0, 0), (63, 39), (5, 30), (60, 2)], [0.0, 30.0, 90.0, 269.224]):
         new_x, new_y = orientation.point(x, y, SHAPE)
-        expected = radius(x, y, CENTER, angle)
-        assert radius(new_x, new_y, turned_center, turned_angle(angle, orientation)) == pytest.approx(expected)
+        found = radius(new_x, new_y, turned_center, turned_angle(angle, orientation))
+        assert found == pytest.approx(radius(x, y, CENTER, angle)), (x, y, angle)
 
 
-def test_pixel_sizes_change_places_with_the_axes() -> None:
+def test_sizes_change_places_and_other_sections_stay() -> None:
     text = "[centerfinder]\r\ndetectorXPixelSize=200\r\ndetectorYPixelSize=100\r\n"
     turned = turned_text(text, Orientation.of(Recipe(rotation=90)), SHAPE)
     assert turned == "[centerfinder]\r\ndetectorXPixelSize=100\r\ndetectorYPixelSize=200\r\n"
     assert turned_text(text, Orientation.of(Recipe(rotation=180)), SHAPE) == text
-
-
-def test_keys_of_other_sections_are_left_alone() -> None:
     text = "[metadata]\nwidth=64\n[other]\ncenterX=5\nwidth=7\n"
     assert (
         turned_text(text, Orientation.of(Recipe(rotation=90)), SHAPE)
