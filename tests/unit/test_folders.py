@@ -11,6 +11,8 @@ from tango_server.conversion.errors import OutsideRootsError
 from tango_server.conversion.paths import Roots
 from tango_server.jobs.folders import FrameLister, Look, frames_in, is_frame_name
 
+WITH_LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+
 
 def fill(folder: Path, *names: str) -> Path:
     for name in names:
@@ -25,24 +27,17 @@ def found(folder: Path, *, recursive: bool = False, skip_dark: bool = True) -> l
     return [frame.relative_to(folder).as_posix() for frame in frames]
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.tiff", "a.TIF", "a.Tiff", "a b\u00b5-00001.tif", "a.tif.tif"])
-def test_a_tiff_in_any_case_is_a_frame(name: str) -> None:
-    assert is_frame_name(name)
+FRAMES = ("a.tif", "a.tiff", "a.TIF", "a.Tiff", "a b\u00b5-00001.tif", "a.tif.tif")
+OTHERS = (
+    "a.tif.metadata", "a.cbf", "a.tif.bak", "atif", "tif", "", ".a.tif", ".tif", ".a.tif.0f3e.petif-tmp", "a.tif ",
+)  # fmt: skip
+DARKS = ("a.dark.tif", "DARK.tif", "darkness.tiff", "a-Dark-00001.TIF")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["a.tif.metadata", "a.cbf", "a.tif.bak", "atif", "tif", "", ".a.tif", ".tif", ".a.tif.0f3e.petif-tmp", "a.tif "],
-)
-def test_sidecars_other_formats_and_hidden_files_are_no_frames(name: str) -> None:
-    assert not is_frame_name(name)
-    assert not is_frame_name(name, skip_dark=False)
-
-
-@pytest.mark.parametrize("name", ["a.dark.tif", "DARK.tif", "darkness.tiff", "a-Dark-00001.TIF"])
-def test_darks_are_frames_only_if_asked_for(name: str) -> None:
-    assert not is_frame_name(name)
-    assert is_frame_name(name, skip_dark=False)
+def test_tiffs_in_any_case_are_frames_and_darks_if_asked_for() -> None:
+    for names, light, dark in ((FRAMES, True, True), (OTHERS, False, False), (DARKS, False, True)):
+        assert {name: is_frame_name(name) for name in names} == dict.fromkeys(names, light)
+        assert {name: is_frame_name(name, skip_dark=False) for name in names} == dict.fromkeys(names, dark)
 
 
 def test_frames_come_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -50,51 +45,32 @@ def test_frames_come_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert found(tmp_path) == ["a-00001.TIFF", "a-00002.tif", "b-00009.tif", "b-00010.tif"]
 
 
-def test_a_word_in_the_name_of_the_folder_makes_no_dark(tmp_path: Path) -> None:
-    assert found(fill(tmp_path / "dark_matter", "a.tif", "a.dark.tif")) == ["a.tif"]
-
-
-def test_darks_are_listed_if_asked_for(tmp_path: Path) -> None:
-    assert found(fill(tmp_path, "a.tif", "a.dark.tif"), skip_dark=False) == ["a.dark.tif", "a.tif"]
-
-
-def test_sub_folders_are_left_out(tmp_path: Path) -> None:
-    assert found(fill(tmp_path, "a.tif", "sub/b.tif")) == ["a.tif"]
-
-
-def test_sub_folders_follow_if_asked_for(tmp_path: Path) -> None:
-    fill(tmp_path, "z.tif", "b/b.tif", "b/c/c.tif", "b/c/c.dark.tif", "a/a.tif", "dark/d.tif", "e/notes.txt")
-    assert found(tmp_path, recursive=True) == ["z.tif", "a/a.tif", "b/b.tif", "b/c/c.tif", "dark/d.tif"]
+def test_sub_folders_and_darks_are_listed_if_asked_for(tmp_path: Path) -> None:
+    fill(tmp_path, "z.tif", "z.dark.tif", "b/b.tif", "b/c/c.tif", "b/c/c.dark.tif", "a/a.tif", "e/notes.txt")
+    fill(tmp_path, "dark/d.tif", "dark/d.dark.tif", "folder.tif/inside.tif")
+    assert found(tmp_path) == ["z.tif"]
+    assert found(tmp_path, skip_dark=False) == ["z.dark.tif", "z.tif"]
+    below = ["a/a.tif", "b/b.tif", "b/c/c.tif", "dark/d.tif", "folder.tif/inside.tif"]
+    assert found(tmp_path, recursive=True) == ["z.tif", *below]
     assert "b/c/c.dark.tif" in found(tmp_path, recursive=True, skip_dark=False)
+    assert found(tmp_path / "dark") == ["d.tif"], "the name of the folder makes no dark"
+    assert found(tmp_path / "e") == []
 
 
-def test_a_folder_that_is_called_like_a_frame_is_none(tmp_path: Path) -> None:
-    fill(tmp_path, "folder.tif/inside.tif")
-    assert found(tmp_path) == []
-    assert found(tmp_path, recursive=True) == ["folder.tif/inside.tif"]
-
-
-def test_a_folder_without_frames_has_none(tmp_path: Path) -> None:
-    assert found(fill(tmp_path, "notes.txt")) == []
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-def test_links_to_frames_are_frames_and_links_to_nothing_are_not(tmp_path: Path) -> None:
+@WITH_LINKS
+def test_links_to_files_are_frames_and_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     fill(tmp_path, "elsewhere/a.tif")
     (tmp_path / "link.tif").symlink_to(tmp_path / "elsewhere" / "a.tif")
     (tmp_path / "broken.tif").symlink_to(tmp_path / "nothing.tif")
+    (tmp_path / "loop.tif").symlink_to(tmp_path / "loop.tif")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path, target_is_directory=True)
     assert found(tmp_path) == ["link.tif"]
+    assert found(tmp_path, recursive=True) == ["link.tif", "elsewhere/a.tif"]
+    assert FrameLister(tmp_path).look().came == ("link.tif",)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-def test_links_to_folders_are_not_followed_so_that_loops_end(tmp_path: Path) -> None:
-    fill(tmp_path, "sub/a.tif")
-    (tmp_path / "sub" / "loop").symlink_to(tmp_path, target_is_directory=True)
-    assert found(tmp_path, recursive=True) == ["sub/a.tif"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-def test_a_folder_that_became_a_link_is_not_listed_below_its_roots(tmp_path: Path) -> None:
+@WITH_LINKS
+def test_folder_that_became_a_link_is_not_listed_below_roots(tmp_path: Path) -> None:
     outside = fill(tmp_path / "outside", "secret.tif")
     root = fill(tmp_path.resolve() / "root", "raw/a.tif")
     roots = Roots.of([root])
@@ -119,14 +95,7 @@ def test_what_can_not_be_listed_is_an_error(name: str, tmp_path: Path) -> None:
         list(frames_in(tmp_path / name))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-def test_a_link_in_a_loop_is_no_frame(tmp_path: Path) -> None:
-    (tmp_path / "loop.tif").symlink_to(tmp_path / "loop.tif")
-    assert found(fill(tmp_path, "a.tif")) == ["a.tif"]
-    assert FrameLister(tmp_path).look().came == ("a.tif",)
-
-
-def test_a_lister_tells_what_came_and_went_since_its_last_look(tmp_path: Path) -> None:
+def test_lister_finds_what_came_and_went_since_last_time(tmp_path: Path) -> None:
     lister = FrameLister(fill(tmp_path, "b.tif", "a.tif", "a.dark.tif", "a.tif.metadata", "sub/c.tif"))
     assert lister.look() == Look(("a.tif", "b.tif"), (), {})
     assert lister.look() == Look((), (), {})
@@ -142,7 +111,7 @@ def test_a_lister_goes_on_from_what_was_known(tmp_path: Path) -> None:
     assert sorted(look.gone) == ["b.tif", "gone/e.tif"]
 
 
-def test_a_lister_looks_into_sub_folders_that_are_not_hidden_and_not_excluded(tmp_path: Path) -> None:
+def test_lister_skips_hidden_and_excluded_sub_folders(tmp_path: Path) -> None:
     fill(tmp_path, "z.tif", "b/b.tif", "b/c/c.tif", "a/a.tif", ".snap/s.tif", "out/o.tif", "folder.tif/f.tif")
     lister = FrameLister(tmp_path, recursive=True)
     look = lister.look(excluded=[tmp_path / "out"])
@@ -155,7 +124,7 @@ def test_a_lister_looks_into_sub_folders_that_are_not_hidden_and_not_excluded(tm
     assert (look.came, sorted(look.gone)) == (("e/b.tif",), ["b/b.tif", "b/c/c.tif"])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+@WITH_LINKS
 def test_a_link_is_a_frame_from_when_its_target_is_there(tmp_path: Path) -> None:
     (tmp_path / "link.tif").symlink_to(tmp_path / "elsewhere")
     lister = FrameLister(tmp_path)
@@ -165,9 +134,7 @@ def test_a_link_is_a_frame_from_when_its_target_is_there(tmp_path: Path) -> None
     assert lister.look().came == ()
 
 
-def test_what_lies_in_a_folder_that_can_not_be_listed_has_not_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_in_an_unlistable_folder_have_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, "a.tif", "locked/b.tif", "locked/deep/c.tif")
     lister = FrameLister(tmp_path, recursive=True)
     lister.look()
@@ -185,7 +152,7 @@ def test_what_lies_in_a_folder_that_can_not_be_listed_has_not_gone(
     assert lister.look() == Look(("locked/e.tif",), (), {})
 
 
-def test_a_lister_whose_folder_is_away_finds_nothing_gone_when_it_is_back(tmp_path: Path) -> None:
+def test_nothing_is_gone_when_the_folder_is_back(tmp_path: Path) -> None:
     folder = fill(tmp_path / "raw", "a.tif", "sub/b.tif")
     lister = FrameLister(folder, recursive=True)
     lister.look()

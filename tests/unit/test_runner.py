@@ -78,7 +78,7 @@ def no_image(task: Task) -> Failure:
     return Failure("final", f"{task.source}: no image")
 
 
-def test_a_submitted_frame_is_converted_with_the_recipe_of_the_server_and_reported(serve: Serve) -> None:
+def test_frame_is_converted_with_the_servers_recipe(serve: Serve) -> None:
     with serve(recipe=FLIPPED) as server:
         (job_id,) = server.submit("a", run_uid="run-1")
         task = server.executor.end_next()
@@ -102,24 +102,20 @@ def test_files_by_name_and_folders_become_jobs(serve: Serve) -> None:
         assert server.runner.snapshot.converted == 3
 
 
-def test_what_is_no_folder_is_not_taken_for_one(serve: Serve) -> None:
+def test_unknown_folders_and_ids_are_errors(serve: Serve) -> None:
     with serve() as server:
         with pytest.raises(PathError, match="found no folder; expected one that this host sees"):
             server.runner.submit_folder(server.frame("a"))
         with pytest.raises(PathError):
             server.runner.submit_folder("/")
         assert server.runner.snapshot.queue_length == 0
-
-
-def test_an_unknown_id_is_an_error_and_no_silent_zero(serve: Serve) -> None:
-    with serve() as server:
         with pytest.raises(UnknownIdError):
             server.runner.reports(ReportsQuery(job_ids=["nothing"]))
         with pytest.raises(UnknownIdError):
             server.runner.run_statistics("nothing")
 
 
-def test_cancelled_frames_are_reported_as_skipped_and_converted_no_more(serve: Serve) -> None:
+def test_cancelled_frames_are_reported_as_skipped(serve: Serve) -> None:
     with serve() as server:
         first = server.submit("a", run_uid="run-1")
         server.bell.wait_for(lambda: server.runner.snapshot.running == 1, "the first is running")
@@ -133,7 +129,7 @@ def test_cancelled_frames_are_reported_as_skipped_and_converted_no_more(serve: S
         assert server.executor.begun.empty()
 
 
-def test_failed_frames_are_tried_again_as_the_same_jobs(serve: Serve) -> None:
+def test_failed_frames_are_retried_unless_dismissed_by_a_reset(serve: Serve) -> None:
     with serve() as server:
         jobs = server.submit("a", "b")
         failed = server.executor.end_next(no_image)
@@ -145,19 +141,15 @@ def test_failed_frames_are_tried_again_as_the_same_jobs(serve: Serve) -> None:
         server.until_idle()
         assert server.outcomes(jobs) == ["converted", "converted"]
         assert server.runner.retry_failed() == 0
-
-
-def test_failures_from_before_a_reset_are_left_alone(serve: Serve) -> None:
-    with serve() as server:
-        jobs = server.submit("a")
+        later = server.submit("c")
         server.executor.end_next(no_image)
         server.until_idle()
         server.runner.reset_statistics()
         assert server.runner.retry_failed() == 0
-        assert server.outcomes(jobs) == ["failed"]
+        assert server.outcomes(later) == ["failed"]
 
 
-def test_a_pause_holds_until_it_is_ended_also_over_a_restart(serve: Serve) -> None:
+def test_pause_holds_over_a_restart(serve: Serve) -> None:
     with serve() as server:
         server.runner.pause(paused=True)
         jobs = server.submit("a", "b")
@@ -191,8 +183,13 @@ def test_a_restart_goes_on_where_the_server_was_and_repeats_no_report(serve: Ser
         assert server.runner.snapshot.processed == 3, "the numbers are of this start"
 
 
-def test_a_recipe_that_was_set_is_kept_over_restarts_and_goes_over_the_settings(serve: Serve) -> None:
+def test_set_recipe_is_kept_over_restarts_if_it_is_valid(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     turned = Recipe.preset("xdi", rotation=180)
+    elsewhere = Recipe.model_validate({"output": {"folder": "/elsewhere"}})
+    with serve(recipe=FLIPPED) as server:
+        assert server.runner.recipe == FLIPPED
+        with pytest.raises(PathError):
+            server.runner.set_recipe(elsewhere)
     with serve(recipe=FLIPPED) as server:
         assert server.runner.recipe == FLIPPED
         server.runner.set_recipe(turned)
@@ -200,20 +197,6 @@ def test_a_recipe_that_was_set_is_kept_over_restarts_and_goes_over_the_settings(
         assert server.runner.recipe == turned
         server.submit("a")
         assert server.executor.end_next().recipe == turned
-
-
-def test_a_recipe_that_writes_elsewhere_is_refused_and_changes_nothing(serve: Serve) -> None:
-    elsewhere = Recipe.model_validate({"output": {"folder": "/elsewhere"}})
-    with serve(recipe=FLIPPED) as server, pytest.raises(PathError):
-        server.runner.set_recipe(elsewhere)
-    with serve(recipe=FLIPPED) as server:
-        assert server.runner.recipe == FLIPPED
-
-
-def test_a_kept_recipe_that_can_not_be_read_gives_way_to_the_configured_one(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    with serve() as server:
         server.runner._ledger.keep("recipe", '{"rotation": 45}')
     with serve(recipe=FLIPPED) as server:
         assert server.runner.recipe == FLIPPED

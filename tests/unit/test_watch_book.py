@@ -52,7 +52,8 @@ def test_a_book_of_another_version_is_refused_and_not_changed(path: Path) -> Non
     assert {found.name for found in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
 
 
-def test_a_book_has_one_owner(path: Path) -> None:
+def test_a_book_has_one_owner(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tango_server.jobs.sqlite_file._PATIENCE", 0.05)
     owner = WatchBook(path)
     with pytest.raises(OSError, match="expected one that nobody else uses"):
         WatchBook(path)
@@ -60,9 +61,7 @@ def test_a_book_has_one_owner(path: Path) -> None:
     WatchBook(path).close()
 
 
-def test_the_folders_that_were_watched_last_are_remembered_whatever_the_clock_says(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_last_watched_folders_are_remembered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch_book, "KEPT_FOLDERS", 2)
     raw, old, new = Path("/raw"), Path("/old"), Path("/new")
     with closing(WatchBook(path)) as book:
