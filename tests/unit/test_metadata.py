@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petif_bluesky.frames import Frame, FrameFinder
@@ -182,9 +182,17 @@ def test_names_of_our_own_are_not_taken_by_others() -> None:
 
 
 @pytest.mark.parametrize("length", [10, 900])
-def test_what_the_server_has_no_room_for_is_left_out_from_the_least_dear(length: int) -> None:
+def test_what_has_no_room_is_left_out_from_the_least_dear(length: int) -> None:
     baseline = {f"m_{number}": "é" * length for number in range(2000)}
-    metadata = one_frame(Reader(), {"pe_total": 5}, baseline=baseline, sample_name="diamond")
+    facts = RunFacts()
+    facts.feed("start", {"uid": "run", "sample_name": "diamond"})
+    primary = {"pe_image": IMAGE, "pe_total": NUMBER}
+    for uid, name, keys in (("b", "baseline", dict.fromkeys(baseline, NUMBER)), ("d", "primary", primary)):
+        facts.feed("descriptor", {"uid": uid, "run_start": "run", "name": name, "data_keys": keys})
+    facts.feed("event", {"descriptor": "b", "data": baseline})
+    event = {"data": {"pe_total": 5}, "time": 1.7e9, "timestamps": {"pe_total": 1.7e9}}
+    metadata = facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image", descriptor="d", event=event))
+    FrameRequest.model_validate_json(json.dumps({"source": "/raw/a.tif", "metadata": metadata}))
     assert LARGEST_METADATA // 2 < len(json.dumps(metadata)) <= LARGEST_METADATA
     assert metadata["pe_total"] == 5
     assert "m_1999" in metadata
@@ -195,6 +203,7 @@ def test_what_the_server_has_no_room_for_is_left_out_from_the_least_dear(length:
 @given(
     st.dictionaries(st.text(max_size=2000), st.one_of(st.text(), st.binary(), st.floats(), st.integers()), max_size=30)
 )
+@settings(max_examples=40)
 def test_server_takes_the_metadata_of_any_event(data: dict[str, Any]) -> None:
     event = {"data": data, "timestamps": dict.fromkeys(data, math.nan), "time": math.inf, "filled": {}}
     frame = Frame("/raw/a.tif", "run", "primary", 1, "pe_image", 0, (4, 5), "descriptor", event)
