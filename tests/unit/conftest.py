@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from petif_bluesky import ConversionCallback, PETifConverter
     from petif_bluesky.sim import SimulatedPerkinElmer
     from petif_bluesky.testing.fake_link import FakeLink
+    from tests.unit.lab import Lab
 
 SHAPE = (32, 48)
 
@@ -66,8 +67,9 @@ def opened(ledger_path: Path) -> Iterator[Callable[[], Database]]:
         close_files(database)
 
 
-@pytest.fixture
-def run_engine() -> Iterator["RunEngine"]:
+@pytest.fixture(scope="module")
+def engine() -> Iterator["RunEngine"]:
+    """The RunEngine of a module; tests use it as `run_engine`, which makes it as new after each of them."""
     from bluesky import RunEngine
 
     engine = RunEngine({}, context_managers=[])
@@ -75,6 +77,19 @@ def run_engine() -> Iterator["RunEngine"]:
     engine.loop.call_soon_threadsafe(engine.loop.stop)
     engine._th.join(timeout=5)
     engine.loop.close()
+
+
+@pytest.fixture
+def run_engine(engine: "RunEngine") -> Iterator["RunEngine"]:
+    metadata = dict(engine.md)
+    yield engine
+    if engine.state != "idle":  # a test has failed within a run
+        engine.halt()
+    engine.dispatcher.unsubscribe_all()
+    engine.preprocessors.clear()
+    engine.md.clear()
+    engine.md.update(metadata)
+    engine.msg_hook = engine.state_hook = engine.waiting_hook = None
 
 
 @pytest.fixture
@@ -122,3 +137,16 @@ def callback(converter: "PETifConverter", tmp_path: Path) -> Iterator["Conversio
     callback = ConversionCallback(converter, spool=tmp_path / "spool.sqlite")
     yield callback
     callback.close()
+
+
+@pytest.fixture
+def lab(
+    run_engine: "RunEngine",
+    recorder: Recorder,
+    converter: "PETifConverter",
+    link: "FakeLink",
+    make_detector: Callable[..., "SimulatedPerkinElmer"],
+) -> "Lab":
+    from tests.unit.lab import Lab
+
+    return Lab(run_engine, recorder, converter, link, make_detector)

@@ -10,16 +10,15 @@ import bluesky.plans as bp
 import event_model
 import numpy as np
 import pytest
-from bluesky import RunEngine
 from bluesky.consolidators import consolidator_factory as bluesky_consolidator
 from bluesky.utils import RunEngineInterrupted
 from bluesky_tiled_plugins.writing.consolidators import consolidator_factory as tiled_consolidator
 
-from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
 from petif_bluesky.converted import ConvertedFrames, FrameStream
-from petif_bluesky.testing.fake_link import PATIENCE, FakeLink
+from petif_bluesky.testing.fake_link import PATIENCE
 from tango_server.messages import FrameReport, FrameRequest
 from tests.unit.documents import Recorder
+from tests.unit.lab import Lab
 
 Consolidator = Callable[[dict[str, Any], dict[str, Any]], Any]
 
@@ -162,10 +161,11 @@ def test_frames_are_told_once_and_in_the_order_of_their_events() -> None:
     assert [each.job_id for each in frames.new([report(3), report(2), report(1)])] == ["job-2"]
 
 
-@pytest.fixture
-def detector(run_engine: RunEngine, callback: ConversionCallback, make_detector: Callable[..., Any]) -> Any:
-    run_engine.subscribe(callback)
-    return make_detector()
+@pytest.fixture(autouse=True)
+def subscribed(request: pytest.FixtureRequest) -> None:
+    """Where there is a lab, its documents go to the callback, too."""
+    if "lab" in request.fixturenames:
+        request.getfixturevalue("run_engine").subscribe(request.getfixturevalue("callback"))
 
 
 def values(recorder: Recorder, stream: str, key: str) -> list[Any]:
@@ -190,122 +190,111 @@ def check_images(recorder: Recorder, stream: str = "converted") -> None:
     assert [event["seq_num"] for event in recorder.stream(stream)] == list(range(1, len(paths) + 1))
 
 
-def test_run_tells_of_each_frame(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
-    run_engine(conversion_wrapper(bp.count([detector], num=3), converter))
-    recorder.check()
-    check_images(recorder)
-    names = [event["data"]["pe_full_file_name"] for event in recorder.stream("primary")]
-    assert values(recorder, "converted", "raw") == names
-    assert values(recorder, "converted", "seq_num") == [1, 2, 3]
-    assert set(values(recorder, "converted", "stream")) == {"primary"}
-    assert set(values(recorder, "converted", "outcome")) == {"converted"}
+def test_run_tells_of_each_frame(lab: Lab) -> None:
+    lab.run(bp.count([lab.detector], num=3))
+    lab.recorder.check()
+    check_images(lab.recorder)
+    names = [event["data"]["pe_full_file_name"] for event in lab.recorder.stream("primary")]
+    assert values(lab.recorder, "converted", "raw") == names
+    assert values(lab.recorder, "converted", "seq_num") == [1, 2, 3]
+    assert set(values(lab.recorder, "converted", "stream")) == {"primary"}
+    assert set(values(lab.recorder, "converted", "outcome")) == {"converted"}
 
 
-def test_run_tells_of_frames_of_every_kind(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
-) -> None:
+def test_run_tells_of_frames_of_every_kind(lab: Lab) -> None:
     kinds: dict[int | None, dict[str, Any]] = {
         2: {"outcome": "failed", "output": None, "shape": None, "pixel_type": None, "reason": "no TIFF"},
         3: {"outcome": "placeholder"},
         4: {"shape": (16, 16)},
     }
-    whole = link.report
+    whole = lab.link.report
 
     def different(request: FrameRequest) -> FrameReport:
         return whole(request).model_copy(update=kinds.get(request.seq_num, {}))
 
-    link.report = different
-    run_engine(conversion_wrapper(bp.count([detector], num=5), converter))
-    recorder.check()
-    check_images(recorder)
-    check_images(recorder, "converted-2")
-    assert values(recorder, "converted", "outcome") == ["converted", "placeholder", "converted"]
-    assert values(recorder, "converted-2", "seq_num") == [4]
-    assert (values(recorder, "unconverted", "seq_num"), values(recorder, "unconverted", "reason")) == ([2], ["no TIFF"])
-    assert recorder.of("stop")[0]["exit_status"] == "success"
+    lab.link.report = different
+    lab.run(bp.count([lab.detector], num=5))
+    lab.recorder.check()
+    check_images(lab.recorder)
+    check_images(lab.recorder, "converted-2")
+    assert values(lab.recorder, "converted", "outcome") == ["converted", "placeholder", "converted"]
+    assert values(lab.recorder, "converted-2", "seq_num") == [4]
+    assert (
+        values(lab.recorder, "unconverted", "seq_num"),
+        values(lab.recorder, "unconverted", "reason"),
+    ) == ([2], ["no TIFF"])
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
 
 
-def test_frame_by_frame_the_plan_has_the_converted_ones(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
+def test_frame_by_frame_the_plan_has_the_converted_ones(lab: Lab) -> None:
     seen: list[list[int | None]] = []
 
     def look_after_each(readables: Any) -> Any:
         yield from bps.one_shot(readables)
-        seen.append([each.seq_num for each in converter.reports])
+        seen.append([each.seq_num for each in lab.converter.reports])
 
-    run_engine(conversion_wrapper(bp.count([detector], num=3, per_shot=look_after_each), converter, wait="point"))
-    recorder.check()
-    check_images(recorder)
+    lab.run(bp.count([lab.detector], num=3, per_shot=look_after_each), wait="point")
+    lab.recorder.check()
+    check_images(lab.recorder)
     assert seen == [[1], [1, 2], [1, 2, 3]]
-    descriptors = {document["uid"]: document["name"] for document in recorder.of("descriptor")}
-    order = [descriptors[event["descriptor"]] for event in recorder.of("event")]
+    descriptors = {document["uid"]: document["name"] for document in lab.recorder.of("descriptor")}
+    order = [descriptors[event["descriptor"]] for event in lab.recorder.of("event")]
     assert order == ["primary", "converted"] * 3 + ["conversion"]
 
 
-def test_pause_while_waiting_for_a_point_takes_no_point_again(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
-) -> None:
-    link.converts = False
+def test_pause_while_waiting_for_a_point_takes_no_point_again(lab: Lab) -> None:
+    lab.link.converts = False
     waiting = threading.Event()
-    link.on_follow = waiting.set
-    pauser = threading.Thread(target=lambda: waiting.wait(PATIENCE) and run_engine.request_pause())
+    lab.link.on_follow = waiting.set
+    pauser = threading.Thread(target=lambda: waiting.wait(PATIENCE) and lab.run_engine.request_pause())
     pauser.start()
     with pytest.raises(RunEngineInterrupted):
-        run_engine(conversion_wrapper(bp.count([detector], num=2), converter, wait="point"))
+        lab.run(bp.count([lab.detector], num=2), wait="point")
     pauser.join(PATIENCE)
-    link.until(lambda: len(link.requests) == 1)
-    link.converts = True
-    run_engine.resume()
-    recorder.check()
-    check_images(recorder)
-    assert [event["seq_num"] for event in recorder.stream("primary")] == [1, 2]
-    assert recorder.of("stop")[0]["exit_status"] == "success"
+    lab.link.until(lambda: len(lab.link.requests) == 1)
+    lab.link.converts = True
+    lab.run_engine.resume()
+    lab.recorder.check()
+    check_images(lab.recorder)
+    assert [event["seq_num"] for event in lab.recorder.stream("primary")] == [1, 2]
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
 
 
-def test_points_that_come_too_late_are_told_at_the_end(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
-) -> None:
-    converter.drain_timeout = 0.05
-    link.converts = False
+def test_points_that_come_too_late_are_told_at_the_end(lab: Lab) -> None:
+    lab.converter.drain_timeout = 0.05
+    lab.link.converts = False
 
     def convert_at_last(readables: Any) -> Any:
         yield from bps.one_shot(readables)
-        frames = len(recorder.stream("primary"))
-        link.until(lambda: len(link.requests) == frames)
-        link.converts = frames == 3
+        frames = len(lab.recorder.stream("primary"))
+        lab.link.until(lambda: len(lab.link.requests) == frames)
+        lab.link.converts = frames == 3
 
-    run_engine(conversion_wrapper(bp.count([detector], 3, per_shot=convert_at_last), converter, wait="point"))
-    recorder.check()
-    check_images(recorder)
-    assert values(recorder, "converted", "seq_num") == [1, 2, 3]
-    assert values(recorder, "conversion", "submitted") == [3]
-    assert recorder.of("stop")[0]["exit_status"] == "success"
+    lab.run(bp.count([lab.detector], 3, per_shot=convert_at_last), wait="point")
+    lab.recorder.check()
+    check_images(lab.recorder)
+    assert values(lab.recorder, "converted", "seq_num") == [1, 2, 3]
+    assert values(lab.recorder, "conversion", "submitted") == [3]
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
 
 
 def test_reports_that_are_not_to_be_had_cost_the_run_nothing_but_them(
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    link: FakeLink,
-    detector: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, lab: Lab
 ) -> None:
     def fail(_run_uid: str) -> list[FrameReport]:
         raise RuntimeError("an answer from another world")
 
-    monkeypatch.setattr(link, "reports", fail)
-    run_engine(conversion_wrapper(bp.count([detector], num=2), converter))
-    recorder.check()
-    assert recorder.stream("converted") == []
-    assert (values(recorder, "conversion", "converted"), values(recorder, "conversion", "drained")) == ([2], [True])
+    monkeypatch.setattr(lab.link, "reports", fail)
+    lab.run(bp.count([lab.detector], num=2))
+    lab.recorder.check()
+    assert lab.recorder.stream("converted") == []
+    assert (
+        values(lab.recorder, "conversion", "converted"),
+        values(lab.recorder, "conversion", "drained"),
+    ) == ([2], [True])
 
 
-def test_no_report_is_told_of_a_run_that_was_never_heard_of(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, tmp_path: Path
-) -> None:
-    converter.drain_timeout = 0.2
-    run_engine(conversion_wrapper(bp.count([], num=1), converter))
-    assert recorder.of("stop")[0]["num_events"] == {"conversion": 1}
+def test_no_report_is_told_of_a_run_that_was_never_heard_of(tmp_path: Path, lab: Lab) -> None:
+    lab.converter.drain_timeout = 0.2
+    lab.run(bp.count([], num=1))
+    assert lab.recorder.of("stop")[0]["num_events"] == {"conversion": 1}

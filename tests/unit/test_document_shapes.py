@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -294,10 +295,21 @@ def test_abandoned_runs_are_forgotten_after_many_others_with_their_last_frames_g
 
 def test_memory_is_flat_over_many_runs() -> None:
     finder = FrameFinder()
-    for _ in range(1100):
-        run = ComposedRun(finder.feed)
-        run.stream(pe={"image": IMAGE})
-        run.event(pe_image=run.resource()(0))
-        run.stop()
+    source = ComposedRun(lambda _name, _document: None)
+    source.stream(pe={"image": IMAGE})
+    source.event(pe_image=source.resource()(0))
+    source.stop()
+    for number in range(1100):
+        (frame,) = found(finder, renamed(source.recorder.documents, str(number)))
+        assert frame.run_uid == f"{source.uid}{number}"
     assert len(finder._assets) == 1000
     assert (finder._runs, finder._streams) == ({}, {})
+
+
+def renamed(documents: list[tuple[str, Document]], suffix: str) -> list[tuple[str, Document]]:
+    """The same run once more, with other uids."""
+    uids = {document["uid"]: document["uid"] + suffix for _, document in documents if "uid" in document}
+    text = json.dumps(documents)
+    for uid, other in uids.items():
+        text = text.replace(uid, other)
+    return [(name, document) for name, document in json.loads(text)]

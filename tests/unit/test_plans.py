@@ -11,11 +11,12 @@ from bluesky.utils import RunEngineInterrupted
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
 from petif_bluesky.link import LinkDownError, RequestRejectedError
 from petif_bluesky.plans import FramesNotFoundError, convert_files, convert_folder, reprocess_run
-from petif_bluesky.testing.fake_link import PATIENCE, FakeLink
+from petif_bluesky.testing.fake_link import PATIENCE
 from petif_bluesky.testing.reports import XDI, converted_beside
 from tango_server.messages import FolderAnswer
 from tango_server.recipe import Recipe
 from tests.unit.documents import IMAGE, NAME, ComposedRun, Recorder
+from tests.unit.lab import Lab
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 PATHS = ["/data/raw/b.tif", "/data/raw/a.tif", "/data/raw/c.tif"]
@@ -75,20 +76,20 @@ def test_messages_of_a_plan_find_open_hand_over_wait_tell_and_close(
     ]  # fmt: skip
 
 
-def test_files_become_a_run_that_tells_of_each(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
-) -> None:
-    link.refused.add("/data/raw/none.tif")
-    (uid,) = run_engine(convert_files(converter, [*PATHS, PATHS[0]], recipe=RECIPE, md={"sample": "CeO2"}, **options))
-    recorder.check()
-    (start,) = recorder.of("start")
+def test_files_become_a_run_that_tells_of_each(options: dict[str, Any], lab: Lab) -> None:
+    lab.link.refused.add("/data/raw/none.tif")
+    (uid,) = lab.run_engine(
+        convert_files(lab.converter, [*PATHS, PATHS[0]], recipe=RECIPE, md={"sample": "CeO2"}, **options)
+    )
+    lab.recorder.check()
+    (start,) = lab.recorder.of("start")
     assert (start["uid"], start["plan_name"], start["num_frames"], start["sample"]) == (uid, "convert_files", 3, "CeO2")
     assert Recipe.model_validate(start["conversion"]["recipe"]) == RECIPE
-    assert (start["conversion"]["recipe_source"], start["conversion"]["device"]) == ("run", link.address)
-    assert told(recorder) == [(path, "", number) for number, path in enumerate(PATHS, start=1)]
-    assert numbers(recorder) == (3, 3, 0, True)
-    assert recorder.of("stop")[0]["exit_status"] == "success"
-    assert [(request.recipe, request.run_uid, request.key) for request in link.requests.values()] == [
+    assert (start["conversion"]["recipe_source"], start["conversion"]["device"]) == ("run", lab.link.address)
+    assert told(lab.recorder) == [(path, "", number) for number, path in enumerate(PATHS, start=1)]
+    assert numbers(lab.recorder) == (3, 3, 0, True)
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
+    assert [(request.recipe, request.run_uid, request.key) for request in lab.link.requests.values()] == [
         (RECIPE, uid, f"{uid}/{path}") for path in PATHS
     ]
 
@@ -104,11 +105,9 @@ def test_files_become_a_run_that_tells_of_each(
     ],
     ids=["Recipe", "preset", "fields", "fields-on-preset", "all-fields"],
 )
-def test_recipe_may_be_json(
-    given: Any, meant: Recipe, run_engine: RunEngine, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
-) -> None:
-    run_engine(convert_files(converter, PATHS, recipe=given, **options))
-    assert {request.recipe for request in link.requests.values()} == {meant}
+def test_recipe_may_be_json(given: Any, meant: Recipe, options: dict[str, Any], lab: Lab) -> None:
+    lab.run_engine(convert_files(lab.converter, PATHS, recipe=given, **options))
+    assert {request.recipe for request in lab.link.requests.values()} == {meant}
 
 
 @pytest.mark.parametrize(
@@ -121,239 +120,192 @@ def test_recipe_may_be_json(
     ],
 )
 def test_wrong_recipe_is_refused_before_anything_is_opened(
-    recipe: Any,
-    words: str,
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    options: dict[str, Any],
+    recipe: Any, words: str, options: dict[str, Any], lab: Lab
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        run_engine(convert_files(converter, PATHS, recipe=recipe, **options))
-    assert recorder.documents == []
+        lab.run_engine(convert_files(lab.converter, PATHS, recipe=recipe, **options))
+    assert lab.recorder.documents == []
 
 
-def test_without_a_recipe_that_of_the_converter_holds(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
-) -> None:
-    run_engine(convert_files(converter, PATHS, **options))
-    assert recorder.of("start")[0]["conversion"]["recipe_source"] == "server"
-    converter.configure({"recipe": RECIPE})
-    run_engine(convert_files(converter, PATHS, **options))
-    assert [request.recipe for request in link.requests.values()] == [XDI] * 3 + [RECIPE] * 3
+def test_without_a_recipe_that_of_the_converter_holds(options: dict[str, Any], lab: Lab) -> None:
+    lab.run_engine(convert_files(lab.converter, PATHS, **options))
+    assert lab.recorder.of("start")[0]["conversion"]["recipe_source"] == "server"
+    lab.converter.configure({"recipe": RECIPE})
+    lab.run_engine(convert_files(lab.converter, PATHS, **options))
+    assert [request.recipe for request in lab.link.requests.values()] == [XDI] * 3 + [RECIPE] * 3
 
 
-def test_what_the_server_does_not_see_is_told_before_anything_is_opened(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
-) -> None:
-    link.absent = {PATHS[1]}
+def test_what_the_server_does_not_see_is_told_before_anything_is_opened(options: dict[str, Any], lab: Lab) -> None:
+    lab.link.absent = {PATHS[1]}
     with pytest.raises(
         FramesNotFoundError, match=r"convert_files: 1 of 3 frames can't be found: /data/raw/a.tif: found"
     ):
-        run_engine(convert_files(converter, PATHS, **options))
+        lab.run_engine(convert_files(lab.converter, PATHS, **options))
     with pytest.raises(FramesNotFoundError, match="paths: found none"):
-        run_engine(convert_files(converter, [], **options))
+        lab.run_engine(convert_files(lab.converter, [], **options))
     with pytest.raises(ValueError, match=r"found '/data/raw/a.tif'; expected a list"):
-        run_engine(convert_files(converter, "/data/raw/a.tif", **options))
+        lab.run_engine(convert_files(lab.converter, "/data/raw/a.tif", **options))
     with pytest.raises(ValueError, match="expected a PETifConverter"):
-        run_engine(convert_files("converter", PATHS, **options))
-    assert recorder.documents == []
+        lab.run_engine(convert_files("converter", PATHS, **options))
+    assert lab.recorder.documents == []
 
 
 def test_server_that_does_not_answer_in_time_ends_the_plan_before_anything_is_opened(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+    options: dict[str, Any], lab: Lab
 ) -> None:
-    link.go_down()
+    lab.link.go_down()
     with pytest.raises(LinkDownError, match="expected a running server"):
-        run_engine(convert_files(converter, PATHS, **{**options, "timeout": 0.1}))
-    assert recorder.documents == []
+        lab.run_engine(convert_files(lab.converter, PATHS, **{**options, "timeout": 0.1}))
+    assert lab.recorder.documents == []
 
 
-def test_server_that_comes_back_in_time_is_waited_for(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
-) -> None:
-    link.troubles.append(LinkDownError("it hangs"))
-    run_engine(convert_files(converter, PATHS, **options))
-    assert numbers(recorder) == (3, 3, 0, True)
+def test_server_that_comes_back_in_time_is_waited_for(options: dict[str, Any], lab: Lab) -> None:
+    lab.link.troubles.append(LinkDownError("it hangs"))
+    lab.run_engine(convert_files(lab.converter, PATHS, **options))
+    assert numbers(lab.recorder) == (3, 3, 0, True)
 
 
-def test_frames_without_reports_in_time_are_no_failure(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
-) -> None:
-    link.converts = False
-    run_engine(convert_files(converter, PATHS, **{**options, "timeout": 0.3}))
-    assert numbers(recorder) == (3, 0, 0, False)
-    assert recorder.of("stop")[0]["exit_status"] == "success"
+def test_frames_without_reports_in_time_are_no_failure(options: dict[str, Any], lab: Lab) -> None:
+    lab.link.converts = False
+    lab.run_engine(convert_files(lab.converter, PATHS, **{**options, "timeout": 0.3}))
+    assert numbers(lab.recorder) == (3, 0, 0, False)
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
 
 
-def test_request_that_the_server_never_takes_is_not_waited_for(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
-) -> None:
-    link.rejected = {PATHS[0]}
-    run_engine(convert_files(converter, PATHS, **options))
-    assert numbers(recorder) == (2, 2, 0, True)
+def test_request_that_the_server_never_takes_is_not_waited_for(options: dict[str, Any], lab: Lab) -> None:
+    lab.link.rejected = {PATHS[0]}
+    lab.run_engine(convert_files(lab.converter, PATHS, **options))
+    assert numbers(lab.recorder) == (2, 2, 0, True)
 
 
-def test_no_call_is_made_in_the_run_engines_thread(
-    run_engine: RunEngine, converter: PETifConverter, link: FakeLink, raw_run: Catalogued, options: dict[str, Any]
-) -> None:
-    link.folders["/data/raw"] = [FolderAnswer(frames=PATHS, more=False)]
-    run_engine(convert_files(converter, PATHS, **options))
-    run_engine(convert_folder(converter, "/data/raw", **options))
-    run_engine(reprocess_run(converter, raw_run, recipe="xdi", **options))
-    assert {thread.name for thread in link.callers} == {"petif-find", "petif-sender", "petif-drain"}
+def test_no_call_is_made_in_the_run_engines_thread(raw_run: Catalogued, options: dict[str, Any], lab: Lab) -> None:
+    lab.link.folders["/data/raw"] = [FolderAnswer(frames=PATHS, more=False)]
+    lab.run_engine(convert_files(lab.converter, PATHS, **options))
+    lab.run_engine(convert_folder(lab.converter, "/data/raw", **options))
+    lab.run_engine(reprocess_run(lab.converter, raw_run, recipe="xdi", **options))
+    assert {thread.name for thread in lab.link.callers} == {"petif-find", "petif-sender", "petif-drain"}
     assert raw_run.readers == ["petif-find"]
 
 
 def test_session_with_callback_and_preprocessor_converts_each_file_once(
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    callback: ConversionCallback,
-    link: FakeLink,
-    options: dict[str, Any],
+    callback: ConversionCallback, options: dict[str, Any], lab: Lab
 ) -> None:
-    run_engine.subscribe(callback)
-    run_engine.preprocessors.append(ConversionPreprocessor(converter, recipe=Recipe(rotation=270)))
-    run_engine(convert_files(converter, PATHS, recipe=RECIPE, **options))
-    assert link.sources == PATHS
-    assert {request.recipe for request in link.requests.values()} == {RECIPE}
-    assert numbers(recorder) == (3, 3, 0, True)
+    lab.run_engine.subscribe(callback)
+    lab.run_engine.preprocessors.append(ConversionPreprocessor(lab.converter, recipe=Recipe(rotation=270)))
+    lab.run_engine(convert_files(lab.converter, PATHS, recipe=RECIPE, **options))
+    assert lab.link.sources == PATHS
+    assert {request.recipe for request in lab.link.requests.values()} == {RECIPE}
+    assert numbers(lab.recorder) == (3, 3, 0, True)
 
 
 def test_outputs_of_whatever_structure_are_no_frames(
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    callback: ConversionCallback,
-    link: FakeLink,
-    options: dict[str, Any],
+    callback: ConversionCallback, options: dict[str, Any], lab: Lab
 ) -> None:
     shapes = dict(zip(PATHS, [(48, 32), (20, 30), (48, 32)], strict=True))
-    link.report = lambda request: converted_beside(request).model_copy(update={"shape": shapes[request.source]})
-    run_engine.subscribe(callback)
-    (uid,) = run_engine(convert_files(converter, PATHS, **options))
-    assert recorder.of("stop")[0]["num_events"] == {"converted": 2, "converted-2": 1, "conversion": 1}
-    assert converter.runs.submitted(uid) == 3
+    lab.link.report = lambda request: converted_beside(request).model_copy(update={"shape": shapes[request.source]})
+    lab.run_engine.subscribe(callback)
+    (uid,) = lab.run_engine(convert_files(lab.converter, PATHS, **options))
+    assert lab.recorder.of("stop")[0]["num_events"] == {"converted": 2, "converted-2": 1, "conversion": 1}
+    assert lab.converter.runs.submitted(uid) == 3
 
 
-def test_pause_repeats_nothing(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
-) -> None:
-    link.converts = False
+def test_pause_repeats_nothing(options: dict[str, Any], lab: Lab) -> None:
+    lab.link.converts = False
     paused: list[None] = []
 
     def pause() -> None:
         if not paused:
             paused.append(None)
-            threading.Thread(target=run_engine.request_pause, daemon=True).start()
+            threading.Thread(target=lab.run_engine.request_pause, daemon=True).start()
 
-    link.on_follow = pause
+    lab.link.on_follow = pause
     with pytest.raises(RunEngineInterrupted):
-        run_engine(convert_files(converter, PATHS, recipe=RECIPE, **options))
-    link.converts = True
-    run_engine.resume()
-    assert told(recorder) == [(path, "", number) for number, path in enumerate(PATHS, start=1)]
-    assert link.sources == PATHS
+        lab.run_engine(convert_files(lab.converter, PATHS, recipe=RECIPE, **options))
+    lab.link.converts = True
+    lab.run_engine.resume()
+    assert told(lab.recorder) == [(path, "", number) for number, path in enumerate(PATHS, start=1)]
+    assert lab.link.sources == PATHS
 
 
 @pytest.mark.parametrize("ending", ["resume", "abort"])
-def test_plan_may_be_paused_while_files_are_looked_for(
-    ending: str,
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    link: FakeLink,
-    options: dict[str, Any],
-) -> None:
-    link.answers.clear()
-    pausing = threading.Thread(target=lambda: (link.until(lambda: link.attempts > 0), run_engine.request_pause()))
+def test_plan_may_be_paused_while_files_are_looked_for(ending: str, options: dict[str, Any], lab: Lab) -> None:
+    lab.link.answers.clear()
+    pausing = threading.Thread(
+        target=lambda: (lab.link.until(lambda: lab.link.attempts > 0), lab.run_engine.request_pause())
+    )
     pausing.start()
     with pytest.raises(RunEngineInterrupted):
-        run_engine(convert_files(converter, PATHS, **options))
+        lab.run_engine(convert_files(lab.converter, PATHS, **options))
     pausing.join(PATIENCE)
     if ending == "abort":
-        run_engine.abort()
-        link.answers.set()
-        assert recorder.documents == []
+        lab.run_engine.abort()
+        lab.link.answers.set()
+        assert lab.recorder.documents == []
     else:
-        threading.Timer(0.1, link.answers.set).start()
-        run_engine.resume()
-        assert [thread.name for thread in link.callers].count("petif-find") == 1
-        assert numbers(recorder) == (3, 3, 0, True)
+        threading.Timer(0.1, lab.link.answers.set).start()
+        lab.run_engine.resume()
+        assert [thread.name for thread in lab.link.callers].count("petif-find") == 1
+        assert numbers(lab.recorder) == (3, 3, 0, True)
 
 
-def test_folder_is_what_the_server_lists_in_however_many_parts(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
-) -> None:
+def test_folder_is_what_the_server_lists_in_however_many_parts(options: dict[str, Any], lab: Lab) -> None:
     listed = sorted(PATHS)
-    link.folders["/data/raw"] = [
+    lab.link.folders["/data/raw"] = [
         FolderAnswer(frames=listed[:2], more=True),
         FolderAnswer(frames=listed[2:], more=False),
     ]
-    run_engine(convert_folder(converter, "/data/raw", recipe="xdi", **options))
-    (start,) = recorder.of("start")
+    lab.run_engine(convert_folder(lab.converter, "/data/raw", recipe="xdi", **options))
+    (start,) = lab.recorder.of("start")
     assert (start["plan_name"], start["folder"], start["num_frames"]) == ("convert_folder", "/data/raw", 3)
-    assert told(recorder) == [(path, "", number) for number, path in enumerate(listed, start=1)]
+    assert told(lab.recorder) == [(path, "", number) for number, path in enumerate(listed, start=1)]
 
 
 def test_folder_without_frames_or_none_at_all_is_told_before_anything_is_opened(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, options: dict[str, Any]
+    options: dict[str, Any], lab: Lab
 ) -> None:
-    link.folders["/data/raw"] = [FolderAnswer(frames=[], more=False)]
+    lab.link.folders["/data/raw"] = [FolderAnswer(frames=[], more=False)]
     with pytest.raises(FramesNotFoundError, match="/data/raw: found no frames; expected"):
-        run_engine(convert_folder(converter, "/data/raw", **options))
+        lab.run_engine(convert_folder(lab.converter, "/data/raw", **options))
     with pytest.raises(RequestRejectedError, match="found no folder"):
-        run_engine(convert_folder(converter, "/data/else", **options))
-    assert recorder.documents == []
+        lab.run_engine(convert_folder(lab.converter, "/data/else", **options))
+    assert lab.recorder.documents == []
 
 
 @pytest.mark.parametrize("by", ["client", "uid"])
 def test_catalogued_run_is_converted_anew_with_its_provenance(
-    by: str,
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    link: FakeLink,
-    raw_run: Catalogued,
-    options: dict[str, Any],
+    by: str, raw_run: Catalogued, options: dict[str, Any], lab: Lab
 ) -> None:
     catalogue = {raw_run.uid: raw_run}
     which: dict[str, Any] = {"run": raw_run} if by == "client" else {"run": raw_run.uid, "catalogue": catalogue}
-    (uid,) = run_engine(reprocess_run(converter, recipe={"preset": "xdi", "rotation": 90}, **which, **options))
-    recorder.check()
-    (start,) = recorder.of("start")
+    (uid,) = lab.run_engine(reprocess_run(lab.converter, recipe={"preset": "xdi", "rotation": 90}, **which, **options))
+    lab.recorder.check()
+    (start,) = lab.recorder.of("start")
     assert (start["uid"], start["plan_name"], start["parent_uid"]) == (uid, "reprocess_run", raw_run.uid)
-    assert told(recorder) == [
+    assert told(lab.recorder) == [
         ("/data/raw/sample/sample-00000.tif", "primary", 1),
         ("/data/raw/sample/sample-00001-00001.tif", "primary", 2),
     ]
-    requests = list(link.requests.values())
+    requests = list(lab.link.requests.values())
     assert {request.run_uid for request in requests} == {uid}
     assert [request.metadata["sample_name"] for request in requests] == ["CeO2", "CeO2"]
     assert [request.recipe.output.on_existing for request in requests if request.recipe] == ["number", "number"]
 
 
 def test_recipe_that_says_what_happens_to_earlier_outputs_is_obeyed(
-    run_engine: RunEngine, converter: PETifConverter, link: FakeLink, raw_run: Catalogued, options: dict[str, Any]
+    raw_run: Catalogued, options: dict[str, Any], lab: Lab
 ) -> None:
-    run_engine(reprocess_run(converter, raw_run, recipe={"output": {"on_existing": "replace_own"}}, **options))
-    assert {request.recipe.output.on_existing for request in link.requests.values() if request.recipe} == {
+    lab.run_engine(reprocess_run(lab.converter, raw_run, recipe={"output": {"on_existing": "replace_own"}}, **options))
+    assert {request.recipe.output.on_existing for request in lab.link.requests.values() if request.recipe} == {
         "replace_own"
     }
 
 
 def test_run_that_can_not_be_converted_anew_is_named_before_anything_is_opened(
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    link: FakeLink,
-    raw_run: Catalogued,
-    options: dict[str, Any],
+    raw_run: Catalogued, options: dict[str, Any], lab: Lab
 ) -> None:
     def refused(run: Any, kind: type[Exception], words: str, **given: Any) -> None:
         with pytest.raises(kind, match=words):
-            run_engine(reprocess_run(converter, run, **{"recipe": "xdi", **given}, **options))
+            lab.run_engine(reprocess_run(lab.converter, run, **{"recipe": "xdi", **given}, **options))
 
     empty = ComposedRun(lambda _name, _document: None)
     empty.stop()
@@ -364,6 +316,6 @@ def test_run_that_can_not_be_converted_anew_is_named_before_anything_is_opened(
     broken = Catalogued(empty)
     broken._documents = [*empty.recorder.documents[:1], ("event", {"descriptor": "unknown", "uid": "e", "data": {}})]
     refused(broken, FramesNotFoundError, f"run {empty.uid}: its documents can't be followed .*event document e")
-    link.absent = {"/data/raw/sample/sample-00000.tif"}
+    lab.link.absent = {"/data/raw/sample/sample-00000.tif"}
     refused(raw_run, FramesNotFoundError, f"run {raw_run.uid}: 1 of 2 frames can't be found")
-    assert recorder.documents == []
+    assert lab.recorder.documents == []

@@ -26,6 +26,7 @@ from petif_bluesky.testing.fake_link import FakeLink
 from petif_bluesky.testing.reports import XDI
 from tango_server.recipe import Recipe
 from tests.unit.documents import Recorder
+from tests.unit.lab import Lab
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 OTHER = Recipe.preset("xdi-unsigned", rotation=180)
@@ -68,72 +69,57 @@ def check_the_end(recorder: Recorder, runs: int = 1) -> None:
         assert descriptors[of_run[-1]["descriptor"]]["name"] == "conversion"
 
 
-def test_start_document_tells_recipe_device_and_server(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
-) -> None:
-    run_engine(conversion_wrapper(bp.count([detector], md={"sample": "CeO2"}), converter, recipe=RECIPE))
-    (start,) = recorder.of("start")
+def test_start_document_tells_recipe_device_and_server(lab: Lab) -> None:
+    lab.run(bp.count([lab.detector], md={"sample": "CeO2"}), recipe=RECIPE)
+    (start,) = lab.recorder.of("start")
     assert start["conversion"] == {
         "recipe": RECIPE.model_dump(mode="json"),
         "recipe_source": "run",
-        "device": link.address,
+        "device": lab.link.address,
         "server_version": "1.2.3",
     }
     assert Recipe.model_validate(start["conversion"]["recipe"]) == RECIPE
     assert (start["plan_name"], start["sample"]) == ("count", "CeO2")
 
 
-def test_without_a_recipe_the_start_document_says_that_it_is_the_servers(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
-) -> None:
-    run_engine(conversion_wrapper(bp.count([detector]), converter))
-    (start,) = recorder.of("start")
+def test_without_a_recipe_the_start_document_says_that_it_is_the_servers(lab: Lab) -> None:
+    lab.run(bp.count([lab.detector]))
+    (start,) = lab.recorder.of("start")
     assert (start["conversion"]["recipe"], start["conversion"]["recipe_source"]) == (
         XDI.model_dump(mode="json"),
         "server",
     )
-    assert [request.recipe for request in link.requests.values()] == [XDI]
+    assert [request.recipe for request in lab.link.requests.values()] == [XDI]
 
 
 @pytest.mark.parametrize("given", [OTHER, OTHER.model_dump(mode="json")], ids=["Recipe", "json"])
-def test_recipe_of_the_plan_goes_before_that_of_the_wrapper(
-    given: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
-) -> None:
+def test_recipe_of_the_plan_goes_before_that_of_the_wrapper(given: Any, lab: Lab) -> None:
     metadata = {"conversion": {"recipe": given, "note": "as last week"}}
-    run_engine(conversion_wrapper(bp.count([detector], md=metadata), converter, recipe=RECIPE))
-    (start,) = recorder.of("start")
+    lab.run(bp.count([lab.detector], md=metadata), recipe=RECIPE)
+    (start,) = lab.recorder.of("start")
     assert Recipe.model_validate(start["conversion"]["recipe"]) == OTHER
     assert start["conversion"]["recipe"] == OTHER.model_dump(mode="json")
     assert (start["conversion"]["recipe_source"], start["conversion"]["note"]) == ("run", "as last week")
-    assert [request.recipe for request in link.requests.values()] == [OTHER]
+    assert [request.recipe for request in lab.link.requests.values()] == [OTHER]
     assert metadata == {"conversion": {"recipe": given, "note": "as last week"}}
 
 
 @pytest.mark.parametrize("state", [ServerState(), ServerState().lost("off")], ids=["not-asked-yet", "down"])
-def test_run_goes_well_though_the_server_does_not(
-    state: ServerState,
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    link: FakeLink,
-    detector: Any,
-) -> None:
-    converter.drain_timeout = 20.0 if state.down else 0.1
-    link.server = state
-    link.converts = False
-    run_engine(conversion_wrapper(bp.count([detector], num=2), converter, recipe=RECIPE))
-    check_the_end(recorder)
-    assert recorder.of("stop")[0]["exit_status"] == "success"
-    assert counts(recorder) == [(2, 0, False)]
-    assert recorder.of("start")[0]["conversion"]["server_version"] == ""
+def test_run_goes_well_though_the_server_does_not(state: ServerState, lab: Lab) -> None:
+    lab.converter.drain_timeout = 20.0 if state.down else 0.1
+    lab.link.server = state
+    lab.link.converts = False
+    lab.run(bp.count([lab.detector], num=2), recipe=RECIPE)
+    check_the_end(lab.recorder)
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
+    assert counts(lab.recorder) == [(2, 0, False)]
+    assert lab.recorder.of("start")[0]["conversion"]["server_version"] == ""
 
 
-def test_statistics_of_a_run_are_its_last_event(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
-) -> None:
-    run_engine(conversion_wrapper(bp.count([detector], num=3), converter, recipe=RECIPE))
-    check_the_end(recorder)
-    assert numbers(recorder) == [
+def test_statistics_of_a_run_are_its_last_event(lab: Lab) -> None:
+    lab.run(bp.count([lab.detector], num=3), recipe=RECIPE)
+    check_the_end(lab.recorder)
+    assert numbers(lab.recorder) == [
         {
             "submitted": 3,
             "converted": 3,
@@ -147,73 +133,48 @@ def test_statistics_of_a_run_are_its_last_event(
             "drained": True,
         }
     ]
-    assert recorder.of("stop")[0]["num_events"] == {"primary": 3, "converted": 3, "conversion": 1}
-    assert link.listeners == {}
+    assert lab.recorder.of("stop")[0]["num_events"] == {"primary": 3, "converted": 3, "conversion": 1}
+    assert lab.link.listeners == {}
+    assert {thread.name for thread in lab.link.callers} == {"petif-sender", "petif-drain"}  # never the RunEngine's
 
 
-def test_nothing_waits_for_the_network_in_the_run_engines_threads(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
-) -> None:
-    run_engine(conversion_wrapper(bp.count([detector], num=3), converter, recipe=RECIPE))
-    assert {thread.name for thread in link.callers} == {"petif-sender", "petif-drain"}
-
-
-def test_stream_may_have_another_name(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
-    run_engine(conversion_wrapper(bp.count([detector]), converter, stream="petif"))
-    assert recorder.of("stop")[0]["num_events"] == {"primary": 1, "converted": 1, "petif": 1}
-
-
-def test_plan_without_a_run_is_left_as_it_is(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink
-) -> None:
+def test_plan_without_a_run_is_left_as_it_is(lab: Lab) -> None:
     messages: list[str] = []
-    run_engine.msg_hook = lambda msg: messages.append(msg.command)
-    run_engine(conversion_wrapper(bps.sleep(0), converter))
+    lab.run_engine.msg_hook = lambda msg: messages.append(msg.command)
+    lab.run(bps.sleep(0))
     assert messages == ["sleep"]
-    assert recorder.documents == []
+    assert lab.recorder.documents == []
 
 
-def test_failing_plan_has_its_statistics_and_its_error(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
-    @bpp.stage_decorator([detector])
+def test_failing_plan_has_its_statistics_and_its_error(lab: Lab) -> None:
+    @bpp.stage_decorator([lab.detector])
     @bpp.run_decorator()
     def plan() -> Any:
-        yield from bps.trigger_and_read([detector])
-        yield from bps.trigger_and_read([detector])
+        yield from bps.trigger_and_read([lab.detector])
+        yield from bps.trigger_and_read([lab.detector])
         raise RuntimeError("the shutter is stuck")
 
     with pytest.raises(RuntimeError, match="the shutter is stuck"):
-        run_engine(conversion_wrapper(plan(), converter, recipe=RECIPE))
-    check_the_end(recorder)
-    assert counts(recorder) == [(2, 2, True)]
-    (stop,) = recorder.of("stop")
+        lab.run(plan(), recipe=RECIPE)
+    check_the_end(lab.recorder)
+    assert counts(lab.recorder) == [(2, 2, True)]
+    (stop,) = lab.recorder.of("stop")
     assert (stop["exit_status"], stop["reason"]) == ("fail", "the shutter is stuck")
 
 
 @pytest.mark.parametrize(("ending", "exit_status"), [("abort", "abort"), ("stop", "success")])
-def test_run_that_is_ended_early_has_its_statistics(
-    ending: str,
-    exit_status: str,
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    detector: Any,
-) -> None:
-    def pause_after_each_reading(readables: Any) -> Any:
-        yield from bps.one_shot(readables)
-        yield from bps.pause()
-
+def test_run_that_is_ended_early_has_its_statistics(ending: str, exit_status: str, lab: Lab) -> None:
     with pytest.raises(RunEngineInterrupted):
-        run_engine(
-            conversion_wrapper(bp.count([detector], num=5, per_shot=pause_after_each_reading), converter, recipe=RECIPE)
-        )
-    getattr(run_engine, ending)()
-    check_the_end(recorder)
-    assert counts(recorder) == [(1, 1, True)]
-    assert recorder.of("stop")[0]["exit_status"] == exit_status
+        lab.run(bp.count([lab.detector], num=5, per_shot=pause_after_each_reading), recipe=RECIPE)
+    getattr(lab.run_engine, ending)()
+    check_the_end(lab.recorder)
+    assert counts(lab.recorder) == [(1, 1, True)]
+    assert lab.recorder.of("stop")[0]["exit_status"] == exit_status
+
+
+def pause_after_each_reading(readables: Any) -> Any:
+    yield from bps.one_shot(readables)
+    yield from bps.pause()
 
 
 def paused_while_draining(run_engine: RunEngine, link: FakeLink, plan: Any) -> None:
@@ -235,85 +196,65 @@ def paused_while_draining(run_engine: RunEngine, link: FakeLink, plan: Any) -> N
     link.converts = True
 
 
-def test_pause_while_draining_takes_no_point_again(
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    link: FakeLink,
-    detector: Any,
-    tmp_path: Path,
-) -> None:
-    plan = conversion_wrapper(bp.count([detector], num=3), converter, recipe=RECIPE)
-    paused_while_draining(run_engine, link, plan)
-    link.until(lambda: len(link.requests) == 3)
-    run_engine.resume()
-    check_the_end(recorder)
-    assert [event["seq_num"] for event in recorder.stream("primary")] == [1, 2, 3]
+def test_pause_while_draining_takes_no_point_again(tmp_path: Path, lab: Lab) -> None:
+    plan = conversion_wrapper(bp.count([lab.detector], num=3), lab.converter, recipe=RECIPE)
+    paused_while_draining(lab.run_engine, lab.link, plan)
+    lab.link.until(lambda: len(lab.link.requests) == 3)
+    lab.run_engine.resume()
+    check_the_end(lab.recorder)
+    assert [event["seq_num"] for event in lab.recorder.stream("primary")] == [1, 2, 3]
     assert len(list((tmp_path / "raw" / "sample").glob("*.tif"))) == 3
-    assert counts(recorder) == [(3, 3, True)]
-    assert recorder.of("stop")[0]["exit_status"] == "success"
+    assert counts(lab.recorder) == [(3, 3, True)]
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
 
 
-def test_pause_between_points_takes_no_point_again(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
-) -> None:
+def test_pause_between_points_takes_no_point_again(lab: Lab) -> None:
     def pause_before_each_reading(readables: Any) -> Any:
         yield from bps.checkpoint()
         yield from bps.pause()
         yield from bps.trigger_and_read(readables)
 
     with pytest.raises(RunEngineInterrupted):
-        run_engine(conversion_wrapper(bp.count([detector], 2, per_shot=pause_before_each_reading), converter))
+        lab.run(bp.count([lab.detector], 2, per_shot=pause_before_each_reading))
     with pytest.raises(RunEngineInterrupted):
-        run_engine.resume()
-    run_engine.resume()
-    check_the_end(recorder)
-    assert recorder.of("stop")[0]["num_events"] == {"primary": 2, "converted": 2, "conversion": 1}
-    assert counts(recorder) == [(2, 2, True)]
-    assert len(link.requests) == 2
+        lab.run_engine.resume()
+    lab.run_engine.resume()
+    check_the_end(lab.recorder)
+    assert lab.recorder.of("stop")[0]["num_events"] == {"primary": 2, "converted": 2, "conversion": 1}
+    assert counts(lab.recorder) == [(2, 2, True)]
+    assert len(lab.link.requests) == 2
 
 
-def test_abort_while_draining_ends_the_run(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
-) -> None:
-    plan = conversion_wrapper(bp.count([detector], num=2), converter, recipe=RECIPE)
-    link.prompt = False
-    paused_while_draining(run_engine, link, plan)
-    run_engine.abort("enough")
-    assert run_engine.state == "idle"
-    (stop,) = recorder.of("stop")
+def test_abort_while_draining_ends_the_run(lab: Lab) -> None:
+    plan = conversion_wrapper(bp.count([lab.detector], num=2), lab.converter, recipe=RECIPE)
+    lab.link.prompt = False
+    paused_while_draining(lab.run_engine, lab.link, plan)
+    lab.run_engine.abort("enough")
+    assert lab.run_engine.state == "idle"
+    (stop,) = lab.recorder.of("stop")
     assert (stop["exit_status"], stop["num_events"]["primary"]) == ("abort", 2)
     assert stop["num_events"]["conversion"] == 1
-    assert counts(recorder)[0][2] is False
-    assert link.listeners == {}
-    recorder.check()
+    assert counts(lab.recorder)[0][2] is False
+    assert lab.link.listeners == {}
+    lab.recorder.check()
 
 
-def test_runs_after_one_another_each_have_their_own_numbers(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
+def test_runs_after_one_another_each_have_their_own_numbers(lab: Lab) -> None:
     def plan() -> Any:
-        yield from bp.count([detector], num=1)
-        yield from bp.count([detector], num=3, md={"conversion": {"recipe": OTHER.model_dump(mode="json")}})
+        yield from bp.count([lab.detector], num=1)
+        yield from bp.count([lab.detector], num=3, md={"conversion": {"recipe": OTHER.model_dump(mode="json")}})
 
-    first, second = run_engine(conversion_wrapper(plan(), converter, recipe=RECIPE))
-    check_the_end(recorder, runs=2)
-    assert counts(recorder, first) == [(1, 1, True)]
-    assert counts(recorder, second) == [(3, 3, True)]
-    recipes = [Recipe.model_validate(start["conversion"]["recipe"]) for start in recorder.of("start")]
+    first, second = lab.run(plan(), recipe=RECIPE)
+    check_the_end(lab.recorder, runs=2)
+    assert counts(lab.recorder, first) == [(1, 1, True)]
+    assert counts(lab.recorder, second) == [(3, 3, True)]
+    recipes = [Recipe.model_validate(start["conversion"]["recipe"]) for start in lab.recorder.of("start")]
     assert recipes == [RECIPE, OTHER]
 
 
 @pytest.mark.parametrize("keys", [("a", "b"), (None, "b"), ("a", None)], ids=["keys", "outer-bare", "inner-bare"])
-def test_interleaved_runs_each_have_their_own_numbers(
-    keys: tuple[str | None, str | None],
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    link: FakeLink,
-    make_detector: MakeDetector,
-) -> None:
-    detectors = [make_detector("pe1"), make_detector("pe2")]
+def test_interleaved_runs_each_have_their_own_numbers(keys: tuple[str | None, str | None], lab: Lab) -> None:
+    detectors = [lab.make_detector("pe1"), lab.make_detector("pe2")]
 
     def keyed(key: str | None, plan: Any) -> Any:
         return plan if key is None else bpp.set_run_key_wrapper(plan, key)
@@ -328,59 +269,56 @@ def test_interleaved_runs_each_have_their_own_numbers(
         for key in keys:
             yield from keyed(key, bps.close_run())
 
-    first, second = run_engine(conversion_wrapper(plan(), converter))
-    check_the_end(recorder, runs=2)
-    assert counts(recorder, first) == [(2, 2, True)]
-    assert counts(recorder, second) == [(3, 3, True)]
-    assert {start["conversion"]["recipe_source"] for start in recorder.of("start")} == {"run"}
-    assert {(request.run_uid, request.recipe) for request in link.requests.values()} == {
+    first, second = lab.run(plan())
+    check_the_end(lab.recorder, runs=2)
+    assert counts(lab.recorder, first) == [(2, 2, True)]
+    assert counts(lab.recorder, second) == [(3, 3, True)]
+    assert {start["conversion"]["recipe_source"] for start in lab.recorder.of("start")} == {"run"}
+    assert {(request.run_uid, request.recipe) for request in lab.link.requests.values()} == {
         (first, RECIPE),
         (second, OTHER),
     }
 
 
-def test_wrapping_twice_is_wrapping_once(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, detector: Any
-) -> None:
-    run_engine.preprocessors.append(ConversionPreprocessor(converter, recipe=RECIPE))
-    run_engine.preprocessors.append(ConversionPreprocessor(converter, recipe=RECIPE))
-    run_engine(conversion_wrapper(bp.count([detector], num=2), converter, recipe=OTHER))
-    check_the_end(recorder)
-    assert counts(recorder) == [(2, 2, True)]
-    (start,) = recorder.of("start")
+def test_wrapping_twice_is_wrapping_once(lab: Lab) -> None:
+    lab.run_engine.preprocessors.append(ConversionPreprocessor(lab.converter, recipe=RECIPE))
+    lab.run_engine.preprocessors.append(ConversionPreprocessor(lab.converter, recipe=RECIPE))
+    lab.run(bp.count([lab.detector], num=2), recipe=OTHER)
+    check_the_end(lab.recorder)
+    assert counts(lab.recorder) == [(2, 2, True)]
+    (start,) = lab.recorder.of("start")
     assert Recipe.model_validate(start["conversion"]["recipe"]) == OTHER
 
 
-def test_plan_of_which_only_a_part_is_wrapped_twice(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
+def test_plan_of_which_only_a_part_is_wrapped_twice(lab: Lab) -> None:
+    results: list[Any] = []
+
     def plan() -> Any:
-        yield from bp.count([detector], num=1)
-        yield from conversion_wrapper(bp.count([detector], num=2), converter, recipe=OTHER)
+        yield from bp.count([lab.detector], num=1)
+        results.append((yield from conversion_wrapper(bp.count([lab.detector], num=2), lab.converter, recipe=OTHER)))
 
-    first, second = run_engine(conversion_wrapper(plan(), converter, recipe=RECIPE))
-    check_the_end(recorder, runs=2)
-    assert counts(recorder, first) == [(1, 1, True)]
-    assert counts(recorder, second) == [(2, 2, True)]
+    first, second = lab.run(plan(), recipe=RECIPE)
+    check_the_end(lab.recorder, runs=2)
+    assert results == [second]
+    assert counts(lab.recorder, first) == [(1, 1, True)]
+    assert counts(lab.recorder, second) == [(2, 2, True)]
 
 
-def test_preprocessor_of_the_run_engine_wraps_every_plan(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
-    run_engine.preprocessors.append(ConversionPreprocessor(converter, recipe=RECIPE, stream="petif"))
+def test_preprocessor_of_the_run_engine_wraps_every_plan(lab: Lab) -> None:
+    lab.run_engine.preprocessors.append(ConversionPreprocessor(lab.converter, recipe=RECIPE, stream="petif"))
     for frames in (1, 2):
-        run_engine(bp.count([detector], num=frames))
-    assert [event["data"]["converter_converted"] for event in recorder.stream("petif")] == [1, 2]
-    assert all(start["conversion"]["recipe"] == RECIPE.model_dump(mode="json") for start in recorder.of("start"))
+        lab.run_engine(bp.count([lab.detector], num=frames))
+    assert [event["data"]["converter_converted"] for event in lab.recorder.stream("petif")] == [1, 2]
+    assert all(start["conversion"]["recipe"] == RECIPE.model_dump(mode="json") for start in lab.recorder.of("start"))
+    lab.run(bp.count([lab.detector]), stream="petif")  # which goes before that of the preprocessor
+    assert lab.recorder.of("stop")[-1]["num_events"] == {"primary": 1, "converted": 1, "petif": 1}
 
 
-def test_decorated_plan_keeps_its_name_and_its_result(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
-    @conversion_decorator(converter, recipe=RECIPE)
+def test_decorated_plan_keeps_its_name_and_its_result(lab: Lab) -> None:
+    @conversion_decorator(lab.converter, recipe=RECIPE)
     def tomography(frames: int, *, note: str) -> Any:
         """Turn and look."""
-        yield from bp.count([detector], num=frames, md={"note": note})
+        yield from bp.count([lab.detector], num=frames, md={"note": note})
         return frames, note
 
     results: list[Any] = []
@@ -388,25 +326,13 @@ def test_decorated_plan_keeps_its_name_and_its_result(
     def plan() -> Any:
         results.append((yield from tomography(2, note="first")))
 
-    run_engine(plan())
+    lab.run_engine(plan())
     assert results == [(2, "first")]
     assert (tomography.__name__, tomography.__doc__) == ("tomography", "Turn and look.")
-    assert recorder.of("start")[0]["note"] == "first"
-    assert counts(recorder) == [(2, 2, True)]
-    run_engine(tomography(1, note="second"))
-    check_the_end(recorder, runs=2)
-
-
-def test_wrapped_plan_returns_what_the_plan_returns(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
-    results: list[Any] = []
-
-    def plan() -> Any:
-        results.append((yield from conversion_wrapper(bp.count([detector]), converter)))
-
-    (uid,) = run_engine(plan())
-    assert results == [uid] == [document["uid"] for document in recorder.of("start")]
+    assert lab.recorder.of("start")[0]["note"] == "first"
+    assert counts(lab.recorder) == [(2, 2, True)]
+    lab.run_engine(tomography(1, note="second"))
+    check_the_end(lab.recorder, runs=2)
 
 
 def wrap(converter: PETifConverter, recipe: Recipe) -> object:
@@ -432,167 +358,133 @@ def test_in_place_is_refused_at_once_unless_it_is_really_meant(
     assert use(converter, allowed) is not None
 
 
-def test_none_under_our_key_is_nothing(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
-    run_engine(conversion_wrapper(bp.count([detector], md={"conversion": None}), converter, recipe=RECIPE))
-    check_the_end(recorder)
-    assert Recipe.model_validate(recorder.of("start")[0]["conversion"]["recipe"]) == RECIPE
+def test_none_under_our_key_is_nothing(lab: Lab) -> None:
+    lab.run(bp.count([lab.detector], md={"conversion": None}), recipe=RECIPE)
+    check_the_end(lab.recorder)
+    assert Recipe.model_validate(lab.recorder.of("start")[0]["conversion"]["recipe"]) == RECIPE
 
 
 @pytest.mark.parametrize("value", ["by hand", 5], ids=["word", "number"])
-def test_other_metadata_under_our_key_are_refused_before_the_run_opens(
-    value: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
+def test_other_metadata_under_our_key_are_refused_before_the_run_opens(value: Any, lab: Lab) -> None:
     with pytest.raises(ValueError, match=f"found {value!r}; expected a dict"):
-        run_engine(conversion_wrapper(bp.count([detector], md={"conversion": value}), converter, recipe=RECIPE))
-    assert recorder.documents == []
-    assert run_engine.state == "idle"
-    assert detector._staged == Staged.no
-
-
-def test_a_plan_that_fails_within_an_event_says_so_itself(
-    run_engine: RunEngine, converter: PETifConverter, detector: Any
-) -> None:
-    def plan() -> Any:
-        yield from bps.open_run()
-        yield from bps.create()
-        yield from bps.read(detector)
-        raise ValueError("the shutter is stuck")
-
-    with pytest.raises(ValueError, match="the shutter is stuck"):
-        run_engine(conversion_wrapper(bpp.finalize_wrapper(plan(), bps.close_run()), converter))
+        lab.run(bp.count([lab.detector], md={"conversion": value}), recipe=RECIPE)
+    assert lab.recorder.documents == []
+    assert lab.run_engine.state == "idle"
+    assert lab.detector._staged == Staged.no
 
 
 class StuckError(Exception):
-    """What went wrong at the beamline."""
+    """What went wrong at the lab."""
 
 
 @pytest.mark.parametrize("wait", ["run", "point"])
 @pytest.mark.parametrize("key", [None, "a"])
-def test_run_that_its_plan_leaves_open_has_its_statistics(
-    key: str | None, wait: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
-    @bpp.stage_decorator([detector])
+def test_run_that_its_plan_leaves_open_has_its_statistics(key: str | None, wait: Any, lab: Lab) -> None:
+    @bpp.stage_decorator([lab.detector])
     def plan() -> Any:
         yield from bps.open_run()
-        yield from bps.trigger_and_read([detector])
+        yield from bps.trigger_and_read([lab.detector])
         raise StuckError("the shutter is stuck")
 
     keyed = plan() if key is None else bpp.set_run_key_wrapper(plan(), key)
     with pytest.raises(StuckError, match="the shutter is stuck"):
-        run_engine(conversion_wrapper(keyed, converter, recipe=RECIPE, wait=wait))
-    check_the_end(recorder)
-    assert counts(recorder) == [(1, 1, True)]
-    assert len(recorder.stream("converted")) == 1
-    assert recorder.of("stop")[0]["exit_status"] == "fail"
+        lab.run(keyed, recipe=RECIPE, wait=wait)
+    check_the_end(lab.recorder)
+    assert counts(lab.recorder) == [(1, 1, True)]
+    assert len(lab.recorder.stream("converted")) == 1
+    assert lab.recorder.of("stop")[0]["exit_status"] == "fail"
 
 
-def test_run_that_is_left_open_within_an_event_has_its_statistics_and_the_error_of_the_plan(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
+@pytest.mark.parametrize("closed", [False, True], ids=["left-open", "closed-at-last"])
+def test_plan_that_fails_within_an_event_says_so_itself(closed: bool, lab: Lab) -> None:
     def plan() -> Any:
         yield from bps.open_run()
         yield from bps.create()
-        yield from bps.read(detector)
+        yield from bps.read(lab.detector)
         raise StuckError("the shutter is stuck")
 
     with pytest.raises(StuckError, match="the shutter is stuck"):
-        run_engine(conversion_wrapper(plan(), converter))
-    check_the_end(recorder)
-    assert recorder.of("stop")[0]["num_events"] == {"conversion": 1}
+        lab.run(bpp.finalize_wrapper(plan(), bps.close_run()) if closed else plan())
+    check_the_end(lab.recorder)
+    assert lab.recorder.of("stop")[0]["num_events"] == {"conversion": 1}
 
 
-def test_runs_that_are_left_open_each_have_their_own_numbers(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
-    @bpp.stage_decorator([detector])
+def test_runs_that_are_left_open_each_have_their_own_numbers(lab: Lab) -> None:
+    @bpp.stage_decorator([lab.detector])
     def plan() -> Any:
         for key, frames in (("a", 1), ("b", 2)):
             yield from bpp.set_run_key_wrapper(bps.open_run(), key)
             for _ in range(frames):
-                yield from bpp.set_run_key_wrapper(bps.trigger_and_read([detector]), key)
+                yield from bpp.set_run_key_wrapper(bps.trigger_and_read([lab.detector]), key)
         raise StuckError
 
     with pytest.raises(StuckError):
-        run_engine(conversion_wrapper(plan(), converter))
-    check_the_end(recorder, runs=2)
-    uids = [start["uid"] for start in recorder.of("start")]
-    assert [counts(recorder, uid) for uid in uids] == [[(1, 1, True)], [(2, 2, True)]]
+        lab.run(plan())
+    check_the_end(lab.recorder, runs=2)
+    uids = [start["uid"] for start in lab.recorder.of("start")]
+    assert [counts(lab.recorder, uid) for uid in uids] == [[(1, 1, True)], [(2, 2, True)]]
 
 
-def test_halted_run_has_none_and_the_run_engine_is_free(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
-    def pause_after_each_reading(readables: Any) -> Any:
-        yield from bps.one_shot(readables)
-        yield from bps.pause()
-
+def test_halted_run_has_none_and_the_run_engine_is_free(lab: Lab) -> None:
     with pytest.raises(RunEngineInterrupted):
-        run_engine(conversion_wrapper(bp.count([detector], num=5, per_shot=pause_after_each_reading), converter))
-    run_engine.halt()
-    assert run_engine.state == "idle"
-    assert recorder.of("stop")[0]["num_events"] == {"primary": 1}
+        lab.run(bp.count([lab.detector], num=5, per_shot=pause_after_each_reading))
+    lab.run_engine.halt()
+    assert lab.run_engine.state == "idle"
+    assert lab.recorder.of("stop")[0]["num_events"] == {"primary": 1}
 
 
 @pytest.mark.parametrize("wait", ["run", "point"])
-def test_run_that_closes_within_an_event_of_another_takes_no_checkpoint(
-    wait: Any,
-    run_engine: RunEngine,
-    recorder: Recorder,
-    converter: PETifConverter,
-    detector: Any,
-    make_detector: MakeDetector,
-) -> None:
-    other = make_detector("other")
+def test_run_that_closes_within_an_event_of_another_takes_no_checkpoint(wait: Any, lab: Lab) -> None:
+    other = lab.make_detector("other")
 
     def keyed(key: str, plan: Any) -> Any:
         return bpp.set_run_key_wrapper(plan, key)
 
-    @bpp.stage_decorator([detector, other])
+    @bpp.stage_decorator([lab.detector, other])
     def plan() -> Any:
         yield from keyed("a", bps.open_run())
         yield from keyed("b", bps.open_run())
         yield from bps.trigger(other, wait=True)
         yield from keyed("a", bps.create())
         yield from keyed("a", bps.read(other))
-        yield from keyed("b", bps.trigger_and_read([detector]))
+        yield from keyed("b", bps.trigger_and_read([lab.detector]))
         yield from keyed("b", bps.close_run())
         yield from keyed("a", bps.save())
         yield from keyed("a", bps.close_run())
 
-    first, second = run_engine(conversion_wrapper(plan(), converter, wait=wait))
-    check_the_end(recorder, runs=2)
-    assert [counts(recorder, uid) for uid in (first, second)] == [[(1, 1, True)], [(1, 1, True)]]
+    first, second = lab.run(plan(), wait=wait)
+    check_the_end(lab.recorder, runs=2)
+    assert [counts(lab.recorder, uid) for uid in (first, second)] == [[(1, 1, True)], [(1, 1, True)]]
 
 
 @pytest.mark.parametrize("wait", ["run", "point"])
 @pytest.mark.parametrize("outermost", [True, False])
-def test_supplemental_data_go_well_with_it(
-    outermost: bool, wait: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, detector: Any
-) -> None:
+def test_supplemental_data_go_well_with_it(outermost: bool, wait: Any, lab: Lab) -> None:
     supplemental = bpp.SupplementalData(baseline=[SynAxis(name="motor")])
-    preprocessors = [supplemental, ConversionPreprocessor(converter, recipe=RECIPE, wait=wait)]
-    run_engine.preprocessors += preprocessors if outermost else preprocessors[::-1]
-    run_engine(bp.count([detector], num=2))
-    recorder.check()
-    assert recorder.of("stop")[0]["num_events"] == {"primary": 2, "converted": 2, "conversion": 1, "baseline": 2}
-    assert counts(recorder) == [(2, 2, True)]
+    preprocessors = [supplemental, ConversionPreprocessor(lab.converter, recipe=RECIPE, wait=wait)]
+    lab.run_engine.preprocessors += preprocessors if outermost else preprocessors[::-1]
+    lab.run_engine(bp.count([lab.detector], num=2))
+    lab.recorder.check()
+    assert lab.recorder.of("stop")[0]["num_events"] == {
+        "primary": 2,
+        "converted": 2,
+        "conversion": 1,
+        "baseline": 2,
+    }
+    assert counts(lab.recorder) == [(2, 2, True)]
 
 
-def test_plan_that_wants_no_checkpoint_gets_none(
-    run_engine: RunEngine, converter: PETifConverter, detector: Any
-) -> None:
+def test_plan_that_wants_no_checkpoint_gets_none(lab: Lab) -> None:
     messages: list[str] = []
-    run_engine.msg_hook = lambda msg: messages.append(msg.command)
+    lab.run_engine.msg_hook = lambda msg: messages.append(msg.command)
 
-    @bpp.stage_decorator([detector])
+    @bpp.stage_decorator([lab.detector])
     @bpp.run_decorator()
     def plan() -> Any:
         yield from bps.clear_checkpoint()
-        yield from bps.trigger_and_read([detector])
+        yield from bps.trigger_and_read([lab.detector])
 
-    run_engine(conversion_wrapper(plan(), converter, wait="point"))
+    lab.run(plan(), wait="point")
     assert "checkpoint" not in messages
 
 
@@ -603,11 +495,9 @@ def test_dry_run_of_a_plan_needs_no_run_engine(converter: PETifConverter, detect
 
 
 @pytest.mark.parametrize("wait", ["run", "point"])
-def test_fly_scan_has_its_statistics(
-    wait: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter
-) -> None:
+def test_fly_scan_has_its_statistics(wait: Any, lab: Lab) -> None:
     flyer = TrivialFlyer()
-    run_engine(conversion_wrapper(bp.fly([flyer]), converter, wait=wait))
-    recorder.check()
-    assert counts(recorder) == [(0, 0, True)]
-    assert recorder.of("stop")[0]["exit_status"] == "success"
+    lab.run(bp.fly([flyer]), wait=wait)
+    lab.recorder.check()
+    assert counts(lab.recorder) == [(0, 0, True)]
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
