@@ -28,14 +28,26 @@ def found(finder: FrameFinder, documents: list[tuple[str, Document]]) -> list[Fr
     return [frame for frames in replay(documents, finder.feed) for frame in frames]
 
 
+def flying(finder: FrameFinder | None = None, *, motor: bool = False, **image: Any) -> ComposedRun:
+    """A run whose detector flies; with a motor it steps, and the motor is read in each event."""
+    run = ComposedRun((finder or FrameFinder()).feed)
+    stream, others = ("primary", {"motor": {"position": NUMBER}}) if motor else ("fly", {})
+    run.stream(stream, det={"image": {**IN_STREAM, **image}}, **others)
+    return run
+
+
 @pytest.mark.parametrize("name", SHAPES)
-def test_shape_gives_its_frames_and_nothing_stays(name: str) -> None:
+def test_shape_gives_each_frame_once_and_nothing_stays(name: str) -> None:
     shape = SHAPES[name](FOLDER)
     before = copy.deepcopy(shape.documents)
     finder = FrameFinder()
     assert described(found(finder, shape.documents)) == shape.expected
     assert shape.documents == before
     assert (finder._runs, finder._streams, finder._assets._datums) == ({}, {}, {})
+    again = FrameFinder()
+    twice = [pair for pair in shape.documents for _ in range(2)]
+    assert sorted(described(found(again, twice))) == sorted(shape.expected)
+    assert (again._runs, again._streams, again._assets._datums) == ({}, {}, {})
 
 
 def test_shapes_interleaved_give_what_each_gives_alone() -> None:
@@ -47,14 +59,6 @@ def test_shapes_interleaved_give_what_each_gives_alone() -> None:
         uid = shape.documents[0][1]["uid"]
         assert described([frame for frame in frames if frame.run_uid == uid]) == shape.expected
     assert not finder._runs
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_documents_delivered_twice_give_each_frame_once(name: str) -> None:
-    shape = SHAPES[name](FOLDER)
-    finder = FrameFinder()
-    twice = [pair for pair in shape.documents for _ in range(2)]
-    assert sorted(described(found(finder, twice))) == sorted(shape.expected)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +77,7 @@ def test_documents_delivered_twice_give_each_frame_once(name: str) -> None:
 def test_stream_files_are_those_of_blueskys_consolidator(
     template: str, parameters: dict[str, Any], shape: list[int]
 ) -> None:
-    finder = FrameFinder()
-    run = ComposedRun(finder.feed)
-    run.stream("fly", det={"image": {**IN_STREAM, "shape": shape}})
+    run = flying(shape=shape)
     datum = run.stream_resource("det_image", "file://localhost/data/", template, **parameters)
     frames = datum(2, 5, stream="fly", seq_num=3)
     (descriptor,) = run.recorder.of("descriptor")
@@ -89,10 +91,7 @@ def test_stream_files_are_those_of_blueskys_consolidator(
 
 
 def test_shape_of_two_sides_is_one_frame() -> None:
-    finder = FrameFinder()
-    run = ComposedRun(finder.feed)
-    run.stream("fly", det={"image": {**IN_STREAM, "shape": [48, 64]}})
-    (frame,) = run.stream_resource("det_image", "file:///d/", "{:d}.tif")(0, 1, stream="fly")
+    (frame,) = flying(shape=[48, 64]).stream_resource("det_image", "file:///d/", "{:d}.tif")(0, 1, stream="fly")
     assert (frame.path, frame.shape) == ("/d/0.tif", (48, 64))
 
 
@@ -106,13 +105,11 @@ def test_frame_of_a_step_scan_brings_its_event_and_that_of_a_fly_scan_none() -> 
 
 def test_frames_whose_events_never_come_are_given_with_the_next_stream_datum_or_the_stop() -> None:
     finder = FrameFinder()
-    run = ComposedRun(finder.feed)
-    run.stream(det={"image": IN_STREAM}, motor={"position": NUMBER})
+    run = flying(finder, motor=True)
     datum = run.stream_resource("det_image", "file:///d/", "{:d}.tif")
     assert datum(0, 1, seq_num=1) == []
     assert [frame.path for frame in datum(1, 2, seq_num=2)] == ["/d/0.tif", "/d/1.tif"]
-    other = ComposedRun(finder.feed)
-    other.stream(det={"image": IN_STREAM}, motor={"position": NUMBER})
+    other = flying(finder, motor=True)
     assert other.stream_resource("det_image", "file:///e/", "{:d}.tif")(0, 1, seq_num=1) == []
     (frame,) = finder.feed("stop", {"run_start": other.uid})
     assert (frame.path, frame.event) == ("/e/0.tif", None)
@@ -120,8 +117,7 @@ def test_frames_whose_events_never_come_are_given_with_the_next_stream_datum_or_
 
 def test_stream_datum_before_its_resource_waits_for_it() -> None:
     finder = FrameFinder()
-    run = ComposedRun(finder.feed)
-    run.stream("fly", det={"image": IN_STREAM})
+    run = flying(finder)
     source = ComposedRun(lambda _name, _document: None)
     source._streams = run._streams
     datum = source.stream_resource("det_image", "file:///d/", "{:d}.tif")
@@ -218,9 +214,7 @@ def test_selected_detectors_and_streams_are_taken(selection: FrameSelection, key
     ],
 )
 def test_uris_of_any_writer_are_paths(uri: str, path: str) -> None:
-    run = ComposedRun(FrameFinder().feed)
-    run.stream("fly", det={"image": IN_STREAM})
-    (frame,) = run.stream_resource("det_image", uri, "{:d}.tif")(0, 1, stream="fly")
+    (frame,) = flying().stream_resource("det_image", uri, "{:d}.tif")(0, 1, stream="fly")
     assert frame.path == path
 
 
@@ -236,17 +230,14 @@ def test_paths_are_translated_where_a_map_says_so() -> None:
 @pytest.mark.parametrize("template", ["%s%s%s%s", "%s%s_%999999999d.tif", "%s%q", "%d%s_%d.tif"])
 def test_template_that_can_not_be_followed_is_told_when_it_comes(template: str) -> None:
     run = ComposedRun(FrameFinder().feed)
-    run.stream(pe={"image": IMAGE})
     with pytest.raises(TemplateError, match="expected one that takes folder, file name and number"):
         run.resource(template=template)
 
 
 @pytest.mark.parametrize("template", ["{:999999999d}.tif", "{0.__class__}.tif", "{}{}.tif", "{name}.tif", "{.tif"])
 def test_stream_template_that_can_not_be_followed_is_told_when_it_comes(template: str) -> None:
-    run = ComposedRun(FrameFinder().feed)
-    run.stream("fly", det={"image": IN_STREAM})
     with pytest.raises(TemplateError, match="expected one that takes a number"):
-        run.stream_resource("det_image", "file:///d/", template)
+        flying().stream_resource("det_image", "file:///d/", template)
 
 
 @pytest.mark.parametrize(
@@ -270,9 +261,7 @@ def test_malformed_document_is_a_typed_error(kind: str, document: Any) -> None:
 
 
 def test_stream_datum_of_a_thousand_million_frames_is_refused() -> None:
-    run = ComposedRun(FrameFinder().feed)
-    run.stream("fly", det={"image": IN_STREAM})
-    datum = run.stream_resource("det_image", "file:///d/", "{:d}.tif")
+    datum = flying().stream_resource("det_image", "file:///d/", "{:d}.tif")
     with pytest.raises(MalformedDocumentError, match="indices from 0 to 1000000000"):
         datum(0, 10**9, stream="fly")
 
@@ -284,8 +273,7 @@ def test_event_of_a_run_that_was_never_seen_says_what_to_do() -> None:
 
 def test_abandoned_runs_are_forgotten_after_many_others_with_their_last_frames_given() -> None:
     finder = FrameFinder()
-    run = ComposedRun(finder.feed)
-    run.stream(det={"image": IN_STREAM}, motor={"position": NUMBER})
+    run = flying(finder, motor=True)
     assert run.stream_resource("det_image", "file:///d/", "{:d}.tif")(0, 1, seq_num=1) == []
     late = [frame for number in range(100) for frame in finder.feed("start", {"uid": str(number)})]
     assert [frame.path for frame in late] == ["/d/0.tif"]
