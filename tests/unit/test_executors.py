@@ -1,5 +1,7 @@
 """Conversions in threads of this process, and how executors are chosen."""
 
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,6 @@ from tango_server.jobs.executors import Result, make_executor
 from tango_server.jobs.threads import ThreadExecutor
 from tango_server.messages import FrameReport
 from tests.executor_tasks import PATIENCE, Dispatcher, HangingRoots, frame_tasks, require_converted
-from tests.unit.test_imports import modules_after
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def hanging(folder: Path) -> HangingRoots:
     return HangingRoots((folder,), (folder,), release=folder / "release")
 
 
-def test_threads_convert_different_frames_at_the_same_time_and_mix_nothing_up(folder: Path) -> None:
+def test_threads_convert_frames_at_once_without_mixing_them_up(folder: Path) -> None:
     tasks = frame_tasks(folder, 40, side=400)
     executor = make_executor("thread", workers=4, time_limit=PATIENCE)
     dispatcher = Dispatcher(executor, workers=4)
@@ -51,7 +52,7 @@ def test_an_exception_costs_its_task_only(folder: Path) -> None:
     require_converted(rest)
 
 
-def test_a_thread_that_hangs_is_given_up_and_what_it_says_late_is_ignored(folder: Path) -> None:
+def test_hanging_thread_is_abandoned_and_its_late_result_ignored(folder: Path) -> None:
     late, *rest = frame_tasks(folder, 5)
     roots = hanging(folder)
     late = replace(late, roots=roots)
@@ -75,7 +76,7 @@ def test_a_thread_that_hangs_is_given_up_and_what_it_says_late_is_ignored(folder
     assert not threads()
 
 
-def test_closing_waits_no_longer_than_it_is_told_to_and_tells_nobody_afterwards(folder: Path) -> None:
+def test_close_keeps_its_time_limit_and_reports_nothing_after(folder: Path) -> None:
     (task,) = frame_tasks(folder, 1)
     roots = hanging(folder)
     task = replace(task, roots=roots)
@@ -111,9 +112,14 @@ def test_dask_without_a_scheduler_is_refused_with_what_to_do() -> None:
         make_executor("dask", workers=1, time_limit=1.0)
 
 
-def test_only_those_who_use_a_cluster_pay_for_one() -> None:
-    loaded = modules_after(
+def test_cluster_packages_are_loaded_for_dask_only() -> None:
+    script = (
+        "import sys\n"
         "from tango_server.jobs.executors import make_executor\n"
-        "make_executor('thread', workers=1, time_limit=1.0).close(1.0)"
+        "make_executor('thread', workers=1, time_limit=1.0).close(1.0)\n"
+        "print(*{name.split('.')[0] for name in sys.modules})"
     )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(answer.stdout.split())
+    assert "tango_server" in loaded
     assert not loaded & {"distributed", "dask", "tornado"}
