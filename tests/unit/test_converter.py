@@ -47,20 +47,15 @@ def lonely() -> Iterator[PETifConverter]:
     """A converter whose server is not there."""
     began = time.monotonic()
     converter = PETifConverter(NOBODY, name="lonely")
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2.0  # Tango itself would try for longer
     yield converter
     assert isinstance(converter.link, TangoLink)
     converter.link.close()
 
 
-def test_construction_needs_no_server(lonely: PETifConverter) -> None:
+def test_construction_trigger_and_read_need_no_server(lonely: PETifConverter) -> None:
     assert lonely.link.address == NOBODY
     assert lonely.read().keys() == {f"lonely_{name}" for name in (*UNITS, "drained")}
-    assert isinstance(lonely.link, TangoLink)
-    assert lonely.link.wait_for_first_look(PATIENCE).down
-
-
-def test_trigger_and_read_need_no_server(lonely: PETifConverter) -> None:
     assert isinstance(lonely.link, TangoLink)
     assert lonely.link.wait_for_first_look(PATIENCE).down
     lonely.runs.add("run", "first")
@@ -69,7 +64,7 @@ def test_trigger_and_read_need_no_server(lonely: PETifConverter) -> None:
     began = time.monotonic()
     status = lonely.trigger()
     status.wait(PATIENCE)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 5.0  # far less than `drain_timeout`
     assert status.success
     assert lonely.read()["lonely_submitted"]["value"] == 2
     assert lonely.read()["lonely_drained"]["value"] is False
@@ -88,16 +83,16 @@ def test_readings_are_described_with_units(converter: PETifConverter) -> None:
     assert converter.read().keys() == described.keys() == {f"converter_{name}" for name in (*UNITS, "drained")}
 
 
-@pytest.mark.parametrize("name", [*UNITS, "drained"])
-def test_readings_have_the_type_that_is_described(name: str, converter: PETifConverter, link: FakeLink) -> None:
+def test_readings_have_the_type_that_is_described(converter: PETifConverter) -> None:
     for run_uid in (None, "run"):
         converter.current_run = run_uid
         converter.trigger().wait(PATIENCE)
-        value = converter.read()[f"converter_{name}"]["value"]
-        described = converter.describe()[f"converter_{name}"]
-        assert described["shape"] == []
-        assert type(value) is TYPES[described["dtype"]]
-        assert np.dtype(described["dtype_numpy"]).kind == np.asarray(value).dtype.kind
+        readings, descriptions = converter.read(), converter.describe()
+        for name in (*UNITS, "drained"):
+            value, described = readings[f"converter_{name}"]["value"], descriptions[f"converter_{name}"]
+            assert described["shape"] == [], name
+            assert type(value) is TYPES[described["dtype"]], name
+            assert np.dtype(described["dtype_numpy"]).kind == np.asarray(value).dtype.kind, name
 
 
 def test_no_reading_can_be_set_from_outside(converter: PETifConverter) -> None:
@@ -137,22 +132,19 @@ def server_signals(converter: PETifConverter) -> dict[str, AttributeSignal]:
     return {signal.attribute: signal for signal in signals if isinstance(signal, AttributeSignal)}
 
 
-def test_each_attribute_that_is_read_has_its_signal(converter: PETifConverter) -> None:
-    assert server_signals(converter).keys() == set(ATTRIBUTES)
-
-
-@pytest.mark.parametrize("name", sorted(set(ATTRIBUTES) - {"State", "Status"}))
-def test_signals_of_the_server_are_described_as_the_server_does(name: str, converter: PETifConverter) -> None:
-    attribute = getattr(DeviceClass, name)
-    signal = server_signals(converter)[name]
-    described = signal.describe()[signal.name]
+def test_signals_are_described_as_the_server_does(converter: PETifConverter) -> None:
+    signals = server_signals(converter)
+    assert signals.keys() == set(ATTRIBUTES)
     types = {CmdArgType.DevLong64: "integer", CmdArgType.DevDouble: "number", CmdArgType.DevString: "string"}
-    spectrum = attribute.attr_format == AttrDataFormat.SPECTRUM
-    assert described["dtype"] == ("array" if spectrum else types[attribute.attr_type])
-    assert described.get("units", "") == attribute.att_prop.unit
-    if described["dtype"] in {"integer", "number"}:
-        assert described["precision"] == int(re.sub(r"\D", "", attribute.att_prop.format) or 0)
-    assert described["source"] == f"TANGO:{converter.link.address}/{name}"
+    for name in sorted(set(ATTRIBUTES) - {"State", "Status"}):
+        attribute, signal = getattr(DeviceClass, name), signals[name]
+        described = signal.describe()[signal.name]
+        spectrum = attribute.attr_format == AttrDataFormat.SPECTRUM
+        assert described["dtype"] == ("array" if spectrum else types[attribute.attr_type]), name
+        assert described.get("units", "") == attribute.att_prop.unit, name
+        if described["dtype"] in {"integer", "number"}:
+            assert described["precision"] == int(re.sub(r"\D", "", attribute.att_prop.format) or 0), name
+        assert described["source"] == f"TANGO:{converter.link.address}/{name}", name
 
 
 def test_signals_of_the_server_show_what_the_link_knows(converter: PETifConverter, link: FakeLink) -> None:
