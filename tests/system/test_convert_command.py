@@ -118,26 +118,18 @@ def test_exit_codes(petif: Call, raw: Path, data: Path) -> None:
         assert petif(*wrong).exit_code == 2, wrong
 
 
-def test_json_is_one_report_a_line(petif: Call, raw: Path) -> None:
-    finished = petif("convert", "raw", "--json", "--workers", "2")
-    reports = [json.loads(line) for line in finished.stdout.splitlines()]
+def test_dry_run_json_and_newer_only(petif: Call, raw: Path) -> None:
+    told = petif("convert", "raw", "--dry-run")
+    assert told.stdout.count(" -> ") == 3
+    assert str(raw.parent / "processed" / "qxrd_f32_64.tif") in told.stdout
+    assert not (raw.parent / "processed").exists()
+    reports = [json.loads(line) for line in petif("convert", "raw", "--json", "--workers", "2").stdout.splitlines()]
     assert sorted(Path(report["source"]).name for report in reports) == sorted(QXRD_FILES)
     assert {report["outcome"] for report in reports} == {"converted"}
-
-
-def test_a_dry_run_writes_nothing(petif: Call, raw: Path) -> None:
-    finished = petif("convert", "raw", "--dry-run")
-    assert finished.stdout.count(" -> ") == 3
-    assert str(raw.parent / "processed" / "qxrd_f32_64.tif") in finished.stdout
-    assert not (raw.parent / "processed").exists()
-
-
-def test_only_what_is_newer_is_converted_again(petif: Call, raw: Path) -> None:
-    petif("convert", "raw")
     os.utime(raw / "qxrd_f32_64.tif", (4e9, 4e9))
-    finished = petif("convert", "raw", "--newer-only")
-    assert "1 of 3 frames converted" in finished.stdout
-    assert "2 skipped" in finished.stdout
+    again = petif("convert", "raw", "--newer-only").stdout
+    assert "1 of 3 frames converted" in again
+    assert "2 skipped" in again
 
 
 def test_patterns_and_recursion(petif: Call, raw: Path) -> None:

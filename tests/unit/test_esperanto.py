@@ -133,27 +133,27 @@ def test_every_quantity_is_in_the_header(raw: Path) -> None:
     assert datetime.fromisoformat(found["timestampstring"]).timestamp() == int(source.stat().st_mtime)
 
 
-def test_masked_pixels_are_marked(raw: Path) -> None:
+def test_masked_pixels_are_marked_and_masks_that_do_not_fit_refused(raw: Path, tmp_path: Path) -> None:
     image = extreme((250, 301))
     mask = np.zeros((250, 301), np.uint8)
     mask[10:20, 30:50] = 1
     path = frame(raw, mask, "mask.tif")
-    report = convert_file(frame(raw, image), recipe({"mask": str(path)}))
+    source = frame(raw, image)
+    report = convert_file(source, recipe({"mask": str(path), "encoding": "4BYTE_LONG"}))
     marked = convert(image, "int32", invalid_value=-1)[0]
     marked[mask != 0] = -1
     inner = fabio.open(report.output).data[27:277, 1:302]
     np.testing.assert_array_equal(inner, np.rot90(marked, 2))
-
-
-def test_a_mask_of_another_shape_or_beyond_the_roots_is_refused(raw: Path, tmp_path: Path) -> None:
-    source = frame(raw, extreme((256, 256)))
-    other = frame(raw, np.zeros((10, 10), np.uint8), "mask.tif")
-    with pytest.raises(ExperimentUnfitError, match=r"mask: .* has 10 x 10 pixels; expected 256 x 256"):
+    written = Path(str(report.output))
+    before = written.read_bytes()
+    other = frame(raw, np.zeros((10, 10), np.uint8), "other.tif")
+    with pytest.raises(ExperimentUnfitError, match=r"mask: .* has 10 x 10 pixels; expected 250 x 301"):
         convert_file(source, recipe({"mask": str(other)}))
-    outside = frame(tmp_path, np.zeros((256, 256), np.uint8), "mask.tif")
+    outside = frame(tmp_path, mask, "mask.tif")
     with pytest.raises(OutsideRootsError, match="mask"):
         convert_file(source, recipe({"mask": str(outside)}), roots=Roots.of([raw]))
-    assert not (tmp_path / "processed").exists()
+    assert written.read_bytes() == before
+    assert list((tmp_path / "processed").rglob("*.esperanto")) == [written]
 
 
 def test_the_sidecar_tells_what_recipe_and_metadata_do_not(raw: Path) -> None:

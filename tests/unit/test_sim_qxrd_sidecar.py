@@ -43,7 +43,7 @@ def keys(text):
     return re.findall(r"^(\[\w+\]|[\w\\]+(?==))", text, re.MULTILINE)
 
 
-def test_values_are_read_back(tmp_path):
+def test_values_are_read_back_in_the_units_of_qxrd(tmp_path):
     frame = tmp_path / "sample_0001-00003.tif"
     path = write_sidecar(frame, make(comment="50% CeO2"))
     assert path == sidecar_path(frame) == tmp_path / "sample_0001-00003.tif.metadata"
@@ -58,10 +58,7 @@ def test_values_are_read_back(tmp_path):
     assert metadata["dateString"] == "2024.05.17 : 12:34:56.789"
     assert metadata.getfloat("timeStamp") == datetime(2024, 5, 17, 10, 34, 56, 789_000, tzinfo=UTC).timestamp()
     assert metadata["userComment1"] == "50% CeO2"
-
-
-def test_geometry_is_in_qxrd_units(tmp_path):
-    center_finder = parse(write_sidecar(tmp_path / "a.tif", make()))["centerfinder"]
+    center_finder = parse(path)["centerfinder"]
     assert center_finder["centerX"] == "1105.92"
     assert center_finder["centerY"] == "942.08"
     assert center_finder["detectorXPixelSize"] == center_finder["detectorYPixelSize"] == "200"
