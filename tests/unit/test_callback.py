@@ -65,21 +65,12 @@ def test_run_without_frames_is_announced(
     assert converter.runs.submitted(uid) == 0
 
 
-@pytest.mark.parametrize(
-    "metadata",
-    [
-        pytest.param({}, id="nothing"),
-        pytest.param({"conversion": {"note": "as ever"}}, id="no-recipe"),
-        pytest.param({"conversion": {"recipe": None}}, id="the-servers-recipe"),
-    ],
-)
-def test_without_a_recipe_in_the_start_the_servers_own_holds(
-    metadata: dict[str, Any], callback: ConversionCallback, link: FakeLink
-) -> None:
-    composed(callback, **metadata).stop()
-    link.until(lambda: len(link.requests) == 1)
-    (request,) = link.requests.values()
-    assert request.recipe is None
+def test_without_a_recipe_in_the_start_the_servers_holds(callback: ConversionCallback, link: FakeLink) -> None:
+    starts: list[dict[str, Any]] = [{}, {"conversion": {"note": "as ever"}}, {"conversion": {"recipe": None}}]
+    for metadata in starts:
+        composed(callback, **metadata).stop()
+    link.until(lambda: len(link.requests) == len(starts))
+    assert [request.recipe for request in link.requests.values()] == [None] * len(starts)
 
 
 def test_interleaved_runs_have_their_own_recipes(callback: ConversionCallback, link: FakeLink) -> None:
@@ -95,14 +86,6 @@ def test_interleaved_runs_have_their_own_recipes(callback: ConversionCallback, l
     assert [(request.run_uid, request.recipe) for request in link.requests.values()] == 2 * [
         (run.uid, recipe) for run, recipe in zip(runs, recipes, strict=True)
     ]
-
-
-def test_converter_knows_at_once_how_many_frames_a_run_has(
-    callback: ConversionCallback, converter: PETifConverter, link: FakeLink
-) -> None:
-    link.go_down()
-    first, second = composed(callback, frames=3), composed(callback, frames=1)
-    assert [converter.runs.submitted(run.uid) for run in (first, second)] == [3, 1]
 
 
 def test_documents_delivered_twice_make_the_same_keys(
@@ -169,12 +152,12 @@ def test_garbage_is_logged_and_the_next_run_is_none_the_worse(
     assert run.uid in link.announced
 
 
-@pytest.mark.parametrize("name", ["bulk_events", "bulk_datum", "nonsense"])
 def test_documents_that_are_not_ours_are_passed_over(
-    name: str, callback: ConversionCallback, link: FakeLink, caplog: pytest.LogCaptureFixture
+    callback: ConversionCallback, link: FakeLink, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = composed(callback, frames=0)
-    callback(name, {"uid": "x"})
+    for name in ("bulk_events", "bulk_datum", "nonsense"):
+        callback(name, {"uid": "x"})
     run.event(pe_image=run.resource()(0))
     link.until(lambda: len(link.requests) == 1)
     assert caplog.records == []
@@ -318,13 +301,16 @@ def test_callback_lives_as_long_as_its_subscription(
     alive.close()
 
 
-def test_what_is_left_at_the_end_stays_in_the_spool(converter: PETifConverter, link: FakeLink, tmp_path: Path) -> None:
+def test_frames_are_counted_at_once_and_stay_in_the_spool_at_the_end(
+    converter: PETifConverter, link: FakeLink, tmp_path: Path
+) -> None:
     link.go_down()
     callback = ConversionCallback(converter, spool=str(tmp_path / "spool.sqlite"))
-    run = composed(callback, frames=2)
+    runs = [composed(callback, frames=2), composed(callback, frames=1)]
+    assert [converter.runs.submitted(run.uid) for run in runs] == [2, 1]
     callback.close()
     spool = Spool(tmp_path / "spool.sqlite")
-    assert [letter.run_uid for letter in spool.first(10)] == 3 * [run.uid]
+    assert [letter.run_uid for letter in spool.first(10)] == 3 * [runs[0].uid] + 2 * [runs[1].uid]
     spool.close()
 
 

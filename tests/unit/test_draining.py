@@ -180,9 +180,11 @@ def test_link_that_goes_down_meanwhile_ends_it_with_what_was_known(
     assert readings(converter, "submitted", "converted", "drained") == [2, 1, False]
 
 
-def test_outage_is_sat_out_if_asked(converter: PETifConverter, link: FakeLink) -> None:
+def test_outage_is_sat_out_if_asked_for_no_longer_than_the_time(converter: PETifConverter, link: FakeLink) -> None:
     converter.runs.add(RUN, "frame")
     link.go_down()
+    finish(converter.drain(RUN, timeout=0.05, through_outages=True))
+    assert readings(converter, "submitted", "drained") == [1, False]
     status = converter.drain(RUN, timeout=PATIENCE, through_outages=True)
     link.tell(RUN, None)
     assert not status.done
@@ -190,13 +192,6 @@ def test_outage_is_sat_out_if_asked(converter: PETifConverter, link: FakeLink) -
     link.tell(RUN, statistics(submitted=1, converted=1))
     finish(status)
     assert readings(converter, "converted", "drained") == [1, True]
-
-
-def test_outage_is_sat_out_for_no_longer_than_the_time(converter: PETifConverter, link: FakeLink) -> None:
-    converter.runs.add(RUN, "frame")
-    link.go_down()
-    finish(converter.drain(RUN, timeout=0.1, through_outages=True))
-    assert readings(converter, "submitted", "drained") == [1, False]
 
 
 def test_link_that_was_not_asked_yet_is_given_its_time(
