@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -12,11 +13,26 @@ from petif_bluesky.link import RequestRejectedError, TangoLink
 from tango_server.local import LocalServer
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of the one server."""
+    return tmp_path_factory.mktemp("finding").resolve()
+
+
+@pytest.fixture(scope="module")
+def link(base: Path) -> Iterator[TangoLink]:
+    with LocalServer(base, base / "state", ["--workers", "1"]) as server:
+        link = TangoLink(server.address)
+        yield link
+        link.close()
+
+
 @pytest.fixture
-def link(server: LocalServer) -> Iterator[TangoLink]:
-    link = TangoLink(server.address)
-    yield link
-    link.close()
+def root(base: Path) -> Path:
+    """A folder for one test, with an empty `raw` in it."""
+    root = base / uuid4().hex
+    (root / "raw").mkdir(parents=True)
+    return root
 
 
 def fill(root: Path, data: Path, *names: str) -> list[str]:
@@ -28,9 +44,8 @@ def fill(root: Path, data: Path, *names: str) -> list[str]:
     return [str(root / "raw" / name) for name in sorted(names)]
 
 
-def test_a_folder_is_listed_in_parts_in_the_order_of_its_names(link: TangoLink, root: Path, data: Path) -> None:
+def test_folder_is_listed_in_parts_in_name_order(link: TangoLink, root: Path, data: Path) -> None:
     paths = fill(root, data, "b.tif", "a.TIFF", "\u03b2 \u00b5.tif", "c.tif")
-
     for name in ("a.dark.tif", "a.tif.metadata", ".b.tif"):
         (root / "raw" / name).touch()
     assert link.frames_in(str(root / "raw")).model_dump() == {"frames": paths, "more": False}
@@ -41,7 +56,7 @@ def test_a_folder_is_listed_in_parts_in_the_order_of_its_names(link: TangoLink, 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
-def test_a_name_that_no_text_can_tell_costs_no_other(link: TangoLink, root: Path, data: Path) -> None:
+def test_undecodable_name_hides_no_other(link: TangoLink, root: Path, data: Path) -> None:
     (path,) = fill(root, data, "a.tif")
     os.link(path, os.fsencode(root / "raw") + b"/\xff.tif")
     assert link.frames_in(str(root / "raw")).frames == [path]
@@ -49,7 +64,7 @@ def test_a_name_that_no_text_can_tell_costs_no_other(link: TangoLink, root: Path
 
 def test_only_folders_below_the_roots_are_listed(link: TangoLink, root: Path, data: Path) -> None:
     (path,) = fill(root, data, "a.tif")
-    (root / "raw" / "link").symlink_to(root.parent)
+    (root / "raw" / "link").symlink_to(root.parent.parent)
     for folder, words in (
         (path, "found no folder"),
         (str(root / "raw" / "nothing"), "found no folder"),
@@ -60,7 +75,7 @@ def test_only_folders_below_the_roots_are_listed(link: TangoLink, root: Path, da
             link.frames_in(folder)
 
 
-def test_missing_files_are_told_with_the_reason(link: TangoLink, root: Path, data: Path) -> None:
+def test_missing_files_are_reported_with_the_reason(link: TangoLink, root: Path, data: Path) -> None:
     paths = fill(root, data, "a.tif", "\u03b2.tif")
     absent, folder, outside = str(root / "raw" / "\u03b3.tif"), str(root / "raw" / "deeper"), "/etc/passwd"
     missing = link.missing([absent, *paths, folder, outside])

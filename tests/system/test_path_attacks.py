@@ -17,22 +17,18 @@ import tifffile
 
 from tango_server.local import LocalServer
 from tests.conftest import DATA
+from tests.system.conftest import FAST, settings
 from tests.system.waiting import all_done, reports, submit, until
 
-Start = Callable[..., LocalServer]
 Listing = dict[str, tuple[int, int, str]]
 FRAME = DATA / "qxrd_f32_64.tif"
 OUTSIDE = "it lies outside of the folders that may be"
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    return tmp_path.resolve()
-
-
-@pytest.fixture
-def root(base: Path) -> Path:
-    """A root with frames, links and oddities in it."""
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of the one server, with frames, links and oddities in it; `outside` lies beside it."""
+    base = tmp_path_factory.mktemp("attacks").resolve()
     root = base / "root"
     for folder in (root / "raw" / "scan", root / "state", base / "outside" / "deep"):
         folder.mkdir(parents=True)
@@ -51,12 +47,38 @@ def root(base: Path) -> Path:
 
 
 @pytest.fixture
-def outside(base: Path, root: Path) -> Iterator[Path]:
+def outside(root: Path) -> Iterator[Path]:
     """The tree that nothing may touch."""
-    outside = base / "outside"
+    outside = root.parent / "outside"
     before = listing(outside)
     yield outside
     assert listing(outside) == before
+
+
+@pytest.fixture(scope="module")
+def server(root: Path) -> Iterator[LocalServer]:
+    options = ["--workers", "2", *settings(*FAST, rf"path_maps=Y:\ -> {root}")]
+    server = LocalServer(root, root / "state", options).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def proxy(server: LocalServer, outside: Path) -> tango.DeviceProxy:
+    """The one server, with nothing counted."""
+    assert outside.is_dir()
+    proxy = tango.DeviceProxy(server.address)
+    all_done(proxy)
+    proxy.ResetStats()
+    return proxy
+
+
+def scene(root: Path, name: str) -> Path:
+    """Return a folder within the root for one test, with two frames in `raw/scan`."""
+    (root / name / "raw" / "scan").mkdir(parents=True)
+    for frame in ("a.tif", "b.tif"):
+        shutil.copy(FRAME, root / name / "raw" / "scan" / frame)
+    return root / name
 
 
 def listing(folder: Path) -> Listing:
@@ -102,13 +124,7 @@ def attacks(root: Path) -> dict[str, str]:
     return {**dict.fromkeys(leading_out, OUTSIDE), **unfit}
 
 
-@pytest.fixture
-def proxy(start_server: Start, root: Path, outside: Path) -> tango.DeviceProxy:
-    assert outside.is_dir()
-    return tango.DeviceProxy(start_server("--set", rf"path_maps=Y:\ -> {root}").address)
-
-
-def test_no_path_leads_submit_out_of_the_roots(proxy: tango.DeviceProxy, root: Path) -> None:
+def test_submit_never_leaves_the_roots(proxy: tango.DeviceProxy, root: Path) -> None:
     before = listing(root / "raw")
     table = {**attacks(root), f"{root}/raw/a\0.tif": "control characters", f"{root}/raw/{'x' * 5000}": "4096"}
     answer = submit(proxy, *({"source": path} for path in table))
@@ -122,7 +138,7 @@ def test_no_path_leads_submit_out_of_the_roots(proxy: tango.DeviceProxy, root: P
     assert not (root / "processed").exists()
 
 
-def test_no_path_leads_the_ancestors_commands_out_of_the_roots(proxy: tango.DeviceProxy, root: Path) -> None:
+def test_commands_of_the_ancestor_never_leave_the_roots(proxy: tango.DeviceProxy, root: Path) -> None:
     table = {path: words for path, words in attacks(root).items() if path.isascii()}
     commands: list[Callable[[str], object]] = [
         lambda path: proxy.AddFiles([path]), proxy.AddFolder, proxy.AddFileOrDir, proxy.TestOsExists,
@@ -140,14 +156,15 @@ def test_no_path_leads_the_ancestors_commands_out_of_the_roots(proxy: tango.Devi
     assert proxy.TestOsIsDir("Y:/raw")
 
 
-def test_many_paths_at_once_are_looked_at_one_by_one(proxy: tango.DeviceProxy, root: Path) -> None:
+def test_each_of_many_paths_is_checked(proxy: tango.DeviceProxy, root: Path) -> None:
     table = [path for path in attacks(root) if path.isascii()]
-    proxy.AddFiles([*table, *[str(root / "raw/scan/a.tif")] * 100])
+    frame = scene(root, "many") / "raw" / "scan" / "a.tif"
+    proxy.AddFiles([*table, *[str(frame)] * 100])
     until(lambda: proxy.NumProcessed == len(table) + 1, "each name has its report")
     assert (proxy.StatisticsTotalFrames, proxy.NumFailed) == (1, len(table))
 
 
-def test_a_folder_gives_no_frame_that_lies_elsewhere(proxy: tango.DeviceProxy, root: Path) -> None:
+def test_folder_gives_no_frame_that_lies_elsewhere(proxy: tango.DeviceProxy, root: Path) -> None:
     proxy.AddFolder(str(root / "raw"))
     links = ["there.tif", "line\nbreak.tif"]  # the others lead to nothing, or to no file
     until(lambda: proxy.NumProcessed == len(links), "each is told of")
@@ -184,7 +201,7 @@ TEMPLATES: dict[str, tuple[str, str]] = {
 }
 
 
-def test_no_recipe_leads_an_output_out_of_the_roots(proxy: tango.DeviceProxy, root: Path) -> None:
+def test_recipe_never_leads_outputs_out_of_the_roots(proxy: tango.DeviceProxy, root: Path) -> None:
     source = str(root / "raw/scan/a.tif")
 
     def placed(output: dict[str, Any]) -> dict[str, Any]:
@@ -206,15 +223,15 @@ def test_no_recipe_leads_an_output_out_of_the_roots(proxy: tango.DeviceProxy, ro
         answer = submit(proxy, request)
         assert words in answer["refused"][0]["reason"], name
     assert not (root / "processed").exists()
-    written = {"output": {"folder": r"y:\processed\mapped"}}
+    written = {"output": {"folder": r"y:\made\mapped"}}
     (report,) = reports(proxy, submit(proxy, {"source": r"Y:\raw\scan\a.tif", "recipe": written}))
-    assert report["output"] == str(root / "processed" / "mapped" / "a.tif")
+    assert report["output"] == str(root / "made" / "mapped" / "a.tif")
 
 
-def test_what_is_no_regular_file_ends_in_a_reason_and_holds_nobody_up(
+def test_irregular_files_fail_with_a_reason_and_block_nothing(
     proxy: tango.DeviceProxy, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raw = root / "raw"
+    raw = scene(root, "irregular") / "raw"
     (raw / "folder.tif").mkdir()
     os.mkfifo(raw / "fifo.tif")
     monkeypatch.chdir(raw)  # the path of a socket is short
@@ -246,21 +263,23 @@ def exchange(path: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["raw", "raw/scan", "raw/scan/a.tif", "processed", "processed/scan"])
-def test_a_link_that_is_put_in_the_way_of_an_accepted_frame_is_not_followed(
+def test_link_put_in_the_way_of_an_accepted_frame_is_not_followed(
     proxy: tango.DeviceProxy, root: Path, outside: Path, what: str
 ) -> None:
-    scan = root / "raw" / "scan"
-    shutil.copy(FRAME, scan / "b.tif")
-    (root / "processed" / "scan").mkdir(parents=True)
+    top = scene(root, f"exchanged-{what.replace('/', '-')}")
+    scan = top / "raw" / "scan"
+    (top / "processed" / "scan").mkdir(parents=True)
     in_place = {"output": {"mode": "in_place", "backup": True}}
     proxy.Pause()
-    answer = submit(proxy, {"source": str(scan / "a.tif")}, {"source": str(scan / "b.tif"), "recipe": in_place})
-    if what.endswith(".tif"):
-        exchange(scan / "a.tif", outside / "there.tif")
-        exchange(scan / "b.tif", outside / "there.tif")
-    else:
-        exchange(root / what, outside / "deep" if what.endswith("scan") else outside)
-    proxy.Resume()
+    try:
+        answer = submit(proxy, {"source": str(scan / "a.tif")}, {"source": str(scan / "b.tif"), "recipe": in_place})
+        if what.endswith(".tif"):
+            exchange(scan / "a.tif", outside / "there.tif")
+            exchange(scan / "b.tif", outside / "there.tif")
+        else:
+            exchange(top / what, outside / "deep" if what.endswith("scan") else outside)
+    finally:
+        proxy.Resume()
     new, replaced = reports(proxy, answer)
     assert new["outcome"] == "failed"
     assert "symbolic link" in new["reason"]
@@ -271,38 +290,47 @@ def test_a_link_that_is_put_in_the_way_of_an_accepted_frame_is_not_followed(
         assert "symbolic link" in replaced["reason"]
 
 
-def test_a_frame_is_converted_where_it_was_accepted_though_the_root_leads_elsewhere_now(
-    start_server: Start, base: Path, root: Path
-) -> None:
+def own_server(base: Path, *assignments: str) -> LocalServer:
+    return LocalServer(base, base / "state", ["--workers", "2", *settings(*FAST, *assignments)])
+
+
+def test_frame_is_converted_where_it_was_accepted_though_its_root_moved(tmp_path: Path) -> None:
+    base = tmp_path.resolve()
     for week, value in (("week-1", 1), ("week-2", 2)):
         (base / week / "raw").mkdir(parents=True)
         tifffile.imwrite(base / week / "raw" / "a.tif", np.full((4, 4), value, np.uint16))
     (base / "current").symlink_to(base / "week-1")
-    server = start_server("--set", f"read_roots={base}/current")
-    proxy = tango.DeviceProxy(server.address)
-    proxy.Pause()
-    first = submit(proxy, {"source": f"{base}/current/raw/a.tif"})
-    (base / "current").unlink()
-    (base / "current").symlink_to(base / "week-2")
-    second = submit(proxy, {"source": f"{base}/current/raw/a.tif"})
-    proxy.Resume()
-    done = [*reports(proxy, first), *reports(proxy, second)]
+    with own_server(base, f"read_roots={base}/current") as server:
+        proxy = tango.DeviceProxy(server.address)
+        proxy.Pause()
+        first = submit(proxy, {"source": f"{base}/current/raw/a.tif"})
+        (base / "current").unlink()
+        (base / "current").symlink_to(base / "week-2")
+        second = submit(proxy, {"source": f"{base}/current/raw/a.tif"})
+        proxy.Resume()
+        done = [*reports(proxy, first), *reports(proxy, second)]
     assert [report["output"] for report in done] == [f"{base}/week-{number}/processed/a.tif" for number in (1, 2)]
     assert [int(tifffile.imread(report["output"])[0, 0]) for report in done] == [1, 2]
 
 
-def test_new_folders_have_sane_rights_whatever_the_umask(start_server: Start, root: Path) -> None:
+def test_new_folders_have_sane_rights_whatever_the_umask(tmp_path: Path) -> None:
+    frame = scene(tmp_path.resolve(), "data") / "raw" / "scan" / "a.tif"
+    server = own_server(tmp_path.resolve())
     before = os.umask(0)
     try:
-        proxy = tango.DeviceProxy(start_server().address)
+        server.start()
     finally:
         os.umask(before)
-    (report,) = reports(proxy, submit(proxy, {"source": str(root / "raw/scan/a.tif")}))
+    try:
+        proxy = tango.DeviceProxy(server.address)
+        (report,) = reports(proxy, submit(proxy, {"source": str(frame)}))
+    finally:
+        server.stop()
     for path in (Path(report["output"]), *Path(report["output"]).parents[:2]):
         assert not path.stat().st_mode & stat.S_IWOTH, path
 
 
-def test_a_call_that_brings_too_much_is_refused_with_the_cap(proxy: tango.DeviceProxy, root: Path) -> None:
+def test_calls_that_bring_too_much_are_refused_with_the_limit(proxy: tango.DeviceProxy, root: Path) -> None:
     source = {"source": str(root / "raw/scan/a.tif")}
     deep = json.loads('{"a":' * 40 + "1" + "}" * 40)
     table = {
