@@ -25,6 +25,7 @@ from tango_server.client import (
     ServerFullError,
     UnknownRunError,
 )
+from tango_server.connection import TIMEOUT
 from tango_server.messages import FolderAnswer, FrameReport, RefusedRequest, ReportsQuery, RunStatistics, SubmitAnswer
 
 __all__ = [
@@ -113,13 +114,14 @@ class TangoLink:
     Parameters
     ----------
     address: the Tango resource locator, as `tango://127.0.0.1:45450/petif/converter/1#dbase=no`
+    timeout: how long a call waits for its answer, s; see `Client`
 
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout: float = TIMEOUT) -> None:
         self.address = address
         self.server = ServerState()
-        self._client = Client(address)
+        self._client = Client(address, timeout)
         self._followed: dict[object, tuple[str, Listener]] = {}
         self._watchers: dict[object, Watcher] = {}
         self._wake = threading.Event()

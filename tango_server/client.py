@@ -21,7 +21,7 @@ import tango
 from pydantic import BaseModel, ValidationError
 
 from tango_server.attributes import ATTRIBUTES, AttributeReading, readings, require
-from tango_server.connection import Connection
+from tango_server.connection import TIMEOUT, Connection
 from tango_server.messages import (
     FolderAnswer,
     MissingAnswer,
@@ -99,12 +99,13 @@ class Client:
     Parameters
     ----------
     address: the Tango resource locator, as `tango://127.0.0.1:45450/petif/converter/1#dbase=no`
+    timeout: how long a call waits for its answer, s; more than 1, for which Tango refuses calls after a failure
 
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout: float = TIMEOUT) -> None:
         self.address = address
-        self._connection = Connection(address)
+        self._connection = Connection(address, timeout)
         self._version = ""
 
     def look(self) -> Look:

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import tango
 
-_TIMEOUT = 3.0
+TIMEOUT = 3.0
+"""How long a call waits for its answer, s."""
 _REFUSES_FOR = 1.0
 """How long a Tango proxy refuses calls after it has failed to connect, s."""
 _ANSWERS = ("PETIF_", "PyDs_")
@@ -25,8 +26,9 @@ class Connection:
     whether the device is alive, for as long again.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout: float = TIMEOUT) -> None:
         self._address = address
+        self._timeout = timeout
         self._answering: tango.DeviceProxy | None = None
         """The proxy that had the last answer; None if the last call had none."""
         self._spare: tango.DeviceProxy | None = None
@@ -53,8 +55,10 @@ class Connection:
         try:
             if proxy is None:
                 proxy = self._made()
-                if time.monotonic() - begun > _TIMEOUT:
-                    tango.Except.throw_exception("API_DeviceTimedOut", f"no answer within {_TIMEOUT:g} s", "Connection")
+                if time.monotonic() - begun > self._timeout:
+                    tango.Except.throw_exception(
+                        "API_DeviceTimedOut", f"no answer within {self._timeout:g} s", "Connection"
+                    )
             result = use(proxy)
         except tango.DevFailed as error:
             if error.args[0].reason.startswith(_ANSWERS):
@@ -75,6 +79,6 @@ class Connection:
 
     def _made(self) -> tango.DeviceProxy:
         proxy = tango.DeviceProxy(self._address)  # it connects, and keeps it to itself if nobody answers
-        proxy.set_timeout_millis(round(1000 * _TIMEOUT))
+        proxy.set_timeout_millis(round(1000 * self._timeout))
         proxy.set_transparency_reconnection(False)  # else a call that got no answer is made again, and once more
         return proxy

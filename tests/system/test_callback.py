@@ -21,7 +21,7 @@ import tango
 import tifffile
 from bluesky import RunEngine
 
-from petif_bluesky import ConversionCallback, PETifConverter
+from petif_bluesky import ConversionCallback, PETifConverter, sender
 from petif_bluesky.link import TangoLink
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.sim.qxrd_file import write_frame
@@ -32,7 +32,8 @@ from tests.system.waiting import until
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 START = {"conversion": {"recipe": RECIPE.model_dump(mode="json")}}
 LONGEST_DELAY = 1.0
-HANGS_FOR = 15.0
+TIME_OUT = 1.2
+HANGS_FOR = 5.0  # several time-outs of a call
 
 
 def port_of(server: LocalServer) -> str:
@@ -45,7 +46,7 @@ class Session:
     def __init__(self, engine: RunEngine, root: Path, address: str) -> None:
         self.engine = engine
         self.root = root
-        self.link = TangoLink(address)
+        self.link = TangoLink(address, TIME_OUT)
         self.link.wait_for_first_look(10)
         self.converter = PETifConverter(address, name="converter", link=self.link)
         self.callback = ConversionCallback(self.converter, spool=root / "spool.sqlite")
@@ -80,7 +81,10 @@ class Session:
 
 
 @pytest.fixture
-def open_session(run_engine: RunEngine, root: Path) -> Iterator[Callable[[str], Session]]:
+def open_session(
+    run_engine: RunEngine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Session]]:
+    monkeypatch.setattr(sender, "_LONGEST_PAUSE", 0.5)
     opened: list[Session] = []
 
     def open_(address: str) -> Session:
@@ -165,14 +169,15 @@ def test_a_server_that_hangs_delays_no_event_and_loses_no_frame(
 
     session.at_event = hang
     began = time.monotonic()
-    uid = session.count(60, exposure_time=0.25)
+    uid = session.count(30, exposure_time=0.25)
     took = time.monotonic() - began
     sys.stdout.write(
         f"server hung for {HANGS_FOR} s in a run of {took:.1f} s: longest delay {session.longest_delay:.3f} s\n"
     )
     wakes.join()
+    assert took > HANGS_FOR
     assert session.longest_delay < LONGEST_DELAY
-    all_converted(server.address, root, uid, 60)
+    all_converted(server.address, root, uid, 30)
 
 
 def test_a_session_killed_loses_no_frame_that_its_callback_took(

@@ -117,7 +117,7 @@ def open_service(root: Path) -> Iterator[Callable[..., JobRunner]]:
         yield start
 
 
-def test_every_frame_is_converted_when_one_of_two_workers_is_killed_midway(
+def test_all_frames_are_converted_when_one_of_two_workers_dies(
     cluster: LocalCluster, open_service: Callable[..., JobRunner], root: Path
 ) -> None:
     tasks = frame_tasks(root, 40, side=700)
@@ -130,7 +130,8 @@ def test_every_frame_is_converted_when_one_of_two_workers_is_killed_midway(
     require_converted(tasks)
 
 
-def test_a_frame_that_kills_its_workers_begins_once_an_attempt_and_keeps_no_other_frame_from_being_converted(
+@pytest.mark.long
+def test_frame_that_kills_workers_costs_only_its_own_attempts(
     cluster: LocalCluster, connect: MakeExecutor, root: Path
 ) -> None:
     deadly, *tasks = frame_tasks(root, 20)
@@ -283,7 +284,8 @@ def start_dask(root: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         yield start
 
 
-def test_a_scheduler_that_is_down_at_the_start_and_is_killed_later_delays_frames_and_costs_none_an_attempt(
+@pytest.mark.long
+def test_scheduler_that_is_down_or_killed_costs_no_attempt(
     port: int,
     start_dask: Callable[..., subprocess.Popen[bytes]],
     open_service: Callable[..., JobRunner],

@@ -15,8 +15,8 @@ from petif_bluesky.link import LinkDownError, LinkError, TangoLink, UnknownRunEr
 from tango_server.local import LocalServer
 from tests.system.waiting import until
 
-TIME_OUT = 3.0
-SLACK = 1.0
+TIME_OUT = 1.2
+SLACK = 2.0  # of a busy machine; calls that wait one after the other would take longer
 
 Start = Callable[..., LocalServer]
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="ne
 @pytest.fixture
 def link(server: LocalServer) -> Iterator[TangoLink]:
     """A link that knows a run."""
-    link = TangoLink(server.address)
+    link = TangoLink(server.address, TIME_OUT)
     assert link.wait_for_first_look(10).connected
     link.submit([], ["run"])
     yield link
@@ -81,9 +81,7 @@ def test_one_proxy_is_enough(server: LocalServer, monkeypatch: pytest.MonkeyPatc
     assert made == [server.address]
 
 
-def test_calls_to_a_frozen_server_cost_a_time_out_each_and_it_is_found_again(
-    link: TangoLink, frozen: psutil.Process
-) -> None:
+def test_frozen_server_costs_a_time_out_a_call(link: TangoLink, frozen: psutil.Process) -> None:
     first = seconds_without_answer(link)
     assert first < 2 * TIME_OUT + SLACK  # Tango asks once more whether a device is alive that has just answered
     assert max(seconds_without_answer(link) for _ in range(2)) < TIME_OUT + SLACK
@@ -127,9 +125,9 @@ def test_a_server_that_is_started_again_is_found_again(
     until(lambda: link.server.connected, "the link has noticed")
 
 
-def test_a_link_made_while_the_server_is_frozen_works_later(server: LocalServer, frozen: psutil.Process) -> None:
-    late = TangoLink(server.address)
-    late.wait_for_first_look(5 * TIME_OUT)
+def test_link_made_while_the_server_is_frozen_works_later(server: LocalServer, frozen: psutil.Process) -> None:
+    late = TangoLink(server.address, TIME_OUT)
+    late.wait_for_first_look(20)
     assert late.server.down
     assert seconds_without_answer(late) < TIME_OUT + SLACK
     frozen.resume()

@@ -1,6 +1,7 @@
 """The testing kit as its users have it: their own tests, in a pytest of their own."""
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -23,12 +24,21 @@ def test_that_fails(petif_server, petif_converter):
 
 
 def run_pytest(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests as their user does: with nothing of the pytest around them, in a terminal of a known width."""
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_beamline.py").write_text(tests)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    options = ["-q", "-s", "-p", "no:cacheprovider", "--basetemp", str(folder / "tmp")]
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith(("PYTEST_", "COVERAGE_"))}
+    plugins = ["-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist"]
+    options = ["-q", "-s", *plugins, "--basetemp", str(folder / "tmp")]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *options], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-m", "pytest", *options],
+        cwd=folder,
+        env={**inherited, "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
 
 

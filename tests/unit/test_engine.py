@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tango_server.conversion.publish import temporary_path
-from tango_server.jobs import worker
+from tango_server.jobs import progress, worker
 from tango_server.jobs.executors import Done, ExecutorUnavailableError, Result
 from tango_server.jobs.runner import JobRunner, open_database
 from tango_server.jobs.worker import Task
@@ -187,9 +187,11 @@ def test_what_a_killed_server_left_is_gone_when_its_job_is_done(
     assert outputs(root) == ["a.tif"]
 
 
-def test_frames_that_wait_for_an_executor_are_told_of_once(
-    serve: Callable[..., Any], source: Path, caplog: pytest.LogCaptureFixture
+def test_frames_waiting_for_an_executor_are_logged_once(
+    serve: Callable[..., Any], source: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(progress, "_UNAVAILABLE_INTERVAL", 0.05)
+
     def nobody(task: Task) -> Result:
         return ExecutorUnavailableError("no worker process can be started")
 
