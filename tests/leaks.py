@@ -16,6 +16,8 @@ KEPT_BY_LIBRARIES = (
     "asyncio_",  # the pool of a loop that lives as long as its library
     "Dummy",  # threads of omniORB and ZeroMQ that called Python once
     "tiled",
+    "Dask-",
+    "ThreadPoolExecutor-",  # the pools of libraries; ours have names
 )
 
 
@@ -62,5 +64,6 @@ def _present(temporary: Path, long_lived: set[int]) -> dict[tuple[str, Any], str
         if connection.status == psutil.CONN_LISTEN:
             found["port", connection.laddr] = f"port {connection.laddr}"
     for path in temporary.iterdir():
-        found["file", path.name] = f"file {path}"
+        if not path.is_dir() or any(path.iterdir()):  # ophyd.sim makes an empty folder when it is imported
+            found["file", path.name] = f"file {path}"
     return found

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -10,6 +11,7 @@ import pytest
 import tango
 from bluesky import RunEngine
 
+from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
 from tests.system.tango_database import RegisteredServer, TangoDatabase
 
@@ -23,12 +25,6 @@ def settings(*assignments: str) -> list[str]:
     return [word for assignment in assignments for word in ("--set", assignment)]
 
 
-@pytest.fixture(scope="session")
-def long_lived() -> set[int]:
-    """Processes that serve the whole session."""
-    return set()
-
-
 @pytest.fixture(autouse=True)
 def no_process_is_left(long_lived: set[int]) -> Iterator[None]:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
@@ -36,6 +32,22 @@ def no_process_is_left(long_lived: set[int]) -> Iterator[None]:
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before | long_lived]
     _, alive = psutil.wait_procs(left, timeout=5)
     assert not alive, [child.cmdline() for child in alive]
+
+
+@pytest.fixture(autouse=True)
+def detectors_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End the threads of the simulated detectors that a test makes."""
+    made: list[SimulatedPerkinElmer] = []
+    original = SimulatedPerkinElmer.__init__
+
+    def noted(detector: SimulatedPerkinElmer, *arguments: Any, **options: Any) -> None:
+        original(detector, *arguments, **options)
+        made.append(detector)
+
+    monkeypatch.setattr(SimulatedPerkinElmer, "__init__", noted)
+    yield
+    for detector in made:
+        detector.destroy()
 
 
 @pytest.fixture(scope="session")

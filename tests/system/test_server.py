@@ -27,7 +27,7 @@ Put = Callable[..., Path]
 Start = Callable[..., LocalServer]
 
 
-@pytest.fixture(params=["standalone", "database"])
+@pytest.fixture(params=["standalone", pytest.param("database", marks=pytest.mark.long)])
 def deployment(request: pytest.FixtureRequest) -> str:
     """Every test here runs both ways."""
     way: str = request.param
@@ -335,8 +335,13 @@ def call_at_once(proxies: list[tango.DeviceProxy]) -> None:
         thread.join()
 
 
-def test_a_second_server_on_the_same_ledger_is_in_fault_and_alive(start_server: Start) -> None:
-    first, second = start_server(), start_server()
+def test_a_second_server_on_the_same_ledger_is_refused_or_in_fault(start_server: Start, deployment: str) -> None:
+    first = start_server()
+    if deployment == "standalone":
+        with pytest.raises(RuntimeError, match="another server uses this state folder"):
+            start_server()
+        return
+    second = start_server()
     proxy = tango.DeviceProxy(second.address)
     assert proxy.state() == tango.DevState.FAULT
     assert "no other server uses" in proxy.status()
@@ -347,7 +352,11 @@ def test_a_second_server_on_the_same_ledger_is_in_fault_and_alive(start_server: 
     assert proxy.state() == tango.DevState.ON
 
 
-def test_a_wrong_setting_leaves_the_device_in_fault_with_the_reason(start_server: Start) -> None:
+def test_a_wrong_setting_is_told_at_once_or_is_a_fault(start_server: Start, deployment: str) -> None:
+    if deployment == "standalone":
+        with pytest.raises(RuntimeError, match="timeout: found 'soon'"):
+            start_server("--set", "timeout=soon")
+        return
     proxy = tango.DeviceProxy(start_server("--set", "timeout=soon").address)
     assert proxy.state() == tango.DevState.FAULT
     assert "timeout: found 'soon'" in proxy.status()
