@@ -2,8 +2,13 @@
 
 import ipaddress
 import socket
+from collections.abc import Collection
+from typing import Any
 
 import psutil
+from tornado.httputil import HTTPServerRequest
+from tornado.routing import Rule
+from tornado.web import ErrorHandler
 
 _LOOPBACK = ("127.0.0.1", "localhost")
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 - recognised, not listened at
@@ -45,3 +50,22 @@ def names_of(host: str) -> tuple[str, ...]:
         if address.family == socket.AF_INET
     )
     return tuple(dict.fromkeys((*_LOOPBACK, *own, *numbers)))
+
+
+class _OtherHost:
+    """Matches, as a matcher of Tornado, what asks for none of these hosts (with their ports)."""
+
+    def __init__(self, known: Collection[str]) -> None:
+        self._known = {name.lower() for name in known}
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        return None if request.headers.get("Host", "").lower() in self._known else {}
+
+
+def refuse_others(known: Collection[str]) -> Rule:
+    """Return the rule that refuses, before all others, every request for another host than these.
+
+    A foreign name that leads to this address (DNS rebinding) makes a foreign page and this one the same origin for a
+    browser: Host is then all that tells them apart.
+    """
+    return Rule(_OtherHost(known), ErrorHandler, {"status_code": 403})

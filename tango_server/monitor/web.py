@@ -1,6 +1,7 @@
 """The page as a web server of its own."""
 
 import logging
+import secrets
 import signal
 from collections.abc import Callable
 from contextlib import closing
@@ -10,7 +11,7 @@ import panel as pn
 from tornado.websocket import WebSocketClosedError
 
 from tango_server.addresses import free_port
-from tango_server.monitor.hosts import names_of
+from tango_server.monitor.hosts import names_of, refuse_others
 from tango_server.monitor.page import Page
 from tango_server.monitor.pictures import Pictures
 from tango_server.monitor.sharing import Shared
@@ -37,16 +38,20 @@ def serve(address: str, *, host: str, port: int, read_only: bool, ready: Callabl
     pn.extension(notifications=True, disconnect_notification=_FROZEN)
     port = port or free_port(host)
     with closing(Shared(Watch(address), Pictures())) as shared:
+        names = [f"{name}:{port}" for name in names_of(host)]
         server = pn.serve(
             lambda: _document(shared, read_only=read_only),
             address=host,
             port=port,
-            websocket_origin=[f"{name}:{port}" for name in names_of(host)],
+            websocket_origin=names,
+            sign_sessions=True,  # what a page asks for carries the token that this page was given
+            secret_key=secrets.token_bytes(32),
             show=False,
             start=False,
             verbose=False,
             title=_TITLE,
         )
+        server._tornado.default_router.rules.insert(0, refuse_others(names))  # noqa: SLF001 - Bokeh offers no other way
         loop = server.io_loop.asyncio_loop
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(server.io_loop.stop))
