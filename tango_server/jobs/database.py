@@ -72,6 +72,7 @@ class Database:
             self.set_aside = _put_aside(path, error)
             self._connection, age = _opened(path)
         self._reader, self._mover = open_beside(path), open_beside(path)
+        self._identity = _identity_of(path)
         self._monotonic = monotonic
         self._born = monotonic() - age
 
@@ -130,13 +131,22 @@ class Database:
         Raises
         ------
         LedgerBusyError
-            if the disk is full or refuses.
+            if the disk is full or refuses, or the file was moved, deleted or replaced.
         LedgerDamagedError
             if the file is damaged.
         """
         with self._lock, self._noticing_damage(), self._noticing_refusal(), self._connection:
+            self._require_in_place()
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
+            self._require_in_place()  # else what was accepted would be gone with a file that has no name any more
+
+    def _require_in_place(self) -> None:
+        if _identity_of(self.path) != self._identity:
+            raise LedgerBusyError(
+                f"{self.path}: the ledger was moved, deleted or replaced while the server runs, so that nothing can be "
+                "accepted. Put it back, or call Init to begin a new one."
+            )
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -169,6 +179,15 @@ class Database:
                 f"{self.path}: the ledger is damaged ({error}). Check its disk, then call Init or start the server "
                 "again: the file is put aside then, and a new one is begun."
             ) from error
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of the same name, None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _opened(path: Path) -> tuple[SoleConnection, float]:

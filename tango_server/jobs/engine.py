@@ -53,6 +53,7 @@ _log = logging.getLogger(__name__)
 _OBSERVERS = 4
 _IDLE_LOOK = 1.0  # rates fall with time, so the numbers are renewed even if nothing happens
 _LEDGER_PAUSE = 0.5
+_OWN_FAULT = "petif-bluesky failed here, or one of its libraries; the log has the details"
 
 _Look = Observed | SidecarLooked | AttemptFailed
 """What comes of a look at a job's files."""
@@ -145,7 +146,7 @@ class Engine:
         events = self._next_events()
         for event in events:
             if event is not None:
-                instructions += self._service.handle(event, clock.now())
+                instructions += self._handle(event)
         # Workers first, since the ledger's disk takes its time. None of these writes the output of an unwritten report.
         if not self._closing:
             self._perform_all(step for step in instructions if isinstance(step, Convert))
@@ -164,6 +165,17 @@ class Engine:
         self._publish(sum(_arriving(event) for event in events if event is not None))
         return None not in events
 
+    def _handle(self, event: Event) -> list[Instruction]:
+        """Let the service take an event in; if it can't, that ends the job which the event is about, and no other."""
+        try:
+            return self._service.handle(event, clock.now())
+        except Exception as error:
+            job_id = getattr(event, "job_id", None)
+            if job_id is None:
+                raise
+            _log.exception("the bookkeeping of a job failed", extra={"job_id": job_id})
+            return self._service.abandon(job_id, f"{_OWN_FAULT} ({error!r})", clock.now())
+
     def _next_events(self) -> list[Event | None]:
         look = self._service.next_look
         patience = _IDLE_LOOK if look is None else min(max(look - time.monotonic(), 0.0), _IDLE_LOOK)
@@ -177,27 +189,44 @@ class Engine:
         return [*events, TimePassed()]
 
     def _finish(self, finished: list[tuple[FrameReport, tuple[int, int] | None]]) -> None:
-        """Write reports to the ledger, in one transaction; wait for as long as its disk is full."""
+        """Write reports to the ledger, in one transaction; one that can't be written keeps no other from it."""
+        try:
+            written = self._write(partial(self._ledger.finish, finished))
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a report holds, the others are written
+            if len(finished) > 1:
+                for one in finished:
+                    self._finish([one])
+                return
+            report = finished[0][0]
+            _log.exception("a report can't be written; its job is set aside", extra={"job_id": report.job_id})
+            reason = f"its report can't be written: {_OWN_FAULT} ({type(error).__name__})"
+            self._write(partial(self._ledger.set_aside, str(report.job_id), reason, clock.now().wall))
+            return
+        for report, _ in finished if written else ():
+            tell_finished(report)
+
+    def _write(self, write: Callable[[], None]) -> bool:
+        """Write to the ledger; wait for as long as its disk is full. Return whether it was done."""
         while True:
             try:
-                self._ledger.finish(finished)
+                write()
             except LedgerBusyError as error:
                 if self._closing:  # those jobs are pending on the ledger, and taken up at the next start
-                    _log.error("%d reports are lost at the end: %s", len(finished), error)
-                    return
+                    _log.error("reports are lost at the end: %s", error)
+                    return False
                 if not self.fault:
                     _log.error("%s It is tried again.", error)
                 self.fault = str(error)
                 self._changed()
                 time.sleep(_LEDGER_PAUSE)
             else:
-                for report, _ in finished:
-                    tell_finished(report)
                 if self.fault:
                     _log.warning("the ledger can be written again")
                     self.fault = ""
                     self._changed()
-                return
+                return True
 
     def _publish(self, arrived: int) -> None:
         snapshot = self._service.snapshot(clock.now())
@@ -210,7 +239,14 @@ class Engine:
 
     def _perform_all(self, steps: Iterable[Instruction]) -> None:
         for step in steps:
-            self._perform(step)
+            try:
+                self._perform(step)
+            except Exception as error:
+                job = getattr(step, "job", None)
+                if job is None:
+                    raise
+                _log.exception("a step of a job failed", extra=about(job))
+                self._inbox.put(AttemptFailed(job.job_id, "final", f"{_OWN_FAULT} ({error!r})"))
 
     def _perform(self, step: Instruction) -> None:
         match step:
@@ -248,7 +284,11 @@ class Engine:
         """Return the roots of when a job was accepted, those of now if that was not kept."""
         if job.source_root is None or job.output_root is None:
             return self._roots()
-        return Roots(read=(job.source_root,), write=(job.output_root,))
+        roots = Roots(read=(job.source_root,), write=(job.output_root,))
+        if job.recipe.esperanto is None or job.recipe.esperanto.mask is None:
+            return roots
+        now = self._roots()
+        return replace(roots, every=now.read, private=now.private)
 
     def _look_at_source(self, job: Job, roots: Roots) -> _Look:
         self._leftovers.before_first_look(job, roots)
@@ -262,16 +302,21 @@ class Engine:
             self._inbox.put(look.result())
             return
         _log.error("looking at its file failed in a way that it should not", exc_info=fault, extra={"job_id": job_id})
-        self._inbox.put(AttemptFailed(job_id, "final", f"its file can't be looked at ({fault!r})"))
+        self._inbox.put(AttemptFailed(job_id, "final", f"its file can't be examined: {_OWN_FAULT} ({fault!r})"))
 
     def _attempted(self, job: Job, result: Result) -> None:
         job_id = job.job_id
-        self._leftovers.after_attempt(job, result, self._roots_of(job))
+        try:
+            self._leftovers.after_attempt(job, result, self._roots_of(job))
+        except Exception:  # noqa: BLE001 - the attempt counts all the same
+            _log.exception("what an attempt has left can't be removed", extra=about(job))
         match result:
             case FrameReport():
                 self._unavailable = ""
                 self._inbox.put(AttemptDone(job_id, result))
-            case Failure(kind, reason):
+            case Failure(kind, reason, trace):
+                if trace:
+                    _log.error("a conversion failed in a way that it should not:\n%s", trace, extra=about(job))
                 if kind == "blocked":
                     _log.warning("tried again for a while: %s", reason, extra=about(job))
                 self._inbox.put(AttemptFailed(job_id, kind, reason))

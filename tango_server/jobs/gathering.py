@@ -30,6 +30,7 @@ class Gatherer:
         self._reception = reception
         self._wanted = threading.Event()
         self._ending = threading.Event()
+        self._submitting = threading.Lock()
         self.found = 0
         """Files that were found in the folder that is gone through; 0 if there is none."""
         self._waiting = {gathering: threading.Event() for gathering, _ in ledger.gatherings()}
@@ -58,6 +59,19 @@ class Gatherer:
         self._wanted.set()
         listed.wait(patience)
 
+    def cancel(self) -> None:
+        """Gather nothing any more of what was asked for so far; files that have become jobs already stay jobs.
+
+        Raises
+        ------
+        LedgerBusyError
+            if the ledger can't be written at present; some of it may be cancelled then.
+        """
+        with self._submitting:
+            for gathering in list(self._waiting):
+                self._ledger.gathered(gathering)
+                self._forget(gathering)
+
     def close(self, patience: float) -> None:
         """End the thread; what is left is gone through at the next start."""
         self._ending.set()
@@ -68,19 +82,32 @@ class Gatherer:
         while self._wanted.wait() and not self._ending.is_set():
             self._wanted.clear()
             try:
-                for gathering, paths in self._ledger.gatherings():
+                gatherings = self._ledger.gatherings()
+            except Exception:  # noqa: BLE001 - the boundary of the thread
+                _log.exception("what is to be gathered can't be read; it is tried again with the next folder")
+                continue
+            for gathering, paths in gatherings:
+                try:
                     self._gather(gathering, paths)
-            except Exception:  # noqa: BLE001 - the boundary of the thread: folders that come later are gone through
-                if self._ending.is_set():
-                    return
-                _log.exception("gathering stumbled; what is left is gone through at the next start")
+                except Exception:  # noqa: BLE001 - whatever one folder holds, the others are gone through
+                    if self._ending.is_set():
+                        return
+                    _log.exception("gathering failed; what is left is gone through at the next start")
+                    self._forget(gathering)
             self.found = 0
+
+    def _forget(self, gathering: str) -> None:
+        listed = self._waiting.pop(gathering, None)
+        if listed is not None:
+            listed.set()
 
     def _gather(self, gathering: str, paths: list[str]) -> None:
         self.found = 0
         files = self._files(paths)
         while portion := list(islice(files, min(_PORTION, self._reception.backlog_limit))):
-            self._waiting[gathering].set()
+            if (listed := self._waiting.get(gathering)) is None:  # it was cancelled
+                return
+            listed.set()
             self.found += len(portion)
             if not self._submit(gathering, portion):
                 return
@@ -90,7 +117,7 @@ class Gatherer:
             except LedgerBusyError:
                 self._ending.wait(_PATIENCE)
             else:
-                self._waiting.pop(gathering).set()
+                self._forget(gathering)
                 return
 
     def _submit(self, gathering: str, portion: list[str]) -> bool:
@@ -98,7 +125,10 @@ class Gatherer:
         query = requests_for(portion, gathering)
         while not self._ending.is_set():
             try:
-                answer = self._reception.submit(query)
+                with self._submitting:
+                    if gathering not in self._waiting:
+                        return False
+                    answer = self._reception.submit(query)
             except (NoRoomError, LedgerBusyError):
                 self._ending.wait(_PATIENCE)
                 continue

@@ -20,8 +20,8 @@ _REPORTS = (
 _LATEST = "SELECT report FROM jobs WHERE outcome IS NOT NULL ORDER BY age DESC, finished DESC, number DESC LIMIT ?"
 _LATEST_OF = "SELECT report FROM jobs WHERE outcome=? ORDER BY age DESC, finished DESC, number DESC LIMIT ?"
 _TOTALS = (
-    "SELECT outcome, count(*), total(conversion_time), sum(bytes_in), sum(bytes_out), min(accepted), max(finished), "
-    "count(latency) FROM jobs WHERE run_uid=? GROUP BY outcome"
+    "SELECT outcome, count(*), total(conversion_time), total(bytes_in), total(bytes_out), min(accepted), "
+    "max(finished), count(latency) FROM jobs WHERE run_uid=? GROUP BY outcome"
 )
 _LATENCY = (
     "SELECT latency FROM jobs WHERE run_uid=? AND outcome='converted' AND latency IS NOT NULL "
@@ -77,8 +77,8 @@ class History:
             conversion_time_mean=total / converted if converted else 0.0,
             latency_median=latencies[0],
             latency_p95=latencies[1],
-            bytes_in=bytes_in,
-            bytes_out=bytes_out,
+            bytes_in=int(bytes_in),
+            bytes_out=int(bytes_out),
             bytes_per_second=bytes_in / duration if converted and duration > 0 else 0.0,
         )
 

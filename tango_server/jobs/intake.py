@@ -2,26 +2,29 @@
 
 import reprlib
 import secrets
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from tango_server.conversion.errors import PathError
-from tango_server.conversion.fit_path import printable
 from tango_server.conversion.paths import Resolve, Roots, output_path
+from tango_server.esperanto import RESOLVED_MASK
 from tango_server.jobs.rows import NO_OUTPUT, Entry, fields_of
 from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameRequest
 from tango_server.path_map import PathMap
 from tango_server.recipe import InPlace, NewFile, Recipe
+from tango_server.wording import printable
 
 NO_MAP = PathMap()
 _EXPLAINED = 10  # faults of one message
 
 
-def explain(error: ValidationError) -> str:
-    """Return what is wrong with each field, in one line.
+def explain(error: ValidationError, known: Iterable[str] = ()) -> str:
+    """Return what is wrong with each field, in one line; of the `known` names the one that an unknown one is like.
 
     >>> try:
     ...     Recipe(rotation=45)
@@ -38,6 +41,9 @@ def explain(error: ValidationError) -> str:
         if not fault["loc"] and fault["type"] == "value_error":  # several fields together, and the message names them
             parts.append(message)
             continue
+        if fault["type"] == "extra_forbidden":
+            like = get_close_matches(str(fault["loc"][-1]), known, 1)
+            message = "there is no such name" + (f" (did you mean {like[0]}?)" if like else "")
         found = "nothing" if fault["type"] == "missing" else reprlib.repr(fault["input"])
         parts.append(f"{place}: found {found}; {message}")
     if len(faults) > _EXPLAINED:
@@ -66,10 +72,20 @@ def entry_for(
         named = printable(str(raw.get("source") or "")) or "(no source)"
         run_uid, stream, seq_num, key = (_good(raw, name) for name in ("run_uid", "stream", "seq_num", "key"))
         job = Job(job_id, Path(named), NO_OUTPUT, server_recipe, now, run_uid, stream, seq_num)
-        reason = f"{named}: the request is wrong: {explain(error)}. Correct the field and submit it again."
+        if any(fault["type"] == "string_unicode" and fault["loc"] == ("source",) for fault in error.errors()):
+            reason = f"{named}: its name is not UTF-8, and no ledger can hold it. Rename it, and submit it again."
+        else:
+            reason = f"{named}: the request is wrong: {explain(error)}. Correct the field and submit it again."
         return Entry(job, key, {}, job.failed(reason, now))
     recipe = request.recipe or server_recipe
     source, output, reason = _places(request, recipe, roots, paths, resolve)
+    metadata = {name: value for name, value in request.metadata.items() if name != RESOLVED_MASK}
+    if not reason:
+        try:
+            if (mask := mask_in(recipe, roots, paths, resolve)) is not None:
+                metadata[RESOLVED_MASK] = str(mask)
+        except PathError as error:
+            source, output, reason = Path(request.source), NO_OUTPUT, f"mask: {error}"
     job = Job(
         job_id,
         source,
@@ -82,7 +98,7 @@ def entry_for(
         source_root=None if reason else roots.root_of(source),
         output_root=None if reason else roots.write_root_of(output),
     )
-    return Entry(job, request.key, request.metadata, job.failed(reason, now) if reason else None)
+    return Entry(job, request.key, metadata, job.failed(reason, now) if reason else None)
 
 
 def _good(raw: dict[str, Any], name: str) -> Any:
@@ -100,6 +116,13 @@ def translated(recipe: Recipe, paths: PathMap) -> Recipe:
         return recipe
     here = output.model_copy(update={"folder": paths.translate(output.folder)})
     return recipe.model_copy(update={"output": here})
+
+
+def mask_in(recipe: Recipe, roots: Roots, paths: PathMap, resolve: Resolve = Path.resolve) -> Path | None:
+    """Return the resolved path of a recipe's mask, None if it has none; raise `PathError` if it may not be read."""
+    if recipe.esperanto is None or recipe.esperanto.mask is None:
+        return None
+    return roots.source(paths.translate(recipe.esperanto.mask), resolve)
 
 
 def _places(

@@ -39,12 +39,14 @@ _IN_ORDER = (
     "ORDER BY place LIMIT ?"
 )
 _OF_IDS = "SELECT number, job_id FROM jobs WHERE outcome IS NULL AND job_id IN (SELECT value FROM json_each(?))"
-_CANCEL = (
-    "UPDATE jobs SET outcome='skipped', finished=?, age=?, conversion_time=0, bytes_in=0, bytes_out=0, "
-    "report=json_object('job_id', job_id, 'source', source, 'outcome', 'skipped', 'reason', "
-    "'it was cancelled on request', 'accepted', accepted, 'finished', ?, 'run_uid', run_uid, "
-    "'stream', stream, 'seq_num', seq_num) WHERE number=? AND outcome IS NULL"
+_END = (
+    "UPDATE jobs SET outcome='{outcome}', finished=?, age=?, conversion_time=0, bytes_in=0, bytes_out=0, "
+    "report=json_object('job_id', job_id, 'source', source, 'outcome', '{outcome}', 'reason', {reason}, "
+    "'accepted', accepted, 'finished', ?, 'run_uid', run_uid, 'stream', stream, 'seq_num', seq_num) "
+    "WHERE {which}=? AND outcome IS NULL"
 )
+_CANCEL = _END.format(outcome="skipped", reason="'it was cancelled on request'", which="number")
+_SET_ASIDE = _END.format(outcome="failed", reason="?", which="job_id")
 _RETRY = (
     "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, conversion_time=NULL, latency=NULL, bytes_in=NULL, "
     "bytes_out=NULL, synced=NULL, age=NULL, retryable=0, place=? WHERE number=? AND retryable=1"
@@ -98,7 +100,7 @@ class Ledger:
         for row in rows:
             try:
                 jobs.append(job_of(row, self._earlier))
-            except ValueError as error:
+            except Exception as error:  # noqa: BLE001 - whatever a row holds, the next one is read
                 unreadable.add(row[1])
                 _log.error("job %s (%s) can't be read and waits for another version: %s", row[1], row[2], error)
         return Fetched(tuple(jobs), frozenset(unreadable), rows[-1][0] if rows else after)
@@ -111,6 +113,11 @@ class Ledger:
         rows = [finished_row(report, identity, age) for report, identity in finished]
         with self._database.transaction() as connection:
             connection.executemany(_FINISH, rows)
+
+    def set_aside(self, job_id: str, reason: str, finished: float) -> None:
+        """End a pending job whose report can't be written, with one that holds nothing but what stands here already."""
+        with self._database.transaction() as connection:
+            connection.execute(_SET_ASIDE, (finished, self._database.age, reason, finished, job_id))
 
     def cancel(self, selection: Selection, spared: Iterable[str], finished: float) -> frozenset[str]:
         """Give the pending jobs that are meant, but none of `spared`, a report that says so; return their ids.

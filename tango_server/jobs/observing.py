@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from tango_server.conversion.errors import ConversionError, OutputWriteError, PathError, SourceMissingError
+from tango_server.conversion.errors import ConversionError, OutputWriteError, PathError, SourceError, SourceMissingError
 from tango_server.conversion.experiment import awaits_sidecar
 from tango_server.conversion.paths import Roots
 from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_trouble
@@ -31,7 +31,10 @@ def _lacks_sidecar(job: Job, roots: Roots) -> bool:
     wanted = job.recipe.esperanto
     if wanted is None or not awaits_sidecar(job.source, wanted, job.fields):
         return False
-    return read_sidecar(job.source, roots) is None
+    try:
+        return read_sidecar(job.source, roots) is None
+    except SourceError:  # it is there, and the conversion tells what is wrong with it
+        return False
 
 
 def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarLooked | AttemptFailed:
@@ -51,9 +54,12 @@ def write_companions_of(job: Job, output: Path, roots: Roots) -> None:
     from tango_server.conversion.esperanto.companions import companions_of  # noqa: PLC0415 - few servers need it
 
     try:
-        done = companions_of(job.source, output, job.recipe, roots, job.job_id)
-    except (ConversionError, OSError, IndexError) as error:
+        done = companions_of(job.source, output, job.recipe, roots, job.job_id, fields=job.fields)
+    except (ConversionError, OSError) as error:
         _log.warning("the companions of %s can't be written: %s", output, error, extra=about(job))
+        return
+    except Exception:  # noqa: BLE001 - the frame is converted all the same
+        _log.exception("the companions of %s can't be written", output, extra=about(job))
         return
     if done.written:
         _log.info("%s: wrote %s", output.parent, ", ".join(done.written), extra=about(job))

@@ -1,7 +1,7 @@
 """Which job starts next, and which ones workers have: the owner of both, and of the outputs that are being written."""
 
 from collections import deque
-from collections.abc import Container, KeysView
+from collections.abc import Container, Iterable, KeysView
 from pathlib import Path
 
 from tango_server.jobs.vocabulary import Job
@@ -20,6 +20,7 @@ class ReadyQueue:
         self._ready: deque[Job] = deque()
         self._running: dict[str, Job] = {}
         self._taken: dict[Path, str] = {}
+        self._outputs: dict[str, Path] = {}
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -49,6 +50,7 @@ class ReadyQueue:
                 postponed.append(job)
                 continue
             self._taken[job.output] = job.job_id
+            self._outputs[job.job_id] = job.output
             self._running[job.job_id] = job
             taken.append(job)
         self._ready.extendleft(reversed(postponed))
@@ -58,9 +60,12 @@ class ReadyQueue:
         """A worker has no more to do with this job; its output stays taken until it is `free`."""
         self._running.pop(job_id, None)
 
-    def free(self, job_ids: Container[str]) -> None:
+    def free(self, job_ids: Iterable[str]) -> None:
         """These jobs have no more to do with their outputs, or none for now."""
-        self._taken = {output: job_id for output, job_id in self._taken.items() if job_id not in job_ids}
+        for job_id in job_ids:
+            output = self._outputs.pop(job_id, None)
+            if output is not None:
+                del self._taken[output]
 
     def drop(self, job_ids: Container[str]) -> None:
         """These jobs are not to start any more."""

@@ -11,7 +11,7 @@ from tango_server.conversion.paths import remembering
 from tango_server.jobs import clock
 from tango_server.jobs.capacity import FreeSpace, Limits
 from tango_server.jobs.folders import frames_in
-from tango_server.jobs.intake import entry_for, translated
+from tango_server.jobs.intake import entry_for, mask_in, translated
 from tango_server.jobs.ledger import Booked, Ledger
 from tango_server.jobs.rows import Entry
 from tango_server.jobs.vocabulary import Accepted, Event, Refused
@@ -145,11 +145,12 @@ class Reception:
             return str(error)
         return "" if there else f"{path}: found no such file; expected one that the conversion host sees. Check it."
 
-    def require_writable(self, recipe: Recipe) -> None:
-        """Raise `PathError` if the folder that a recipe names for its outputs may not be written."""
+    def require_allowed(self, recipe: Recipe) -> None:
+        """Raise `PathError` if the folder that a recipe names may not be written, or its mask may not be read."""
         output = translated(recipe, self._paths).output
         if isinstance(output, NewFile) and output.folder is not None:
             self._settings.roots().target(Path(output.folder))
+        mask_in(recipe, self._settings.roots(), self._paths)
 
     def book_failure(self, source: str, reason: str) -> None:
         """Tell of a file that can't become a job, where nobody waits for an answer."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tango_server.jobs.sqlite_file import sqlite_integer
 from tango_server.jobs.vocabulary import Job
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
@@ -103,7 +104,7 @@ def insert(connection: sqlite3.Connection, entry: Entry, recipe: int, place: int
 def finished_row(report: FrameReport, identity: tuple[int, int] | None, age: float) -> tuple[object, ...]:
     """Return the values of `FINISHED_COLUMNS` and the job id; `identity`: size, mtime (ns) of the source."""
     written = report.outcome in {"converted", "placeholder"} and report.output not in {None, report.source}
-    size, mtime_ns = identity or (None, None)
+    size, mtime_ns = map(sqlite_integer, identity) if identity else (None, None)
     return (
         report.outcome, _report_text(report), report.finished, report.conversion_time, report.latency,
         report.bytes_in, report.bytes_out, size, mtime_ns, 0 if written else None, int(report.outcome == "failed"),
@@ -129,6 +130,10 @@ def _shape(metadata: str) -> tuple[int, int] | None:
     if '"shape"' not in metadata:
         return None
     match json.loads(metadata).get("shape"):
-        case [*_, int(rows), int(columns)] if 0 < rows <= _LARGEST_SIDE and 0 < columns <= _LARGEST_SIDE:
+        case [*_, rows, columns] if _is_side(rows) and _is_side(columns):
             return rows, columns
     return None
+
+
+def _is_side(value: object) -> bool:
+    return type(value) is int and 0 < value <= _LARGEST_SIDE

@@ -1,7 +1,9 @@
 """A running conversion service: what the Tango device, the folder watch and a program of one's own talk to."""
 
 import logging
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from tango_server.jobs.housekeeping import Housekeeper, boot
 from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.reception import Reception, requests_for
 from tango_server.jobs.service import ConversionService
+from tango_server.jobs.sqlite_file import require_free
 from tango_server.jobs.vocabulary import (
     Accepted,
     FailuresAcknowledged,
@@ -167,9 +170,9 @@ class JobRunner:
         Raises
         ------
         PathError
-            if its outputs would lie outside of the write roots.
+            if its outputs would lie outside of the write roots, or its mask outside of the read roots.
         """
-        self._reception.require_writable(recipe)
+        self._reception.require_allowed(recipe)
         self._ledger.keep(_RECIPE, recipe.model_dump_json())
         self.recipe = recipe
         _log.info("the recipe is now %s", recipe.model_dump_json())
@@ -189,6 +192,8 @@ class JobRunner:
         TimeoutError, LedgerBusyError
             if it takes too long (it is done nevertheless), or the ledger can't be written at present.
         """
+        if query.all:
+            self._gatherer.cancel()
         job_ids = None if query.job_ids is None else tuple(query.job_ids)
         return CancelAnswer(cancelled=self._engine.cancel(Selection(job_ids, query.run_uid), _CANCEL_PATIENCE))
 
@@ -261,9 +266,27 @@ class JobRunner:
 
 
 def open_database(settings: Settings) -> Database:
-    """Return the open ledger file of these settings; raise `LedgerError` or `OSError` if it can't be used."""
-    try:
+    """Return the open ledger file of these settings; raise `LedgerError` if it can't be used."""
+    with _in_words(settings):
         return Database(settings.ledger_path)
+
+
+def require_state_dir(settings: Settings) -> None:
+    """Raise `LedgerError` if the state folder can't be written, or another server uses it; nothing is changed."""
+    with _in_words(settings):
+        try:
+            require_free(settings.ledger_path)
+        except sqlite3.OperationalError as error:
+            raise LedgerError(
+                f"{settings.state_dir}: another server uses this state folder. End that one, or choose another folder "
+                "with --state-dir."
+            ) from error
+
+
+@contextmanager
+def _in_words(settings: Settings) -> Iterator[None]:
+    try:
+        yield
     except LedgerError:
         raise
     except OSError as error:

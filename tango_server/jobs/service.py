@@ -106,6 +106,12 @@ class ConversionService:
                 self._note(event, now)
         return [*instructions, *self._go_on()]
 
+    def abandon(self, job_id: str, reason: str, now: Reading) -> list[Instruction]:
+        """End a job whose event could not be taken in."""
+        self._queue.ended(job_id)
+        progress = self._jobs.get(job_id)
+        return [] if progress is None else [self._finish(progress, progress.failed(reason, now), now)]
+
     @property
     def next_look(self) -> float | None:
         """The monotonic instant at which `TimePassed` is wanted, None if nothing waits."""

@@ -11,6 +11,16 @@ from filelock import FileLock, Timeout
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PATIENCE = 1.0
 _LONGEST_LOG = 2**26
+_LARGEST_INTEGER = 2**63 - 1
+
+
+def sqlite_integer(number: int) -> int:
+    """Return the nearest integer that SQLite holds: some file systems give times of modification beyond.
+
+    >>> sqlite_integer(7), sqlite_integer(2**64) == 2**63 - 1
+    (7, True)
+    """
+    return max(-_LARGEST_INTEGER - 1, min(number, _LARGEST_INTEGER))
 
 
 class SoleConnection(sqlite3.Connection):
@@ -41,7 +51,6 @@ def open_alone(
     OSError
         if there can be no lock: the folder may not be written, say.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = _locked(path)
     try:
         connection = _connected(path)
@@ -61,6 +70,11 @@ def open_alone(
         connection.close()
         raise
     return connection
+
+
+def require_free(path: Path) -> None:
+    """Raise as `open_alone` does if another process has the file open, or nothing can be written beside it."""
+    _locked(path).release()
 
 
 def open_beside(path: Path) -> sqlite3.Connection:
@@ -99,6 +113,7 @@ def put_aside(path: Path) -> Path:
 
 
 def _locked(path: Path) -> FileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock", timeout=_PATIENCE, thread_local=False)
     try:
         lock.acquire()

@@ -20,6 +20,7 @@ from tango_server.jobs.database import LedgerBusyError
 from tango_server.jobs.folders import FrameLister
 from tango_server.jobs.history import UnknownIdError
 from tango_server.jobs.intake import NO_MAP, translated
+from tango_server.jobs.sqlite_file import sqlite_integer
 from tango_server.jobs.watch_book import WatchBook
 from tango_server.jobs.watching import Identity, Wanted, WatchedFolder
 from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitAnswer, SubmitQuery
@@ -222,7 +223,12 @@ class Watcher(threading.Thread):
             identity = _identity(path)
             if identity is None and not os.path.lexists(path):
                 continue  # the next look tells that it has gone
-            if _is_output(path):
+            try:
+                is_output = _is_output(path)
+            except Exception:  # noqa: BLE001 - whatever one file holds, the others are watched; its job will tell
+                _log.exception("%s: can't be examined", path)
+                is_output = False
+            if is_output:
                 _log.info("%s: left, it is an output itself", path)
                 self._files.left(one, identity)
             else:
@@ -272,7 +278,7 @@ def _identity(path: Path) -> Identity | None:
         found = path.stat()
     except OSError:
         return None
-    return Identity(found.st_size, found.st_mtime_ns)
+    return Identity(sqlite_integer(found.st_size), sqlite_integer(found.st_mtime_ns))
 
 
 def _is_output(path: Path) -> bool:

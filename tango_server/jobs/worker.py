@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -20,6 +21,7 @@ from tango_server.conversion.errors import (
 from tango_server.conversion.paths import Roots
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
+from tango_server.wording import LONGEST_MESSAGE, printable
 
 if TYPE_CHECKING:
     from tango_server.conversion.workspace import Workspace
@@ -53,6 +55,8 @@ class Failure:
 
     kind: Literal["final", "not_ready", "blocked"]
     reason: str
+    trace: str = ""
+    """Where an error that should not occur was raised, for the log."""
 
 
 def prepare() -> None:
@@ -121,6 +125,9 @@ def run(task: Task) -> FrameReport | Failure:
         return Failure("blocked" if error.may_pass else "final", str(error))
     except ConversionError as error:
         return Failure("final", str(error))
+    except Exception as error:  # noqa: BLE001 - whatever a file holds, it costs this frame alone
+        reason = f"{task.source}: it can't be converted ({type(error).__name__}: {error}). The log has the details."
+        return Failure("final", printable(reason, LONGEST_MESSAGE), traceback.format_exc())
 
 
 _prepared = threading.Event()

@@ -177,7 +177,7 @@ def test_an_end_while_the_disk_is_full_comes_in_time_and_leaves_the_jobs_pending
         running.accept("a")
         running.executor.end_next()
         running.until(lambda: running.engine.fault != "", "the fault is told")
-    assert "1 reports are lost at the end" in caplog.text
+    assert "reports are lost at the end" in caplog.text
     assert reports("a") == {}
     assert [one.job_id for one in Ledger(database).fetch(0, 10).jobs] == ["a"]
 
@@ -264,24 +264,44 @@ def test_what_did_not_end_in_time_stays_on_the_ledger(
 
 
 class Failing(ConversionService):
-    """Breaks when it is told that a frame was seen."""
+    """Breaks when it is told that a certain frame was seen, or that any has ended."""
 
     def handle(self, event: Event, now: Reading) -> list[Instruction]:
-        if isinstance(event, Observed):
+        if isinstance(event, Observed) and event.job_id == "bad":
             raise ZeroDivisionError("a mistake of ours")
         return super().handle(event, now)
 
 
-def test_a_mistake_in_the_service_is_a_fault_in_words_and_no_silence(
-    start: Start, database: Database, caplog: pytest.LogCaptureFixture
+def test_a_mistake_about_one_job_ends_that_job_alone(
+    start: Start, reports: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with start(service=Failing(ServiceRules())) as running:
-        running.accept("a")
-        running.until(lambda: running.engine.fault != "", "the fault is told")
-        assert "a mistake of ours" in running.engine.fault
-        assert "Init" in running.engine.fault
+        running.accept("bad", "good")
+        running.executor.end_next()
+        running.until(running.idle, "both are reported")
+        assert running.engine.fault == ""
+        assert reports("bad", "good") == {"bad": "failed", "good": "converted"}
     assert "ZeroDivisionError" in caplog.text
-    assert [one.job_id for one in Ledger(database).fetch(0, 10).jobs] == ["a"]
+
+
+def test_a_report_that_cannot_be_written_sets_its_job_aside(
+    start: Start, reports: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start() as running:
+        write = running.ledger.finish
+
+        def breaking(finished: list[tuple[FrameReport, tuple[int, int] | None]]) -> None:
+            if any(report.job_id == "bad" for report, _ in finished):
+                raise OverflowError("Python int too large to convert to SQLite INTEGER")
+            write(finished)
+
+        monkeypatch.setattr(running.ledger, "finish", breaking)
+        running.accept("bad", "good")
+        for _ in range(2):
+            running.executor.end_next()
+        running.until(running.idle, "both are reported")
+        assert running.engine.fault == ""
+        assert reports("bad", "good") == {"bad": "failed", "good": "converted"}
 
 
 def test_a_damaged_ledger_is_a_fault_that_tells_what_to_do(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
