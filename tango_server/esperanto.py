@@ -31,6 +31,9 @@ Quantity = Finite | FieldName
 Positive = Annotated[float, Field(allow_inf_nan=False, strict=True, gt=0)] | FieldName
 
 
+RESOLVED_MASK = "recipe.mask"
+"""The key of a frame's metadata under which a server keeps where the recipe's mask was when it accepted the frame."""
+
 _WAYS = ("start", "end", "step", "center", "width", "during")
 
 
@@ -51,7 +54,8 @@ class Circle(_Frozen):
     - `during`: a name that was read while the frame was exposed, in a run; the callback interpolates its readings by
       their time stamps
 
-    What the header says is `sign` times that, plus `offset`.
+    The header has `sign` times that, plus `offset`, in the sense that follows from `Esperanto.axis`: all of it with the
+    opposite sign where the axis points away from row 0 of the frame as CrysAlis sees it.
     """
 
     start: Quantity | None = None

@@ -4,13 +4,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tango_server.conversion.beneath import open_file
 from tango_server.conversion.errors import NotEsperantoError
 from tango_server.conversion.esperanto.reading import read_esperanto, read_header
 from tango_server.conversion.esperanto.record import provenance_in
+from tango_server.conversion.kept_tags import shown_tags
 from tango_server.conversion.provenance import Provenance, read_provenance
 from tango_server.conversion.records import is_esperanto
 from tango_server.conversion.sidecar import read_sidecar, sidecar_path
-from tango_server.conversion.structure import Page, Structure, read_structure
+from tango_server.conversion.structure import Page, Structure, read_structure, reading
+from tango_server.wording import printable
 
 _TAGS = {259: "compression", 262: "photometric", 274: "orientation", 278: "rows_per_strip", 317: "predictor"}
 _WORDS: dict[tuple[int, Any], str] = {
@@ -24,6 +27,7 @@ _WORDS: dict[tuple[int, Any], str] = {
     (262, 2): "RGB",
 }
 """What the numbers of tags mean."""
+_MOST_SHOWN = 100  # pages of which tags are told
 _KINDS = {1: "uint", 2: "int", 3: "float"}
 
 
@@ -48,6 +52,7 @@ def _tiff(path: Path) -> dict[str, Any]:
         "kind": _kind(structure),
         "directory": "after the pixels" if structure.ifd_last else "before the pixels",
         "pages": [_page(page) for page in structure.pages],
+        "tags": _tags(path, structure),
         "provenance": _provenance(read_provenance(structure)),
         "sidecar": _sidecar(path),
     }
@@ -80,10 +85,21 @@ def _provenance(provenance: Provenance | None) -> dict[str, Any] | None:
         return None
     return {
         "recipe": provenance.recipe,
+        **({} if provenance.content_hash is None else {"content_hash": provenance.content_hash}),
         "source": provenance.source,
         "version": provenance.version,
         "placeholder": provenance.placeholder,
+        **({} if provenance.original is None else {"original": provenance.original}),
     }
+
+
+def _tags(path: Path, structure: Structure) -> list[dict[str, str]]:
+    """Return the private tags of each page, by their numbers, with the beginning of what they say."""
+    with reading(path), open_file(path, ()) as file:
+        return [
+            {str(code): printable(text) for code, text in shown_tags(file, structure, number)}
+            for number in range(min(len(structure.pages), _MOST_SHOWN))
+        ]
 
 
 def _kind(structure: Structure) -> str:

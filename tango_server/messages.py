@@ -6,7 +6,7 @@ Times are in seconds, instants in Unix seconds. An unknown key is an error, on e
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tango_server.caps import (
     DEEPEST,
@@ -21,7 +21,15 @@ from tango_server.caps import (
     MOST_REQUESTS,
 )
 from tango_server.recipe import Recipe
+from tango_server.wording import LONGEST_MESSAGE, printable
 
+
+def _shown(value: object) -> object:
+    return printable(value, LONGEST_SOURCE + LONGEST_MESSAGE) if isinstance(value, str) else value
+
+
+Shown = Annotated[str, BeforeValidator(_shown)]
+"""Text that a report repeats of files and their names: everybody who gets the report can take it."""
 Outcome = Literal["converted", "skipped", "placeholder", "failed"]
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 
@@ -88,10 +96,10 @@ class FrameReport(_Message):
     """
 
     job_id: str | None = None
-    source: str
-    output: str | None = None
+    source: Shown
+    output: Shown | None = None
     outcome: Outcome
-    reason: str = ""
+    reason: Shown = ""
     shape: tuple[int, int] | None = None
     pixel_type: str | None = None
     pixels: PixelCounts = PixelCounts()
@@ -141,8 +149,8 @@ class AcceptedJob(_Message):
 class RefusedRequest(_Message):
     """A request that can never be done as it stands; sending it again changes nothing."""
 
-    source: str
-    reason: str
+    source: Shown
+    reason: Shown
 
 
 class SubmitQuery(_Message):

@@ -18,7 +18,7 @@ import psutil
 from tango_server.angle_table import AngleTable, AngleTableError, fields_of
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.experiment import Experiment, experiment_of
-from tango_server.conversion.naming import series_of
+from tango_server.conversion.naming import counted_by, series_of
 from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.paths import ANYWHERE, output_path
 from tango_server.conversion.publish import TEMPORARY_SUFFIX, remove_leftovers
@@ -34,6 +34,13 @@ from tango_server.recipe import NewFile, Recipe
 
 _TIME_LIMIT = 3600.0  # s for one frame; a network file system may be slow, but not that slow
 _PATIENCE = 10.0
+_FEWEST = 3
+"""Frames of a scan, of which more than half are missing, that are too many for chance."""
+_NAMED = 3
+_EXPECTED = (
+    "expected a number that counts the frames. Say which one does (--frame-number; -1 is the last), or give their "
+    "angles in a table (--angles)."
+)
 _OURS = f"{platform.node()}-offline-"
 
 
@@ -87,14 +94,35 @@ def select(paths: Iterable[Path], selection: Selection) -> list[Path]:
 
 
 def plan(
-    sources: Sequence[Path], recipe: Recipe, *, newer_only: bool = False, angles: AngleTable | None = None
+    sources: Sequence[Path],
+    recipe: Recipe,
+    *,
+    newer_only: bool = False,
+    angles: AngleTable | None = None,
+    frame_number: int | None = None,
 ) -> list[Planned]:
     """Return where each source would go, and what its header would say.
 
-    Two sources that would land on one output are both refused.
+    `frame_number` says which number of a name counts the frames of an ESPERANTO scan: see `counted_by`; None is the
+    last one. Two sources that would land on one output are both refused, and so are those whose angles go by that
+    number although it seems to be none of a frame.
     """
-    numbers = numbers_in_scans(sources) if recipe.esperanto is not None else {}
-    planned = [_planned(source, recipe, numbers.get(source), angles, newer_only=newer_only) for source in sources]
+    counted = {
+        source: source if frame_number is None or recipe.esperanto is None else counted_by(source, frame_number)
+        for source in sources
+    }
+    numbers: dict[Path, int] = {}
+    uncounted: dict[Path, str] = {}
+    if recipe.esperanto is not None:
+        numbers = numbers_in_scans(counted.values())
+        if any(circle.step is not None for circle in recipe.esperanto.circles.values()):
+            uncounted = _uncounted(counted, gaps_are_meant=frame_number is not None)
+    planned = [
+        Planned(source, None, problem=uncounted[source])
+        if source in uncounted
+        else _planned(source, named, recipe, numbers.get(named), angles, newer_only=newer_only)
+        for source, named in counted.items()
+    ]
     takers: dict[Path, list[Path]] = {}
     for item in planned:
         if item.output is not None:
@@ -187,8 +215,43 @@ def numbers_in_scans(sources: Iterable[Path]) -> dict[Path, int]:
     return numbers
 
 
+def _uncounted(counted: Mapping[Path, Path], *, gaps_are_meant: bool) -> dict[Path, str]:
+    """Return the sources that the number of their `counted` names does not seem to count, each with why.
+
+    That is so where several names are alike but for their numbers (or have none), and each makes a scan of its own, as
+    `scan_001_300K.tif` and `scan_002_300K.tif`; and where a scan has more gaps than frames, as times of day make them.
+    """
+    scans: dict[tuple[Path, str], dict[Path, int | None]] = {}
+    for source, named in counted.items():
+        name, number = series_of(named)
+        scans.setdefault((named.parent, name), {})[source] = number
+    alike: dict[tuple[Path, str], list[dict[Path, int | None]]] = {}
+    for (folder, name), scan in scans.items():
+        shape = "" if None in scan.values() else re.sub(r"\d+", "0", name)
+        alike.setdefault((folder, shape), []).append(scan)
+    reasons: dict[Path, str] = {}
+    for group in alike.values():
+        if len(group) > 1 and all(len(scan) == 1 for scan in group):
+            sources = [source for scan in group for source in scan]
+            some = _names(sources)
+            why = f"by the numbers in their names, {some} are scans of one frame each, and all begin at the first angle"
+            reasons |= dict.fromkeys(sources, why)
+    for scan in scans.values():
+        known = [number for number in scan.values() if number is not None]
+        missing = max(known) - min(known) + 1 - len(known) if known else 0
+        if not gaps_are_meant and len(known) >= _FEWEST and missing > len(known):
+            why = f"by the last numbers in their names, {_names(scan)} are a scan in which {missing} frames are missing"
+            reasons |= dict.fromkeys(scan, why)
+    return {source: f"{source}: {why}; {_EXPECTED}" for source, why in reasons.items()}
+
+
+def _names(sources: Iterable[Path]) -> str:
+    names = [source.name for source in sources]
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
 def _planned(
-    source: Path, recipe: Recipe, number: int | None, angles: AngleTable | None, *, newer_only: bool
+    source: Path, named: Path, recipe: Recipe, number: int | None, angles: AngleTable | None, *, newer_only: bool
 ) -> Planned:
     try:
         source.lstat()
@@ -207,7 +270,7 @@ def _planned(
             fields = fields_of(angles, source, number or 1)
             turned = Orientation.of(recipe)
             experiment = experiment_of(source, recipe.esperanto, fields, read_sidecar(source), turned)
-        output = output_path(source, recipe, fields=fields)
+        output = output_path(named, recipe, fields=fields)
     except (ConversionError, AngleTableError) as error:
         return Planned(source, None, problem=str(error))
     if newer_only and isinstance(recipe.output, NewFile) and _is_newer(output, source):

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tango_server.conversion.errors import UnfitPathError, UnmappedPathError
-from tango_server.conversion.fit_path import printable
+from tango_server.wording import printable
 
 _DRIVE = re.compile(r"[A-Za-z]:(?![^\\/])")  # with a separator or nothing after it: Y:a.tif depends on a working folder
 _LONG_FORM = re.compile(r"[\\/]{2}\?[\\/](UNC[\\/])?", re.IGNORECASE)

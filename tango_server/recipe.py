@@ -64,7 +64,7 @@ class NewFile(_Frozen):
     preserve_mtime: bool = False
     file_mode: FileMode | None = None
     folder_mode: FolderMode | None = None
-    group: str | None = Field(default=None, max_length=LONGEST_ID)
+    group: str | None = Field(default=None, max_length=LONGEST_ID, pattern=r"^[^\x00-\x1f]+$")
 
 
 class InPlace(_Frozen):

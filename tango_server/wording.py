@@ -1,14 +1,42 @@
-"""Words for people that stand in more than one place."""
+"""Text for people: words that stand in more than one place, and the boundary for text that others wrote."""
 
-from tango_server.recipe import Flip
+import re
+from typing import TYPE_CHECKING
 
-FLIPPED: dict[Flip, str] = {
+if TYPE_CHECKING:
+    from tango_server.recipe import Flip
+
+FLIPPED: "dict[Flip, str]" = {
     "none": "not flipped",
     "0": "flipped up-down",
     "1": "flipped left-right",
     "both": "flipped both ways",
 }
 """What a flip does."""
+
+
+LONGEST_SHOWN = 300
+"""Characters of one name or finding that a message repeats."""
+LONGEST_MESSAGE = 4_000
+"""Characters of a whole message."""
+
+_UNPRINTABLE = re.compile(  # control characters, line separators, what turns the direction of writing, no characters
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
+)
+
+
+def printable(text: str, longest: int = LONGEST_SHOWN) -> str:
+    r"""Return text that a terminal, a browser, a log and every encoding of Unicode take.
+
+    All text that was not written by this program passes here before anybody gets it: names, tags, headers, sidecars,
+    requests, errors of libraries. What a terminal would obey and what is no character is escaped; of a text of more
+    than `longest` characters the end is left out.
+
+    >>> printable("/data/a\n\x1b[31m\udce9.tif"), len(printable("a" * 10_000))
+    ('/data/a\\n\\x1b[31m\\udce9.tif', 303)
+    """
+    shown = _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text[:longest])
+    return shown + ("..." if len(text) > longest else "")
 
 
 def counted(number: int, thing: str) -> str:

@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,12 +17,13 @@ from tango_server.conversion.errors import (
 )
 from tango_server.conversion.esperanto.frame import EsperantoFrame
 from tango_server.conversion.esperanto.record import history
+from tango_server.conversion.kept_tags import NOTHING_KEPT, KeptTags, read_kept_tags
 from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.paths import ANYWHERE, NO_FIELDS, Roots, output_path
 from tango_server.conversion.pixels import InexactPixelsError
 from tango_server.conversion.placing import place
 from tango_server.conversion.provenance import acquired, describe, read_provenance
-from tango_server.conversion.publish import Attempt, Ownership, Write, ownership_of, publish
+from tango_server.conversion.publish import Attempt, Ownership, Write, copy_of, ownership_of, publish
 from tango_server.conversion.reading import Source, open_source
 from tango_server.conversion.sidecar import carry_sidecar, sidecar_trouble
 from tango_server.conversion.structure import Structure
@@ -142,6 +144,9 @@ class _Conversion:
                 "Restore the raw frame first, convert it to a new file, or say force to convert what it is now.",
             )
         mode = os.fstat(self.source.file.fileno()).st_mode & 0o777  # no setuid for what belongs to us now
+        kept = read_kept_tags(path, self.source.file, structure, backup=output.backup, ours=provenance is not None)
+        if provenance is not None and provenance.original is not None:
+            kept = replace(kept, original=provenance.original)
         if output.backup:
             self._back_up(mode)
         attempt = Attempt(
@@ -150,9 +155,9 @@ class _Conversion:
             ownership=Ownership(file_mode=mode),
             mtime_ns=structure.mtime_ns if output.preserve_mtime else None,
         )
-        return self._publish(path, attempt)
+        return self._publish(path, attempt, kept)
 
-    def _publish(self, chosen: Path, attempt: Attempt) -> FrameReport:
+    def _publish(self, chosen: Path, attempt: Attempt, kept: KeptTags = NOTHING_KEPT) -> FrameReport:
         source, pages = self.source, self.source.structure.pages
         turnings: list[Turning] = []
 
@@ -165,14 +170,14 @@ class _Conversion:
         taken = acquired(pages[0], source.structure.mtime_ns)
         was = read_provenance(source.structure)  # what is made of a placeholder, by force, is none the less one
         stands_in = was is not None and was.placeholder
-        record = describe if self.recipe.esperanto is None else history
+        record = partial(describe, original=kept.original) if self.recipe.esperanto is None else history
         description = record(self.recipe, source.path, chosen, placeholder=stands_in, job=self.job)
         frame = self._esperanto(description, taken)
         try:
             if frame is not None:
                 write = frame.writer(next(turned()))
             else:
-                write = image_writer(turned(), len(pages), self.recipe, description, taken)
+                write = image_writer(turned(), len(pages), self.recipe, description, taken, kept)
             in_place = chosen == source.path
             size = publish(chosen, _still_there(write, source, self.roots) if in_place else write, attempt, self.roots)
         except InexactPixelsError as error:
@@ -209,11 +214,6 @@ class _Conversion:
         """Keep the first original; a later one would be a conversion."""
         backup = self.source.path.with_name(self.source.path.name + BACKUP_SUFFIX)
 
-        def write(file: BinaryIO) -> None:
-            self.source.file.seek(0)
-            while block := self.source.file.read(2**20):
-                file.write(block)
-
         try:
             attempt = Attempt(
                 self.token,
@@ -222,7 +222,7 @@ class _Conversion:
                 ownership=Ownership(file_mode=mode),
                 mtime_ns=self.source.structure.mtime_ns,
             )
-            publish(backup, write, attempt, self.roots)
+            publish(backup, copy_of(self.source.file), attempt, self.roots)
         except FileExistsError:
             return
 

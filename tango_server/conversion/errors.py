@@ -31,6 +31,11 @@ Each names the file, what was found, what was expected, and what to do.
 
 import os
 
+from tango_server.wording import printable
+
+_LONGEST_PATH = 1_000
+_LONGEST_FINDING = 2_000
+
 
 class ConversionError(Exception):
     """A frame can't be converted; the parts of the message are attributes.
@@ -46,7 +51,8 @@ class ConversionError(Exception):
         self.advice = advice
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.found}; expected {self.expected}. {self.advice}"
+        found = printable(self.found, _LONGEST_FINDING)
+        return f"{printable(self.path, _LONGEST_PATH)}: {found}; expected {self.expected}. {self.advice}"
 
 
 class SourceError(ConversionError):

@@ -8,12 +8,12 @@ import os
 import re
 
 from tango_server.conversion.errors import UnfitPathError
+from tango_server.wording import printable
 
 LONGEST_PATH = 4096
 """Bytes of a path that Linux takes."""
 LONGEST_NAME = 255
 """Bytes of one name in it."""
-_SHOWN = 300  # characters of a path that an error repeats
 _CONTROL = re.compile(  # control characters, separators of lines, and what turns the direction of writing
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
@@ -39,13 +39,3 @@ def require_fit(path: str) -> None:
     else:
         return
     raise UnfitPathError(printable(path), found, expected, advice)
-
-
-def printable(text: str) -> str:
-    r"""Return a text for people: control characters escaped, what is no character too, its end left out if it is long.
-
-    >>> printable("/data/a\n.tif"), len(printable("a" * 10_000))
-    ('/data/a\\n.tif', 303)
-    """
-    shown = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text[:_SHOWN])
-    return shown.encode("utf-8", "backslashreplace").decode() + ("..." if len(text) > _SHOWN else "")

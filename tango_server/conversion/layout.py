@@ -1,31 +1,44 @@
 """The bytes of a TIFF as XDI is known to read it.
 
 The layout of fabio's writer: little-endian classic TIFF, the one image file directory at byte 8 with these twelve
-entries, the texts after it, one uncompressed strip at the end.
+entries, the texts after it, one uncompressed strip at the end. Tags that are kept of a source stand among them.
 """
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from tango_server.conversion.kept_tags import Tag
 
 _SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
 _SHORT, _LONG, _ASCII = 3, 4, 2
 _IFD_AT = 8
 _ENTRIES = 12
+_INLINE = 4  # bytes of a value in its entry
 _STRIP_ALIGNMENT = 4
 
 
 def tiff_header(
-    shape: tuple[int, int], pixel_type: np.dtype[Any], *, description: str, software: str, taken: str
+    shape: tuple[int, int],
+    pixel_type: np.dtype[Any],
+    *,
+    description: str,
+    software: str,
+    taken: str,
+    kept: Sequence[Tag] = (),
 ) -> bytes:
     """Return everything before the pixels of a frame of `shape` (rows, columns); the strip follows at once.
 
-    `taken` is the DateTime of the acquisition, `YYYY:MM:DD HH:MM:SS`.
+    `taken` is the DateTime of the acquisition, `YYYY:MM:DD HH:MM:SS`; `kept` are
+    tags of the source, none of those that the layout has itself.
     """
     rows, columns = shape
-    texts = [text.encode("ascii") + b"\0" for text in (description, software, taken)]
-    texts_at = _IFD_AT + 2 + _ENTRIES * 12 + 4
+    outside = [tag.data for tag in kept if len(tag.data) > _INLINE]
+    texts = [*(text.encode("ascii") + b"\0" for text in (description, software, taken)), *outside]
+    count = _ENTRIES + len(kept)
+    texts_at = _IFD_AT + 2 + count * 12 + 4
     places, end = [], texts_at
     for text in texts:
         places.append(end)
@@ -45,7 +58,12 @@ def tiff_header(
         struct.pack("<HHII", 306, _ASCII, len(texts[2]), places[2]),
         _integer(339, _SHORT, _SAMPLE_FORMAT[pixel_type.kind]),
     ]
-    head = struct.pack("<2sHI", b"II", 42, _IFD_AT) + struct.pack("<H", _ENTRIES) + b"".join(entries) + b"\0" * 4
+    further = iter(places[3:])
+    for tag in kept:
+        value = struct.pack("<I", next(further)) if len(tag.data) > _INLINE else tag.data.ljust(_INLINE, b"\0")
+        entries.append(struct.pack("<HHI4s", tag.code, tag.kind, tag.count, value))
+    entries.sort(key=lambda entry: int.from_bytes(entry[:2], "little"))
+    head = struct.pack("<2sHI", b"II", 42, _IFD_AT) + struct.pack("<H", count) + b"".join(entries) + b"\0" * 4
     for place, text in zip(places, texts, strict=True):
         head = head.ljust(place, b"\0") + text
     return head.ljust(strip_at, b"\0")

@@ -93,6 +93,22 @@ def esperanto_path(source: Path, fields: Mapping[str, object]) -> PurePath:
     return PurePath(folder, f"{name}_1_{index}.esperanto")
 
 
+def counted_by(source: Path, position: int) -> Path:
+    """Return the path that a frame would have if its name ended with the number at `position` in it.
+
+    Positions count from 1, and from the right if they are negative. What follows that number is no part of the scan's
+    name; a name that has fewer numbers stays.
+
+    >>> counted_by(Path("scan2_0017_300K.tif"), 2).name, counted_by(Path("scan2_0017_300K.tif"), -2).name
+    ('scan2_0017.tif', 'scan2_0017.tif')
+    """
+    numbers = list(re.finditer(r"\d+", source.stem))
+    place = position - 1 if position > 0 else position
+    if not -len(numbers) <= place < len(numbers):
+        return source
+    return source.with_name(source.stem[: numbers[place].end()] + source.suffix)
+
+
 def series_of(source: Path) -> tuple[str, int | None]:
     """Return what the frames of a scan have in common in their names, and the number of this one.
 

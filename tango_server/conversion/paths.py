@@ -20,9 +20,10 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from tango_server.conversion.errors import NoOutputPathError, OutsideRootsError, UnfitPathError
-from tango_server.conversion.fit_path import printable, require_fit
+from tango_server.conversion.fit_path import require_fit
 from tango_server.conversion.naming import esperanto_path, named_by
 from tango_server.recipe import NewFile, Recipe
+from tango_server.wording import printable
 
 RAW = "raw"
 PROCESSED = "processed"
@@ -73,12 +74,14 @@ class Roots:
     """The folders that may be read and written, resolved. None at all means: anywhere (offline use).
 
     `private` folders may be neither read nor written although they lie below a root: the server's own. One that holds a
-    root itself is none.
+    root itself is none. `every` are all the folders that may be read, where `read` are only those of one job: what a
+    recipe names may lie below another root than the frame.
     """
 
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
     private: tuple[Path, ...] = ()
+    every: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.read) != bool(self.write):
@@ -102,6 +105,11 @@ class Roots:
     def outputs(self) -> "Roots":
         """The same, to read what lies below the write roots."""
         return Roots(read=self.write, write=self.write, private=self.private)
+
+    @property
+    def named(self) -> "Roots":
+        """The same, to read what a recipe names."""
+        return Roots(read=self.every or self.read, write=self.write, private=self.private)
 
     def source(self, path: str | Path, resolve: Resolve = Path.resolve) -> Path:
         """Return the resolved path of a source.
@@ -133,7 +141,7 @@ class Roots:
             require_fit(str(path))
         written = Path(path)
         try:
-            resolved = resolve(written)
+            resolved = written if roots and _is_of_processes(written, roots) else resolve(written)
             inside = not roots or (self._holds(resolved, roots) and self._passes(written, roots, resolve))
         except (OSError, RuntimeError, ValueError) as error:  # links in a loop, too long a name, a NUL byte
             if not roots or any(_lies_below(written, root) for root in roots):
@@ -218,6 +226,14 @@ def output_path(
             "Give another output folder (--output-dir), or convert in place (--in-place).",
         )
     return target
+
+
+def _is_of_processes(path: Path, roots: tuple[Path, ...]) -> bool:
+    """Whether a path goes through what the system shows of processes, whose links would tell what they have open."""
+    if any(_lies_below(path, root) for root in roots):
+        return False
+    plain = "/" + os.path.normpath(path).lstrip("/") + "/"
+    return plain.startswith(("/proc/", "/dev/fd/", "/dev/std"))
 
 
 def _innermost(path: Path, roots: tuple[Path, ...]) -> Path:

@@ -29,6 +29,7 @@ from tango_server.recipe import InPlace, Recipe
 
 _SOURCE_TYPE = "float32"  # of QXRD's frames
 _LARGEST_SIDE = 65_536
+_MOST_PIXELS = 2**27  # half a gigabyte of zeros; no detector has more
 
 
 def make_placeholder(
@@ -114,11 +115,11 @@ class _StandIn:
 
     def zeros(self, shape: tuple[int, int]) -> Turning:
         """Return zeros of the source's `shape` on their way through the recipe; they take no memory before that."""
-        if not all(1 <= side <= _LARGEST_SIDE for side in shape):
+        if not all(1 <= side <= _LARGEST_SIDE for side in shape) or shape[0] * shape[1] > _MOST_PIXELS:
             raise UnsupportedImageError(
                 self.source,
                 f"a placeholder of {' x '.join(map(str, shape))} pixels was asked for ({self.reason})",
-                f"1 to {_LARGEST_SIDE} rows and columns",
+                f"1 to {_LARGEST_SIDE} rows and columns, and at most {_MOST_PIXELS} pixels",
                 "Correct placeholder_shape, or what the run says of its frames.",
             )
         zero = np.zeros((), self.recipe.pixel_type or _SOURCE_TYPE)

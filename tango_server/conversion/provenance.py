@@ -1,8 +1,9 @@
 """What a converted file says of itself, in its own ASCII tags.
 
 `ImageDescription` holds compact JSON: `{"petif": 1, "recipe": {...}, "source": "name.tif", "from": "1f0c...",
-"version": "0.1.0"}`, with `"placeholder": true` for a frame that never appeared, and `"job": "4f3c..."` for a server's
-job. `from` stands for the way from the output to its source, so that two sources of one name are told apart even after
+"version": "0.1.0"}`, with `"placeholder": true` for a frame that never appeared, `"job": "4f3c..."` for a server's
+job, and `"original": "..."`, the ImageDescription of a frame that was replaced in place.
+`from` stands for the way from the output to its source, so that two sources of one name are told apart even after
 both trees were moved; `job` tells two conversions of one source apart. `Software` holds
 the program and its version, `DateTime` the acquisition, or when a placeholder was made (TIFF's own form,
 `YYYY:MM:DD HH:MM:SS`).
@@ -20,21 +21,30 @@ from typing import Any
 
 from tango_server.conversion.structure import Page, Structure
 from tango_server.recipe import Recipe
+from tango_server.wording import printable
 
 FORMAT = 1
 _TIFF_TIME = "%Y:%m:%d %H:%M:%S"
+_LATEST = 253_402_128_000.0  # the day before the last one of the year 9999: dates end there, in every time zone
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The record that a converted file carries. `recipe` is what it was made with, without `output`."""
+    """The record that a converted file carries.
 
-    recipe: dict[str, Any]
+    `recipe` is what it was made with, without `output`; None if the file does not tell. An ESPERANTO frame tells only
+    its format and orientation, and the `content_hash` of the whole recipe.
+    """
+
+    recipe: dict[str, Any] | None
     source: str
     origin: str
     version: str
     placeholder: bool = False
     job: str | None = None
+    original: str | None = None
+    """The ImageDescription of the frame that this file replaced, as it was."""
+    content_hash: str | None = None
 
     @property
     def summary(self) -> str:
@@ -45,11 +55,13 @@ class Provenance:
 
     def matches(self, recipe: Recipe) -> bool:
         """Whether the file's content was made of a frame by this recipe (wherever it was to be put)."""
-        if self.placeholder:
+        if self.placeholder or self.recipe is None:
             return False
+        if self.content_hash is not None:
+            return self.content_hash == recipe.content_hash
         try:
             own = Recipe.model_validate(self.recipe)  # what an earlier version did not know yet takes its default
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return own.content_fields() == recipe.content_fields()
 
@@ -74,7 +86,15 @@ def origin_of(source: Path, output: Path) -> str:
     return hashlib.sha256(way.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def describe(recipe: Recipe, source: Path, output: Path, *, placeholder: bool = False, job: str | None = None) -> str:
+def describe(
+    recipe: Recipe,
+    source: Path,
+    output: Path,
+    *,
+    placeholder: bool = False,
+    job: str | None = None,
+    original: str | None = None,
+) -> str:
     """Return the text of the ImageDescription tag: ASCII, whatever the source is called."""
     record: dict[str, Any] = {
         "petif": FORMAT,
@@ -87,6 +107,8 @@ def describe(recipe: Recipe, source: Path, output: Path, *, placeholder: bool = 
         record["placeholder"] = True
     if job is not None:
         record["job"] = job
+    if original is not None:
+        record["original"] = original
     return json.dumps(record, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -96,19 +118,25 @@ def read_provenance(structure: Structure) -> Provenance | None:
         return None
     try:
         record = json.loads(structure.pages[0].texts.get("description", ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or not isinstance(record.get("petif"), int):
         return None
-    recipe, job = record.get("recipe"), record.get("job")
+    recipe, job, original = record.get("recipe"), record.get("job"), record.get("original")
     return Provenance(
-        recipe=recipe if isinstance(recipe, dict) else {},
-        source=str(record.get("source", "")),
-        origin=str(record.get("from", "")),
-        version=str(record.get("version", "")),
+        recipe=recipe if isinstance(recipe, dict) and recipe else None,
+        source=_text(record.get("source", "")),
+        origin=_text(record.get("from", "")),
+        version=_text(record.get("version", "")),
         placeholder=record.get("placeholder") is True,
-        job=job if isinstance(job, str) else None,
+        job=_text(job) if isinstance(job, str) else None,
+        original=original if isinstance(original, str) else None,
     )
+
+
+def _text(value: object) -> str:
+    """Return a text of a record; anybody may have written it."""
+    return printable(value) if isinstance(value, str) else ""
 
 
 def acquired(page: Page, mtime_ns: int) -> str:
@@ -122,5 +150,5 @@ def acquired(page: Page, mtime_ns: int) -> str:
 
 
 def tiff_time(instant: float) -> str:
-    """Return an instant (Unix s) as TIFF writes it, in this host's local time."""
-    return datetime.fromtimestamp(instant).strftime(_TIFF_TIME)
+    """Return an instant (Unix s) as TIFF writes it, in this host's local time; the nearest date from 1970 to 9999."""
+    return datetime.fromtimestamp(max(0.0, min(instant, _LATEST))).strftime(_TIFF_TIME)

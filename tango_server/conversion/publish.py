@@ -22,6 +22,7 @@ from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.recipe import NewFile, Recipe
 
 TEMPORARY_SUFFIX = ".petif-tmp"
+_BLOCK = 2**20  # bytes
 _RETRY_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # s; on Windows a reader may hold the file for a moment
 _LONGEST_STEM = 120  # bytes; with what is put around it, a name stays below the 255 that file systems take
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -159,6 +160,47 @@ def write_parts(parts: Iterable[Buffer]) -> Write:
                 view = view[file.write(view) :]
 
     return write
+
+
+def copy_of(source: BinaryIO) -> Write:
+    """Return the function that writes what is in an open file; where that has holes, they stay holes."""
+
+    def write(file: BinaryIO) -> None:
+        size = os.fstat(source.fileno()).st_size
+        for start, end in _extents(source.fileno(), size):
+            source.seek(start)
+            file.seek(start)
+            left = end - start
+            while left:
+                block = source.read(min(left, _BLOCK))
+                if not block:
+                    raise OSError(errno.ESTALE, "the file became shorter while it was copied")
+                left -= len(block)
+                write_parts([block])(file)
+        file.truncate(size)
+        file.seek(size)
+
+    return write
+
+
+def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield where an open file has data, from and to; all of it where the file system knows of no holes."""
+    seek_data, seek_hole = getattr(os, "SEEK_DATA", None), getattr(os, "SEEK_HOLE", None)
+    if seek_data is None or seek_hole is None:
+        if size:
+            yield 0, size
+        return
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, seek_data)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole is left
+                return
+            yield end, size
+            return
+        end = min(os.lseek(descriptor, start, seek_hole), size)
+        yield start, end
 
 
 def _refused(output: Path, found: str) -> OutputWriteError:

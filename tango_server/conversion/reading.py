@@ -6,27 +6,33 @@ file takes its name meanwhile.
 
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from tango_server.conversion.beneath import open_file
 from tango_server.conversion.errors import IncompleteFileError, SourceUnreadableError, UnsupportedImageError
 from tango_server.conversion.orientation import Orientation
+from tango_server.conversion.page_count import all_pages
 from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.conversion.pixels import Image
 from tango_server.conversion.structure import Page, Structure, parse_structure, reading
 from tango_server.conversion.workspace import Workspace
+
+if TYPE_CHECKING:
+    import tifffile
 
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _BITS = {("u", 8), ("u", 16), ("u", 32), ("u", 64), ("i", 8), ("i", 16), ("i", 32), ("i", 64),
          ("f", 16), ("f", 32), ("f", 64)}  # fmt: skip
 _UNCOMPRESSED = 1
 _BLACK_IS_ZERO = 1
+_FILTER_ARRAY = 32803
 _BELIEVED_BYTES = 64 * 2**20
 _BELIEVED_RATIO = 2000  # more than deflate and LZW can compress
 _LARGEST_TILE = 65_536
@@ -55,12 +61,14 @@ class Source:
         SourceUnreadableError
             if the pixels can't be decoded.
         """
-        for number, page in enumerate(self.structure.pages):
-            yield self._strip(page) if _is_plain_strip(page) else self._decoded(number, page)
+        with ExitStack() as stack:
+            opened = cache(lambda: stack.enter_context(self._decoder()))  # once for all pages
+            for number, page in enumerate(self.structure.pages):
+                yield self._strip(page) if _is_plain_strip(page) else self._decoded(number, page, opened)
 
     def orientation(self, page: Page) -> Orientation:
         """Return what the Orientation tag of a page asks for."""
-        return Orientation.of_tag(page.tags.get(274, 1))
+        return Orientation.of_tag(page.tags.get(274, 1) or 1)
 
     def _strip(self, page: Page) -> Image:
         rows, columns = page.shape
@@ -79,14 +87,16 @@ class Source:
                 view = view[count:]
         return pixels
 
-    def _decoded(self, number: int, page: Page) -> Image:
+    def _decoder(self) -> "tifffile.TiffFile":
         import tifffile  # noqa: PLC0415 - 0.1 s of import that QXRD's own files don't need
 
+        self.file.seek(0)
+        return tifffile.TiffFile(self.file)
+
+    def _decoded(self, number: int, page: Page, opened: "Callable[[], tifffile.TiffFile]") -> Image:
         try:
-            self.file.seek(0)
-            with tifffile.TiffFile(self.file) as tiff:
-                image: Image = tiff.pages[number].asarray(maxworkers=1)
-        except (*_DECODER_ERRORS, tifffile.TiffFileError) as error:
+            image: Image = opened().pages[number].asarray(maxworkers=1)
+        except _DECODER_ERRORS as error:  # tifffile's own is a ValueError
             raise SourceUnreadableError(
                 self.path,
                 f"the pixels of page {number} can't be decoded ({type(error).__name__}: {error})",
@@ -124,8 +134,10 @@ def open_source(path: Path, workspace: Workspace | None = None, roots: Roots = A
         structure.require_complete(path)
         if not structure.pages:
             raise UnsupportedImageError(path, "no image", "at least one", "Check what wrote this file.")
+        structure = replace(structure, pages=all_pages(path, structure))
         for page in structure.pages:
-            _require_convertible(path, page, structure)
+            _require_convertible(path, page)
+        _require_explained(path, structure)
         yield Source(path, file, structure, workspace or Workspace())
 
 
@@ -140,7 +152,7 @@ def pixel_type(page: Page) -> np.dtype[Any]:
     return np.dtype(f"{_KINDS[page.sample_formats[0]]}{page.bits[0] // 8}")
 
 
-def _require_convertible(path: Path, page: Page, structure: Structure) -> None:
+def _require_convertible(path: Path, page: Page) -> None:
     found = _unsupported(page)
     if found:
         raise UnsupportedImageError(
@@ -159,14 +171,29 @@ def _require_convertible(path: Path, page: Page, structure: Structure) -> None:
         )
     needed, held = rows * columns * page.bits[0] // 8, sum(page.counts)
     plain = page.tags.get(259, _UNCOMPRESSED) == _UNCOMPRESSED
-    too_much = needed > max(_BELIEVED_BYTES, _BELIEVED_RATIO * structure.size)
-    if (plain and held < needed) or too_much or 0 in page.counts:
+    if (plain and held < needed) or 0 in page.counts:
         raise IncompleteFileError(
             path,
             f"its {len(page.counts)} strips or tiles hold {held} bytes, some of them perhaps none",
             f"the {needed} bytes of {rows} x {columns} pixels",
             "The file is damaged, or was never filled: copy it again from its origin.",
         )
+
+
+def _require_explained(path: Path, structure: Structure) -> None:
+    """Refuse pixels that the file can't hold: strips that share their bytes, more than any compression explains."""
+    pages = structure.pages
+    starts = np.array([offset for page in pages for offset in page.offsets], np.uint64)
+    ends = starts + np.array([count for page in pages for count in page.counts], np.uint64)
+    order = np.argsort(starts, kind="stable")
+    found = ""
+    if np.any(ends[order][:-1] > starts[order][1:]):
+        found = "strips or tiles that share bytes of the file"
+    needed = sum(rows * columns * page.bits[0] // 8 for page in pages for rows, columns in [page.shape])
+    if needed > max(_BELIEVED_BYTES, _BELIEVED_RATIO * structure.size):
+        found = f"{needed} bytes of pixels in a file of {structure.size}, more than any compression explains"
+    if found:
+        raise UnsupportedImageError(path, found, "images that the file holds", "Check what wrote this file.")
 
 
 def _segments_of(page: Page) -> int:
@@ -182,15 +209,20 @@ def _unsupported(page: Page) -> str:
     """Return what makes a page unfit for conversion; empty if nothing does."""
     rows, columns = page.shape
     samples, photometric = page.tags.get(277, 1), page.tags.get(262, _BLACK_IS_ZERO)
+    predicted = page.tags.get(317, 1) != 1 and page.tags.get(259, _UNCOMPRESSED) == _UNCOMPRESSED
     names = {0: "an image whose zero is white", 2: "an RGB image", 3: "a palette image", 5: "a CMYK image"}
     kind = (_KINDS.get(page.sample_formats[0], "?"), page.bits[0])
     findings = (
         (page.bits[0] == 1, "a bilevel image (1 bit per pixel)"),
-        (photometric != _BLACK_IS_ZERO, names.get(photometric, f"photometric interpretation {photometric}")),
-        (samples != 1 or len(page.bits) != 1, f"{samples} samples per pixel"),
+        (
+            photometric not in {_BLACK_IS_ZERO, _FILTER_ARRAY},
+            names.get(photometric, f"photometric interpretation {photometric}"),
+        ),
+        (samples != 1 or len(set(page.bits)) != 1, f"{samples} samples per pixel"),
+        (predicted, f"predictor {page.tags.get(317)} without compression, which readers take for different pixels"),
         (not rows or not columns or not page.offsets, f"a zero-sized image ({rows} x {columns})"),
         (kind not in _BITS, f"pixels of {kind[1]} bits in sample format {page.sample_formats[0]}"),
-        (page.tags.get(274, 1) not in range(1, 9), f"an orientation tag of {page.tags.get(274)}"),
+        (page.tags.get(274, 1) not in range(9), f"an orientation tag of {page.tags.get(274)}"),
         (max(page.tags.get(322, 0), page.tags.get(323, 0)) > _LARGEST_TILE, "tiles larger than any image"),
     )
     return next((text for is_so, text in findings if is_so), "")

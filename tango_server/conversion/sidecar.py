@@ -6,7 +6,6 @@ The tilt plane rotation is an angle in degrees from +x towards +y of the stored 
 """
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BufferedReader
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from tango_server.conversion.beneath import open_file
-from tango_server.conversion.errors import ConversionError
+from tango_server.conversion.errors import ConversionError, SourceUnreadableError
 from tango_server.conversion.orientation import AS_STORED, Orientation
 from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.conversion.publish import Attempt, ownership_of, publish, write_parts
@@ -22,9 +21,9 @@ from tango_server.conversion.structure import Structure, read_structure
 from tango_server.recipe import Recipe
 
 ENCODING = "latin-1"
-_LINE = re.compile(r"(?P<key>[^=\[;]+?)\s*=(?P<value>.*?)(?P<end>\r?\n|\Z)", re.DOTALL)
+_LINE_ENDS = "\r\n"
 _PHOTOMETRIC = 262
-_LARGEST = 4 * 2**20
+_LARGEST = 2**20  # bytes; QXRD writes some four thousand
 _UM = 1e-3  # mm
 
 
@@ -58,13 +57,19 @@ def read_sidecar(image: Path, roots: Roots = ANYWHERE) -> Sidecar | None:
     ------
     OutsideRootsError
         if there are read roots, and it is a symbolic link.
+    SourceUnreadableError
+        if it is larger than any that QXRD writes.
     """
     path = sidecar_path(image)
     try:
         with BufferedReader(open_file(path, roots.read)) as file:
-            text = file.read(_LARGEST).decode(ENCODING)
+            text = file.read(_LARGEST + 1).decode(ENCODING)
     except OSError:  # absence is no error, whatever its reason
         return None
+    if len(text) > _LARGEST:
+        raise SourceUnreadableError(
+            path, f"more than {_LARGEST} bytes", "a sidecar as QXRD writes it", "Check what wrote it; it was not used."
+        )
     if "[metadata]" not in text or not text.endswith("\n"):
         return None
     numbers, taken = _numbers(text), _numbers(text, "[metadata]")
@@ -140,9 +145,9 @@ def turned_text(text: str, orientation: Orientation, shape: tuple[int, int]) -> 
     for line in text.splitlines(keepends=True):
         if line.startswith("["):
             section = line.strip()
-        match = _LINE.fullmatch(line)
-        new = replaced.get((section, match["key"])) if match else None
-        lines.append(line if match is None or new is None else f"{match['key']}={new}{match['end']}")
+        key, value = _setting(line)
+        new = replaced.get((section, key))
+        lines.append(line if new is None else f"{key}={new}{value[len(value.rstrip(_LINE_ENDS)) :]}")
     return "".join(lines)
 
 
@@ -178,12 +183,18 @@ def _numbers(text: str, wanted: str = "[centerfinder]") -> dict[str, float]:
     for line in text.splitlines():
         if line.startswith("["):
             section = line.strip()
-        match = _LINE.fullmatch(line)
-        if match and section == wanted:
+        key, text_of_value = _setting(line)
+        if key and section == wanted:
             try:
-                value = float(match["value"])
+                value = float(text_of_value)
             except ValueError:
                 continue
             if math.isfinite(value):
-                numbers[match["key"]] = value
+                numbers[key] = value
     return numbers
+
+
+def _setting(line: str) -> tuple[str, str]:
+    """Return the key of a line and what follows its `=`, end of the line included; no key: it sets nothing."""
+    key, equals, value = line.partition("=")
+    return (key.rstrip(), value) if equals and not {"[", ";"}.intersection(key) else ("", "")

@@ -177,8 +177,8 @@ def _recipe(output: Path) -> Recipe | None:
     """Return the recipe that a file was made with; None if it can't be read, or tells none that is known here."""
     try:
         record = record_of(output)
-        return None if record is None else Recipe.model_validate(record.recipe)
-    except (ConversionError, OSError, ValueError):
+        return None if record is None or record.recipe is None else Recipe.model_validate(record.recipe)
+    except (ConversionError, OSError, ValueError, RecursionError):
         return None
 
 

@@ -50,9 +50,9 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "unknown key of a recipe": (
         {"recipe": {"rotate": 90}},
-        ["ROOT/raw/frame.tif", "recipe.rotate: found 90", "not permitted", "Correct the field"],
+        ["ROOT/raw/frame.tif", "recipe.rotate: found 90", "no such name", "Correct the field"],
     ),
-    "unknown key": ({"sauce": "x"}, ["ROOT/raw/frame.tif", "sauce: found 'x'", "not permitted", "Correct the field"]),
+    "unknown key": ({"sauce": "x"}, ["ROOT/raw/frame.tif", "sauce: found 'x'", "no such name", "Correct the field"]),
     "unknown mode": (
         {"recipe": {"output": {"mode": "upside_down"}}},
         ["recipe.output", "upside_down", "'new', 'in_place'", "Correct the field"],
@@ -62,7 +62,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "empty source": ({"source": ""}, ["(no source)", "source: found ''", "at least 1 character"]),
     "null as source": ({"source": None}, ["(no source)", "source: found None", "valid string"]),
     "number as source": ({"source": 5}, ["source: found 5", "valid string", "Correct the field"]),
-    "name that is no text": ({"source": f"ROOT/raw/{UNDECODABLE}"}, [r"ROOT/raw/M\udcfcller.tif", "source: found"]),
+    "name that is no text": (
+        {"source": f"ROOT/raw/{UNDECODABLE}"},
+        [r"ROOT/raw/M\udcfcller.tif", "not UTF-8", "Rename it"],
+    ),
     "empty key": ({"key": ""}, ["ROOT/raw/frame.tif", "key: found ''", "at least 1 character", "Correct the field"]),
     "empty run": ({"run_uid": ""}, ["ROOT/raw/frame.tif", "run_uid: found ''", "at least 1 character"]),
     "key that is no text": ({"key": "\udcfc"}, ["ROOT/raw/frame.tif", r"key: found '\udcfc'", "Correct the field"]),

@@ -6,7 +6,7 @@ one that is there is left, but for a `.run` that describes fewer frames of the s
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,11 @@ import numpy as np
 
 from tango_server.conversion.beneath import is_taken, open_file
 from tango_server.conversion.esperanto.header import EsperantoHeader
-from tango_server.conversion.esperanto.mask import Mask, frame_mask, read_mask
+from tango_server.conversion.esperanto.mask import Mask, frame_mask, mask_of, read_mask
 from tango_server.conversion.esperanto.rectangles import Rectangle, rectangles_of
 from tango_server.conversion.esperanto.scan import Scan, UnevenScanError, headers_in, name_of_scan, scan_of
 from tango_server.conversion.orientation import Orientation
-from tango_server.conversion.paths import Roots
+from tango_server.conversion.paths import NO_FIELDS, Roots
 from tango_server.conversion.publish import PLAIN, Attempt, Ownership, ownership_of, publish, write_parts
 from tango_server.conversion.structure import read_structure
 from tango_server.recipe import Recipe
@@ -40,7 +40,15 @@ class Companions:
     notes: tuple[str, ...]
 
 
-def companions_of(source: Path, output: Path, recipe: Recipe, roots: Roots, token: str) -> Companions:
+def companions_of(
+    source: Path,
+    output: Path,
+    recipe: Recipe,
+    roots: Roots,
+    token: str,
+    *,
+    fields: Mapping[str, object] = NO_FIELDS,
+) -> Companions:
     """Write the companions of the scan that a converted frame belongs to.
 
     Parameters
@@ -49,6 +57,7 @@ def companions_of(source: Path, output: Path, recipe: Recipe, roots: Roots, toke
     recipe: that it was converted with
     roots: the folders that may be read and written
     token: names temporary files
+    fields: of the frame
 
     Raises
     ------
@@ -60,9 +69,9 @@ def companions_of(source: Path, output: Path, recipe: Recipe, roots: Roots, toke
     if name is None or recipe.esperanto is None:
         return Companions((), (f"{output}: is not named as NAME_1_INDEX.esperanto, so it has no companions",))
     page = read_structure(source, roots).pages[0]
-    turned = Orientation.of_tag(page.tags.get(274, 1)).then(Orientation.of(recipe))
-    path = recipe.esperanto.mask
-    marked = None if path is None else read_mask(Path(path), source, page.shape, roots)
+    turned = Orientation.of_tag(page.tags.get(274, 1) or 1).then(Orientation.of(recipe))
+    path = mask_of(recipe.esperanto, fields)
+    marked = None if path is None else read_mask(path, source, page.shape, roots)
     mask = frame_mask(page.shape, turned, marked)
     return write_companions(output.parent, name, mask=mask, roots=roots, token=token, ownership=ownership_of(recipe))
 

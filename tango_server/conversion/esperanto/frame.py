@@ -7,7 +7,7 @@ from pathlib import Path
 from tango_server.conversion.errors import ExperimentUnfitError, UnsupportedImageError
 from tango_server.conversion.esperanto.bitfield import encode
 from tango_server.conversion.esperanto.header import EsperantoHeader, HeaderError
-from tango_server.conversion.esperanto.mask import read_mask
+from tango_server.conversion.esperanto.mask import mask_of, read_mask
 from tango_server.conversion.esperanto.padding import FILL, FrameSizeError, margin, padded_side, square
 from tango_server.conversion.experiment import experiment_of
 from tango_server.conversion.orientation import Orientation
@@ -110,8 +110,9 @@ class EsperantoFrame:
         for block in turning.blocks():
             inner[row : row + len(block)] = block
             row += len(block)
-        if self.wanted.mask is not None:
-            marked = read_mask(Path(self.wanted.mask), self.source, self.shape, self.roots)
+        mask = mask_of(self.wanted, self.fields)
+        if mask is not None:
+            marked = read_mask(mask, self.source, self.shape, self.roots)
             inner[self.turned.apply(marked)] = FILL
         pixels = encode(whole) if self.wanted.encoding == "AGI_BITFIELD" else whole.astype("<i4", copy=False)
         return write_parts([head, pixels])

@@ -1,5 +1,6 @@
 """The mask of a detector, for raw frames and, turned and with a margin, for ESPERANTO frames."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,17 @@ from tango_server.conversion.esperanto.padding import margin, padded_side
 from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.paths import Roots
 from tango_server.conversion.reading import open_source
+from tango_server.esperanto import RESOLVED_MASK, Esperanto
 
 Mask = NDArray[np.bool_]
+
+
+def mask_of(wanted: Esperanto, fields: Mapping[str, object]) -> Path | None:
+    """Return the mask of a frame with these fields, None if its recipe has none."""
+    if wanted.mask is None:
+        return None
+    kept = fields.get(RESOLVED_MASK)
+    return Path(kept if isinstance(kept, str) else wanted.mask)
 
 
 def read_mask(path: Path, source: Path, shape: tuple[int, int], roots: Roots) -> Mask:
@@ -28,7 +38,8 @@ def read_mask(path: Path, source: Path, shape: tuple[int, int], roots: Roots) ->
         if it lies beyond the read roots.
 
     """
-    with open_source(roots.source(path), roots=roots) as opened:
+    readable = roots.named
+    with open_source(readable.source(path), roots=readable) as opened:
         image: NDArray[Any] = next(opened.images())
     if image.shape != shape:
         raise ExperimentUnfitError(
