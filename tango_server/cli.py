@@ -1,5 +1,6 @@
 """The `petif` command. Each subcommand is an entry point of the group `petif.commands`, loaded when it is asked for."""
 
+import io
 import sys
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -80,6 +81,9 @@ def petif() -> None:
 
 def main() -> None:
     """Run the `petif` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not fit the terminal's encoding
     try:
         petif(prog_name="petif")
     except ModuleNotFoundError as error:

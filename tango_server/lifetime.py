@@ -47,7 +47,9 @@ class Lifetime:
             self._runner = open_runner(self._settings, lambda _: changed())
             self._watch = open_watch(self._settings, self._runner)
         except ValidationError as error:
-            self._fault = f"The configuration is wrong: {explain(error)}. Correct it, then call Init."
+            self._fault = (
+                f"The configuration is wrong: {explain(error, Settings.model_fields)}. Correct it, then call Init."
+            )
         except (ConfigurationError, LedgerError, ImportError) as error:
             self._fault = f"{error} Then call Init."
         if self._fault:

@@ -13,6 +13,7 @@ import click
 
 from tango_server.commands.exit_codes import INTERRUPTED
 from tango_server.commands.server_options import server_option
+from tango_server.commands.telling import say
 
 _HIGHEST_PORT = 65535
 
@@ -76,10 +77,10 @@ def subscribe(
         if tiled_uri:
             catalogue = stack.enter_context(closing(CatalogueAt(tiled_uri)))
             subscribers.append(stack.enter_context(closing(CatalogueStatistics(catalogue, session))))
-        click.echo(f"listening to {zmq_address}; frames go to {address}")
+        say(f"listening to {zmq_address}; frames go to {address}")
         try:
             ZmqHost(zmq_address, subscribers, prefix=prefix, any_pickle=any_pickle).run()
         except KeyboardInterrupt:
             left = callback.waiting
-            click.echo(f"stopped; {left} frames wait for the server in the spool" if left else "stopped")
+            say(f"stopped; {left} frames wait for the server in the spool" if left else "stopped")
     sys.exit(INTERRUPTED)

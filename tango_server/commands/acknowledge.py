@@ -5,6 +5,7 @@ import json
 import click
 
 from tango_server.commands.server_options import server_options, told_troubles
+from tango_server.commands.telling import say
 
 
 @click.command()
@@ -18,4 +19,4 @@ def acknowledge(*, address: str, as_json: bool) -> None:
 
     with told_troubles():
         Client(address).acknowledge()
-    click.echo(json.dumps({"acknowledged": True}) if as_json else "the alarm about failed frames is ended")
+    say(json.dumps({"acknowledged": True}) if as_json else "the alarm about failed frames is ended")

@@ -10,7 +10,7 @@ import click
 from tango_server.commands.exit_codes import INTERRUPTED, SOME_FAILED
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 from tango_server.commands.server_options import PATIENCE, server_options, told_troubles
-from tango_server.commands.telling import complain
+from tango_server.commands.telling import complain, say
 from tango_server.wording import counted
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class _Added:
             forgotten = True
             complain(self._errors, f"{self._left} frames are not known any more: {error}")
         counts = self._outcomes
-        click.echo(
+        say(
             f"{counted(counts['converted'], 'frame')} converted, {counts['skipped']} skipped, {counts['placeholder']} "
             f"placeholders, {counts['failed']} failed, {len(self._refused)} refused",
             err=self._as_json,
@@ -134,11 +134,11 @@ class _Added:
         """Tell what was accepted; return the exit code."""
         if self._as_json:
             jobs, refused = ([each.model_dump() for each in listed] for listed in (self._jobs, self._refused))
-            click.echo(json.dumps({"jobs": jobs, "refused": refused}))
+            say(json.dumps({"jobs": jobs, "refused": refused}))
         else:
             accepted = f"{counted(len(self._jobs), 'frame')} accepted, {len(self._refused)} refused"
             more = f": {how}. How it goes: petif status --follow{elsewhere}" if self._jobs else ""
-            click.echo(accepted + more)
+            say(accepted + more)
         return SOME_FAILED if self._refused else 0
 
     def interrupted(self) -> None:
@@ -157,7 +157,7 @@ class _Added:
         if report.outcome == "failed":
             complain(self._errors, f"failed: {report.reason}")
         if self._as_json:
-            click.echo(report.model_dump_json())
+            say(report.model_dump_json())
 
 
 def _recipe(own: "Recipe", options: dict[str, Any]) -> "Recipe | None":

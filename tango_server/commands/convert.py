@@ -16,7 +16,7 @@ from tango_server.commands.ctrl_c import CtrlC
 from tango_server.commands.esperanto_options import esperanto_options, take_esperanto
 from tango_server.commands.exit_codes import INTERRUPTED, SOME_FAILED
 from tango_server.commands.recipe_options import recipe_from, recipe_options
-from tango_server.commands.telling import complain
+from tango_server.commands.telling import complain, say
 from tango_server.wording import counted
 
 if TYPE_CHECKING:
@@ -36,6 +36,12 @@ _TOLD_OF_A_CAUSE = 5
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
 @recipe_options
 @esperanto_options
+@click.option(
+    "--frame-number",
+    type=int,
+    metavar="N",
+    help="ESPERANTO: which number of a name counts the frames: 1 the first, -1 the last.  [default: -1]",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
 @click.option("--recursive", is_flag=True, help="Take the frames of sub-folders, too.")
 @click.option("--pattern", "patterns", multiple=True, help="Take only these of a folder, as 'scan_*' (repeatable).")
@@ -74,12 +80,27 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
         raise click.UsageError(f"{error.filename}: the folder can't be listed ({error.strerror})") from error
     if not sources:
         raise click.UsageError(_nothing_in(paths, selection))
-    planned = plan(sources, recipe, newer_only=options["newer_only"], angles=angles)
+    planned = plan(
+        sources,
+        recipe,
+        newer_only=options["newer_only"],
+        angles=angles,
+        frame_number=_position(options["frame_number"], recipe),
+    )
     errors = Console(stderr=True)
     if options["dry_run"]:
         sys.exit(_tell_plan(planned, as_json=options["as_json"]))
     workers = options["workers"] or os.cpu_count() or 1
     sys.exit(_convert(planned, recipe, workers, errors, as_json=options["as_json"]))
+
+
+def _position(number: int | None, recipe: "Recipe") -> int | None:
+    """Return `--frame-number` as it is, if it makes sense."""
+    if number == 0:
+        raise click.UsageError("--frame-number 0 is no number of a name; the first one is 1, the last one -1")
+    if number is not None and recipe.esperanto is None:
+        raise click.UsageError("--frame-number goes with --format esperanto")
+    return number
 
 
 def _tell_plan(planned: "list[Planned]", *, as_json: bool) -> int:
@@ -91,13 +112,13 @@ def _tell_plan(planned: "list[Planned]", *, as_json: bool) -> int:
             }
             if item.experiment is not None:
                 fields |= {"experiment": asdict(item.experiment) | _angles(item.experiment)}
-            click.echo(json.dumps({**fields, "problem": item.problem, "skip": item.skip}))
+            say(json.dumps({**fields, "problem": item.problem, "skip": item.skip}))
         elif item.problem:
-            click.echo(f"not possible: {item.problem}")
+            say(f"not possible: {item.problem}")
         else:
-            click.echo(f"{item.source} -> {item.output}{_note(item)}")
+            say(f"{item.source} -> {item.output}{_note(item)}")
             if item.experiment is not None:
-                click.echo("    " + _told(item.experiment))
+                say("    " + _told(item.experiment))
     return SOME_FAILED if any(item.problem for item in planned) else 0
 
 
@@ -189,7 +210,7 @@ def _write_companions(reports: "Iterable[FrameReport]", recipe: "Recipe", errors
         except ConversionError as error:
             notes = (str(error),)
         for note in notes:
-            errors.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
+            complain(errors, note, style="yellow")
 
 
 class _Complaints:
@@ -217,11 +238,11 @@ class _Complaints:
 
 def _tell(report: "FrameReport", errors: "Console", complaints: _Complaints, *, as_json: bool) -> None:
     if as_json:
-        click.echo(report.model_dump_json())
+        say(report.model_dump_json())
     elif report.outcome == "failed":
         complaints.tell(report)
     elif report.outcome == "converted" and report.reason:
-        errors.print(f"{report.source}: {report.reason}", soft_wrap=True, highlight=False, markup=False)
+        complain(errors, f"{report.source}: {report.reason}", style="")
 
 
 def _sum_up(outcomes: "Counter[str]", planned: "list[Planned]", seconds: float, *, as_json: bool) -> None:
@@ -236,4 +257,4 @@ def _sum_up(outcomes: "Counter[str]", planned: "list[Planned]", seconds: float, 
     text += f", {left} not begun" if left else ""
     if outcomes["converted"] and folders:
         text += f"; in {folders.pop()}" if len(folders) == 1 else f"; in {len(folders)} folders"
-    click.echo(text, err=as_json)
+    say(text, err=as_json)

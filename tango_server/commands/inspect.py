@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from tango_server.commands.telling import say
+
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False))
@@ -24,16 +26,17 @@ def inspect(*, files: tuple[Path, ...], as_json: bool) -> None:
         try:
             found = inspect_file(path)
         except ConversionError as error:
-            click.echo(str(error), err=True)
+            say(str(error), err=True)
             whole = False
             continue
         whole = whole and found["state"] == "complete"
-        click.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
+        say(json.dumps(found) if as_json else "\n".join(_lines(found)))
     sys.exit(0 if whole else 1)
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    state = {"complete": "complete", "incomplete": "NOT complete", "not_tiff": "no TIFF"}[found["state"]]
+    words = {"complete": "complete", "incomplete": "NOT complete", "damaged": "DAMAGED", "not_tiff": "no TIFF"}
+    state = words[found["state"]]
     lines = [f"{found['path']}: {state}" + (f": {found['problem']}" if found["problem"] else "")]
     lines += _esperanto_lines(found) if found["kind"] == "ESPERANTO" else _tiff_lines(found)
     provenance = found["provenance"]
@@ -51,7 +54,13 @@ def _tiff_lines(found: dict[str, Any]) -> list[str]:
     for number, page in enumerate(found["pages"]):
         size = f"{page.pop('rows')} rows x {page.pop('columns')} columns of {page.pop('pixel_type')}"
         lines.append(f"  page {number:<6} {size}")
-        lines += [f"    {name:<16} {value}" for name, value in page.items() if name != "description"]
+        lines += [
+            f"    {name:<16} {value}"
+            for name, value in page.items()
+            if name != "description" or found["provenance"] is None
+        ]
+        if number < len(found["tags"]):
+            lines += [f"    {'tag ' + code:<16} {text}" for code, text in found["tags"][number].items()]
     return lines
 
 

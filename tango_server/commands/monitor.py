@@ -6,6 +6,7 @@ import webbrowser
 import click
 
 from tango_server.commands.server_options import server_option
+from tango_server.commands.telling import say
 
 _DEFAULT_PAGE_PORT = 5007
 
@@ -32,10 +33,10 @@ def monitor(*, address: str, host: str, port: int, read_only: bool, show: bool) 
 
     def tell(taken: int) -> None:
         page = f"http://{shown_name(host)}:{taken}"
-        click.echo(f"ready: {page}")
+        say(f"ready: {page}")
         if not is_loopback(host):
             may = "see this page" if read_only else "see this page and retry frames (--read-only prevents that)"
-            click.echo(f"Everybody who reaches {host}:{taken} over the network may {may}: it has no login.", err=True)
+            say(f"Everybody who reaches {host}:{taken} over the network may {may}: it has no login.", err=True)
         sys.stdout.flush()
         if show:
             webbrowser.open(page)

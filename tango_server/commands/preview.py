@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from tango_server.commands.recipe_options import recipe_from, turning_options
+from tango_server.commands.telling import say
 
 
 @click.command()
@@ -28,4 +29,4 @@ def preview(*, file: Path, output: Path | None, **options: Any) -> None:
         raise click.ClickException(
             f"{picture}: it can't be written ({error.strerror}); choose another --output"
         ) from error
-    click.echo(str(picture))
+    say(str(picture))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tango_server.commands.assignments import as_lines, assignment
+from tango_server.commands.telling import say
 
 if TYPE_CHECKING:
     from tango_server.registration import Change, Registered
@@ -52,10 +53,10 @@ def register(
         wanted = changes(found.properties if found else {}, _checked_lines(found, given, device))
         _tell(registry.address, device, server, found, wanted)
         if found and not wanted and found.server == server:
-            click.echo("Nothing has to be written.")
+            say("Nothing has to be written.")
             return
         if dry_run:
-            click.echo("Nothing was written (--dry-run).")
+            say("Nothing was written (--dry-run).")
             return
         if found and not force:
             click.confirm("Write these changes?", abort=True)
@@ -98,24 +99,24 @@ def _checked_lines(found: "Registered | None", given: dict[str, Any], device: st
 
 
 def _tell(address: str, device: str, server: str, found: "Registered | None", wanted: "list[Change]") -> None:
-    click.echo(f"{'Change' if found else 'New'}: {device} of {server}, in the Tango database at {address}")
+    say(f"{'Change' if found else 'New'}: {device} of {server}, in the Tango database at {address}")
     if found and found.server != server:
-        click.echo(f"  server: {found.server} -> {server}")
+        say(f"  server: {found.server} -> {server}")
     for change in wanted:
         for sign, lines in (("-", change.before), ("+", change.after)):
             click.echo("".join(f"  {sign} {change.name}: {line}\n" for line in lines), nl=False)
     named = {change.name for change in wanted}
     if found and (rest := sorted(set(found.properties) - named)):
-        click.echo(f"  unchanged: {', '.join(rest)}")
+        say(f"  unchanged: {', '.join(rest)}")
 
 
 def _tell_next(address: str, device: str, server: str, found: "Registered | None") -> None:
     instance = server.partition("/")[2]
-    click.echo("Written.")
+    say("Written.")
     if found and found.is_running:
-        click.echo(f"The device is running. Take the settings up with the command Init of {device}, in Jive or by:")
-        click.echo(f"  python -c \"import tango; tango.DeviceProxy('tango://{address}/{device}').Init()\"")
+        say(f"The device is running. Take the settings up with the command Init of {device}, in Jive or by:")
+        say(f"  python -c \"import tango; tango.DeviceProxy('tango://{address}/{device}').Init()\"")
         return
-    click.echo("Start it on the conversion host, as the user that may write the frames:")
-    click.echo(f"  TANGO_HOST={address} {_SERVER} {instance}")
-    click.echo(f"or by systemd (examples/deployment), or in Astor: New server on that host, {server}.")
+    say("Start it on the conversion host, as the user that may write the frames:")
+    say(f"  TANGO_HOST={address} {_SERVER} {instance}")
+    say(f"or by systemd (examples/deployment), or in Astor: New server on that host, {server}.")

@@ -7,7 +7,7 @@ import click
 
 from tango_server.caps import MOST_REPORTS
 from tango_server.commands.server_options import server_options, told_troubles
-from tango_server.commands.telling import show_table
+from tango_server.commands.telling import say, show_table
 from tango_server.messages import Outcome
 from tango_server.wording import counted
 
@@ -43,12 +43,12 @@ def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_j
     with told_troubles():
         answer = Client(address).reports(query)
     if as_json:
-        click.echo(answer.model_dump_json())
+        say(answer.model_dump_json())
         return
     if answer.reports:
         show_table(("done", "outcome", "frame", "output, or why there is none"), map(_row, answer.reports))
     pending = f"{counted(answer.pending, 'frame')} without a report yet" if answer.pending else "every frame has one"
-    click.echo(f"{counted(len(answer.reports), 'report')}; {pending}. With job ids and times: --json")
+    say(f"{counted(len(answer.reports), 'report')}; {pending}. With job ids and times: --json")
 
 
 def _row(report: "FrameReport") -> tuple[str, str, str, str]:

@@ -5,6 +5,7 @@ import json
 import click
 
 from tango_server.commands.server_options import server_options, told_troubles
+from tango_server.commands.telling import say
 from tango_server.wording import counted
 
 
@@ -24,7 +25,7 @@ def retry(*, address: str, as_json: bool, acknowledge: bool) -> None:
             client.acknowledge()
         count = client.retry_failed()
     if as_json:
-        click.echo(json.dumps({"retried": count}))
+        say(json.dumps({"retried": count}))
     else:
         tried = f"{counted(count, 'frame')} {'is' if count == 1 else 'are'} tried again"
-        click.echo(tried if count else "there is no failed frame to try again")
+        say(tried if count else "there is no failed frame to try again")

@@ -2,11 +2,17 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tango_server.addresses import DEFAULT_DEVICE, DEFAULT_PORT
 from tango_server.commands.assignments import as_lines, assignment
+from tango_server.commands.telling import say
+
+if TYPE_CHECKING:
+    from tango_server.configuration import Configuration
+    from tango_server.settings import Settings
 
 
 @click.command()
@@ -33,6 +39,7 @@ from tango_server.commands.assignments import as_lines, assignment
     metavar="NAME=VALUE",
     help="Any other setting, as --set timeout=30 (repeatable; given again: one more line of a list, or the new value).",
 )
+@click.option("--check", is_flag=True, help="Check the configuration and the state folder, and end.")
 @click.option("--verbose", is_flag=True, help="Tell more on standard error.")
 @click.option("--stop-on-eof", is_flag=True, hidden=True)
 def serve(
@@ -45,6 +52,7 @@ def serve(
     state_dir: Path | None,
     workers: int | None,
     assignments: tuple[tuple[str, str], ...],
+    check: bool,
     verbose: bool,
     stop_on_eof: bool,
 ) -> None:
@@ -71,6 +79,12 @@ def serve(
         file=config and config.resolve(),
         options={name: value for name, value in options.items() if value},
     )
+    settings = _usable(configuration, device)
+    if check:
+        say(f"The configuration is right. Folders that may be read: {', '.join(map(str, settings.read_roots))}")
+        return
+    if not roots and settings.read_roots == (Path.cwd(),):
+        say(f"Every frame below {Path.cwd()} may be read and written; name another folder with --root.", err=True)
     try:
         run_without_database(
             configuration, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof
@@ -82,6 +96,25 @@ def serve(
         ) from error
 
 
+def _usable(configuration: "Configuration", device: str) -> "Settings":
+    """Return the settings, if they are right and the state folder is free; end the program with the reason if not."""
+    from pydantic import ValidationError
+
+    from tango_server.jobs.intake import explain
+    from tango_server.jobs.runner import require_state_dir
+    from tango_server.settings import ConfigurationError, Settings
+
+    where = f"{configuration.file}: " if configuration.file else ""
+    try:
+        settings = configuration.settings({}, device)
+        require_state_dir(settings)
+    except ValidationError as error:
+        raise click.ClickException(f"{where}{explain(error, Settings.model_fields)}. Correct it.") from error
+    except (ConfigurationError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    return settings
+
+
 def _tell_ready(address: str) -> None:
-    click.echo(f"ready: {address}")
+    say(f"ready: {address}")
     sys.stdout.flush()

@@ -9,6 +9,7 @@ import click
 
 from tango_server.addresses import DEFAULT_ADDRESS
 from tango_server.commands.exit_codes import NO_SERVER
+from tango_server.commands.telling import say
 
 PATIENCE = 60.0
 """How long a command that waits puts up with a server that is away, s: it may be started again meanwhile."""
@@ -44,5 +45,5 @@ def told_troubles() -> Iterator[None]:
         hint = ""
         if type(error) is LinkDownError:
             hint = " Another address: --device ADDRESS, or the environment variable PETIF_DEVICE."
-        click.echo(f"Error: {error}{hint}", err=True)
+        say(f"Error: {error}{hint}", err=True)
         sys.exit(NO_SERVER)

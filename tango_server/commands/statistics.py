@@ -10,7 +10,7 @@ import click
 
 from tango_server.commands.exit_codes import INTERRUPTED
 from tango_server.commands.server_options import PATIENCE, server_options, told_troubles
-from tango_server.commands.telling import show_table
+from tango_server.commands.telling import say, show_table
 
 if TYPE_CHECKING:
     from tango_server.messages import RunStatistics
@@ -44,7 +44,7 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
     if as_json:
-        click.echo(found.model_dump_json())
+        say(found.model_dump_json())
     else:
         show_table(("", ""), _rows(found), title=f"run {run_uid}")
 

@@ -10,7 +10,7 @@ import click
 
 from tango_server.commands.exit_codes import SOME_FAILED
 from tango_server.commands.server_options import server_options, told_troubles
-from tango_server.commands.telling import console
+from tango_server.commands.telling import console, say
 from tango_server.wording import counted
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def status(*, address: str, as_json: bool, follow: bool) -> None:
     with told_troubles():
         look = client.look()
     if as_json:
-        click.echo(json.dumps(_fields(address, look)))
+        say(json.dumps(_fields(address, look)))
     else:
         console().print(_picture(address, look))
     sys.exit(SOME_FAILED if look.state in {"ALARM", "FAULT"} else 0)
@@ -53,7 +53,7 @@ def _follow(client: "Client", *, as_json: bool) -> None:
     try:
         if as_json or not screen.is_terminal:
             while True:
-                click.echo(json.dumps(_seen(client)) if as_json else _line(_seen(client)))
+                say(json.dumps(_seen(client)) if as_json else _line(_seen(client)))
                 pause.wait(_REFRESH)
         with Live(_look(client), console=screen, auto_refresh=False) as live:
             while True:

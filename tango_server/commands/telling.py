@@ -3,16 +3,27 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import click
+
+from tango_server.wording import LONGEST_MESSAGE, printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WIDE = 200
-"""Columns of a table that goes into a file or a pipe."""
+LONGEST_LINE = 2**20
+"""Characters of a line on standard output: JSON has all of it."""
+_WIDE = 10_000
+"""Columns of a table that goes into a file or a pipe: no path is broken there."""
 
 
-def complain(errors: "Console", text: str) -> None:
-    """Tell a person of trouble, in red and in one line."""
-    errors.print(text, style="red", soft_wrap=True, highlight=False, markup=False)
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines; nothing that a name or a tag of a file holds reaches the terminal as a command."""
+    click.echo("\n".join(printable(line, LONGEST_LINE) for line in text.split("\n")), err=err)
+
+
+def complain(errors: "Console", text: str, style: str = "red") -> None:
+    """Tell a person of trouble, in colour and in one line."""
+    errors.print(printable(text, LONGEST_MESSAGE), style=style, soft_wrap=True, highlight=False, markup=False)
 
 
 def console() -> "Console":
@@ -32,5 +43,5 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: st
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell, LONGEST_MESSAGE)) for cell in row))
     console().print(table)

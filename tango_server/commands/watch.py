@@ -16,7 +16,7 @@ import click
 
 from tango_server.commands.exit_codes import INTERRUPTED, SOME_FAILED
 from tango_server.commands.recipe_options import recipe_from, recipe_options
-from tango_server.commands.telling import complain
+from tango_server.commands.telling import complain, say
 from tango_server.wording import counted
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class _Teller:
 
     def _say(self, report: "FrameReport") -> None:
         if self.as_json:
-            click.echo(report.model_dump_json())
+            say(report.model_dump_json())
             return
         if report.outcome == "failed":
             self.warn(f"failed: {report.reason}")
@@ -110,7 +110,7 @@ class _Teller:
         if report.outcome == "converted" and report.reason:
             self.warn(f"{report.source}: {report.reason}")
         if not self.errors.is_terminal:
-            click.echo(f"{report.outcome}: {report.source} -> {report.output}")
+            say(f"{report.outcome}: {report.source} -> {report.output}")
 
     def warn(self, text: str) -> None:
         """Tell a person of trouble."""
@@ -129,7 +129,7 @@ def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, o
                 done = bool(runner.fault or teller.deaf or (once and watcher.idle))
                 if watcher.begun and not begun:
                     begun = True
-                    click.echo("looking at what is there" if once else "watching (Ctrl-C ends it)", err=True)
+                    say("looking at what is there" if once else "watching (Ctrl-C ends it)", err=True)
                 if watcher.trouble != trouble:
                     trouble = watcher.trouble
                     teller.warn(trouble or "the trouble is over")
@@ -140,9 +140,9 @@ def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, o
         interrupted = True
     if runner.fault or teller.deaf:
         raise click.ClickException(runner.fault or teller.deaf)
-    click.echo(_counts(runner, teller), err=teller.as_json)
+    say(_counts(runner, teller), err=teller.as_json)
     if once and not interrupted and not teller.outcomes and not watcher.trouble:
-        click.echo(_NOTHING_NEW, err=True)
+        say(_NOTHING_NEW, err=True)
     if not once:
         return 0
     if interrupted:

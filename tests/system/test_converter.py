@@ -74,11 +74,17 @@ def test_signals_survive_a_restart_of_the_server(
     converter.link.close()
 
 
-def test_device_that_can_not_convert_is_not_reachable_and_says_so(start_server: Callable[..., LocalServer]) -> None:
-    server = start_server("--set", "timeout=soon")
+def test_device_that_can_not_convert_is_not_reachable_and_says_so(
+    start_server: Callable[..., LocalServer], root: Path
+) -> None:
+    configuration = root / "petif.toml"
+    configuration.touch()
+    server = start_server("--config", str(configuration))
+    configuration.write_text("watch_interval = 'soon'\n")
+    tango.DeviceProxy(server.address).Init()
     converter = PETifConverter(server.address, name="converter")
     assert isinstance(converter.link, TangoLink)
     until(lambda: converter.server.state.get() == "FAULT", "the state is seen")
     assert converter.server.reachable.get() is False
-    assert "timeout: found 'soon'" in converter.server.status.get()
+    assert "watch_interval: found 'soon'" in converter.server.status.get()
     converter.link.close()

@@ -266,10 +266,11 @@ def test_waiting_goes_on_over_a_restart(
     assert next(looks) == []
     server.stop()
     with ThreadPoolExecutor(1) as others:
-        waiting = others.submit(lambda: [report.outcome for reports in looks for report in reports])
+        waiting = others.submit(lambda: [report for reports in looks for report in reports])
         again = start_server("--port", server.address.split(":")[2].split("/")[0])
         tango.DeviceProxy(again.address).Resume()
-        assert waiting.result(60) == ["converted"] * 4
+        found = waiting.result(60)
+    assert [report.outcome for report in found] == ["converted"] * 4, found
 
 
 def test_waiting_for_a_server_that_never_comes_back_ends(server: LocalServer, put: Put, run: Petif) -> None:
@@ -289,8 +290,12 @@ def test_shells_complete_the_commands(shell: str) -> None:
     assert "statistics" in answer
 
 
-def test_a_server_that_can_not_convert_says_why(start_server: Start) -> None:
-    address = start_server(*settings("timeout=0.2")).address
+def test_a_server_that_can_not_convert_says_why(start_server: Start, root: Path) -> None:
+    configuration = root / "petif.toml"
+    configuration.touch()
+    address = start_server("--config", str(configuration)).address
+    configuration.write_text("settle_complete = 2\n")
+    tango.DeviceProxy(address).Init()
     shown = CliRunner().invoke(petif, ["status", "--device", address])
     assert shown.exit_code == 1
     assert "FAULT" in shown.stdout
