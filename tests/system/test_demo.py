@@ -35,6 +35,7 @@ def test_the_demo_converts_all_frames_also_the_second_time(tmp_path: Path) -> No
         assert not list(left.rglob("*.petif-tmp"))
 
 
+@pytest.mark.long
 def test_the_demo_fails_if_a_frame_is_missing(tmp_path: Path) -> None:
     foreign = tmp_path / "petif-demo" / "processed" / "sample_0001-00001.tif"
     foreign.parent.mkdir(parents=True)

@@ -206,7 +206,7 @@ def test_what_the_host_took_goes_at_its_next_start(
     until(lambda: converted(again.address, uid) == 5, "every frame is converted")
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["up", "down at the start"])
+@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.long)], ids=["up", "down at the start"])
 def test_the_final_statistics_come_into_a_catalogue(
     run_engine: RunEngine,
     publish: Publisher,
