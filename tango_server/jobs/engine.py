@@ -245,6 +245,8 @@ class Engine:
                 job = getattr(step, "job", None)
                 if job is None:
                     raise
+                if self._closing:  # threads and workers take nothing any more; the job is taken up at the next start
+                    continue
                 _log.exception("a step of a job failed", extra=about(job))
                 self._inbox.put(AttemptFailed(job.job_id, "final", f"{_OWN_FAULT} ({error!r})"))
 

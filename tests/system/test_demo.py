@@ -24,8 +24,9 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_demo_converts_all_frames_also_the_second_time(tmp_path: Path) -> None:
-    for run in (1, 2):
+@pytest.mark.parametrize("runs", [1, pytest.param(2, marks=pytest.mark.long)], ids=["once", "twice"])
+def test_the_demo_converts_all_frames(tmp_path: Path, runs: int) -> None:
+    for run in range(1, runs + 1):
         finished = demo(tmp_path, "--frames", "4")
         assert finished.returncode == 0, finished.stdout + finished.stderr
         assert "all 4 frames are converted" in finished.stdout

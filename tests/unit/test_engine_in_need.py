@@ -17,7 +17,17 @@ from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.rows import Entry
 from tango_server.jobs.rules import ServiceRules
 from tango_server.jobs.service import ConversionService
-from tango_server.jobs.vocabulary import Accepted, Event, Fetched, Instruction, Job, Observed, Reading, Selection
+from tango_server.jobs.vocabulary import (
+    Accepted,
+    Event,
+    Fetched,
+    Instruction,
+    Job,
+    Observe,
+    Observed,
+    Reading,
+    Selection,
+)
 from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport, ReportsQuery
 from tango_server.recipe import Recipe
@@ -302,6 +312,20 @@ def test_a_report_that_cannot_be_written_sets_its_job_aside(
         running.until(running.idle, "both are reported")
         assert running.engine.fault == ""
         assert reports("bad", "good") == {"bad": "failed", "good": "converted"}
+
+
+def test_a_step_that_comes_at_the_end_fails_no_job(
+    start: Start, database: Database, reports: Callable[..., dict[str, str]]
+) -> None:
+    with start() as running:
+        running.accept("a")
+        running.until(lambda: running.engine.snapshot.running == 1, "it is running")
+        (job,) = running.engine._service.running_jobs()
+        running.engine._observers.shutdown()
+        running.engine._closing = True
+        running.engine._perform_all([Observe(job)])
+    assert reports("a") == {}
+    assert [one.job_id for one in Ledger(database).fetch(0, 10).jobs] == ["a"]
 
 
 def test_a_damaged_ledger_is_a_fault_that_tells_what_to_do(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
