@@ -44,6 +44,18 @@ def nothing_left(temporary: Path, long_lived: set[int]) -> Iterator[None]:
     assert not left, "left behind: " + ", ".join(left)
 
 
+def children(long_lived: set[int]) -> list[psutil.Process]:
+    """Return the processes below this one, without those that serve the whole session and their own."""
+    found, waiting = [], psutil.Process().children()
+    while waiting:
+        child = waiting.pop()
+        if child.pid not in long_lived:
+            found.append(child)
+            with suppress(psutil.NoSuchProcess):
+                waiting += child.children()
+    return found
+
+
 def _since(before: dict[tuple[str, Any], str], temporary: Path, long_lived: set[int]) -> list[str]:
     return sorted(text for key, text in _present(temporary, long_lived).items() if key not in before)
 
@@ -54,13 +66,12 @@ def _present(temporary: Path, long_lived: set[int]) -> dict[tuple[str, Any], str
     for thread in threading.enumerate():
         if not thread.name.startswith(KEPT_BY_LIBRARIES):
             found["thread", thread] = f"thread {thread.name}"
-    this = psutil.Process()
-    for child in this.children(recursive=True):
+    for child in children(long_lived):
         with suppress(psutil.NoSuchProcess):
             command = " ".join(child.cmdline())
-            if child.pid not in long_lived and "resource_tracker" not in command:  # Python's own, one for each process
+            if "resource_tracker" not in command:  # Python's own, one for each process
                 found["process", child.pid] = f"process {child.pid}: {command}"
-    for connection in this.net_connections("inet"):
+    for connection in psutil.Process().net_connections("inet"):
         if connection.status == psutil.CONN_LISTEN:
             found["port", connection.laddr] = f"port {connection.laddr}"
     for path in temporary.iterdir():

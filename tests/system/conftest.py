@@ -13,11 +13,13 @@ from bluesky import RunEngine
 
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
+from tests.leaks import children
+from tests.system.reused_server import ReusedServer
 from tests.system.tango_database import RegisteredServer, TangoDatabase
 
 Proxy = tango.DeviceProxy
 Server = LocalServer | RegisteredServer
-FAST = ("settle_time=0.3", "timeout=1.0", "run_timeout=1.5", "sidecar_timeout=0.2")
+FAST = ("numworkers=1", "settle_time=0.3", "timeout=1.0", "run_timeout=1.5", "sidecar_timeout=0.2")
 
 
 def settings(*assignments: str) -> list[str]:
@@ -27,9 +29,9 @@ def settings(*assignments: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def no_process_is_left(long_lived: set[int]) -> Iterator[None]:
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    before = {child.pid for child in children(long_lived)}
     yield
-    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before | long_lived]
+    left = [child for child in children(long_lived) if child.pid not in before]
     _, alive = psutil.wait_procs(left, timeout=5)
     assert not alive, [child.cmdline() for child in alive]
 
@@ -58,6 +60,14 @@ def tango_database(tmp_path_factory: pytest.TempPathFactory, long_lived: set[int
         yield database
 
 
+@pytest.fixture(scope="session")
+def reused_server(tmp_path_factory: pytest.TempPathFactory, long_lived: set[int]) -> Iterator[ReusedServer]:
+    """The server process of the session, which becomes another server for each test."""
+    server = ReusedServer(tmp_path_factory.mktemp("reused-server"))
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A folder with an empty `raw` in it."""
@@ -67,37 +77,51 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def deployment() -> str:
-    """How `start_server` runs servers: "standalone", or registered in a Tango "database"; tests override it."""
-    return "standalone"
+    """How `start_server` runs servers; tests override it.
+
+    "reused": in the process of the session, where that has no other; "standalone": in processes of their own;
+    "database": registered in a Tango database.
+    """
+    return "reused"
 
 
 @pytest.fixture
-def start_server(root: Path, deployment: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
+def start_server(
+    root: Path, deployment: str, long_lived: set[int], request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Server]]:
     """Start a server on `root`; each with the same ledger, as one that is started again."""
     started: list[Server] = []
     name = uuid4().hex[:8]
 
     def standalone(*arguments: str) -> LocalServer:
-        return LocalServer(root, root / "state", ["--workers", "2", *settings(*FAST), *arguments])
+        return LocalServer(root, root / "state", [*settings(*FAST), *arguments]).start()
+
+    def reused(*arguments: str) -> LocalServer:
+        server: ReusedServer = request.getfixturevalue("reused_server")
+        if (server in started and server.is_running) or set(arguments[::2]) - {"--set"}:
+            return standalone(*arguments)
+        server.serve(root, [*FAST, *arguments[1::2]])
+        long_lived.add(server.pid)
+        return server
 
     def registered(*arguments: str) -> RegisteredServer:
         """Run the same instance again once it has ended, another one beside it until then."""
         database: TangoDatabase = request.getfixturevalue("tango_database")
         instance = f"{name}-{sum(isinstance(server, RegisteredServer) and server.is_running for server in started)}"
         server = RegisteredServer(database, instance, f"petif/converter/{instance}", root / "state" / f"{instance}.log")
-        given = {"read_roots": str(root), "state_dir": str(root / "state"), "numworkers": "2"}
+        given = {"read_roots": str(root), "state_dir": str(root / "state")}
         given.update(word.split("=", 1) for word in (*FAST, *arguments) if word != "--set")
         database.register(f"PETifConverter/{instance}", server.device, {key: [text] for key, text in given.items()})
-        return server
+        return server.start()
 
     def start(*arguments: str) -> Server:
-        server = registered(*arguments) if deployment == "database" else standalone(*arguments)
-        started.append(server)
-        return server.start()
+        started.append({"reused": reused, "standalone": standalone, "database": registered}[deployment](*arguments))
+        return started[-1]
 
     yield start
     for server in started:
-        server.stop()
+        if not isinstance(server, ReusedServer):
+            server.stop()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,10 +12,6 @@ from bluesky import Msg, RunEngine
 from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
 from bluesky.plans import count
-from bluesky_tiled_plugins import TiledWriter
-from tiled.client import from_uri
-from tiled.queries import Key
-from tiled.server import SimpleTiledServer
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
 from petif_bluesky.catalogue_statistics import CatalogueStatistics
@@ -25,7 +21,10 @@ from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
 from tango_server.messages import RunStatistics
 from tango_server.recipe import Recipe
-from tests.tiled_server import open_tiled
+from tests.tiled_server import open_client, open_tiled, tiled_writer
+
+if TYPE_CHECKING:
+    from tiled.server import SimpleTiledServer
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 SHAPE = (48, 64)  # turned by 90 degrees it is higher than wide
@@ -40,7 +39,7 @@ class Session:
         self.root = root
         (root / "processed").mkdir()
         self.tiled = self.open_catalogue()
-        self.client = from_uri(self.tiled.uri)
+        self.client = open_client(self.tiled.uri)
         self.link = TangoLink(address)
         self.link.wait_for_first_look(10)
         self.converter = PETifConverter(address, name="converter", link=self.link, drain_timeout=10)
@@ -50,14 +49,14 @@ class Session:
         self.preprocessor = ConversionPreprocessor(self.converter, recipe=RECIPE)
         self.before: Callable[[str, dict[str, Any]], None] = lambda _name, _document: None
         engine.subscribe(self._interfere)
-        for subscriber in (self.callback, self.statistics, LiteralNames(TiledWriter(self.client))):
+        for subscriber in (self.callback, self.statistics, LiteralNames(tiled_writer(self.client))):
             engine.subscribe(subscriber)
         engine.preprocessors.append(self.preprocessor)
 
     def _interfere(self, name: str, document: dict[str, Any]) -> None:
         self.before(name, document)
 
-    def open_catalogue(self, port: int = 0) -> SimpleTiledServer:
+    def open_catalogue(self, port: int = 0) -> "SimpleTiledServer":
         storage = [self.root / "raw", self.root / "processed"]
         return open_tiled(self.root / "catalogue", api_key="secret", port=port, readable_storage=storage)
 
@@ -192,6 +191,8 @@ def test_a_catalogue_that_was_away_gets_the_statistics_when_it_is_back(session: 
 
 
 def test_runs_are_found_by_what_was_done_to_their_frames(session: Session) -> None:
+    from tiled.queries import Key
+
     uids = {}
     for rotation in (0, 90, 180):
         session.preprocessor.recipe = Recipe.preset("xdi", rotation=rotation)

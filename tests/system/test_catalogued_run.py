@@ -5,28 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bluesky_tiled_plugins import TiledWriter
-from tiled.client import from_uri
 
 from petif_bluesky.catalogue import with_trailing_slash
 from petif_bluesky.frames import FrameSelection
 from petif_bluesky.literal_names import LiteralNames
 from petif_bluesky.raw_frames import FramesNotFoundError, frames_of_run
-from tests.tiled_server import open_tiled
+from tests.tiled_server import open_client, open_tiled, tiled_writer
 from tests.unit.documents import IMAGE, IN_STREAM, NAME, NUMBER, ComposedRun
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with open_tiled(tmp_path_factory.mktemp("catalogue"), readable_storage=["/data"]) as tiled:
-        client = from_uri(tiled.uri)
+        client = open_client(tiled.uri)
         yield client
         client.context.close()
 
 
 @pytest.fixture
 def writer(client: Any) -> Any:
-    return TiledWriter(client, patches={"resource": with_trailing_slash})
+    return tiled_writer(client, patches={"resource": with_trailing_slash})
 
 
 def found(client: Any, run: ComposedRun, selection: FrameSelection | None = None) -> list[tuple[Any, ...]]:

@@ -23,6 +23,12 @@ INFO, WARN = 4, 3
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "observe.md"
 
 
+@pytest.fixture
+def deployment() -> str:
+    """What a server writes to standard error is its own."""
+    return "standalone"
+
+
 def log_lines(root: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (root / "state" / "logs" / "petif.log").read_text().splitlines()]
 

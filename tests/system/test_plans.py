@@ -12,8 +12,6 @@ import tango
 import tifffile
 from bluesky import RunEngine
 from bluesky.plans import count
-from bluesky_tiled_plugins import TiledWriter
-from tiled.client import from_uri
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
 from petif_bluesky.catalogue import with_trailing_slash
@@ -24,7 +22,7 @@ from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
-from tests.tiled_server import open_tiled
+from tests.tiled_server import open_client, open_tiled, tiled_writer
 from tests.unit.documents import Recorder
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
@@ -50,7 +48,7 @@ class Session:
         (root / "processed").mkdir()
         storage = [root / "raw", root / "processed"]
         self.tiled = open_tiled(root / "catalogue", api_key="secret", readable_storage=storage)
-        self.client = from_uri(self.tiled.uri)
+        self.client = open_client(self.tiled.uri)
         self.link = TangoLink(address)
         self.link.wait_for_first_look(10)
         self.converter = PETifConverter(address, name="converter", link=self.link, drain_timeout=10)
@@ -94,11 +92,11 @@ def session(run_engine: RunEngine, root: Path, server: LocalServer) -> Iterator[
 
 
 def with_literal_names(session: Session) -> Any:
-    return LiteralNames(TiledWriter(session.client))
+    return LiteralNames(tiled_writer(session.client))
 
 
 def with_templates(session: Session) -> Any:
-    return TiledWriter(session.client, patches={"resource": with_trailing_slash})
+    return tiled_writer(session.client, patches={"resource": with_trailing_slash})
 
 
 def put(root: Path, data: Path, *names: str) -> list[Path]:

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from tiled.client import from_uri
 
 from tango_server.local import LocalServer
 from tests.system.re_manager import REManager
 from tests.system.waiting import until
-from tests.tiled_server import open_tiled
+from tests.tiled_server import open_client, open_tiled
 
 Image = np.ndarray[Any, Any]
 USER = {"user": "tester", "user_group": "primary"}
@@ -22,7 +21,7 @@ USER = {"user": "tester", "user_group": "primary"}
 def catalogue(root: Path) -> Iterator[Any]:
     (root / "processed").mkdir()
     with open_tiled(root / "catalogue", readable_storage=[root / "raw", root / "processed"]) as tiled:
-        client = from_uri(tiled.uri)
+        client = open_client(tiled.uri)
         yield client, tiled
         client.context.close()
 

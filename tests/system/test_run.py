@@ -12,9 +12,7 @@ import tifffile
 from bluesky import RunEngine
 from bluesky.plan_stubs import one_shot
 from bluesky.plans import count, scan
-from bluesky_tiled_plugins import TiledWriter
 from ophyd.sim import SynAxis
-from tiled.client import from_uri
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
 from petif_bluesky.catalogue import with_trailing_slash, write_statistics
@@ -23,7 +21,7 @@ from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import all_done, until, workers_of
-from tests.tiled_server import open_tiled
+from tests.tiled_server import open_client, open_tiled, tiled_writer
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 
@@ -95,13 +93,13 @@ def session(open_session: Callable[..., Session], server: LocalServer) -> Sessio
 def catalogue(root: Path) -> Iterator[Any]:
     (root / "processed").mkdir()
     with open_tiled(root / "catalogue", readable_storage=[root / "raw", root / "processed"]) as tiled:
-        client = from_uri(tiled.uri)
+        client = open_client(tiled.uri)
         yield client
         client.context.close()
 
 
 def test_a_run_read_back_from_the_catalogue_tells_all_about_its_conversion(session: Session, catalogue: Any) -> None:
-    session.engine.subscribe(TiledWriter(catalogue, patches={"resource": with_trailing_slash}))
+    session.engine.subscribe(tiled_writer(catalogue, patches={"resource": with_trailing_slash}))
     (uid,) = session.engine(scan([session.detector], session.motor, -1, 1, 5))
     write_statistics(catalogue[uid], session.link.run_statistics(uid))
     run = catalogue[uid]
@@ -132,7 +130,7 @@ def test_converted_images_are_read_back_from_the_catalogue_as_one_array(session:
         if name == "event" and document["seq_num"] == 2 and "pe_full_file_name" in document["data"]:
             Path(document["data"]["pe_full_file_name"]).write_bytes(b"no TIFF at all")
 
-    session.engine.subscribe(TiledWriter(catalogue, patches={"resource": with_trailing_slash}))
+    session.engine.subscribe(tiled_writer(catalogue, patches={"resource": with_trailing_slash}))
     session.before_callback = damage
     (uid,) = session.engine(scan([session.detector], session.motor, -1, 1, 5))
     run = catalogue[uid]

@@ -21,21 +21,33 @@ from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.sidecar import sidecar_path
 from tango_server.local import LocalServer
 from tests.conftest import QXRD_FILES
+from tests.system.conftest import settings
 from tests.system.waiting import all_done, reports, submit, until, workers_of
 
 Put = Callable[..., Path]
 Start = Callable[..., LocalServer]
 
 
-@pytest.fixture(params=["standalone", pytest.param("database", marks=pytest.mark.long)])
+DATABASE = pytest.param("database", marks=pytest.mark.long)
+
+
+@pytest.fixture(params=["reused", DATABASE])
 def deployment(request: pytest.FixtureRequest) -> str:
     """Every test here runs both ways."""
     way: str = request.param
     return way
 
 
-STANDALONE = pytest.mark.parametrize("deployment", ["standalone"])
+@pytest.fixture
+def server(start_server: Start) -> LocalServer:
+    return start_server(*TWO_WORKERS)
+
+
+TWO_WORKERS = settings("numworkers=2")
+ONE_WAY = pytest.mark.parametrize("deployment", ["reused"])
 """For what has nothing to do with where the settings come from, and takes long."""
+OWN_PROCESS = pytest.mark.parametrize("deployment", ["standalone", DATABASE])
+"""For what a program says when it starts."""
 
 
 def assert_is(output: Path, expected: np.ndarray[Any, Any]) -> None:
@@ -50,10 +62,11 @@ def big_frames(folder: Path, count: int) -> list[Path]:
     """Write frames that take long enough to convert for something to happen meanwhile."""
     from datetime import UTC, datetime
 
-    image = np.arange(2048 * 2048, dtype=np.float32).reshape(2048, 2048)
+    image = np.arange(1024 * 1024, dtype=np.float32).reshape(1024, 1024)
     paths = [folder / f"big-{number:05d}.tif" for number in range(count)]
-    for path in paths:
-        write_frame(path, image, document_name=path.name, acquired=datetime.now(UTC))
+    write_frame(paths[0], image, document_name="big", acquired=datetime.now(UTC))
+    for path in paths[1:]:
+        os.link(paths[0], path)
     return paths
 
 
@@ -100,19 +113,15 @@ def test_the_ancestors_tests_of_paths_stay_within_the_roots(proxy: tango.DeviceP
         proxy.TestOsExists("/etc/passwd")
 
 
-@STANDALONE
-@pytest.mark.parametrize("name", QXRD_FILES)
-@pytest.mark.parametrize("preset", ["xdi", "xdi-unsigned"])
-def test_each_output_equals_numpys(
-    proxy: tango.DeviceProxy, root: Path, put: Put, data: Path, name: str, preset: str
-) -> None:
-    pixel_type = {"xdi": "int32", "xdi-unsigned": "uint32"}[preset]
+@ONE_WAY
+@pytest.mark.parametrize("pixel_type", ["int32", "uint32"])
+def test_each_output_equals_numpys(proxy: tango.DeviceProxy, root: Path, put: Put, data: Path, pixel_type: str) -> None:
     recipe = {"rotation": 270, "flip": "0", "pixel_type": pixel_type}
-    (report,) = reports(proxy, submit(proxy, {"source": str(put(name)), "recipe": recipe}))
-    expected = np.flip(np.rot90(tifffile.imread(data / name), 3), 0).astype(pixel_type)
-    assert report["outcome"] == "converted"
-    assert report["output"] == str(root / "processed" / name)
-    assert_is(root / "processed" / name, expected)
+    requests = [{"source": str(put(name)), "recipe": recipe} for name in QXRD_FILES]
+    for name, report in zip(QXRD_FILES, reports(proxy, submit(proxy, *requests)), strict=True):
+        expected = np.flip(np.rot90(tifffile.imread(data / name), 3), 0).astype(pixel_type)
+        assert (report["outcome"], report["output"]) == ("converted", str(root / "processed" / name)), report
+        assert_is(root / "processed" / name, expected)
 
 
 def test_what_is_wrong_with_a_file_is_told_and_costs_the_others_nothing(
@@ -155,9 +164,9 @@ def test_a_refused_request_says_why_and_is_booked_for_its_run(proxy: tango.Devic
         proxy.AddFiles(["/etc/passwd"])
 
 
-@STANDALONE
+@ONE_WAY
 def test_missing_files_block_no_worker(start_server: Start, root: Path, put: Put) -> None:
-    proxy = tango.DeviceProxy(start_server("--set", "timeout=10").address)
+    proxy = tango.DeviceProxy(start_server("--set", "timeout=3").address)
     missing = submit(proxy, *({"source": str(root / "raw" / f"missing-{n}.tif")} for n in range(50)))
     (good,) = reports(proxy, submit(proxy, {"source": str(put("qxrd_f32_64.tif"))}))
     assert good["outcome"] == "converted"
@@ -286,7 +295,7 @@ def test_a_killed_worker_costs_its_frame_one_attempt_and_the_others_nothing(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a server by its standard input, which every test here does")
 def test_a_signal_ends_the_server_in_good_order(start_server: Start, root: Path, number: signal.Signals) -> None:
-    answer, family, _ = at_work(start_server(), root)
+    answer, family, _ = at_work(start_server(*TWO_WORKERS), root)
     family[0].send_signal(number)
     _, alive = psutil.wait_procs(family, timeout=15)
     assert not alive
@@ -296,7 +305,7 @@ def test_a_signal_ends_the_server_in_good_order(start_server: Start, root: Path,
 
 
 def test_a_killed_server_takes_its_workers_along_and_goes_on_where_it_was(start_server: Start, root: Path) -> None:
-    answer, family, paths = at_work(start_server(), root)
+    answer, family, paths = at_work(start_server(*TWO_WORKERS), root)
     family[0].kill()
     _, alive = psutil.wait_procs(family, timeout=15)
     assert not alive
@@ -309,7 +318,7 @@ def test_a_killed_server_takes_its_workers_along_and_goes_on_where_it_was(start_
     assert not list(root.rglob("*.petif-tmp"))
 
 
-@STANDALONE
+@ONE_WAY
 def test_a_server_where_another_one_was_can_be_used_at_once(start_server: Start) -> None:
     first = start_server()
     call_at_once([tango.DeviceProxy(first.address) for _ in range(3)])
@@ -335,6 +344,7 @@ def call_at_once(proxies: list[tango.DeviceProxy]) -> None:
         thread.join()
 
 
+@OWN_PROCESS
 def test_a_second_server_on_the_same_ledger_is_refused_or_in_fault(start_server: Start, deployment: str) -> None:
     first = start_server()
     if deployment == "standalone":
@@ -352,6 +362,7 @@ def test_a_second_server_on_the_same_ledger_is_refused_or_in_fault(start_server:
     assert proxy.state() == tango.DevState.ON
 
 
+@OWN_PROCESS
 def test_a_wrong_setting_is_told_at_once_or_is_a_fault(start_server: Start, deployment: str) -> None:
     if deployment == "standalone":
         with pytest.raises(RuntimeError, match="timeout: found 'soon'"):

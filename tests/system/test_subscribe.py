@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -19,10 +19,7 @@ import tango
 import tifffile
 from bluesky import RunEngine
 from bluesky.callbacks.zmq import Publisher
-from bluesky_tiled_plugins import TiledWriter
 from click.testing import CliRunner
-from tiled.client import from_uri
-from tiled.server import SimpleTiledServer
 
 from petif_bluesky import ConversionPreprocessor, PETifConverter
 from petif_bluesky.commands.subscribe import subscribe
@@ -31,7 +28,10 @@ from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
-from tests.tiled_server import open_tiled
+from tests.tiled_server import open_client, open_tiled, tiled_writer
+
+if TYPE_CHECKING:
+    from tiled.server import SimpleTiledServer
 
 START = {"conversion": {"recipe": Recipe.preset("xdi", rotation=90, flip="1").model_dump(mode="json")}}
 PROXY = """
@@ -218,7 +218,7 @@ def test_the_final_statistics_come_into_a_catalogue(
 ) -> None:
     monkeypatch.setenv("TILED_API_KEY", "secret")
 
-    def open_catalogue(port: int = 0) -> SimpleTiledServer:
+    def open_catalogue(port: int = 0) -> "SimpleTiledServer":
         return open_tiled(root / "catalogue", api_key="secret", port=port, readable_storage=[root])
 
     def start(uri: str) -> Host:
@@ -236,8 +236,8 @@ def test_the_final_statistics_come_into_a_catalogue(
     with open_catalogue(port) as tiled:
         if not late:
             host = start(tiled.uri)
-        client = from_uri(tiled.uri)
-        run_engine.subscribe(LiteralNames(TiledWriter(client)))
+        client = open_client(tiled.uri)
+        run_engine.subscribe(LiteralNames(tiled_writer(client)))
         uid = take(run_engine, root, 4)
         until(lambda: "conversion" in client[uid].metadata, "the statistics are in the catalogue")
         until(lambda: client[uid].metadata["conversion"]["pending"] == 0, "they are final")

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import tango
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

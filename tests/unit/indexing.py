@@ -15,8 +15,6 @@ from typing import Any
 
 import fabio
 import numpy as np
-from ImageD11 import indexing, transform, unitcell
-from scipy import ndimage
 
 _THRESHOLD = 60.0
 _TOLERANCE = 0.08
@@ -46,6 +44,8 @@ def index_frames(paths: Sequence[Path], cell: tuple[float, ...], circle: str = "
 
 def _spots(stack: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the centres (frame, row, column) of the spots that do not touch the ends of the scan."""
+    from scipy import ndimage
+
     bright = np.nonzero(stack > _THRESHOLD)
     labels, count = ndimage.label(stack > _THRESHOLD, np.ones((3, 3, 3)))
     weights, label = stack[bright], labels[bright]
@@ -61,6 +61,8 @@ def _spots(stack: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _vectors(rows: Any, columns: Any, omega: Any, header: Any) -> np.ndarray[Any, Any]:
+    from ImageD11 import transform
+
     place = transform.compute_xyz_lab(
         [rows, columns],
         y_center=header["dxorigininpix"],
@@ -74,6 +76,8 @@ def _vectors(rows: Any, columns: Any, omega: Any, header: Any) -> np.ndarray[Any
 
 
 def _indexed(vectors: np.ndarray[Any, Any], cell: tuple[float, ...], wavelength: float) -> Indexed:
+    from ImageD11 import indexing, unitcell
+
     best = Indexed(len(vectors), 0, ())
     with contextlib.redirect_stdout(io.StringIO()):  # it talks
         search = indexing.indexer(
@@ -98,6 +102,8 @@ def _indexed(vectors: np.ndarray[Any, Any], cell: tuple[float, ...], wavelength:
 
 def _by_rings(search: Any, rings: tuple[int, int]) -> Indexed | None:
     """Return what comes of the orientations that pairs of spots on two rings suggest."""
+    from ImageD11 import indexing
+
     search.ubis, search.scores = [], []
     search.ga[:] = -1  # no spot belongs to a crystal yet
     search.hits = []

@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 from bluesky import RunEngine
-from bluesky_tiled_plugins import TiledWriter
 from event_model import compose_resource
-from tiled.client import from_uri
 
 from petif_bluesky.catalogue import with_trailing_slash, write_statistics
 from petif_bluesky.frames import FrameFinder
 from tango_server.messages import RunStatistics
-from tests.tiled_server import open_tiled
+from tests.tiled_server import open_client, open_tiled, tiled_writer
 from tests.unit.documents import IMAGE, ComposedRun, replay
 
 
@@ -25,7 +23,7 @@ from tests.unit.documents import IMAGE, ComposedRun, replay
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("catalogue")
     with open_tiled(folder, readable_storage=[tmp_path_factory.getbasetemp()]) as server:
-        client = from_uri(server.uri)
+        client = open_client(server.uri)
         yield client
         client.context.close()
 
@@ -74,7 +72,7 @@ def test_frames_are_found_in_the_same_files_with_and_without_the_slash(path: str
 def test_catalogue_finds_the_frames_that_the_detector_wrote(
     catalogue: Any, run_engine: RunEngine, make_detector: Callable[..., Any], tmp_path: Path
 ) -> None:
-    run_engine.subscribe(TiledWriter(catalogue, patches={"resource": with_trailing_slash}))
+    run_engine.subscribe(tiled_writer(catalogue, patches={"resource": with_trailing_slash}))
     (uid,) = run_engine(bp.count([make_detector()], num=2))
     frames = [tifffile.imread(path) for path in sorted((tmp_path / "raw" / "sample").glob("*.tif"))]
     np.testing.assert_array_equal(np.squeeze(catalogue[uid]["primary"]["pe_image"].read()), frames)
@@ -83,7 +81,7 @@ def test_catalogue_finds_the_frames_that_the_detector_wrote(
 def test_statistics_stand_beside_the_documents_and_replace_earlier_ones(
     catalogue: Any, run_engine: RunEngine, make_detector: Callable[..., Any]
 ) -> None:
-    run_engine.subscribe(TiledWriter(catalogue, patches={"resource": with_trailing_slash}))
+    run_engine.subscribe(tiled_writer(catalogue, patches={"resource": with_trailing_slash}))
     (uid,) = run_engine(bp.count([make_detector()], num=1, md={"sample": "CeO2", "conversion": {"recipe": None}}))
     before = catalogue[uid].metadata
     for converted in (1, 2):

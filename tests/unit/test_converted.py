@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from bluesky.consolidators import consolidator_factory as bluesky_consolidator
 from bluesky.utils import RunEngineInterrupted
-from bluesky_tiled_plugins.writing.consolidators import consolidator_factory as tiled_consolidator
 
 from petif_bluesky.converted import ConvertedFrames, FrameStream
 from petif_bluesky.testing.fake_link import PATIENCE
@@ -21,6 +20,12 @@ from tests.unit.documents import Recorder
 from tests.unit.lab import Lab
 
 Consolidator = Callable[[dict[str, Any], dict[str, Any]], Any]
+
+
+def tiled_consolidator(resource: dict[str, Any], descriptor: dict[str, Any]) -> Any:
+    from bluesky_tiled_plugins.writing.consolidators import consolidator_factory
+
+    return consolidator_factory(resource, descriptor)
 
 
 def report(number: int = 1, **changes: Any) -> FrameReport:

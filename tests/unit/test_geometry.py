@@ -5,10 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import pyFAI
 import pytest
-from pyFAI.detectors import Detector
-from pyFAI.geometry import Geometry
 
 from tango_server.conversion.geometry import GeometryError, transform_point, transform_poni
 from tango_server.recipe import Flip, Recipe, Rotation
@@ -35,6 +32,10 @@ TURNS_BY_ORIENTATION = [(*turn, (number + number // 4) % 4 + 1) for number, turn
 def test_pixels_keep_their_angle_and_the_azimuth_turns(
     tmp_path: Path, rotation: int, flip: str, orientation: int
 ) -> None:
+    import pyFAI
+    from pyFAI.detectors import Detector
+    from pyFAI.geometry import Geometry
+
     detector = Detector(100e-6, 150e-6, max_shape=SHAPE, orientation=orientation)
     before = Geometry(
         dist=0.01, poni1=3e-4, poni2=9e-4, rot1=0.15, rot2=-0.25, rot3=0.4, detector=detector, wavelength=1e-10
@@ -55,6 +56,8 @@ def test_pixels_keep_their_angle_and_the_azimuth_turns(
 
 
 def test_a_file_of_version_1_and_a_shape_given(tmp_path: Path) -> None:
+    import pyFAI
+
     text = (
         "PixelSize1: 0.0001\nPixelSize2: 0.0002\nDistance: 0.1\nPoni1: 0.001\nPoni2: 0.002\nRot1: 0\nRot2: 0\nRot3: 0\n"
     )

@@ -4,9 +4,7 @@ from typing import Any
 
 import bluesky.consolidators
 import pytest
-from bluesky_tiled_plugins.writing import consolidators as plugins
 from event_model import compose_run
-from tiled.utils import path_from_uri
 
 from petif_bluesky.image_place import image_place
 
@@ -22,6 +20,8 @@ KEY = {"source": "test", "dtype": "array", "dtype_numpy": "<i4", "shape": [1, 64
 
 def looked_for(module: Any, paths: list[str]) -> tuple[list[str], Any]:
     """Return the files that the consolidator of `module` finds, and the consolidator."""
+    from tiled.utils import path_from_uri
+
     run = compose_run()
     descriptor = run.compose_descriptor(name="converted", data_keys={"image": KEY})
     consolidator = None
@@ -48,6 +48,8 @@ def looked_for(module: Any, paths: list[str]) -> tuple[list[str], Any]:
 
 
 def test_tiled_finds_each_file_wherever_it_lies_and_however_it_is_called() -> None:
+    from bluesky_tiled_plugins.writing import consolidators as plugins
+
     found, consolidator = looked_for(plugins, PATHS)
     assert found == PATHS
     assert consolidator.shape == (len(PATHS), 1, 64, 48)
@@ -73,6 +75,8 @@ def test_what_no_uri_can_name_is_refused(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/data/a#1.tif", "/data/why?/a.tif"])
 def test_what_tiled_cuts_off_is_refused_by_name(path: str) -> None:
+    from tiled.utils import path_from_uri
+
     with pytest.raises(ValueError, match="Name the file otherwise"):
         image_place(path)
     assert str(path_from_uri(f"file://localhost{path}")) != path

@@ -9,11 +9,9 @@ import event_model
 import numpy as np
 import pytest
 import tifffile
-from bluesky_tiled_plugins import TiledWriter
-from tiled.client import from_uri
 
 from petif_bluesky.literal_names import LiteralNames
-from tests.tiled_server import open_tiled
+from tests.tiled_server import open_client, open_tiled, tiled_writer
 from tests.unit.documents import NAME, NUMBER, ComposedRun, Recorder
 
 SHAPE = (24, 16)
@@ -24,7 +22,7 @@ IMAGE = {"source": "test", "dtype": "array", "dtype_numpy": "<f4", "shape": [1, 
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("catalogue")
     with open_tiled(folder, readable_storage=[tmp_path_factory.getbasetemp()]) as server:
-        client = from_uri(server.uri)
+        client = open_client(server.uri)
         yield client
         client.context.close()
 
@@ -63,7 +61,7 @@ def test_the_catalogue_reads_the_very_files_that_were_written(
 ) -> None:
     for index in range(5):
         written(tmp_path / f"sample-{index:05}.tif", 99)  # what the template would lead to
-    run = ComposedRun(LiteralNames(TiledWriter(catalogue)))
+    run = ComposedRun(LiteralNames(tiled_writer(catalogue)))
     taken(run, tmp_path, names)
     stream = catalogue[run.uid]["primary"]
     files = [tmp_path / name for name in names if name is not None]
