@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")  # no EPICS here; must be 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # the suite runs in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else the processes that it starts would be deaf, too
 
+if sys.dont_write_bytecode:  # else each of hundreds of processes would compile our modules anew
+    sys.dont_write_bytecode = False
+    del os.environ["PYTHONDONTWRITEBYTECODE"]
+
 settings.register_profile(
     "busy machine",
     settings(),
@@ -33,11 +38,17 @@ QXRD_FILES = ("qxrd_f32_64.tif", "qxrd_r16_64.tif", "qxrd_r32_64.tif")
 UNFINISHED_FILES = tuple(sorted(path.name for path in DATA.glob("unfinished_*.tif")))
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out modules of the packages that hold no example: some bring seconds of imports with them."""
-    if collection_path.suffix != ".py" or collection_path.is_relative_to(SYSTEM.parent):
-        return None
-    return ">>> " not in collection_path.read_text(encoding="utf-8") or None
+class OnlyModulesWithExamples:
+    """Leaves out modules of the packages that hold no doctest: some bring seconds of imports with them."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        if collection_path.suffix != ".py" or collection_path.is_relative_to(SYSTEM.parent):
+            return None
+        return ">>> " not in collection_path.read_text(encoding="utf-8") or None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(OnlyModulesWithExamples())  # the hooks of a conftest see its own folder only
 
 
 @pytest.hookimpl(trylast=True)

@@ -4,6 +4,7 @@ Tiled and what reads and writes it take seconds to be imported: only tests that 
 """
 
 import tempfile
+import warnings
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,8 @@ def _from_uri(original: Any, *arguments: Any, **options: Any) -> Any:
 def _empty_catalogue() -> bytes:
     from tiled.commandline._catalog import init
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # what Alembic tells of Tiled's own configuration
         database = Path(folder) / "catalog.db"
         init(f"sqlite+aiosqlite:///{database}", if_not_exists=False)
         return database.read_bytes()

@@ -1,22 +1,30 @@
-"""The frames of runs as read back from a real Tiled catalogue, for documents that no simulated detector makes."""
+"""What a real Tiled catalogue (in a thread of this process) tells of the frames of runs and of their conversion."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bluesky.plans as bp
+import numpy as np
 import pytest
+import tifffile
+from bluesky import RunEngine
 
-from petif_bluesky.catalogue import with_trailing_slash
+from petif_bluesky.catalogue import with_trailing_slash, write_statistics
 from petif_bluesky.frames import FrameSelection
 from petif_bluesky.literal_names import LiteralNames
 from petif_bluesky.raw_frames import FramesNotFoundError, frames_of_run
+from petif_bluesky.sim import SimulatedPerkinElmer
+from tango_server.messages import RunStatistics
 from tests.tiled_server import open_client, open_tiled, tiled_writer
 from tests.unit.documents import IMAGE, IN_STREAM, NAME, NUMBER, ComposedRun
+from tests.unit.named_frames import taken, written
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with open_tiled(tmp_path_factory.mktemp("catalogue"), readable_storage=["/data"]) as tiled:
+    storage = ["/data", tmp_path_factory.getbasetemp()]
+    with open_tiled(tmp_path_factory.mktemp("catalogue"), readable_storage=storage) as tiled:
         client = open_client(tiled.uri)
         yield client
         client.context.close()
@@ -80,3 +88,64 @@ def test_other_formats_are_no_frames(client: Any, writer: Any) -> None:
     run.stop()
     with pytest.raises(FramesNotFoundError, match=rf"run {run.uid}: found no frames \(.*x-hdf5 is no TIFF"):
         frames_of_run(client[run.uid])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["sample-00000.tif", "sample-00001.tif"],
+        ["sample-00000.tif", None, None, "sample-00003.tif"],
+        ["sample-00001.tif", "sample-00002.tif", "sample-00003.tif"],
+        ["sample-00000-00001.tif", "sample-00001-00001.tif", "sample-00002.tif"],
+        ["a 50%d {0}/x.tif", "b/x.tif", "c/x.tif"],
+        ["sample-00000.tif"],
+    ],
+    ids=["as predicted", "gaps", "from 1", "names taken", "other folders and names", "one"],
+)
+def test_the_catalogue_reads_the_very_files_that_were_written(
+    client: Any, tmp_path: Path, names: list[str | None]
+) -> None:
+    for index in range(5):
+        written(tmp_path / f"sample-{index:05}.tif", 99)  # what the template would lead to
+    run = ComposedRun(LiteralNames(tiled_writer(client)))
+    taken(run, tmp_path, names)
+    stream = client[run.uid]["primary"]
+    files = [tmp_path / name for name in names if name is not None]
+    expected = np.stack([tifffile.imread(path) for path in files])
+    image = stream["pe_image"]
+    np.testing.assert_array_equal(image.read()[:, 0], expected)
+    np.testing.assert_array_equal(image[len(files) - 1][0], expected[-1])
+    dataset = stream.read()
+    np.testing.assert_array_equal(dataset["pe_image"].values[:, 0], expected)
+    assert list(dataset["pe_full_file_name"].values) == [str(path) for path in files]
+
+
+def detector(root: Path) -> SimulatedPerkinElmer:
+    return SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=(48, 64), exposure_time=0.0)
+
+
+def test_catalogue_finds_the_frames_that_the_detector_wrote(
+    client: Any, writer: Any, run_engine: RunEngine, root: Path
+) -> None:
+    run_engine.subscribe(writer)
+    (uid,) = run_engine(bp.count([detector(root)], num=2))
+    frames = [tifffile.imread(path) for path in sorted((root / "raw").glob("*.tif"))]
+    np.testing.assert_array_equal(np.squeeze(client[uid]["primary"]["pe_image"].read()), frames)
+
+
+def test_statistics_stand_beside_the_documents_and_replace_earlier_ones(
+    client: Any, writer: Any, run_engine: RunEngine, root: Path
+) -> None:
+    run_engine.subscribe(writer)
+    (uid,) = run_engine(bp.count([detector(root)], num=1, md={"sample": "CeO2", "conversion": {"recipe": None}}))
+    before = client[uid].metadata
+    for converted in (1, 2):
+        statistics = RunStatistics(run_uid=uid, submitted=2, converted=converted, latency_p95=0.25)
+        write_statistics(client[uid], statistics)
+        after = client[uid].metadata
+        assert after["conversion"] == {
+            key: value for key, value in statistics.model_dump(mode="json").items() if key != "run_uid"
+        }
+        assert {key: after[key] for key in before} == dict(before)
+    assert before["start"]["conversion"] == {"recipe": None}
+    assert len(client[uid].metadata_revisions[:]) == 0

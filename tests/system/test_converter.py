@@ -67,7 +67,7 @@ def test_signals_survive_a_restart_of_the_server(
     workers = converter.server.workers.read()
     first.stop()
     until(lambda: not converter.server.reachable.get(), "its end is seen")
-    assert converter.server.workers.get() == workers["converter_server_workers"]["value"] == 2
+    assert converter.server.workers.get() == workers["converter_server_workers"]["value"] == 1
     start_server("--port", port)
     until(converter.server.reachable.get, "the new one is seen")
     assert converter.server.workers.timestamp > workers["converter_server_workers"]["timestamp"]

@@ -33,8 +33,8 @@ def own_database(tmp_path: Path, long_lived: set[int]) -> Iterator[TangoDatabase
 @pytest.fixture
 def registered(own_database: TangoDatabase, root: Path) -> Iterator[RegisteredServer]:
     """A running server of `own_database`."""
-    properties = {"read_roots": str(root), "state_dir": str(root / "state"), "numworkers": "2"}
-    properties.update(assignment.split("=") for assignment in FAST)
+    properties = dict(assignment.split("=") for assignment in FAST)
+    properties.update({"read_roots": str(root), "state_dir": str(root / "state"), "numworkers": "2"})
     own_database.register("PETifConverter/away", "petif/converter/away", {k: [v] for k, v in properties.items()})
     server = RegisteredServer(own_database, "away", "petif/converter/away", root / "away.log")
     yield server.start()

@@ -47,6 +47,7 @@ def test_the_demo_fails_if_a_frame_is_missing(tmp_path: Path) -> None:
     assert foreign.read_bytes() == b"somebody's own file"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C can't be sent to another console on Windows")
 def test_ctrl_c_stops_the_demo_and_leaves_nothing_running(tmp_path: Path) -> None:
     with subprocess.Popen(

@@ -25,7 +25,7 @@ RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 def served(tmp_path_factory: pytest.TempPathFactory, long_lived: set[int]) -> Iterator[tuple[LocalServer, Path]]:
     """One server for the whole table, and its root."""
     root = tmp_path_factory.mktemp("shapes").resolve()
-    with LocalServer(root, root / "state", ["--workers", "2", *settings(*FAST)]) as server:
+    with LocalServer(root, root / "state", [*settings(*FAST)]) as server:
         long_lived.update({server.pid, *(child.pid for child in _children(server.pid))})
         yield server, root
 

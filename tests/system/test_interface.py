@@ -106,7 +106,7 @@ def test_what_failed_before_a_reset_is_left_alone(proxy: tango.DeviceProxy, root
 
 def test_a_folder_of_20000_files_does_not_keep_the_client_waiting(start_server: Start, root: Path, data: Path) -> None:
     proxy = tango.DeviceProxy(start_server().address)
-    proxy.set_timeout_millis(1000)
+    proxy.set_timeout_millis(2500)
     first = Path(shutil.copy(data / "qxrd_f32_64.tif", root / "raw" / "frame-00000.tif"))
     for number in range(1, 20_000):
         os.link(first, root / "raw" / f"frame-{number:05d}.tif")

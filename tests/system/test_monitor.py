@@ -30,7 +30,7 @@ TURNED = Recipe.preset("xdi", rotation=90).model_dump(mode="json")
 SHAPE = (600, 600)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser

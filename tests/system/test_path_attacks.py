@@ -57,7 +57,7 @@ def outside(root: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def server(root: Path) -> Iterator[LocalServer]:
-    options = ["--workers", "2", *settings(*FAST, rf"path_maps=Y:\ -> {root}")]
+    options = [*settings(*FAST, rf"path_maps=Y:\ -> {root}")]
     server = LocalServer(root, root / "state", options).start()
     yield server
     server.stop()
@@ -291,7 +291,7 @@ def test_link_put_in_the_way_of_an_accepted_frame_is_not_followed(
 
 
 def own_server(base: Path, *assignments: str) -> LocalServer:
-    return LocalServer(base, base / "state", ["--workers", "2", *settings(*FAST, *assignments)])
+    return LocalServer(base, base / "state", [*settings(*FAST, *assignments)])
 
 
 def test_frame_is_converted_where_it_was_accepted_though_its_root_moved(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Session:
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     root = tmp_path_factory.mktemp("rotation").resolve()
     engine = RunEngine({}, context_managers=[])
-    with LocalServer(root, root / "state", ["--workers", "2", *settings(*FAST)]) as server:
+    with LocalServer(root, root / "state", [*settings(*FAST)]) as server:
         session = Session(engine, root, server)
         yield session
         session.close()

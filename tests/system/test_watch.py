@@ -23,7 +23,7 @@ from petif_bluesky.sim.qxrd_file import write_stages
 from tests.system.waiting import until
 
 WATCH = [sys.executable, "-c", "from tango_server.commands.watch import watch; watch(prog_name='petif watch')"]
-QUICK = ["--interval", "0.1", "--workers", "2"]
+QUICK = ["--interval", "0.1", "--workers", "1"]
 SHAPE = (64, 64)
 
 

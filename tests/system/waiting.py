@@ -47,6 +47,6 @@ def reports(proxy: tango.DeviceProxy, answer: dict[str, Any]) -> list[dict[str, 
 def workers_of(pid: int) -> list[psutil.Process]:
     return [
         child
-        for child in psutil.Process(pid).children(recursive=True)
+        for child in psutil.Process(pid).children()
         if "spawn_main" in " ".join(child.cmdline()) and "resource_tracker" not in " ".join(child.cmdline())
     ]

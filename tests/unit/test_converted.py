@@ -10,7 +10,6 @@ import bluesky.plans as bp
 import event_model
 import numpy as np
 import pytest
-from bluesky.consolidators import consolidator_factory as bluesky_consolidator
 from bluesky.utils import RunEngineInterrupted
 
 from petif_bluesky.converted import ConvertedFrames, FrameStream
@@ -20,6 +19,12 @@ from tests.unit.documents import Recorder
 from tests.unit.lab import Lab
 
 Consolidator = Callable[[dict[str, Any], dict[str, Any]], Any]
+
+
+def bluesky_consolidator(resource: dict[str, Any], descriptor: dict[str, Any]) -> Any:
+    from bluesky.consolidators import consolidator_factory
+
+    return consolidator_factory(resource, descriptor)
 
 
 def tiled_consolidator(resource: dict[str, Any], descriptor: dict[str, Any]) -> Any:

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from bluesky.consolidators import TIFFConsolidator
 
 from petif_bluesky.frames import (
     Frame,
@@ -77,6 +76,8 @@ def test_shapes_interleaved_give_what_each_gives_alone() -> None:
 def test_stream_files_are_those_of_blueskys_consolidator(
     template: str, parameters: dict[str, Any], shape: list[int]
 ) -> None:
+    from bluesky.consolidators import TIFFConsolidator
+
     run = flying(shape=shape)
     datum = run.stream_resource("det_image", "file://localhost/data/", template, **parameters)
     frames = datum(2, 5, stream="fly", seq_num=3)

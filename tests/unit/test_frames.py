@@ -9,7 +9,6 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import pytest
-from area_detector_handlers.handlers import AreaDetectorTiffHandler
 from bluesky import RunEngine
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -41,6 +40,8 @@ def read_by_handler(documents: Recorder, datum_id: str) -> list[str]:
     (datum,) = (document for document in documents.of("datum") if document["datum_id"] == datum_id)
     (resource,) = (document for document in documents.of("resource") if document["uid"] == datum["resource"])
     folder = posixpath.join(resource["root"], resource["resource_path"])
+    from area_detector_handlers.handlers import AreaDetectorTiffHandler
+
     handler = AreaDetectorTiffHandler(folder, **resource["resource_kwargs"])
     return list(handler.get_file_list([datum["datum_kwargs"]]))
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import bluesky.consolidators
 import pytest
 from event_model import compose_run
 
@@ -58,6 +57,8 @@ def test_tiled_finds_each_file_wherever_it_lies_and_however_it_is_called() -> No
 
 @pytest.mark.parametrize("path", PATHS)
 def test_blueskys_own_consolidator_finds_the_file(path: str) -> None:
+    import bluesky.consolidators
+
     found, consolidator = looked_for(bluesky.consolidators, [path])
     assert found == [path]
     assert consolidator.shape == (1, 64, 48)

@@ -1,77 +1,15 @@
-"""Detector frames in a catalogue by the names of their own files, read back through a real Tiled server."""
+"""Detector frames in run documents by the names of their own files."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import event_model
-import numpy as np
 import pytest
-import tifffile
 
 from petif_bluesky.literal_names import LiteralNames
-from tests.tiled_server import open_client, open_tiled, tiled_writer
-from tests.unit.documents import NAME, NUMBER, ComposedRun, Recorder
-
-SHAPE = (24, 16)
-IMAGE = {"source": "test", "dtype": "array", "dtype_numpy": "<f4", "shape": [1, *SHAPE], "external": "FILESTORE:"}
-
-
-@pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("catalogue")
-    with open_tiled(folder, readable_storage=[tmp_path_factory.getbasetemp()]) as server:
-        client = open_client(server.uri)
-        yield client
-        client.context.close()
-
-
-def written(path: Path, number: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(path, np.arange(np.prod(SHAPE), dtype="<f4").reshape(SHAPE) + 1000 * number)
-    return path
-
-
-def taken(run: ComposedRun, folder: Path, names: list[str | None], **settings: Any) -> None:
-    """Compose the events of one detector in `folder`; None for a name is a point without a frame."""
-    run.stream(pe={"image": IMAGE, "full_file_name": NAME, "total": NUMBER})
-    datum = run.resource(root="/", path=str(folder).lstrip("/"), **settings)
-    for point, name in enumerate(names):
-        if name is not None:
-            path = written(folder / name, point)
-            run.event(pe_image=datum(point), pe_full_file_name=str(path), pe_total=float(point))
-    run.stop()
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["sample-00000.tif", "sample-00001.tif"],
-        ["sample-00000.tif", None, None, "sample-00003.tif"],
-        ["sample-00001.tif", "sample-00002.tif", "sample-00003.tif"],
-        ["sample-00000-00001.tif", "sample-00001-00001.tif", "sample-00002.tif"],
-        ["a 50%d {0}/x.tif", "b/x.tif", "c/x.tif"],
-        ["sample-00000.tif"],
-    ],
-    ids=["as predicted", "gaps", "from 1", "names taken", "other folders and names", "one"],
-)
-def test_the_catalogue_reads_the_very_files_that_were_written(
-    catalogue: Any, tmp_path: Path, names: list[str | None]
-) -> None:
-    for index in range(5):
-        written(tmp_path / f"sample-{index:05}.tif", 99)  # what the template would lead to
-    run = ComposedRun(LiteralNames(tiled_writer(catalogue)))
-    taken(run, tmp_path, names)
-    stream = catalogue[run.uid]["primary"]
-    files = [tmp_path / name for name in names if name is not None]
-    expected = np.stack([tifffile.imread(path) for path in files])
-    image = stream["pe_image"]
-    np.testing.assert_array_equal(image.read()[:, 0], expected)
-    np.testing.assert_array_equal(image[len(files) - 1][0], expected[-1])
-    dataset = stream.read()
-    np.testing.assert_array_equal(dataset["pe_image"].values[:, 0], expected)
-    assert list(dataset["pe_full_file_name"].values) == [str(path) for path in files]
+from tests.unit.documents import ComposedRun, Recorder
+from tests.unit.named_frames import IMAGE, SHAPE, taken
 
 
 def test_documents_follow_the_event_model_and_the_runs_own_are_left_as_they_were(tmp_path: Path) -> None:
