@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Locator, expect
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
+from tests.leaks import children
 from tests.system.monitor_page import MonitorProcess, Opened, chromium, run_monitor
 from tests.system.waiting import submit, until
 
@@ -31,8 +32,11 @@ SHAPE = (600, 600)
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(long_lived: set[int]) -> Iterator[Browser]:
+    """One browser for all tests here; its processes come and go as it likes."""
+    before = {child.pid for child in children(long_lived)}
     with chromium() as browser:
+        long_lived |= {child.pid for child in children(long_lived)} - before
         yield browser
 
 

@@ -170,7 +170,7 @@ def test_missing_files_block_no_worker(start_server: Start, root: Path, put: Put
     missing = submit(proxy, *({"source": str(root / "raw" / f"missing-{n}.tif")} for n in range(50)))
     (good,) = reports(proxy, submit(proxy, {"source": str(put("qxrd_f32_64.tif"))}))
     assert good["outcome"] == "converted"
-    assert proxy.QueueLength == 50
+    until(lambda: proxy.QueueLength == 50, "only they are left")
     assert {report["outcome"] for report in reports(proxy, missing)} == {"failed"}
 
 

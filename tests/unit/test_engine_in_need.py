@@ -39,6 +39,11 @@ ALL = Selection()
 SOON = 2.0
 
 
+@pytest.fixture(autouse=True)
+def it_tries_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "_LEDGER_PAUSE", 0.02)
+
+
 class TroubledLedger(Ledger):
     """A real ledger whose disk is full for as long as a test says; `asked` tells of each vain attempt."""
 
