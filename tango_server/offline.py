@@ -83,13 +83,14 @@ def select(paths: Iterable[Path], selection: Selection) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
         if not path.is_dir():
-            found[path.resolve()] = None
+            found[ANYWHERE.frame(path)] = None
             continue
         for frame in frames_in(path, recursive=selection.recursive, skip_dark=selection.skip_dark):
-            if selection.beside is not None and frame.resolve().is_relative_to(selection.beside):
+            source = ANYWHERE.frame(frame)
+            if selection.beside is not None and source.is_relative_to(selection.beside):
                 continue
             if not selection.patterns or any(fnmatch.fnmatch(frame.name, pattern) for pattern in selection.patterns):
-                found[frame.resolve()] = None
+                found[source] = None
     return list(found)
 
 

@@ -81,7 +81,7 @@ def _places(
     """Return the resolved paths of source and output."""
     if output is not None and roots != ANYWHERE:  # they are opened without following a link
         return Path(source), output
-    path = roots.source(source)
+    path = roots.frame(source)
     return path, output_path(path, recipe, roots, fields) if output is None else roots.target(output)
 
 

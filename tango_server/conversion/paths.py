@@ -124,6 +124,22 @@ class Roots:
         """
         return self._within(path, self.read, "read", resolve)
 
+    def frame(self, path: str | Path, resolve: Resolve = Path.resolve) -> Path:
+        """Return the path of a frame with its folder resolved and its own name kept, though it be a symbolic link.
+
+        Outputs are named after the link, not after the store that it leads into. Raises as `source` does, for the link
+        and for what it leads to.
+        """
+        resolved = self.source(path, resolve)
+        folder, name = os.path.split(path)
+        if name in {"", ".", ".."}:
+            return resolved
+        kept = resolve(Path(folder)) / name
+        if kept == resolved or not kept.is_symlink():
+            return resolved
+        self.source(kept.parent, resolve)
+        return kept
+
     def target(self, path: Path, resolve: Resolve = Path.resolve) -> Path:
         """Return the resolved path of an output; raises as `source` does, for the write roots."""
         return self._within(path, self.write, "written", resolve)
@@ -184,7 +200,7 @@ def output_path(
     fields: Mapping[str, object] = NO_FIELDS,
     resolve: Resolve = Path.resolve,
 ) -> Path:
-    """Return where the output of a resolved `source` goes, within the write roots.
+    """Return where the output of a `source`, as `Roots.frame` tells it, goes within the write roots.
 
     `fields` are the frame's, for a template of the name: run, seq_num and metadata. `resolve` may remember folders.
 
@@ -197,10 +213,18 @@ def output_path(
     OutsideRootsError
         if the output would lie outside of the write roots.
     UnfitPathError
-        if the recipe's folder is no path that a server takes.
+        if the recipe's folder is no path that a server takes, or a symbolic link would be converted in place.
 
     """
+    link = source.is_symlink()
     if not isinstance(recipe.output, NewFile):
+        if link:
+            raise UnfitPathError(
+                printable(str(source)),
+                "a symbolic link, whose place the output would take",
+                "the file itself, for a conversion in place",
+                "Convert it to a new file, or give the path of the file that the link leads to.",
+            )
         return roots.target(source, resolve)
     if recipe.output.folder is not None:
         output: Path | None = Path(recipe.output.folder) / source.name
@@ -218,7 +242,7 @@ def output_path(
     elif recipe.format == "esperanto":
         output = output.parent / esperanto_path(source, fields)
     target = roots.target(output, resolve)
-    if target == source:
+    if target == source or (link and target == resolve(source)):
         raise NoOutputPathError(
             source,
             "the output would be the source itself",

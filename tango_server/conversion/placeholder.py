@@ -72,7 +72,7 @@ def make_placeholder(
     """
     started = time.perf_counter()
     if roots == ANYWHERE:
-        source, output = roots.source(source), roots.target(output)
+        source, output = roots.frame(source), roots.target(output)
     require_below(source, roots.read)
     stand_in = _StandIn(source, output, recipe, roots, reason, job, fields)
     stand_in.require_new_file()

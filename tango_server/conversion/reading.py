@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from tango_server.conversion.beneath import open_file
 from tango_server.conversion.errors import IncompleteFileError, SourceUnreadableError, UnsupportedImageError
+from tango_server.conversion.frame_file import open_frame_file
 from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.page_count import all_pages
 from tango_server.conversion.paths import ANYWHERE, Roots
@@ -127,7 +127,7 @@ def open_source(path: Path, workspace: Workspace | None = None, roots: Roots = A
         if the path leads through a symbolic link now.
     """
     with reading(path):
-        file = open_file(path, roots.read)
+        file = open_frame_file(path, roots)
     with file:
         with reading(path):
             structure = parse_structure(file)

@@ -12,8 +12,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Literal
 
-from tango_server.conversion.beneath import open_file
 from tango_server.conversion.errors import ConversionError, SourceUnreadableError
+from tango_server.conversion.frame_file import open_frame_file
 from tango_server.conversion.orientation import AS_STORED, Orientation
 from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.conversion.publish import Attempt, ownership_of, publish, write_parts
@@ -56,13 +56,13 @@ def read_sidecar(image: Path, roots: Roots = ANYWHERE) -> Sidecar | None:
     Raises
     ------
     OutsideRootsError
-        if there are read roots, and it is a symbolic link.
+        if there are read roots, and it is a symbolic link that leads out of them.
     SourceUnreadableError
         if it is larger than any that QXRD writes.
     """
     path = sidecar_path(image)
     try:
-        with BufferedReader(open_file(path, roots.read)) as file:
+        with BufferedReader(open_frame_file(path, roots)) as file:
             text = file.read(_LARGEST + 1).decode(ENCODING)
     except OSError:  # absence is no error, whatever its reason
         return None

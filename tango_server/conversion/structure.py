@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from tango_server.conversion.beneath import open_file
 from tango_server.conversion.errors import IncompleteFileError, NotATiffError, SourceMissingError, SourceUnreadableError
+from tango_server.conversion.frame_file import open_frame_file
 from tango_server.conversion.paths import ANYWHERE, Roots
 
 MAX_PAGES = 65_536
@@ -128,7 +128,7 @@ def read_structure(path: Path, roots: Roots = ANYWHERE) -> Structure:
         if the path leads through a symbolic link now.
 
     """
-    with reading(path), open_file(path, roots.read) as file:
+    with reading(path), open_frame_file(path, roots) as file:
         return parse_structure(file)
 
 

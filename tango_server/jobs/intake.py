@@ -136,7 +136,7 @@ def _places(
         )
         return Path(request.source), NO_OUTPUT, reason
     try:
-        source = roots.source(paths.translate(request.source), resolve)
+        source = roots.frame(paths.translate(request.source), resolve)
         fields = fields_of(request.run_uid, request.seq_num, request.metadata)
         return source, output_path(source, translated(recipe, paths), roots, fields, resolve), ""
     except PathError as error:
