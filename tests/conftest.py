@@ -1,5 +1,6 @@
 """What every test may use, and what none may leave behind."""
 
+import gc
 import os
 import signal
 import sys
@@ -62,6 +63,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if not item.get_closest_marker("long")]
     items.sort(key=lambda item: item.get_closest_marker("system") is None)  # long files first, short ones fill the end
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives as long as the session: all libraries, modules and tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,7 +5,7 @@ from io import FileIO
 from pathlib import Path
 
 from tango_server.conversion.beneath import open_file, open_folder
-from tango_server.conversion.errors import OutsideRootsError
+from tango_server.conversion.errors import PathError
 from tango_server.conversion.folder import link_found
 from tango_server.conversion.paths import Roots
 
@@ -31,6 +31,6 @@ def open_frame_file(path: Path, roots: Roots) -> FileIO:
     everywhere = roots.named
     try:
         target = everywhere.source(path)
-    except OutsideRootsError as error:
+    except PathError as error:  # or it is exchanged this very moment
         raise link_found(path) from error
     return open_file(target, everywhere.read)

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PATIENCE = 1.0
+_SYNCHRONOUS = "FULL"
 _LONGEST_LOG = 2**26
 _LARGEST_INTEGER = 2**63 - 1
 
@@ -61,7 +62,7 @@ def open_alone(
     try:
         admit(connection)
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA synchronous={_SYNCHRONOUS}")
         connection.execute(f"PRAGMA journal_size_limit={_LONGEST_LOG}")
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("COMMIT")

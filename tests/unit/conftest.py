@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tango_server.jobs import sqlite_file
 from tango_server.jobs.database import Database
 from tango_server.jobs.history import History
 from tango_server.jobs.ledger import Ledger
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from tests.unit.lab import Lab
 
 SHAPE = (32, 48)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_is_flushed() -> Iterator[None]:
+    """Spare the tests what only a loss of power would show."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite_file, "_SYNCHRONOUS", "OFF")
+        yield
 
 
 @pytest.fixture

@@ -86,8 +86,10 @@ class Experiment:
     def _on_the_detector(self, vectors: Vector, angles: Vector) -> Vector:
         """Return where and when lattice vectors shine that meet Ewald's sphere at angles (degrees)."""
         angles = (angles + 180) % 360 - 180
-        turned = np.stack([rotation(self.axis, angle) for angle in angles]) @ vectors[:, :, None]
-        rays = BEAM / self.wavelength + turned[:, :, 0]
+        axis, turn = self.axis / np.linalg.norm(self.axis), np.radians(angles)[:, None]
+        along = np.outer(vectors @ axis, axis)
+        turned = along + (vectors - along) * np.cos(turn) + np.cross(axis, vectors) * np.sin(turn)  # Rodrigues
+        rays = BEAM / self.wavelength + turned
         places = self.distance * rays / rays[:, :1]
         x = self.center[0] + places @ self.columns / self.pixel
         y = self.center[1] + places @ self.rows / self.pixel

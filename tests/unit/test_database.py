@@ -178,6 +178,15 @@ def test_neglected_log_is_shortened_by_a_commit(
     assert log.stat().st_size < 1.5 * once
 
 
+def test_a_commit_is_on_the_disk_when_it_returns(ledger_path: Path) -> None:
+    program = (
+        "import pathlib, sys; from tango_server.jobs.database import Database; "
+        "print(*Database(pathlib.Path(sys.argv[1]))._connection.execute('PRAGMA synchronous').fetchone())"
+    )
+    told = subprocess.run([sys.executable, "-c", program, ledger_path], capture_output=True, text=True, check=True)
+    assert told.stdout == "2\n", "FULL, as SQLite counts"
+
+
 def test_second_server_is_refused_until_the_first_has_ended(
     opened: Callable[[], Database], ledger_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ from tests.unit.held_executor import PATIENCE, Bell, HeldExecutor, report_of
 
 XDI = Recipe.preset("xdi", rotation=90)
 ALL = Selection()
-SOON = 2.0
+SOON = 0.5
 
 
 @pytest.fixture(autouse=True)

@@ -44,7 +44,6 @@ class LedgerBesideAList(RuleBasedStateMachine):
 
     def open(self) -> None:
         self.database = Database(Path(self.folder.name) / "ledger.sqlite")
-        self.database._connection.execute("PRAGMA synchronous=OFF")  # no power loss here: flushing only takes time
         self.ledger = Ledger(self.database)
         self.history = History(self.database)
         self.read_to = 0

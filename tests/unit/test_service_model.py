@@ -66,7 +66,6 @@ class World(RuleBasedStateMachine):
         self.patch.setattr(backlog, "WINDOW", SMALL_WINDOW)
         self.folder = tempfile.TemporaryDirectory()
         self.database = Database(Path(self.folder.name) / "ledger.sqlite")
-        self.database._connection.execute("PRAGMA synchronous=OFF")  # no power loss here: flushing only takes time
         self.now = 1000.0
         self.mtime = 0
         self.accepted: list[str] = []
