@@ -42,6 +42,7 @@ SOON = 0.5
 @pytest.fixture(autouse=True)
 def it_tries_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "_LEDGER_PAUSE", 0.02)
+    monkeypatch.setattr(engine_module, "_IDLE_LOOK", 0.05)
 
 
 class TroubledLedger(Ledger):
