@@ -5,7 +5,10 @@ import multiprocessing
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Future, wait
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
 
 from tango_server.jobs import worker
 from tango_server.jobs.executors import Done, ExecutorUnavailableError, Result
@@ -18,10 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 class ProcessExecutor:
-    """Spawned worker processes, each in an executor of its own: a crash or a hang costs the one task in it.
+    """Spawned worker processes, each for itself: a crash or a hang costs the one task in it.
 
-    A shared pool of the standard library fails every pending task when one worker dies. A worker that can't get ready
-    (no memory, a broken installation) costs no frame anything: they wait, and it is tried again after a pause.
+    A pool of the standard library fails every pending task when one worker dies, and leaves semaphores in the system
+    when it is killed as a whole. A worker that can't get ready (no memory, a broken installation) costs no frame
+    anything: they wait, and it is tried again after a pause.
     """
 
     def __init__(self, workers: int, time_limit: float) -> None:
@@ -123,7 +127,7 @@ class _Slot:
             self._starts.failed(error)
 
     def _prepared(self, preparation: "Future[None]") -> None:
-        if self._closing or preparation.cancelled():
+        if self._closing:
             return
         error = preparation.exception()
         if error is None:
@@ -152,19 +156,34 @@ class _Slot:
 
 
 class _Worker:
-    """One process. What it is asked for first is to get ready; whoever can't has not begun with any frame."""
+    """One process at the other end of a pipe. What it does first is to get ready; whoever can't has begun no frame.
+
+    Nothing of it has a name in the system, so that nothing stays behind when it is killed together with its server.
+    """
 
     def __init__(self, prepared: "Callable[[Future[None]], None]") -> None:
         """Start it; raise `OSError` or `MemoryError` if there can be no process. `prepared` is called in the end."""
-        self._executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        self._preparation = self._executor.submit(worker.prepare)
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        with theirs:
+            self._process = context.Process(target=worker.serve, args=(theirs, worker.prepare), daemon=True)
+            try:
+                self._process.start()
+            except BaseException:
+                self._pipe.close()
+                raise
+        self._tasks: SimpleQueue[tuple[Task, Future[FrameReport | Failure]] | None] = SimpleQueue()
+        self._preparation: Future[None] = Future()
         self._preparation.add_done_callback(prepared)
+        self._life = threading.Thread(target=self._process.join, name="petif-worker-life", daemon=True)
+        self._thread = threading.Thread(target=self._ask, name="petif-worker", daemon=True)
+        self._life.start()
+        self._thread.start()
 
     @property
     def is_ready(self) -> bool:
         """Whether it got ready."""
-        done = self._preparation.done() and not self._preparation.cancelled()
-        return done and self._preparation.exception() is None
+        return self._preparation.done() and self._preparation.exception() is None
 
     @property
     def is_unfit(self) -> bool:
@@ -172,18 +191,50 @@ class _Worker:
         return self._preparation.done() and not self.is_ready
 
     def submit(self, task: Task) -> "Future[FrameReport | Failure]":
-        return self._executor.submit(worker.run_prepared, task)
+        """Have a task run, after those before; raise `BrokenExecutor` if the process is gone."""
+        if not self._life.is_alive():
+            raise BrokenExecutor
+        future: Future[FrameReport | Failure] = Future()
+        self._tasks.put((task, future))
+        return future
 
     def kill(self) -> None:
-        # The executor's own list: a process that hangs while it starts has told its pid to nobody.
-        for process in list((self._executor._processes or {}).values()):  # noqa: SLF001
-            process.kill()
+        self._process.kill()
 
     def give_up(self) -> None:
         """Wait for nothing; a process that could not get ready is ended."""
         self.kill()
-        self._executor.shutdown(wait=False)
+        self._tasks.put(None)
 
     def close(self) -> None:
-        self.kill()  # whatever still runs has had its time, and the idle ones have nothing to lose
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self.give_up()  # whatever still runs has had its time, and the idle ones have nothing to lose
+        self._thread.join()
+        self._life.join()
+
+    def _ask(self) -> None:
+        """Hand over one task after the other and pass the answers on, until told to end."""
+        with self._pipe:
+            _settle(self._preparation, self._answer)
+            while (item := self._tasks.get()) is not None:
+                task, future = item
+                _settle(future, partial(self._answer, task))
+
+    def _answer(self, task: Task | None = None) -> Any:
+        try:
+            if task is not None:
+                self._pipe.send(task)
+            answer = self._pipe.recv()
+        except (EOFError, OSError) as error:  # the process is gone
+            raise BrokenExecutor from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+def _settle(future: "Future[Any]", answer: Callable[[], Any]) -> None:
+    try:
+        result = answer()
+    except BaseException as error:  # noqa: BLE001 - whoever waits for the future is told
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -1,13 +1,14 @@
 """What a worker does, be it a process, a thread or a node of a cluster: one conversion at a time in each thread."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -66,20 +67,30 @@ def prepare() -> None:
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="petif-guard", daemon=True).start()
     warm_up()
-    _prepared.set()
 
 
-def run_prepared(task: Task) -> FrameReport | Failure:
-    """Do as `run` does in a process that `prepare` has made ready; raise `RuntimeError` in any other.
+def serve(server: "Connection[object, Task]", get_ready: Callable[[], None]) -> None:
+    """Be a worker process: get ready and tell so (None, or why not), then answer tasks until the server has ended.
 
     A process that was stopped for a while may find its server dead, and others at its task: it begins with nothing.
     """
+    try:
+        get_ready()
+    except BaseException as error:  # noqa: BLE001 - the server tells it
+        server.send(error)
+        return
+    server.send(None)
+    with contextlib.suppress(EOFError):
+        while True:
+            task = server.recv()
+            _end_without_server()
+            server.send(run(task))
+
+
+def _end_without_server() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and wait([parent.sentinel], timeout=0):
         os._exit(1)
-    if not _prepared.is_set():
-        raise RuntimeError("this process could not get ready")
-    return run(task)
 
 
 def warm_up() -> None:
@@ -128,9 +139,6 @@ def run(task: Task) -> FrameReport | Failure:
     except Exception as error:  # noqa: BLE001 - whatever a file holds, it costs this frame alone
         reason = f"{task.source}: it can't be converted ({type(error).__name__}: {error}). The log has the details."
         return Failure("final", printable(reason, LONGEST_MESSAGE), traceback.format_exc())
-
-
-_prepared = threading.Event()
 
 
 class _Memory(threading.local):

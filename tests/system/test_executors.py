@@ -9,10 +9,12 @@ from queue import SimpleQueue
 
 import psutil
 import pytest
+import tango
 
 from tango_server.jobs import worker
 from tango_server.jobs.executors import ExecutorUnavailableError, Result
 from tango_server.jobs.processes import ProcessExecutor
+from tango_server.local import LocalServer
 from tango_server.messages import FrameReport
 from tests.executor_tasks import (
     ATTEMPTS,
@@ -25,7 +27,8 @@ from tests.executor_tasks import (
     frame_tasks,
     require_converted,
 )
-from tests.system.waiting import until, workers_of
+from tests.system.conftest import FAST, settings
+from tests.system.waiting import reports, submit, until, workers_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,3 +140,15 @@ def test_a_conversion_that_hangs_ends_with_its_process(root: Path) -> None:
     finally:
         executor.close(0.0)
     assert not hanging.output.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="the system shows no shared memory as files")
+def test_a_server_and_its_workers_share_nothing_that_a_kill_would_leave_behind(root: Path) -> None:
+    with LocalServer(root, root / "state", settings(*FAST)) as server:
+        proxy = tango.DeviceProxy(server.address)
+        (task,) = frame_tasks(root, 1)
+        reports(proxy, submit(proxy, {"source": str(task.source)}))
+        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        assert len(family) > 2, "the worker and Python's tracker of resources"
+        shared = [each.path for process in family for each in process.memory_maps() if "/dev/shm/" in each.path]
+    assert shared == []

@@ -7,6 +7,7 @@ dxtbx reads its frames). So ImageD11's omega is the other's negative, and its st
 
 import contextlib
 import io
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
@@ -15,6 +16,8 @@ from typing import Any
 
 import fabio
 import numpy as np
+
+multiprocessing.set_start_method("spawn", force=True)  # ImageD11 warns of any other when it is imported
 
 _THRESHOLD = 60.0
 _TOLERANCE = 0.08

@@ -76,9 +76,10 @@ def test_what_the_server_was_too_busy_to_answer_is_asked_again(server: Scripted,
     server.processed = 2
     wait_for(watching, lambda _: not server.troubles)
     wait_for(watching, lambda known: known.is_answering and known.last is not None)
-    server.troubles.append(LinkDownError("gone"))
+    server.troubles.extend(LinkDownError("gone") for _ in range(1000))
     server.processed = 3
     wait_for(watching, lambda known: not known.is_answering)
+    server.troubles.clear()
     wait_for(watching, lambda known: known.is_answering and bool(known.failures))
 
 

@@ -223,29 +223,32 @@ def test_task_and_answer_can_cross_to_another_process(name: str, make_task: Make
 def test_a_worker_whose_server_is_dead_begins_with_no_frame(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, alive: bool
 ) -> None:
-    prepared = threading.Event()
-    prepared.set()
-    monkeypatch.setattr(worker, "_prepared", prepared)
     task = make_task("qxrd_r16_64.tif")
-    ours, server_s = os.pipe()
+    ours, theirs = multiprocessing.Pipe()
+    server_lives, server_s_end = os.pipe()
 
     def leave(code: int) -> None:
         raise SystemExit(code)
 
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(sentinel=ours))
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(sentinel=server_lives))
     monkeypatch.setattr(os, "_exit", leave)
-    try:
+    with ours, theirs:
+        ours.send(task)
         if alive:
-            assert isinstance(worker.run_prepared(task), FrameReport)
+            serving = threading.Thread(target=worker.serve, args=(theirs, lambda: None))
+            serving.start()
+            assert ours.recv() is None
+            assert isinstance(ours.recv(), FrameReport)
+            ours.close()
+            serving.join()
         else:
-            os.close(server_s)
+            os.close(server_s_end)
             with pytest.raises(SystemExit):
-                worker.run_prepared(task)
-        assert task.output.parent.exists() == alive
-    finally:
-        os.close(ours)
-        if alive:
-            os.close(server_s)
+                worker.serve(theirs, lambda: None)
+    os.close(server_lives)
+    if alive:
+        os.close(server_s_end)
+    assert task.output.parent.exists() == alive
 
 
 @pytest.fixture
