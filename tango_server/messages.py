@@ -90,7 +90,8 @@ class PixelCounts(_Message):
 class FrameReport(_Message):
     """What became of one frame.
 
-    `reason` tells why a frame was not converted, or why the sidecar of a converted one, which is there, is absent.
+    `reason` tells why a frame was not converted; of a converted one, why its sidecar, which is there, is absent, and
+    whether its pixels were read otherwise than the file says.
     `shape` is the output's (rows, columns). `latency` is output visible minus the later of accepted and first seen
     complete; it and the job's own fields are None for a conversion without a server.
     """

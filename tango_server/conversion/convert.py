@@ -24,7 +24,7 @@ from tango_server.conversion.pixels import InexactPixelsError
 from tango_server.conversion.placing import place
 from tango_server.conversion.provenance import acquired, describe, read_provenance
 from tango_server.conversion.publish import Attempt, Ownership, Write, copy_of, ownership_of, publish
-from tango_server.conversion.reading import Source, open_source
+from tango_server.conversion.reading import Source, open_source, peculiarity
 from tango_server.conversion.sidecar import carry_sidecar, sidecar_trouble
 from tango_server.conversion.structure import Structure
 from tango_server.conversion.transform import Turning
@@ -120,7 +120,10 @@ class _Conversion:
                 report = self._publish(chosen, attempt if replace else _exclusive(attempt))
             except FileExistsError:  # somebody took the name meanwhile: decide once more
                 continue
-            return report.model_copy(update=self._carry_sidecar(chosen))
+            carried = self._carry_sidecar(chosen)
+            if report.reason and "reason" in carried:
+                carried["reason"] = f"{report.reason} {carried['reason']}"
+            return report.model_copy(update=carried)
 
     def _carry_sidecar(self, chosen: Path) -> dict[str, str]:
         """Return what the report says of the sidecar: the image is written, so that its trouble is no failure."""
@@ -188,6 +191,7 @@ class _Conversion:
             source=str(source.path),
             output=str(chosen),
             outcome="converted",
+            reason=peculiarity(pages),
             shape=turnings[0].shape if frame is None else (frame.side, frame.side),
             pixel_type=turnings[0].pixel_type.name,
             pixels=_added([turning.counts() for turning in turnings]),

@@ -6,7 +6,7 @@ file takes its name meanwhile.
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -226,6 +226,13 @@ def _unsupported(page: Page) -> str:
         (max(page.tags.get(322, 0), page.tags.get(323, 0)) > _LARGEST_TILE, "tiles larger than any image"),
     )
     return next((text for is_so, text in findings if is_so), "")
+
+
+def peculiarity(pages: Sequence[Page]) -> str:
+    """Return what a person should know of how pages were read; empty if nothing."""
+    if any(page.tags.get(262) == _FILTER_ARRAY for page in pages):
+        return "Its photometric tag says colour filter array (CFA); it was read as the grey image that it is."
+    return ""
 
 
 def _is_plain_strip(page: Page) -> bool:

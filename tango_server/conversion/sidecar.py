@@ -23,6 +23,7 @@ from tango_server.recipe import Recipe
 ENCODING = "latin-1"
 _LINE_ENDS = "\r\n"
 _PHOTOMETRIC = 262
+_TROUBLE = "its sidecar can't be carried: "
 _LARGEST = 2**20  # bytes; QXRD writes some four thousand
 _UM = 1e-3  # mm
 
@@ -123,7 +124,12 @@ def carry_sidecar(
 
 def sidecar_trouble(error: ConversionError) -> str:
     """Return what the report of a converted frame says of a sidecar that is there and could not follow."""
-    return f"its sidecar can't be carried: {error}"
+    return f"{_TROUBLE}{error}"
+
+
+def tells_sidecar_trouble(reason: str) -> bool:
+    """Whether the reason of a converted frame is, or holds, what `sidecar_trouble` says."""
+    return _TROUBLE in reason
 
 
 def turned_text(text: str, orientation: Orientation, shape: tuple[int, int]) -> str:

@@ -16,6 +16,7 @@ It has no threads, does no I/O and never sleeps; `engine` does what it says.
 
 from pathlib import Path
 
+from tango_server.conversion.sidecar import tells_sidecar_trouble
 from tango_server.jobs.backlog import Backlog
 from tango_server.jobs.looks import LookSchedule
 from tango_server.jobs.progress import Progress
@@ -202,7 +203,7 @@ class ConversionService:
         if progress is None:
             return []
         report = progress.completed(event.report, now)
-        wanted = bool(report.reason) or (progress.sidecar_expected and self._rules.sidecar_timeout > 0)
+        wanted = tells_sidecar_trouble(report.reason) or (progress.sidecar_expected and self._rules.sidecar_timeout > 0)
         awaited = wanted and report.outcome == "converted" and report.sidecar == "absent"
         if not awaited or isinstance(progress.job.recipe.output, InPlace):
             return [self._finish(progress, report, now)]

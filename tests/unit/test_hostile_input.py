@@ -173,6 +173,7 @@ def test_files_that_every_reader_takes_are_converted(tmp_path: Path, name: str) 
     report = convert_file(path, Recipe())
     assert report.output is not None
     np.testing.assert_array_equal(tifffile.imread(report.output), pixels, err_msg=name)
+    assert ("CFA" in report.reason) == (name == "colour filter array")
 
 
 def test_a_predictor_without_compression_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tango_server.conversion.errors import OutputWriteError
+from tango_server.conversion.sidecar import sidecar_trouble
 from tango_server.conversion.structure import Structure
 from tango_server.jobs.readiness import ReadinessRule
 from tango_server.jobs.rules import ServiceRules
@@ -357,8 +359,8 @@ def test_no_sidecar_is_awaited(rules: ServiceRules, structure: Structure, recipe
     service = LedgerService(rules)
     service.handle(fetched((replace(job("a"), recipe=recipe),)), at(0))
     assert starts(service.handle(Observed("a", structure), at(0))) == ["a"]
-    (report,) = reports(service.handle(converted("a", sidecar="absent"), at(1)))
-    assert (report.outcome, report.sidecar) == ("converted", "absent")
+    (report,) = reports(service.handle(converted("a", sidecar="absent", reason="It was read as grey."), at(1)))
+    assert (report.outcome, report.sidecar, report.reason) == ("converted", "absent", "It was read as grey.")
 
 
 def test_no_sidecar_is_awaited_for_a_frame_that_was_skipped(service: ConversionService) -> None:
@@ -375,12 +377,15 @@ def test_a_converted_frame_stays_converted_when_its_sidecar_makes_trouble(servic
     assert service.snapshot(at(1.1)).failed == 0
 
 
+DISK_FULL = OutputWriteError("/data/a.tif.metadata", "the disk is full", "a disk with room", "Make room.")
+
+
 def blocked_until(service: ConversionService, run_uid: str | None, relieved: float) -> tuple[list[FrameReport], float]:
     """Have the sidecar of a frame blocked from 1 s to `relieved`; return the reports, and when they came."""
     service.handle(accepted("a", run_uid=run_uid), at(0))
     service.handle(Observed("a", COMPLETE), at(0))
     now = 1.0
-    instructions = service.handle(converted("a", sidecar="absent", reason="the disk is full"), at(now))
+    instructions = service.handle(converted("a", sidecar="absent", reason=sidecar_trouble(DISK_FULL)), at(now))
     while carries(instructions):
         blocked = now < relieved
         look = SidecarLooked("a", not blocked, "the disk is full" if blocked else "", blocked)
