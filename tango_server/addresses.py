@@ -1,5 +1,6 @@
 """Tango addresses of servers without a database, and free ports for them."""
 
+import os
 import socket
 
 DEFAULT_PORT = 45450
@@ -19,9 +20,20 @@ DEFAULT_ADDRESS = address_of("127.0.0.1", DEFAULT_PORT, DEFAULT_DEVICE)
 """Where `petif serve` is, unless told otherwise."""
 
 
-def free_port(host: str) -> int:
-    """Return a port that is free now: programs that must tell their own address have to know it before they listen."""
+def free_port(host: str, port: int = 0) -> int:
+    """Return a port that is free now, `port` itself unless it is 0.
+
+    Programs that must tell their own address have to know it before they listen.
+
+    Raises
+    ------
+    OSError
+        if `host` is no address of this machine, or the port can't be listened at.
+    """
     with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        if os.name == "posix":  # as those do that will listen: a port that was in use a moment ago is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+        probe.listen()
+        free: int = probe.getsockname()[1]
+        return free

@@ -40,11 +40,13 @@ def run_without_database(
 
     Raises
     ------
-    tango.DevFailed
-        if the server can't start, most often because the port is taken.
+    OSError
+        if the port is taken, or `host` is no address of this machine.
+    tango.DevFailed, RuntimeError
+        if the server can't start for another reason.
 
     """
-    port = port or free_port(host)
+    port = free_port(host, port)
     PETifConverter.configuration = configuration
     address = address_of(host, port, device)
 

@@ -89,11 +89,13 @@ def serve(
         run_without_database(
             configuration, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof
         )
-    except (tango.DevFailed, RuntimeError) as error:  # the latter is all that PyTango tells of a port that is taken
+    except OSError as error:
         raise click.ClickException(
-            f"found that {host}:{port} can't be listened at; expected a free port of this machine. "
-            "Is another server running there? Choose another --port, or 0 for a free one."
+            f"found that {host}:{port} can't be listened at ({error.strerror}); expected an address of this machine and "
+            "a free port. Is another server running there? Choose another --port, or 0 for a free one."
         ) from error
+    except (tango.DevFailed, RuntimeError) as error:
+        raise click.ClickException(f"the Tango server can't start: {error}") from error
 
 
 def _usable(configuration: "Configuration", device: str) -> "Settings":

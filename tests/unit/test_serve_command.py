@@ -1,5 +1,6 @@
 """What the options of `petif serve` make of the settings of its server; nothing is served here."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,15 @@ def test_assignment_without_equals_is_refused() -> None:
     result = CliRunner().invoke(serve, ["--set", "timeout"])
     assert result.exit_code == 2
     assert "found 'timeout'; expected NAME=VALUE" in result.output
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1", "no-such-host.invalid"])
+def test_where_nobody_can_listen_is_told_in_words(tmp_path: Path, host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ["--state-dir", str(tmp_path), "--root", str(tmp_path), "--host", host, "--port", str(port)]
+        result = CliRunner().invoke(serve, options)
+    assert result.exit_code == 1
+    assert f"{host}:{port} can't be listened at" in result.stderr
+    assert "Choose another --port" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
