@@ -91,8 +91,8 @@ def serve(
         )
     except OSError as error:
         raise click.ClickException(
-            f"found that {host}:{port} can't be listened at ({error.strerror}); expected an address of this machine and "
-            "a free port. Is another server running there? Choose another --port, or 0 for a free one."
+            f"found that {host}:{port} can't be listened at ({error.strerror}); expected an address of this machine "
+            "and a free port. Is another server running there? Choose another --port, or 0 for a free one."
         ) from error
     except (tango.DevFailed, RuntimeError) as error:
         raise click.ClickException(f"the Tango server can't start: {error}") from error
