@@ -46,16 +46,20 @@ class Attempts:
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """Yield requests without end, each about a file that was just written."""
+        while True:
+            self.count += 1
+            path = self.raw / self._name()
+            self.write(path)
+            yield self._request(path)
+
+    def write(self, path: Path) -> None:
+        """Write a hostile file of any kind, perhaps with a sidecar."""
         kinds: list[Callable[[Path], None]] = [
             self._changed_bytes, self._cut, self._tags, self._directories, self._sidecar, self._time, self._noise
         ]  # fmt: skip
-        while True:
-            self.count += 1
-            kind = self.draw.choice(kinds)
-            self.kinds[kind.__name__.strip("_")] += 1
-            path = self.raw / self._name()
-            kind(path)
-            yield self._request(path)
+        kind = self.draw.choice(kinds)
+        self.kinds[kind.__name__.strip("_")] += 1
+        kind(path)
 
     def text(self, longest: int = 40) -> str:
         """Return a text of anything."""

@@ -26,6 +26,7 @@ class Account:
     seconds: float
     written: int
     unfinished: int
+    hostile: int
     accepted: int
     outcomes: Mapping[str, int]
     sidecars: int
@@ -53,6 +54,7 @@ class Account:
             ("duration, with the end of the work", f"{self.seconds:.0f} s"),
             ("frames written", str(self.written)),
             ("of these left unfinished by their writer", str(self.unfinished)),
+            ("of these hostile", str(self.hostile)),
             ("accepted", str(self.accepted)),
             ("sidecars of new files", str(self.sidecars)),
             ("of these carried along", str(self.sidecars_carried)),

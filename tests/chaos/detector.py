@@ -2,6 +2,7 @@
 
 import hashlib
 import queue
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
 from tests.chaos.frames import PlannedFrame, image_of
 from tests.chaos.ground import Ground
 from tests.chaos.scale import Scale
+from tests.hostile import Attempts
 
 _WRITERS = 4
 _STAGE_PAUSE = 0.05
@@ -84,6 +86,10 @@ class Detector:
 
     def _write(self, frame: PlannedFrame) -> Written:
         path = self._ground.raw(frame.place) / frame.name
+        if frame.hostile:
+            Attempts(path.parent, random.Random(f"{self._seed}/{frame.number}")).write(path)
+            self.announced.put((frame, path))
+            return Written(frame, path, digest_of(path), "")
         image = image_of(self._seed, frame, self._scale.size)
         stages = write_stages(path, image, document_name=path.as_posix(), acquired=datetime.now())
         for number, _ in enumerate(self._slowly(stages, frame), start=1):

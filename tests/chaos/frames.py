@@ -16,6 +16,7 @@ PLACES = ("disk", "mount")
 
 _RUN_LENGTH = 40
 _UNFINISHED = 0.015
+_HOSTILE = 0.05
 _IN_PLACE = 0.2
 _MOUNTED = 0.25
 _DEFAULT_RECIPE = 0.2
@@ -27,7 +28,8 @@ class PlannedFrame:
     """One frame that will be taken.
 
     `recipe` is None for the server's own. `early`: announced when its file has only begun. `unfinished`: its writer
-    gives up for good after that many stages (0: never, as it should be).
+    gives up for good after that many stages (0: never, as it should be). `hostile`: its file is one of `tests.hostile`,
+    and must have a report, whatever that says.
     """
 
     number: int
@@ -39,6 +41,7 @@ class PlannedFrame:
     early: bool
     sidecar: bool
     unfinished: int
+    hostile: bool = False
 
     @property
     def name(self) -> str:
@@ -71,6 +74,7 @@ def planned_frame(seed: int, number: int) -> PlannedFrame:
         early=bool(unfinished) or chance.random() < 0.3,
         sidecar=not unfinished and chance.random() < 0.5,
         unfinished=unfinished,
+        hostile=not in_place and not unfinished and random.Random(f"{seed}/{number}/hostile").random() < _HOSTILE,
     )
 
 

@@ -145,6 +145,7 @@ class _Run:
             seconds=seconds,
             written=len(written),
             unfinished=sum(bool(one.frame.unfinished) for one in written),
+            hostile=sum(one.frame.hostile for one in written),
             accepted=len(client.job_ids),
             outcomes=Counter(report["outcome"] for report in last.values()),
             sidecars=sum(bool(one.sidecar_digest) and not one.frame.in_place for one in written),
