@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -50,6 +51,10 @@ class OnlyModulesWithExamples:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(OnlyModulesWithExamples())  # the hooks of a conftest see its own folder only
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # where pytest keeps the folders of tests
+    folder = tempfile.mkdtemp(prefix="petif-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["TMPDIR"] = tempfile.tempdir = folder  # some libraries make a folder when they are imported
 
 
 @pytest.hookimpl(trylast=True)
@@ -93,13 +98,9 @@ def long_lived() -> set[int]:
 
 
 @pytest.fixture(scope="session")
-def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder for temporary files of this process and its children, where nothing may stay."""
-    folder = tmp_path_factory.mktemp("temporary")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(folder))
-        patch.setattr(tempfile, "tempdir", str(folder))
-        yield folder
+def temporary() -> Path:
+    """The folder for temporary files of this process and its children, where no test may leave anything."""
+    return Path(tempfile.gettempdir())
 
 
 @pytest.fixture(scope="module", autouse=True)
