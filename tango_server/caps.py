@@ -12,6 +12,8 @@ MOST_JOB_IDS = 10_000
 """Job ids of one GetReports or Cancel."""
 MOST_REPORTS = 100_000
 """Reports of one answer."""
+MANY_REPORTS = 1000
+"""Reports of one answer beyond which it takes long, so that it must wait for its turn."""
 MOST_PATHS = 100_000
 """Paths of one AddFiles."""
 MOST_LISTED = 10_000

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import tango
 from tango.server import attribute, command
 
-from tango_server.caps import LONGEST_ID, LONGEST_TEXT, MOST_PATHS
+from tango_server.caps import LONGEST_ID, LONGEST_TEXT, MANY_REPORTS, MOST_PATHS
 from tango_server.configuration import Configuration
 from tango_server.conversion.provenance import package_version
 from tango_server.counters import COUNTERS, Counters, free_space
@@ -198,14 +198,14 @@ class PETifConverter(Counters):
     def ListFolder(self, text: str) -> str:
         """Tell the frames that AddFolder would take from a folder, by the paths that this host has for them."""
         query = from_wire(FolderQuery, text, "ListFolder")
-        with self._service("ListFolder") as service:
+        with self._long_call("ListFolder") as service:
             return to_wire(service.list_folder(query))
 
     @command(dtype_in=str, doc_in='JSON {"paths": [...]}', dtype_out=str, doc_out='JSON {"missing": [...]}')
     def FindMissing(self, text: str) -> str:
         """Tell at which of these paths this host finds no file that it may read, and why."""
         query = from_wire(MissingQuery, text, "FindMissing")
-        with self._service("FindMissing") as service:
+        with self._long_call("FindMissing") as service:
             return to_wire(service.find_missing(query))
 
     @command(dtype_in=str, doc_in='JSON {"requests": [FrameRequest...]}', dtype_out=str, doc_out="JSON: jobs, refused")
@@ -224,7 +224,8 @@ class PETifConverter(Counters):
     def GetReports(self, text: str) -> str:
         """Tell what became of jobs, or the latest reports; an unknown id is an error."""
         query = from_wire(ReportsQuery, text, "GetReports")
-        with self._service("GetReports") as service:
+        call = self._long_call if query.limit > MANY_REPORTS else self._service
+        with call("GetReports") as service:
             return to_wire(service.reports(query))
 
     @command(dtype_in=str, doc_in="Run uid", dtype_out=str, doc_out="JSON of RunStatistics")
@@ -270,6 +271,12 @@ class PETifConverter(Counters):
     def _service(self, origin: str) -> Iterator[JobRunner]:
         with translated(origin):
             yield self._life.service
+
+    @contextmanager
+    def _long_call(self, origin: str) -> Iterator[JobRunner]:
+        """Yield the service and let others use the device meanwhile, as long as not too many do so."""
+        with tango.AutoTangoAllowThreads(self), translated(origin), self._life.in_turn() as service:
+            yield service
 
     def _add_files(self, paths: list[str]) -> None:
         require_at_most(MOST_PATHS, len(paths), "paths", "AddFiles")

@@ -1,7 +1,9 @@
 """What one start or Init of a server brings up, and takes down: settings, log, metrics, job service, folder watch."""
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from pydantic import ValidationError
 
@@ -20,8 +22,17 @@ from tango_server.settings import ConfigurationError, Settings
 _log = logging.getLogger(__name__)
 
 
+_TURNS = 3
+_TURN_PATIENCE = 2.0
+_CLOSE_PATIENCE = 10.0
+
+
 class NotServingError(RuntimeError):
     """There is no job service; the message says why."""
+
+
+class NoTurnError(RuntimeError):
+    """Too many calls that take long are being answered."""
 
 
 class Lifetime:
@@ -33,6 +44,7 @@ class Lifetime:
         self._observability: Observability | None = None
         self._runner: JobRunner | None = None
         self._watch: FolderWatch | None = None
+        self._turns = threading.BoundedSemaphore(_TURNS)
 
     def open(self, settings: Callable[[], Settings], stream: LogStream, changed: Callable[[], None]) -> None:
         """Bring everything up; what is wrong with the settings becomes a fault in words.
@@ -57,6 +69,8 @@ class Lifetime:
 
     def close(self) -> None:
         """Let running conversions finish and take everything down; what is not finished stays on the ledger."""
+        for _ in range(_TURNS):
+            self._turns.acquire(timeout=_CLOSE_PATIENCE)  # never given back: the next Init has turns of its own
         if self._watch:
             self._watch.close()
         if self._runner:
@@ -72,6 +86,27 @@ class Lifetime:
         if runner is None:
             raise NotServingError(self._fault or "the server is being initialised; try again")
         return runner
+
+    @contextmanager
+    def in_turn(self) -> Iterator[JobRunner]:
+        """Yield the job service for a call that takes long; a few at a time, and `close` waits for them.
+
+        Raises
+        ------
+        NoTurnError
+            if others take too long.
+        NotServingError
+            if there is no service.
+        """
+        if not self._turns.acquire(timeout=_TURN_PATIENCE):
+            raise NoTurnError(
+                f"{_TURNS} long calls (GetReports, ListFolder, FindMissing) are being answered, and none ended within "
+                f"{_TURN_PATIENCE:g} s. Call again, and ask for less at once."
+            )
+        try:
+            yield self.service
+        finally:
+            self._turns.release()
 
     @property
     def recipe(self) -> Recipe | None:

@@ -12,6 +12,7 @@ from tango_server.device import PETifConverter
 from tango_server.log_console import log_to_stderr
 
 _SERVER = "PETifConverter"
+_SWITCH_INTERVAL = 1e-3  # s; who asks for the state does not wait for the long answer to somebody else
 
 
 def run_registered(arguments: list[str]) -> None:
@@ -20,6 +21,7 @@ def run_registered(arguments: list[str]) -> None:
     Exit code 0: it was told to end; anything else: it can't serve. Whoever keeps it running goes by that.
     """
     log_to_stderr(verbose=False)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     try:
         PETifConverter.run_server(arguments[1:], raises=True)
     except (tango.DevFailed, RuntimeError) as error:  # the latter is all that PyTango tells of a port that is taken
@@ -48,6 +50,7 @@ def run_without_database(
     """
     port = free_port(host, port)
     PETifConverter.configuration = configuration
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     address = address_of(host, port, device)
 
     def started() -> None:

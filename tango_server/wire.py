@@ -17,7 +17,8 @@ from tango_server.jobs.capacity import BacklogFullError, DiskFullError
 from tango_server.jobs.database import LedgerBusyError, LedgerDamagedError
 from tango_server.jobs.history import UnknownIdError
 from tango_server.jobs.intake import explain
-from tango_server.lifetime import NotServingError
+from tango_server.lifetime import NotServingError, NoTurnError
+from tango_server.messages import ReportsAnswer
 
 Message = TypeVar("Message", bound=BaseModel)
 
@@ -27,6 +28,7 @@ _REASONS: dict[type[Exception], str] = {
     BacklogFullError: "PETIF_BacklogFull",  # this and the next two may go well later
     DiskFullError: "PETIF_DiskFull",
     LedgerBusyError: "PETIF_Busy",
+    NoTurnError: "PETIF_Busy",
     TimeoutError: "PETIF_Busy",
     UnknownIdError: "PETIF_UnknownId",
     ConversionError: "PETIF_BadPath",
@@ -40,6 +42,9 @@ def to_latin(text: str) -> str:
 
 def to_wire(message: BaseModel) -> str:
     """Return a message as JSON in ASCII, which loses nothing on its way through Tango."""
+    if isinstance(message, ReportsAnswer):  # one by one, so that other threads get their turn between them
+        reports = ", ".join(map(to_wire, message.reports))
+        return f'{{"reports": [{reports}], "pending": {message.pending}}}'
     return json.dumps(message.model_dump(mode="json"))
 
 
