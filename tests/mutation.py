@@ -57,7 +57,15 @@ ROOMS = {
             "tango_server/conversion/writing.py",
             "tango_server/conversion/layout.py",
         ),
-        ("test_structure.py", "test_reading.py", "test_writing.py", "test_convert_file.py"),
+        (
+            "test_structure.py",
+            "test_reading.py",
+            "test_writing.py",
+            "test_convert_file.py",
+            "test_hostile_input.py",
+            "test_hostile_files.py",
+            "test_kept_tags.py",
+        ),
     ),
     "jobs": Room(
         tuple(
@@ -79,6 +87,7 @@ ROOMS = {
             "test_service.py",
             "test_service_model.py",
             "test_service_troubles.py",
+            "test_engine_in_need.py",
             "test_progress.py",
             "test_readiness.py",
             "test_ready_queue.py",
