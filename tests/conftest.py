@@ -54,7 +54,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # where pytest keeps the folders of tests
     folder = tempfile.mkdtemp(prefix="petif-tests-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    os.environ["TMPDIR"] = tempfile.tempdir = folder  # some libraries make a folder when they are imported
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setenv("TMPDIR", folder)  # from here on: some libraries make a folder when they are imported
+    patch.setattr(tempfile, "tempdir", folder)
 
 
 @pytest.hookimpl(trylast=True)

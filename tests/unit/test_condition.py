@@ -48,3 +48,10 @@ def test_an_alarm_tells_the_last_failure_and_how_to_end_it() -> None:
     assert "/raw/a.tif: broken" in status
     assert "Acknowledge" in status
     assert "1 failed" in status
+
+
+def test_a_warning_is_told_while_nothing_worse_is() -> None:
+    word, status = condition(Snapshot(warning="20 GB are free"), "")
+    assert (word, "Warning: 20 GB are free" in status) == ("ON", True)
+    word, status = condition(Snapshot(warning="20 GB are free", alarms=("the disk is full",)), "")
+    assert (word, "20 GB" in status, status.endswith("the disk is full")) == ("ALARM", False, True)

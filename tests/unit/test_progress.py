@@ -150,3 +150,16 @@ def test_only_a_converted_frame_has_a_latency(outcome: Literal["skipped", "place
 @pytest.mark.parametrize("reason", ["no image", "/raw/a.tif: no image"])
 def test_a_failure_names_its_file_once(reason: str, progress: Progress) -> None:
     assert progress.failed(reason, at(105)).reason == "/raw/a.tif: no image"
+
+
+def test_a_file_that_could_not_be_read_is_given_up_with_the_reason(progress: Progress) -> None:
+    look = Observed("a", None, "it can't be opened (Permission denied)")
+    assert progress.seen(look, RULE, at(100)).kind == "wait"
+    assert "it can't be opened (Permission denied)" in progress.seen(look, RULE, at(115)).reason
+
+
+def test_a_sidecar_that_is_needed_is_awaited_for_its_time(progress: Progress) -> None:
+    without = Observed("a", COMPLETE, lacks_sidecar=True)
+    assert progress.seen(without, RULE, at(100), 2.0).kind == "wait"
+    assert progress.seen(without, RULE, at(101.9), 2.0).kind == "wait"
+    assert progress.seen(without, RULE, at(102), 2.0).kind == "ready"

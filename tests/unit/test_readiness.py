@@ -282,3 +282,16 @@ def test_looks_at_a_still_file_end_with_its_settle_time_or_with_the_deadline(
     else:
         assert instants[-1] == pytest.approx(timeout, abs=1e-9)
         assert timeout <= settle_time + 0.05
+
+
+def test_by_age_an_old_file_is_complete_and_a_young_one_when_it_was_still_for_long_enough(tmp_path: Path) -> None:
+    path = tmp_path / "unfinished.tif"
+    shutil.copy(DATA / UNFINISHED_FILES[0], path)
+    rule = ReadinessRule(settle_time=3.0, by_age=True)
+    os.utime(path, (0, 1.7e9 - 3.0))
+    assert Watcher(rule).look(path, 0.0).kind == "ready"
+    os.utime(path, (0, 1.7e9 + 1000))  # by a file server whose clock is ahead
+    watcher = Watcher(rule)
+    assert watcher.look(path, 0.0).kind == "wait"
+    assert watcher.look(path, 2.9).kind == "wait"
+    assert watcher.look(path, 3.0).kind == "ready"

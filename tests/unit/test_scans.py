@@ -8,7 +8,16 @@ import pytest
 from tango_server.jobs.rules import ServiceRules
 from tango_server.jobs.scans import LONGEST_PAUSE, PAUSE, ScanSchedule
 from tango_server.jobs.service import ConversionService
-from tango_server.jobs.vocabulary import AttemptDone, Ending, Fetched, Job, Observed, TimePassed, WriteCompanions
+from tango_server.jobs.vocabulary import (
+    AttemptDone,
+    Convert,
+    Ending,
+    Fetched,
+    Job,
+    Observed,
+    TimePassed,
+    WriteCompanions,
+)
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 from tests.unit.service_events import COMPLETE, LedgerService, at, job
@@ -80,3 +89,22 @@ def test_the_service_asks_for_them(service: LedgerService) -> None:
 def test_at_the_end_they_are_asked_for_at_once(service: LedgerService) -> None:
     converted(service)
     assert service.handle(Ending(), at(1.5)) == [WriteCompanions(frame("a"), FIRST)]
+
+
+def test_the_pauses_of_a_thousand_folders_are_remembered() -> None:
+    scans = ScanSchedule()
+    for number in range(1001):
+        scans.converted(frame("1"), f"/processed/{number}/a_1_1.esperanto", 10.0)
+        assert len(scans.take_due(10.0 + PAUSE)) == 1
+    for number, due in ((1000, 2 * PAUSE), (0, PAUSE)):
+        scans.converted(frame("1"), f"/processed/{number}/a_1_2.esperanto", 50.0)
+        assert scans.next == 50.0 + due
+        assert len(scans.take_all()) == 1
+
+
+def test_the_service_waits_for_a_sidecar_that_is_needed() -> None:
+    service = LedgerService(ServiceRules(sidecar_timeout=2.0))
+    service.handle(Fetched((frame("a"),), frozenset(), 1), at(0))
+    assert service.handle(Observed("a", COMPLETE, lacks_sidecar=True), at(0)) == []
+    (step,) = service.handle(Observed("a", COMPLETE, lacks_sidecar=True), at(2))
+    assert isinstance(step, Convert)

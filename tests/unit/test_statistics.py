@@ -121,3 +121,12 @@ def test_a_percentile_of_any_number_of_values_has_the_exact_rank() -> None:
 
 def test_a_percentile_of_nothing_is_zero() -> None:
     assert percentile([], 0.95) == 0.0
+
+
+def test_bytes_and_rates_are_those_of_what_was_converted_in_the_last_ten_seconds() -> None:
+    one = report().model_copy(update={"bytes_in": 400, "bytes_out": 100})
+    numbers = after(one, one, report("skipped"), now=10.0)
+    assert (numbers.bytes_in, numbers.bytes_out) == (800, 200)
+    assert (numbers.frames_per_second, numbers.bytes_per_second) == (0.2, 80.0)
+    later = after(one, one, now=10.001)
+    assert (later.bytes_in, later.frames_per_second, later.bytes_per_second) == (800, 0.0, 0.0)
