@@ -291,7 +291,7 @@ class Failing(ConversionService):
 def test_a_mistake_about_one_job_ends_that_job_alone(
     start: Start, reports: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with start(service=Failing(ServiceRules())) as running:
+    with start(service=Failing(ServiceRules(sidecar_timeout=0.0))) as running:
         running.accept("bad", "good")
         running.executor.end_next()
         running.until(running.idle, "both are reported")
