@@ -69,11 +69,11 @@ class Lifetime:
 
     def close(self) -> None:
         """Let running conversions finish and take everything down; what is not finished stays on the ledger."""
-        for _ in range(_TURNS):
-            self._turns.acquire(timeout=_CLOSE_PATIENCE)  # never given back: the next Init has turns of its own
         if self._watch:
             self._watch.close()
         if self._runner:
+            for _ in range(_TURNS):
+                self._turns.acquire(timeout=_CLOSE_PATIENCE)  # never given back: the next Init has turns of its own
             self._runner.close()
             self._runner = None
         if self._observability:

@@ -241,8 +241,11 @@ def submitted(proxy: tango.DeviceProxy, portion: list[dict[str, Any]]) -> list[s
     return [job["job_id"] for job in answer["jobs"]]
 
 
-def attack(folder: Path, inputs: int, seed: int) -> str:
-    """Run the attempts; return what was seen. Raises if anything is not as it should be."""
+def attack(folder: Path, inputs: int, seed: int, within: float = 2.0) -> str:
+    """Run the attempts; return what was seen. Raises if anything is not as it should be.
+
+    `within` is how long a good frame may take (s).
+    """
     raw = folder / "raw"
     raw.mkdir()
     options = [word for setting in SETTINGS for word in ("--set", setting)]
@@ -273,7 +276,7 @@ def attack(folder: Path, inputs: int, seed: int) -> str:
     finally:
         watched.server.stop()
     assert state != tango.DevState.FAULT, state
-    assert watched.slowest < 2.0, f"a good frame took {watched.slowest:.2f} s"
+    assert watched.slowest < within, f"a good frame took {watched.slowest:.2f} s"
     assert grown < 50e6, f"memory grew by {grown / 1e6:.0f} MB"
     assert watched.start < first_start + 5.0, f"the restart took {watched.start:.1f} s"
     return (

@@ -52,7 +52,7 @@ def test_names_that_are_not_utf8_are_refused_by_name(proxy: tango.DeviceProxy, p
 
 
 def test_a_short_attack_does_no_harm(tmp_path: Path) -> None:
-    hostile.attack(tmp_path, inputs=300, seed=151)
+    hostile.attack(tmp_path, inputs=300, seed=151, within=30.0)  # beside three other processes of tests
 
 
 @pytest.mark.long
