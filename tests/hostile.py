@@ -1,8 +1,9 @@
 """Attempts to stop, fool or bloat a running server: `python -m tests.hostile [--inputs 10000] [--seed 15]`.
 
 Each input is drawn with a fixed seed: a file whose bytes, tags, sidecar, name or time of modification are unusual, in a
-request whose recipe and metadata may be unusual, too. In between good frames must be converted in no time. At the end
-every job has its report, the server is not in FAULT, its memory is what it was, and it starts again as quickly as ever.
+request whose recipe and metadata may be unusual, too; between them, calls of other commands with any argument. Good
+frames must be converted in no time meanwhile. At the end every job has its report, the server is not in FAULT, its
+memory is what it was, and it starts again as quickly as ever.
 """
 
 import json
@@ -27,6 +28,7 @@ GOOD = Path(__file__).parent / "data" / "qxrd_f32_64.tif"
 SETTINGS = ("settle_time=0.05", "timeout=0.3", "run_timeout=0.4", "sidecar_timeout=0.05", "free_space_limit=0",
             "free_space_warning=0", "time_limit=20")  # fmt: skip
 PORTION = 100
+CALLS = 20
 WARM = 500
 PATIENCE = 120.0
 SPECIAL = (
@@ -60,6 +62,24 @@ class Attempts:
         kind = self.draw.choice(kinds)
         self.kinds[kind.__name__.strip("_")] += 1
         kind(path)
+
+    def calls(self, count: int) -> Iterator[tuple[str, Any]]:
+        """Yield calls of commands with arguments of the right Tango type, and of anything else."""
+        queries = ("ListFolder", "FindMissing", "GetReports", "Cancel", "SetRecipe", "Submit")
+        paths = ("AddFolder", "AddFileOrDir", "TestOsExists", "TestOsIsDir", "GetRunStatistics")
+        names = ("folder", "paths", "job_ids", "run_uid", "latest", "after", "limit", "rotation", "requests", "output")
+        for _ in range(count):
+            kind = self.draw.randrange(4)
+            if kind == 0:
+                yield self.draw.choice(queries), latin(self.text(200))
+            elif kind == 1:
+                query = {self.draw.choice(names): self.value() for _ in range(self.draw.randrange(4))}
+                yield self.draw.choice(queries), latin(json.dumps(query))
+            elif kind == 2:
+                place = self.draw.choice((str(self.raw), f"{self.raw}/../..", "/proc/self/fd", "/dev", "", "~", "C:\\"))
+                yield self.draw.choice(paths), latin(place + "/" * self.draw.randrange(3) + self.text(20))
+            else:
+                yield "AddFiles", [latin(str(self.raw) + "/" + self.text(20)) for _ in range(self.draw.randrange(9))]
 
     def text(self, longest: int = 40) -> str:
         """Return a text of anything."""
@@ -208,6 +228,26 @@ class Watched:
         return int(psutil.Process(self.server.pid).memory_info().rss)
 
 
+def latin(text: str) -> str:
+    """Return a text that Tango can carry."""
+    return text.encode("latin-1", "replace").decode("latin-1").replace("\0", " ")
+
+
+def pester(proxy: tango.DeviceProxy, attempts: Attempts, count: int) -> Counter[str]:
+    """Call commands with hostile arguments; return how often they were answered, and refused for which reason."""
+    told: Counter[str] = Counter()
+    for command, argument in attempts.calls(count):
+        try:
+            proxy.command_inout(command, argument)
+            told["answered"] += 1
+        except tango.DevFailed as error:
+            reason = error.args[0].reason
+            told[reason if reason.startswith("PETIF_") else f"{command}({argument!r}): {error.args[0].desc}"] += 1
+    strange = [reason for reason in told if not reason.startswith(("PETIF_", "answered"))]
+    assert not strange, strange
+    return told
+
+
 def ask(proxy: tango.DeviceProxy, command: str, query: dict[str, Any]) -> dict[str, Any]:
     """Call a command with JSON as a hostile client may write it: with NaN, and numbers of any length."""
     answer: dict[str, Any] = json.loads(proxy.command_inout(command, json.dumps(query)))
@@ -252,12 +292,14 @@ def attack(folder: Path, inputs: int, seed: int, within: float = 2.0) -> str:
     watched = Watched(LocalServer(folder, folder / "state", ["--workers", "2", *options]), raw)
     attempts = Attempts(raw, random.Random(seed))
     outcomes: Counter[str] = Counter()
+    told: Counter[str] = Counter()
     warm = 0
     proxy = watched.started()
     first_start = watched.start
     try:
         drawn = attempts.requests()
         while attempts.count < inputs:
+            told += pester(proxy, attempts, CALLS)
             jobs = submitted(proxy, [next(drawn) for _ in range(min(PORTION, inputs - attempts.count))])
             watched.convert_good(proxy)
             outcomes.update(report["outcome"] for report in reports(proxy, jobs))
@@ -282,7 +324,7 @@ def attack(folder: Path, inputs: int, seed: int, within: float = 2.0) -> str:
     return (
         f"{attempts.count} inputs (seed {seed}): {dict(outcomes)}; good frames within {watched.slowest:.2f} s; "
         f"memory {grown / 1e6:+.1f} MB after the first {WARM}; started in {first_start:.1f} s, again in "
-        f"{watched.start:.1f} s; drawn: {dict(attempts.kinds)}"
+        f"{watched.start:.1f} s; drawn: {dict(attempts.kinds)}; calls: {dict(told)}"
     )
 
 
