@@ -3,14 +3,16 @@
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tango_server import lifetime
 from tango_server.jobs.threads import ThreadExecutor
 from tango_server.jobs.vocabulary import Snapshot
-from tango_server.lifetime import Lifetime, NotServingError
-from tango_server.messages import SubmitQuery
+from tango_server.lifetime import Lifetime, NotServingError, NoTurnError
+from tango_server.messages import ReportsQuery, SubmitQuery
 from tango_server.recipe import Recipe
 from tango_server.settings import ConfigurationError, Settings
 
@@ -93,3 +95,24 @@ def test_wrong_settings_are_a_fault_with_the_remedy(
     assert status.rstrip(".") in " ".join(logged)
     with pytest.raises(NotServingError, match="Init"):
         _ = life.service
+
+
+def test_long_calls_are_few_at_a_time_and_the_end_waits_for_them(
+    life: Lifetime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifetime, "_TURN_PATIENCE", 0.01)
+    life.open(lambda: settings_in(tmp_path.resolve()), Silent(), lambda: None)
+    with ExitStack() as calls:
+        for _ in range(3):
+            service = calls.enter_context(life.in_turn())
+        with pytest.raises(NoTurnError, match="Call again"), life.in_turn():
+            pass
+        ending = threading.Thread(target=life.close)
+        ending.start()
+        ending.join(0.05)
+        assert ending.is_alive()
+        assert service.reports(ReportsQuery(latest=True)).reports == [], "the ledger is still open"
+    ending.join(PATIENCE)
+    assert not ending.is_alive()
+    with pytest.raises(NoTurnError), life.in_turn():
+        pass
