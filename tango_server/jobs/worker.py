@@ -80,7 +80,7 @@ def serve(server: "Connection[object, Task]", get_ready: Callable[[], None]) -> 
         server.send(error)
         return
     server.send(None)
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, OSError):  # the other end is gone
         while True:
             task = server.recv()
             _end_without_server()
