@@ -2,15 +2,20 @@
 
 import http.client
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import hypothesis
 import pytest
 import tango
 import tifffile
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
 from tests import hostile
+from tests.system.conftest import settings
 from tests.system.monitor_page import MonitorProcess
 from tests.system.waiting import reports, submit, until
 
@@ -49,6 +54,28 @@ def test_names_that_are_not_utf8_are_refused_by_name(proxy: tango.DeviceProxy, p
     assert proxy.NumFailed == 1
     assert "not UTF-8" in proxy.LastError
     assert r"caf\udce9.tif" in proxy.LastError
+
+
+@given(draw=st.randoms(use_true_random=False))
+@hypothesis.settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_whatever_a_file_or_a_request_holds_ends_with_a_reason(
+    start_server: Callable[..., hostile.LocalServer], root: Path, running: list[tango.DeviceProxy], draw: random.Random
+) -> None:
+    if not running:  # one server for all that is drawn
+        running.append(tango.DeviceProxy(start_server(*settings(*hostile.SETTINGS)).address))
+    (proxy,) = running
+    attempts = hostile.Attempts(root / "raw", draw)
+    drawn = attempts.requests()
+    jobs = hostile.submitted(proxy, [next(drawn) for _ in range(4)])
+    for report in hostile.reports(proxy, jobs):
+        assert report["outcome"] == "converted" or report["reason"], report
+    hostile.pester(proxy, attempts, 4)
+    assert proxy.state() != tango.DevState.FAULT, proxy.status()
+
+
+@pytest.fixture
+def running() -> list[tango.DeviceProxy]:
+    return []
 
 
 def test_a_short_attack_does_no_harm(tmp_path: Path) -> None:
