@@ -6,7 +6,6 @@ import random
 import socket
 import struct
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -14,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import tango
 import tifffile
 
 from tango_server.local import LocalServer
-from tests.hostile import GOOD, SETTINGS, ask, reports
+from tests.hostile import GOOD, SETTINGS, Watched, ask, reports
 from tests.system.conftest import settings
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(os.name == "nt", reason="FIFOs, links and sockets in folders")]
@@ -30,15 +28,12 @@ class Target:
     """A server that must go on as if nothing had happened."""
 
     def __init__(self, server: LocalServer, raw: Path) -> None:
-        self.raw, self._server = raw, server
+        self.raw, self._watched = raw, Watched(server, raw)
         self.proxy = tango.DeviceProxy(server.address)
         self.proxy.set_timeout_millis(20_000)
         self.place = server.address.split("/")[2].split(":")
         self.convert_good()
-        self._before = self.memory()
-
-    def memory(self) -> int:
-        return int(psutil.Process(self._server.pid).memory_info().rss)
+        self._before = self._watched.memory()
 
     def submit(self, *paths: Path, **fields: Any) -> list[str]:
         """Return what became of frames: the outcome, or the reason of a refusal."""
@@ -47,16 +42,13 @@ class Target:
         return told + [refused["reason"] for refused in answer["refused"]]
 
     def convert_good(self) -> None:
-        path = self.raw / f"good-{time.monotonic_ns()}.tif"
-        path.write_bytes(GOOD.read_bytes())
-        begun = time.monotonic()
-        assert self.submit(path) == ["converted"]
-        assert time.monotonic() - begun < 2.0
+        self._watched.convert_good(self.proxy)
+        assert self._watched.slowest < 2.0
 
     def check(self) -> None:
         self.convert_good()
         assert self.proxy.state() != tango.DevState.FAULT, self.proxy.status()
-        assert self.memory() - self._before < 50e6
+        assert self._watched.memory() - self._before < 50e6
 
 
 @pytest.fixture
