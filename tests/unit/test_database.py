@@ -193,7 +193,8 @@ def test_second_server_is_refused_until_the_first_has_ended(
     first = opened()
     accept(Ledger(first), "a")
     program = (
-        "import pathlib, sys; from tango_server.jobs.database import Database; Database(pathlib.Path(sys.argv[1]))"
+        "import pathlib, sys; from tango_server.jobs import database, sqlite_file; "
+        "sqlite_file._PATIENCE = 0.05; database.Database(pathlib.Path(sys.argv[1]))"
     )
     other = subprocess.run([sys.executable, "-c", program, ledger_path], capture_output=True, text=True, check=False)
     assert other.returncode == 1

@@ -26,7 +26,7 @@ from tango_server.recipe import Recipe
 from tango_server.settings import Settings
 
 PATIENCE = 30.0
-INTERVAL = 0.05
+INTERVAL = 0.02
 
 
 class AtOnce:
@@ -99,7 +99,7 @@ def start(raw: Path, tmp_path: Path) -> Start:
             "watch": (raw,),
             "watch_existing": True,
             "watch_interval": INTERVAL,
-            "settle_time": 0.1,
+            "settle_time": 0.05,
             "timeout": 0.5,
             "sidecar_timeout": 0.0,
         }

@@ -26,7 +26,7 @@ FORBIDDEN = {
         "import tango_server.recipe": BLUESKY,
         "import tango_server.jobs.opening": BLUESKY,
         "import tango_server.device": BLUESKY,
-        "import tango_server.monitor.web": BLUESKY,
+        "import tango_server.monitor.page, tango_server.monitor.sharing": BLUESKY,
     },
     "bluesky session": {
         "import petif_bluesky": SESSION_LIGHT,

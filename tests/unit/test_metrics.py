@@ -7,6 +7,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from socketserver import BaseServer
 from typing import Any
 
 import pytest
@@ -39,9 +40,18 @@ class Source:
         return start_metrics(LOCAL, port, numbers=lambda: self.numbers, state=lambda: self.state)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def prompt_end() -> Iterator[None]:
+    """Let a server look every 20 ms, not every half second, whether it is to end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseServer.serve_forever, "__defaults__", (0.02,))
+        yield
+
+
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[Source, Metrics]]:
-    """One endpoint for all: each takes half a second to close."""
+def served(prompt_end: None) -> Iterator[tuple[Source, Metrics]]:
+    """One endpoint for all that only read it."""
+    del prompt_end
     source = Source()
     endpoint = source.start()
     yield source, endpoint

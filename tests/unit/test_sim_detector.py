@@ -231,7 +231,7 @@ def test_a_taken_name_is_kept_and_the_true_one_read_back(make_detector, tmp_path
 
 
 def test_done_may_come_before_the_file(run_engine, make_detector):
-    detector = make_detector(write_delay=1.0)
+    detector = make_detector(write_delay=0.6)
     run = take(run_engine, bp.count([detector], num=2))
     frames = run.frames()
     with pytest.raises(TimeoutError):
@@ -244,7 +244,7 @@ def test_done_may_come_before_the_file(run_engine, make_detector):
 
 
 def test_name_stays_taken_until_a_late_file_is_there(make_detector):
-    first, second = make_detector(write_delay=0.5), make_detector("pe2")
+    first, second = make_detector(write_delay=0.25), make_detector("pe2")
     names = []
     for detector in (first, second):
         expose(detector)
