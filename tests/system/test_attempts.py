@@ -20,6 +20,7 @@ import tifffile
 from tango_server.local import LocalServer
 from tests.hostile import GOOD, SETTINGS, Watched, ask, reports
 from tests.system.conftest import settings
+from tests.system.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(os.name == "nt", reason="FIFOs, links and sockets in folders")]
 
@@ -168,3 +169,37 @@ def test_hundred_thousands_of_announced_runs_thousands_of_folders_pages_and_subs
         for _ in range(3000):
             writer.write(np.zeros((4, 4), np.uint8), contiguous=False)
     assert target.submit(path) == ["converted"]
+
+
+def test_a_watched_folder_of_traps_costs_none_of_its_frames(
+    start_server: Callable[..., LocalServer], root: Path
+) -> None:
+    raw, draw = root / "raw", random.Random(16)
+    target = Target(start_server(*settings(*SETTINGS, f"watch={raw}", "watch_interval=0.2", "time_limit=5")), raw)
+    os.mkfifo(raw / "fifo.tif")
+    (raw / "folder.tif").mkdir()
+    (raw / "loop").symlink_to(raw, target_is_directory=True)
+    (raw / "up.tif").symlink_to("/dev/zero")
+    deeper = os.open(raw, os.O_RDONLY)
+    for _ in range(60):  # longer than a path may be
+        os.mkdir("d" * 100, dir_fd=deeper)
+        deeper, upper = os.open("d" * 100, os.O_RDONLY, dir_fd=deeper), deeper
+        os.close(upper)
+    os.close(os.open("deep.tif", os.O_CREAT | os.O_WRONLY, dir_fd=deeper))
+    os.close(deeper)
+    for _ in range(450):
+        (raw / os.fsdecode(draw.randbytes(12).translate(None, b"\0/") + b".tif")).write_bytes(draw.randbytes(400))
+    letters = [letter for letter in map(chr, range(1, 0xD800)) if letter.isprintable() and letter != "/"]
+    texts = ["".join(draw.sample(letters, 12)) for _ in range(50)]
+    for text in texts:
+        (raw / f"good-{text}.tif").write_bytes(GOOD.read_bytes())
+    for number in range(40):
+        (raw / "moving").mkdir(exist_ok=True)
+        (raw / "moving" / f"{number}.tif").write_bytes(GOOD.read_bytes())
+        (raw / "moving").rename(raw / f"moved-{number}")
+    (raw / "last.tif").write_bytes(GOOD.read_bytes())
+    names = ["last", *(f"moved-{number}/{number}" for number in range(40)), *(f"good-{text}" for text in texts)]
+    outputs = [root / "processed" / f"{name}.tif" for name in names]
+    until(lambda: all(output.exists() for output in outputs), "every frame is converted")
+    until(lambda: target.proxy.QueueLength == 0, "nothing waits")
+    target.check()
