@@ -92,6 +92,10 @@ class FrameStream:
         self._report = report
         self._index += 1
 
+    def forget(self) -> None:
+        """Keep no report: the RunEngine keeps what it has read until its call ends."""
+        self._report = None
+
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return the data keys."""
         described = {f"{self.name}_{key}": {"source": "petif-bluesky", **_KEYS[key]} for key in self._values()}
@@ -131,12 +135,15 @@ class FrameStream:
                 "chunk_shape": self._structure.shape,
                 "template": (where or ("", ""))[1].translate(_ESCAPES),
             },
+            validate=False,
         )
         yield "stream_resource", bundle.stream_resource_doc
         yield (
             "stream_datum",
             bundle.compose_stream_datum(
-                indices=StreamRange(start=self._index, stop=self._index + 1), seq_nums=StreamRange(start=0, stop=0)
+                indices=StreamRange(start=self._index, stop=self._index + 1),
+                seq_nums=StreamRange(start=0, stop=0),
+                validate=False,
             ),
         )
 
@@ -179,28 +186,23 @@ _KEYS: dict[str, dict[str, Any]] = {
 
 
 class ConvertedFrames:
-    """The streams of one run. Each frame is shown once, however often its report comes."""
+    """The streams of one run."""
 
     def __init__(self, device: str) -> None:
         self._device = device
         self._streams: dict[Structure | None, FrameStream] = {}
         self._unconverted = FrameStream(device, UNCONVERTED, None, with_output=False)
-        self._seen: set[str] = set()
-
-    def new(self, reports: Sequence[FrameReport]) -> list[FrameReport]:
-        """Return those of `reports` that were not shown yet: streams as they come, within each by its events."""
-        streams: dict[str | None, list[FrameReport]] = {}
-        for report in reports:
-            if _identity(report) not in self._seen:
-                streams.setdefault(report.stream, []).append(report)
-        return [report for of_stream in streams.values() for report in sorted(of_stream, key=_event)]
 
     def show(self, report: FrameReport) -> FrameStream:
         """Return the stream that gives this frame as its next reading."""
-        self._seen.add(_identity(report))
         stream = self._stream(report)
         stream.show(report)
         return stream
+
+    def forget(self) -> None:
+        """The run is over: keep no report of it."""
+        for stream in (self._unconverted, *self._streams.values()):
+            stream.forget()
 
     def _stream(self, report: FrameReport) -> FrameStream:
         if not is_there(report):
@@ -213,9 +215,10 @@ class ConvertedFrames:
         return self._streams[structure]
 
 
-def _identity(report: FrameReport) -> str:
-    return report.job_id or f"{report.stream}/{report.seq_num}/{report.source}"
-
-
-def _event(report: FrameReport) -> int:
-    return report.seq_num or 0
+def in_order(reports: Sequence[FrameReport], start: int) -> list[int]:
+    """Return the places of the reports from `start` on: streams as they come, within each by its events."""
+    streams: dict[str | None, list[tuple[int, int]]] = {}
+    for place in range(start, len(reports)):
+        report = reports[place]
+        streams.setdefault(report.stream, []).append((report.seq_num or 0, place))
+    return [place for of_stream in streams.values() for _, place in sorted(of_stream)]

@@ -9,9 +9,9 @@ from ophyd.status import DeviceStatus
 from petif_bluesky.draining import DrainStatus, RunReading
 from petif_bluesky.link import Link, TangoLink
 from petif_bluesky.recipe_signal import RecipeSignal
+from petif_bluesky.run_reports import RunReports
 from petif_bluesky.runs import RunBook
 from petif_bluesky.signals import MirrorSignal, ServerSignals
-from tango_server.messages import FrameReport
 
 
 def _count(doc: str) -> Any:
@@ -63,8 +63,8 @@ class PETifConverter(Device):
         self.runs = RunBook()
         self.drain_timeout = drain_timeout
         self.current_run: str | None = None
-        self.reports: tuple[FrameReport, ...] = ()
-        """The reports of the run that was waited for last, oldest first."""
+        self.reports = RunReports("")
+        """The reports of the run that was waited for last, as they were finished."""
         self.link.watch(self.server.renew)
         self.server.renew(self.link.server)
 
@@ -115,17 +115,23 @@ class PETifConverter(Device):
         self,
         run_uid: str,
         *,
+        reports: RunReports | None = None,
         timeout: float | None = None,
         taken: Callable[[RunReading], None] = lambda _reading: None,
         through_outages: bool = False,
     ) -> DrainStatus:
         """Return a status that is done when every frame of a run has its report; it never fails.
 
+        `reports` of the run get what is new of it; without them those of the last call do, if it was for the same run.
         `taken` gets the reading before the status is done. A server that is out of reach ends the waiting, unless
         `through_outages`.
         """
+        kept = self.reports if reports is None else reports
+        if kept.run_uid != run_uid:
+            kept = RunReports(run_uid)
 
         def take(reading: RunReading) -> None:
+            self.reports = kept
             self._take(reading)
             taken(reading)
 
@@ -135,13 +141,13 @@ class PETifConverter(Device):
             run_uid,
             link=self.link,
             runs=self.runs,
+            reports=kept,
             timeout=limit,
             taken=take,
             through_outages=through_outages,
         )
 
     def _take(self, reading: RunReading) -> None:
-        self.reports = reading.reports
         statistics = reading.statistics
         values = {
             "submitted": reading.submitted,

@@ -10,8 +10,9 @@ from typing import Any
 from ophyd.status import DeviceStatus
 
 from petif_bluesky.link import Link, LinkError, UnknownRunError
+from petif_bluesky.run_reports import RunReports
 from petif_bluesky.runs import RunBook
-from tango_server.messages import FrameReport, RunStatistics
+from tango_server.messages import RunStatistics
 
 _log = logging.getLogger(__name__)
 
@@ -23,16 +24,12 @@ _PAUSE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class RunReading:
-    """The statistics of a run at one instant (Unix seconds), and whether every frame submitted had its report.
-
-    `reports` are those that could be had, none if the server was out of reach.
-    """
+    """The statistics of a run at one instant (Unix seconds), and whether every frame submitted had its report."""
 
     statistics: RunStatistics
     submitted: int
     drained: bool
     taken: float
-    reports: tuple[FrameReport, ...] = ()
 
 
 class DrainStatus(DeviceStatus):
@@ -40,8 +37,8 @@ class DrainStatus(DeviceStatus):
 
     With `through_outages` a server that is out of reach is waited for, too.
 
-    It shows progress to whoever watches it, as bluesky's progress bars do. The reports are asked for in a thread of its
-    own. No lock is held while other people's code is called.
+    It shows progress to whoever watches it, as bluesky's progress bars do. What is new of the reports goes into
+    `reports`, by a thread of its own. No lock is held while other people's code is called.
     """
 
     def __init__(
@@ -51,6 +48,7 @@ class DrainStatus(DeviceStatus):
         *,
         link: Link,
         runs: RunBook,
+        reports: RunReports,
         timeout: float,
         taken: Callable[[RunReading], None],
         through_outages: bool = False,
@@ -59,6 +57,7 @@ class DrainStatus(DeviceStatus):
         self._run_uid = run_uid
         self._link = link
         self._runs = runs
+        self._reports = reports
         self._taken = taken
         self._through_outages = through_outages
         self._progress_watchers: list[Callable[..., None]] = []
@@ -87,7 +86,7 @@ class DrainStatus(DeviceStatus):
 
     def give_up(self) -> None:
         """End the waiting with what is known."""
-        self._end(())
+        self._end()
 
     def _look(self, statistics: RunStatistics | None) -> None:
         if statistics is None:
@@ -109,26 +108,25 @@ class DrainStatus(DeviceStatus):
                 return
             self._asking = True
         if not reported(self._last):
-            self._end(())
+            self._end()
             return
         threading.Thread(target=self._fetch, name="petif-drain", daemon=True).start()
 
     def _fetch(self) -> None:
         while not self._ended.is_set():
             try:
-                reports = self._link.reports(self._run_uid)
-            except UnknownRunError:
-                reports = ()
+                self._reports.gather(self._link.reports, reported(self._last))
+            except UnknownRunError as error:
+                _log.debug("%s", error)
             except LinkError as error:
                 _log.warning("the reports of run %s are not to be had: %s", self._run_uid, error)
                 self._ended.wait(_PAUSE)
                 continue
             except Exception:  # noqa: BLE001 - the end of the thread would leave the plan waiting
                 _log.exception("the reports of run %s can't be read", self._run_uid)
-                reports = ()
-            self._end(tuple(reports))
+            self._end()
 
-    def _end(self, reports: tuple[FrameReport, ...]) -> None:
+    def _end(self) -> None:
         with self._deciding:
             if self._ended.is_set():
                 return
@@ -139,7 +137,7 @@ class DrainStatus(DeviceStatus):
         unfollow()
         submitted = max(self._runs.submitted(self._run_uid), self._last.submitted)
         try:
-            self._taken(RunReading(self._last, submitted, self._drained, time.time(), reports))
+            self._taken(RunReading(self._last, submitted, self._drained, time.time()))
         finally:
             self.set_finished()
 

@@ -110,7 +110,7 @@ class FrameFinder:
 
     def _descriptor(self, document: Document) -> list[Frame]:
         stream = stream_of(document, self._selection)
-        self._run(stream.run_uid)
+        self._run(stream.run_uid).describe(stream, document["data_keys"])
         self._streams[stream.uid] = stream
         return []
 
@@ -118,6 +118,9 @@ class FrameFinder:
         return self._files(document, lambda: series_of_resource(document, self._selection.sequences))
 
     def _stream_resource(self, document: Document) -> list[Frame]:
+        run = self._runs.get(document.get("run_start", ""))
+        if run is not None and run.is_ours(document["data_key"]):
+            return []
         return self._files(document, lambda: files_of_stream_resource(document))
 
     def _each(self, take: Callable[[Document], list[Frame]], documents: Iterable[Document]) -> list[Frame]:

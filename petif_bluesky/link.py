@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from tango.utils import PyTangoThread
 
 from tango_server.attributes import AttributeReading
-from tango_server.caps import MOST_REPORTS
+from tango_server.caps import MANY_REPORTS, MOST_REPORTS
 from tango_server.client import (
     Client,
     LinkDownError,
@@ -92,8 +92,11 @@ class Link(Protocol):
     def run_statistics(self, run_uid: str) -> RunStatistics:
         """Ask for the statistics of a run; waits for the answer. Raises `LinkError`."""
 
-    def reports(self, run_uid: str) -> Sequence[FrameReport]:
-        """Ask for the reports of a run's frames, oldest first; waits for the answer. Raises `LinkError`."""
+    def reports(self, run_uid: str, after: str | None = None) -> Sequence[FrameReport]:
+        """Ask for the reports of a run's frames, oldest first; waits for the answer. Raises `LinkError`.
+
+        With `after` only the first `MANY_REPORTS` that were finished after that of a job ("": of all), in that order.
+        """
 
     def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
         """Ask for the frames in a folder of the server whose names come after one. Raises `LinkError`."""
@@ -147,9 +150,15 @@ class TangoLink:
         """Ask for the statistics of a run."""
         return self._client.run_statistics(run_uid)
 
-    def reports(self, run_uid: str) -> Sequence[FrameReport]:
-        """Ask for the reports of a run's frames."""
-        return self._client.reports(ReportsQuery(run_uid=run_uid, limit=MOST_REPORTS)).reports
+    def reports(self, run_uid: str, after: str | None = None) -> Sequence[FrameReport]:
+        """Ask for the reports of a run's frames, all of them or the next ones."""
+        whole = ReportsQuery(run_uid=run_uid, limit=MOST_REPORTS)
+        if after is None:
+            return self._client.reports(whole).reports
+        try:
+            return self._client.reports(ReportsQuery(run_uid=run_uid, after=after, limit=MANY_REPORTS)).reports
+        except RequestRejectedError:  # a server of before, which gives them all at once only
+            return self._client.reports(whole).reports
 
     def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
         """Ask for the frames in a folder of the server."""

@@ -217,7 +217,7 @@ class PETifConverter(Counters):
 
     @command(
         dtype_in=str,
-        doc_in='JSON {"job_ids": [...]} or {"run_uid": ...} or {"latest": true}, with "outcome" and "limit"',
+        doc_in='JSON {"job_ids": [...]} or {"run_uid": ...} or {"latest": true}, with "outcome", "limit" and "after"',
         dtype_out=str,
         doc_out="JSON: reports, pending",
     )

@@ -176,16 +176,22 @@ class ReportsQuery(_Message):
     """The argument of `GetReports`: job ids, a run uid, or the newest reports of all.
 
     `limit` bounds the reports: the first of a run, the `latest` of all. Both come oldest first.
+
+    With `after` the reports of a run come in the order in which they were finished: the first ones ("") or those after
+    that of a job, so that a client asks for new ones only.
     """
 
     job_ids: Annotated[list[Name], Field(max_length=MOST_JOB_IDS)] | None = None
     run_uid: Name | None = None
     latest: bool = False
     outcome: Outcome | None = None
+    after: Annotated[str, Field(max_length=LONGEST_ID)] | None = None
     limit: int = Field(default=1000, ge=1, le=MOST_REPORTS)
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:
+        if self.after is not None and self.run_uid is None:
+            raise ValueError("after: expected a run_uid beside it")
         if (self.job_ids is not None) + (self.run_uid is not None) + self.latest != 1:
             raise ValueError('give one of job_ids, run_uid and "latest": true')
         return self

@@ -1,6 +1,7 @@
 """The frames of one run, while it is going on."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from petif_bluesky.shapes.assets import Assets
@@ -8,7 +9,7 @@ from petif_bluesky.shapes.descriptors import Detector, ImageKey, Stream
 from petif_bluesky.shapes.frame import Frame
 from petif_bluesky.shapes.names import tiffs_told, trusted
 from petif_bluesky.shapes.places import sameness
-from petif_bluesky.shapes.selection import FrameSelection
+from petif_bluesky.shapes.selection import OWN_STREAMS, FrameSelection
 from petif_bluesky.shapes.series import PassedOver, Series
 from petif_bluesky.shapes.stream_resources import Span, StreamFiles
 from tango_server.conversion.errors import UnfitPathError
@@ -57,7 +58,19 @@ class RunFrames:
         self._flying: set[str] = set()
         self._last_events: dict[str, Document] = {}
         self._passed_keys: set[str] = set()
+        self._own_keys: set[str] = set()
         assets.open(uid)
+
+    def describe(self, stream: Stream, data_keys: Iterable[str]) -> None:
+        """Take note of what a descriptor describes."""
+        if any(fnmatchcase(stream.name, own) for own in OWN_STREAMS):
+            self._own_keys.update(data_keys)
+        else:
+            self._own_keys.difference_update(data_keys)
+
+    def is_ours(self, data_key: str) -> bool:
+        """Tell whether a data key is of converted images alone: there is a resource for each of them, always more."""
+        return data_key in self._own_keys
 
     def event(self, stream: Stream, event: Document) -> list[Frame]:
         """Return the frames that an event completes."""
@@ -86,6 +99,8 @@ class RunFrames:
 
     def stream_datum(self, stream: Stream, resource_uid: str, span: Span) -> list[Frame]:
         """Return the frames that a stream datum completes, and those whose events did not come before it."""
+        if not stream.detectors:
+            return []
         files = self._assets.files(resource_uid)
         if files is None:
             self._wait_for(resource_uid, self._without_resource, (stream, span))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tango_server.caps import MANY_REPORTS
 from tango_server.conversion.paths import ANYWHERE, Resolve, Roots
 from tango_server.jobs.intake import entry_for
 from tango_server.jobs.vocabulary import Job
@@ -53,6 +54,8 @@ class FakeBook:
         self._roots = ANYWHERE if root is None else Roots.of([root])
         self._resolve: Resolve = Path.resolve if root is not None else (lambda path: path)
         self._booked: dict[str, _Booked] = {}
+        self._finished: dict[str | None, list[FrameReport]] = {}
+        """The reports of each run, as they came."""
 
     def knows(self, run_uid: str) -> bool:
         """Return whether a run was announced, or a frame of it was submitted."""
@@ -80,11 +83,17 @@ class FakeBook:
         """Give every frame that waits its report."""
         for booked in self._booked.values():
             if booked.report is None and booked.request is not None:
-                booked.report = report(booked.request)
+                self._finish(booked, report(booked.request))
 
     def reports(self, run_uid: str) -> list[FrameReport]:
-        """Return the reports of a run, oldest first."""
-        return [booked.report for booked in self._of(run_uid) if booked.report is not None]
+        """Return the reports of a run, as they came."""
+        return list(self._finished.get(run_uid, ()))
+
+    def reports_after(self, run_uid: str, after: str) -> list[FrameReport]:
+        """Return the next reports of a run, those that came after that of a job, or the first ones."""
+        reports = self.reports(run_uid)
+        start = [report.job_id for report in reports].index(after) + 1 if after else 0
+        return reports[start : start + MANY_REPORTS]
 
     def statistics(self, run_uid: str) -> RunStatistics:
         """Return the statistics of a run; all zeros for one that is not known."""
@@ -111,6 +120,10 @@ class FakeBook:
     def _of(self, run_uid: str) -> list[_Booked]:
         return [booked for booked in self._booked.values() if booked.run_uid == run_uid]
 
+    def _finish(self, booked: _Booked, report: FrameReport) -> None:
+        booked.report = report
+        self._finished.setdefault(booked.run_uid, []).append(report)
+
     def _take(self, raw: dict[str, Any], refused: Collection[str], answer: SubmitAnswer) -> None:
         now = time.time()
         entry = entry_for(raw, self._recipe, self._roots, now, resolve=self._resolve)
@@ -122,7 +135,8 @@ class FakeBook:
         if refusal is not None:
             answer.refused.append(RefusedRequest(source=source, reason=refusal.reason))
             if known is None and job.run_uid:
-                self._booked[key] = _Booked(source, job.run_uid, None, refusal)
+                booked = self._booked[key] = _Booked(source, job.run_uid, None)
+                self._finish(booked, refusal)
             return
         if known is None or known.request is None:
             known = self._accept(key, raw, job)
@@ -135,7 +149,9 @@ class FakeBook:
     def _accept(self, key: str, raw: dict[str, Any], job: Job) -> _Booked:
         request = self.requests[key] = FrameRequest.model_validate(raw)
         whole = request.model_copy(update={"source": str(job.source), "key": key, "recipe": job.recipe})
-        self._booked.pop(key, None)  # it was refused before, and comes corrected: as the last
+        refused = self._booked.pop(key, None)  # it comes corrected: as the last
+        if refused is not None and refused.report is not None:
+            self._finished[refused.run_uid].remove(refused.report)
         booked = self._booked[key] = _Booked(str(job.source), job.run_uid, whole)
         return booked
 

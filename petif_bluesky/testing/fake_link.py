@@ -144,12 +144,12 @@ class FakeLink:
         self._require_known(run_uid)
         return self.statistics(run_uid)
 
-    def reports(self, run_uid: str) -> list[FrameReport]:
-        """Return the reports of a run's frames."""
+    def reports(self, run_uid: str, after: str | None = None) -> list[FrameReport]:
+        """Return the reports of a run's frames, or those that came after that of a job."""
         self._called()
         self._require_known(run_uid)
         with self._changed:
-            return self._book.reports(run_uid)
+            return self._book.reports(run_uid) if after is None else self._book.reports_after(run_uid, after)
 
     def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
         """Return the part of a folder that comes after a name."""

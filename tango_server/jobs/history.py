@@ -17,6 +17,10 @@ _REPORTS = (
     "SELECT report FROM jobs WHERE run_uid=? AND outcome IS NOT NULL AND (? IS NULL OR outcome=?) "
     "ORDER BY number LIMIT ?"
 )
+_REPORTS_AFTER = (
+    "SELECT report FROM jobs WHERE run_uid=? AND outcome IS NOT NULL AND (? IS NULL OR outcome=?) "
+    "AND (age, number) > (?, ?) ORDER BY age, number LIMIT ?"
+)
 _LATEST = "SELECT report FROM jobs WHERE outcome IS NOT NULL ORDER BY age DESC, finished DESC, number DESC LIMIT ?"
 _LATEST_OF = "SELECT report FROM jobs WHERE outcome=? ORDER BY age DESC, finished DESC, number DESC LIMIT ?"
 _TOTALS = (
@@ -164,7 +168,12 @@ class History:
             pending = connection.execute(
                 "SELECT count(*) FROM jobs WHERE run_uid=? AND outcome IS NULL", (run_uid,)
             ).fetchone()[0]
-            rows = connection.execute(_REPORTS, (run_uid, query.outcome, query.outcome, query.limit)).fetchall()
+            wanted = (run_uid, query.outcome, query.outcome)
+            if query.after is None:
+                rows = connection.execute(_REPORTS, (*wanted, query.limit)).fetchall()
+            else:
+                place = _place_of(connection, run_uid, query.after)
+                rows = connection.execute(_REPORTS_AFTER, (*wanted, *place, query.limit)).fetchall()
         return [FrameReport.model_validate_json(text) for (text,) in rows], pending
 
     def _latest_reports(self, query: ReportsQuery) -> tuple[list[FrameReport], int]:
@@ -182,6 +191,19 @@ def _require_run(connection: sqlite3.Connection, run_uid: str) -> None:
         raise UnknownIdError(
             f"unknown run {run_uid!r}: no frame of it was submitted and it was not announced, or its history was pruned"
         )
+
+
+def _place_of(connection: sqlite3.Connection, run_uid: str, job_id: str) -> tuple[float, int]:
+    """Return the age and number of a job, which say when it was finished; those before all jobs for no job."""
+    if not job_id:
+        return -1.0, 0
+    found = connection.execute(
+        "SELECT age, number FROM jobs WHERE job_id=? AND run_uid=?", (job_id, run_uid)
+    ).fetchone()
+    if found is None:
+        raise UnknownIdError(f"after: unknown job id {job_id!r} in the run {run_uid!r}, or its history was pruned")
+    age, number = found
+    return (-1.0, 0) if age is None else (age, number)  # it is tried again: nothing tells when it was finished
 
 
 def _nearest_rank(connection: sqlite3.Connection, run_uid: str, count: int, percent: int) -> float:

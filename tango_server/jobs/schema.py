@@ -44,6 +44,7 @@ SCHEMA = (
     )
     """,
     "CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs (run_uid) WHERE run_uid IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS jobs_finished_of_run ON jobs (run_uid, age) WHERE outcome IS NOT NULL",
     # Holds all that the statistics of a run need: its rows, each with a whole report, stay unread.
     """
     CREATE INDEX IF NOT EXISTS jobs_numbers

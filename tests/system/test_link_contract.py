@@ -147,6 +147,9 @@ def test_frames_of_a_run_get_their_reports_in_order(side: Side) -> None:
         (source, number) for number, source in enumerate(sources, start=1)
     ]
     assert [report.job_id for report in reports] == [job.job_id for job in answer.jobs]
+    finished = list(side.link.reports("run", ""))
+    assert sorted(finished, key=reports.index) == reports
+    assert list(side.link.reports("run", finished[0].job_id)) == finished[1:]
     for report in reports:
         assert (report.outcome, report.run_uid, report.stream) == ("converted", "run", "primary")
         assert report.output == report.source.replace("/raw/", "/processed/")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tango_server.jobs.database import Database
-from tango_server.jobs.history import _LATEST, _LATEST_OF, History, UnknownIdError
+from tango_server.jobs.history import _LATEST, _LATEST_OF, _REPORTS_AFTER, History, UnknownIdError
 from tango_server.jobs.ledger import Ledger
 from tango_server.messages import FrameReport, Outcome, PixelCounts, ReportsQuery, RunStatistics
 from tests.unit.ledger_entries import ACCEPTED, XDI, Stopwatch, accept, entry, finish, pending_ids, report
@@ -43,6 +43,12 @@ QUERIES = {
     "no such outcome": (ReportsQuery(run_uid="run-1", outcome="placeholder"), ""),
     "limit": (ReportsQuery(run_uid="run-1", limit=2), "ab"),
     "outcome and limit": (ReportsQuery(run_uid="run-1", outcome="converted", limit=1), "a"),
+    "as finished": (ReportsQuery(run_uid="run-1", after=""), "deab"),
+    "first finished": (ReportsQuery(run_uid="run-1", after="", limit=2), "de"),
+    "after one": (ReportsQuery(run_uid="run-1", after="e"), "ab"),
+    "after the last": (ReportsQuery(run_uid="run-1", after="b"), ""),
+    "outcome after one": (ReportsQuery(run_uid="run-1", after="e", outcome="failed"), "b"),
+    "after one that has none": (ReportsQuery(run_uid="run-1", after="c"), "deab"),
     "jobs": (ReportsQuery(job_ids=["f", "a", "b", "c"]), "fab"),
     "outcome of jobs": (ReportsQuery(job_ids=["a", "b", "c"], outcome="failed"), "b"),
     "limit of jobs": (ReportsQuery(job_ids=["a", "c", "b"], limit=1), "a"),
@@ -68,6 +74,15 @@ def test_unknown_ids_are_errors_that_name_them(mixed: History) -> None:
         mixed.run_statistics("run-4")
     with pytest.raises(UnknownIdError, match="unknown run 'run-4'"):
         mixed.reports(ReportsQuery(run_uid="run-4"))
+    for foreign in ("x", "f"):
+        with pytest.raises(UnknownIdError, match=f"after: unknown job id '{foreign}' in the run 'run-1'.*pruned"):
+            mixed.reports(ReportsQuery(run_uid="run-1", after=foreign))
+
+
+def test_new_reports_of_a_long_run_are_found_without_reading_the_old_ones(database: Database) -> None:
+    with database.reading() as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {_REPORTS_AFTER}", ("run", None, None, 1.0, 1, 10)).fetchall()
+    assert [row[3] for row in plan] == ["SEARCH jobs USING INDEX jobs_finished_of_run (run_uid=? AND age>?)"]
 
 
 def test_reports_of_more_jobs_than_a_statement_has_variables(ledger: Ledger, history: History) -> None:

@@ -1,6 +1,8 @@
 """What the conversion adds to runs of a real RunEngine."""
 
+import gc
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from tests.unit.lab import Lab
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 OTHER = Recipe.preset("xdi-unsigned", rotation=180)
+HEAVY = ("Msg", "RunReading", "RunReports", "DrainStatus", "ConvertedFrames", "_Run", "Timer", "generator")
 IN_PLACE = Recipe.preset("xdi", output={"mode": "in_place"})
 MakeDetector = Callable[..., Any]
 
@@ -486,6 +489,21 @@ def test_plan_that_wants_no_checkpoint_gets_none(lab: Lab) -> None:
 
     lab.run(plan(), wait="point")
     assert "checkpoint" not in messages
+
+
+@pytest.mark.parametrize(("wait", "points"), [("point", 1), ("run", 1), ("point", 2)])
+def test_a_long_call_holds_nothing_of_what_was_told(wait: Any, points: int, lab: Lab) -> None:
+    held: list[Counter[str]] = []
+
+    def session() -> Any:
+        for _ in range(12):
+            yield from bp.count([lab.detector], num=points)
+            gc.collect()
+            held.append(Counter(type(each).__name__ for each in gc.get_objects()))
+
+    lab.run(session(), wait=wait)
+    grown = held[-1] - held[3]
+    assert not {name: count for name, count in grown.items() if name in HEAVY and count > 2}
 
 
 def test_dry_run_of_a_plan_needs_no_run_engine(converter: PETifConverter, detector: Any) -> None:
