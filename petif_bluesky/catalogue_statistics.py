@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from petif_bluesky.background import FOR_EVER, keep_calling
 from petif_bluesky.callback import Submitting
 from petif_bluesky.catalogue import write_statistics
 from petif_bluesky.link import Link, LinkError
@@ -63,8 +64,8 @@ class CatalogueStatistics:
         self._runs: dict[str, _Run] = {}
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name="petif-catalogue", daemon=True)
-        self._thread.start()
+        self._wake = threading.Event()
+        self._thread = keep_calling(CatalogueStatistics._work, self, self._wake, name="petif-catalogue")
 
     def __call__(self, name: str, document: Mapping[str, Any]) -> None:
         """Take one document in; only stop documents count."""
@@ -90,7 +91,7 @@ class CatalogueStatistics:
         """Write what can be written now, and end; what is left is told. Waits for at most `timeout` seconds."""
         with self._changed:
             self._closing = True
-            self._changed.notify_all()
+        self._wake.set()
         self._thread.join(timeout)
         left = [run.uid for run in list(self._runs.values()) if run.written is None or run.written.pending]
         if left:
@@ -105,28 +106,25 @@ class CatalogueStatistics:
             self._runs[run_uid] = _Run(run_uid, self._book.submitted(run_uid), since=now, next_look=now)
             dropped = self._runs.pop(next(iter(self._runs))) if len(self._runs) > _MOST_RUNS else None
             self._changed.notify_all()
+        self._wake.set()
         if dropped:
             _log.warning("run %s was given up: too many wait for the catalogue. %s", dropped.uid, _HINT)
 
-    def _work(self) -> None:
-        while run := self._next():
-            self._look_at(run)
-        for run in list(self._runs.values()):  # a last time, for each
-            self._look_at(run)
-
-    def _next(self) -> _Run | None:
-        """Wait for the next run to look at; None when it is time to end."""
+    def _work(self) -> float | None:
+        """Look at the next run, if it is time to; return after how many seconds to go on."""
         with self._changed:
-            while not self._closing:
-                run = min(self._runs.values(), key=lambda run: run.next_look, default=None)
-                if run is None:
-                    self._changed.wait()
-                    continue
-                wait = run.next_look - time.monotonic()
-                if wait <= 0:
-                    return run
-                self._changed.wait(wait)
-        return None
+            runs = sorted(self._runs.values(), key=lambda run: run.next_look)
+        if self._closing:
+            for run in runs:  # a last time, for each
+                self._look_at(run)
+            return None
+        if not runs:
+            return FOR_EVER
+        left = runs[0].next_look - time.monotonic()
+        if left > 0:
+            return left
+        self._look_at(runs[0])
+        return 0.0
 
     def _look_at(self, run: _Run) -> None:
         try:

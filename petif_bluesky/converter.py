@@ -60,13 +60,20 @@ class PETifConverter(Device):
     ) -> None:
         super().__init__(address, name=name, **kwargs)
         self.link: Link = link or TangoLink(address)
+        self._end_link = self.link.close if link is None and isinstance(self.link, TangoLink) else lambda: None
         self.runs = RunBook()
         self.drain_timeout = drain_timeout
         self.current_run: str | None = None
         self.reports = RunReports("")
         """The reports of the run that was waited for last, as they were finished."""
-        self.link.watch(self.server.renew)
+        self._unwatch = self.link.watch(self.server.renew)
         self.server.renew(self.link.server)
+
+    def destroy(self) -> None:
+        """End the connection, unless it was given, and the device."""
+        self._unwatch()
+        self._end_link()
+        super().destroy()
 
     def configure(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Choose the recipe of the next runs; return the configuration before and after.

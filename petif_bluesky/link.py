@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tango.utils import PyTangoThread
 
+from petif_bluesky.background import keep_calling
 from tango_server.attributes import AttributeReading
 from tango_server.caps import MANY_REPORTS, MOST_REPORTS
 from tango_server.client import (
@@ -130,10 +131,11 @@ class TangoLink:
         self._wake = threading.Event()
         self._closed = False
         self._first_look = threading.Event()
-        PyTangoThread(target=self._poll, name="petif-link", daemon=True).start()
+        self._next_look = 0.0
+        keep_calling(TangoLink._poll, self, self._wake, name="petif-link", thread=PyTangoThread)
 
     def close(self) -> None:
-        """End the polling."""
+        """End the polling, after the call that it may be in. Without this it ends when nobody holds the link."""
         self._closed = True
         self._wake.set()
 
@@ -189,23 +191,22 @@ class TangoLink:
 
         return unwatch
 
-    def _poll(self) -> None:
-        next_look = 0.0
-        while not self._closed:
-            try:
-                if time.monotonic() >= next_look or not self.server.connected:
-                    self.server = self._look()
-                    self._first_look.set()
-                    self._show()
-                    next_look = time.monotonic() + _POLL
-                for run_uid in {run_uid for run_uid, _ in list(self._followed.values())}:
-                    self._tell(run_uid, self._statistics(run_uid))
-            except Exception as error:  # noqa: BLE001 - the boundary of the thread: without it every drain would time out
-                _log.exception("%s can't be asked", self.address)
-                self.server = self.server.lost(str(error))
-            busy = self._followed and self.server.connected
-            self._wake.wait(_POLL_FOLLOWED if busy else _POLL)
-            self._wake.clear()
+    def _poll(self) -> float | None:
+        """Look at the server, if it is time to, and at the runs that are followed; return when to look again (s)."""
+        if self._closed:
+            return None
+        try:
+            if time.monotonic() >= self._next_look or not self.server.connected:
+                self.server = self._look()
+                self._first_look.set()
+                self._show()
+                self._next_look = time.monotonic() + _POLL
+            for run_uid in {run_uid for run_uid, _ in list(self._followed.values())}:
+                self._tell(run_uid, self._statistics(run_uid))
+        except Exception as error:  # noqa: BLE001 - the boundary of the thread: without it every drain would time out
+            _log.exception("%s can't be asked", self.address)
+            self.server = self.server.lost(str(error))
+        return _POLL_FOLLOWED if self._followed and self.server.connected else _POLL
 
     def _tell(self, run_uid: str, statistics: RunStatistics | None) -> None:
         for followed, listener in list(self._followed.values()):

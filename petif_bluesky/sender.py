@@ -2,8 +2,10 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
+from petif_bluesky.background import FOR_EVER, keep_calling
 from petif_bluesky.link import Link, LinkError, RequestRejectedError, ServerFaultError
 from petif_bluesky.pile_up import PileUpReporter
 from petif_bluesky.spool import Letter, Spool
@@ -30,10 +32,10 @@ class Sender:
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._pause = 0.0
+        self._not_before = 0.0
         self._batch = _BATCH
         self._fault: ServerFaultError | None = None
-        self._thread = threading.Thread(target=self._run, name="petif-sender", daemon=True)
-        self._thread.start()
+        self._thread = keep_calling(Sender._run, self, self._wake, name="petif-sender")
 
     def wake(self) -> None:
         """There is something new in the spool."""
@@ -45,14 +47,18 @@ class Sender:
         self._wake.set()
         self._thread.join(timeout)
 
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            delivered = self._deliver_next()
-            if self._pause:
-                self._ended.wait(self._pause)  # not to be cut short by every frame that comes meanwhile
-            elif not delivered:
-                self._wake.wait()
-                self._wake.clear()
+    def _run(self) -> float | None:
+        """Deliver the next letters; return after how many seconds to go on."""
+        if self._ended.is_set():
+            return None
+        left = self._not_before - time.monotonic()
+        if left > 0:  # a pause is not to be cut short by every frame that comes meanwhile
+            return left
+        delivered = self._deliver_next()
+        if self._pause:
+            self._not_before = time.monotonic() + self._pause
+            return self._pause
+        return 0.0 if delivered else FOR_EVER
 
     def _deliver_next(self) -> bool:
         """Deliver the next letters; return whether there were any."""
