@@ -17,17 +17,16 @@ class PileUpReporter:
         self._place = place
         self._clock = clock
         self._since: float | None = None
-        self._most = 0
         self._told: set[type[Exception]] = set()
 
-    def stuck(self, waiting: int, error: Exception) -> None:
-        """`waiting` frames could not be delivered."""
+    def stuck(self, count: Callable[[], int], error: Exception) -> None:
+        """So many frames as `count` tells, which may take its time, could not be delivered."""
         if self._since is None:
             self._since = self._clock()
-        self._most = max(self._most, waiting)
         if type(error) in self._told:
             return
         self._told.add(type(error))
+        waiting = count()
         _log.warning(
             "the conversion server has taken nothing since %s; %s wait in %s until it does. "
             "Runs go on, and nothing is lost. %s%s",
@@ -39,17 +38,16 @@ class PileUpReporter:
             exc_info=None if isinstance(error, LinkDownError) else error,
         )
 
-    def flows(self) -> None:
-        """What was stuck is delivered."""
+    def flows(self, count: Callable[[], int]) -> None:
+        """The first of what was stuck are delivered; `count` tells how many frames still wait."""
         if self._since is not None:
             _log.warning(
-                "the conversion server takes frames again; up to %d had waited since %s (%.0f s)",
-                self._most,
+                "the conversion server takes frames again; %d more have waited since %s (%.0f s)",
+                count(),
                 _clock_time(self._since),
                 self._clock() - self._since,
             )
         self._since = None
-        self._most = 0
         self._told.clear()
 
 

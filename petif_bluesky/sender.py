@@ -84,12 +84,12 @@ class Sender:
         return fault
 
     def _hold(self, error: Exception) -> None:
-        self._reporter.stuck(self._spool.frames, error)
+        self._reporter.stuck(lambda: self._spool.frames, error)
         self._batch = max(1, self._batch // 2)  # paths on slow storage may take longer than the time-out of one call
         self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
 
     def _go_on(self) -> None:
-        self._reporter.flows()
+        self._reporter.flows(lambda: self._spool.frames)
         self._batch = min(2 * self._batch, _BATCH)
         self._pause = 0.0
 

@@ -1,35 +1,39 @@
 """Requests on their way to the server, on disk: what was put here survives the end of the session.
 
 SQLite in WAL mode with `synchronous=NORMAL`: a put costs a fraction of a millisecond and survives `kill -9`. The disk
-is waited for (`fsync`) only in `tidy`, which the sending thread calls.
+is waited for (`fsync`) only in `tidy`, which the sending thread calls. Its files are as large as what waits in them.
 """
 
 import contextlib
 import json
 import logging
+import shutil
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from petif_bluesky.spool_file import connected, opened, transaction
+
 _log = logging.getLogger(__name__)
 
-_BUSY_TIMEOUT = 0.02  # s that a put may wait for another process; held in memory after that
 _NEXT_TRY = 1.0  # s for which puts go to memory at once after the file took nothing
+_LONGEST_WAIT = 0.003  # s that a put may wait for another thread; held in memory after that, until the next one
 _TIDY_AFTER = 500  # changes
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS outbox (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL UNIQUE,
-    run_uid TEXT NOT NULL,
-    request TEXT,
-    rejected TEXT
-);
-"""
+_LONG_LOG = 2_000  # pages of SQLite's log, 4 kB each, with which it is to begin anew
+_PORTION = 100  # free pages that are given back to the disk at once
+_MOST_PORTIONS = 50
+_REJECTED_KEPT = 30 * 86_400.0  # s
+_MOST_REJECTED = 10_000
+_LITTLE_SPACE = 200e6  # bytes
+_FORGET = (
+    "DELETE FROM outbox WHERE rejected IS NOT NULL AND (rejected_at < ? OR number IN "
+    "(SELECT number FROM outbox WHERE rejected IS NOT NULL ORDER BY rejected_at DESC LIMIT -1 OFFSET ?))"
+)
 
 _Row = tuple[str, str, str | None]
 """Key, run uid and request of a letter."""
@@ -52,6 +56,8 @@ class SpoolError(Exception):
 class Spool:
     """The SQLite file. Any thread may call. A letter without a number is only in memory, because the disk refuses it.
 
+    What a server has rejected is kept for 30 days, the last 10,000 of it.
+
     Raises
     ------
     SpoolError
@@ -62,14 +68,18 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._warned = False
+        self._little_space = False
         self._held: deque[_Row] = deque()
+        self._holding = threading.Lock()
         self._next_try = 0.0
         self._changes = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = _opened(path)
-            self._tidier = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=0.0)
+            self._database = opened(path)
+            self._tidier = connected(path, timeout=0.0)
+            self._reader = connected(path)
         except (OSError, sqlite3.Error) as error:
             raise SpoolError(
                 f"{path}: found a spool that can't be opened ({error}); expected a file on a local disk that this user "
@@ -79,12 +89,12 @@ class Spool:
 
     def close(self) -> None:
         """Write what is only in memory, if the disk takes it now, and close the file."""
-        with self._lock:
-            lost = [letter for letter in self._held if not self._could_write(letter)]
-            self._held.clear()
+        with self._lock, self._reading:
+            lost = [letter for letter in self._take_held() if not self._could_write(letter)]
             if lost:
                 _log.error("%s takes nothing: %d frames that were to be converted are lost", self.path, len(lost))
             self._tidier.close()
+            self._reader.close()
             self._database.close()
 
     def announce(self, run_uid: str) -> None:
@@ -106,10 +116,10 @@ class Spool:
         """
         with self._lock:
             self._try_to_write_held()
-            rows = self._database.execute(
-                "SELECT number, run_uid, request, key FROM outbox WHERE rejected IS NULL ORDER BY number LIMIT ?",
-                (count,),
-            ).fetchall()
+        rows = self._read(
+            "SELECT number, run_uid, request, key FROM outbox WHERE rejected IS NULL ORDER BY number LIMIT ?", count
+        )
+        with self._holding:
             held = list(self._held)[: count - len(rows)]
         letters = [_letter(*row) for row in rows]
         return letters + [_letter(None, run_uid, text, key) for key, run_uid, text in held]
@@ -119,19 +129,35 @@ class Spool:
         numbers = [(letter.number,) for letter in letters if letter.number is not None]
         keys = {letter.key for letter in letters if letter.number is None}
         with self._lock:
-            self._held = deque(held for held in self._held if held[0] not in keys)
-            with _transaction(self._database):
+            with self._holding:
+                self._held = deque(held for held in self._held if held[0] not in keys)
+            with transaction(self._database):
                 self._database.executemany("DELETE FROM outbox WHERE number=?", numbers)
                 # What was handed out from memory may have reached the disk meanwhile.
                 self._database.executemany("DELETE FROM outbox WHERE key=?", [(key,) for key in keys])
             self._changes += len(letters)
 
     def tidy(self) -> None:
-        """Move what has gathered in the log of the database into its file, now and then; puts go on meanwhile."""
-        if self._changes >= _TIDY_AFTER:
-            self._changes = 0
-            with contextlib.suppress(sqlite3.OperationalError):  # another process does it
-                self._tidier.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        """Now and then give room back: that of the database's log, of what was sent, of what was rejected long ago.
+
+        Puts go on meanwhile.
+        """
+        if self._changes < _TIDY_AFTER:
+            return
+        self._changes = 0
+        self._look_at_the_disk()
+        with contextlib.suppress(sqlite3.OperationalError):  # another process does it
+            with self._lock:
+                self._database.execute(_FORGET, (time.time() - _REJECTED_KEPT, _MOST_REJECTED))
+            for _ in range(_MOST_PORTIONS):
+                with self._lock:
+                    self._database.execute(f"PRAGMA incremental_vacuum({_PORTION})").fetchall()
+                    if not self._database.execute("PRAGMA freelist_count").fetchone()[0]:
+                        break
+            _, length, _ = self._tidier.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if length > _LONG_LOG:
+                with self._lock:  # little has come meanwhile, and none of it may be missing
+                    self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def postpone(self, letter: Letter) -> None:
         """Put a letter behind all others."""
@@ -146,43 +172,71 @@ class Spool:
             self.remove([letter])
             return
         with self._lock:
-            self._database.execute("UPDATE outbox SET rejected=? WHERE number=?", (reason, letter.number))
+            self._database.execute(
+                "UPDATE outbox SET rejected=?, rejected_at=? WHERE number=?", (reason, time.time(), letter.number)
+            )
+            self._changes += 1
 
     def __len__(self) -> int:
-        with self._lock:
-            row = self._database.execute("SELECT count(*) FROM outbox WHERE rejected IS NULL").fetchone()
-        return int(row[0])
+        return int(self._read("SELECT count(*) FROM outbox WHERE rejected IS NULL")[0][0])
 
     @property
     def frames(self) -> int:
-        """How many frames wait."""
-        with self._lock:
-            row = self._database.execute(
-                "SELECT count(*) FROM outbox WHERE rejected IS NULL AND request IS NOT NULL"
-            ).fetchone()
-            return int(row[0]) + sum(text is not None for _, _, text in self._held)
+        """How many frames wait; counting a million of them takes a second, but keeps no put waiting."""
+        on_disk = self._read("SELECT count(*) FROM outbox WHERE rejected IS NULL AND request IS NOT NULL")[0][0]
+        with self._holding:
+            return int(on_disk) + sum(text is not None for _, _, text in self._held)
+
+    def _read(self, query: str, *parameters: int) -> list[Any]:
+        with self._reading:
+            return self._reader.execute(query, parameters).fetchall()
+
+    def _look_at_the_disk(self) -> None:
+        """Tell once that little room is left."""
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(self.path.parent).free
+            if free < _LITTLE_SPACE and not self._little_space:
+                _log.warning(
+                    "%s: its disk has %.0f MB left, and %d frames wait there for the server. Make room or start the "
+                    "server: on a full disk they wait in memory, and end with this session.",
+                    self.path,
+                    free / 1e6,
+                    self.frames,
+                )
+            self._little_space = free < _LITTLE_SPACE
 
     def _put(self, letters: Sequence[_Row]) -> bool:
         """Write letters, or hold them in memory while the file takes nothing: the RunEngine must not wait."""
-        with self._lock:
+        with self._holding:
             self._held.extend(letters)
             self._changes += len(letters)
+        if not self._lock.acquire(timeout=_LONGEST_WAIT):
+            return True
+        try:
             return time.monotonic() < self._next_try or self._try_to_write_held()
+        finally:
+            self._lock.release()
+
+    def _take_held(self) -> deque[_Row]:
+        with self._holding:
+            held, self._held = self._held, deque()
+        return held
 
     def _try_to_write_held(self) -> bool:
         """Write what is held, if that works; return whether the last one was new."""
+        held = self._take_held()
         try:
-            new = self._write(self._held)
+            new = self._write(held)
         except sqlite3.ProgrammingError:  # the spool was closed
-            self._held.clear()
             raise
         except sqlite3.Error as error:
+            with self._holding:
+                self._held.extendleft(reversed(held))
             if not self._warned:
                 _log.warning("%s can't be written (%s): requests are kept in memory until it can", self.path, error)
             self._warned = True
             self._next_try = time.monotonic() + _NEXT_TRY
             return True
-        self._held.clear()
         self._warned = False
         self._next_try = 0.0
         return new
@@ -200,7 +254,7 @@ class Spool:
             return self._insert(*letters)
         new = True
         if letters:
-            with _transaction(self._database):
+            with transaction(self._database):
                 for letter in letters:
                     new = self._insert(letter)
         return new
@@ -208,26 +262,6 @@ class Spool:
     def _insert(self, letter: _Row) -> bool:
         cursor = self._database.execute("INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)", letter)
         return cursor.rowcount == 1
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_BUSY_TIMEOUT)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=NORMAL")
-    database.execute("PRAGMA wal_autocheckpoint=0")
-    database.executescript(_SCHEMA)
-    return database
-
-
-@contextlib.contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        database.execute("COMMIT")
-    finally:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
 
 
 def _letter(number: int | None, run_uid: str, text: str | None, key: str) -> Letter:

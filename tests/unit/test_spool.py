@@ -2,10 +2,12 @@
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -219,3 +221,98 @@ def test_a_transaction_is_all_or_nothing_on_disk_and_all_in_memory(tmp_path: Pat
         assert names(spool.first(10)) == ["a", "b", "c"]
         assert other.execute("SELECT count(*) FROM outbox").fetchone() == (3,)
         other.close()
+
+
+def size_of(path: Path) -> int:
+    return sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
+
+
+@pytest.mark.parametrize("tidy", [1_500, 5_000], ids=["now and then", "at the end"])
+def test_the_files_are_as_large_as_what_waits_in_them(spool: Spool, tidy: int) -> None:
+    for number in range(6_000):
+        spool.put(request(str(number)))
+        if number % tidy == tidy - 1:
+            spool.tidy()
+    spool.put_all([request(str(number)) for number in range(6_000, 6_600)])
+    spool.tidy()
+    assert size_of(spool.path) < 6_600 * 1_000, "a letter is 200 bytes"
+    while letters := spool.first(500):
+        spool.remove(letters)
+        spool.tidy()
+    assert size_of(spool.path) < 800_000, "up to 500 changes are left for the next time"
+    assert len(spool) == 0
+
+
+def test_a_spool_of_before_gives_room_back_and_counts_what_was_rejected_from_now_on(tmp_path: Path) -> None:
+    path = tmp_path / "spool.sqlite"
+    with closing(sqlite3.connect(path)) as before, before:
+        before.execute("PRAGMA journal_mode=WAL")
+        before.execute(
+            "CREATE TABLE outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, "
+            "run_uid TEXT NOT NULL, request TEXT, rejected TEXT)"
+        )
+        before.execute("INSERT INTO outbox (key, run_uid, request, rejected) VALUES ('run/a', 'run', '{}', 'found a')")
+    with closing(Spool(path)) as spool:
+        assert not spool.put(request("a"))
+        spool.put_all([request(str(number)) for number in range(600)])
+        spool.tidy()
+        with closing(sqlite3.connect(path)) as beside:
+            kept = beside.execute("SELECT key, rejected_at FROM outbox WHERE rejected IS NOT NULL").fetchall()
+        assert [key for key, _ in kept] == ["run/a"]
+        assert abs(kept[0][1] - time.time()) < 60
+        spool.remove(spool.first(600))
+        spool._database.execute("DELETE FROM outbox")
+    with closing(Spool(path)) as spool:
+        assert spool._database.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+
+
+def test_what_was_rejected_is_kept_for_a_month_and_no_more_than_a_number(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rejected() -> list[str]:
+        return [key for (key,) in spool._read("SELECT key FROM outbox WHERE rejected IS NOT NULL ORDER BY number")]
+
+    def reject(*those: str) -> None:
+        for name in those:
+            spool.put(request(name))
+            spool.set_aside(next(letter for letter in spool.first(10) if letter.key == f"run/{name}"), "found it wrong")
+        spool._changes = 500
+        spool.tidy()
+
+    monkeypatch.setattr("petif_bluesky.spool._MOST_REJECTED", 3)
+    reject("a", "b")
+    now = time.time()
+    monkeypatch.setattr("petif_bluesky.spool.time.time", lambda: now + 29 * 86_400)
+    reject("c")
+    assert rejected() == ["run/a", "run/b", "run/c"]
+    reject("d", "e")
+    assert rejected() == ["run/c", "run/d", "run/e"]
+    monkeypatch.setattr("petif_bluesky.spool.time.time", lambda: now + 61 * 86_400)
+    reject("f")
+    assert rejected() == ["run/f"]
+
+
+def test_a_put_waits_for_no_other_thread(spool: Spool) -> None:
+    spool.put(request("a"))
+    with spool._lock:  # somebody moves a long log into the file, on a slow disk
+        began = time.perf_counter()
+        for name in "bcd":
+            assert spool.put(request(name))
+        took = time.perf_counter() - began
+        assert spool.frames == 4
+    assert took < 1.0
+    assert names(spool.first(10)) == ["a", "b", "c", "d"]
+    assert len(spool) == 4
+
+
+def test_a_disk_that_is_nearly_full_is_told_once(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = [150e6]
+    monkeypatch.setattr("petif_bluesky.spool.shutil.disk_usage", lambda _path: SimpleNamespace(free=free[0]))
+    for free[0] in (150e6, 100e6, 900e6, 150e6):
+        spool.put_all([request(f"{free[0]}-{number}") for number in range(500)])
+        spool.tidy()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert f"{spool.path}: its disk has 150 MB left, and 500 frames wait there" in told[0]
