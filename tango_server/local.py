@@ -69,7 +69,7 @@ class LocalServer:
         )
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", "tango_server", "serve", *self._arguments],
+                [sys.executable, "-P", "-m", "tango_server", "serve", *self._arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

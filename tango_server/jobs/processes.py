@@ -2,10 +2,12 @@
 
 import logging
 import multiprocessing
+import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
+from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -18,6 +20,9 @@ from tango_server.jobs.worker import Failure, Task
 from tango_server.messages import FrameReport
 
 _log = logging.getLogger(__name__)
+
+_SAFE_PATH = "PYTHONSAFEPATH"
+_ENVIRONMENT = threading.Lock()
 
 
 class ProcessExecutor:
@@ -168,7 +173,8 @@ class _Worker:
         with theirs:
             self._process = context.Process(target=worker.serve, args=(theirs, worker.prepare), daemon=True)
             try:
-                self._process.start()
+                with _no_import_from_the_working_directory():
+                    self._process.start()
             except BaseException:
                 self._pipe.close()
                 raise
@@ -229,6 +235,20 @@ class _Worker:
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+@contextmanager
+def _no_import_from_the_working_directory() -> Iterator[None]:
+    """Have a new Python not look for modules where the frames lie: a `signal.py` there would run in every worker."""
+    with _ENVIRONMENT:
+        before = os.environ.get(_SAFE_PATH)
+        os.environ[_SAFE_PATH] = "1"
+        try:
+            yield
+        finally:
+            os.environ.pop(_SAFE_PATH)
+            if before is not None:
+                os.environ[_SAFE_PATH] = before
 
 
 def _settle(future: "Future[Any]", answer: Callable[[], Any]) -> None:
