@@ -69,7 +69,7 @@ def serve(
 
     log_to_stderr(verbose=verbose)
     options: dict[str, object] = {
-        "read_roots": [root.resolve() for root in roots],
+        "read_roots": [root.absolute() for root in roots],  # a link may lead elsewhere next week
         "state_dir": state_dir and state_dir.resolve(),
         "numworkers": workers,
         **from_lines(as_lines(assignments)),

@@ -20,7 +20,7 @@ class DiskFullError(NoRoomError):
 
 @dataclass(frozen=True, slots=True)
 class FreeSpace:
-    """The free space (bytes) of the fullest write root, and which that is; None if none of them can be asked."""
+    """The free space (bytes) of the fullest folder for outputs, and which that is; None if none can be asked."""
 
     free: int | None = None
     folder: Path | None = None

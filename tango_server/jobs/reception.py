@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from tango_server.settings import Settings
 
 _log = logging.getLogger(__name__)
 
+_FOLDERS_MEASURED = 32
+
 
 class Reception:
     """Accepts requests from any thread. `tell` hands an event to the job service; `waiting` is the queue's length."""
@@ -53,7 +56,14 @@ class Reception:
         self._tell = tell
         self._limits = Limits(settings.backlog_limit, settings.free_space_limit, settings.free_space_warning)
         self._one_by_one = threading.Lock()  # so that two callers together do not pass the limit of the queue
+        self._output_folders: OrderedDict[Path, None] = OrderedDict()
         self.space = FreeSpace()
+
+    @property
+    def output_folders(self) -> tuple[Path, ...]:
+        """Where the last outputs go: a folder below a root may be a file system of its own."""
+        with self._one_by_one:
+            return tuple(self._output_folders)
 
     @property
     def disk_trouble(self) -> str:
@@ -90,6 +100,7 @@ class Reception:
             if query.requests:
                 self._limits.require_room(self._waiting(), len(bookable), self.space)
             booked = self._ledger.accept(bookable, query.runs)
+            self._note_folders({entry.job.output.parent for entry in entries if entry.report is None})
             count = sum(book.new and book.report is None for book in booked)
             if count:
                 _log.info("accepted %d frames, the first is %s", count, entries[0].job.source)
@@ -98,6 +109,13 @@ class Reception:
             if book.new and book.report is not None:
                 self._tell(Refused(book.report))
         return _answer(entries, iter(booked))
+
+    def _note_folders(self, folders: Collection[Path]) -> None:
+        for folder in folders:
+            self._output_folders[folder] = None
+            self._output_folders.move_to_end(folder)
+        while len(self._output_folders) > _FOLDERS_MEASURED:
+            self._output_folders.popitem(last=False)
 
     def source(self, path: str) -> Path:
         """Return the resolved path of a source as a client names it; raise `PathError`."""

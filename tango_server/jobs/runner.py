@@ -86,7 +86,7 @@ class JobRunner:
         self._gatherer = Gatherer(self._ledger, self._reception)
         self._housekeeper = Housekeeper(
             self._history,
-            folders=lambda: settings.roots().write,
+            folders=lambda: (*settings.roots().write, *self._reception.output_folders),
             history_days=settings.history_days,
             history_limit=settings.history_limit,
             tell=self._measured,

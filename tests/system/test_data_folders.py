@@ -54,3 +54,20 @@ def test_a_command_in_a_folder_of_data_converts(program: list[str], among_frames
     assert ended.returncode == 0, ended.stderr
     assert (root / "processed" / "a.tif").exists()
     assert not (root / "imported").exists()
+
+
+def test_a_root_that_is_a_link_is_what_the_link_leads_to_now(tmp_path: Path, data: Path) -> None:
+    link = tmp_path / "current"
+    for name in ("first", "second"):
+        (tmp_path / name / "raw").mkdir(parents=True)
+        shutil.copy(data / "qxrd_f32_64.tif", tmp_path / name / "raw" / f"{name}.tif")
+    link.symlink_to(tmp_path / "first")
+    with LocalServer(link, tmp_path / "state", ["--set", "numworkers=1"]) as server:
+        proxy = tango.DeviceProxy(server.address)
+        for name in ("first", "second"):
+            link.unlink()
+            link.symlink_to(tmp_path / name)
+            proxy.Init()
+            answer = submit(proxy, {"source": str(link / "raw" / f"{name}.tif")})
+            assert [report["outcome"] for report in reports(proxy, answer)] == ["converted"], answer
+            assert (tmp_path / name / "processed" / f"{name}.tif").exists()

@@ -4,11 +4,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tango_server.conversion.errors import PathError
+from tango_server.jobs import capacity
 from tango_server.jobs.history import UnknownIdError
 from tango_server.jobs.runner import JobRunner, open_database
 from tango_server.jobs.worker import Failure, Task
@@ -220,3 +222,16 @@ def test_a_full_queue_is_an_alarm(serve: Serve) -> None:
         server.executor.end_next()
         server.executor.begun.get(timeout=PATIENCE)
         server.bell.wait_for(lambda: not server.runner.snapshot.alarms, "there is room again")
+
+
+def test_the_disk_that_outputs_really_go_to_is_looked_at(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def usage(folder: Path) -> SimpleNamespace:  # `processed` is a mount of its own
+        return SimpleNamespace(free=10**6 if "processed" in folder.parts else 10**12)
+
+    monkeypatch.setattr(capacity.shutil, "disk_usage", usage)
+    with serve(free_space_warning=2_000_000, free_space_limit=0) as server:
+        server.bell.wait_for(lambda: server.runner.snapshot.free_space == 10**12, "the disks were looked at")
+        (folder := server.folder.with_name("processed")).mkdir()
+        server.submit("a")
+        server.bell.wait_for(lambda: bool(server.runner.snapshot.warning), "the disk is warned of")
+        assert f"{folder}: only 1.0 MB are free" in server.runner.snapshot.warning
