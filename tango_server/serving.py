@@ -1,5 +1,7 @@
 """Running the Tango server in this process, with a database or without."""
 
+import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -56,6 +58,8 @@ def run_without_database(
     def started() -> None:
         if stop_on_eof:
             threading.Thread(target=_stop_at_eof, args=(host, port), name="petif-stdin", daemon=True).start()
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as after `nohup`
+            _stop_at_hangup(host, port)
         ready(address)
 
     arguments = ["standalone", "-nodb", "-host", host, "-port", str(port), "-dlist", device]
@@ -65,5 +69,27 @@ def run_without_database(
 def _stop_at_eof(host: str, port: int) -> None:
     while sys.stdin.buffer.read(1):
         pass
+    _stop(host, port)
+
+
+def _stop_at_hangup(host: str, port: int) -> None:
+    """End when the terminal is closed. Tango passes over that signal, and the server would go on where nobody sees it.
+
+    The main thread runs no Python code while Tango serves: what the signal leaves in a pipe wakes another one.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+
+    def wait() -> None:
+        while os.read(read, 1) != bytes([signal.SIGHUP]):
+            pass
+        _stop(host, port)
+
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGHUP, lambda *_: None)
+    threading.Thread(target=wait, name="petif-hangup", daemon=True).start()
+
+
+def _stop(host: str, port: int) -> None:
     with tango.EnsureOmniThread():
         tango.DeviceProxy(address_of(host, port, f"dserver/{_SERVER}/standalone")).command_inout("Kill")

@@ -1,5 +1,7 @@
 """`petif serve`: the Tango server without a database."""
 
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +87,8 @@ def serve(
         return
     if not roots and settings.read_roots == (Path.cwd(),):
         say(f"Every frame below {Path.cwd()} may be read and written; name another folder with --root.", err=True)
+    if ":" in host:
+        raise click.UsageError(f"--host: found {host}; expected an IPv4 address or a name of this machine, not IPv6.")
     try:
         run_without_database(
             configuration, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof
@@ -102,6 +106,7 @@ def _usable(configuration: "Configuration", device: str) -> "Settings":
     """Return the settings, if they are right and the state folder is free; end the program with the reason if not."""
     from pydantic import ValidationError
 
+    from tango_server.jobs.executors import require_packages
     from tango_server.jobs.intake import explain
     from tango_server.jobs.runner import require_state_dir
     from tango_server.settings import ConfigurationError, Settings
@@ -109,14 +114,28 @@ def _usable(configuration: "Configuration", device: str) -> "Settings":
     where = f"{configuration.file}: " if configuration.file else ""
     try:
         settings = configuration.settings({}, device)
+        require_packages(settings.executor)
         require_state_dir(settings)
     except ValidationError as error:
         raise click.ClickException(f"{where}{explain(error, Settings.model_fields)}. Correct it.") from error
-    except (ConfigurationError, OSError) as error:
+    except (ConfigurationError, ImportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     return settings
 
 
 def _tell_ready(address: str) -> None:
-    say(f"ready: {address}")
-    sys.stdout.flush()
+    """Tell it on standard output, to whoever listens; the server is ready also if nobody does."""
+    try:
+        say(f"ready: {address}")
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError) as error:  # it is full, has no reader any more, or is closed
+        _silence_standard_output()
+        logging.getLogger(__name__).warning("ready: %s; standard output can't be written (%s)", address, error)
+
+
+def _silence_standard_output() -> None:
+    """Have what is still to be written go nowhere: whoever flushes it next would fail as well."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    if nowhere != 1:
+        os.close(nowhere)

@@ -1,6 +1,7 @@
 """What an executor is, and how to get one: the narrow interface behind which conversions run, wherever that is."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Literal, Protocol
 
 from tango_server.jobs.worker import Failure, Task
@@ -15,6 +16,7 @@ class AttemptLostError(ExecutorUnavailableError):
     """The connection with whoever had the task was lost: it may have begun, and may go on."""
 
 
+Kind = Literal["process", "thread", "dask"]
 Result = FrameReport | Failure | BaseException
 """What becomes of a task: a report, a reason, `ExecutorUnavailableError`, or the exception of an attempt that crashed.
 
@@ -49,9 +51,17 @@ class Executor(Protocol):
         """Let running tasks finish for at most `patience` seconds, then give them up; leave no process."""
 
 
-def make_executor(
-    kind: Literal["process", "thread", "dask"], *, workers: int, time_limit: float, scheduler: str | None = None
-) -> Executor:
+def require_packages(kind: Kind) -> None:
+    """Raise `ImportError` with what to do if an executor needs a package that is not installed."""
+    if kind == "dask" and find_spec("distributed") is None:
+        raise ImportError(
+            "executor: found \"dask\", and the package 'distributed' is not installed. "
+            "Install it with: pip install 'petif-bluesky[dask]', or set executor to \"process\".",
+            name="distributed",
+        )
+
+
+def make_executor(kind: Kind, *, workers: int, time_limit: float, scheduler: str | None = None) -> Executor:
     """Return an executor that runs at most `workers` tasks at a time, each for at most `time_limit` seconds.
 
     `scheduler` is the address of a Dask scheduler, such as `tcp://host:8786`; only `dask` needs it.
@@ -79,6 +89,7 @@ def make_executor(
                     'the executor "dask" needs the address of a scheduler; found none. '
                     "Set dask_scheduler, for example to tcp://host:8786."
                 )
+            require_packages(kind)
             from tango_server.jobs.cluster import DaskExecutor  # noqa: PLC0415
 
             return DaskExecutor(scheduler, workers, time_limit)

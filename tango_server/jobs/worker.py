@@ -61,8 +61,13 @@ class Failure:
 
 
 def prepare() -> None:
-    """Make a fresh worker process ready: deaf to Ctrl-C, bound to its server's life, libraries loaded."""
+    """Make a fresh worker process ready: bound to its server's life, libraries loaded.
+
+    Ctrl-C and the end of a terminal go to the whole group of processes: it is the server that ends its workers.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="petif-guard", daemon=True).start()
