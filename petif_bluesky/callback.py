@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import platformdirs
-
 from petif_bluesky.frames import Frame, FrameFinder, FrameSelection
 from petif_bluesky.link import Link
 from petif_bluesky.metadata import MetadataSelection, RunFacts
@@ -17,6 +15,7 @@ from petif_bluesky.run_troubles import RunTroubles
 from petif_bluesky.runs import RunBook
 from petif_bluesky.sender import Sender
 from petif_bluesky.spool import Letter, Spool
+from tango_server.home import state_folder
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def default_spool_path(address: str) -> Path:
     Each host has a file of its own: homes may lie on a network file system, where SQLite must not be shared.
     """
     digest = hashlib.sha256(f"{platform.node()} {address}".encode()).hexdigest()[:12]
-    return platformdirs.user_state_path("petif-bluesky") / f"spool-{digest}.sqlite"
+    return state_folder() / f"spool-{digest}.sqlite"
 
 
 class UnknownRecipeError(LookupError):

@@ -4,8 +4,12 @@ import io
 import sys
 from difflib import get_close_matches
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import click
+
+from tango_server.commands.telling import silence_standard_output
+from tango_server.home import lent_home
 
 _EXTRAS = {
     **dict.fromkeys(("cv2", "fabio", "filelock", "imagecodecs", "psutil", "pythonjsonlogger", "rich"), "server"),
@@ -85,7 +89,23 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not fit the terminal's encoding
     try:
+        Path.cwd()
+    except OSError:
+        sys.exit("petif: the working directory is gone, or can't be read. Change into one that exists (cd).")
+    with lent_home():
+        _run()
+
+
+def _run() -> None:
+    try:
         petif(prog_name="petif")
+    except SystemExit:
+        _flush()
+        raise
+    except OSError as error:
+        silence_standard_output()
+        where = error.filename or "standard output"
+        sys.exit(f"petif: {where} can't be used ({error.strerror})" if error.strerror else f"petif: {error}")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         extra = _EXTRAS.get(package, "all")
@@ -95,6 +115,16 @@ def main() -> None:
             err=True,
         )
         sys.exit(1)
+
+
+def _flush() -> None:
+    """Write what is left; end with a reason if it goes nowhere, as on a full disk."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        silence_standard_output()
+        sys.exit(f"petif: standard output can't be written ({error.strerror})")
 
 
 def tango_main() -> None:

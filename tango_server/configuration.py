@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
+from tango_server.home import state_folder
 from tango_server.settings import Settings, read_configuration
 
 
@@ -25,14 +24,17 @@ class Configuration:
         ------
         ConfigurationError
             if the file can't be read.
+        NoHomeError
+            if no state_dir is given and the user has no home folder.
         pydantic.ValidationError
             if a setting is wrong or unknown.
         """
         from_file = read_configuration(self.file) if self.file else {}
-        own = {"state_dir": state_dir_of(device)}
-        return Settings.merged(own, dict(self.defaults), from_file, dict(self.options), dict(properties))
+        given = (dict(self.defaults), from_file, dict(self.options), dict(properties))
+        own = {} if any("state_dir" in each for each in given) else {"state_dir": state_dir_of(device)}
+        return Settings.merged(own, *given)
 
 
 def state_dir_of(device: str) -> Path:
     """Return where ledger and logs of a device go unless told otherwise, by the custom of this platform."""
-    return platformdirs.user_state_path("petif-bluesky").absolute() / device.lower().replace("/", "-")
+    return state_folder() / device.lower().replace("/", "-")

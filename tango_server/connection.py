@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import tango
 
+from tango_server.home import let_tango_do_without_a_name
+
 TIMEOUT = 3.0
 """How long a call waits for its answer, s."""
 _REFUSES_FOR = 1.0
@@ -36,6 +38,7 @@ class Connection:
         self._trying = threading.Lock()
         self._failures = 0
         self._failure = tango.DevFailed()
+        let_tango_do_without_a_name()
 
     def call(self, use: Callable[[tango.DeviceProxy], Result]) -> Result:
         """Return what `use` gets from the device; raise `tango.DevFailed`."""

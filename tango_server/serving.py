@@ -11,6 +11,7 @@ import tango
 from tango_server.addresses import address_of, free_port
 from tango_server.configuration import Configuration
 from tango_server.device import PETifConverter
+from tango_server.home import let_tango_do_without_a_name
 from tango_server.log_console import log_to_stderr
 
 _SERVER = "PETifConverter"
@@ -23,6 +24,7 @@ def run_registered(arguments: list[str]) -> None:
     Exit code 0: it was told to end; anything else: it can't serve. Whoever keeps it running goes by that.
     """
     log_to_stderr(verbose=False)
+    let_tango_do_without_a_name()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     try:
         PETifConverter.run_server(arguments[1:], raises=True)
@@ -50,6 +52,7 @@ def run_without_database(
         if the server can't start for another reason.
 
     """
+    let_tango_do_without_a_name()
     port = free_port(host, port)
     PETifConverter.configuration = configuration
     sys.setswitchinterval(_SWITCH_INTERVAL)

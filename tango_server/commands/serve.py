@@ -1,7 +1,6 @@
 """`petif serve`: the Tango server without a database."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ import click
 
 from tango_server.addresses import DEFAULT_DEVICE, DEFAULT_PORT
 from tango_server.commands.assignments import as_lines, assignment
-from tango_server.commands.telling import say
+from tango_server.commands.telling import say, silence_standard_output
 
 if TYPE_CHECKING:
     from tango_server.configuration import Configuration
@@ -129,13 +128,5 @@ def _tell_ready(address: str) -> None:
         say(f"ready: {address}")
         sys.stdout.flush()
     except (OSError, ValueError, AttributeError) as error:  # it is full, has no reader any more, or is closed
-        _silence_standard_output()
+        silence_standard_output()
         logging.getLogger(__name__).warning("ready: %s; standard output can't be written (%s)", address, error)
-
-
-def _silence_standard_output() -> None:
-    """Have what is still to be written go nowhere: whoever flushes it next would fail as well."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    if nowhere != 1:
-        os.close(nowhere)

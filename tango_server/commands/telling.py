@@ -1,5 +1,6 @@
 """How the subcommands tell things to people."""
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,14 @@ _WIDE = 10_000
 def say(text: str, *, err: bool = False) -> None:
     """Print lines; nothing that a name or a tag of a file holds reaches the terminal as a command."""
     click.echo("\n".join(printable(line, LONGEST_LINE) for line in text.split("\n")), err=err)
+
+
+def silence_standard_output() -> None:
+    """Have what is still to be written go nowhere: whoever flushes it next would fail as well."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    if nowhere != 1:
+        os.close(nowhere)
 
 
 def complain(errors: "Console", text: str, style: str = "red") -> None:

@@ -200,10 +200,10 @@ def _root_of(folder: Path) -> Path:
 
 
 def _own_state_dir(folders: tuple[Path, ...]) -> Path:
-    import platformdirs
+    from tango_server.home import state_folder
 
     digest = hashlib.sha256(b"\0".join(os.fsencode(folder) for folder in sorted(set(folders)))).hexdigest()[:8]
-    return platformdirs.user_state_path("petif-bluesky") / f"watch-{folders[0].name}-{digest}"
+    return state_folder() / f"watch-{folders[0].name}-{digest}"
 
 
 def _log_to(state_dir: Path) -> None:
