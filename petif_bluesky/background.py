@@ -1,8 +1,7 @@
-"""Work beside the RunEngine: what a plan waits for, and what goes on for as long as somebody holds its owner."""
+"""Work that a plan waits for while the RunEngine goes on, so that it may be paused or aborted meanwhile."""
 
 import asyncio
 import threading
-import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
@@ -10,38 +9,7 @@ from typing import Generic, TypeVar
 from bluesky import plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
-Owner = TypeVar("Owner")
 Result = TypeVar("Result")
-
-FOR_EVER = threading.TIMEOUT_MAX
-
-
-def keep_calling(
-    step: Callable[[Owner], float | None],
-    owner: Owner,
-    wake: threading.Event,
-    *,
-    name: str,
-    thread: type[threading.Thread] = threading.Thread,
-) -> threading.Thread:
-    """Call `step(owner)` in a thread called `name`, again and again, until it returns None or nobody holds `owner`.
-
-    It returns after how many seconds it is to be called again; `wake` cuts them short. It must not raise.
-    """
-    held = weakref.ref(owner, lambda _: wake.set())
-
-    def run() -> None:
-        pause: float | None = 0.0
-        while pause is not None:
-            wake.wait(pause)
-            wake.clear()
-            owner = held()
-            pause = None if owner is None else step(owner)
-            del owner
-
-    started = thread(target=run, name=name, daemon=True)
-    started.start()
-    return started
 
 
 def in_background(function: Callable[[], Result], name: str) -> MsgGenerator[Result]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from petif_bluesky.background import FOR_EVER, keep_calling
 from petif_bluesky.callback import Submitting
 from petif_bluesky.catalogue import write_statistics
 from petif_bluesky.link import Link, LinkError
+from petif_bluesky.owned_thread import FOR_EVER, keep_calling
 from tango_server.messages import RunStatistics
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from tango.utils import PyTangoThread
 
-from petif_bluesky.background import keep_calling
+from petif_bluesky.owned_thread import keep_calling
 from tango_server.attributes import AttributeReading
 from tango_server.caps import MANY_REPORTS, MOST_REPORTS
 from tango_server.client import (

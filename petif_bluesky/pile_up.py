@@ -33,7 +33,7 @@ class PileUpReporter:
             _clock_time(self._since),
             f"{waiting} frames and all that follow" if waiting else "all frames",
             self._place,
-            error,
+            str(error),
             _advice(error),
             exc_info=None if isinstance(error, LinkDownError) else error,
         )

@@ -5,8 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from petif_bluesky.background import FOR_EVER, keep_calling
 from petif_bluesky.link import Link, LinkError, RequestRejectedError, ServerFaultError
+from petif_bluesky.owned_thread import FOR_EVER, keep_calling
 from petif_bluesky.pile_up import PileUpReporter
 from petif_bluesky.spool import Letter, Spool
 

@@ -4,7 +4,6 @@ The same names are keys of the TOML file of `petif serve --config` and Tango dev
 the command line, that over the file, and the file over the default.
 """
 
-import os
 import re
 import tomllib
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import from_json
 
 from tango_server.conversion.paths import Roots
+from tango_server.host_limits import usable_cores
 from tango_server.jobs.readiness import ReadinessRule
 from tango_server.jobs.rules import ServiceRules
 from tango_server.path_map import PathMap
@@ -124,7 +124,7 @@ class Settings(BaseModel):
 
     numworkers: Annotated[
         int, Field(ge=1, le=256, description="Conversions at a time; taken up by Init with the queue kept")
-    ] = Field(default_factory=lambda: min(os.cpu_count() or 1, 4))
+    ] = Field(default_factory=lambda: min(usable_cores(), 4))
     executor: Annotated[
         Literal["process", "thread", "dask"],
         Field(description="Where conversions run: processes or threads of this host, or a Dask cluster"),

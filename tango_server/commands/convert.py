@@ -1,7 +1,6 @@
 """`petif convert`: frames and folders, without a server."""
 
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -62,6 +61,7 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     """
     from rich.console import Console
 
+    from tango_server.host_limits import fitting_workers, usable_cores
     from tango_server.offline import Selection, plan, select
     from tango_server.recipe import NewFile
 
@@ -90,7 +90,7 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     errors = Console(stderr=True)
     if options["dry_run"]:
         sys.exit(_tell_plan(planned, as_json=options["as_json"]))
-    workers = options["workers"] or os.cpu_count() or 1
+    workers = fitting_workers(options["workers"] or usable_cores())
     sys.exit(_convert(planned, recipe, workers, errors, as_json=options["as_json"]))
 
 

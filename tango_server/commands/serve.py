@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tango_server.addresses import DEFAULT_DEVICE, DEFAULT_PORT
+from tango_server.addresses import DEFAULT_DEVICE, DEFAULT_PORT, free_port
 from tango_server.commands.assignments import as_lines, assignment
 from tango_server.commands.telling import say, silence_standard_output
 
@@ -64,6 +64,7 @@ def serve(
     import tango
 
     from tango_server.configuration import Configuration
+    from tango_server.host_limits import what_is_missing
     from tango_server.log_console import log_to_stderr
     from tango_server.property_lines import from_lines
     from tango_server.serving import run_without_database
@@ -89,16 +90,18 @@ def serve(
     if ":" in host:
         raise click.UsageError(f"--host: found {host}; expected an IPv4 address or a name of this machine, not IPv6.")
     try:
-        run_without_database(
-            configuration, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof
-        )
+        port = free_port(host, port)
     except OSError as error:
         raise click.ClickException(
             f"found that {host}:{port} can't be listened at ({error.strerror}); expected an address of this machine "
             "and a free port. Is another server running there? Choose another --port, or 0 for a free one."
         ) from error
-    except (tango.DevFailed, RuntimeError) as error:
-        raise click.ClickException(f"the Tango server can't start: {error}") from error
+    try:
+        run_without_database(
+            configuration, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof
+        )
+    except (tango.DevFailed, RuntimeError, OSError) as error:
+        raise click.ClickException(f"the Tango server can't start: {what_is_missing(error) or error}") from error
 
 
 def _usable(configuration: "Configuration", device: str) -> "Settings":

@@ -115,7 +115,10 @@ def boot() -> str:
     except OSError:
         import psutil  # noqa: PLC0415 - other systems than Linux
 
-        return str(round(psutil.boot_time() / 60))
+        try:
+            return str(round(psutil.boot_time() / 60))
+        except OSError:  # Linux without /proc
+            return ""
 
 
 def _flush(output: Path) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from tango_server.host_limits import fitting_workers
 from tango_server.jobs.executors import make_executor
 from tango_server.jobs.runner import JobRunner, open_database
 from tango_server.settings import Settings
@@ -17,6 +18,7 @@ def open_runner(settings: Settings, changed: Callable[[JobRunner], None]) -> Job
         if the ledger can't be opened; nothing is left running.
 
     """
+    settings = settings.model_copy(update={"numworkers": fitting_workers(settings.numworkers)})
     database = open_database(settings)
     with ExitStack() as undo:
         undo.callback(database.close)

@@ -21,8 +21,9 @@ from tango_server.messages import FrameReport
 
 _log = logging.getLogger(__name__)
 
-_SAFE_PATH = "PYTHONSAFEPATH"
-_ENVIRONMENT = threading.Lock()
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+_ENVIRONMENT = {"PYTHONSAFEPATH": "1", **dict.fromkeys(_THREADS, "1")}
+_CHANGING = threading.Lock()
 
 
 class ProcessExecutor:
@@ -173,7 +174,7 @@ class _Worker:
         with theirs:
             self._process = context.Process(target=worker.serve, args=(theirs, worker.prepare), daemon=True)
             try:
-                with _no_import_from_the_working_directory():
+                with _environment_of_a_worker():
                     self._process.start()
             except BaseException:
                 self._pipe.close()
@@ -238,17 +239,22 @@ class _Worker:
 
 
 @contextmanager
-def _no_import_from_the_working_directory() -> Iterator[None]:
-    """Have a new Python not look for modules where the frames lie: a `signal.py` there would run in every worker."""
-    with _ENVIRONMENT:
-        before = os.environ.get(_SAFE_PATH)
-        os.environ[_SAFE_PATH] = "1"
+def _environment_of_a_worker() -> Iterator[None]:
+    """Have a new Python look for no modules where the frames lie, and its libraries use one core each.
+
+    A `signal.py` among frames would run in every worker; workers that each count the cores would take one another's.
+    """
+    with _CHANGING:
+        before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+        os.environ.update(_ENVIRONMENT)
         try:
             yield
         finally:
-            os.environ.pop(_SAFE_PATH)
-            if before is not None:
-                os.environ[_SAFE_PATH] = before
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def _settle(future: "Future[Any]", answer: Callable[[], Any]) -> None:

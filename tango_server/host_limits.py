@@ -1,0 +1,102 @@
+"""What this host lets a process have: cores, open files; and how to say so when it is too little."""
+
+import errno
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_FILES_OF_A_SERVER = 128
+"""Files and connections that a server has open at a time beside its workers: Tango, the ledger, clients, frames."""
+_FILES_OF_A_WORKER = 8
+_COMFORTABLE = 4096
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - to be named, not used
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: by its affinity and by the limits of its control groups.
+
+    Those of control groups as Linux tells them: cpu.max of version 2, cpu.cfs_quota_us and cpu.cfs_period_us of 1.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return max(1, min([cores, *(math.ceil(limit) for limit in _cpu_limits())]))
+
+
+def fitting_workers(wanted: int) -> int:
+    """Return how many workers, at most `wanted`, the limit of open files lets a server have; raise it if need be."""
+    try:
+        import resource  # noqa: PLC0415 - there is none on Windows, and no such limit
+    except ImportError:
+        return wanted
+    needed = _FILES_OF_A_SERVER + wanted * _FILES_OF_A_WORKER
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (math.inf if limit == resource.RLIM_INFINITY else float(limit) for limit in limits)
+    if soft < max(needed, _COMFORTABLE):
+        raised = min(hard, max(needed, _COMFORTABLE))
+        with suppress(OSError, ValueError):  # a sandbox may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (int(raised), limits[1]))
+            soft = raised
+    if soft >= needed:
+        return wanted
+    fitting = max(1, min(wanted, int(soft - _FILES_OF_A_SERVER) // _FILES_OF_A_WORKER))
+    _log.warning(
+        "found a limit of %d open files (ulimit -n); %d workers need %d. There will be %d: raise the limit for more.",
+        int(soft), wanted, needed, fitting,
+    )  # fmt: skip
+    return fitting
+
+
+def what_is_missing(error: BaseException) -> str:
+    """Return what this host has too little of, in words, as far as an error tells; empty if it does not.
+
+    >>> what_is_missing(RuntimeError("can't start new thread"))
+    'Too few processes and threads are allowed here: raise them (ulimit -u, pids.max of a container).'
+    """
+    text = str(error)
+    number = getattr(error, "errno", None)
+    if "start new thread" in text or number == errno.EAGAIN:
+        return "Too few processes and threads are allowed here: raise them (ulimit -u, pids.max of a container)."
+    if number in {errno.EMFILE, errno.ENFILE} or "Too many open files" in text:
+        return "Too few open files are allowed here: raise their number (ulimit -n)."
+    if _SHARED_MEMORY in text:
+        return f"{_SHARED_MEMORY} can't be used here: mount it, or give the container one (--shm-size)."
+    if "/proc/" in text:
+        return "/proc can't be read here: mount it."
+    return ""
+
+
+def _cpu_limits() -> Iterator[float]:
+    """Yield the limits (in cores) of the control groups that this process is in."""
+    for line in _read(_OWN_CGROUP).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            base, names = _CGROUPS, ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            base, names = _CGROUPS / controllers, ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+            base = base if base.is_dir() else _CGROUPS / "cpu"
+        else:
+            continue
+        group = base / path.lstrip("/")
+        for folder in (group, *group.parents):
+            words = " ".join(_read(folder / name) for name in names).split()
+            with suppress(ValueError):
+                quota, period = map(float, words[:2])  # "max" is no number, and no limit
+                if quota > 0 and period > 0:
+                    yield quota / period
+            if folder == base:
+                break
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
