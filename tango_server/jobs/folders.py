@@ -1,14 +1,21 @@
 """Which files of a folder are frames, and which of them came and went between two looks."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tango_server.conversion.beneath import open_folder
 from tango_server.conversion.paths import ANYWHERE, Roots
+from tango_server.jobs.clock import now
+from tango_server.jobs.vocabulary import Reading
 
 _SUFFIXES = (".tif", ".tiff")
+_QUIET_AFTER = 60.0
+"""How old (s) the last change of a folder is before one listing is taken for all until the next change."""
+_LISTED_ANYWAY = 60.0
+"""How long (s) a quiet folder is not listed."""
 
 
 def is_frame_name(name: str, *, skip_dark: bool = True) -> bool:
@@ -60,15 +67,30 @@ class Look:
     excluded: frozenset[str] = frozenset()
 
 
+class _Quiet(NamedTuple):
+    """A folder that has not changed for a while: its time of modification (ns), and its sub-folders."""
+
+    modified: int
+    until: float
+    """When it is listed again, by the monotonic clock (s)."""
+    deeper: list[str]
+
+
 class FrameLister:
     """Looks at the names in a folder again and again, and asks the file system for nothing else.
 
-    One listing per folder and look, which brings names and types; files are not touched. Hidden folders and links to
-    folders are left out. `known` are the frames that were there at the last look of an earlier lister.
+    One listing per folder and look, which brings names and types; files are not touched. A folder that is known to be
+    quiet costs one look at its time of modification, and is listed once a minute all the same: some file systems keep
+    no such time, or a coarse one. Hidden folders and links to folders are left out. `known` are the frames that were
+    there at the last look of an earlier lister.
     """
 
-    def __init__(self, root: Path, known: Iterable[str] = (), *, recursive: bool = False) -> None:
+    def __init__(
+        self, root: Path, known: Iterable[str] = (), *, recursive: bool = False, clock: Callable[[], Reading] = now
+    ) -> None:
         self._root = root
+        self._clock = clock
+        self._quiet: dict[str, _Quiet] = {}
         self._recursive = recursive
         self._seen: dict[str, set[str]] = {}
         """The names in each folder that need no second look: frames, and what is of no interest."""
@@ -95,25 +117,41 @@ class FrameLister:
             folder = to_list.pop()
             reached.add(folder)
             try:
-                entries = _entries(self._root / folder)
+                deeper = self._deeper(folder, came, gone)
             except OSError as error:
                 if not folder:
                     raise
                 if not isinstance(error, FileNotFoundError | NotADirectoryError):  # else it went a moment ago
                     unlisted[folder] = error.strerror or str(error)
                 continue
-            deeper = self._compare(folder, entries, came, gone)
             left.update(path for path in deeper if self._root / path in excluded)
             to_list += [path for path in deeper if path not in left]
         gone += self._gone_with_their_folders(reached, unlisted)
         return Look(tuple(came), tuple(gone), unlisted, frozenset(left))
 
+    def _deeper(self, folder: str, came: list[str], gone: list[str]) -> list[str]:
+        """Note what came and went in one folder, if it may have changed, and return its sub-folders."""
+        modified = os.stat(self._root / folder).st_mtime_ns  # noqa: PTH116 - as the listing below, without a Path
+        reading, quiet = self._clock(), self._quiet.get(folder)
+        if quiet is not None and quiet.modified == modified and reading.monotonic < quiet.until:
+            return quiet.deeper
+        deeper, undecided = self._compare(folder, _entries(self._root / folder), came, gone)
+        if undecided or reading.wall - modified / 1e9 < _QUIET_AFTER:
+            self._quiet.pop(folder, None)
+        else:
+            self._quiet[folder] = _Quiet(modified, reading.monotonic + _LISTED_ANYWAY, deeper)
+        return deeper
+
     def _compare(
         self, folder: str, entries: dict[str, "os.DirEntry[str]"], came: list[str], gone: list[str]
-    ) -> list[str]:
-        """Note what came and went in one folder and return its sub-folders, the last one first."""
+    ) -> tuple[list[str], bool]:
+        """Note what came and went in one folder.
+
+        Return its sub-folders, the last one first, and whether something may become a frame without a change of it.
+        """
         seen = self._seen.setdefault(folder, set())
         deeper = []
+        undecided = False
         for name in sorted(entries.keys() - seen):
             entry = entries[name]
             if self._recursive and not name.startswith(".") and entry.is_dir(follow_symlinks=False):
@@ -123,17 +161,20 @@ class FrameLister:
             elif _is_file(entry):  # if not, it may become one: a link whose target is still to come
                 seen.add(name)
                 came.append(_below(folder, name))
+            else:
+                undecided = True
         vanished = seen - entries.keys()
         if vanished:
             seen -= vanished
             gone += [_below(folder, name) for name in sorted(vanished) if is_frame_name(name)]
-        return deeper[::-1]
+        return deeper[::-1], undecided
 
     def _gone_with_their_folders(self, reached: set[str], unlisted: Mapping[str, str]) -> list[str]:
         gone = []
         for folder in self._seen.keys() - reached:
             if any(folder.startswith(f"{other}/") for other in unlisted):
                 continue
+            self._quiet.pop(folder, None)
             gone += [_below(folder, name) for name in self._seen.pop(folder) if is_frame_name(name)]
         return gone
 

@@ -107,6 +107,7 @@ class WatchedFolder:
         self._changed: set[str] = set()
         self._forgotten: set[str] = set()
         self._past_changed = False
+        self._most_present = len(known)
 
     @property
     def present(self) -> list[str]:
@@ -120,6 +121,7 @@ class WatchedFolder:
 
     def looked(self, look: Look, wall: float) -> None:
         """Take a look in; `wall` is its instant in Unix seconds."""
+        self._most_present = max(self._most_present, len(self._known) - len(self._gone))
         for name in look.gone:
             self._wanted.pop(name, None)
             self._moving.pop(name, None)
@@ -240,10 +242,14 @@ class WatchedFolder:
             self._moving[name] = identity
 
     def forget(self, wall: float) -> None:
-        """Forget names that vanished long ago, and the oldest ones if there are too many."""
+        """Forget names that vanished long ago, and the oldest ones if there are more than were ever there together.
+
+        So a mount that is away for a while, and seems empty, brings no old frames when it is back, however many.
+        """
+        most = max(VANISHED_LIMIT, self._most_present)
         while self._gone:
             name, since = next(iter(self._gone.items()))
-            if wall - since < FORGET_AFTER and len(self._gone) <= VANISHED_LIMIT:
+            if wall - since < FORGET_AFTER and len(self._gone) <= most:
                 return
             self._drop(name)
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tango_server.conversion.errors import OutsideRootsError
 from tango_server.conversion.paths import Roots
 from tango_server.jobs.folders import FrameLister, Look, frames_in, is_frame_name
+from tango_server.jobs.vocabulary import Reading
 
 WITH_LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 
@@ -161,3 +163,76 @@ def test_nothing_is_gone_when_the_folder_is_back(tmp_path: Path) -> None:
         lister.look()
     (tmp_path / "away").rename(folder)
     assert lister.look() == Look((), (), {})
+
+
+class Clock:
+    """Reads what a test says; folders were changed `age` seconds before its wall clock."""
+
+    def __init__(self) -> None:
+        self.monotonic, self.age = 0.0, 120.0
+
+    def __call__(self) -> Reading:
+        return Reading(self.monotonic, time.time() + self.age)
+
+
+@pytest.fixture
+def listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders that are listed, by their names."""
+    listed: list[str] = []
+    scandir = os.scandir
+
+    def listing(path: Any) -> Any:
+        listed.append(Path(path).name)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", listing)
+    return listed
+
+
+def test_folders_that_are_quiet_are_not_listed_at_each_look(tmp_path: Path, listings: list[str]) -> None:
+    fill(tmp_path, "a/old.tif", "b/old.tif")
+    clock = Clock()
+    lister = FrameLister(tmp_path, recursive=True, clock=clock)
+    assert sorted(lister.look().came) == ["a/old.tif", "b/old.tif"]
+    listings.clear()
+    for _ in range(3):
+        assert lister.look() == Look((), (), {}, frozenset())
+    assert listings == []
+    os.utime(fill(tmp_path, "a/new.tif") / "a", (2e9, 2e9))  # whatever the clock of the file server says
+    (tmp_path / "b" / "old.tif").unlink()
+    look = lister.look()
+    assert (look.came, look.gone) == (("a/new.tif",), ("b/old.tif",))
+    assert listings == ["a", "b"]
+
+
+def test_a_quiet_folder_is_listed_once_a_minute_all_the_same(tmp_path: Path, listings: list[str]) -> None:
+    fill(tmp_path, "old.tif")
+    stamp = tmp_path.stat().st_mtime_ns
+    clock = Clock()
+    lister = FrameLister(tmp_path, clock=clock)
+    lister.look()
+    fill(tmp_path, "new.tif")
+    os.utime(tmp_path, ns=(stamp, stamp))  # a file system that does not tell
+    assert lister.look().came == ()
+    clock.monotonic = 61.0
+    assert lister.look().came == ("new.tif",)
+    assert len(listings) == 2
+
+
+def test_a_folder_that_has_changed_lately_is_listed_at_each_look(tmp_path: Path, listings: list[str]) -> None:
+    clock = Clock()
+    clock.age = 30.0
+    lister = FrameLister(fill(tmp_path, "a.tif"), clock=clock)
+    for _ in range(3):
+        lister.look()
+    assert len(listings) == 3
+
+
+@WITH_LINKS
+def test_a_link_whose_target_is_to_come_keeps_its_folder_from_being_quiet(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "watched", "a.tif")
+    (folder / "late.tif").symlink_to(tmp_path / "target.tif")
+    lister = FrameLister(folder, clock=Clock())
+    assert lister.look().came == ("a.tif",)
+    (tmp_path / "target.tif").touch()
+    assert lister.look().came == ("late.tif",)

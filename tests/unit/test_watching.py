@@ -177,15 +177,34 @@ def test_a_forgotten_name_never_uses_a_key_again() -> None:
     assert folder.wanted() == [Wanted("a.tif", 5)]
 
 
-def test_vanished_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_vanish_one_by_one_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "VANISHED_LIMIT", 20)
-    many = [f"{number}.tif" for number in range(watching.VANISHED_LIMIT + 10)]
-    folder = WatchedFolder({name: Known(0, A) for name in many}, Past(watched_before=True), take_existing=True)
-    folder.looked(Look(gone=tuple(many)), NOON)
+    folder = WatchedFolder({}, Past(watched_before=True), take_existing=False)
+    many = [f"{number}.tif" for number in range(30)]
+    for name in many:  # as on a disk from which frames are moved away
+        folder.looked(Look(came=(name,)), NOON)
+        folder.left(Wanted(name, 0), A)
+        folder.looked(Look(gone=(name,)), NOON)
     folder.forget(NOON)
     changes = folder.changes()
     assert changes is not None
     assert changes.forgotten == set(many[:10])
+
+
+def test_a_folder_that_seems_empty_for_a_while_brings_no_old_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "VANISHED_LIMIT", 20)
+    many = tuple(f"{number}.tif" for number in range(100))
+    folder = WatchedFolder({}, Past(watched_before=True), take_existing=False)
+    folder.looked(Look(came=many), NOON)
+    for name in many:
+        folder.left(Wanted(name, 0), A)
+    folder.looked(Look(gone=many), NOON + 1)
+    folder.forget(NOON + 1)
+    again = WatchedFolder(dict(folder.changes().files), Past(watched_before=True), take_existing=False)  # type: ignore[union-attr]
+    for one in (folder, again):  # the server may be started anew meanwhile
+        one.forget(NOON + 2)
+        one.looked(Look(came=many), NOON + 3)
+        assert one.wanted() == []
 
 
 def test_a_job_that_the_ledger_has_lost_is_submitted_again() -> None:
