@@ -151,7 +151,7 @@ class Spool:
                 self._database.execute(_FORGET, (time.time() - _REJECTED_KEPT, _MOST_REJECTED))
             for _ in range(_MOST_PORTIONS):
                 with self._lock:
-                    self._database.execute(f"PRAGMA incremental_vacuum({_PORTION})").fetchall()
+                    self._database.executescript(f"PRAGMA incremental_vacuum({_PORTION})")  # `execute` takes one step
                     if not self._database.execute("PRAGMA freelist_count").fetchone()[0]:
                         break
             _, length, _ = self._tidier.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

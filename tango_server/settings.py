@@ -188,7 +188,7 @@ class Settings(BaseModel):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="What the log file tells of")
     ] = "INFO"
     log_bytes: Annotated[int, Field(ge=10_000, description="Size of one log file, bytes")] = 10_000_000
-    log_files: Annotated[int, Field(ge=1, le=1000, description="Log files that are kept")] = 10
+    log_files: Annotated[int, Field(ge=1, le=1000, description="Log files that are kept")] = 100
     metrics_port: Annotated[
         int, Field(ge=0, le=65_535, description="TCP port of the Prometheus endpoint; 0: there is none")
     ] = 0

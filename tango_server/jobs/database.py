@@ -11,6 +11,7 @@ from pathlib import Path
 from tango_server.jobs.schema import MIGRATIONS, SCHEMA, VERSION
 from tango_server.jobs.sqlite_file import (
     SoleConnection,
+    give_back,
     is_damage,
     look_for_damage,
     open_alone,
@@ -106,6 +107,11 @@ class Database:
             if length > _LONG_LOG:
                 with self._lock, self._reader_lock:  # little has come meanwhile, and none of it may be missing
                     self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+
+    def give_back(self) -> bool:
+        """Give a portion of what was forgotten back to the disk; return whether there is more. Raises as a commit."""
+        with self._lock, self._noticing_damage(), self._noticing_refusal():
+            return give_back(self._connection)
 
     def close(self) -> None:
         """Close the file; later calls raise `sqlite3.ProgrammingError`."""

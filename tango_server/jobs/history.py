@@ -13,6 +13,10 @@ _PORTION = 500  # rows that are deleted at once: the ledger is locked meanwhile
 # What was taken over from an earlier version has one age: there the wall clock is all that tells the order.
 _OLDEST = "SELECT number, age, run_uid FROM jobs WHERE outcome IS NOT NULL ORDER BY age, finished, number LIMIT ?"
 _FORGET_RUN = "DELETE FROM runs WHERE run_uid=?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE run_uid=?1)"
+_FORGET_EMPTY_RUNS = (
+    "DELETE FROM runs WHERE run_uid IN (SELECT run_uid FROM runs WHERE NOT EXISTS "
+    "(SELECT 1 FROM jobs WHERE jobs.run_uid=runs.run_uid) ORDER BY announced LIMIT ?)"
+)
 _REPORTS = (
     "SELECT report FROM jobs WHERE run_uid=? AND outcome IS NOT NULL AND (? IS NULL OR outcome=?) "
     "ORDER BY number LIMIT ?"
@@ -118,7 +122,8 @@ class History:
         """Forget a portion of the jobs that were finished more than so many seconds ago, or are more than `limit`.
 
         Seconds in which the ledger was in use: no jump of the wall clock takes the history away, nor does a shutdown.
-        Return how many; the caller comes again until it is none. Runs and recipes that nothing refers to go, too.
+        Return how many; the caller comes again until it is none. Runs and recipes that nothing refers to go, too; of
+        runs without jobs the last `limit` stay.
         """
         before = self._database.age - kept_for
         with self._database.transaction() as connection:
@@ -130,11 +135,16 @@ class History:
             connection.executemany(_FORGET_RUN, {(run_uid,) for _, _, run_uid in old if run_uid is not None})
             if not old:
                 _prune_unused(connection, before)
+                _prune_empty_runs(connection, limit)
         return len(old)
 
     def keep_age(self) -> None:
         """Write down how long the ledger has been in use."""
         self._database.keep_age()
+
+    def give_back(self) -> bool:
+        """Give a portion of the ledger's unused space back to the disk; return whether there is more."""
+        return self._database.give_back()
 
     def shorten_log(self) -> None:
         """Move what is committed into the ledger's file."""
@@ -212,6 +222,12 @@ def _nearest_rank(connection: sqlite3.Connection, run_uid: str, count: int, perc
         return 0.0
     rank = -(-percent * count // 100)
     return float(connection.execute(_LATENCY, (run_uid, rank - 1)).fetchone()[0])
+
+
+def _prune_empty_runs(connection: sqlite3.Connection, limit: int) -> None:
+    surplus = connection.execute("SELECT count(*) FROM runs").fetchone()[0] - limit
+    if surplus > 0:
+        connection.execute(_FORGET_EMPTY_RUNS, (min(surplus, _PORTION),))
 
 
 def _prune_unused(connection: sqlite3.Connection, before: float) -> None:

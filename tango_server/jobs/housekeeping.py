@@ -40,6 +40,7 @@ class Housekeeper:
         self._tell = tell
         self._ending = threading.Event()
         self._next_prune = 0.0
+        self._chores = (self._measure, self._shorten_log, self._sync, self._prune, self._give_back)
         self._troubles: dict[str, str] = {}
         """What went wrong with which chore, so that it is told once."""
         self._thread = threading.Thread(target=self._run, name="petif-housekeeping", daemon=True)
@@ -52,7 +53,7 @@ class Housekeeper:
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            more = [self._attempt(chore) for chore in (self._measure, self._shorten_log, self._sync, self._prune)]
+            more = [self._attempt(chore) for chore in self._chores]
             if not any(more):
                 self._ending.wait(_INTERVAL)
 
@@ -95,6 +96,10 @@ class Housekeeper:
         if doubtful := sorted(flushed.keys() - safe):
             self._history.mark_doubtful(doubtful)
         return len(flushed) == _SYNCED_AT_ONCE
+
+    def _give_back(self) -> bool:
+        """Give forgotten space back to the disk, bit by bit; return whether there is more."""
+        return self._history.give_back()
 
     def _prune(self) -> bool:
         now = clock.now().monotonic

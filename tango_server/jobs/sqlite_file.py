@@ -1,5 +1,6 @@
 """What all SQLite files of a server have in common: one process at a time, durable commits, never deleted."""
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable
@@ -8,11 +9,18 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+_log = logging.getLogger(__name__)
+
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PATIENCE = 1.0
 _SYNCHRONOUS = "FULL"
 _LONGEST_LOG = 2**26
 _LARGEST_INTEGER = 2**63 - 1
+_INCREMENTAL = 2  # of PRAGMA auto_vacuum
+_LARGE = 50_000_000
+_PORTION = 250
+"""Pages of 4 kB that are given back at once."""
+_SPARE_PAGES = 2_500
 
 
 def sqlite_integer(number: int) -> int:
@@ -61,6 +69,7 @@ def open_alone(
     connection.lock = lock
     try:
         admit(connection)
+        make_shrinkable(connection, path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={_SYNCHRONOUS}")
         connection.execute(f"PRAGMA journal_size_limit={_LONGEST_LOG}")
@@ -71,6 +80,33 @@ def open_alone(
         connection.close()
         raise
     return connection
+
+
+def make_shrinkable(connection: sqlite3.Connection, path: Path) -> None:
+    """Have a file give back what is deleted from it (`give_back`); one of before is written anew once, if there is room.
+
+    SQLite decides that by the first table of a file, or by VACUUM.
+    """
+    if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == _INCREMENTAL:
+        return
+    if path.stat().st_size > _LARGE:
+        _log.warning("%s: is written anew once, so that it can shrink from now on; this takes its time", path)
+    try:
+        connection.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
+        connection.execute("VACUUM")
+    except sqlite3.OperationalError as error:  # no room beside it, say: it goes on as it is
+        _log.warning("%s: can't shrink (%s); tried again at the next start", path, error)
+
+
+def give_back(connection: sqlite3.Connection) -> bool:
+    """Give a portion of unused pages back to the disk, if there are many; return whether there are more.
+
+    It is one commit of a few milliseconds. Some pages stay, for what comes next.
+    """
+    if connection.execute("PRAGMA freelist_count").fetchone()[0] <= _SPARE_PAGES + _PORTION:
+        return False
+    connection.executescript(f"PRAGMA incremental_vacuum({_PORTION})")  # `execute` would take the first step only
+    return True
 
 
 def require_free(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tango_server.jobs import database as database_module
+from tango_server.jobs import sqlite_file
 from tango_server.jobs.database import Database, LedgerBusyError, LedgerError
 from tango_server.jobs.ledger import Ledger
 from tests.unit.full_disk import no_file_grows_beyond
@@ -247,3 +248,16 @@ def test_ledger_on_a_full_disk_is_never_put_aside(opened: Callable[[], Database]
     assert asides(ledger_path) == []
     assert ledger_path.read_bytes() == before
     assert pending_ids(Ledger(opened())) == ["a"]
+
+
+def test_a_ledger_of_before_is_made_to_shrink(ledger_path: Path, opened: Callable[[], Database]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite_file, "make_shrinkable", lambda *_: None)
+        before = opened()
+    assert before._connection.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    accept(Ledger(before), "a")
+    before.close()
+    now = opened()
+    assert now._connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+    assert pending_ids(Ledger(now)) == ["a"]
+    assert asides(ledger_path) == []

@@ -11,7 +11,7 @@ from threading import Event
 
 import pytest
 
-from tango_server.jobs import capacity, clock
+from tango_server.jobs import capacity, clock, sqlite_file
 from tango_server.jobs.capacity import FreeSpace
 from tango_server.jobs.database import Database
 from tango_server.jobs.history import History, UnknownIdError
@@ -19,7 +19,7 @@ from tango_server.jobs.housekeeping import Housekeeper, boot
 from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.vocabulary import Reading
 from tango_server.messages import ReportsQuery
-from tests.unit.ledger_entries import ACCEPTED, Stopwatch, accept, finish, pending_ids, report
+from tests.unit.ledger_entries import ACCEPTED, Stopwatch, accept, entry, finish, pending_ids, report
 from tests.unit.ledger_files import left_behind
 
 DAY = 86_400.0
@@ -246,3 +246,33 @@ def test_ledger_closed_under_it_ends_silently(
 def test_the_time_since_the_machine_was_started_has_one_name() -> None:
     assert boot()
     assert boot() == boot()
+
+
+def test_forgotten_jobs_give_their_space_back_to_the_disk(
+    database: Database, keep_house: Callable[..., Housekeeper], looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "_SPARE_PAGES", 20)
+    names = [f"{number:04d}" for number in range(3000)]
+    accept(Ledger(database), *names)
+    finish(Ledger(database), *(report(name, "failed", reason="x" * 1000) for name in names))
+    database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = database.path.stat().st_size
+    keep_house(history_limit=10)
+    for _ in range(8):  # bit by bit
+        looks.wait_for_another_round()
+    database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert database.path.stat().st_size < before / 3
+
+
+def test_runs_without_frames_are_bounded_too(
+    database: Database, keep_house: Callable[..., Housekeeper], looks: Looks, stopwatch: Stopwatch
+) -> None:
+    ledger = Ledger(database)
+    for number in range(8):
+        stopwatch.now += 1
+        ledger.accept([entry("a", "with a frame")] if number == 0 else [], [f"run-{number}"])
+    keep_house(history_limit=5)
+    looks.wait_for_another_round()
+    with database.reading() as connection:
+        left = [uid for (uid,) in connection.execute("SELECT run_uid FROM runs ORDER BY run_uid")]
+    assert left == ["run-4", "run-5", "run-6", "run-7", "with a frame"]

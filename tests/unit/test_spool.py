@@ -239,7 +239,7 @@ def test_the_files_are_as_large_as_what_waits_in_them(spool: Spool, tidy: int) -
     while letters := spool.first(500):
         spool.remove(letters)
         spool.tidy()
-    assert size_of(spool.path) < 800_000, "up to 500 changes are left for the next time"
+    assert size_of(spool.path) < 400_000, "up to 500 changes are left for the next time"
     assert len(spool) == 0
 
 
