@@ -21,7 +21,7 @@ from tango_server.conversion.experiment import Experiment, experiment_of
 from tango_server.conversion.naming import counted_by, series_of
 from tango_server.conversion.orientation import Orientation
 from tango_server.conversion.paths import ANYWHERE, output_path
-from tango_server.conversion.publish import TEMPORARY_SUFFIX, remove_leftovers
+from tango_server.conversion.publish import TEMPORARY_SUFFIX, is_in_use, remove_leftovers
 from tango_server.conversion.records import is_placeholder_of
 from tango_server.conversion.sidecar import read_sidecar
 from tango_server.jobs import worker
@@ -41,6 +41,8 @@ _EXPECTED = (
     "expected a number that counts the frames. Say which one does (--frame-number; -1 is the last), or give their "
     "angles in a table (--angles)."
 )
+_LONGEST_ATTEMPT = 3600.0
+"""How old (s) a temporary file is that nobody can be at work on."""
 _OURS = f"{platform.node()}-offline-"
 
 
@@ -186,7 +188,10 @@ def _put(done: "SimpleQueue[tuple[Task, Result]]", task: Task, result: Result) -
 
 
 def remove_orphans(folders: Iterable[Path]) -> None:
-    """Remove what earlier calls on this host left in these folders when they were killed."""
+    """Remove what earlier calls on this host left in these folders when they were killed.
+
+    By the lock of a temporary file, or its age: a container may have the name of its host, and other process ids.
+    """
     for folder in folders:
         try:
             names = [entry.name for entry in os.scandir(folder) if entry.name.endswith(TEMPORARY_SUFFIX)]
@@ -194,9 +199,17 @@ def remove_orphans(folders: Iterable[Path]) -> None:
             continue
         for name in names:
             owner = re.search(re.escape(f".{_OURS}") + r"(\d+)-\d+\.", name)
-            if owner and not psutil.pid_exists(int(owner[1])):
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if owner and _is_orphan(folder / name, int(owner[1])):
                     (folder / name).unlink()
+
+
+def _is_orphan(temporary: Path, owner: int) -> bool:
+    if used := is_in_use(temporary):
+        return False
+    if time.time() - temporary.stat().st_mtime > _LONGEST_ATTEMPT:
+        return True
+    return used is False and not psutil.pid_exists(owner)  # in the instant after it was made it has no lock yet
 
 
 def numbers_in_scans(sources: Iterable[Path]) -> dict[Path, int]:

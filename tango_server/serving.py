@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import tango
@@ -15,6 +16,7 @@ from tango_server.home import let_tango_do_without_a_name
 from tango_server.log_console import log_to_stderr
 
 _SERVER = "PETifConverter"
+_PAUSE = 0.2  # s
 _SWITCH_INTERVAL = 1e-3  # s; who asks for the state does not wait for the long answer to somebody else
 
 
@@ -94,5 +96,12 @@ def _stop_at_hangup(host: str, port: int) -> None:
 
 
 def _stop(host: str, port: int) -> None:
+    """Tell the server to end in good order, again and again: just now it may not answer yet."""
     with tango.EnsureOmniThread():
-        tango.DeviceProxy(address_of(host, port, f"dserver/{_SERVER}/standalone")).command_inout("Kill")
+        while True:
+            try:
+                tango.DeviceProxy(address_of(host, port, f"dserver/{_SERVER}/standalone")).command_inout("Kill")
+            except tango.DevFailed:
+                time.sleep(_PAUSE)
+            else:
+                return

@@ -21,6 +21,13 @@ from tango_server.conversion.folder import Folder
 from tango_server.conversion.paths import ANYWHERE, Roots
 from tango_server.recipe import NewFile, Recipe
 
+try:
+    import fcntl
+
+    _HAS_LOCKS = True
+except ImportError:  # Windows
+    _HAS_LOCKS = False
+
 TEMPORARY_SUFFIX = ".petif-tmp"
 _BLOCK = 2**20  # bytes
 _RETRY_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # s; on Windows a reader may hold the file for a moment
@@ -135,7 +142,7 @@ def publish(output: Path, write: Write, attempt: Attempt, roots: Roots = ANYWHER
 
 
 def _publish_in(folder: Folder, output: Path, write: Write, attempt: Attempt) -> int:
-    with _temporary_file(folder, output, attempt) as (temporary, file):
+    with _temporary_file(folder, output, attempt) as (temporary, file), _held(file):
         write(file)
         size = file.tell()
         if attempt.durable:
@@ -219,6 +226,44 @@ def _hand_over_folder(ownership: Ownership, folder: Any) -> None:
     if ownership.folder_mode is not None:
         inherited = os.stat(folder).st_mode & stat.S_ISGID  # noqa: PTH116 - it may be a descriptor
         os.chmod(folder, ownership.folder_mode | inherited)  # noqa: PTH101
+
+
+def is_in_use(temporary: Path) -> bool | None:
+    """Whether an attempt is at work on a temporary file, wherever it runs; None if the system can't tell.
+
+    Raises
+    ------
+    OSError
+        if it can't be opened.
+
+    """
+    if not _HAS_LOCKS:  # Windows removes no file that is open
+        return None
+    descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def _held(file: FileIO) -> Iterator[None]:
+    """Lock a temporary file for whoever asks `is_in_use`, also beyond its own close; the lock ends with the process."""
+    if not _HAS_LOCKS:
+        yield
+        return
+    descriptor = os.dup(file.fileno())
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

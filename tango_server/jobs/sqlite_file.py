@@ -83,7 +83,7 @@ def open_alone(
 
 
 def make_shrinkable(connection: sqlite3.Connection, path: Path) -> None:
-    """Have a file give back what is deleted from it (`give_back`); one of before is written anew once, if there is room.
+    """Have a file give back what is deleted from it (`give_back`); one of before is written anew, if there is room.
 
     SQLite decides that by the first table of a file, or by VACUUM.
     """
