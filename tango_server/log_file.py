@@ -34,12 +34,24 @@ class LogFile(RotatingFileHandler):
             self.handleError(note("the log is opened"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append one line."""
+        """Append one line; to a new file if somebody has renamed or removed the old one, as logrotate does."""
+        self._leave_if_moved()
         lost = self._lost
         super().emit(record)
         if lost and lost == self._lost:
             self._lost = 0
             super().emit(note(f"{lost} messages before this one are lost: the log could not be written"))
+
+    def _leave_if_moved(self) -> None:
+        if self.stream is None or os.name == "nt":  # where no file that is open can be renamed
+            return
+        with suppress(OSError, ValueError):  # ValueError: it is closed
+            written = os.fstat(self.stream.fileno())
+            with suppress(FileNotFoundError):
+                if os.path.samestat(written, self._path.stat()):
+                    return
+            self.stream.close()
+            self.stream = None
 
     def doRollover(self) -> None:  # noqa: N802 - the name of the standard library
         """Start a new file. One that can't be renamed (open elsewhere on Windows) goes on growing until it can."""

@@ -147,12 +147,19 @@ class Database:
             yield self._connection
             self._require_in_place()  # else what was accepted would be gone with a file that has no name any more
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written although the disk would take it; empty: the file is where it was."""
+        if _identity_of(self.path) == self._identity:
+            return ""
+        return (
+            f"{self.path}: the ledger was moved, deleted or replaced while the server runs, so that nothing can be "
+            "accepted. Put it back, or call Init to begin a new one."
+        )
+
     def _require_in_place(self) -> None:
-        if _identity_of(self.path) != self._identity:
-            raise LedgerBusyError(
-                f"{self.path}: the ledger was moved, deleted or replaced while the server runs, so that nothing can be "
-                "accepted. Put it back, or call Init to begin a new one."
-            )
+        if trouble := self.trouble:
+            raise LedgerBusyError(trouble)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -71,6 +71,7 @@ class JobRunner:
         self.recipe = _kept_recipe(self._ledger) or settings.recipe
         service = ConversionService(settings.service_rules(), paused=self._ledger.kept(_PAUSED) == "1")
         self._listener = changed
+        self._ledger_trouble = ""
         self._engine = Engine(service, self._ledger, executor, roots=settings.roots, changed=self._changed)
         pending = self._ledger.pending()
         if pending:
@@ -116,7 +117,7 @@ class JobRunner:
     @property
     def fault(self) -> str:
         """Why nothing can be converted at present; empty: nothing is wrong."""
-        return self._engine.fault
+        return self._engine.fault or self._ledger_trouble
 
     @property
     def trouble(self) -> str:
@@ -242,8 +243,9 @@ class JobRunner:
         self._listener(self)
 
     def _measured(self, space: FreeSpace) -> None:
-        before = self._reception.disk_trouble
-        changed = space != self._reception.space
+        before, ledger_before = self._reception.disk_trouble, self._ledger_trouble
+        self._ledger_trouble = self._database.trouble
+        changed = space != self._reception.space or self._ledger_trouble != ledger_before
         self._reception.space = space
         if self._reception.disk_trouble and not before:
             _log.error("%s Nothing is accepted until there is room.", self._reception.disk_trouble)

@@ -3,10 +3,12 @@
 import io
 import json
 import logging
+import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 from tango_server import logs
 from tango_server.log_console import CalmHandler
-from tango_server.log_file import LogFile
+from tango_server.log_file import LogFile, note
 from tango_server.logs import Logging, start_logging
 
 PACKAGE = logging.getLogger("tango_server")
@@ -206,6 +208,17 @@ def test_restarted_log_appends_and_doubles_nothing(folder: Path, start: Start) -
     whole, half, *others = (folder / "petif.log").read_text().splitlines()
     assert (json.loads(whole)["message"], half) == ("whole", '{"messa')
     assert [json.loads(line)["message"] for line in others] == [f"start {number}" for number in range(5)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no file that is open can be renamed there")
+@pytest.mark.parametrize("moved", [True, False], ids=["renamed", "deleted"])
+def test_a_log_that_somebody_takes_away_is_begun_anew(tmp_path: Path, moved: bool) -> None:
+    path = tmp_path / "petif.log"
+    with closing(LogFile(path, max_bytes=10_000, files=2, tell=pytest.fail)) as log:
+        log.emit(note("first"))
+        path.rename(tmp_path / "taken") if moved else path.unlink()
+        log.emit(note("second"))
+    assert [json.loads(line)["message"] for line in path.read_text().splitlines()] == ["second"]
 
 
 def test_closed_log_leaves_nothing_behind(start: Start) -> None:

@@ -1,5 +1,6 @@
 """A running conversion service as its clients see it, over its restarts on one ledger."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +12,7 @@ import pytest
 
 from tango_server.conversion.errors import PathError
 from tango_server.jobs import capacity
+from tango_server.jobs.database import LedgerBusyError
 from tango_server.jobs.history import UnknownIdError
 from tango_server.jobs.runner import JobRunner, open_database
 from tango_server.jobs.worker import Failure, Task
@@ -235,3 +237,23 @@ def test_the_disk_that_outputs_really_go_to_is_looked_at(serve: Serve, monkeypat
         server.submit("a")
         server.bell.wait_for(lambda: bool(server.runner.snapshot.warning), "the disk is warned of")
         assert f"{folder}: only 1.0 MB are free" in server.runner.snapshot.warning
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no folder with open files can be taken away there")
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "deleted"])
+def test_a_state_folder_that_is_gone_is_a_fault_also_while_nothing_is_done(
+    serve: Serve, tmp_path: Path, replaced: bool
+) -> None:
+    with serve() as server:
+        state = tmp_path / "state"
+        state.rename(tmp_path / "away") if replaced else shutil.rmtree(state)
+        if replaced:
+            state.mkdir()
+        server.bell.wait_for(lambda: "moved, deleted or replaced" in server.runner.fault, "the fault is noticed")
+        with pytest.raises(LedgerBusyError):
+            server.submit("a")
+        if replaced:
+            state.rmdir()
+            (tmp_path / "away").rename(state)
+            server.bell.wait_for(lambda: not server.runner.fault, "the fault is over")
+            server.submit("a")
