@@ -38,8 +38,10 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-FileMode = Annotated[str, Field(pattern=r"^0?[0-7]{3}$")]  # no setuid bit for a file that a client has described
-FolderMode = Annotated[str, Field(pattern=r"^[0-3]?[0-7]{3}$")]
+FileMode = Annotated[
+    str, Field(pattern=r"^(0?[0-7]{3}|source)$")
+]  # no setuid bit for a file that a client has described
+FolderMode = Annotated[str, Field(pattern=r"^([0-3]?[0-7]{3}|source)$")]
 
 
 class NewFile(_Frozen):
@@ -53,7 +55,8 @@ class NewFile(_Frozen):
     placeholder of the same source is no frame, and always replaced.
     A source that is an output itself is refused, unless `force`.
     `preserve_mtime` gives the output the source's modification time. `file_mode`, `folder_mode` (octal, as "0664" and
-    "2775") and `group` are for new files and folders in shared places.
+    "2775") and `group` are for new files and folders in shared places; the mode "source" is that of the raw frame, or
+    of its folder, with its group.
     """
 
     mode: Literal["new"] = "new"

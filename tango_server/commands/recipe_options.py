@@ -36,6 +36,11 @@ _OUTPUT = (
     click.option("--backup", is_flag=True, help="With --in-place: keep each source as NAME.orig."),
     click.option("--force", is_flag=True, help="Convert also what was converted already."),
     click.option("--preserve-mtime", is_flag=True, help="Give the output the source's modification time."),
+    click.option("--file-mode", metavar="MODE",
+                 help="Permissions of new files, as 0640; source: those of the source, with its group."),
+    click.option("--folder-mode", metavar="MODE",
+                 help="Permissions of new folders, as 2750; source: those of the source's folder."),
+    click.option("--group", help="Group of new files and folders."),
 )  # fmt: skip
 
 
@@ -105,7 +110,7 @@ def _output(options: dict[str, Any], whole_path: Callable[[str], str]) -> dict[s
     placing = {
         "folder": None if folder is None else whole_path(folder),
         "template": options.pop("template", None),
-        "on_existing": options.pop("on_existing", None),
+        **{name: options.pop(name, None) for name in ("on_existing", "file_mode", "folder_mode", "group")},
     }
     given = {name: value for name, value in placing.items() if value is not None}
     if in_place and given:
@@ -118,5 +123,5 @@ def _output(options: dict[str, Any], whole_path: Callable[[str], str]) -> dict[s
 
 
 def _flags(options: dict[str, Any]) -> list[str]:
-    names = {"folder": "--output-dir", "on_existing": "--on-existing"}
-    return [names.get(name, f"--{name}") for name, value in options.items() if value]
+    names = {"folder": "--output-dir"}
+    return [names.get(name, f"--{name.replace('_', '-')}") for name, value in options.items() if value]

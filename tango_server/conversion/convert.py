@@ -1,6 +1,5 @@
 """One file, one recipe, one report."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from tango_server.conversion.beneath import status_of
 from tango_server.conversion.errors import (
     ConversionError,
     ConvertedDifferentlyError,
+    OutputWriteError,
     SourceChangedError,
     UnsupportedImageError,
 )
@@ -25,6 +25,7 @@ from tango_server.conversion.placing import place
 from tango_server.conversion.provenance import acquired, describe, read_provenance
 from tango_server.conversion.publish import Attempt, Ownership, Write, copy_of, ownership_of, publish
 from tango_server.conversion.reading import Source, open_source, peculiarity
+from tango_server.conversion.sample import Sample
 from tango_server.conversion.sidecar import carry_sidecar, sidecar_trouble
 from tango_server.conversion.structure import Structure
 from tango_server.conversion.transform import Turning
@@ -109,7 +110,7 @@ class _Conversion:
             )
         attempt = Attempt(
             self.token,
-            ownership=ownership_of(self.recipe),
+            ownership=ownership_of(self.recipe, self.source.path),
             mtime_ns=structure.mtime_ns if output.preserve_mtime else None,
         )
         while True:
@@ -146,16 +147,16 @@ class _Conversion:
                 "a raw frame, or one converted with the same recipe",
                 "Restore the raw frame first, convert it to a new file, or say force to convert what it is now.",
             )
-        mode = os.fstat(self.source.file.fileno()).st_mode & 0o777  # no setuid for what belongs to us now
+        like = Ownership(like=self._sample())
         kept = read_kept_tags(path, self.source.file, structure, backup=output.backup, ours=provenance is not None)
         if provenance is not None and provenance.original is not None:
             kept = replace(kept, original=provenance.original)
         if output.backup:
-            self._back_up(mode)
+            self._back_up(like)
         attempt = Attempt(
             self.token,
             durable=True,
-            ownership=Ownership(file_mode=mode),
+            ownership=like,
             mtime_ns=structure.mtime_ns if output.preserve_mtime else None,
         )
         return self._publish(path, attempt, kept)
@@ -214,7 +215,18 @@ class _Conversion:
         turned = self.source.orientation(pages[0]).then(Orientation.of(self.recipe))
         return EsperantoFrame(path, wanted, self.fields, turned, pages[0].shape, taken, record, self.roots)
 
-    def _back_up(self, mode: int) -> None:
+    def _sample(self) -> Sample:
+        try:
+            return Sample.of(self.source.file.fileno())
+        except OSError as error:
+            raise OutputWriteError(
+                self.source.path,
+                f"its extended attributes can't be read ({error.strerror})",
+                "those of a file that can be replaced by one like it",
+                "Convert it to a new file.",
+            ) from error
+
+    def _back_up(self, like: Ownership) -> None:
         """Keep the first original; a later one would be a conversion."""
         backup = self.source.path.with_name(self.source.path.name + BACKUP_SUFFIX)
 
@@ -223,7 +235,7 @@ class _Conversion:
                 self.token,
                 durable=True,
                 exclusive=True,
-                ownership=Ownership(file_mode=mode),
+                ownership=like,
                 mtime_ns=self.source.structure.mtime_ns,
             )
             publish(backup, copy_of(self.source.file), attempt, self.roots)

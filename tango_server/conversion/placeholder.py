@@ -77,7 +77,7 @@ def make_placeholder(
     stand_in = _StandIn(source, output, recipe, roots, reason, job, fields)
     stand_in.require_new_file()
     zeros = stand_in.zeros(shape)
-    size = stand_in.put(zeros, shape, Attempt(token, ownership=ownership_of(recipe)))
+    size = stand_in.put(zeros, shape, Attempt(token, ownership=ownership_of(recipe, source)))
     return FrameReport(
         source=str(stand_in.source),
         output=str(stand_in.target),

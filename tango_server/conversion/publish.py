@@ -19,6 +19,7 @@ from tango_server.conversion.beneath import open_folder
 from tango_server.conversion.errors import OutputWriteError, OutsideRootsError
 from tango_server.conversion.folder import Folder
 from tango_server.conversion.paths import ANYWHERE, Roots
+from tango_server.conversion.sample import Sample
 from tango_server.recipe import NewFile, Recipe
 
 try:
@@ -33,6 +34,9 @@ _BLOCK = 2**20  # bytes
 _RETRY_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # s; on Windows a reader may hold the file for a moment
 _LONGEST_STEM = 120  # bytes; with what is put around it, a name stays below the 255 that file systems take
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+_AS_THE_SOURCE = "source"
+_PERMISSIONS = 0o2777  # no setuid, no sticky bit
 
 Write = Callable[[BinaryIO], None]
 Buffer = Any
@@ -50,6 +54,8 @@ class Ownership:
     file_mode: int | None = None
     folder_mode: int | None = None
     group: str | int | None = None
+    like: Sample | None = None
+    """What a file in place has of the one that it replaces; before the rest."""
 
 
 PLAIN = Ownership()
@@ -70,16 +76,26 @@ class Attempt:
     mtime_ns: int | None = None
 
 
-def ownership_of(recipe: Recipe) -> Ownership:
-    """Return what a recipe says of its new files and folders."""
+def ownership_of(recipe: Recipe, source: Path) -> Ownership:
+    """Return what a recipe says of its new files and folders, made of the raw frame `source`."""
     output = recipe.output
     if not isinstance(output, NewFile):
         return PLAIN
-    return Ownership(
-        file_mode=int(output.file_mode, 8) if output.file_mode else None,
-        folder_mode=int(output.folder_mode, 8) if output.folder_mode else None,
-        group=output.group,
-    )
+    group: str | int | None = output.group
+    modes: list[int | None] = []
+    for mode, model in ((output.file_mode, source), (output.folder_mode, source.parent)):
+        if mode != _AS_THE_SOURCE:
+            modes.append(int(mode, 8) if mode else None)
+            continue
+        try:
+            status = model.stat()
+        except OSError:  # a placeholder stands for a frame that is not there
+            modes.append(None)
+            continue
+        modes.append(status.st_mode & _PERMISSIONS)
+        if group is None and os.name != "nt":
+            group = status.st_gid
+    return Ownership(modes[0], modes[1], group)
 
 
 def temporary_path(output: Path, token: str) -> Path:
@@ -273,6 +289,8 @@ def _temporary_file(folder: Folder, output: Path, attempt: Attempt) -> Iterator[
     try:
         with file:
             target: Any = path if os.name == "nt" else file.fileno()
+            if attempt.ownership.like is not None:
+                attempt.ownership.like.give_to(target)
             if attempt.ownership.group is not None:
                 shutil.chown(target, group=attempt.ownership.group)
             if attempt.ownership.file_mode is not None:

@@ -118,7 +118,7 @@ def carry_sidecar(
     page = pages[0]
     turned = Orientation.of_tag(page.tags.get(274, 1)).then(Orientation.of(recipe))
     text = turned_text(sidecar.text, turned, page.shape).encode(ENCODING)
-    publish(sidecar_path(output), write_parts([text]), Attempt(token, ownership=ownership_of(recipe)), roots)
+    publish(sidecar_path(output), write_parts([text]), Attempt(token, ownership=ownership_of(recipe, source)), roots)
     return "carried"
 
 

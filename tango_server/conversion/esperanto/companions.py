@@ -73,7 +73,8 @@ def companions_of(
     path = mask_of(recipe.esperanto, fields)
     marked = None if path is None else read_mask(path, source, page.shape, roots)
     mask = frame_mask(page.shape, turned, marked)
-    return write_companions(output.parent, name, mask=mask, roots=roots, token=token, ownership=ownership_of(recipe))
+    ownership = ownership_of(recipe, source)
+    return write_companions(output.parent, name, mask=mask, roots=roots, token=token, ownership=ownership)
 
 
 def write_companions(
