@@ -18,6 +18,7 @@ from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Resu
 from tango_server.jobs.ledger import Ledger
 from tango_server.jobs.leftovers import Leftovers
 from tango_server.jobs.log_lines import about, tell_finished
+from tango_server.jobs.mounts import Mounts
 from tango_server.jobs.observing import carry_sidecar_of, look_at_source, write_companions_of
 from tango_server.jobs.service import ConversionService
 from tango_server.jobs.vocabulary import (
@@ -69,9 +70,11 @@ class Engine:
         executor: Executor,
         *,
         roots: Callable[[], Roots],
+        mounts: Mounts,
         changed: Callable[[], None],
     ) -> None:
         self._service = service
+        self._mounts = mounts
         self._ledger = ledger
         self._executor = executor
         self._roots = roots
@@ -262,6 +265,8 @@ class Engine:
                 look.add_done_callback(partial(self._looked, job.job_id))
             case WriteCompanions(job, output):
                 self._observers.submit(write_companions_of, job, output, self._roots_of(job))
+            case Convert(job) if trouble := self._mounts.last_trouble:
+                self._inbox.put(AttemptFailed(job.job_id, "away", trouble))
             case Convert(job, attempt):
                 _log.debug("attempt %d begins", attempt, extra=about(job))
                 self._executor.start(_task(step, self._roots_of(job)), partial(self._attempted, job))
@@ -293,8 +298,13 @@ class Engine:
         return replace(roots, every=now.read, private=now.private)
 
     def _look_at_source(self, job: Job, roots: Roots) -> _Look:
+        if trouble := self._mounts.trouble_of(*roots.read, *roots.write):
+            return AttemptFailed(job.job_id, "away", trouble)
         self._leftovers.before_first_look(job, roots)
-        return look_at_source(job, roots)
+        look = look_at_source(job, roots)
+        if trouble := self._mounts.trouble_of(*roots.read):  # it went meanwhile: what was not there may be
+            return AttemptFailed(job.job_id, "away", trouble)
+        return look
 
     def _looked(self, job_id: str, look: Future[_Look]) -> None:
         if look.cancelled():
@@ -307,9 +317,12 @@ class Engine:
         self._inbox.put(AttemptFailed(job_id, "final", f"its file can't be examined: {_OWN_FAULT} ({fault!r})"))
 
     def _attempted(self, job: Job, result: Result) -> None:
-        job_id = job.job_id
+        job_id, roots = job.job_id, self._roots_of(job)
+        if trouble := self._mounts.trouble_of(*roots.read, *roots.write):
+            self._inbox.put(AttemptFailed(job_id, "away", trouble))  # whatever it has written may lie below the mount
+            return
         try:
-            self._leftovers.after_attempt(job, result, self._roots_of(job))
+            self._leftovers.after_attempt(job, result, roots)
         except Exception:  # noqa: BLE001 - the attempt counts all the same
             _log.exception("what an attempt has left can't be removed", extra=about(job))
         match result:

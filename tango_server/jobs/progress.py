@@ -102,7 +102,9 @@ class Progress:
         match event.kind:
             case "blocked":
                 return self._until_unblocked(event.reason, rule, now)
-            case "unavailable":
+            case "away" | "unavailable":
+                if event.kind == "away":  # its time begins anew, when its file system is back
+                    self.wait, self.attempts = Wait(), 0
                 return Sequel("later", now + _UNAVAILABLE_INTERVAL)
             case "not_ready":
                 self.unfit, self.unfit_reason = self.wait.identity, event.reason

@@ -18,6 +18,7 @@ from tango_server.jobs.gathering import Gatherer
 from tango_server.jobs.history import History
 from tango_server.jobs.housekeeping import Housekeeper, boot
 from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.mounts import Mounts
 from tango_server.jobs.reception import Reception, requests_for
 from tango_server.jobs.service import ConversionService
 from tango_server.jobs.sqlite_file import require_free
@@ -72,7 +73,11 @@ class JobRunner:
         service = ConversionService(settings.service_rules(), paused=self._ledger.kept(_PAUSED) == "1")
         self._listener = changed
         self._ledger_trouble = ""
-        self._engine = Engine(service, self._ledger, executor, roots=settings.roots, changed=self._changed)
+        roots = settings.roots()
+        self._mounts = Mounts(dict.fromkeys((*roots.read, *roots.write)))
+        self._engine = Engine(
+            service, self._ledger, executor, roots=settings.roots, mounts=self._mounts, changed=self._changed
+        )
         pending = self._ledger.pending()
         if pending:
             _log.info("taking up %d jobs that were not finished", pending)
@@ -122,7 +127,7 @@ class JobRunner:
     @property
     def trouble(self) -> str:
         """Why frames can only wait at present, though nothing is wrong with the service; empty: they need not."""
-        return self._executor.trouble
+        return self._executor.trouble or self._mounts.last_trouble
 
     def submit(self, query: SubmitQuery) -> SubmitAnswer:
         """Write the requests to the ledger and return their job ids, or why they are refused.
@@ -243,9 +248,11 @@ class JobRunner:
         self._listener(self)
 
     def _measured(self, space: FreeSpace) -> None:
-        before, ledger_before = self._reception.disk_trouble, self._ledger_trouble
+        before = self._reception.disk_trouble
+        places_before = self._ledger_trouble, self._mounts.last_trouble
         self._ledger_trouble = self._database.trouble
-        changed = space != self._reception.space or self._ledger_trouble != ledger_before
+        self._mounts.look()
+        changed = space != self._reception.space or (self._ledger_trouble, self._mounts.last_trouble) != places_before
         self._reception.space = space
         if self._reception.disk_trouble and not before:
             _log.error("%s Nothing is accepted until there is room.", self._reception.disk_trouble)

@@ -9,7 +9,7 @@ from tango_server.conversion.structure import Structure
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 
-FailureKind = Literal["final", "not_ready", "blocked", "crashed", "unavailable"]
+FailureKind = Literal["final", "not_ready", "blocked", "crashed", "unavailable", "away"]
 
 
 @dataclass(frozen=True, slots=True)

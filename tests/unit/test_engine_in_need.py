@@ -14,6 +14,7 @@ from tango_server.jobs.database import Database, LedgerBusyError, LedgerDamagedE
 from tango_server.jobs.engine import Engine
 from tango_server.jobs.history import History
 from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.mounts import Mounts
 from tango_server.jobs.rows import Entry
 from tango_server.jobs.rules import ServiceRules
 from tango_server.jobs.service import ConversionService
@@ -82,7 +83,7 @@ class Running:
         self.executor = executor
         self.bell = Bell()
         roots = Roots.of([folder])
-        self.engine = Engine(service, ledger, executor, roots=lambda: roots, changed=self.bell.ring)
+        self.engine = Engine(service, ledger, executor, roots=lambda: roots, mounts=Mounts(()), changed=self.bell.ring)
 
     def accept(self, *names: str, output: str = "") -> None:
         """Put jobs of complete frames on the ledger and tell of them, as the reception does."""
