@@ -142,7 +142,7 @@ def runs(count: int, folder: Path, _seed: int, *, with_conversion: bool = True) 
     looks: list[Look] = []
     with _session(folder, with_conversion=with_conversion) as (engine, detector, converter):
 
-        def plan() -> Iterator[Msg]:
+        def plan() -> Any:
             for number in range(1, count + 1):
                 yield from bp.count([detector], num=10)
                 if number in {count // 5, count}:
@@ -197,7 +197,7 @@ def close_run(count: int, folder: Path, _seed: int) -> dict[str, Any]:
     converter = PETifConverter(link.address, name="converter", link=link)
     engine, took = RunEngine({}, context_managers=[]), [0.0, 0.0]
 
-    def converted() -> Iterator[Msg]:
+    def converted() -> Any:
         uid = yield Msg("open_run")
         for start in range(0, count, 1000):
             names = range(start, min(start + 1000, count))

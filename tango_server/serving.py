@@ -1,5 +1,6 @@
 """Running the Tango server in this process, with a database or without."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from tango_server.home import let_tango_do_without_a_name
 from tango_server.log_console import log_to_stderr
 
 _SERVER = "PETifConverter"
-_PAUSE = 0.2  # s
+_PAUSE = 1.0  # s
 _SWITCH_INTERVAL = 1e-3  # s; who asks for the state does not wait for the long answer to somebody else
 
 
@@ -96,12 +97,9 @@ def _stop_at_hangup(host: str, port: int) -> None:
 
 
 def _stop(host: str, port: int) -> None:
-    """Tell the server to end in good order, again and again: just now it may not answer yet."""
+    """Tell the server to end in good order, again and again: while it starts it does not answer, or passes over it."""
     with tango.EnsureOmniThread():
         while True:
-            try:
+            with contextlib.suppress(tango.DevFailed):
                 tango.DeviceProxy(address_of(host, port, f"dserver/{_SERVER}/standalone")).command_inout("Kill")
-            except tango.DevFailed:
-                time.sleep(_PAUSE)
-            else:
-                return
+            time.sleep(_PAUSE)
