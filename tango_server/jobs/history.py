@@ -8,6 +8,7 @@ from tango_server.jobs.database import Database
 from tango_server.messages import FrameReport, ReportsQuery, RunStatistics
 
 _VARIABLES = 500  # parameters of one SQL statement; SQLite's smallest common limit is 999
+_RUNS_KEPT = 10_000
 _PORTION = 500  # rows that are deleted at once: the ledger is locked meanwhile
 
 # What was taken over from an earlier version has one age: there the wall clock is all that tells the order.
@@ -123,7 +124,7 @@ class History:
 
         Seconds in which the ledger was in use: no jump of the wall clock takes the history away, nor does a shutdown.
         Return how many; the caller comes again until it is none. Runs and recipes that nothing refers to go, too; of
-        runs without jobs the last `limit` stay.
+        runs without jobs the last `limit` stay, or ten thousand.
         """
         before = self._database.age - kept_for
         with self._database.transaction() as connection:
@@ -225,7 +226,7 @@ def _nearest_rank(connection: sqlite3.Connection, run_uid: str, count: int, perc
 
 
 def _prune_empty_runs(connection: sqlite3.Connection, limit: int) -> None:
-    surplus = connection.execute("SELECT count(*) FROM runs").fetchone()[0] - limit
+    surplus = connection.execute("SELECT count(*) FROM runs").fetchone()[0] - max(limit, _RUNS_KEPT)
     if surplus > 0:
         connection.execute(_FORGET_EMPTY_RUNS, (min(surplus, _PORTION),))
 

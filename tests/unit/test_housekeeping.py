@@ -265,8 +265,10 @@ def test_forgotten_jobs_give_their_space_back_to_the_disk(
 
 
 def test_runs_without_frames_are_bounded_too(
-    database: Database, keep_house: Callable[..., Housekeeper], looks: Looks, stopwatch: Stopwatch
-) -> None:
+    database: Database, keep_house: Callable[..., Housekeeper], looks: Looks, stopwatch: Stopwatch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("tango_server.jobs.history._RUNS_KEPT", 3)
     ledger = Ledger(database)
     for number in range(8):
         stopwatch.now += 1
