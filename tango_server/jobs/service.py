@@ -77,6 +77,9 @@ class ConversionService:
 
     def handle(self, event: Event, now: Reading) -> list[Instruction]:
         """Take one event in and return what is to be done, in order."""
+        return [*self._taken_in(event, now), *self._go_on()]
+
+    def _taken_in(self, event: Event, now: Reading) -> list[Instruction]:
         instructions: list[Instruction] = []
         match event:
             case Observed() | AttemptFailed() if self._in_doubt(event.job_id):
@@ -105,7 +108,7 @@ class ConversionService:
                 instructions += self._cancelled(event, now)
             case _:
                 self._note(event, now)
-        return [*instructions, *self._go_on()]
+        return instructions
 
     def abandon(self, job_id: str, reason: str, now: Reading) -> list[Instruction]:
         """End a job whose event could not be taken in."""
@@ -269,7 +272,7 @@ class ConversionService:
         if self._cancelling:
             return []
         postponed, self._postponed = self._postponed, []
-        return [step for late in postponed for step in self.handle(late, now)]
+        return [step for late in postponed for step in self._taken_in(late, now)]
 
     def _end(self, now: Reading) -> list[Instruction]:
         """Report what is converted and only waits for its sidecar."""

@@ -17,8 +17,10 @@ from tango_server.jobs.readiness import ReadinessRule
 from tango_server.jobs.rules import ServiceRules
 from tango_server.jobs.service import ConversionService
 from tango_server.jobs.vocabulary import (
+    Accepted,
     AttemptDone,
     AttemptFailed,
+    Cancelled,
     CancelWanted,
     CarrySidecar,
     Convert,
@@ -783,3 +785,17 @@ def test_latency_counts_from_the_first_look_that_saw_the_file_complete() -> None
     assert starts(service.handle(Observed("a", COMPLETE), at(3))) == ["a"]
     (report,) = reports(service.handle(converted("a"), at(3.5)))
     assert report.latency == pytest.approx(1.5)
+
+
+def test_what_was_postponed_by_a_cancel_is_taken_in_before_more_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tango_server.jobs.backlog.WINDOW", 4)
+    service = ConversionService(ServiceRules(workers=1), paused=True)
+    service.handle(Accepted(10), at(0))
+    service.handle(fetched(tuple(map(job, "abcd"))), at(0))
+    for name, structure in (("a", COMPLETE), ("b", COMPLETE), ("c", UNFINISHED)):
+        service.handle(Observed(name, structure), at(0))
+    assert service.handle(TimePassed(), at(1)) == [Observe(job("c"))]
+    service.handle(CancelWanted("ticket", Selection()), at(1))
+    for name, structure in (("d", UNFINISHED), ("c", COMPLETE)):
+        assert service.handle(Observed(name, structure), at(1)) == []
+    assert service.handle(Cancelled(0, frozenset()), at(1)) == [], "a, b and c are ready: there is room for one alone"
