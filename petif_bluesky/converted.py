@@ -82,6 +82,7 @@ class FrameStream:
     def __init__(self, device: str, stream: str, structure: Structure | None, *, with_output: bool = True) -> None:
         self.name = device
         self.stream = stream
+        self._image = f"{device}_image"  # one text for all: the RunEngine keeps it with each resource until the run ends
         self._structure = structure
         self._with_output = with_output
         self._report: FrameReport | None = None
@@ -100,7 +101,7 @@ class FrameStream:
         """Return the data keys."""
         described = {f"{self.name}_{key}": {"source": "petif-bluesky", **_KEYS[key]} for key in self._values()}
         if self._structure is not None:
-            described[f"{self.name}_image"] = {
+            described[self._image] = {
                 "source": "petif-bluesky",
                 "dtype": "array",
                 "dtype_numpy": self._structure.dtype_numpy,
@@ -130,7 +131,7 @@ class FrameStream:
         bundle = ComposeStreamResource()(
             mimetype=_MIMETYPE,
             uri=f"file://{self._structure.host}/",
-            data_key=f"{self.name}_image",
+            data_key=self._image,
             parameters={
                 "chunk_shape": self._structure.shape,
                 "template": (where or ("", ""))[1].translate(_ESCAPES),

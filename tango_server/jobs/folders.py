@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tango_server.conversion.beneath import open_folder
 from tango_server.conversion.paths import ANYWHERE, Roots
+from tango_server.jobs.by_folder import packed_names, unpacked_names
 from tango_server.jobs.clock import now
 from tango_server.jobs.vocabulary import Reading
 
@@ -74,6 +75,8 @@ class _Quiet(NamedTuple):
     until: float
     """When it is listed again, by the monotonic clock (s)."""
     deeper: list[str]
+    seen: bytes
+    """The names that need no second look."""
 
 
 class FrameLister:
@@ -135,12 +138,18 @@ class FrameLister:
         reading, quiet = self._clock(), self._quiet.get(folder)
         if quiet is not None and quiet.modified == modified and reading.monotonic < quiet.until:
             return quiet.deeper
-        deeper, undecided = self._compare(folder, _entries(self._root / folder), came, gone)
-        if undecided or reading.wall - modified / 1e9 < _QUIET_AFTER:
-            self._quiet.pop(folder, None)
-        else:
-            self._quiet[folder] = _Quiet(modified, reading.monotonic + _LISTED_ANYWAY, deeper)
+        entries = _entries(self._root / folder)
+        self._wake(folder)
+        deeper, undecided = self._compare(folder, entries, came, gone)
+        if not undecided and reading.wall - modified / 1e9 >= _QUIET_AFTER:
+            seen = packed_names(self._seen.pop(folder))
+            self._quiet[folder] = _Quiet(modified, reading.monotonic + _LISTED_ANYWAY, deeper, seen)
         return deeper
+
+    def _wake(self, folder: str) -> None:
+        quiet = self._quiet.pop(folder, None)
+        if quiet is not None:
+            self._seen[folder] = unpacked_names(quiet.seen)
 
     def _compare(
         self, folder: str, entries: dict[str, "os.DirEntry[str]"], came: list[str], gone: list[str]
@@ -171,10 +180,10 @@ class FrameLister:
 
     def _gone_with_their_folders(self, reached: set[str], unlisted: Mapping[str, str]) -> list[str]:
         gone = []
-        for folder in self._seen.keys() - reached:
+        for folder in (self._seen.keys() | self._quiet.keys()) - reached:
             if any(folder.startswith(f"{other}/") for other in unlisted):
                 continue
-            self._quiet.pop(folder, None)
+            self._wake(folder)
             gone += [_below(folder, name) for name in self._seen.pop(folder) if is_frame_name(name)]
         return gone
 

@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from tango_server.jobs.by_folder import ByFolder
 from tango_server.jobs.folders import Look
 from tango_server.messages import FrameReport
 
@@ -91,7 +92,7 @@ class WatchedFolder:
     """
 
     def __init__(self, known: Mapping[str, Known], past: Past, *, take_existing: bool) -> None:
-        self._known = dict(known)
+        self._known = ByFolder(known, _as_json, _of_json)
         self._past = past
         self._take_existing = take_existing
         self._wanted = {
@@ -225,7 +226,7 @@ class WatchedFolder:
                     names[name] = None
             if len(names) >= limit:
                 break
-            self._round = iter(tuple(self._known))
+            self._round = iter(self._known)
         return list(names)[:limit]
 
     def checked(self, name: str, identity: Identity | None) -> None:
@@ -257,7 +258,7 @@ class WatchedFolder:
         """Return what is to be written down since the last `written`, None if there is nothing."""
         if not (self._changed or self._forgotten or self._past_changed):
             return None
-        files = {name: self._known[name] for name in self._changed}
+        files = {name: self._known[name] for name in sorted(self._changed)}  # folder by folder
         return Changes(files, frozenset(self._forgotten), self._past if self._past_changed else None)
 
     def written(self) -> None:
@@ -298,6 +299,15 @@ class WatchedFolder:
     def _remember(self, past: Past) -> None:
         self._past = past
         self._past_changed = True
+
+
+def _as_json(file: Known) -> list[Any]:
+    return [file.generation, file.identity, file.job_id, file.gone_since]
+
+
+def _of_json(values: list[Any]) -> Known:
+    generation, identity, job_id, gone_since = values
+    return Known(generation, None if identity is None else Identity(*identity), job_id, gone_since)
 
 
 def _lies_in(folders: Iterable[str], name: str) -> bool:

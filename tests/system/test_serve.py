@@ -17,7 +17,10 @@ from tango_server.jobs import executors
 from tests.system.waiting import PATIENCE, until
 
 Serve = Callable[..., "subprocess.Popen[str]"]
-_PROGRAM = "from tango_server.cli import main; main()"
+_PROGRAM = (  # whatever this suite was started with: `nohup`, say
+    "import signal; hasattr(signal, 'SIGHUP') and signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+    "from tango_server.cli import main; main()"
+)
 
 
 @pytest.fixture
