@@ -82,7 +82,7 @@ class FrameStream:
     def __init__(self, device: str, stream: str, structure: Structure | None, *, with_output: bool = True) -> None:
         self.name = device
         self.stream = stream
-        self._image = f"{device}_image"  # one text for all: the RunEngine keeps it with each resource until the run ends
+        self._image = f"{device}_image"  # one text: the RunEngine keeps it with each resource until the run ends
         self._structure = structure
         self._with_output = with_output
         self._report: FrameReport | None = None
