@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
-_OPEN = 16
+_OPEN = 32
 """Folders that are not packed: those that were used last."""
 
 

@@ -36,6 +36,9 @@ class Place(NamedTuple):
         return f"{self.mount.source} ({self.mount.kind}) on {self.mount.point}"
 
 
+PlaceOf = Callable[[Path, Place | None], Place | None]
+
+
 class Mounts:
     """The file systems of folders, as they were when each was seen first. Any thread may call.
 
@@ -43,7 +46,7 @@ class Mounts:
     from the same source, at the same place. One that is mounted only after the server has started is taken as it comes.
     """
 
-    def __init__(self, roots: Iterable[Path], place_of: "Callable[[Path], Place | None] | None" = None) -> None:
+    def __init__(self, roots: Iterable[Path], place_of: "PlaceOf | None" = None) -> None:
         self._place_of = place_of or place
         self._lock = threading.Lock()
         self._noted: dict[Path, Place] = {}
@@ -66,7 +69,9 @@ class Mounts:
         """Look at some roots; return what is wrong with the first one that lies elsewhere now, empty if none does."""
         first = ""
         for root in roots:
-            trouble = self._compared(root, self._place_of(root))
+            with self._lock:
+                noted = self._noted.get(root)
+            trouble = self._compared(root, self._place_of(root, noted))
             first = first or trouble
         return first
 
@@ -94,8 +99,11 @@ class Mounts:
         return trouble
 
 
-def place(folder: Path) -> Place | None:
-    """Return where a folder lies, or where it would: the nearest one above it that is there. None: nobody can tell."""
+def place(folder: Path, noted: Place | None = None) -> Place | None:
+    """Return where a folder lies, or where it would: the nearest one above it that is there. None: nobody can tell.
+
+    On the device of `noted` it is that: one look at the file system, as it is made for each frame.
+    """
     for existing in (folder, *folder.parents):
         try:
             device = os.stat(f"{existing}/.").st_dev  # noqa: PTH116 - the dot has what is mounted on use be mounted
@@ -103,7 +111,7 @@ def place(folder: Path) -> Place | None:
             continue
         except OSError:
             return None
-        return Place(device, _mount_of(existing))
+        return noted if noted is not None and noted.device == device else Place(device, _mount_of(existing))
     return None
 
 

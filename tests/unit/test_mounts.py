@@ -24,7 +24,7 @@ class World:
     def __init__(self, *places: Place | None) -> None:
         self.places = list(places)
 
-    def __call__(self, _folder: Path) -> Place | None:
+    def __call__(self, _folder: Path, _noted: Place | None) -> Place | None:
         return self.places.pop(0) if len(self.places) > 1 else self.places[0]
 
 
@@ -72,6 +72,7 @@ def test_the_mount_of_a_folder_is_the_deepest_one_above_it(tmp_path: Path, monke
     assert found.mount == Mount(str(tmp_path), "nfs4", "server:/my data")
     monkeypatch.setattr(mounts, "_MOUNTS", tmp_path / "nothing")
     assert place(tmp_path) == found._replace(mount=None)
+    assert place(tmp_path, found) == found, "on the same device nothing else is looked at"
 
 
 def test_frames_wait_while_their_file_system_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +81,7 @@ def test_frames_wait_while_their_file_system_is_away(tmp_path: Path, monkeypatch
     state = tmp_path / "state"
     state.mkdir()
     here = [Place(40, NFS)]
-    monkeypatch.setattr(mounts, "place", lambda _folder: here[0])  # what no test can do to its own disk
+    monkeypatch.setattr(mounts, "place", lambda _folder, _noted: here[0])  # what no test can do to its own disk
     settings = Settings(
         read_roots=(root,), state_dir=state, numworkers=1, sidecar_timeout=0.0, timeout=0.2, settle_time=0.1
     )
