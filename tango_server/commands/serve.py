@@ -59,8 +59,8 @@ def serve(
 ) -> None:
     """Run the conversion server on this machine, without a Tango database.
 
-    Ctrl-C, SIGTERM or the end of its terminal (unless started by nohup) ends it; what was not converted by then is taken
-    up at the next start.
+    Ctrl-C, SIGTERM or the end of its terminal (unless started by nohup) ends it; what was not converted by then is
+    taken up at the next start.
     """
     import tango
 
