@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tango_server.home import let_tango_do_without_a_name
 from tests.leaks import nothing_left
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(tempfile, "tempdir", folder)
     if "HOME" not in os.environ and os.name != "nt":  # as for a user without a name: libraries ask for it
         patch.setenv("HOME", folder)
+    let_tango_do_without_a_name()  # its database server and its clients, too, which are not ours
+    if sockets := os.environ.get("ORBunixTransportDirectory"):  # noqa: SIM112 - omniORB's name for it
+        Path(sockets).mkdir(exist_ok=True)
 
 
 @pytest.hookimpl(trylast=True)
