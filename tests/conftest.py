@@ -53,6 +53,7 @@ class OnlyModulesWithExamples:
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(OnlyModulesWithExamples())  # the hooks of a conftest see its own folder only
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # where pytest keeps the folders of tests
+    let_tango_do_without_a_name()  # its database server and its clients, too; the path of a socket must be short
     folder = tempfile.mkdtemp(prefix="petif-tests-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     patch = pytest.MonkeyPatch()
@@ -61,9 +62,6 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(tempfile, "tempdir", folder)
     if "HOME" not in os.environ and os.name != "nt":  # as for a user without a name: libraries ask for it
         patch.setenv("HOME", folder)
-    let_tango_do_without_a_name()  # its database server and its clients, too, which are not ours
-    if sockets := os.environ.get("ORBunixTransportDirectory"):  # noqa: SIM112 - omniORB's name for it
-        Path(sockets).mkdir(exist_ok=True)
 
 
 @pytest.hookimpl(trylast=True)
