@@ -1,7 +1,7 @@
 """The conversion server as an ophyd Device; its readings are the statistics of the current run."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from ophyd import Component, Device, Kind
 from ophyd.status import DeviceStatus
@@ -59,8 +59,8 @@ class PETifConverter(Device):
         self, address: str, *, name: str, drain_timeout: float = 30.0, link: Link | None = None, **kwargs: Any
     ) -> None:
         super().__init__(address, name=name, **kwargs)
-        self.link: Link = link or TangoLink(address)
-        self._end_link = self.link.close if link is None and isinstance(self.link, TangoLink) else lambda: None
+        self._own_link = None if link else TangoLink(address)
+        self.link: Link = link or cast("TangoLink", self._own_link)
         self.runs = RunBook()
         self.drain_timeout = drain_timeout
         self.current_run: str | None = None
@@ -72,7 +72,8 @@ class PETifConverter(Device):
     def destroy(self) -> None:
         """End the connection, unless it was given, and the device."""
         self._unwatch()
-        self._end_link()
+        if self._own_link is not None:
+            self._own_link.close()
         super().destroy()
 
     def configure(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

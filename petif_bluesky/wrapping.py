@@ -187,14 +187,22 @@ class Wrapping:
         return uid
 
     def _closed(self, msg: Msg, run: _Run) -> Plan[Any]:
-        yield from self._own(self._finish(run, msg.run), msg.run)
+        yield from self._finished(run, msg.run)
         return (yield msg)
 
     def _left_open(self) -> Plan[None]:
         """Tell what became of runs that the plan has not closed: the RunEngine closes them itself, without messages."""
         while self._runs:
             key, run = self._runs.popitem()
+            yield from self._finished(run, key)
+
+    def _finished(self, run: _Run, key: Any) -> Plan[None]:
+        """Tell the end of a run; hold nothing of it then, also if that was interrupted."""
+        try:
             yield from self._own(self._finish(run, key), key)
+        finally:
+            run.drain.forget()
+            run.frames.forget()
 
     def _finish(self, run: _Run, key: Any) -> Plan[None]:
         self._converter.current_run = run.uid
@@ -209,8 +217,6 @@ class Wrapping:
                 yield from self._tell(self._stream, self._converter)
             raise
         yield from self._tell(self._stream, self._converter)
-        run.drain.forget()
-        run.frames.forget()
 
     def _point(self, run: _Run) -> Plan[None]:
         """Wait for the frames of one point; one that comes too late lets the later ones have little time."""
