@@ -19,6 +19,8 @@ from tango_server.log_console import log_to_stderr
 _SERVER = "PETifConverter"
 _PAUSE = 1.0  # s
 _SWITCH_INTERVAL = 1e-3  # s; who asks for the state does not wait for the long answer to somebody else
+_WRITE_ANYWHERE = ("AddLoggingTarget", "AddTelemetryLoggingEndpoints", "AddTelemetryTracingEndpoints")
+_END_THE_SERVER = ("RestartServer", "Kill")
 
 
 def run_registered(arguments: list[str]) -> None:
@@ -30,7 +32,7 @@ def run_registered(arguments: list[str]) -> None:
     let_tango_do_without_a_name()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     try:
-        PETifConverter.run_server(arguments[1:], raises=True)
+        PETifConverter.run_server(arguments[1:], post_init_callback=lambda: _switch_off(_WRITE_ANYWHERE), raises=True)
     except (tango.DevFailed, RuntimeError) as error:  # the latter is all that PyTango tells of a port that is taken
         sys.exit(
             f"{_SERVER}: can't serve ({error}). Is a -port that was asked for taken by another program? "
@@ -62,6 +64,9 @@ def run_without_database(
     address = address_of(host, port, device)
 
     def started() -> None:
+        _switch_off(_WRITE_ANYWHERE)
+        if os.name != "nt":  # there `_stop` needs Kill
+            _switch_off(_END_THE_SERVER)
         if stop_on_eof:
             threading.Thread(target=_stop_at_eof, args=(host, port), name="petif-stdin", daemon=True).start()
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as after `nohup`
@@ -70,6 +75,17 @@ def run_without_database(
 
     arguments = ["standalone", "-nodb", "-host", host, "-port", str(port), "-dlist", device]
     PETifConverter.run_server(arguments, post_init_callback=started, raises=True)
+
+
+def _switch_off(commands: tuple[str, ...]) -> None:
+    """Take from Tango's own device what no client of the network should do: write a file anywhere, end the server.
+
+    With a database `Kill` and `RestartServer` stay, since Astor and Starter stop a server by them.
+    """
+    administration = tango.Util.instance().get_dserver_device()
+    for command in commands:
+        with contextlib.suppress(tango.DevFailed):  # an older Tango has no telemetry
+            administration.remove_command(command, clean_db=False)
 
 
 def _stop_at_eof(host: str, port: int) -> None:
@@ -97,9 +113,12 @@ def _stop_at_hangup(host: str, port: int) -> None:
 
 
 def _stop(host: str, port: int) -> None:
-    """Tell the server to end in good order, again and again: while it starts it does not answer, or passes over it."""
+    """Make the server end in good order, again and again: while it starts it may pass over it."""
     with tango.EnsureOmniThread():
         while True:
-            with contextlib.suppress(tango.DevFailed):
-                tango.DeviceProxy(address_of(host, port, f"dserver/{_SERVER}/standalone")).command_inout("Kill")
+            if os.name == "nt":
+                with contextlib.suppress(tango.DevFailed):
+                    tango.DeviceProxy(address_of(host, port, f"dserver/{_SERVER}/standalone")).command_inout("Kill")
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(_PAUSE)

@@ -119,7 +119,8 @@ def test_a_server_without_its_database_ends_in_good_order(
 ) -> None:
     proxy = tango.DeviceProxy(registered.address)
     administrator = tango.DeviceProxy(f"tango://{own_database.address}/dserver/PETifConverter/away")
-    administrator.ping()
+    with pytest.raises(tango.DevFailed, match="not found"):
+        administrator.command_inout("AddLoggingTarget", ["petif/converter/away", f"file::{root}/log"])
     paths = big_frames(root / "raw", 10)
     answer = submit(proxy, *({"source": str(path)} for path in paths))
     until(lambda: proxy.NumProcessed >= 1, "a frame is converted")

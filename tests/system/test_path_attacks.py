@@ -156,6 +156,26 @@ def test_commands_of_the_ancestor_never_leave_the_roots(proxy: tango.DeviceProxy
     assert proxy.TestOsIsDir("Y:/raw")
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("AddLoggingTarget", ["petif/converter/1", "file::{outside}/log"]),
+        ("AddTelemetryLoggingEndpoints", ["petif/converter/1", "http://127.0.0.1:1"]),
+        ("AddTelemetryTracingEndpoints", ["petif/converter/1", "http://127.0.0.1:1"]),
+        ("RestartServer", None),
+        ("Kill", None),
+    ],
+)
+def test_tangos_own_device_writes_no_file_and_ends_no_server(
+    command: str, words: list[str] | None, server: LocalServer, outside: Path
+) -> None:
+    administration = tango.DeviceProxy(tango.DeviceProxy(server.address).adm_name())
+    argument = [word.format(outside=outside) for word in words] if words else None
+    with pytest.raises(tango.DevFailed, match="not found"):
+        administration.command_inout(command, argument)
+    assert administration.state() == tango.DevState.ON
+
+
 def test_each_of_many_paths_is_checked(proxy: tango.DeviceProxy, root: Path) -> None:
     table = [path for path in attacks(root) if path.isascii()]
     frame = scene(root, "many") / "raw" / "scan" / "a.tif"
