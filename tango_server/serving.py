@@ -11,6 +11,7 @@ from collections.abc import Callable
 import tango
 
 from tango_server.addresses import address_of, free_port
+from tango_server.administration import restrict
 from tango_server.configuration import Configuration
 from tango_server.device import PETifConverter
 from tango_server.home import let_tango_do_without_a_name
@@ -19,8 +20,6 @@ from tango_server.log_console import log_to_stderr
 _SERVER = "PETifConverter"
 _PAUSE = 1.0  # s
 _SWITCH_INTERVAL = 1e-3  # s; who asks for the state does not wait for the long answer to somebody else
-_WRITE_ANYWHERE = ("AddLoggingTarget", "AddTelemetryLoggingEndpoints", "AddTelemetryTracingEndpoints")
-_END_THE_SERVER = ("RestartServer", "Kill")
 
 
 def run_registered(arguments: list[str]) -> None:
@@ -32,7 +31,7 @@ def run_registered(arguments: list[str]) -> None:
     let_tango_do_without_a_name()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     try:
-        PETifConverter.run_server(arguments[1:], post_init_callback=lambda: _switch_off(_WRITE_ANYWHERE), raises=True)
+        PETifConverter.run_server(arguments[1:], post_init_callback=lambda: restrict(may_be_ended=True), raises=True)
     except (tango.DevFailed, RuntimeError) as error:  # the latter is all that PyTango tells of a port that is taken
         sys.exit(
             f"{_SERVER}: can't serve ({error}). Is a -port that was asked for taken by another program? "
@@ -64,9 +63,7 @@ def run_without_database(
     address = address_of(host, port, device)
 
     def started() -> None:
-        _switch_off(_WRITE_ANYWHERE)
-        if os.name != "nt":  # there `_stop` needs Kill
-            _switch_off(_END_THE_SERVER)
+        restrict(may_be_ended=os.name == "nt")  # where `_stop` needs Kill
         if stop_on_eof:
             threading.Thread(target=_stop_at_eof, args=(host, port), name="petif-stdin", daemon=True).start()
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as after `nohup`
@@ -75,17 +72,6 @@ def run_without_database(
 
     arguments = ["standalone", "-nodb", "-host", host, "-port", str(port), "-dlist", device]
     PETifConverter.run_server(arguments, post_init_callback=started, raises=True)
-
-
-def _switch_off(commands: tuple[str, ...]) -> None:
-    """Take from Tango's own device what no client of the network should do: write a file anywhere, end the server.
-
-    With a database `Kill` and `RestartServer` stay, since Astor and Starter stop a server by them.
-    """
-    administration = tango.Util.instance().get_dserver_device()
-    for command in commands:
-        with contextlib.suppress(tango.DevFailed):  # an older Tango has no telemetry
-            administration.remove_command(command, clean_db=False)
 
 
 def _stop_at_eof(host: str, port: int) -> None:

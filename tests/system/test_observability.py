@@ -3,8 +3,7 @@
 import json
 import socket
 import urllib.request
-import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import psutil
 import pytest
 import tango
 from prometheus_client.parser import text_string_to_metric_families
+from tango.server import Device, command
+from tango.test_context import DeviceTestContext
 
 from tango_server.local import LocalServer
 from tests.system.conftest import settings
@@ -42,11 +43,36 @@ def convert(proxy: tango.DeviceProxy, source: Path, **more: Any) -> dict[str, An
     return report
 
 
-def tango_log(path: Path) -> list[tuple[str, str]]:
-    """Return level and text of what a file target of Tango's log stream holds."""
-    text = path.read_text(errors="replace") if path.exists() else ""
-    events = ET.fromstring(f'<log xmlns:log4j="log4j">{text}</log>')
-    return [(event.get("level", ""), event.findtext("{log4j}message") or "") for event in events]
+class Consumer(Device):
+    """A consumer of Tango's log stream, as LogViewer is one."""
+
+    def init_device(self) -> None:
+        super().init_device()
+        self._entries: list[tuple[str, str]] = []
+
+    @command(dtype_in=[str])
+    def Log(self, entry: list[str]) -> None:  # noqa: N802 - Tango's name
+        """Time, level, device, text, context, thread, as Tango sends them."""
+        self._entries.append((entry[1], entry[3]))
+
+    @command(dtype_out=str)
+    def Entries(self) -> str:  # noqa: N802 - as Tango's commands are written
+        """Level and text of all, as JSON."""
+        return json.dumps(self._entries)
+
+
+@pytest.fixture
+def consumer() -> Iterator[tango.DeviceProxy]:
+    with DeviceTestContext(Consumer, process=True) as consumer:
+        yield consumer
+
+
+def access(proxy: tango.DeviceProxy) -> str:
+    return f"tango://{proxy.get_dev_host()}:{proxy.get_dev_port()}/{proxy.dev_name()}#dbase=no"
+
+
+def entries(consumer: tango.DeviceProxy) -> list[tuple[str, str]]:
+    return [(level, text) for level, text in json.loads(consumer.Entries())]
 
 
 def free_port() -> int:
@@ -77,33 +103,34 @@ def test_the_log_tells_the_end_of_each_job_by_its_id(proxy: tango.DeviceProxy, r
 
 
 def test_tangos_log_stream_has_the_job_when_a_client_asks_for_it(
-    proxy: tango.DeviceProxy, root: Path, put: Put
+    proxy: tango.DeviceProxy, consumer: tango.DeviceProxy, root: Path, put: Put
 ) -> None:
-    path = root / "tango.log"
-    proxy.add_logging_target(f"file::{path}")
+    proxy.add_logging_target(f"device::{access(consumer)}")
     quiet = convert(proxy, put("qxrd_f32_64.tif", "quiet.tif"))
     until(lambda: bool(about(root, quiet["job_id"])), "the log is written")
     proxy.set_logging_level(INFO)
     told = convert(proxy, put("qxrd_f32_64.tif", "told.tif"))
-    until(lambda: any(told["job_id"] in text for _, text in tango_log(path)), "the job is on Tango's log stream")
-    ((level, text),) = [entry for entry in tango_log(path) if "converted" in entry[1]]
+    until(lambda: any(told["job_id"] in text for _, text in entries(consumer)), "the job is on Tango's log stream")
+    ((level, text),) = [entry for entry in entries(consumer) if "converted" in entry[1]]
     assert level == "INFO"
     assert text.startswith(f"converted: {told['source']} -> {told['output']}")
     assert text.endswith(f"(job {told['job_id']})")
 
 
-def test_a_file_name_can_not_forge_an_entry_of_tangos_log(proxy: tango.DeviceProxy, root: Path) -> None:
-    path = root / "tango.log"
-    proxy.add_logging_target(f"file::{path}")
+def test_a_file_name_can_not_forge_an_entry_of_tangos_log(
+    proxy: tango.DeviceProxy, consumer: tango.DeviceProxy, root: Path
+) -> None:
+    proxy.add_logging_target(f"device::{access(consumer)}")
     proxy.set_logging_level(WARN)
     evil = root / "raw" / ']]></log4j:message><forged level="ERROR">\u03b2.tif'
     report = convert(proxy, evil)
-    until(lambda: len(tango_log(path)) > 0, "the failure is on Tango's log stream")
-    ((level, text),) = tango_log(path)
+    until(lambda: len(entries(consumer)) > 0, "the failure is on Tango's log stream")
+    ((level, text),) = entries(consumer)
     assert level == "WARN"
     assert report["job_id"] in text
     assert text.isascii()
     assert "\n" not in text
+    assert "]]>" not in text, "which ends the message in a log file of Tango"
     (line,) = about(root, report["job_id"])
     assert line["source"] == str(evil)
 
