@@ -55,10 +55,12 @@ class Provenance:
 
     def matches(self, recipe: Recipe) -> bool:
         """Whether the file's content was made of a frame by this recipe (wherever it was to be put)."""
-        if self.placeholder or self.recipe is None:
+        if self.placeholder:
             return False
         if self.content_hash is not None:
             return self.content_hash == recipe.content_hash
+        if self.recipe is None:
+            return False
         try:
             own = Recipe.model_validate(self.recipe)  # what an earlier version did not know yet takes its default
         except (ValueError, RecursionError):
