@@ -29,8 +29,8 @@ from event_model import compose_resource
 from rich.console import Console
 
 from petif_bluesky import ConversionCallback
+from petif_bluesky.delivery.run_book import RunBook
 from petif_bluesky.link import Link, LinkDownError, Listener, ServerState
-from petif_bluesky.runs import RunBook
 from tango_server.messages import AcceptedJob, RunStatistics, SubmitAnswer
 from tango_server.recipe import Recipe
 

@@ -32,7 +32,7 @@ import tifffile
 from petif_bluesky.sim.pattern import Pattern
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.convert import convert_file
-from tango_server.conversion.workspace import Workspace
+from tango_server.conversion.image.buffers import Workspace
 from tango_server.recipe import Flip, Recipe, Rotation
 
 SIZES = (1024, 2048, 4096)

@@ -25,11 +25,11 @@ from fabio.compression import agi_bitfield
 from petif_bluesky.sim.pattern import Pattern
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.convert import convert_file
-from tango_server.conversion.esperanto.bitfield import decode, encode
+from tango_server.conversion.esperanto.codec import decode, encode
 from tango_server.conversion.esperanto.header import Angles, EsperantoHeader
-from tango_server.conversion.workspace import Workspace
-from tango_server.esperanto import Encoding
+from tango_server.conversion.image.buffers import Workspace
 from tango_server.recipe import Recipe
+from tango_server.recipe.esperanto import Encoding
 
 SIDE = 2048
 GEOMETRY: dict[str, Any] = {

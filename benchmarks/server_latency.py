@@ -8,7 +8,7 @@ from statistics import median
 
 from benchmarks.server_rig import RECIPE, Rig, image, ordered_at, put, put_sidecar, rig, wait_for
 from tango_server.conversion.convert import convert_file
-from tango_server.conversion.workspace import Workspace
+from tango_server.conversion.image.buffers import Workspace
 
 SIZE = 2048
 _LOOK = 0.0005

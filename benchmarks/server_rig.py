@@ -18,8 +18,8 @@ import tango
 
 from petif_bluesky.sim.pattern import Pattern
 from petif_bluesky.sim.qxrd_file import write_frame
+from tango_server.client.local_server import LocalServer
 from tango_server.conversion.sidecar import sidecar_path
-from tango_server.local import LocalServer
 from tango_server.recipe import Recipe
 
 MEMORY_FOLDER = Path("/dev/shm")

@@ -13,7 +13,7 @@ from statistics import median
 
 from benchmarks.server_rig import RECIPE, WORKERS, Rig, flush, image, put, put_sidecar, rig, wait_for
 from tango_server.conversion.convert import convert_file
-from tango_server.conversion.workspace import Workspace
+from tango_server.conversion.image.buffers import Workspace
 
 SIZE = 2048
 ANCESTOR = 2.9  # frames/s of PETifConverter with three workers

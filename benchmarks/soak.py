@@ -33,7 +33,7 @@ from bluesky import Msg, RunEngine
 from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.testing.fake_link import FakeLink
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 
 _NOWHERE = "tango://127.0.0.1:9/petif/converter/1#dbase=no"
 _QUICK = ["--set", "numworkers=2", "--set", "settle_time=0.1", "--set", "sidecar_timeout=0.2"]

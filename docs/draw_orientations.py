@@ -10,8 +10,8 @@ from typing import get_args
 import numpy as np
 
 from tango_server.conversion.geometry import transform_point
-from tango_server.conversion.pixels import Image
-from tango_server.conversion.transform import transform
+from tango_server.conversion.image.pixels import Image
+from tango_server.conversion.image.transform import transform
 from tango_server.recipe import Flip, Recipe, Rotation
 
 PICTURE = Path(__file__).parent / "pictures" / "orientations.svg"

@@ -5,9 +5,9 @@ from tempfile import TemporaryDirectory
 
 import tango
 
-from tango_server.device import PETifConverter
-from tango_server.local import LocalServer
-from tango_server.property_lines import is_list
+from tango_server.client.local_server import LocalServer
+from tango_server.device.converter import PETifConverter
+from tango_server.device.property_lines import is_list
 from tango_server.settings import Settings
 
 PAGE = Path(__file__).parent / "reference" / "tango.md"
@@ -21,7 +21,7 @@ ANCESTOR = {
 _INTRODUCTION = """\
 # Tango interface
 
-<!-- Written by docs/generate_tango.py from tango_server/device.py; change the descriptions there. -->
+<!-- Written by docs/generate_tango.py from tango_server/device/converter.py; change the descriptions there. -->
 
 Device class `PETifConverter`, as a running server tells it. All attributes are read-only, and all push change events.
 Names with a * are those of [PETifConverter](../how-to/migrate.md). What the states mean, and what to do when a command

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from petif_bluesky.frames import Frame, FrameFinder, FrameSelection
+from petif_bluesky.delivery.document_errors import RunTroubles
+from petif_bluesky.delivery.run_book import RunBook
+from petif_bluesky.delivery.sender import Sender
+from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.rotation_scans import RotationScans
+from petif_bluesky.documents.selection import FrameSelection
+from petif_bluesky.frames import FrameFinder
 from petif_bluesky.link import Link
 from petif_bluesky.metadata import MetadataSelection, RunFacts
-from petif_bluesky.rotation_scans import RotationScans
-from petif_bluesky.run_troubles import RunTroubles
-from petif_bluesky.runs import RunBook
-from petif_bluesky.sender import Sender
 from petif_bluesky.spool import Letter, Spool
 from tango_server.home import state_folder
 

@@ -6,12 +6,12 @@ from typing import Any, cast
 from ophyd import Component, Device, Kind
 from ophyd.status import DeviceStatus
 
-from petif_bluesky.draining import DrainStatus, RunReading
+from petif_bluesky.delivery.run_book import RunBook
 from petif_bluesky.link import Link, TangoLink
-from petif_bluesky.recipe_signal import RecipeSignal
-from petif_bluesky.run_reports import RunReports
-from petif_bluesky.runs import RunBook
-from petif_bluesky.signals import MirrorSignal, ServerSignals
+from petif_bluesky.signals.drain_status import DrainStatus, RunReading
+from petif_bluesky.signals.recipe import RecipeSignal
+from petif_bluesky.signals.run_reports import RunReports
+from petif_bluesky.signals.server import MirrorSignal, ServerSignals
 
 
 def _count(doc: str) -> Any:

@@ -26,18 +26,18 @@ from tiled.client import from_uri
 from tiled.server import SimpleTiledServer
 
 from petif_bluesky.callback import ConversionCallback
-from petif_bluesky.catalogue import with_trailing_slash, write_statistics
 from petif_bluesky.converter import PETifConverter
 from petif_bluesky.link import TangoLink
 from petif_bluesky.preprocessors import ConversionPreprocessor
 from petif_bluesky.sim import SimulatedPerkinElmer
-from tango_server.commands.exit_codes import INTERRUPTED
+from petif_bluesky.tiled.patches import with_trailing_slash, write_statistics
+from tango_server.client.local_server import LocalServer
+from tango_server.commands.output import INTERRUPTED
 from tango_server.conversion.errors import ConversionError
-from tango_server.conversion.paths import Roots, output_path
-from tango_server.conversion.reading import read_first_image
-from tango_server.local import LocalServer
+from tango_server.conversion.files.roots import Roots, output_path
+from tango_server.conversion.preview import draw_before_after
+from tango_server.conversion.tiff.reader import read_first_image
 from tango_server.messages import RunStatistics
-from tango_server.picture import draw_before_after
 from tango_server.recipe import Recipe
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")

@@ -1,8 +1,8 @@
 """From run documents to the files of frames. Pure: no file is looked at.
 
 Every way in which a run tells of TIFF files is followed: resource and datum documents, stream resources and stream
-datums, and strings with the name of a file; see `petif_bluesky.shapes`. Each file is taken once in a run, by its path:
-a dark frame that is shown again, or a name that an image key and a string tell both, is one frame.
+datums, and strings with the name of a file; see `petif_bluesky.documents`. Each file is taken once in a run, by its
+path: a dark frame that is shown again, or a name that an image key and a string tell both, is one frame.
 """
 
 from collections import OrderedDict, deque
@@ -11,21 +11,21 @@ from typing import Any
 
 import event_model
 
-from petif_bluesky.shapes.assets import Assets, Files
-from petif_bluesky.shapes.descriptors import Stream, stream_of
-from petif_bluesky.shapes.errors import (
+from petif_bluesky.documents.assets import Assets, Files
+from petif_bluesky.documents.descriptors import Stream, stream_of
+from petif_bluesky.documents.errors import (
     DocumentError,
     MalformedDocumentError,
     TemplateError,
     UnknownDescriptorError,
     uid_of,
 )
-from petif_bluesky.shapes.frame import Frame
-from petif_bluesky.shapes.resources import point_of_datum, series_of_resource
-from petif_bluesky.shapes.run import RunFrames
-from petif_bluesky.shapes.selection import OWN_STREAMS, FrameSelection
-from petif_bluesky.shapes.series import PassedOver
-from petif_bluesky.shapes.stream_resources import files_of_stream_resource, span_of_stream_datum
+from petif_bluesky.documents.file_series import PassedOver
+from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.resources import point_of_datum, series_of_resource
+from petif_bluesky.documents.run_frames import RunFrames
+from petif_bluesky.documents.selection import OWN_STREAMS, FrameSelection
+from petif_bluesky.documents.stream_resources import files_of_stream_resource, span_of_stream_datum
 
 __all__ = [
     "OWN_STREAMS",

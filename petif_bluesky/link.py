@@ -15,9 +15,8 @@ from typing import Any, Protocol
 from tango.utils import PyTangoThread
 
 from petif_bluesky.owned_thread import keep_calling
-from tango_server.attributes import AttributeReading
-from tango_server.caps import MANY_REPORTS, MOST_REPORTS
-from tango_server.client import (
+from tango_server.client.attributes import AttributeReading
+from tango_server.client.client import (
     Client,
     LinkDownError,
     LinkError,
@@ -26,7 +25,8 @@ from tango_server.client import (
     ServerFullError,
     UnknownRunError,
 )
-from tango_server.connection import TIMEOUT
+from tango_server.client.connection import TIMEOUT
+from tango_server.limits import MANY_REPORTS, MOST_REPORTS
 from tango_server.messages import FolderAnswer, FrameReport, RefusedRequest, ReportsQuery, RunStatistics, SubmitAnswer
 
 __all__ = [

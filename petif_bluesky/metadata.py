@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from petif_bluesky.frames import Frame
-from petif_bluesky.plain_values import Values
-from petif_bluesky.rotation_scans import esperanto_of
-from tango_server.caps import LARGEST_METADATA
+from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.json_values import Values
+from petif_bluesky.documents.rotation_scans import esperanto_of
+from tango_server.limits import LARGEST_METADATA
 
 Document = Mapping[str, Any]
 

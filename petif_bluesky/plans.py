@@ -15,12 +15,14 @@ from typing import Any
 from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator, plan
 
-from petif_bluesky.background import in_background
-from petif_bluesky.conversion_run import conversion_run
 from petif_bluesky.converter import PETifConverter
-from petif_bluesky.raw_frames import FramesNotFoundError, RawFrame, RawRun, find_run, frames_of_run
-from petif_bluesky.recipes import recipe_of
-from petif_bluesky.server_files import frames_in_folder, require_files
+from petif_bluesky.documents.errors import FramesNotFoundError
+from petif_bluesky.documents.frame import RawFrame, RawRun
+from petif_bluesky.plan_stubs.background import in_background
+from petif_bluesky.plan_stubs.conversion_run import conversion_run
+from petif_bluesky.plan_stubs.server_files import frames_in_folder, require_files
+from petif_bluesky.signals.recipe import recipe_of
+from petif_bluesky.tiled.raw_frames import find_run, frames_of_run
 from tango_server.recipe import NewFile, Recipe
 
 __all__ = ["FramesNotFoundError", "convert_files", "convert_folder", "reprocess_run"]

@@ -1,12 +1,13 @@
 """The conversion's place in a run: its recipe in the start document, its statistics in a stream before the end."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
 from petif_bluesky.converter import PETifConverter
-from petif_bluesky.recipe_signal import require_new_files
-from petif_bluesky.wrapping import CONVERSION, Plan, Result, StartFacts, Wait, Wrapping
+from petif_bluesky.plan_stubs.run_wrapper import Plan, Result, Wait, Wrapping
+from petif_bluesky.plan_stubs.start_facts import CONVERSION, start_facts
+from petif_bluesky.signals.recipe import require_new_files
 from tango_server.recipe import Recipe
 
 
@@ -79,25 +80,3 @@ class ConversionPreprocessor:
     def __call__(self, plan: Plan[Result]) -> Plan[Result]:
         """Wrap a plan."""
         return conversion_wrapper(plan, self.converter, recipe=self.recipe, stream=self.stream, wait=self.wait)
-
-
-def start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> StartFacts:
-    """Return what the start document says under `conversion`, from what a plan's own metadata bring there."""
-    if not isinstance(from_plan, Mapping):
-        raise ValueError(  # noqa: TRY004 - a value that a user has written
-            f"{CONVERSION} in the plan's metadata: found {from_plan!r}; expected a dict, as {{'recipe': {{...}}}}. "
-            "Name other metadata otherwise."
-        )
-    own = from_plan.get("recipe") or recipe or converter.recipe.chosen
-    if isinstance(own, Recipe):
-        own = own.model_dump(mode="json")
-    server = converter.link.server
-    return StartFacts(
-        {
-            **from_plan,
-            "recipe": own or server.recipe,
-            "recipe_source": "run" if own else "server",
-            "device": converter.link.address,
-            "server_version": server.version,
-        }
-    )

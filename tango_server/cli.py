@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tango_server.commands.telling import silence_standard_output
+from tango_server.commands.output import silence_standard_output
 from tango_server.home import lent_home
 
 _EXTRAS = {
@@ -129,6 +129,6 @@ def _flush() -> None:
 
 def tango_main() -> None:
     """Run the Tango server as Astor and Starter do: `PETifConverter INSTANCE [Tango's own arguments]`."""
-    from tango_server.serving import run_registered  # noqa: PLC0415 - spawned workers import this module
+    from tango_server.device.server import run_registered  # noqa: PLC0415 - spawned workers import this module
 
     run_registered(sys.argv)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from tango_server.caps import (
+from tango_server.limits import (
     DEEPEST,
     LARGEST_METADATA,
     LONGEST_ID,
@@ -21,7 +21,7 @@ from tango_server.caps import (
     MOST_REQUESTS,
 )
 from tango_server.recipe import Recipe
-from tango_server.wording import LONGEST_MESSAGE, printable
+from tango_server.text import LONGEST_MESSAGE, printable
 
 
 def _shown(value: object) -> object:

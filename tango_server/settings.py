@@ -6,18 +6,18 @@ the command line, that over the file, and the file over the default.
 
 import re
 import tomllib
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import from_json
 
-from tango_server.conversion.paths import Roots
+from tango_server.conversion.files.path_map import PathMap
+from tango_server.conversion.files.roots import Roots
+from tango_server.home import state_folder
 from tango_server.host_limits import usable_cores
-from tango_server.jobs.readiness import ReadinessRule
-from tango_server.jobs.rules import ServiceRules
-from tango_server.path_map import PathMap
 from tango_server.recipe import PRESETS, Recipe
 
 LEDGER_NAME = "ledger.sqlite"
@@ -227,21 +227,6 @@ class Settings(BaseModel):
         """The folders that may be read and written, resolved now; the server's own is neither."""
         return Roots.of(self.read_roots, self.write_roots, [self.state_dir])
 
-    def service_rules(self) -> ServiceRules:
-        """What the job service goes by."""
-        rule = ReadinessRule(
-            self.settle_time, self.settle_complete, self.min_size, self.timeout, by_age=self.readiness == "age"
-        )
-        return ServiceRules(
-            workers=self.numworkers,
-            readiness=rule,
-            run_readiness=replace(rule, timeout=self.run_timeout),
-            attempts=self.attempts,
-            sidecar_timeout=self.sidecar_timeout,
-            placeholders=self.on_timeout == "placeholder",
-            placeholder_shape=self.placeholder_shape,
-        )
-
 
 def read_configuration(path: Path) -> dict[str, Any]:
     """Return the settings in a TOML file, not validated yet.
@@ -260,3 +245,34 @@ def read_configuration(path: Path) -> dict[str, Any]:
         raise ConfigurationError(
             rf"{path}: found no valid TOML ({error}). Correct the line; write Windows paths in single quotes, 'Y:\'."
         ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a server is started with: defaults of the program, a TOML file over them, options over the file."""
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self, properties: Mapping[str, Any], device: str) -> Settings:
+        """Return the settings of a device, with its properties over all.
+
+        Raises
+        ------
+        ConfigurationError
+            if the file can't be read.
+        NoHomeError
+            if no state_dir is given and the user has no home folder.
+        pydantic.ValidationError
+            if a setting is wrong or unknown.
+        """
+        from_file = read_configuration(self.file) if self.file else {}
+        given = (dict(self.defaults), from_file, dict(self.options), dict(properties))
+        own = {} if any("state_dir" in each for each in given) else {"state_dir": state_dir_of(device)}
+        return Settings.merged(own, *given)
+
+
+def state_dir_of(device: str) -> Path:
+    """Return where ledger and logs of a device go unless told otherwise, by the custom of this platform."""
+    return state_folder() / device.lower().replace("/", "-")

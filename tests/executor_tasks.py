@@ -13,9 +13,9 @@ from queue import SimpleQueue
 import numpy as np
 import tifffile
 
-from tango_server.conversion.paths import Roots
-from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Result
-from tango_server.jobs.worker import Failure, Task, prepare
+from tango_server.conversion.files.roots import Roots
+from tango_server.jobs.executors.base import Executor, ExecutorUnavailableError, Result
+from tango_server.jobs.executors.worker import Failure, Task, prepare
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 

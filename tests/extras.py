@@ -103,8 +103,8 @@ from petif_bluesky.plans import convert_files, convert_folder, reprocess_run
 from petif_bluesky.sim import SimulatedPerkinElmer
 SimulatedPerkinElmer(name='pe', directory='raw')
 """
-_ZMQ = "import zmq, petif_bluesky.zmq_host"
-_TILED = "import tiled.client, bluesky_tiled_plugins, petif_bluesky.catalogue_statistics"
+_ZMQ = "import zmq, petif_bluesky.remote.zmq_host"
+_TILED = "import tiled.client, bluesky_tiled_plugins, petif_bluesky.tiled.statistics"
 _HOST = ("bluesky", "ophyd", "event_model", "tiled")
 _CLIENT = ("cv2", "fabio", "imagecodecs")
 CHECKS = {
@@ -113,7 +113,7 @@ CHECKS = {
     "bluesky": Extra("bluesky", _CLIENT, _SESSION),
     "zmq": Extra("zmq", _CLIENT, _SESSION + _ZMQ),
     "metrics": Extra("server,metrics", _HOST, checks=(server, metrics)),
-    "dask": Extra("server,dask", _HOST, "import distributed, tango_server.jobs.cluster", (server,)),
+    "dask": Extra("server,dask", _HOST, "import distributed, tango_server.jobs.executors.dask_cluster", (server,)),
     "monitor": Extra(
         "monitor", _HOST, "from tango_server.monitor import monitor_panel, web; monitor_panel()", (server,)
     ),

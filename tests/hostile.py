@@ -22,7 +22,7 @@ import click
 import psutil
 import tango
 
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 
 GOOD = Path(__file__).parent / "data" / "qxrd_f32_64.tif"
 SETTINGS = ("settle_time=0.05", "timeout=0.3", "run_timeout=0.4", "sidecar_timeout=0.05", "free_space_limit=0",

@@ -44,18 +44,18 @@ class Room:
 ROOMS = {
     "image": Room(
         (
-            "tango_server/conversion/transform.py",
-            "tango_server/conversion/pixels.py",
-            "tango_server/conversion/orientation.py",
+            "tango_server/conversion/image/transform.py",
+            "tango_server/conversion/image/pixels.py",
+            "tango_server/conversion/image/orientation.py",
         ),
         ("test_transform.py", "test_reading.py"),
     ),
     "tiff": Room(
         (
-            "tango_server/conversion/structure.py",
-            "tango_server/conversion/reading.py",
-            "tango_server/conversion/writing.py",
-            "tango_server/conversion/layout.py",
+            "tango_server/conversion/tiff/structure.py",
+            "tango_server/conversion/tiff/reader.py",
+            "tango_server/conversion/tiff/writer.py",
+            "tango_server/conversion/tiff/layout.py",
         ),
         (
             "test_structure.py",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tango_server.commands.exit_codes import INTERRUPTED
+from tango_server.commands.output import INTERRUPTED
 
 
 @click.command()

@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
-from tango_server.commands.exit_codes import INTERRUPTED
+from tango_server.commands.output import INTERRUPTED, say
 from tango_server.commands.server_options import server_option
-from tango_server.commands.telling import say
 
 _HIGHEST_PORT = 65535
 
@@ -55,12 +54,12 @@ def subscribe(
     Ctrl-C ends it; what waits for the server stays in the spool, and goes on its way at the next start.
     """
     from petif_bluesky.callback import ConversionCallback
-    from petif_bluesky.catalogue_address import CatalogueAt
-    from petif_bluesky.catalogue_statistics import CatalogueStatistics
     from petif_bluesky.link import TangoLink
-    from petif_bluesky.remote_session import RemoteSession
+    from petif_bluesky.remote.session import RemoteSession
+    from petif_bluesky.remote.zmq_host import ZmqHost
     from petif_bluesky.spool import SpoolError
-    from petif_bluesky.zmq_host import ZmqHost
+    from petif_bluesky.tiled.lazy_client import CatalogueAt
+    from petif_bluesky.tiled.statistics import CatalogueStatistics
 
     if tiled_uri:
         import_module("tiled.client")  # which is to be missed now, and not by the thread that needs it

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tango_server.caps import MANY_REPORTS
-from tango_server.conversion.paths import ANYWHERE, Resolve, Roots
-from tango_server.jobs.intake import entry_for
-from tango_server.jobs.vocabulary import Job
+from tango_server.conversion.files.roots import ANYWHERE, Resolve, Roots
+from tango_server.jobs.state_machine.events import Job
+from tango_server.jobs.validation import entry_for
+from tango_server.limits import MANY_REPORTS
 from tango_server.messages import (
     AcceptedJob,
     FrameReport,

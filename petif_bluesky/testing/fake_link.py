@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from petif_bluesky.link import LinkDownError, Listener, RequestRejectedError, ServerState, UnknownRunError, Watcher
 from petif_bluesky.testing.fake_book import FakeBook, Reporter
 from petif_bluesky.testing.reports import XDI, converted_beside
-from tango_server.jobs.intake import explain
 from tango_server.messages import FolderAnswer, FrameReport, FrameRequest, RefusedRequest, RunStatistics, SubmitAnswer
 from tango_server.recipe import Recipe
+from tango_server.text import explain
 
 PATIENCE = 10.0
 """For how long a test is waited for, in s."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from petif_bluesky import ConversionCallback, PETifConverter
     from petif_bluesky.sim import SimulatedPerkinElmer
     from petif_bluesky.testing.fake_link import FakeLink
-    from tango_server.local import LocalServer
+    from tango_server.client.local_server import LocalServer
 
 _FIRST_LOOK = 10.0
 
@@ -37,7 +37,7 @@ def petif_perkin_elmer(petif_root: Path) -> "SimulatedPerkinElmer":
 @pytest.fixture
 def petif_server(petif_root: Path, tmp_path: Path) -> Iterator["LocalServer"]:
     """Start a real conversion server, in processes of its own; it takes about two seconds."""
-    from tango_server.local import LocalServer  # noqa: PLC0415 - as above
+    from tango_server.client.local_server import LocalServer  # noqa: PLC0415 - as above
 
     with LocalServer(petif_root, tmp_path / "petif-state", ["--workers", "1"]) as server:
         yield server

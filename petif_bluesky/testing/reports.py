@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from tango_server.conversion.paths import output_path
+from tango_server.conversion.files.roots import output_path
 from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import Recipe
 

@@ -4,8 +4,8 @@ import json
 
 import click
 
+from tango_server.commands.output import say
 from tango_server.commands.server_options import server_options, told_troubles
-from tango_server.commands.telling import say
 
 
 @click.command()
@@ -15,7 +15,7 @@ def acknowledge(*, address: str, as_json: bool) -> None:
 
     It changes nothing else: petif retry still tries them again.
     """
-    from tango_server.client import Client
+    from tango_server.client.client import Client
 
     with told_troubles():
         Client(address).acknowledge()

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tango_server.commands.exit_codes import INTERRUPTED, SOME_FAILED
+from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 from tango_server.commands.server_options import PATIENCE, server_options, told_troubles
-from tango_server.commands.telling import complain, say
-from tango_server.wording import counted
+from tango_server.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from tango_server.client import Client
+    from tango_server.client.client import Client
     from tango_server.messages import AcceptedJob, FrameReport, RefusedRequest
     from tango_server.recipe import Recipe
 
@@ -44,7 +43,7 @@ def add(
     """
     from rich.console import Console
 
-    from tango_server.client import Client
+    from tango_server.client.client import Client
     from tango_server.recipe import Recipe
 
     if not all(paths):
@@ -78,7 +77,7 @@ class _Added:
 
     def frames_at(self, paths: "Sequence[str]") -> list[str]:
         """Return the frames at these paths, those of folders included."""
-        from tango_server.adding import frames_at, whole_path
+        from tango_server.client.submission import frames_at, whole_path
 
         frames, refused = frames_at(self._client, [whole_path(path) for path in paths])
         self._refused += refused
@@ -86,8 +85,8 @@ class _Added:
 
     def submit(self, requests: list[dict[str, Any]]) -> None:
         """Hand the frames over, and tell of those that were refused."""
-        from tango_server.adding import hand_over
-        from tango_server.client import LinkError
+        from tango_server.client.client import LinkError
+        from tango_server.client.submission import hand_over
 
         try:
             with _progress(self._errors) as progress:
@@ -108,8 +107,8 @@ class _Added:
 
     def wait(self) -> int:
         """Show how it goes until every frame has its report; return the exit code."""
-        from tango_server.adding import follow
-        from tango_server.client import UnknownRunError
+        from tango_server.client.client import UnknownRunError
+        from tango_server.client.submission import follow
 
         forgotten = False
         try:
@@ -162,7 +161,7 @@ class _Added:
 
 def _recipe(own: "Recipe", options: dict[str, Any]) -> "Recipe | None":
     """Return the recipe that the options ask for; None for the server's `own` as it is."""
-    from tango_server.adding import whole_path
+    from tango_server.client.submission import whole_path
 
     if not any(value is not None and value is not False for value in options.values()):
         return None

@@ -17,7 +17,7 @@ def as_lines(assignments: tuple[tuple[str, str], ...]) -> dict[str, list[str]]:
     >>> as_lines((("read_roots", "/a"), ("timeout", "30"), ("read_roots", "/b"), ("timeout", "60")))
     {'read_roots': ['/a', '/b'], 'timeout': ['60']}
     """
-    from tango_server.property_lines import is_list
+    from tango_server.device.property_lines import is_list
     from tango_server.settings import Settings
 
     lines: dict[str, list[str]] = {}

@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tango_server.commands.ctrl_c import CtrlC
 from tango_server.commands.esperanto_options import esperanto_options, take_esperanto
-from tango_server.commands.exit_codes import INTERRUPTED, SOME_FAILED
+from tango_server.commands.interrupt import CtrlC
+from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
-from tango_server.commands.telling import complain, say
-from tango_server.wording import counted
+from tango_server.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.console import Console
 
-    from tango_server.conversion.experiment import Experiment
+    from tango_server.conversion.esperanto.experiment import Experiment
+    from tango_server.jobs.batch import Planned, Selection
     from tango_server.messages import FrameReport
-    from tango_server.offline import Planned, Selection
     from tango_server.recipe import Recipe
 
 _TOLD_OF_A_CAUSE = 5
@@ -62,7 +61,7 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     from rich.console import Console
 
     from tango_server.host_limits import fitting_workers, usable_cores
-    from tango_server.offline import Selection, plan, select
+    from tango_server.jobs.batch import Selection, plan, select
     from tango_server.recipe import NewFile
 
     esperanto, angles = take_esperanto(options)
@@ -130,7 +129,7 @@ def _note(item: "Planned") -> str:
 
 def _nothing_in(paths: "Sequence[Path]", selection: "Selection") -> str:
     """Return what was found where there is no frame, and what would take it."""
-    from tango_server.offline import select
+    from tango_server.jobs.batch import select
 
     found = f"found no frame in {', '.join(map(str, paths))}"
     others = {
@@ -166,7 +165,7 @@ def _told(experiment: "Experiment") -> str:
 def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "Console", *, as_json: bool) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from tango_server.offline import convert_all
+    from tango_server.jobs.batch import convert_all
 
     outcomes: Counter[str] = Counter()
     columns = (
@@ -202,7 +201,7 @@ def _write_companions(reports: "Iterable[FrameReport]", recipe: "Recipe", errors
     """Write what CrysAlis wants beside the frames of each folder."""
     from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.esperanto.companions import companions_of
-    from tango_server.conversion.paths import ANYWHERE
+    from tango_server.conversion.files.roots import ANYWHERE
 
     for report in reports:
         try:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from tango_server.esperanto import CIRCLES, Encoding
+from tango_server.recipe.esperanto import CIRCLES, Encoding
 
 if TYPE_CHECKING:
-    from tango_server.angle_table import AngleTable
+    from tango_server.conversion.esperanto.angle_table import AngleTable
 
 _NUMBERS = {
     "wavelength": ("A", "Wavelength in Angstrom."),
@@ -89,7 +89,7 @@ def take_esperanto(options: dict[str, Any]) -> "tuple[dict[str, Any], AngleTable
         if they contradict each other, or the table is none.
 
     """
-    from tango_server.angle_table import AngleTableError, read_angle_table
+    from tango_server.conversion.esperanto.angle_table import AngleTableError, read_angle_table
 
     names = (*_NUMBERS, *_CHOICES, "mask", "beam_center")
     fields = {name: value for name in names if (value := options.pop(name, None)) is not None}

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tango_server.commands.telling import say
+from tango_server.commands.output import say
 
 
 @click.command()
@@ -19,7 +19,7 @@ def inspect(*, files: tuple[Path, ...], as_json: bool) -> None:
     Exit code 0: all are complete; 1: some are not.
     """
     from tango_server.conversion.errors import ConversionError
-    from tango_server.inspection import inspect_file
+    from tango_server.conversion.inspection import inspect_file
 
     whole = True
     for path in files:

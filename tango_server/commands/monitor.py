@@ -5,8 +5,8 @@ import webbrowser
 
 import click
 
+from tango_server.commands.output import say
 from tango_server.commands.server_options import server_option
-from tango_server.commands.telling import say
 
 _DEFAULT_PAGE_PORT = 5007
 
@@ -28,7 +28,7 @@ def monitor(*, address: str, host: str, port: int, read_only: bool, show: bool) 
 
     The page needs no bluesky, and waits for a server that is down. Ctrl-C ends it.
     """
-    from tango_server.monitor.hosts import is_loopback, shown_name
+    from tango_server.monitor.allowed_origins import is_loopback, shown_name
     from tango_server.monitor.web import serve
 
     def tell(taken: int) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from tango_server.commands.output import say
 from tango_server.commands.recipe_options import recipe_from, turning_options
-from tango_server.commands.telling import say
 
 
 @click.command()
@@ -18,7 +18,7 @@ from tango_server.commands.telling import say
 def preview(*, file: Path, output: Path | None, **options: Any) -> None:
     """Draw a frame before and after its conversion, with the beam centre of its sidecar marked; converts nothing."""
     from tango_server.conversion.errors import ConversionError
-    from tango_server.picture import draw_preview
+    from tango_server.conversion.preview import draw_preview
 
     picture = output or Path(f"{file.stem}.png")  # here, not among somebody's raw frames
     try:

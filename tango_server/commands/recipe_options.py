@@ -89,7 +89,7 @@ def recipe_from(
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in esperanto)
             raise click.UsageError(f"{flags}: these are for ESPERANTO frames; expected --format esperanto with them")
         changes["esperanto"] = esperanto
-    from tango_server.jobs.intake import explain
+    from tango_server.text import explain
 
     try:
         if base is None:

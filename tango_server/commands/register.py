@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tango_server.commands.assignments import as_lines, assignment
-from tango_server.commands.telling import say
+from tango_server.commands.output import say
 
 if TYPE_CHECKING:
-    from tango_server.registration import Change, Registered
+    from tango_server.device.registration import Change, Registered
 
 _SERVER = "PETifConverter"
 
@@ -40,8 +40,8 @@ def register(
     Settings are checked before anything is written. Properties of a device that is there already, and that neither
     --config nor --set names, are left as they are.
     """
-    from tango_server.property_lines import from_lines
-    from tango_server.registration import RegistrationError, Registry, changes
+    from tango_server.device.property_lines import from_lines
+    from tango_server.device.registration import RegistrationError, Registry, changes
     from tango_server.settings import ConfigurationError, read_configuration
 
     server = _checked_server(server)
@@ -84,10 +84,9 @@ def _checked_lines(found: "Registered | None", given: dict[str, Any], device: st
     """Return the given settings as lines, once they make sense together with those that the device has."""
     from pydantic import ValidationError
 
-    from tango_server.configuration import Configuration
-    from tango_server.jobs.intake import explain
-    from tango_server.property_lines import from_lines, to_lines
-    from tango_server.settings import ConfigurationError
+    from tango_server.device.property_lines import from_lines, to_lines
+    from tango_server.settings import Configuration, ConfigurationError
+    from tango_server.text import explain
 
     kept = from_lines(found.properties) if found else {}
     try:

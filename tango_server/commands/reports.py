@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from tango_server.caps import MOST_REPORTS
+from tango_server.commands.output import say, show_table
 from tango_server.commands.server_options import server_options, told_troubles
-from tango_server.commands.telling import say, show_table
+from tango_server.limits import MOST_REPORTS
 from tango_server.messages import Outcome
-from tango_server.wording import counted
+from tango_server.text import counted
 
 if TYPE_CHECKING:
     from tango_server.messages import FrameReport
@@ -28,9 +28,9 @@ def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_j
     """
     from pydantic import ValidationError
 
-    from tango_server.client import Client
-    from tango_server.jobs.intake import explain
+    from tango_server.client.client import Client
     from tango_server.messages import ReportsQuery
+    from tango_server.text import explain
 
     if job_ids and run_uid:
         raise click.UsageError("found job ids and --run; expected one of them")

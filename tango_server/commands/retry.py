@@ -4,9 +4,9 @@ import json
 
 import click
 
+from tango_server.commands.output import say
 from tango_server.commands.server_options import server_options, told_troubles
-from tango_server.commands.telling import say
-from tango_server.wording import counted
+from tango_server.text import counted
 
 
 @click.command()
@@ -17,7 +17,7 @@ def retry(*, address: str, as_json: bool, acknowledge: bool) -> None:
 
     They stay the same jobs. Mend the cause first: petif reports --outcome failed tells it.
     """
-    from tango_server.client import Client
+    from tango_server.client.client import Client
 
     client = Client(address)
     with told_troubles():

@@ -9,11 +9,10 @@ import click
 
 from tango_server.addresses import DEFAULT_DEVICE, DEFAULT_PORT, free_port
 from tango_server.commands.assignments import as_lines, assignment
-from tango_server.commands.telling import say, silence_standard_output
+from tango_server.commands.output import say, silence_standard_output
 
 if TYPE_CHECKING:
-    from tango_server.configuration import Configuration
-    from tango_server.settings import Settings
+    from tango_server.settings import Configuration, Settings
 
 
 @click.command()
@@ -64,11 +63,11 @@ def serve(
     """
     import tango
 
-    from tango_server.configuration import Configuration
+    from tango_server.device.property_lines import from_lines
+    from tango_server.device.server import run_without_database
     from tango_server.host_limits import what_is_missing
-    from tango_server.log_console import log_to_stderr
-    from tango_server.property_lines import from_lines
-    from tango_server.serving import run_without_database
+    from tango_server.observability.console import log_to_stderr
+    from tango_server.settings import Configuration
 
     log_to_stderr(verbose=verbose)
     options: dict[str, object] = {
@@ -109,10 +108,10 @@ def _usable(configuration: "Configuration", device: str) -> "Settings":
     """Return the settings, if they are right and the state folder is free; end the program with the reason if not."""
     from pydantic import ValidationError
 
-    from tango_server.jobs.executors import require_packages
-    from tango_server.jobs.intake import explain
-    from tango_server.jobs.runner import require_state_dir
+    from tango_server.jobs.executors.factory import require_packages
+    from tango_server.jobs.startup import require_state_dir
     from tango_server.settings import ConfigurationError, Settings
+    from tango_server.text import explain
 
     where = f"{configuration.file}: " if configuration.file else ""
     try:

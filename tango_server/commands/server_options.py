@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from tango_server.addresses import DEFAULT_ADDRESS
-from tango_server.commands.exit_codes import NO_SERVER
-from tango_server.commands.telling import say
+from tango_server.commands.output import NO_SERVER, say
 
 PATIENCE = 60.0
 """How long a command that waits puts up with a server that is away, s: it may be started again meanwhile."""
@@ -35,7 +34,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def told_troubles() -> Iterator[None]:
     """End the command with the server's own words if it can't be asked (exit code 3) or rejects the call (2)."""
-    from tango_server.client import LinkDownError, LinkError, RequestRejectedError, UnknownRunError
+    from tango_server.client.client import LinkDownError, LinkError, RequestRejectedError, UnknownRunError
 
     try:
         yield

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tango_server.commands.exit_codes import INTERRUPTED
+from tango_server.commands.output import INTERRUPTED, say, show_table
 from tango_server.commands.server_options import PATIENCE, server_options, told_troubles
-from tango_server.commands.telling import say, show_table
 
 if TYPE_CHECKING:
     from tango_server.messages import RunStatistics
@@ -29,8 +28,8 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
     """
     from rich.console import Console
 
-    from tango_server.asking import patiently
-    from tango_server.client import Client
+    from tango_server.client.client import Client
+    from tango_server.client.paging import patiently
 
     client, pause = Client(address), threading.Event()
     with told_troubles():

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tango_server.commands.exit_codes import SOME_FAILED
+from tango_server.commands.output import SOME_FAILED, console, say
 from tango_server.commands.server_options import server_options, told_troubles
-from tango_server.commands.telling import console, say
-from tango_server.wording import counted
+from tango_server.text import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tango_server.client import Client, Look
+    from tango_server.client.client import Client, Look
 
 _COLOURS = {"ON": "green", "RUNNING": "blue", "STANDBY": "yellow", "ALARM": "dark_orange", "FAULT": "red"}
 _REFRESH = 1.0
@@ -31,7 +30,7 @@ def status(*, address: str, as_json: bool, follow: bool) -> None:
 
     Exit code 0: it can convert; 1: it is in ALARM or FAULT; 3: it does not answer.
     """
-    from tango_server.client import Client
+    from tango_server.client.client import Client
 
     client = Client(address)
     if follow:
@@ -66,7 +65,7 @@ def _follow(client: "Client", *, as_json: bool) -> None:
 
 
 def _seen(client: "Client") -> dict[str, Any]:
-    from tango_server.client import LinkDownError
+    from tango_server.client.client import LinkDownError
 
     try:
         return _fields(client.address, client.look())
@@ -88,7 +87,7 @@ def _line(fields: dict[str, Any]) -> str:
 def _look(client: "Client") -> "RenderableType":
     from rich.text import Text
 
-    from tango_server.client import LinkDownError
+    from tango_server.client.client import LinkDownError
 
     try:
         return _picture(client.address, client.look())

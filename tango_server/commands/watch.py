@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tango_server.commands.exit_codes import INTERRUPTED, SOME_FAILED
+from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
-from tango_server.commands.telling import complain, say
-from tango_server.wording import counted
+from tango_server.text import counted
 
 if TYPE_CHECKING:
-    from tango_server.jobs.folder_watch import FolderWatch
     from tango_server.jobs.runner import JobRunner
+    from tango_server.jobs.watch.folder_watch import FolderWatch
     from tango_server.messages import FrameReport
     from tango_server.recipe import Recipe
     from tango_server.settings import Settings
@@ -56,8 +55,8 @@ def watch(*, folders: tuple[Path, ...], **options: Any) -> None:
     Works by polling, so also on GPFS, NFS and SMB. Ctrl-C ends it; the next call with the same folders goes on where
     it was. Exit code with --once: 0: every frame is converted (or skipped); 1: some failed.
     """
-    from tango_server.jobs.folder_watch import FolderWatch, rules_from
-    from tango_server.jobs.opening import open_runner
+    from tango_server.jobs.startup import open_runner
+    from tango_server.jobs.watch.folder_watch import FolderWatch, rules_from
 
     recipe = recipe_from(options)
     if recipe.esperanto is not None:
@@ -165,10 +164,10 @@ def _counts(runner: "JobRunner", teller: _Teller) -> str:
 def _settings(folders: tuple[Path, ...], recipe: "Recipe", options: dict[str, Any]) -> "Settings":
     from pydantic import ValidationError
 
-    from tango_server.conversion.paths import Roots
-    from tango_server.jobs.intake import explain
+    from tango_server.conversion.files.roots import Roots
     from tango_server.recipe import NewFile
     from tango_server.settings import Settings
+    from tango_server.text import explain
 
     roots = tuple(dict.fromkeys(map(_root_of, folders)))
     fields: dict[str, Any] = {
@@ -193,7 +192,7 @@ def _settings(folders: tuple[Path, ...], recipe: "Recipe", options: dict[str, An
 
 def _root_of(folder: Path) -> Path:
     """Return where the path rule starts: the first folder named `raw` on the way to `folder`, else `folder` itself."""
-    from tango_server.conversion.paths import RAW
+    from tango_server.conversion.files.roots import RAW
 
     way = (*reversed(folder.parents), folder)
     return next((place for place in way if place.name == RAW), folder)

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from tango_server.conversion.beneath import status_of
 from tango_server.conversion.errors import (
     ConversionError,
     ConvertedDifferentlyError,
@@ -17,20 +16,21 @@ from tango_server.conversion.errors import (
 )
 from tango_server.conversion.esperanto.frame import EsperantoFrame
 from tango_server.conversion.esperanto.record import history
-from tango_server.conversion.kept_tags import NOTHING_KEPT, KeptTags, read_kept_tags
-from tango_server.conversion.orientation import Orientation
-from tango_server.conversion.paths import ANYWHERE, NO_FIELDS, Roots, output_path
-from tango_server.conversion.pixels import InexactPixelsError
-from tango_server.conversion.placing import place
-from tango_server.conversion.provenance import acquired, describe, read_provenance
-from tango_server.conversion.publish import Attempt, Ownership, Write, copy_of, ownership_of, publish
-from tango_server.conversion.reading import Source, open_source, peculiarity
-from tango_server.conversion.sample import Sample
+from tango_server.conversion.files.atomic_write import Attempt, Ownership, Write, copy_of, ownership_of, publish
+from tango_server.conversion.files.file_attributes import Sample
+from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots, output_path
+from tango_server.conversion.files.sandbox import status_of
+from tango_server.conversion.image.buffers import Workspace
+from tango_server.conversion.image.orientation import Orientation
+from tango_server.conversion.image.pixels import InexactPixelsError
+from tango_server.conversion.image.transform import Turning
+from tango_server.conversion.on_existing import place
 from tango_server.conversion.sidecar import carry_sidecar, sidecar_trouble
-from tango_server.conversion.structure import Structure
-from tango_server.conversion.transform import Turning
-from tango_server.conversion.workspace import Workspace
-from tango_server.conversion.writing import image_writer
+from tango_server.conversion.tiff.kept_tags import NOTHING_KEPT, KeptTags, read_kept_tags
+from tango_server.conversion.tiff.provenance import acquired, describe, read_provenance
+from tango_server.conversion.tiff.reader import Source, open_source, peculiarity
+from tango_server.conversion.tiff.structure import Structure
+from tango_server.conversion.tiff.writer import image_writer
 from tango_server.messages import FrameReport, PixelCounts
 from tango_server.recipe import InPlace, NewFile, Recipe
 

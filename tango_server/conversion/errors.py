@@ -31,7 +31,7 @@ Each names the file, what was found, what was expected, and what to do.
 
 import os
 
-from tango_server.wording import printable
+from tango_server.text import printable
 
 _LONGEST_PATH = 1_000
 _LONGEST_FINDING = 2_000

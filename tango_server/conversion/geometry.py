@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tango_server.conversion.orientation import Orientation
+from tango_server.conversion.image.orientation import Orientation
 from tango_server.recipe import Recipe
 
 _KEPT = ("Distance", "Wavelength")

@@ -8,7 +8,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tango_server.conversion.beneath import is_taken, require_below
 from tango_server.conversion.errors import (
     OutputExistsError,
     PlaceholderInPlaceError,
@@ -17,13 +16,14 @@ from tango_server.conversion.errors import (
 from tango_server.conversion.esperanto.frame import EsperantoFrame
 from tango_server.conversion.esperanto.padding import padded_side
 from tango_server.conversion.esperanto.record import history
-from tango_server.conversion.orientation import Orientation
-from tango_server.conversion.paths import ANYWHERE, NO_FIELDS, Roots
-from tango_server.conversion.provenance import describe, tiff_time
-from tango_server.conversion.publish import Attempt, Write, ownership_of, publish
+from tango_server.conversion.files.atomic_write import Attempt, Write, ownership_of, publish
+from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots
+from tango_server.conversion.files.sandbox import is_taken, require_below
+from tango_server.conversion.image.orientation import Orientation
+from tango_server.conversion.image.transform import Turning
 from tango_server.conversion.records import is_placeholder_of
-from tango_server.conversion.transform import Turning
-from tango_server.conversion.writing import image_writer
+from tango_server.conversion.tiff.provenance import describe, tiff_time
+from tango_server.conversion.tiff.writer import image_writer
 from tango_server.messages import FrameReport
 from tango_server.recipe import InPlace, Recipe
 

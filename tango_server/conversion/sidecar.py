@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from tango_server.conversion.errors import ConversionError, SourceUnreadableError
-from tango_server.conversion.frame_file import open_frame_file
-from tango_server.conversion.orientation import AS_STORED, Orientation
-from tango_server.conversion.paths import ANYWHERE, Roots
-from tango_server.conversion.publish import Attempt, ownership_of, publish, write_parts
-from tango_server.conversion.structure import Structure, read_structure
+from tango_server.conversion.files.atomic_write import Attempt, ownership_of, publish, write_parts
+from tango_server.conversion.files.frame_file import open_frame_file
+from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.image.orientation import AS_STORED, Orientation
+from tango_server.conversion.tiff.structure import Structure, read_structure
 from tango_server.recipe import Recipe
 
 ENCODING = "latin-1"

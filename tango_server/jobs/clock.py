@@ -2,7 +2,7 @@
 
 import time
 
-from tango_server.jobs.vocabulary import Reading
+from tango_server.jobs.state_machine.events import Reading
 
 
 def now() -> Reading:

@@ -10,18 +10,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-from tango_server.conversion.paths import Roots
-from tango_server.conversion.publish import remove_leftovers
+from tango_server.conversion.files.atomic_write import remove_leftovers
+from tango_server.conversion.files.roots import Roots
 from tango_server.jobs import clock
-from tango_server.jobs.database import LedgerBusyError, LedgerError
-from tango_server.jobs.executors import Executor, ExecutorUnavailableError, Result
-from tango_server.jobs.ledger import Ledger
-from tango_server.jobs.leftovers import Leftovers
-from tango_server.jobs.log_lines import about, tell_finished
+from tango_server.jobs.executors.base import Executor, ExecutorUnavailableError, Result
+from tango_server.jobs.executors.worker import Failure, Task
+from tango_server.jobs.file_checks import carry_sidecar_of, look_at_source, write_companions_of
+from tango_server.jobs.job_log import about, tell_finished
+from tango_server.jobs.ledger.database import LedgerBusyError, LedgerError
+from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.mounts import Mounts
-from tango_server.jobs.observing import carry_sidecar_of, look_at_source, write_companions_of
-from tango_server.jobs.service import ConversionService
-from tango_server.jobs.vocabulary import (
+from tango_server.jobs.state_machine.events import (
     Accepted,
     AttemptDone,
     AttemptFailed,
@@ -46,7 +45,8 @@ from tango_server.jobs.vocabulary import (
     WriteCompanions,
     Written,
 )
-from tango_server.jobs.worker import Failure, Task
+from tango_server.jobs.state_machine.machine import ConversionService
+from tango_server.jobs.temporary_files import Leftovers
 from tango_server.messages import FrameReport
 
 _log = logging.getLogger(__name__)

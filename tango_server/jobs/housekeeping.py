@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tango_server.jobs import capacity, clock
 from tango_server.jobs.capacity import FreeSpace
-from tango_server.jobs.history import History
+from tango_server.jobs.ledger.history import History
 
 _log = logging.getLogger(__name__)
 

@@ -1,143 +1,211 @@
-"""From a request to a ledger entry: validated, its paths resolved and within the roots, or refused in words."""
+"""Where requests come in: checked, written to the ledger, and only then answered."""
 
-import reprlib
-import secrets
-from collections.abc import Iterable
-from difflib import get_close_matches
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from tango_server.conversion.errors import PathError
-from tango_server.conversion.paths import Resolve, Roots, output_path
-from tango_server.esperanto import RESOLVED_MASK
-from tango_server.jobs.rows import NO_OUTPUT, Entry, fields_of
-from tango_server.jobs.vocabulary import Job
-from tango_server.messages import FrameRequest
-from tango_server.path_map import PathMap
-from tango_server.recipe import InPlace, NewFile, Recipe
-from tango_server.wording import printable
+from tango_server.conversion.files.path_map import PathMap
+from tango_server.conversion.files.roots import remembering
+from tango_server.jobs import clock
+from tango_server.jobs.capacity import FreeSpace, Limits
+from tango_server.jobs.frame_listing import frames_in
+from tango_server.jobs.ledger.ledger import Booked, Ledger
+from tango_server.jobs.ledger.rows import Entry
+from tango_server.jobs.state_machine.events import Accepted, Event, Refused
+from tango_server.jobs.validation import entry_for, mask_in, translated
+from tango_server.messages import (
+    AcceptedJob,
+    FolderAnswer,
+    FolderQuery,
+    FrameReport,
+    MissingAnswer,
+    MissingQuery,
+    RefusedRequest,
+    SubmitAnswer,
+    SubmitQuery,
+)
+from tango_server.recipe import NewFile, Recipe
+from tango_server.settings import Settings
 
-NO_MAP = PathMap()
-_EXPLAINED = 10  # faults of one message
+_log = logging.getLogger(__name__)
 
-
-def explain(error: ValidationError, known: Iterable[str] = ()) -> str:
-    """Return what is wrong with each field, in one line; of the `known` names the one that an unknown one is like.
-
-    >>> try:
-    ...     Recipe(rotation=45)
-    ... except ValidationError as error:
-    ...     print(explain(error))
-    rotation: found 45; input should be 0, 90, 180 or 270
-    """
-    parts = []
-    faults = error.errors(include_url=False)
-    for fault in faults[:_EXPLAINED]:
-        place = printable(".".join(str(part) for part in fault["loc"])) or "the whole"
-        message = fault["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
-        if not fault["loc"] and fault["type"] == "value_error":  # several fields together, and the message names them
-            parts.append(message)
-            continue
-        if fault["type"] == "extra_forbidden":
-            like = get_close_matches(str(fault["loc"][-1]), known, 1)
-            message = "there is no such name" + (f" (did you mean {like[0]}?)" if like else "")
-        found = "nothing" if fault["type"] == "missing" else reprlib.repr(fault["input"])
-        parts.append(f"{place}: found {found}; {message}")
-    if len(faults) > _EXPLAINED:
-        parts.append(f"and {len(faults) - _EXPLAINED} more faults")
-    return "; ".join(parts)
+_FOLDERS_MEASURED = 32
 
 
-def entry_for(
-    raw: dict[str, Any],
-    server_recipe: Recipe,
-    roots: Roots,
-    now: float,
-    paths: PathMap = NO_MAP,
-    *,
-    resolve: Resolve = Path.resolve,
-) -> Entry:
-    """Return the ledger entry for one request as it came over the wire.
+class Intake:
+    """Accepts requests from any thread. `tell` hands an event to the job service; `waiting` is the queue's length."""
 
-    `now` is in Unix seconds, `paths` tell how clients name the folders of this host, `resolve` may remember folders.
-    An entry that carries a report is a refusal.
-    """
-    job_id = secrets.token_hex(8)
-    try:
-        request = FrameRequest.model_validate(raw)
-    except ValidationError as error:
-        named = printable(str(raw.get("source") or "")) or "(no source)"
-        run_uid, stream, seq_num, key = (_good(raw, name) for name in ("run_uid", "stream", "seq_num", "key"))
-        job = Job(job_id, Path(named), NO_OUTPUT, server_recipe, now, run_uid, stream, seq_num)
-        if any(fault["type"] == "string_unicode" and fault["loc"] == ("source",) for fault in error.errors()):
-            reason = f"{named}: its name is not UTF-8, and no ledger can hold it. Rename it, and submit it again."
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        *,
+        recipe: Callable[[], Recipe],
+        waiting: Callable[[], int],
+        tell: Callable[[Event], None],
+    ) -> None:
+        self._settings = settings
+        self._paths = PathMap.of(settings.path_maps)
+        self._ledger = ledger
+        self._recipe = recipe
+        self._waiting = waiting
+        self._tell = tell
+        self._limits = Limits(settings.backlog_limit, settings.free_space_limit, settings.free_space_warning)
+        self._one_by_one = threading.Lock()  # so that two callers together do not pass the limit of the queue
+        self._output_folders: OrderedDict[Path, None] = OrderedDict()
+        self.space = FreeSpace()
+
+    @property
+    def output_folders(self) -> tuple[Path, ...]:
+        """Where the last outputs go: a folder below a root may be a file system of its own."""
+        with self._one_by_one:
+            return tuple(self._output_folders)
+
+    @property
+    def disk_trouble(self) -> str:
+        """What is wrong with the disks, so that nothing is accepted; empty: nothing."""
+        return self._limits.disk_trouble(self.space)
+
+    @property
+    def disk_warning(self) -> str:
+        """What will soon be wrong with the disks; empty: nothing."""
+        return self._limits.disk_warning(self.space)
+
+    @property
+    def backlog_limit(self) -> int:
+        """How many frames may wait."""
+        return self._limits.backlog
+
+    def submit(self, query: SubmitQuery) -> SubmitAnswer:
+        """Write the requests to the ledger and return their job ids, or why they are refused.
+
+        A refused request of a run is booked as a failed frame of that run, so that its statistics tell of it.
+
+        Raises
+        ------
+        NoRoomError
+            if the queue or a disk is full; nothing was accepted, the same call may succeed later.
+        LedgerBusyError
+            if the ledger can't be written at present; the same holds.
+        """
+        roots, now, recipe = self._settings.roots(), clock.now().wall, self._recipe()
+        resolve = remembering()
+        entries = [entry_for(raw, recipe, roots, now, self._paths, resolve=resolve) for raw in query.requests]
+        bookable = [entry for entry in entries if entry.report is None or entry.job.run_uid]
+        with self._one_by_one:
+            if query.requests:
+                self._limits.require_room(self._waiting(), len(bookable), self.space)
+            booked = self._ledger.accept(bookable, query.runs)
+            self._note_folders({entry.job.output.parent for entry in entries if entry.report is None})
+            count = sum(book.new and book.report is None for book in booked)
+            if count:
+                _log.info("accepted %d frames, the first is %s", count, entries[0].job.source)
+                self._tell(Accepted(count))
+        for book in booked:
+            if book.new and book.report is not None:
+                self._tell(Refused(book.report))
+        return _answer(entries, iter(booked))
+
+    def _note_folders(self, folders: Collection[Path]) -> None:
+        for folder in folders:
+            self._output_folders[folder] = None
+            self._output_folders.move_to_end(folder)
+        while len(self._output_folders) > _FOLDERS_MEASURED:
+            self._output_folders.popitem(last=False)
+
+    def source(self, path: str) -> Path:
+        """Return the resolved path of a source as a client names it; raise `PathError`."""
+        return self._settings.roots().source(self._paths.translate(path))
+
+    def frames(self, path: str) -> Iterator[str]:
+        """Yield the frames of a folder as a client names it, or `path` if it is none; raise `PathError`, `OSError`."""
+        resolved = self.source(path)
+        if resolved.is_dir():
+            yield from map(str, frames_in(resolved, roots=self._settings.roots()))
         else:
-            reason = f"{named}: the request is wrong: {explain(error)}. Correct the field and submit it again."
-        return Entry(job, key, {}, job.failed(reason, now))
-    recipe = request.recipe or server_recipe
-    source, output, reason = _places(request, recipe, roots, paths, resolve)
-    metadata = {name: value for name, value in request.metadata.items() if name != RESOLVED_MASK}
-    if not reason:
+            yield path
+
+    def listed(self, query: FolderQuery) -> FolderAnswer:
+        """Return the frames of a folder as this host sees it, by their resolved paths; sub-folders are left out.
+
+        Names that are no UTF-8 are left out: no JSON could tell them.
+
+        Raises
+        ------
+        PathError
+            if it is no folder that may be read, or can't be listed.
+        """
+        folder = self.source(query.folder)
+        if not folder.is_dir():
+            raise PathError(query.folder, "found no folder", "one that the conversion host sees", "Check it.")
         try:
-            if (mask := mask_in(recipe, roots, paths, resolve)) is not None:
-                metadata[RESOLVED_MASK] = str(mask)
+            listed = list(frames_in(folder, skip_dark=query.skip_dark, roots=self._settings.roots()))
+        except OSError as error:
+            raise PathError(
+                query.folder, f"it can't be listed ({error})", "a folder that the server may read", "Change its mode."
+            ) from error
+        frames = [str(path) for path in listed if path.name > query.after and _is_utf8(path.name)]
+        return FolderAnswer(frames=frames[: query.limit], more=len(frames) > query.limit)
+
+    def missing(self, query: MissingQuery) -> MissingAnswer:
+        """Return the paths at which there is no file that may be read."""
+        reasons = {path: self._reason_for_none(path) for path in query.paths}
+        return MissingAnswer(missing=[RefusedRequest(source=path, reason=why) for path, why in reasons.items() if why])
+
+    def _reason_for_none(self, path: str) -> str:
+        try:
+            there = self.source(path).is_file()
         except PathError as error:
-            source, output, reason = Path(request.source), NO_OUTPUT, f"mask: {error}"
-    job = Job(
-        job_id,
-        source,
-        output,
-        recipe,
-        now,
-        request.run_uid,
-        request.stream,
-        request.seq_num,
-        source_root=None if reason else roots.root_of(source),
-        output_root=None if reason else roots.write_root_of(output),
-    )
-    return Entry(job, request.key, metadata, job.failed(reason, now) if reason else None)
+            return str(error)
+        return "" if there else f"{path}: found no such file; expected one that the conversion host sees. Check it."
+
+    def require_allowed(self, recipe: Recipe) -> None:
+        """Raise `PathError` if the folder that a recipe names may not be written, or its mask may not be read."""
+        output = translated(recipe, self._paths).output
+        if isinstance(output, NewFile) and output.folder is not None:
+            self._settings.roots().target(Path(output.folder))
+        mask_in(recipe, self._settings.roots(), self._paths)
+
+    def book_failure(self, source: str, reason: str) -> None:
+        """Tell of a file that can't become a job, where nobody waits for an answer."""
+        self._tell(Refused(FrameReport(source=source, outcome="failed", reason=reason, finished=clock.now().wall)))
 
 
-def _good(raw: dict[str, Any], name: str) -> Any:
-    """Return one field of a request that is wrong elsewhere, None if it is wrong itself."""
+def requests_for(paths: Sequence[str], gathering: str = "") -> SubmitQuery:
+    """Return the call for files by name, with the server's recipe; those of one `gathering` become jobs only once."""
+    requests: list[dict[str, Any]] = [{"source": path} for path in paths]
+    if gathering:
+        for request in requests:
+            request["key"] = f"{gathering}:{request['source']}"
+    return SubmitQuery(requests=requests)
+
+
+def _is_utf8(name: str) -> bool:
     try:
-        return getattr(FrameRequest.model_validate({"source": "any", name: raw.get(name)}), name)
-    except ValidationError:
-        return None
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def translated(recipe: Recipe, paths: PathMap) -> Recipe:
-    """Return the recipe with its output folder as it is called here; raise `PathError`."""
-    output = recipe.output
-    if not isinstance(output, NewFile) or output.folder is None:
-        return recipe
-    here = output.model_copy(update={"folder": paths.translate(output.folder)})
-    return recipe.model_copy(update={"output": here})
-
-
-def mask_in(recipe: Recipe, roots: Roots, paths: PathMap, resolve: Resolve = Path.resolve) -> Path | None:
-    """Return the resolved path of a recipe's mask, None if it has none; raise `PathError` if it may not be read."""
-    if recipe.esperanto is None or recipe.esperanto.mask is None:
-        return None
-    return roots.source(paths.translate(recipe.esperanto.mask), resolve)
-
-
-def _places(
-    request: FrameRequest, recipe: Recipe, roots: Roots, paths: PathMap, resolve: Resolve
-) -> tuple[Path, Path, str]:
-    """Return source, output and the reason to refuse (empty: none)."""
-    if request.run_uid and isinstance(recipe.output, InPlace) and not recipe.output.allow_in_place:
-        reason = (
-            f"{request.source}: found output in_place for a frame of a run; expected output to new files, because the "
-            "run's documents describe the raw file. Set allow_in_place in the recipe's output if this is really meant."
-        )
-        return Path(request.source), NO_OUTPUT, reason
-    try:
-        source = roots.frame(paths.translate(request.source), resolve)
-        fields = fields_of(request.run_uid, request.seq_num, request.metadata)
-        return source, output_path(source, translated(recipe, paths), roots, fields, resolve), ""
-    except PathError as error:
-        return Path(request.source), NO_OUTPUT, str(error)
+def _answer(entries: Sequence[Entry], booked: Iterator[Booked]) -> SubmitAnswer:
+    jobs: list[AcceptedJob] = []
+    refused: list[RefusedRequest] = []
+    for entry in entries:
+        source = str(entry.job.source)
+        book = next(booked) if entry.report is None or entry.job.run_uid else None
+        if entry.report is not None:
+            refused.append(RefusedRequest(source=source, reason=entry.report.reason))
+        elif book is not None and book.source != source:
+            reason = (
+                f"{source}: found the key of job {book.job_id}, which is about {book.source}; expected a key of its "
+                "own for each frame. Give it another key and submit it again."
+            )
+            refused.append(RefusedRequest(source=source, reason=reason))
+        elif book is not None:
+            jobs.append(AcceptedJob(job_id=book.job_id, source=source))
+    return SubmitAnswer(jobs=jobs, refused=refused)

@@ -1,9 +1,7 @@
 """A running conversion service: what the Tango device, the folder watch and a program of one's own talk to."""
 
 import logging
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +9,16 @@ from pydantic import ValidationError
 
 from tango_server.conversion.errors import PathError
 from tango_server.jobs.capacity import FreeSpace
-from tango_server.jobs.database import Database, LedgerError
 from tango_server.jobs.engine import Engine
-from tango_server.jobs.executors import Executor
-from tango_server.jobs.gathering import Gatherer
-from tango_server.jobs.history import History
+from tango_server.jobs.executors.base import Executor
+from tango_server.jobs.folder_submission import Gatherer
 from tango_server.jobs.housekeeping import Housekeeper, boot
-from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.intake import Intake, requests_for
+from tango_server.jobs.ledger.database import Database
+from tango_server.jobs.ledger.history import History
+from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.mounts import Mounts
-from tango_server.jobs.reception import Reception, requests_for
-from tango_server.jobs.service import ConversionService
-from tango_server.jobs.sqlite_file import require_free
-from tango_server.jobs.vocabulary import (
+from tango_server.jobs.state_machine.events import (
     Accepted,
     FailuresAcknowledged,
     FailuresRetried,
@@ -31,6 +27,8 @@ from tango_server.jobs.vocabulary import (
     Snapshot,
     StatisticsReset,
 )
+from tango_server.jobs.state_machine.machine import ConversionService
+from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.messages import (
     CancelAnswer,
     CancelQuery,
@@ -70,7 +68,7 @@ class JobRunner:
         self._ledger = Ledger(database)
         self._make_lost_outputs_pending()
         self.recipe = _kept_recipe(self._ledger) or settings.recipe
-        service = ConversionService(settings.service_rules(), paused=self._ledger.kept(_PAUSED) == "1")
+        service = ConversionService(ServiceRules.of(settings), paused=self._ledger.kept(_PAUSED) == "1")
         self._listener = changed
         self._ledger_trouble = ""
         roots = settings.roots()
@@ -82,7 +80,7 @@ class JobRunner:
         if pending:
             _log.info("taking up %d jobs that were not finished", pending)
             self._engine.tell(Accepted(pending))
-        self._reception = Reception(
+        self._reception = Intake(
             settings,
             self._ledger,
             recipe=lambda: self.recipe,
@@ -272,37 +270,6 @@ class JobRunner:
             lost = self._history.reopen_unsynced()
             _log.warning("this machine was started anew; %d outputs that may be lost are made again", lost)
         self._ledger.keep(_BOOT, now)
-
-
-def open_database(settings: Settings) -> Database:
-    """Return the open ledger file of these settings; raise `LedgerError` if it can't be used."""
-    with _in_words(settings):
-        return Database(settings.ledger_path)
-
-
-def require_state_dir(settings: Settings) -> None:
-    """Raise `LedgerError` if the state folder can't be written, or another server uses it; nothing is changed."""
-    with _in_words(settings):
-        try:
-            require_free(settings.ledger_path)
-        except sqlite3.OperationalError as error:
-            raise LedgerError(
-                f"{settings.state_dir}: another server uses this state folder. End that one, or choose another folder "
-                "with --state-dir."
-            ) from error
-
-
-@contextmanager
-def _in_words(settings: Settings) -> Iterator[None]:
-    try:
-        yield
-    except LedgerError:
-        raise
-    except OSError as error:
-        raise LedgerError(
-            f"{settings.ledger_path}: the ledger can't be opened ({error.strerror or error}); expected a folder that "
-            "this user may write. Correct state_dir or its permissions."
-        ) from error
 
 
 def _kept_recipe(ledger: Ledger) -> Recipe | None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import panel as pn
 
-from tango_server.client import Client, LinkError
-from tango_server.monitor.observed import Observed
-from tango_server.monitor.watch import Watch
-from tango_server.monitor.words import clock
-from tango_server.wording import counted
+from tango_server.client.client import Client, LinkError
+from tango_server.monitor.html import clock
+from tango_server.monitor.poller import Watch
+from tango_server.monitor.state import Observed
+from tango_server.text import counted
 
 
 class ConfirmedButton:

@@ -5,12 +5,12 @@ from typing import Any
 import panel as pn
 
 from tango_server.monitor.actions import buttons
-from tango_server.monitor.observed import Observed
+from tango_server.monitor.html import failures, headline, numbers, runs
 from tango_server.monitor.pair_view import PairView
 from tango_server.monitor.plots import Plots
 from tango_server.monitor.sharing import Shared
+from tango_server.monitor.state import Observed
 from tango_server.monitor.style import STYLE
-from tango_server.monitor.words import failures, headline, numbers, runs
 
 _PERIOD_MS = 500
 

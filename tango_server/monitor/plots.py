@@ -8,7 +8,7 @@ from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, Range1d
 from bokeh.plotting import figure
 
-from tango_server.monitor.observed import HISTORY, Sample
+from tango_server.monitor.state import HISTORY, Sample
 
 _SHORTEST, _LONGEST = 60.0, 600.0
 """The time axis: as long as the monitor has been looking, within these bounds, s."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import panel as pn
 
-from tango_server.monitor.pictures import Pictures
-from tango_server.monitor.watch import Watch
+from tango_server.monitor.image_loader import Pictures
+from tango_server.monitor.poller import Watch
 
 
 @dataclass(frozen=True, slots=True)

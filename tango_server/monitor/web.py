@@ -11,11 +11,11 @@ import panel as pn
 from tornado.websocket import WebSocketClosedError
 
 from tango_server.addresses import free_port
-from tango_server.monitor.hosts import names_of, refuse_others
+from tango_server.monitor.allowed_origins import names_of, refuse_others
+from tango_server.monitor.image_loader import Pictures
 from tango_server.monitor.page import Page
-from tango_server.monitor.pictures import Pictures
+from tango_server.monitor.poller import Watch
 from tango_server.monitor.sharing import Shared
-from tango_server.monitor.watch import Watch
 
 _TITLE = "petif monitor"
 _FROZEN = (

@@ -12,7 +12,7 @@ import tango
 from bluesky import RunEngine
 
 from petif_bluesky.sim import SimulatedPerkinElmer
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tests.leaks import children
 from tests.system.reused_server import ReusedServer
 from tests.system.tango_database import RegisteredServer, TangoDatabase

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tango
 
+from tango_server.client.local_server import LocalServer
 from tango_server.commands.assignments import as_lines
-from tango_server.local import LocalServer
-from tango_server.property_lines import from_lines
+from tango_server.device.property_lines import from_lines
 
 
 class ReusedServer(LocalServer):

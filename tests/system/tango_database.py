@@ -13,7 +13,7 @@ from typing import Self
 import tango
 
 from tango_server.addresses import free_port
-from tango_server.local import await_answer
+from tango_server.client.local_server import await_answer
 from tests.system.waiting import until
 
 MARIADB = "PETIF_TEST_DATABASEDS"

@@ -17,7 +17,7 @@ import pytest
 import tango
 import tifffile
 
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tests.hostile import GOOD, SETTINGS, Watched, ask, reports
 from tests.system.conftest import settings
 from tests.system.waiting import until

@@ -21,11 +21,12 @@ import tango
 import tifffile
 from bluesky import RunEngine
 
-from petif_bluesky import ConversionCallback, PETifConverter, sender
+from petif_bluesky import ConversionCallback, PETifConverter
+from petif_bluesky.delivery import sender
 from petif_bluesky.link import TangoLink
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.sim.qxrd_file import write_frame
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
 

@@ -14,11 +14,11 @@ from bluesky import preprocessors as bpp
 from bluesky.plans import count
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
-from petif_bluesky.catalogue_statistics import CatalogueStatistics
 from petif_bluesky.link import TangoLink
-from petif_bluesky.literal_names import LiteralNames
 from petif_bluesky.sim import SimulatedPerkinElmer
-from tango_server.local import LocalServer
+from petif_bluesky.tiled.literal_names import LiteralNames
+from petif_bluesky.tiled.statistics import CatalogueStatistics
+from tango_server.client.local_server import LocalServer
 from tango_server.messages import RunStatistics
 from tango_server.recipe import Recipe
 from tests.tiled_server import open_client, open_tiled, tiled_writer

@@ -10,11 +10,12 @@ import pytest
 import tifffile
 from bluesky import RunEngine
 
-from petif_bluesky.catalogue import with_trailing_slash, write_statistics
-from petif_bluesky.frames import FrameSelection
-from petif_bluesky.literal_names import LiteralNames
-from petif_bluesky.raw_frames import FramesNotFoundError, frames_of_run
+from petif_bluesky.documents.errors import FramesNotFoundError
+from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.sim import SimulatedPerkinElmer
+from petif_bluesky.tiled.literal_names import LiteralNames
+from petif_bluesky.tiled.patches import with_trailing_slash, write_statistics
+from petif_bluesky.tiled.raw_frames import frames_of_run
 from tango_server.messages import RunStatistics
 from tests.tiled_server import open_client, open_tiled, tiled_writer
 from tests.unit.documents import IMAGE, IN_STREAM, NAME, NUMBER, ComposedRun

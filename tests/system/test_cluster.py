@@ -19,12 +19,13 @@ import psutil
 import pytest
 from distributed import LocalCluster
 
-from tango_server.conversion.paths import ANYWHERE
-from tango_server.jobs.cluster import DaskExecutor
-from tango_server.jobs.executors import ExecutorUnavailableError, Result, make_executor
-from tango_server.jobs.opening import open_runner
+from tango_server.conversion.files.roots import ANYWHERE
+from tango_server.jobs.executors.base import ExecutorUnavailableError, Result
+from tango_server.jobs.executors.dask_cluster import DaskExecutor
+from tango_server.jobs.executors.factory import make_executor
+from tango_server.jobs.executors.worker import Failure
 from tango_server.jobs.runner import JobRunner
-from tango_server.jobs.worker import Failure
+from tango_server.jobs.startup import open_runner
 from tango_server.messages import FrameReport
 from tango_server.settings import Settings
 from tests.executor_tasks import (
@@ -202,7 +203,7 @@ def test_a_worker_without_this_package_is_told_and_counts_as_nobody_s_fault(
 ) -> None:
     (task,) = frame_tasks(root, 1)
     with cluster.get_client() as client:
-        client.run(lambda: sys.modules.update({"tango_server.jobs.node": None}))  # type: ignore[dict-item]
+        client.run(lambda: sys.modules.update({"tango_server.jobs.executors.dask_task": None}))  # type: ignore[dict-item]
     connect(cluster.scheduler_address).start(task, answers.put)
     answer = answers.get(timeout=PATIENCE)
     assert isinstance(answer, ExecutorUnavailableError)
@@ -224,9 +225,9 @@ def test_a_worker_of_another_version_converts_nothing(
 
 
 def _pretend_version() -> None:
-    from tango_server.jobs import node
+    from tango_server.jobs.executors import dask_task
 
-    node.package_version = lambda: "0.0.0"
+    dask_task.package_version = lambda: "0.0.0"
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs a path that differs from process to process")

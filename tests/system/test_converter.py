@@ -9,8 +9,8 @@ import tango
 
 from petif_bluesky import PETifConverter
 from petif_bluesky.link import TangoLink
-from petif_bluesky.signals import AttributeSignal
-from tango_server.local import LocalServer
+from petif_bluesky.signals.server import AttributeSignal
+from tango_server.client.local_server import LocalServer
 from tests.system.waiting import until
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tango
 
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tests.system.waiting import reports, submit
 
 MODULES = ("signal", "socket", "pickle", "selectors", "numpy", "tifffile", "cv2", "tango", "tango_server", "site")

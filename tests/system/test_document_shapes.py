@@ -12,7 +12,7 @@ import tifffile
 
 from petif_bluesky import ConversionCallback, PETifConverter
 from petif_bluesky.link import TangoLink
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.conftest import FAST, settings
 from tests.system.waiting import all_done, until

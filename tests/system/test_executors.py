@@ -11,10 +11,10 @@ import psutil
 import pytest
 import tango
 
-from tango_server.jobs import worker
-from tango_server.jobs.executors import ExecutorUnavailableError, Result
-from tango_server.jobs.processes import ProcessExecutor
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
+from tango_server.jobs.executors import worker
+from tango_server.jobs.executors.base import ExecutorUnavailableError, Result
+from tango_server.jobs.executors.processes import ProcessExecutor
 from tango_server.messages import FrameReport
 from tests.executor_tasks import (
     ATTEMPTS,

@@ -19,14 +19,14 @@ import pytest
 import tango
 import tifffile
 
-from petif_bluesky import plain_pickle
 from petif_bluesky.frames import FrameFinder
+from petif_bluesky.remote import safe_pickle
 from petif_bluesky.spool import Spool
-from tango_server.configuration import Configuration
+from tango_server.client.local_server import LocalServer
 from tango_server.conversion import convert_file
 from tango_server.conversion.records import record_of
-from tango_server.local import LocalServer
 from tango_server.recipe import InPlace, NewFile, Recipe
+from tango_server.settings import Configuration
 from tests.conftest import DATA
 from tests.system.conftest import FAST, settings
 from tests.system.waiting import reports
@@ -95,7 +95,7 @@ def test_documents_of_its_sessions_are_read_from_0mq() -> None:
     documents = []
     for line in (KEPT / "zmq.txt").read_text().splitlines():
         _, name, pickled = base64.b64decode(line).split(b" ", 2)
-        documents.append((name.decode(), plain_pickle.loads(pickled)))
+        documents.append((name.decode(), safe_pickle.loads(pickled)))
     assert documents[0][0] == "start"
     assert documents[0][1]["conversion"] == kept("start.json")["conversion"]
     assert Recipe.model_validate(documents[0][1]["conversion"]["recipe"]) == TURNED

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from petif_bluesky.link import RequestRejectedError, TangoLink
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 
 
 @pytest.fixture(scope="module")

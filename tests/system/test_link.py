@@ -12,7 +12,7 @@ import tango
 from tango.utils import PyTangoThread
 
 from petif_bluesky.link import LinkDownError, LinkError, TangoLink, UnknownRunError
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tests.system.waiting import until
 
 TIME_OUT = 1.2

@@ -12,7 +12,7 @@ import tango
 
 from petif_bluesky.link import Link, LinkDownError, RequestRejectedError, TangoLink, UnknownRunError
 from petif_bluesky.testing import FakeLink, converted_beside, failed
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tango_server.messages import FolderAnswer, FrameReport, FrameRequest, RunStatistics
 from tango_server.recipe import Recipe
 from tests.system.waiting import until

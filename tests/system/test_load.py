@@ -15,7 +15,7 @@ import pytest
 import tango
 import tifffile
 
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tests.system.waiting import all_done, submit, until
 
 FRAMES = 1000

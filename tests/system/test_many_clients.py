@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tango
 
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tests.system.conftest import settings
 from tests.system.waiting import until
 

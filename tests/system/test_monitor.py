@@ -18,7 +18,7 @@ import tango
 from playwright.sync_api import Browser, Locator, expect
 
 from petif_bluesky.sim.qxrd_file import write_frame
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.leaks import children
 from tests.system.monitor_page import MonitorProcess, Opened, chromium, run_monitor

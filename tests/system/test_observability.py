@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tango.server import Device, command
 from tango.test_context import DeviceTestContext
 
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tests.system.conftest import settings
 from tests.system.waiting import reports, submit, until
 

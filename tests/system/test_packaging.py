@@ -153,4 +153,4 @@ class TestEmptyEnvironment:
         """The environment is as empty as it should be: without the extra, what it needs can't be imported."""
         here.borrow(wheel)
         with pytest.raises(CheckError, match="No module named 'tango'"):
-            here.python("import tango_server.device")
+            here.python("import tango_server.device.converter")

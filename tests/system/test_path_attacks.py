@@ -15,7 +15,7 @@ import pytest
 import tango
 import tifffile
 
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tests.conftest import DATA
 from tests.system.conftest import FAST, settings
 from tests.system.waiting import all_done, reports, submit, until

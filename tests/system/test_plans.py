@@ -14,12 +14,12 @@ from bluesky import RunEngine
 from bluesky.plans import count
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
-from petif_bluesky.catalogue import with_trailing_slash
 from petif_bluesky.link import TangoLink
-from petif_bluesky.literal_names import LiteralNames
 from petif_bluesky.plans import FramesNotFoundError, convert_files, convert_folder, reprocess_run
 from petif_bluesky.sim import SimulatedPerkinElmer
-from tango_server.local import LocalServer
+from petif_bluesky.tiled.literal_names import LiteralNames
+from petif_bluesky.tiled.patches import with_trailing_slash
+from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
 from tests.tiled_server import open_client, open_tiled, tiled_writer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tests.system.re_manager import REManager
 from tests.system.waiting import until
 from tests.tiled_server import open_client, open_tiled

@@ -26,7 +26,7 @@ from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
 from petif_bluesky.link import TangoLink
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.sim.pattern import Pattern
-from tango_server.local import LocalServer
+from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.conftest import FAST, settings
 from tests.system.waiting import until

@@ -15,10 +15,10 @@ from bluesky.plans import count, scan
 from ophyd.sim import SynAxis
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
-from petif_bluesky.catalogue import with_trailing_slash, write_statistics
 from petif_bluesky.link import TangoLink
 from petif_bluesky.sim import SimulatedPerkinElmer
-from tango_server.local import LocalServer
+from petif_bluesky.tiled.patches import with_trailing_slash, write_statistics
+from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import all_done, until, workers_of
 from tests.tiled_server import open_client, open_tiled, tiled_writer

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from tango_server.addresses import address_of, free_port
 from tango_server.cli import petif
-from tango_server.jobs import executors
+from tango_server.jobs.executors import factory
 from tests.system.waiting import PATIENCE, until
 
 Serve = Callable[..., "subprocess.Popen[str]"]
@@ -84,7 +84,7 @@ def test_an_address_that_tango_can_not_take_is_refused_by_its_name(host: str, ro
 def test_an_executor_whose_package_is_missing_names_the_extra(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "find_spec", lambda _name: None)
+    monkeypatch.setattr(factory, "find_spec", lambda _name: None)
     words = ["serve", "--check", "--root", str(root), "--state-dir", str(tmp_path / "state")]
     ended = CliRunner().invoke(
         petif, [*words, "--set", "executor=dask", "--set", "dask_scheduler=tcp://127.0.0.1:8786"]

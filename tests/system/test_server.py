@@ -18,8 +18,8 @@ import tifffile
 from tango.utils import PyTangoThread
 
 from petif_bluesky.sim.qxrd_file import write_frame
+from tango_server.client.local_server import LocalServer
 from tango_server.conversion.sidecar import sidecar_path
-from tango_server.local import LocalServer
 from tests.conftest import QXRD_FILES
 from tests.system.conftest import settings
 from tests.system.waiting import all_done, reports, submit, until, workers_of

@@ -16,10 +16,10 @@ import tango
 import tifffile
 from click.testing import CliRunner, Result
 
-from tango_server.adding import follow
 from tango_server.cli import petif
-from tango_server.client import Client, LinkDownError
-from tango_server.local import LocalServer
+from tango_server.client.client import Client, LinkDownError
+from tango_server.client.local_server import LocalServer
+from tango_server.client.submission import follow
 from tango_server.recipe import Recipe
 from tests.system.conftest import settings
 from tests.system.waiting import all_done, until

@@ -23,9 +23,9 @@ from click.testing import CliRunner
 
 from petif_bluesky import ConversionPreprocessor, PETifConverter
 from petif_bluesky.commands.subscribe import subscribe
-from petif_bluesky.literal_names import LiteralNames
 from petif_bluesky.sim import SimulatedPerkinElmer
-from tango_server.local import LocalServer
+from petif_bluesky.tiled.literal_names import LiteralNames
+from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
 from tests.tiled_server import open_client, open_tiled, tiled_writer

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tango_server.jobs import sqlite_file
-from tango_server.jobs.database import Database
-from tango_server.jobs.history import History
-from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.ledger import sqlite_file
+from tango_server.jobs.ledger.database import Database
+from tango_server.jobs.ledger.history import History
+from tango_server.jobs.ledger.ledger import Ledger
 from tests.unit.documents import Recorder
 from tests.unit.ledger_entries import Stopwatch
 from tests.unit.ledger_files import close_files

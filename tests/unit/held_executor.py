@@ -4,8 +4,8 @@ import queue
 import threading
 from collections.abc import Callable
 
-from tango_server.jobs.executors import Done, Result
-from tango_server.jobs.worker import Task
+from tango_server.jobs.executors.base import Done, Result
+from tango_server.jobs.executors.worker import Task
 from tango_server.messages import FrameReport
 
 PATIENCE = 30.0

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from tango_server.jobs.history import History, UnknownIdError
-from tango_server.jobs.ledger import Ledger
-from tango_server.jobs.rows import NO_OUTPUT, Entry
-from tango_server.jobs.vocabulary import Job
+from tango_server.jobs.ledger.history import History, UnknownIdError
+from tango_server.jobs.ledger.ledger import Ledger
+from tango_server.jobs.ledger.rows import NO_OUTPUT, Entry
+from tango_server.jobs.state_machine.events import Job
 from tango_server.messages import FrameReport, Outcome, ReportsQuery
 from tango_server.recipe import Recipe
 

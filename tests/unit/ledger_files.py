@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from tango_server.jobs.database import Database
-from tango_server.jobs.ledger import Ledger
+from tango_server.jobs.ledger.database import Database
+from tango_server.jobs.ledger.ledger import Ledger
 from tests.unit.ledger_entries import entry
 
 PAGE = 4096

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from tango_server.jobs.rows import Entry
+from tango_server.jobs.ledger.rows import Entry
 from tango_server.messages import FrameReport
 
 _SCHEMA = """

@@ -5,9 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from tango_server.conversion.structure import read_structure
-from tango_server.jobs.service import ConversionService
-from tango_server.jobs.vocabulary import (
+from tango_server.conversion.tiff.structure import read_structure
+from tango_server.jobs.state_machine.events import (
     Accepted,
     AttemptDone,
     AttemptFailed,
@@ -23,6 +22,7 @@ from tango_server.jobs.vocabulary import (
     Observed,
     Reading,
 )
+from tango_server.jobs.state_machine.machine import ConversionService
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 from tests.conftest import DATA

@@ -9,8 +9,8 @@ from bluesky_tiled_plugins import TiledWriter
 from tiled.client import from_uri
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
-from petif_bluesky.catalogue_statistics import CatalogueStatistics
-from petif_bluesky.literal_names import LiteralNames
+from petif_bluesky.tiled.literal_names import LiteralNames
+from petif_bluesky.tiled.statistics import CatalogueStatistics
 from tango_server.recipe import Recipe
 
 NEEDED = ("TILED_URI", "PETIF_DEVICE", "PETIF_RAW")

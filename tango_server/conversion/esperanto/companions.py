@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tango_server.conversion.beneath import is_taken, open_file
 from tango_server.conversion.esperanto.header import EsperantoHeader
 from tango_server.conversion.esperanto.mask import Mask, frame_mask, mask_of, read_mask
 from tango_server.conversion.esperanto.rectangles import Rectangle, rectangles_of
 from tango_server.conversion.esperanto.scan import Scan, UnevenScanError, headers_in, name_of_scan, scan_of
-from tango_server.conversion.orientation import Orientation
-from tango_server.conversion.paths import NO_FIELDS, Roots
-from tango_server.conversion.publish import PLAIN, Attempt, Ownership, ownership_of, publish, write_parts
-from tango_server.conversion.structure import read_structure
+from tango_server.conversion.files.atomic_write import PLAIN, Attempt, Ownership, ownership_of, publish, write_parts
+from tango_server.conversion.files.roots import NO_FIELDS, Roots
+from tango_server.conversion.files.sandbox import is_taken, open_file
+from tango_server.conversion.image.orientation import Orientation
+from tango_server.conversion.tiff.structure import read_structure
 from tango_server.recipe import Recipe
 
 _POLARISATION = 0.98

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tango_server.conversion.errors import ExperimentUnfitError, UnsupportedImageError
-from tango_server.conversion.esperanto.bitfield import encode
+from tango_server.conversion.esperanto.codec import encode
+from tango_server.conversion.esperanto.experiment import experiment_of
 from tango_server.conversion.esperanto.header import EsperantoHeader, HeaderError
 from tango_server.conversion.esperanto.mask import mask_of, read_mask
 from tango_server.conversion.esperanto.padding import FILL, FrameSizeError, margin, padded_side, square
-from tango_server.conversion.experiment import experiment_of
-from tango_server.conversion.orientation import Orientation
-from tango_server.conversion.paths import Roots
-from tango_server.conversion.publish import Write, write_parts
+from tango_server.conversion.files.atomic_write import Write, write_parts
+from tango_server.conversion.files.roots import Roots
+from tango_server.conversion.image.orientation import Orientation
+from tango_server.conversion.image.transform import Turning
 from tango_server.conversion.sidecar import read_sidecar
-from tango_server.conversion.transform import Turning
-from tango_server.esperanto import Esperanto
+from tango_server.recipe.esperanto import Esperanto
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tango_server.esperanto import Encoding
+from tango_server.recipe.esperanto import Encoding
 
 LINES, WIDTH = 25, 256
 SIZE = LINES * WIDTH

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from tango_server.conversion.errors import ExperimentUnfitError
 from tango_server.conversion.esperanto.padding import margin, padded_side
-from tango_server.conversion.orientation import Orientation
-from tango_server.conversion.paths import Roots
-from tango_server.conversion.reading import open_source
-from tango_server.esperanto import RESOLVED_MASK, Esperanto
+from tango_server.conversion.files.roots import Roots
+from tango_server.conversion.image.orientation import Orientation
+from tango_server.conversion.tiff.reader import open_source
+from tango_server.recipe.esperanto import RESOLVED_MASK, Esperanto
 
 Mask = NDArray[np.bool_]
 

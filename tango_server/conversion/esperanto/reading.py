@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tango_server.conversion.beneath import open_file
 from tango_server.conversion.errors import NotEsperantoError, SourceMissingError, SourceUnreadableError
-from tango_server.conversion.esperanto.bitfield import BitfieldError, decode
+from tango_server.conversion.esperanto.codec import BitfieldError, decode
 from tango_server.conversion.esperanto.header import SIZE, EsperantoHeader, HeaderError
 from tango_server.conversion.esperanto.padding import LARGEST
-from tango_server.conversion.paths import ANYWHERE, Roots
+from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.files.sandbox import open_file
 
 _LARGEST_PIXEL = 5 + 1 / 16  # bytes that AGI_BITFIELD takes for one at most
 

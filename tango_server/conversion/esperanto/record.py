@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from tango_server.conversion.esperanto.header import longest_text
-from tango_server.conversion.provenance import Provenance, origin_of, software
+from tango_server.conversion.tiff.provenance import Provenance, origin_of, software
 from tango_server.recipe import Recipe
 
 _RECORD = re.compile(

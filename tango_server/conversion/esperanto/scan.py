@@ -7,8 +7,8 @@ from pathlib import Path
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.esperanto.header import EsperantoHeader
 from tango_server.conversion.esperanto.reading import read_header
-from tango_server.conversion.paths import ANYWHERE, Roots
-from tango_server.esperanto import CIRCLES, CircleName
+from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.recipe.esperanto import CIRCLES, CircleName
 
 _NAME = re.compile(r"(?P<name>.+)_1_(?P<index>\d{1,9})\.esperanto")
 _STILL = 1e-3

@@ -1,0 +1,100 @@
+"""What a descriptor says of images: which keys are external images, and in which keys their files are named."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from petif_bluesky.documents.selection import FrameSelection
+
+Document = Mapping[str, Any]
+
+_IN_STREAMS = "STREAM"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageKey:
+    """An external image."""
+
+    name: str
+    described: tuple[Any, ...]
+    """Its shape: [frames, rows, columns], or [rows, columns]."""
+    in_stream: bool
+    """Whether stream datums tell of it, not datums."""
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(rows, columns) of one frame, if the descriptor tells."""
+        sides = self.described[1:3] if len(self.described) > 2 else self.described  # noqa: PLR2004 - frames first
+        whole = all(hasattr(side, "__index__") and side > 0 for side in sides)
+        return (int(sides[0]), int(sides[1])) if len(sides) == 2 and whole else None  # noqa: PLR2004
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """What one object of a stream tells of its frames."""
+
+    images: tuple[ImageKey, ...]
+    name_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A stream of events of a run."""
+
+    uid: str
+    run_uid: str
+    name: str
+    detectors: tuple[Detector, ...]
+    has_events_of_its_own: bool
+    """Whether events show more than stream datums do, so that they are worth waiting for."""
+
+    def image(self, data_key: str) -> tuple[Detector, ImageKey] | None:
+        """Return the image of a data key, and whose it is; None if its frames are not taken."""
+        for detector in self.detectors:
+            for image in detector.images:
+                if image.name == data_key:
+                    return detector, image
+        return None
+
+
+def stream_of(document: Document, selection: FrameSelection) -> Stream:
+    """Return what a descriptor says of the images that are selected. It is copied: others may change their document."""
+    keys: Mapping[str, Document] = document["data_keys"]
+    name = document.get("name") or "primary"
+    owners = _owners(document)
+    grouped: dict[str, list[str]] = {}
+    for key in keys if selection.takes_stream(name) else ():
+        if selection.takes_key(key, owners[key]):
+            grouped.setdefault(owners[key], []).append(key)
+    detectors = [_detector(keys, names, selection) for names in grouped.values()]
+    return Stream(
+        uid=document["uid"],
+        run_uid=document["run_start"],
+        name=name,
+        detectors=tuple(detector for detector in detectors if detector.images or detector.name_keys),
+        has_events_of_its_own=any(not _is_in_stream(described) for described in keys.values()),
+    )
+
+
+def _detector(keys: Mapping[str, Document], names: list[str], selection: FrameSelection) -> Detector:
+    images = [name for name in names if keys[name].get("external") and keys[name]["dtype"] == "array"]
+    told = [name for name in names if keys[name]["dtype"] == "string" and selection.is_name_key(name)]
+    return Detector(
+        images=tuple(
+            ImageKey(name, tuple(keys[name].get("shape") or ()), _is_in_stream(keys[name])) for name in images
+        ),
+        name_keys=tuple(name for name in told if not keys[name].get("external")),
+    )
+
+
+def _owners(document: Document) -> dict[str, str]:
+    """Return the object of each data key; without a statement its first word, so that names find their images."""
+    listed = {key: owner for owner, keys in (document.get("object_keys") or {}).items() for key in keys}
+    keys: Mapping[str, Document] = document["data_keys"]
+    return {
+        key: described.get("object_name") or listed.get(key) or key.split("_", 1)[0] for key, described in keys.items()
+    }
+
+
+def _is_in_stream(described: Document) -> bool:
+    return str(described.get("external", "")).startswith(_IN_STREAMS)

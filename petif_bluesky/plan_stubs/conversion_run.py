@@ -1,0 +1,93 @@
+"""A run whose frames are on disk already: it is opened, the server gets them, and the run tells what became of each."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bluesky import plan_stubs as bps
+from bluesky.utils import MsgGenerator
+
+from petif_bluesky.callback import default_spool_path
+from petif_bluesky.converter import PETifConverter
+from petif_bluesky.delivery.sender import Sender
+from petif_bluesky.documents.frame import RawFrame
+from petif_bluesky.plan_stubs.background import in_background
+from petif_bluesky.plan_stubs.run_wrapper import Wrapping
+from petif_bluesky.plan_stubs.start_facts import CONVERSION, start_facts
+from petif_bluesky.signals.recipe import require_new_files
+from petif_bluesky.spool import Letter, Spool
+from tango_server.recipe import Recipe
+
+
+def conversion_run(
+    converter: PETifConverter,
+    frames: Sequence[RawFrame],
+    *,
+    recipe: Recipe | None,
+    md: Mapping[str, Any],
+    timeout: float,
+    spool: str | None,
+) -> MsgGenerator[str]:
+    """Convert frames in a run of their own; return its uid.
+
+    A thread puts the requests into the spool, another one carries them to the server; the RunEngine waits for the
+    reports for at most `timeout` seconds. What is in the spool then is sent by whoever uses it next.
+    """
+    require_new_files(recipe)
+    facts = start_facts(converter, recipe, md.get(CONVERSION) or {})
+    mail = _Mail(converter, Path(spool) if spool else default_spool_path(converter.link.address))
+
+    def run() -> MsgGenerator[str]:
+        uid: str = yield from bps.open_run(dict(md))
+        requests = [_request(frame, uid, facts["recipe"]) for frame in frames]
+        yield from in_background(lambda: mail.post(uid, requests), "petif-post")
+        yield from bps.close_run()
+        return uid
+
+    try:
+        return (yield from Wrapping(converter, lambda _given: facts, timeout=timeout).wrapped(run()))
+    finally:
+        mail.close()
+
+
+def _request(frame: RawFrame, run_uid: str, recipe: Any) -> dict[str, Any]:
+    return {
+        "source": frame.path,
+        "recipe": recipe,
+        "key": f"{run_uid}/{frame.name}",
+        "run_uid": run_uid,
+        "stream": frame.stream,
+        "seq_num": frame.seq_num,
+        "metadata": dict(frame.metadata),
+    }
+
+
+class _Mail:
+    """The way of one run's requests to the server."""
+
+    def __init__(self, converter: PETifConverter, path: Path) -> None:
+        self._book = converter.runs
+        self._spool = Spool(path)
+        self._sender = Sender(self._spool, converter.link, set_aside=self._set_aside)
+        self._run_uid = ""
+
+    def post(self, run_uid: str, requests: Sequence[Mapping[str, Any]]) -> None:
+        """Have the requests of a run sent."""
+        self._run_uid = run_uid
+        self._book.announce(run_uid)
+        for request in requests:
+            self._book.add(run_uid, request["key"])
+        self._spool.announce(run_uid)
+        self._spool.put_all(requests)
+        self._sender.wake()
+
+    def close(self) -> None:
+        """End the sending, without waiting; no run is waited for any more."""
+        self._sender.close(0.0)
+        self._spool.close()
+        if self._run_uid:
+            self._book.close(self._run_uid)
+
+    def _set_aside(self, letter: Letter) -> None:
+        """Called by the sender's thread."""
+        self._book.set_aside(letter.run_uid, letter.key)

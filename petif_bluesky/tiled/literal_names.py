@@ -1,0 +1,137 @@
+"""For a catalogue: each detector frame by the name of its own file, instead of a template for all.
+
+A template breaks on gaps, on numbering that does not begin at 0, on `-00001` names (QXRD's, if a name is taken) and, in
+areaDetector's way, on the missing slash after the folder. Tiled would open the wrong file, or none.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.literal_uri import image_place
+from petif_bluesky.frames import FrameFinder
+
+_log = logging.getLogger(__name__)
+
+Document = Mapping[str, Any]
+_TIFF = "multipart/related;type=image/tiff"
+
+
+class LiteralNames:
+    """Stands before a `TiledWriter`: `RE.subscribe(LiteralNames(TiledWriter(client)))`.
+
+    Where an event has one TIFF file per image key, described by resource and datum documents, the writer gets a stream
+    resource with the very name of that file, read back from the detector if it reports it, and an event without the
+    datum's id. All other documents pass as they are. No document is changed.
+
+    Parameters
+    ----------
+    subscriber: takes the documents, as the RunEngine's subscribers do
+
+    """
+
+    def __init__(self, subscriber: Callable[[str, Any], Any]) -> None:
+        self._subscriber = subscriber
+        self._finder = FrameFinder()
+        self._single: dict[str, set[str]] = {}
+        """For each descriptor the image keys that have one file per event."""
+        self._descriptors: dict[str, list[str]] = {}
+        """For each run its descriptors."""
+        self._counts: dict[tuple[str, str], int] = {}
+        """Stream resources so far, by descriptor and image key."""
+
+    def __call__(self, name: str, document: Document) -> None:
+        """Hand one document on, the frames of an event before it."""
+        match name:
+            case "descriptor":
+                self._describe(document)
+            case "event_page" | "datum_page":
+                for single in _unpacked(name, document):
+                    self(name.removesuffix("_page"), single)
+                return
+        frames = self._frames(name, document)
+        if name == "event":
+            document = self._literal(document, frames)
+        self._subscriber(name, document)
+        if name == "stop":
+            self._forget(document["run_start"])
+
+    def _frames(self, name: str, document: Document) -> list[Frame]:
+        try:
+            return self._finder.feed(name, document)
+        except Exception:  # noqa: BLE001 - the boundary to the RunEngine: the writer gets the document in any case
+            _log.exception("a %r document could not be read; the catalogue gets it as it is", name)
+            return []
+
+    def _describe(self, descriptor: Document) -> None:
+        self._descriptors.setdefault(descriptor["run_start"], []).append(descriptor["uid"])
+        self._single[descriptor["uid"]] = {
+            key
+            for key, described in descriptor["data_keys"].items()
+            if described.get("external") and described["external"] != "STREAM:" and _is_one_frame(described)
+        }
+
+    def _literal(self, event: Document, frames: list[Frame]) -> Document:
+        """Hand on what names the frames of an event; return the event without their datums."""
+        single = self._single.get(event["descriptor"], set()).intersection(event["data"])
+        count = Counter(frame.data_key for frame in frames)
+        ours = [frame for frame in frames if frame.data_key in single and count[frame.data_key] == 1]
+        moved = {frame.data_key for frame in ours if self._hand_on(event, frame)}
+        if not moved:
+            return event
+        parts = {
+            part: {key: value for key, value in event[part].items() if key not in moved}
+            for part in ("data", "timestamps", "filled")
+            if part in event
+        }
+        return {**event, **parts}
+
+    def _hand_on(self, event: Document, frame: Frame) -> bool:
+        try:
+            uri, template = image_place(frame.path)
+        except ValueError as error:
+            _log.warning("the catalogue gets a template instead of a name: %s", error)
+            return False
+        descriptor, seq_num = event["descriptor"], event["seq_num"]
+        number = self._counts.get((descriptor, frame.data_key), 0)
+        self._counts[descriptor, frame.data_key] = number + 1
+        uid = str(uuid4())
+        resource = {
+            "uid": uid,
+            "run_start": frame.run_uid,
+            "data_key": frame.data_key,
+            "mimetype": _TIFF,
+            "uri": uri,
+            "parameters": {"chunk_shape": [1], "template": template},
+        }
+        datum = {
+            "uid": f"{uid}/0",
+            "stream_resource": uid,
+            "descriptor": descriptor,
+            "indices": {"start": number, "stop": number + 1},
+            "seq_nums": {"start": seq_num, "stop": seq_num + 1},
+        }
+        self._subscriber("stream_resource", resource)
+        self._subscriber("stream_datum", datum)
+        return True
+
+    def _forget(self, run_uid: str) -> None:
+        gone = set(self._descriptors.pop(run_uid, []))
+        for uid in gone:
+            self._single.pop(uid, None)
+        self._counts = {key: count for key, count in self._counts.items() if key[0] not in gone}
+
+
+def _is_one_frame(described: Document) -> bool:
+    shape = described.get("shape") or []
+    return described["dtype"] == "array" and (len(shape) == 2 or (len(shape) == 3 and shape[0] == 1))  # noqa: PLR2004
+
+
+def _unpacked(name: str, page: Document) -> Iterator[Document]:
+    import event_model  # noqa: PLC0415 - pages are rare
+
+    unpack = event_model.unpack_event_page if name == "event_page" else event_model.unpack_datum_page
+    yield from unpack(page)

@@ -1,0 +1,72 @@
+"""The frames of a run that is over, from its documents: what is to be asked of the server for each of them."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from petif_bluesky.documents.errors import DocumentError, FramesNotFoundError
+from petif_bluesky.documents.frame import Frame, RawFrame, RawRun
+from petif_bluesky.documents.selection import FrameSelection
+from petif_bluesky.frames import FrameFinder
+from petif_bluesky.metadata import RunFacts
+from petif_bluesky.tiled.run_documents import documents_of
+
+_log = logging.getLogger(__name__)
+
+_BASELINE = "baseline"
+
+
+def find_run(catalogue: Any, uid: str) -> Any:
+    """Return the client of a run; raise `FramesNotFoundError` if the catalogue does not have it."""
+    try:
+        return catalogue[uid]
+    except KeyError as error:
+        raise FramesNotFoundError(
+            f"run {uid}: found nothing in the catalogue; expected a run of this uid. Check the uid and the catalogue."
+        ) from error
+
+
+def frames_of_run(run: Any, selection: FrameSelection | None = None) -> RawRun:
+    """Return the frames of a catalogued run.
+
+    Raises
+    ------
+    FramesNotFoundError
+        if it has none, or one of them can't be found.
+
+    """
+    selection = selection or FrameSelection()
+
+    def takes_stream(name: str) -> bool:
+        return name == _BASELINE or selection.takes_stream(name)
+
+    return _frames_in(documents_of(run, takes_stream), FrameFinder(selection))
+
+
+def _frames_in(documents: Iterable[tuple[str, Mapping[str, Any]]], finder: FrameFinder) -> RawRun:
+    facts, uid, found = RunFacts(), "", []
+    try:
+        for name, document in documents:
+            if name == "start":
+                uid = document["uid"]
+            if name != "stop":  # which makes the facts of the run forgotten, and may bring its last frames
+                facts.feed(name, document)
+            found += [_raw(frame, facts) for frame in finder.feed(name, document)]
+    except (DocumentError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FramesNotFoundError(
+            f"run {uid}: its documents can't be followed ({type(error).__name__}: {error}); expected what the event "
+            "model asks for. Name its files to convert_files."
+        ) from error
+    notes = finder.take_notes()
+    if not found:
+        why = "; ".join(notes) or "none of its streams has images, or names of files, that are TIFFs"
+        raise FramesNotFoundError(
+            f"run {uid}: found no frames ({why}); expected a run of a detector that writes TIFFs. Choose another run."
+        )
+    for note in notes:
+        _log.warning("%s", note)
+    return RawRun(uid, tuple(found))
+
+
+def _raw(frame: Frame, facts: RunFacts) -> RawFrame:
+    return RawFrame(frame.path, f"{frame.data_key}/{frame.path}", frame.seq_num, frame.stream, facts.of(frame))

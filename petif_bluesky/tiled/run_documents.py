@@ -1,0 +1,124 @@
+"""A run that is in a Tiled catalogue, as documents again.
+
+`run.documents()` of bluesky-tiled-plugins needs an exporter that few Tiled servers are set up with, and it makes one
+template of the files of a key, or drops all but the first where no template fits (gaps, `-00001` names, several
+folders). Tiled itself knows each file by its name: its assets. So the documents are made of these, a stream resource
+with a literal name for each file. Runs that Tiled serves from elsewhere, as from MongoDB, bring their own documents.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from petif_bluesky.documents.literal_uri import image_place
+from petif_bluesky.documents.uris import path_of_uri
+
+Document = Mapping[str, Any]
+Named = tuple[str, Document]
+
+_TABLE = "internal"
+_TIFFS = "multipart/related;type=image/tiff"
+_TIMES = "ts_"
+_OF_FILES = {"data_uri", "data_uris"}
+
+
+def documents_of(run: Any, takes_stream: Callable[[str], bool]) -> Iterator[Named]:
+    """Yield those documents of a run that tell of frames. Takes several requests for each stream.
+
+    Where the configuration of a device has changed within the run, the first one is told.
+
+    Parameters
+    ----------
+    run: the Tiled client of the run, or anything that has `documents()`
+    takes_stream: whether the stream of a name is of interest
+
+    """
+    if not _is_of_tables(run):
+        yield from run.documents()
+        return
+    start = run.metadata["start"]
+    yield "start", start
+    for name in run:
+        if takes_stream(name):
+            yield from _stream(run[name], name, start["uid"])
+    yield "stop", {"run_start": start["uid"]}
+
+
+def _is_of_tables(run: Any) -> bool:
+    """Return whether a run was written by a TiledWriter, into tables."""
+    item = getattr(run, "item", None) or {}
+    specs = item.get("attributes", {}).get("specs", ())
+    return any(spec["name"] == "BlueskyRun" and str(spec["version"]).startswith("3.") for spec in specs)
+
+
+def _stream(stream: Any, name: str, run_uid: str) -> Iterator[Named]:
+    descriptor = {**stream.metadata, "name": name, "run_start": run_uid}
+    yield "descriptor", descriptor
+    rows = stream.base[_TABLE].read().to_dict(orient="records") if _TABLE in stream.base else []
+    numbers = [int(row["seq_num"]) for row in rows]
+    files: dict[int, list[Named]] = {}
+    for key, described in descriptor["data_keys"].items():
+        if described.get("external") and key in stream.base:
+            for number, documents in _files(stream.base[key], key, descriptor, numbers):
+                files.setdefault(number, []).extend(documents)
+    for number, row in zip(numbers, rows, strict=True):
+        yield from files.pop(number, ())
+        yield "event", _event(row, number, descriptor["uid"])
+    for left in files.values():
+        yield from left
+
+
+def _files(
+    array: Any, key: str, descriptor: Document, numbers: Sequence[int]
+) -> Iterator[tuple[int, tuple[Named, Named]]]:
+    """Yield, for each file of an array, the number of its event and what announces it."""
+    (source,) = array.data_sources()
+    uris = [asset.data_uri for asset in sorted(source.assets, key=_place) if asset.parameter in _OF_FILES]
+    count = _events_in(array.shape, descriptor["data_keys"][key]["shape"])
+    for index, uri in enumerate(uris):
+        event = index * count // len(uris)
+        number = numbers[event] if len(numbers) == count else event + 1
+        resource = {
+            "uid": f"{descriptor['uid']}/{key}/{index}",
+            "run_start": descriptor["run_start"],
+            "data_key": key,
+            "mimetype": source.mimetype,
+            **_named(uri, source),
+        }
+        datum = {
+            "uid": f"{resource['uid']}/0",
+            "stream_resource": resource["uid"],
+            "descriptor": descriptor["uid"],
+            "indices": {"start": event, "stop": event + 1},
+            "seq_nums": {"start": number, "stop": number + 1},
+        }
+        yield number, (("stream_resource", resource), ("stream_datum", datum))
+
+
+def _place(asset: Any) -> int:
+    return asset.num or 0
+
+
+def _events_in(shape: Sequence[int], of_event: Sequence[int]) -> int:
+    """Return how many events an array has: they are stacked, or joined along the first axis."""
+    return shape[0] if len(shape) > len(of_event) else max(1, shape[0] // max(1, of_event[0]))
+
+
+def _named(uri: str, source: Any) -> dict[str, Any]:
+    path = path_of_uri(uri)
+    if source.mimetype != _TIFFS or path is None:
+        return {"uri": uri, "parameters": dict(source.parameters)}
+    place, template = image_place(path)
+    return {"uri": place, "parameters": {"template": template, "chunk_shape": [1]}}
+
+
+def _event(row: Mapping[str, Any], number: int, descriptor_uid: str) -> Document:
+    keys = [key for key in row if key not in {"seq_num", "time"} and not key.startswith(_TIMES)]
+    return {
+        "uid": f"{descriptor_uid}/{number}",
+        "descriptor": descriptor_uid,
+        "seq_num": number,
+        "time": row["time"],
+        "data": {key: row[key] for key in keys},
+        "timestamps": {key: row[f"{_TIMES}{key}"] for key in keys if f"{_TIMES}{key}" in row},
+        "filled": {},
+    }

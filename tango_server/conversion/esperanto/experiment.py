@@ -1,0 +1,284 @@
+"""What an ESPERANTO frame says beside its pixels, gathered for one frame.
+
+Each quantity is taken from the recipe; else from the frame's metadata, under the names of NeXus; else from QXRD's
+sidecar. A number of the metadata counts in the unit that its `units` tell for it, else in that of the recipe's field.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tango_server.conversion.errors import ExperimentMissingError, ExperimentUnfitError
+from tango_server.conversion.esperanto.goniometer import sense_of
+from tango_server.conversion.esperanto.header import Angles
+from tango_server.conversion.esperanto.units import UnknownUnitError, in_unit
+from tango_server.conversion.image.orientation import Orientation
+from tango_server.conversion.sidecar import Sidecar
+from tango_server.recipe.esperanto import CIRCLES, HC, Circle, Esperanto, require_one_wavelength
+
+UNITS = "units"
+"""The key of a frame's metadata under which the units of its other numbers stand, by their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What one frame has beside its pixels.
+
+    `wavelength` in Angstrom, `distance` and `pixel_size` in mm, `beam_center` (x, y) in pixels of the raw frame with
+    (0, 0) the centre of its first pixel, `exposure` in s; `start` and `end` in the sense that the header counts in.
+    """
+
+    wavelength: float
+    distance: float
+    pixel_size: float
+    beam_center: tuple[float, float]
+    exposure: float
+    monitor: float
+    start: Angles
+    end: Angles
+
+
+def experiment_of(
+    source: Path,
+    wanted: Esperanto,
+    metadata: Mapping[str, object],
+    sidecar: Sidecar | None,
+    turned: Orientation,
+) -> Experiment:
+    """Return what the frame `source` has beside its pixels.
+
+    Parameters
+    ----------
+    source: the raw frame, for messages
+    wanted: what the recipe says of it
+    metadata: of the frame, with its seq_num
+    sidecar: of the frame, None if there is none
+    turned: the way from the raw frame to the ESPERANTO frame
+
+    Raises
+    ------
+    ExperimentMissingError
+        if something is found nowhere; it lists everything of that kind.
+    ExperimentUnfitError
+        if something is found that can't be right: no number, an unknown unit, two values in contradiction, pixels that
+        are not square, an axis that can't be turned to where CrysAlis has it.
+
+    """
+    search = _Search(source, metadata, sidecar)
+    wavelength = search.wavelength(wanted)
+    distance = search.positive("distance", wanted.distance, "mm", ("detector_distance",), _of(sidecar, "distance"))
+    pixel_size = search.pixel_size(wanted)
+    x, y = search.beam_center(wanted)
+    exposure = search.positive("exposure", wanted.exposure, "s", ("exposure_time",), _of(sidecar, "exposure_time"))
+    monitor = 0.0 if wanted.monitor is None else search.number("monitor", wanted.monitor, "")
+    start, end = search.angles(wanted)
+    search.require_all()
+    sense = sense_of(source, wanted, turned, kappa_rests=start.kappa == end.kappa == 0)
+    return Experiment(
+        wavelength, distance, pixel_size, (x, y), exposure, monitor, _times(sense, start), _times(sense, end)
+    )
+
+
+def awaits_sidecar(source: Path, wanted: Esperanto, metadata: Mapping[str, object]) -> bool:
+    """Return whether only the frame's sidecar can tell something that the header needs."""
+    try:
+        experiment_of(source, wanted, metadata, None, _AS_PRESET)
+    except ExperimentMissingError as error:
+        return error.in_sidecar
+    except ExperimentUnfitError:
+        return False
+    return False
+
+
+_AS_PRESET = Orientation(transpose=False, reverse_rows=True, reverse_columns=True)
+_NAN = math.nan
+
+
+def _of(sidecar: Sidecar | None, name: str) -> float | None:
+    return None if sidecar is None else getattr(sidecar, name)
+
+
+class _Search:
+    """The search for one frame's quantities; what is found nowhere is noted, and NaN meanwhile."""
+
+    def __init__(self, source: Path, metadata: Mapping[str, object], sidecar: Sidecar | None) -> None:
+        self._source = source
+        self._metadata = metadata
+        self._sidecar = sidecar
+        self._missing: list[str] = []
+        self._in_sidecar = False
+        units = metadata.get(UNITS)
+        self._units: Mapping[str, object] = units if isinstance(units, Mapping) else {}
+
+    def number(self, label: str, given: float | str, unit: str) -> float:
+        """Return a number, or that of a field of the metadata, in `unit`."""
+        if not isinstance(given, str):
+            return given
+        if self._metadata.get(given) is None:
+            self._missing.append(f"{label} (the frame's metadata have no {given!r})")
+            return _NAN
+        return self._of_field(label, given, unit)
+
+    def positive(
+        self, label: str, given: float | str | None, unit: str, names: Iterable[str], in_sidecar: float | None
+    ) -> float:
+        """Return the quantity `label` from the first place that has it."""
+        value = in_sidecar
+        if given is not None:
+            value = self.number(label, given, unit)
+        else:
+            for name in names:
+                if self._metadata.get(name) is not None:
+                    value = self._of_field(label, name, unit)
+                    break
+        if value is None:
+            self._note(label)
+            return _NAN
+        if value <= 0:
+            raise self._unfit(f"{label} = {value:g} {unit}", "a number above 0", f"Correct {label}.")
+        return value
+
+    def wavelength(self, wanted: Esperanto) -> float:
+        """Return the wavelength in Angstrom."""
+        given = (wanted.wavelength, wanted.energy)
+        if given == (None, None):
+            given = (self._named("wavelength", "incident_wavelength"), self._named("energy", "incident_energy"))
+            if given[0] is None and given[1] is not None and given[1] not in self._units:
+                raise self._unfit(
+                    f"energy: {given[1]!r} in the frame's metadata, without a unit",
+                    "eV or keV",
+                    "Name it in the recipe as energy, which is in keV, or give the wavelength.",
+                )
+        if given == (None, None):
+            energy = _of(self._sidecar, "energy")  # eV
+            if energy is None:
+                self._note("wavelength")
+                return _NAN
+            return HC / (energy / 1000)
+        length = None if given[0] is None else self.positive("wavelength", given[0], "Angstrom", (), None)
+        energy = None if given[1] is None else self.positive("energy", given[1], "keV", (), None)
+        if length is not None and energy is not None and not math.isnan(length + energy):
+            try:
+                require_one_wavelength(length, energy)
+            except ValueError as error:
+                found, _, expected = str(error).partition("; expected ")
+                raise self._unfit(found, expected, "Leave one of them out.") from error
+        return length if length is not None else HC / (energy or _NAN)
+
+    def pixel_size(self, wanted: Esperanto) -> float:
+        """Return the edge of a pixel in mm."""
+        size = wanted.pixel_size
+        if size is None and self._named("pixel_size") is not None:
+            size = "pixel_size"
+        if size is not None:
+            return self.positive("pixel_size", size, "mm", (), None)
+        x = self.positive("pixel_size", None, "mm", ("x_pixel_size",), _of(self._sidecar, "pixel_size_x"))
+        y = x
+        if not math.isnan(x):
+            y = self.positive("pixel_size", None, "mm", ("y_pixel_size",), _of(self._sidecar, "pixel_size_y"))
+        if not math.isnan(x + y) and not math.isclose(x, y, rel_tol=1e-6):
+            raise self._unfit(
+                f"pixel_size: pixels of {x:g} x {y:g} mm", "square ones", "CrysAlis takes no other; bin them alike."
+            )
+        return x
+
+    def beam_center(self, wanted: Esperanto) -> tuple[float, float]:
+        """Return the direct beam (x, y) in pixels of the raw frame."""
+        given: tuple[float | str, float | str] | None = wanted.beam_center
+        names = ("beam_center_x", "beam_center_y")
+        if given is None and all(self._metadata.get(name) is not None for name in names):
+            given = names
+        if given is not None:
+            x, y = (self.number(f"beam_center {axis}", value, "px") for axis, value in zip("xy", given, strict=True))
+            return x, y
+        found = _of(self._sidecar, "center_x"), _of(self._sidecar, "center_y")
+        if found[0] is None or found[1] is None:
+            self._note("beam_center")
+            return _NAN, _NAN
+        return found[0], found[1]
+
+    def angles(self, wanted: Esperanto) -> tuple[Angles, Angles]:
+        """Return the angles at the start and at the end, as the recipe counts them."""
+        if not wanted.circles:
+            self._missing.append("an angle (the recipe names none of " + ", ".join(CIRCLES) + ")")
+        ranges = {name: self._range(name, circle) for name, circle in wanted.circles.items()}
+        start = Angles(**{name: each[0] for name, each in ranges.items()})
+        return start, Angles(**{name: each[1] for name, each in ranges.items()})
+
+    def require_all(self) -> None:
+        """Raise `ExperimentMissingError` if something was found nowhere."""
+        if self._missing:
+            raise ExperimentMissingError(
+                self._source,
+                f"nothing for {'; '.join(self._missing)}",
+                "all that the header of an ESPERANTO frame needs",
+                "Give it in the recipe's esperanto, or let the run's metadata or QXRD's sidecar bring it.",
+                in_sidecar=self._in_sidecar,
+            )
+
+    def _range(self, name: str, circle: Circle) -> tuple[float, float]:
+        def angle(part: str) -> float:
+            return self.number(f"{name}.{part}", getattr(circle, part), "deg")
+
+        if circle.during is not None:
+            first, last = (self._during(name, circle.during, moment) for moment in ("start", "end"))
+        elif circle.center is not None:
+            center, half = angle("center"), angle("width") / 2 if circle.width is not None else 0.0
+            first, last = center - half, center + half
+        else:
+            first = last = angle("start")
+            if circle.end is not None:
+                last = angle("end")
+            elif circle.step is not None:
+                step, before = angle("step"), self._frames_before(name)
+                first, last = first + before * step, first + (before + 1) * step
+        return circle.sign * first + circle.offset, circle.sign * last + circle.offset
+
+    def _during(self, name: str, field: str, moment: str) -> float:
+        """Return what the callback has interpolated."""
+        key = f"{field}:{moment}"
+        if self._metadata.get(key) is None:
+            self._missing.append(f"{name}.during (no readings of {field!r} around the {moment} of the exposure)")
+            return _NAN
+        return self._of_field(f"{name}.during", key, "deg", self._units.get(field))
+
+    def _frames_before(self, name: str) -> float:
+        number = self._metadata.get("seq_num")
+        if not isinstance(number, int) or number < 1:
+            self._missing.append(f"{name}.step (the frame has no seq_num that tells how many steps lie before it)")
+            return _NAN
+        if self._metadata.get("number", 0) != 0:
+            raise self._unfit(
+                f"{name}.step: several frames of one event",
+                "one frame for each step",
+                "Name fields for start and end, or center and width.",
+            )
+        return float(number - 1)
+
+    def _named(self, *names: str) -> str | None:
+        return next((name for name in names if self._metadata.get(name) is not None), None)
+
+    def _of_field(self, label: str, name: str, unit: str, told: object = None) -> float:
+        """Return the number of a field, which its units, or else `told`, tell in another unit perhaps."""
+        value: Any = self._metadata[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise self._unfit(f"{label}: {name!r} is {value!r}", "a finite number", "Name another field.")
+        try:
+            return in_unit(float(value), str(self._units.get(name) or told or unit), unit)
+        except UnknownUnitError as error:
+            raise self._unfit(
+                f"{label}: {name!r} in {error.found!r}", f"one of {', '.join(error.known)}", "Correct its unit."
+            ) from error
+
+    def _note(self, label: str) -> None:
+        self._missing.append(label)
+        self._in_sidecar = True
+
+    def _unfit(self, found: str, expected: str, advice: str) -> ExperimentUnfitError:
+        return ExperimentUnfitError(self._source, found, expected, advice)
+
+
+def _times(sense: int, angles: Angles) -> Angles:
+    return Angles(*(sense * angle + 0.0 for angle in angles))

@@ -1,0 +1,272 @@
+"""Where a frame may lie, and where its output goes.
+
+The path rule: the first path component named `raw`, from the left below the root that holds the file, or the root's own
+name, becomes `processed`.
+
+>>> from pathlib import PurePosixPath
+>>> print(apply_rule(PurePosixPath("/data/raw/cell/raw/a.tif"), PurePosixPath("/data")))
+/data/processed/cell/raw/a.tif
+>>> print(apply_rule(PurePosixPath("/data/raw/a.tif"), PurePosixPath("/data/raw")))
+/data/processed/a.tif
+>>> print(apply_rule(PurePosixPath("/data/sample_raw/a.tif"), PurePosixPath("/data")))
+None
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from types import MappingProxyType
+from typing import TypeVar
+
+from tango_server.conversion.errors import NoOutputPathError, OutsideRootsError, UnfitPathError
+from tango_server.conversion.files.naming import esperanto_path, named_by
+from tango_server.conversion.files.path_checks import require_fit
+from tango_server.recipe import NewFile, Recipe
+from tango_server.text import printable
+
+RAW = "raw"
+PROCESSED = "processed"
+
+AnyPath = TypeVar("AnyPath", bound=PurePath)
+
+
+def apply_rule(path: AnyPath, root: AnyPath) -> AnyPath | None:
+    """Return `path` (below `root`) with its `raw` component replaced, None if it has no such component."""
+    below = path.relative_to(root).parts
+    *folders, _ = below or ("",)
+    if RAW in folders:
+        place = folders.index(RAW)
+        return root.joinpath(*below[:place], PROCESSED, *below[place + 1 :])
+    if root.name == RAW:
+        return root.with_name(PROCESSED).joinpath(*below)
+    return None
+
+
+Resolve = Callable[[Path], Path]
+
+
+def remembering() -> Resolve:
+    """Return a function that resolves paths and looks at each folder once; for the paths of one call of a client.
+
+    What changes meanwhile is noticed when the file is opened: see `tango_server.conversion.files.sandbox`.
+    """
+    folders: dict[str, Path] = {}
+
+    def resolve(path: Path) -> Path:
+        folder, name = os.path.split(path)
+        if os.name == "nt" or name in {"", "..", "."}:
+            return path.resolve()
+        known = folders.get(folder)
+        if known is None:
+            known = folders[folder] = Path(folder).resolve()
+        try:
+            os.readlink(os.path.join(known, name))  # noqa: PTH115, PTH118 - this runs a thousand times in a call
+        except OSError:  # no link, or nothing there yet
+            return known / name
+        return path.resolve()
+
+    return resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """The folders that may be read and written, resolved. None at all means: anywhere (offline use).
+
+    `private` folders may be neither read nor written although they lie below a root: the server's own. One that holds a
+    root itself is none. `every` are all the folders that may be read, where `read` are only those of one job: what a
+    recipe names may lie below another root than the frame.
+    """
+
+    read: tuple[Path, ...] = ()
+    write: tuple[Path, ...] = ()
+    private: tuple[Path, ...] = ()
+    every: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.read) != bool(self.write):
+            raise ValueError("roots to read and none to write, or the reverse, would open every folder to one of both")
+
+    @classmethod
+    def of(
+        cls, read: Iterable[str | Path], write: Iterable[str | Path] = (), private: Iterable[str | Path] = ()
+    ) -> "Roots":
+        """Return the roots, by default with the read roots and their images under the rule as write roots."""
+        readable = tuple(Path(root).resolve() for root in read)
+        writable = tuple(Path(root).resolve() for root in write)
+        if not writable:
+            images = (root.with_name(PROCESSED) for root in readable if root.name == RAW)
+            writable = (*readable, *images)
+        hidden = (Path(folder).resolve() for folder in private)
+        above = {folder for root in (*readable, *writable) for folder in (root, *root.parents)}
+        return cls(read=readable, write=writable, private=tuple(folder for folder in hidden if folder not in above))
+
+    @property
+    def outputs(self) -> "Roots":
+        """The same, to read what lies below the write roots."""
+        return Roots(read=self.write, write=self.write, private=self.private)
+
+    @property
+    def named(self) -> "Roots":
+        """The same, to read what a recipe names."""
+        return Roots(read=self.every or self.read, write=self.write, private=self.private)
+
+    def source(self, path: str | Path, resolve: Resolve = Path.resolve) -> Path:
+        """Return the resolved path of a source.
+
+        Raises
+        ------
+        UnfitPathError
+            if it is not absolute, too long, or holds control characters.
+        OutsideRootsError
+            if it lies outside of the read roots, symbolic links and `..` resolved; the same whether it exists or not.
+
+        """
+        return self._within(path, self.read, "read", resolve)
+
+    def frame(self, path: str | Path, resolve: Resolve = Path.resolve) -> Path:
+        """Return the path of a frame with its folder resolved and its own name kept, though it be a symbolic link.
+
+        Outputs are named after the link, not after the store that it leads into. Raises as `source` does, for the link
+        and for what it leads to.
+        """
+        resolved = self.source(path, resolve)
+        folder, name = os.path.split(path)
+        if name in {"", ".", ".."}:
+            return resolved
+        kept = resolve(Path(folder)) / name
+        if kept == resolved or not kept.is_symlink():
+            return resolved
+        self.source(kept.parent, resolve)
+        return kept
+
+    def target(self, path: Path, resolve: Resolve = Path.resolve) -> Path:
+        """Return the resolved path of an output; raises as `source` does, for the write roots."""
+        return self._within(path, self.write, "written", resolve)
+
+    def root_of(self, source: Path) -> Path:
+        """Return the longest read root that holds `source`, the file system's own root if there are none."""
+        return _innermost(source, self.read)
+
+    def write_root_of(self, target: Path) -> Path:
+        """Return the longest write root that holds `target`, the file system's own root if there are none."""
+        return _innermost(target, self.write)
+
+    def _within(self, path: str | Path, roots: tuple[Path, ...], use: str, resolve: Resolve) -> Path:
+        if roots:
+            require_fit(str(path))
+        written = Path(path)
+        try:
+            resolved = written if roots and _is_of_processes(written, roots) else resolve(written)
+            inside = not roots or (self._holds(resolved, roots) and self._passes(written, roots, resolve))
+        except (OSError, RuntimeError, ValueError) as error:  # links in a loop, too long a name, a NUL byte
+            if not roots or any(_lies_below(written, root) for root in roots):
+                found = f"a path that can't be resolved ({error})"
+                raise UnfitPathError(printable(str(path)), found, "a path", "Check the path.") from error
+            inside = False  # and what is wrong with it out there is nobody's business
+        if not inside:
+            raise OutsideRootsError(
+                printable(str(path)),
+                f"it lies outside of the folders that may be {use}",
+                f"a path below {', '.join(map(str, roots))}",
+                "Move the file, or start the server with this folder among its roots "
+                f"({'read' if use == 'read' else 'write'}_roots).",
+            )
+        if roots and str(resolved) != str(path):
+            require_fit(str(resolved))
+        return resolved
+
+    def _holds(self, resolved: Path, roots: tuple[Path, ...]) -> bool:
+        return any(_lies_below(resolved, root) for root in roots) and not any(
+            _lies_below(resolved, folder) for folder in self.private
+        )
+
+    def _passes(self, written: Path, roots: tuple[Path, ...], resolve: Resolve) -> bool:
+        """Whether a path is inside at its first `..`; a way through outside would tell what is a link out there."""
+        if ".." not in written.parts:
+            return True
+        before = Path(*written.parts[: written.parts.index("..")])
+        return self._holds(resolve(before), roots)
+
+
+ANYWHERE = Roots()
+NO_FIELDS: Mapping[str, object] = MappingProxyType({})
+
+
+def output_path(
+    source: Path,
+    recipe: Recipe,
+    roots: Roots = ANYWHERE,
+    fields: Mapping[str, object] = NO_FIELDS,
+    resolve: Resolve = Path.resolve,
+) -> Path:
+    """Return where the output of a `source`, as `Roots.frame` tells it, goes within the write roots.
+
+    `fields` are the frame's, for a template of the name: run, seq_num and metadata. `resolve` may remember folders.
+
+    Raises
+    ------
+    NameTemplateError
+        if the template asks for a field that there is not, or makes no file name.
+    NoOutputPathError
+        if the path rule is asked for and finds nothing to replace, or the output would be the source itself.
+    OutsideRootsError
+        if the output would lie outside of the write roots.
+    UnfitPathError
+        if the recipe's folder is no path that a server takes, or a symbolic link would be converted in place.
+
+    """
+    link = source.is_symlink()
+    if not isinstance(recipe.output, NewFile):
+        if link:
+            raise UnfitPathError(
+                printable(str(source)),
+                "a symbolic link, whose place the output would take",
+                "the file itself, for a conversion in place",
+                "Convert it to a new file, or give the path of the file that the link leads to.",
+            )
+        return roots.target(source, resolve)
+    if recipe.output.folder is not None:
+        output: Path | None = Path(recipe.output.folder) / source.name
+    else:
+        output = apply_rule(source, roots.root_of(source))
+    if output is None:
+        raise NoOutputPathError(
+            source,
+            f"no folder named {RAW!r} in its path below {roots.root_of(source)}",
+            f"one to be replaced by {PROCESSED!r}",
+            "Give the recipe an output folder (--output-dir), or keep raw frames below a folder named 'raw'.",
+        )
+    if recipe.output.template is not None:
+        output = output.with_name(named_by(recipe.output.template, source, fields, recipe.format))
+    elif recipe.format == "esperanto":
+        output = output.parent / esperanto_path(source, fields)
+    target = roots.target(output, resolve)
+    if target == source or (link and target == resolve(source)):
+        raise NoOutputPathError(
+            source,
+            "the output would be the source itself",
+            "another file",
+            "Give another output folder (--output-dir), or convert in place (--in-place).",
+        )
+    return target
+
+
+def _is_of_processes(path: Path, roots: tuple[Path, ...]) -> bool:
+    """Whether a path goes through what the system shows of processes, whose links would tell what they have open."""
+    if any(_lies_below(path, root) for root in roots):
+        return False
+    plain = "/" + os.path.normpath(path).lstrip("/") + "/"
+    return plain.startswith(("/proc/", "/dev/fd/", "/dev/std"))
+
+
+def _innermost(path: Path, roots: tuple[Path, ...]) -> Path:
+    holders = [root for root in roots if _lies_below(path, root)]
+    return max(holders, key=lambda root: len(str(root))) if holders else Path(path.anchor)
+
+
+def _lies_below(path: Path, root: Path) -> bool:
+    if os.name == "nt":
+        return path.is_relative_to(root)
+    top = str(root)
+    return str(path) == top or str(path).startswith(top.rstrip("/") + "/")

@@ -1,0 +1,174 @@
+"""The conversion of the pixel type, with the count of the pixels that it had to touch.
+
+The result depends on the values alone, never on the CPU, the memory layout or the path taken: every value that numpy's
+cast leaves undefined (NaN, Inf, out of range) is replaced before the cast.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tango_server.conversion.image.buffers import Workspace
+from tango_server.messages import PixelCounts
+
+Image = NDArray[Any]
+
+_SIGNED_32_ABOVE = 2.0**31
+
+
+class InexactPixelsError(ValueError):
+    """Pixels of a 64-bit integer type can't all be held by the float type asked for."""
+
+
+class PixelConverter:
+    """Converts the blocks of one image and adds up what it had to touch.
+
+    >>> pixels = PixelConverter(np.dtype("float64"), np.dtype("int32"), invalid_value=-1)
+    >>> pixels.convert(np.array([[1.9, -1.9], [np.nan, 1e10]])).tolist()
+    [[1, -1], [-1, 2147483647]]
+    >>> pixels.counts().nan, pixels.counts().saturated_high
+    (1, 1)
+
+    Parameters
+    ----------
+    source, target: native numpy types
+    rounding: "truncate" (toward zero) or "nearest" (half to even), for floats that become integers
+    invalid_value: what NaN becomes in an integer type, saturated to its range
+    workspace: memory to use again
+
+    """
+
+    def __init__(
+        self,
+        source: np.dtype[Any],
+        target: np.dtype[Any],
+        *,
+        rounding: str = "truncate",
+        invalid_value: int = 0,
+        workspace: Workspace | None = None,
+    ) -> None:
+        self._from_float = source.kind == "f"
+        self._target = target
+        self._nearest = rounding == "nearest"
+        self._nan = self._negative = self._low = self._high = 0
+        self._minimum: Any = np.inf
+        self._maximum: Any = -np.inf
+        self._unsigned = target.kind == "u"
+        self._workspace = workspace or Workspace()
+        self._lowest: Any
+        self._highest: Any
+        if target.kind == "f":
+            self._lowest, self._highest = float(np.finfo(target).min), float(np.finfo(target).max)
+        else:
+            limits = np.iinfo(target)
+            self._lowest, self._highest = int(limits.min), int(limits.max)
+            self._above = float(self._highest + 1)
+            self._invalid = min(max(invalid_value, self._lowest), self._highest)
+
+    def counts(self) -> PixelCounts:
+        """Return what the blocks so far needed, and their finite range."""
+        empty = self._minimum > self._maximum
+        return PixelCounts(
+            nan=self._nan,
+            saturated_low=self._low,
+            saturated_high=self._high,
+            negative=self._negative,
+            minimum=None if empty else float(self._minimum),
+            maximum=None if empty else float(self._maximum),
+        )
+
+    def convert(self, block: Image) -> Image:
+        """Return `block` in the target type, valid until the next block; `block` itself may be changed."""
+        if block.size == 0:
+            return block.astype(self._target)
+        with np.errstate(
+            invalid="ignore"
+        ):  # signalling NaNs would warn at every step; they are counted like the others
+            return self._convert(block)
+
+    def _convert(self, block: Image) -> Image:
+        if block.dtype == np.float16:
+            block = block.astype(np.float32)  # exact, and wide enough to be compared with every limit
+        low, high = block.min(), block.max()  # NaN if there is one
+        self._widen(block, low, high)
+        if self._target.kind == "f":
+            return (
+                self._float_to_float(block, low, high) if self._from_float else self._integer_to_float(block, low, high)
+            )
+        if self._from_float:
+            return self._float_to_integer(block, low, high)
+        return self._integer_to_integer(block, int(low), int(high))
+
+    def _widen(self, block: Image, low: Any, high: Any) -> None:
+        if self._from_float and not (np.isfinite(low) and np.isfinite(high)):
+            finite = block[np.isfinite(block)]
+            if not finite.size:
+                return
+            low, high = finite.min(), finite.max()
+        self._minimum, self._maximum = min(self._minimum, low), max(self._maximum, high)
+
+    def _float_to_float(self, block: Image, low: Any, high: Any) -> Image:
+        """Finite values outside of the target's range saturate; NaN and Inf stay."""
+        if block.itemsize > self._target.itemsize and not (self._lowest <= low and high <= self._highest):
+            finite = np.isfinite(block)
+            too_high, too_low = finite & (block > self._highest), finite & (block < self._lowest)
+            self._high += int(np.count_nonzero(too_high))
+            self._low += int(np.count_nonzero(too_low))
+            block[too_high], block[too_low] = self._highest, self._lowest
+        return block.astype(self._target, copy=False)
+
+    def _integer_to_float(self, block: Image, low: Any, high: Any) -> Image:
+        exact = 2 ** (np.finfo(self._target).nmant + 1)
+        if block.itemsize == 8 and not -exact <= int(low) <= int(high) <= exact:  # noqa: PLR2004 - bytes of int64
+            raise InexactPixelsError(f"values from {low} to {high}, of which {self._target} can't hold every one")
+        return block.astype(self._target)
+
+    def _float_to_integer(self, block: Image, low: Any, high: Any) -> Image:
+        if self._unsigned and not low >= 0:
+            self._negative += int(np.count_nonzero(block < 0))
+            np.maximum(block, 0, out=block)  # NaN stays NaN
+            low, high = np.maximum(low, 0), np.maximum(high, 0)
+        if self._nearest:
+            np.rint(block, out=block)
+            low, high = np.rint(low), np.rint(high)
+        # Limits are compared as powers of two, which a float type either holds exactly or never reaches.
+        if self._lowest <= low and high < self._above:  # False for NaN
+            return self._cast(block, high)
+        return self._replaced(block)
+
+    def _replaced(self, block: Image) -> Image:
+        """Cast a block of which some pixels have no counterpart in the target type."""
+        whole = np.trunc(block)
+        nan, too_high, too_low = np.isnan(block), whole >= self._above, whole < self._lowest
+        self._nan += int(np.count_nonzero(nan))
+        self._high += int(np.count_nonzero(too_high))
+        self._low += int(np.count_nonzero(too_low))
+        whole[nan | too_high | too_low] = 0
+        result = whole.astype(self._target)
+        result[nan], result[too_high], result[too_low] = self._invalid, self._highest, self._lowest
+        return result
+
+    def _cast(self, block: Image, high: Any) -> Image:
+        """Cast a block whose pixels all lie in the target's range."""
+        out = self._workspace.array("cast", block.shape, self._target)
+        if self._target.itemsize < 4 or (self._unsigned and high < _SIGNED_32_ABOVE):  # noqa: PLR2004 - bytes of int32
+            # By way of int32, for which processors have an instruction; the values are the same.
+            if out.itemsize == np.dtype(np.int32).itemsize:
+                np.copyto(out.view(np.int32), block, casting="unsafe")
+            else:
+                np.copyto(out, block.astype(np.int32), casting="unsafe")
+        else:
+            np.copyto(out, block, casting="unsafe")
+        return out
+
+    def _integer_to_integer(self, block: Image, low: int, high: int) -> Image:
+        if low < self._lowest:
+            below = int(np.count_nonzero(block < self._lowest))
+            self._negative += below if self._unsigned else 0
+            self._low += 0 if self._unsigned else below
+            np.maximum(block, self._lowest, out=block)
+        if high > self._highest:
+            self._high += int(np.count_nonzero(block > self._highest))
+            np.minimum(block, self._highest, out=block)
+        return block.astype(self._target, copy=False)

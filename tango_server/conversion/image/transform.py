@@ -1,0 +1,103 @@
+"""Arrays to arrays, block by block: a block of output rows is gathered, turned and cast while it lies in the cache."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tango_server.conversion.image.buffers import Workspace
+from tango_server.conversion.image.orientation import AS_STORED, Orientation
+from tango_server.conversion.image.pixels import Image, PixelConverter
+from tango_server.messages import PixelCounts
+from tango_server.recipe import Recipe
+
+_BLOCK_BYTES = 2 * 2**20  # wide enough to read rows in long pieces, small enough for a processor's last cache
+_CARRIERS = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}  # types that OpenCV moves, by size
+
+
+def transform(image: Image, recipe: Recipe, stored: Orientation = AS_STORED) -> tuple[Image, PixelCounts]:
+    """Return the image that `recipe` makes of `image` (rows, columns), and its pixel counts.
+
+    `stored` is what the file's orientation tag asks for, before the recipe.
+    """
+    turning = Turning(image, recipe, stored)
+    return turning.whole(), turning.counts()
+
+
+class Turning:
+    """One image on its way through a recipe.
+
+    `shape` (rows, columns) and `pixel_type` are the output's; `counts` is complete once `blocks` is exhausted.
+    """
+
+    def __init__(
+        self, image: Image, recipe: Recipe, stored: Orientation = AS_STORED, workspace: Workspace | None = None
+    ) -> None:
+        """`stored` is what the file's orientation tag asks for, before the recipe; `workspace` is memory to use."""
+        self._workspace = workspace or Workspace()
+        rows, columns = image.shape
+        self._orientation = stored.then(Orientation.of(recipe))
+        self.shape = self._orientation.shape((rows, columns))
+        source = image.dtype.newbyteorder("=")
+        self.pixel_type = np.dtype(recipe.pixel_type) if recipe.pixel_type else source
+        self._image = image
+        self._pixels = PixelConverter(
+            source,
+            self.pixel_type,
+            rounding=recipe.rounding,
+            invalid_value=recipe.invalid_value,
+            workspace=self._workspace,
+        )
+
+    def counts(self) -> PixelCounts:
+        """Return how many pixels the conversion of the pixel type had to touch."""
+        return self._pixels.counts()
+
+    def forget(self) -> None:
+        """Let go of the image; shape, pixel type and counts stay."""
+        self._image = np.empty((0, 0), self._image.dtype)
+
+    def whole(self) -> Image:
+        """Return the whole output."""
+        result = np.empty(self.shape, self.pixel_type)
+        row = 0
+        for block in self.blocks():
+            result[row : row + len(block)] = block
+            row += len(block)
+        return result
+
+    def blocks(self) -> Iterator[Image]:
+        """Yield the output in blocks of whole rows, from the top, each C-contiguous and valid until the next."""
+        rows, columns = self.shape
+        height = min(max(1, _BLOCK_BYTES // (columns * self._image.itemsize)), rows)
+        carrier = np.dtype(_CARRIERS[self._image.itemsize])
+        buffers = self._workspace.array("gathered", (2, height, columns), carrier)
+        for start in range(0, rows, height):
+            stop = min(start + height, rows)
+            yield self._pixels.convert(self._gather(start, stop, buffers[:, : stop - start]))
+
+    def _gather(self, start: int, stop: int, buffers: Image) -> Image:
+        """Return the output rows `start` to `stop` in the source's type, in one of two `buffers` of that size."""
+        turn = self._orientation
+        rows = self.shape[0]
+        first, last = (rows - stop, rows - start) if turn.reverse_rows else (start, stop)
+        turned = _native(self._image[:, first:last] if turn.transpose else self._image[first:last])
+        if turn.transpose:
+            turned = cv2.transpose(turned, dst=buffers[0])
+        if turn.reverse_rows or turn.reverse_columns:
+            axes = -1 if turn.reverse_rows and turn.reverse_columns else int(turn.reverse_columns)
+            turned = cv2.flip(turned, axes, dst=buffers[1])
+        elif not turn.transpose:
+            np.copyto(buffers[0], turned)
+            turned = buffers[0]
+        result: Image = turned.view(self._image.dtype.newbyteorder("="))
+        return result
+
+
+def _native(part: Image) -> np.ndarray[Any, Any]:
+    """Return a part of an image in a form that OpenCV takes: native bytes, rows of adjacent pixels, a type it moves."""
+    native = part.astype(part.dtype.newbyteorder("="), copy=False)
+    if native.strides[1] != native.itemsize or native.strides[0] < 0:
+        native = np.ascontiguousarray(native)
+    return native.view(_CARRIERS[native.itemsize])

@@ -1,0 +1,130 @@
+"""What a file is, for people and programs: structure, completeness, tags or header, provenance, sidecar."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tango_server.conversion.errors import NotEsperantoError
+from tango_server.conversion.esperanto.reading import read_esperanto, read_header
+from tango_server.conversion.esperanto.record import provenance_in
+from tango_server.conversion.files.sandbox import open_file
+from tango_server.conversion.records import is_esperanto
+from tango_server.conversion.sidecar import read_sidecar, sidecar_path
+from tango_server.conversion.tiff.kept_tags import shown_tags
+from tango_server.conversion.tiff.provenance import Provenance, read_provenance
+from tango_server.conversion.tiff.structure import Page, Structure, read_structure, reading
+from tango_server.text import printable
+
+_TAGS = {259: "compression", 262: "photometric", 274: "orientation", 278: "rows_per_strip", 317: "predictor"}
+_WORDS: dict[tuple[int, Any], str] = {
+    (259, 1): "none",
+    (259, 5): "LZW",
+    (259, 8): "deflate",
+    (259, 32946): "deflate",
+    (259, 50000): "zstd",
+    (262, 0): "0 is white",
+    (262, 1): "0 is black",
+    (262, 2): "RGB",
+}
+"""What the numbers of tags mean."""
+_MOST_SHOWN = 100  # pages of which tags are told
+_KINDS = {1: "uint", 2: "int", 3: "float"}
+
+
+def inspect_file(path: Path) -> dict[str, Any]:
+    """Return what there is to know of a file, as plain JSON.
+
+    Raises
+    ------
+    SourceError
+        if there is no such file, or it can't be opened. Damage is no error: `state` and `problem` tell.
+    """
+    return _esperanto(path) if is_esperanto(path) else _tiff(path)
+
+
+def _tiff(path: Path) -> dict[str, Any]:
+    structure = read_structure(path)
+    return {
+        "path": str(path),
+        "bytes": structure.size,
+        "state": structure.state,
+        "problem": structure.problem,
+        "kind": _kind(structure),
+        "directory": "after the pixels" if structure.ifd_last else "before the pixels",
+        "pages": [_page(page) for page in structure.pages],
+        "tags": _tags(path, structure),
+        "provenance": _provenance(read_provenance(structure)),
+        "sidecar": _sidecar(path),
+    }
+
+
+def _esperanto(path: Path) -> dict[str, Any]:
+    """Return what there is to know of an ESPERANTO frame: `header` in the units of `EsperantoHeader`."""
+    found: dict[str, Any] = {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "state": "incomplete",
+        "problem": "",
+        "kind": "ESPERANTO",
+        "header": None,
+        "provenance": None,
+        "sidecar": None,
+    }
+    try:
+        header = read_header(path)
+        found["header"] = {**asdict(header), "start": header.start._asdict(), "end": header.end._asdict()}
+        found["provenance"] = _provenance(provenance_in(header.history))
+        read_esperanto(path)
+    except NotEsperantoError as error:
+        return {**found, "problem": error.found}
+    return {**found, "state": "complete"}
+
+
+def _provenance(provenance: Provenance | None) -> dict[str, Any] | None:
+    if provenance is None:
+        return None
+    return {
+        "recipe": provenance.recipe,
+        **({} if provenance.content_hash is None else {"content_hash": provenance.content_hash}),
+        "source": provenance.source,
+        "version": provenance.version,
+        "placeholder": provenance.placeholder,
+        **({} if provenance.original is None else {"original": provenance.original}),
+    }
+
+
+def _tags(path: Path, structure: Structure) -> list[dict[str, str]]:
+    """Return the private tags of each page, by their numbers, with the beginning of what they say."""
+    with reading(path), open_file(path, ()) as file:
+        return [
+            {str(code): printable(text) for code, text in shown_tags(file, structure, number)}
+            for number in range(min(len(structure.pages), _MOST_SHOWN))
+        ]
+
+
+def _kind(structure: Structure) -> str:
+    if structure.state == "not_tiff":
+        return "no TIFF"
+    order = "little-endian" if structure.byte_order == "<" else "big-endian"
+    return f"{'Big' if structure.big else 'classic '}TIFF, {order}"
+
+
+def _page(page: Page) -> dict[str, Any]:
+    rows, columns = page.shape
+    return {
+        "rows": rows,
+        "columns": columns,
+        "pixel_type": f"{_KINDS.get(page.sample_formats[0], '?')}{page.bits[0]}",
+        "samples": page.tags.get(277, 1),
+        "segments": f"{len(page.offsets)} {'tiles' if 322 in page.tags else 'strips'}",  # noqa: PLR2004 - TileWidth
+        "pixel_bytes": sum(page.counts),
+        **{name: _WORDS.get((tag, page.tags[tag]), page.tags[tag]) for tag, name in _TAGS.items() if tag in page.tags},
+        **page.texts,
+    }
+
+
+def _sidecar(path: Path) -> dict[str, Any] | None:
+    sidecar = read_sidecar(path)
+    if sidecar is None:
+        return None
+    return {"path": str(sidecar_path(path)), "center_x": sidecar.center_x, "center_y": sidecar.center_y}

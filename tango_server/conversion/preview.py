@@ -1,0 +1,111 @@
+"""A picture of a frame before and after its conversion, for people who would rather look than read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tango_server.conversion.image.orientation import Orientation
+from tango_server.conversion.image.pixels import Image
+from tango_server.conversion.image.transform import transform
+from tango_server.conversion.sidecar import read_sidecar
+from tango_server.conversion.tiff.reader import open_source, read_first_image
+from tango_server.recipe import Recipe
+from tango_server.text import FLIPPED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_INCHES = (13.0, 6.2)
+_SHOWN_PIXELS = 1024
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One image (rows, columns) with its title and its beam centre (x, y) in pixels, if that is known."""
+
+    image: Image
+    title: str
+    center: Point | None = None
+
+
+def draw_preview(source: Path, recipe: Recipe, picture: Path) -> None:
+    """Write `picture` (a PNG): the frame at `source` on the left, what `recipe` makes of it on the right.
+
+    Raises
+    ------
+    SourceError, OSError
+        if the frame can't be read, or the picture can't be written.
+    """
+    with open_source(source) as opened:
+        stored = opened.orientation(opened.structure.pages[0])
+        before = next(opened.images())
+    after, _ = transform(before, recipe, stored)
+    draw(_panels(source, before, after, stored.then(Orientation.of(recipe))), picture, _words(recipe))
+
+
+def draw_before_after(source: Path, output: Path, recipe: Recipe, picture: Path) -> None:
+    """Write `picture` (a PNG): `source` on the left, its existing `output` on the right."""
+    before, after = read_first_image(source), read_first_image(output)
+    draw(_panels(source, before, after, Orientation.of(recipe)), picture, _words(recipe))
+
+
+def draw(panels: tuple[Panel, Panel], picture: Path, title: str) -> None:
+    """Draw two images side by side: the same logarithmic colours, row 0 on top, beam centres marked."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only pictures need matplotlib
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    low, high = _range(panels[0].image)
+    figure = Figure(figsize=_INCHES, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    for axes, panel in zip(figure.subplots(1, 2), panels, strict=True):
+        _show(axes, panel, low, high)
+    figure.savefig(picture, dpi=100)
+
+
+def _panels(source: Path, before: Image, after: Image, turned: Orientation) -> tuple[Panel, Panel]:
+    sidecar = read_sidecar(source)
+    center: Point | None = None
+    if sidecar is not None and sidecar.center_x is not None and sidecar.center_y is not None:
+        center = (sidecar.center_x, sidecar.center_y)
+    rows, columns = before.shape
+    moved = turned.point(*center, (rows, columns)) if center else None
+    return Panel(before, f"{source.name}: {_size(before)}", center), Panel(after, f"converted: {_size(after)}", moved)
+
+
+def _size(image: Image) -> str:
+    return f"{image.shape[1]} x {image.shape[0]} {image.dtype.name}"
+
+
+def _words(recipe: Recipe) -> str:
+    turned = f"rotated by {recipe.rotation} degrees counter-clockwise" if recipe.rotation else "not rotated"
+    return f"{turned}, {FLIPPED[recipe.flip]}"
+
+
+def _show(axes: "Axes", panel: Panel, low: float, high: float) -> None:
+    from matplotlib.colors import LogNorm  # noqa: PLC0415
+
+    rows, columns = panel.image.shape
+    step = max(1, max(rows, columns) // _SHOWN_PIXELS)
+    shown = np.clip(panel.image[::step, ::step].astype(np.float64), low, None)
+    extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    drawn = axes.imshow(shown, norm=LogNorm(low, high), cmap="viridis", extent=extent, interpolation="nearest")
+    if panel.center is not None:
+        axes.plot(*panel.center, "+", color="red", markersize=18, markeredgewidth=2)
+    where = f"\nbeam centre ({panel.center[0]:.2f}, {panel.center[1]:.2f})" if panel.center else ""
+    axes.set_title(panel.title + where, fontsize=10)
+    axes.set_xlabel("x / pixels")
+    axes.set_ylabel("y / pixels")
+    axes.figure.colorbar(drawn, ax=axes, label="intensity")
+
+
+def _range(image: Image) -> tuple[float, float]:
+    finite = image[np.isfinite(image)]
+    if finite.size == 0:
+        return 1.0, 10.0
+    low, high = np.percentile(finite, (1, 99.8))
+    low = max(float(low), 1.0)
+    return low, max(float(high), 2 * low)

@@ -1,0 +1,241 @@
+"""From a file to arrays: the uncompressed single strip of QXRD directly, everything else through tifffile.
+
+A source is opened once and read through that one handle, so that structure and pixels belong together even if another
+file takes its name meanwhile.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from tango_server.conversion.errors import IncompleteFileError, SourceUnreadableError, UnsupportedImageError
+from tango_server.conversion.files.frame_file import open_frame_file
+from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.image.buffers import Workspace
+from tango_server.conversion.image.orientation import Orientation
+from tango_server.conversion.image.pixels import Image
+from tango_server.conversion.tiff.page_count import all_pages
+from tango_server.conversion.tiff.structure import Page, Structure, parse_structure, reading
+
+if TYPE_CHECKING:
+    import tifffile
+
+_KINDS = {1: "u", 2: "i", 3: "f"}
+_BITS = {("u", 8), ("u", 16), ("u", 32), ("u", 64), ("i", 8), ("i", 16), ("i", 32), ("i", 64),
+         ("f", 16), ("f", 32), ("f", 64)}  # fmt: skip
+_UNCOMPRESSED = 1
+_BLACK_IS_ZERO = 1
+_FILTER_ARRAY = 32803
+_BELIEVED_BYTES = 64 * 2**20
+_BELIEVED_RATIO = 2000  # more than deflate and LZW can compress
+_LARGEST_TILE = 65_536
+_ROWS_PER_STRIP = 278
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_DECODER_ERRORS = (
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError, AssertionError,
+    MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An open, complete TIFF file whose every page we can convert."""
+
+    path: Path
+    file: BinaryIO
+    structure: Structure
+    workspace: Workspace
+
+    def images(self) -> Iterator[Image]:
+        """Yield the pages as arrays (rows, columns) in the file's own pixel type, each valid until the next.
+
+        Raises
+        ------
+        SourceUnreadableError
+            if the pixels can't be decoded.
+        """
+        with ExitStack() as stack:
+            opened = cache(lambda: stack.enter_context(self._decoder()))  # once for all pages
+            for number, page in enumerate(self.structure.pages):
+                yield self._strip(page) if _is_plain_strip(page) else self._decoded(number, page, opened)
+
+    def orientation(self, page: Page) -> Orientation:
+        """Return what the Orientation tag of a page asks for."""
+        return Orientation.of_tag(page.tags.get(274, 1) or 1)
+
+    def _strip(self, page: Page) -> Image:
+        rows, columns = page.shape
+        pixels = self.workspace.array(
+            "frame", (rows, columns), pixel_type(page).newbyteorder(self.structure.byte_order)
+        )
+        self.file.seek(page.offsets[0])
+        view = pixels.reshape(-1).view(np.uint8).data
+        with reading(self.path):
+            while view:
+                count = self.file.readinto(view)  # type: ignore[attr-defined]
+                if not count:
+                    raise IncompleteFileError(
+                        self.path, "it became shorter while it was read", "a finished file", "Convert it again."
+                    )
+                view = view[count:]
+        return pixels
+
+    def _decoder(self) -> "tifffile.TiffFile":
+        import tifffile  # noqa: PLC0415 - 0.1 s of import that QXRD's own files don't need
+
+        self.file.seek(0)
+        return tifffile.TiffFile(self.file)
+
+    def _decoded(self, number: int, page: Page, opened: "Callable[[], tifffile.TiffFile]") -> Image:
+        try:
+            image: Image = opened().pages[number].asarray(maxworkers=1)
+        except _DECODER_ERRORS as error:  # tifffile's own is a ValueError
+            raise SourceUnreadableError(
+                self.path,
+                f"the pixels of page {number} can't be decoded ({type(error).__name__}: {error})",
+                "an intact TIFF",
+                "Check the file with another program, and copy it again from its origin.",
+            ) from error
+        if image.shape != page.shape or image.dtype.newbyteorder("=") != pixel_type(page):
+            raise UnsupportedImageError(
+                self.path,
+                f"page {number} decodes to {image.dtype} of shape {image.shape}",
+                f"{pixel_type(page)} of shape {page.shape}",
+                "Convert it by other means first.",
+            )
+        return image
+
+
+@contextmanager
+def open_source(path: Path, workspace: Workspace | None = None, roots: Roots = ANYWHERE) -> Iterator[Source]:
+    """Open the file at `path`, check that it is complete and that every page can be converted.
+
+    `workspace` is memory to read into; by default a fresh one. With read roots, the path is a resolved one below them.
+
+    Raises
+    ------
+    SourceError
+        one of its kinds, if not.
+    OutsideRootsError
+        if the path leads through a symbolic link now.
+    """
+    with reading(path):
+        file = open_frame_file(path, roots)
+    with file:
+        with reading(path):
+            structure = parse_structure(file)
+        structure.require_complete(path)
+        if not structure.pages:
+            raise UnsupportedImageError(path, "no image", "at least one", "Check what wrote this file.")
+        structure = replace(structure, pages=all_pages(path, structure))
+        for page in structure.pages:
+            _require_convertible(path, page)
+        _require_explained(path, structure)
+        yield Source(path, file, structure, workspace or Workspace())
+
+
+def read_first_image(path: Path) -> Image:
+    """Return the first image of a file; raise a `SourceError` if it is not a complete file that we can read."""
+    with open_source(path) as source:
+        return next(source.images())
+
+
+def pixel_type(page: Page) -> np.dtype[Any]:
+    """Return the native numpy type of the pixels of a convertible page."""
+    return np.dtype(f"{_KINDS[page.sample_formats[0]]}{page.bits[0] // 8}")
+
+
+def _require_convertible(path: Path, page: Page) -> None:
+    found = _unsupported(page)
+    if found:
+        raise UnsupportedImageError(
+            path,
+            found,
+            "images of one grey value per pixel, as integers of 8 to 64 bits or floats of 16 to 64 bits",
+            "Convert it by other means first.",
+        )
+    rows, columns = page.shape
+    if len(page.offsets) < _segments_of(page):  # a reader would fill the gaps with zeros, in silence
+        raise IncompleteFileError(
+            path,
+            f"{len(page.offsets)} strips or tiles",
+            f"the {_segments_of(page)} that {rows} x {columns} pixels take",
+            "The file is damaged: copy it again from its origin.",
+        )
+    needed, held = rows * columns * page.bits[0] // 8, sum(page.counts)
+    plain = page.tags.get(259, _UNCOMPRESSED) == _UNCOMPRESSED
+    if (plain and held < needed) or 0 in page.counts:
+        raise IncompleteFileError(
+            path,
+            f"its {len(page.counts)} strips or tiles hold {held} bytes, some of them perhaps none",
+            f"the {needed} bytes of {rows} x {columns} pixels",
+            "The file is damaged, or was never filled: copy it again from its origin.",
+        )
+
+
+def _require_explained(path: Path, structure: Structure) -> None:
+    """Refuse pixels that the file can't hold: strips that share their bytes, more than any compression explains."""
+    pages = structure.pages
+    starts = np.array([offset for page in pages for offset in page.offsets], np.uint64)
+    ends = starts + np.array([count for page in pages for count in page.counts], np.uint64)
+    order = np.argsort(starts, kind="stable")
+    found = ""
+    if np.any(ends[order][:-1] > starts[order][1:]):
+        found = "strips or tiles that share bytes of the file"
+    needed = sum(rows * columns * page.bits[0] // 8 for page in pages for rows, columns in [page.shape])
+    if needed > max(_BELIEVED_BYTES, _BELIEVED_RATIO * structure.size):
+        found = f"{needed} bytes of pixels in a file of {structure.size}, more than any compression explains"
+    if found:
+        raise UnsupportedImageError(path, found, "images that the file holds", "Check what wrote this file.")
+
+
+def _segments_of(page: Page) -> int:
+    """Return how many strips or tiles the size of a page takes."""
+    rows, columns = page.shape
+    if _TILE_WIDTH in page.tags:
+        width, height = (max(page.tags.get(tag, 1), 1) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+        return -(-rows // height) * -(-columns // width)
+    return -(-rows // max(min(page.tags.get(_ROWS_PER_STRIP, rows), rows), 1))
+
+
+def _unsupported(page: Page) -> str:
+    """Return what makes a page unfit for conversion; empty if nothing does."""
+    rows, columns = page.shape
+    samples, photometric = page.tags.get(277, 1), page.tags.get(262, _BLACK_IS_ZERO)
+    predicted = page.tags.get(317, 1) != 1 and page.tags.get(259, _UNCOMPRESSED) == _UNCOMPRESSED
+    names = {0: "an image whose zero is white", 2: "an RGB image", 3: "a palette image", 5: "a CMYK image"}
+    kind = (_KINDS.get(page.sample_formats[0], "?"), page.bits[0])
+    findings = (
+        (page.bits[0] == 1, "a bilevel image (1 bit per pixel)"),
+        (
+            photometric not in {_BLACK_IS_ZERO, _FILTER_ARRAY},
+            names.get(photometric, f"photometric interpretation {photometric}"),
+        ),
+        (samples != 1 or len(set(page.bits)) != 1, f"{samples} samples per pixel"),
+        (predicted, f"predictor {page.tags.get(317)} without compression, which readers take for different pixels"),
+        (not rows or not columns or not page.offsets, f"a zero-sized image ({rows} x {columns})"),
+        (kind not in _BITS, f"pixels of {kind[1]} bits in sample format {page.sample_formats[0]}"),
+        (page.tags.get(274, 1) not in range(9), f"an orientation tag of {page.tags.get(274)}"),
+        (max(page.tags.get(322, 0), page.tags.get(323, 0)) > _LARGEST_TILE, "tiles larger than any image"),
+    )
+    return next((text for is_so, text in findings if is_so), "")
+
+
+def peculiarity(pages: Sequence[Page]) -> str:
+    """Return what a person should know of how pages were read; empty if nothing."""
+    if any(page.tags.get(262) == _FILTER_ARRAY for page in pages):
+        return "Its photometric tag says colour filter array (CFA); it was read as the grey image that it is."
+    return ""
+
+
+def _is_plain_strip(page: Page) -> bool:
+    rows, columns = page.shape
+    plain = all(page.tags.get(tag, 1) == 1 for tag in (259, 266, 317)) and _TILE_WIDTH not in page.tags
+    return plain and len(page.offsets) == 1 and page.counts[0] >= rows * columns * page.bits[0] // 8

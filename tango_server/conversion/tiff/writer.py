@@ -1,0 +1,157 @@
+"""Images on their way into a TIFF file: the layout that XDI reads where it can hold them, tifffile's where it can't."""
+
+import io
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from tango_server.conversion.files.atomic_write import Write, write_parts
+from tango_server.conversion.image.transform import Turning
+from tango_server.conversion.tiff.kept_tags import NOTHING_KEPT, KeptTags, Tag
+from tango_server.conversion.tiff.provenance import software
+from tango_server.recipe import Recipe
+
+_CLASSIC_LIMIT = 2**32 - 2**16  # bytes of pixels; offsets of a classic TIFF have 32 bits
+_TIFFFILE_NAMES = {"none": None, "deflate": "zlib", "lzw": "lzw", "zstd": "zstd"}
+
+
+def image_writer(  # noqa: PLR0917 - each is of another type, or named as its parameter
+    turnings: Iterator[Turning],
+    pages: int,
+    recipe: Recipe,
+    description: str,
+    taken: str,
+    kept: KeptTags = NOTHING_KEPT,
+) -> Write:
+    """Return the function that writes `pages` turned images, one after the other, into an open file.
+
+    `taken` is the DateTime of the acquisition, `kept` are tags of the source.
+    A single uncompressed image below 4 GiB gets the layout that XDI reads.
+    """
+    first = next(turnings)
+    if pages == 1 and recipe.compression == "none" and _size(first) + kept.size < _CLASSIC_LIMIT:
+        return write_parts(_plain(first, description, taken, kept))
+    return _by_tifffile(chain([first], turnings), pages, recipe, description, taken, kept=kept)
+
+
+def _size(turning: Turning) -> int:
+    rows, columns = turning.shape
+    return rows * columns * turning.pixel_type.itemsize
+
+
+def _plain(turning: Turning, description: str, taken: str, kept: KeptTags) -> Iterator[Any]:
+    head = tiff_header(
+        turning.shape,
+        turning.pixel_type,
+        description=description,
+        software=software(),
+        taken=taken,
+        kept=kept.of(0),
+    )
+    little = turning.pixel_type.newbyteorder("<")
+    return chain([head], (block.astype(little, copy=False) for block in turning.blocks()))
+
+
+def _by_tifffile(
+    turnings: Iterable[Turning], pages: int, recipe: Recipe, description: str, taken: str, *, kept: KeptTags
+) -> Write:
+    def write(file: BinaryIO) -> None:
+        import tifffile  # noqa: PLC0415 - 0.1 s of import that XDI's layout doesn't need
+
+        compression = _TIFFFILE_NAMES[recipe.compression]
+        buffered = io.BufferedRandom(file)  # type: ignore[arg-type]  # an unbuffered file may write less than asked
+        try:
+            writer: tifffile.TiffWriter | None = None
+            for number, turning in enumerate(turnings):
+                if writer is None:
+                    writer = tifffile.TiffWriter(
+                        buffered, bigtiff=pages * _size(turning) + kept.size >= _CLASSIC_LIMIT, byteorder="<"
+                    )
+                writer.write(
+                    turning.whole(),
+                    photometric="minisblack",
+                    compression=compression,
+                    predictor=compression is not None,
+                    description=description if number == 0 else None,
+                    extratags=[_extra(tag) for tag in kept.of(number)],
+                    software=software(),
+                    datetime=taken,
+                    metadata=None,
+                    contiguous=False,
+                )
+            buffered.flush()
+        finally:
+            buffered.detach()
+
+    return write
+
+
+def _extra(tag: Tag) -> tuple[int, int, int, Any, bool]:
+    """Return a tag as tifffile wants it: values as bytes, those of rational numbers as integers."""
+    code = {5: "I", 10: "i"}.get(tag.kind)
+    values = tag.data if code is None else struct.unpack(f"<{2 * tag.count}{code}", tag.data)
+    return tag.code, tag.kind, tag.count, values, True
+
+
+_SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
+_SHORT, _LONG, _ASCII = 3, 4, 2
+_IFD_AT = 8
+_ENTRIES = 12
+_INLINE = 4  # bytes of a value in its entry
+_STRIP_ALIGNMENT = 4
+
+
+def tiff_header(
+    shape: tuple[int, int],
+    pixel_type: np.dtype[Any],
+    *,
+    description: str,
+    software: str,
+    taken: str,
+    kept: Sequence[Tag] = (),
+) -> bytes:
+    """Return everything before the pixels of a frame of `shape` (rows, columns); the strip follows at once.
+
+    `taken` is the DateTime of the acquisition, `YYYY:MM:DD HH:MM:SS`; `kept` are
+    tags of the source, none of those that the layout has itself.
+    """
+    rows, columns = shape
+    outside = [tag.data for tag in kept if len(tag.data) > _INLINE]
+    texts = [*(text.encode("ascii") + b"\0" for text in (description, software, taken)), *outside]
+    count = _ENTRIES + len(kept)
+    texts_at = _IFD_AT + 2 + count * 12 + 4
+    places, end = [], texts_at
+    for text in texts:
+        places.append(end)
+        end += len(text) + len(text) % 2
+    strip_at = end + -end % _STRIP_ALIGNMENT
+    entries = [
+        _integer(256, _LONG, columns),
+        _integer(257, _LONG, rows),
+        _integer(258, _SHORT, pixel_type.itemsize * 8),
+        _integer(259, _SHORT, 1),
+        _integer(262, _SHORT, 1),
+        struct.pack("<HHII", 270, _ASCII, len(texts[0]), places[0]),
+        _integer(273, _LONG, strip_at),
+        _integer(278, _LONG, rows),
+        _integer(279, _LONG, rows * columns * pixel_type.itemsize),
+        struct.pack("<HHII", 305, _ASCII, len(texts[1]), places[1]),
+        struct.pack("<HHII", 306, _ASCII, len(texts[2]), places[2]),
+        _integer(339, _SHORT, _SAMPLE_FORMAT[pixel_type.kind]),
+    ]
+    further = iter(places[3:])
+    for tag in kept:
+        value = struct.pack("<I", next(further)) if len(tag.data) > _INLINE else tag.data.ljust(_INLINE, b"\0")
+        entries.append(struct.pack("<HHI4s", tag.code, tag.kind, tag.count, value))
+    entries.sort(key=lambda entry: int.from_bytes(entry[:2], "little"))
+    head = struct.pack("<2sHI", b"II", 42, _IFD_AT) + struct.pack("<H", count) + b"".join(entries) + b"\0" * 4
+    for place, text in zip(places, texts, strict=True):
+        head = head.ljust(place, b"\0") + text
+    return head.ljust(strip_at, b"\0")
+
+
+def _integer(tag: int, kind: int, value: int) -> bytes:
+    return struct.pack("<HHIHxx" if kind == _SHORT else "<HHII", tag, kind, 1, value)

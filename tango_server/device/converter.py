@@ -1,0 +1,288 @@
+"""The Tango device class `PETifConverter`: translates attributes and commands to the job service; computes nothing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import tango
+from tango.server import attribute, command
+
+from tango_server.application import Lifetime
+from tango_server.conversion.tiff.provenance import package_version
+from tango_server.device.change_events import Notifier
+from tango_server.device.counters import COUNTERS, Counters, free_space
+from tango_server.device.log_stream import TangoStream
+from tango_server.device.wire import from_wire, require_at_most, throw, to_latin, to_wire, translated
+from tango_server.jobs.runner import JobRunner
+from tango_server.jobs.state_machine.events import Snapshot
+from tango_server.limits import LONGEST_ID, LONGEST_TEXT, MANY_REPORTS, MOST_PATHS
+from tango_server.messages import CancelQuery, FolderQuery, MissingQuery, ReportsQuery, SubmitQuery
+from tango_server.recipe import Recipe as ConversionRecipe
+from tango_server.settings import Configuration
+
+_CONFIGURED: dict[str, Callable[[ConversionRecipe], Any]] = {
+    "ConfRotation": lambda recipe: recipe.rotation,
+    "ConfFlip": lambda recipe: recipe.flip,
+    "ConfType": lambda recipe: recipe.pixel_type or "source",
+    "Recipe": to_wire,
+}
+
+
+def _configured(name: str, dtype: Any, label: str, doc: str, unit: str = "") -> attribute:
+    """Return a read-only attribute that shows a part of the server's recipe and pushes its changes."""
+    value = _CONFIGURED[name]
+    return attribute(
+        fget=lambda device: value(device.current_recipe()),
+        dtype=dtype,
+        label=label,
+        doc=doc,
+        unit=unit,
+        format="%d" if dtype is int else "%s",
+        change_event_implemented=True,
+        change_event_detect=False,
+    )
+
+
+class PETifConverter(Counters):
+    """Converts frames of a Perkin-Elmer detector: rotates, flips, retypes and writes them for other programs."""
+
+    configuration: ClassVar[Configuration] = Configuration()
+    """What the program that starts the server gives; device properties go over it."""
+
+    ConfRotation = _configured("ConfRotation", int, "Rotation", "Rotation of the image, counter-clockwise", "deg")
+    ConfFlip = _configured("ConfFlip", str, "Flip", "Flip after the rotation: none, 0 (up-down), 1 (left-right), both")
+    ConfType = _configured("ConfType", str, "Pixel type", "Pixel type of the output; source: as the input")
+    Recipe = _configured("Recipe", str, "Conversion recipe", "The recipe for requests that bring none, as JSON")
+
+    @attribute(
+        label="Workers",
+        unit="processes",
+        format="%d",
+        doc="Conversions at a time; set by the property numworkers and Init",
+        dtype=int,
+        change_event_implemented=True,
+        change_event_detect=False,
+    )
+    def NumWorkers(self) -> int:
+        """Conversions at a time."""
+        return self._life.workers
+
+    @property
+    def numbers(self) -> Snapshot:
+        """The numbers that the counters show."""
+        return self._life.numbers
+
+    def current_recipe(self) -> ConversionRecipe:
+        """Return the recipe for requests that bring none."""
+        with self._service("Recipe") as service:
+            return service.recipe
+
+    def init_device(self) -> None:
+        """Read the properties and start a fresh service; a wrong setting leaves the device alive, in FAULT."""
+        self._life = Lifetime()
+        super().init_device()
+        self.add_version_info("petif-bluesky", package_version())
+        for name in ("State", "Status"):
+            self.set_change_event(name, True, False)  # noqa: FBT003 - Tango's own signature
+        self._notifier = Notifier(self, self._values)
+        self._life.open(
+            lambda: self.configuration.settings(self.set_properties(), self.get_name()),
+            TangoStream(self),
+            self._notifier.wake,
+        )
+        self._notifier.wake()
+
+    def delete_device(self) -> None:
+        """Let running conversions finish; what is not finished stays on the ledger.
+
+        Part of Init. That ends no service that works before it has the properties for the next one.
+        """
+        if not tango.Util.instance().is_svr_shutting_down():
+            self._need_properties()
+        self._notifier.stop()
+        self._life.close()
+
+    def dev_state(self) -> tango.DevState:
+        """The state by the service's condition."""
+        return getattr(tango.DevState, self._life.condition()[0])
+
+    def dev_status(self) -> str:
+        """The status by the service's condition."""
+        return to_latin(self._life.condition()[1])
+
+    @command(dtype_in=[str], doc_in="Paths of files to convert with the server's recipe; each call makes new jobs")
+    def AddFiles(self, paths: list[str]) -> None:
+        """Convert files."""
+        self._add_files(paths)
+
+    @command(dtype_in=str, doc_in="Path of a folder: its .tif and .tiff files, no darks", dtype_out=int, doc_out="0")
+    def AddFolder(self, path: str) -> int:
+        """Convert the frames of a folder; it is gone through after the answer."""
+        with self._service("AddFolder") as service:
+            service.submit_folder(path)
+        return 0
+
+    @command(dtype_in=str, doc_in="Path of a file or of a folder", dtype_out=int, doc_out="0")
+    def AddFileOrDir(self, path: str) -> int:
+        """Convert a file or the frames of a folder, which is gone through after the answer."""
+        with self._service("AddFileOrDir") as service:
+            is_folder = service.readable(path).is_dir()
+        if is_folder:
+            return int(self.AddFolder(path))
+        self._add_files([path])
+        return 0
+
+    @command
+    def ResetStats(self) -> None:
+        """Start the counters from zero; RetryFailed leaves what failed before alone."""
+        with self._service("ResetStats") as service:
+            service.reset_statistics()
+
+    @command
+    def Acknowledge(self) -> None:
+        """End the alarm about frames that failed so far."""
+        with self._service("Acknowledge") as service:
+            service.acknowledge()
+
+    @command
+    def Pause(self) -> None:
+        """Start no conversion any more; those that run go on, and requests are accepted. Kept over restarts."""
+        with self._service("Pause") as service:
+            service.pause(paused=True)
+
+    @command
+    def Resume(self) -> None:
+        """Go on after Pause."""
+        with self._service("Resume") as service:
+            service.pause(paused=False)
+
+    @command(dtype_out=int, doc_out="Number of frames that are tried again")
+    def RetryFailed(self) -> int:
+        """Try the frames again that have failed since ResetStats; they stay the same jobs."""
+        with self._service("RetryFailed") as service:
+            return service.retry_failed()
+
+    @command(
+        dtype_in=str,
+        doc_in='JSON {"job_ids": [...]} or {"run_uid": ...} or {"all": true}',
+        dtype_out=str,
+        doc_out='JSON {"cancelled": n}',
+    )
+    def Cancel(self, text: str) -> str:
+        """Convert these frames no more; those that a worker has already are finished."""
+        query = from_wire(CancelQuery, text, "Cancel")
+        with self._service("Cancel") as service:
+            return to_wire(service.cancel(query))
+
+    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is so")
+    def TestOsExists(self, path: str) -> bool:
+        """Whether this host sees the path (within the roots)."""
+        with self._service("TestOsExists") as service:
+            return service.readable(path).exists()
+
+    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is so")
+    def TestOsIsDir(self, path: str) -> bool:
+        """Whether this host sees the path (within the roots) as a folder."""
+        with self._service("TestOsIsDir") as service:
+            return service.readable(path).is_dir()
+
+    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is so")
+    def TestOsIsFile(self, path: str) -> bool:
+        """Whether this host sees the path (within the roots) as a file."""
+        with self._service("TestOsIsFile") as service:
+            return service.readable(path).is_file()
+
+    @command(
+        dtype_in=str, doc_in='JSON {"folder": PATH}', dtype_out=str, doc_out='JSON {"frames": [...], "more": bool}'
+    )
+    def ListFolder(self, text: str) -> str:
+        """Tell the frames that AddFolder would take from a folder, by the paths that this host has for them."""
+        query = from_wire(FolderQuery, text, "ListFolder")
+        with self._long_call("ListFolder") as service:
+            return to_wire(service.list_folder(query))
+
+    @command(dtype_in=str, doc_in='JSON {"paths": [...]}', dtype_out=str, doc_out='JSON {"missing": [...]}')
+    def FindMissing(self, text: str) -> str:
+        """Tell at which of these paths this host finds no file that it may read, and why."""
+        query = from_wire(MissingQuery, text, "FindMissing")
+        with self._long_call("FindMissing") as service:
+            return to_wire(service.find_missing(query))
+
+    @command(dtype_in=str, doc_in='JSON {"requests": [FrameRequest...]}', dtype_out=str, doc_out="JSON: jobs, refused")
+    def Submit(self, text: str) -> str:
+        """Accept requests; answers when they are durable."""
+        query = from_wire(SubmitQuery, text, "Submit")
+        with self._service("Submit") as service:
+            return to_wire(service.submit(query))
+
+    @command(
+        dtype_in=str,
+        doc_in='JSON {"job_ids": [...]} or {"run_uid": ...} or {"latest": true}, with "outcome", "limit" and "after"',
+        dtype_out=str,
+        doc_out="JSON: reports, pending",
+    )
+    def GetReports(self, text: str) -> str:
+        """Tell what became of jobs, or the latest reports; an unknown id is an error."""
+        query = from_wire(ReportsQuery, text, "GetReports")
+        call = self._long_call if query.limit > MANY_REPORTS else self._service
+        with call("GetReports") as service:
+            return to_wire(service.reports(query))
+
+    @command(dtype_in=str, doc_in="Run uid", dtype_out=str, doc_out="JSON of RunStatistics")
+    def GetRunStatistics(self, run_uid: str) -> str:
+        """Tell what became of the frames of a run; an unknown run is an error."""
+        require_at_most(LONGEST_ID, len(run_uid), "characters of a run uid", "GetRunStatistics")
+        with self._service("GetRunStatistics") as service:
+            return to_wire(service.run_statistics(run_uid))
+
+    @command(dtype_in=str, doc_in="JSON of a recipe")
+    def SetRecipe(self, text: str) -> None:
+        """Take another recipe for requests that bring none; kept over restarts."""
+        recipe = from_wire(ConversionRecipe, text, "SetRecipe")
+        with self._service("SetRecipe") as service:
+            service.set_recipe(recipe)
+
+    def _need_properties(self) -> None:
+        try:
+            self.get_device_properties()
+        except tango.DevFailed as error:
+            throw(
+                "PETIF_NoDatabase",
+                f"the properties can't be read from the Tango database ({error.args[0].desc.strip()}). The device goes "
+                "on with the settings it has. Call Init again once the database is back.",
+                "Init",
+            )
+
+    def _values(self) -> dict[str, Any]:
+        numbers, life = self.numbers, self._life
+        word, status = life.condition()
+        state, status = getattr(tango.DevState, word), to_latin(status)
+        self.set_state(state)  # what Tango's own code reports in events
+        self.set_status(status)
+        values: dict[str, Any] = {name: value(numbers) for name, value in COUNTERS.items()}
+        values["NumWorkers"] = life.workers
+        values["FreeSpace"] = free_space(numbers)
+        recipe = life.recipe
+        if recipe is not None:
+            values.update({name: value(recipe) for name, value in _CONFIGURED.items()})
+        return {**values, "State": state, "Status": status}
+
+    @contextmanager
+    def _service(self, origin: str) -> Iterator[JobRunner]:
+        with translated(origin):
+            yield self._life.service
+
+    @contextmanager
+    def _long_call(self, origin: str) -> Iterator[JobRunner]:
+        """Yield the service and let others use the device meanwhile, as long as not too many do so."""
+        with tango.AutoTangoAllowThreads(self), translated(origin), self._life.in_turn() as service:
+            yield service
+
+    def _add_files(self, paths: list[str]) -> None:
+        require_at_most(MOST_PATHS, len(paths), "paths", "AddFiles")
+        require_at_most(LONGEST_TEXT, sum(map(len, paths)), "characters of paths", "AddFiles")
+        with self._service("AddFiles") as service:
+            refused = service.submit_files(paths).refused
+        if refused:
+            more = f" ({len(refused)} of {len(paths)} files were refused)" if len(paths) > 1 else ""
+            throw("PETIF_Refused", refused[0].reason + more, "AddFiles")

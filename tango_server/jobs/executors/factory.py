@@ -1,0 +1,49 @@
+"""Which executor the settings ask for; each kind brings its own libraries, which are imported only then."""
+
+from importlib.util import find_spec
+
+from tango_server.jobs.executors.base import Executor, Kind
+
+
+def require_packages(kind: Kind) -> None:
+    """Raise `ImportError` with what to do if an executor needs a package that is not installed."""
+    if kind == "dask" and find_spec("distributed") is None:
+        raise ImportError(
+            "executor: found \"dask\", and the package 'distributed' is not installed. "
+            "Install it with: pip install 'petif-bluesky[dask]', or set executor to \"process\".",
+            name="distributed",
+        )
+
+
+def make_executor(kind: Kind, *, workers: int, time_limit: float, scheduler: str | None = None) -> Executor:
+    """Return an executor that runs at most `workers` tasks at a time, each for at most `time_limit` seconds.
+
+    `scheduler` is the address of a Dask scheduler, such as `tcp://host:8786`; only `dask` needs it.
+
+    Raises
+    ------
+    ValueError
+        if `dask` is asked for without a scheduler, or with an address that is none.
+    ImportError
+        if `dask` is asked for and not installed.
+
+    """
+    match kind:
+        case "process":
+            from tango_server.jobs.executors.processes import ProcessExecutor  # noqa: PLC0415 - each kind needs its own libraries
+
+            return ProcessExecutor(workers, time_limit)
+        case "thread":
+            from tango_server.jobs.executors.threads import ThreadExecutor  # noqa: PLC0415
+
+            return ThreadExecutor(workers, time_limit)
+        case "dask":
+            if not scheduler:
+                raise ValueError(
+                    'the executor "dask" needs the address of a scheduler; found none. '
+                    "Set dask_scheduler, for example to tcp://host:8786."
+                )
+            require_packages(kind)
+            from tango_server.jobs.executors.dask_cluster import DaskExecutor  # noqa: PLC0415
+
+            return DaskExecutor(scheduler, workers, time_limit)

@@ -1,0 +1,170 @@
+"""What a worker does, be it a process, a thread or a node of a cluster: one conversion at a time in each thread."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tango_server.conversion.errors import (
+    ConversionError,
+    IncompleteFileError,
+    OutputWriteError,
+    SourceChangedError,
+    SourceMissingError,
+)
+from tango_server.conversion.files.roots import Roots
+from tango_server.messages import FrameReport
+from tango_server.recipe import Recipe
+from tango_server.text import LONGEST_MESSAGE, printable
+
+if TYPE_CHECKING:
+    from tango_server.conversion.image.buffers import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is given.
+
+    `token` names this job's temporary files.
+    With `placeholder` (rows, columns of the source) a frame of zeros is wanted instead, since the file never came:
+    `reason`.
+    """
+
+    source: Path
+    output: Path
+    recipe: Recipe
+    roots: Roots
+    token: str
+    placeholder: tuple[int, int] | None = None
+    reason: str = ""
+    job: str | None = None
+    """The id of the server's job, for the output's own record; None without a server."""
+    fields: Mapping[str, object] = field(default_factory=dict, hash=False)
+    """Run, seq_num and metadata of the frame, for formats that hold them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a frame can't be converted, in words that a person can act on."""
+
+    kind: Literal["final", "not_ready", "blocked"]
+    reason: str
+    trace: str = ""
+    """Where an error that should not occur was raised, for the log."""
+
+
+def prepare() -> None:
+    """Make a fresh worker process ready: bound to its server's life, libraries loaded.
+
+    Ctrl-C and the end of a terminal go to the whole group of processes: it is the server that ends its workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), name="petif-guard", daemon=True).start()
+    warm_up()
+
+
+def serve(server: "Connection[object, Task]", get_ready: Callable[[], None]) -> None:
+    """Be a worker process: get ready and tell so (None, or why not), then answer tasks until the server has ended.
+
+    A process that was stopped for a while may find its server dead, and others at its task: it begins with nothing.
+    """
+    try:
+        get_ready()
+    except BaseException as error:  # noqa: BLE001 - the server tells it
+        server.send(error)
+        return
+    server.send(None)
+    with contextlib.suppress(EOFError, OSError):  # the other end is gone
+        while True:
+            task = server.recv()
+            _end_without_server()
+            server.send(run(task))
+
+
+def _end_without_server() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None and wait([parent.sentinel], timeout=0):
+        os._exit(1)
+
+
+def warm_up() -> None:
+    """Load the libraries and get the memory of this thread, so that the first frame doesn't wait for them."""
+    _workspace()
+
+
+def run(task: Task) -> FrameReport | Failure:
+    """Convert the frame of `task`.
+
+    It may run in several threads, and while an earlier attempt at the job, taken for dead, is still at work: that one
+    has lost its temporary file, or one of the two finds what the other made, which tells the job.
+    """
+    from tango_server.conversion.convert import convert_file  # noqa: PLC0415 - the server itself needs no numpy
+    from tango_server.conversion.placeholder import make_placeholder  # noqa: PLC0415 - as above
+
+    try:
+        if task.placeholder is not None:
+            return make_placeholder(
+                task.source,
+                task.recipe,
+                task.placeholder,
+                output=task.output,
+                roots=task.roots,
+                reason=task.reason,
+                token=task.token,
+                job=task.job,
+                fields=task.fields,
+            )
+        return convert_file(
+            task.source,
+            task.recipe,
+            output=task.output,
+            roots=task.roots,
+            fields=task.fields,
+            token=task.token,
+            job=task.job,
+            workspace=_workspace(),
+        )
+    except (IncompleteFileError, SourceMissingError, SourceChangedError) as error:
+        return Failure("not_ready", str(error))
+    except OutputWriteError as error:
+        return Failure("blocked" if error.may_pass else "final", str(error))
+    except ConversionError as error:
+        return Failure("final", str(error))
+    except Exception as error:  # noqa: BLE001 - whatever a file holds, it costs this frame alone
+        reason = f"{task.source}: it can't be converted ({type(error).__name__}: {error}). The log has the details."
+        return Failure("final", printable(reason, LONGEST_MESSAGE), traceback.format_exc())
+
+
+class _Memory(threading.local):
+    """What belongs to one thread."""
+
+    workspace: "Workspace | None" = None
+
+
+_memory = _Memory()
+
+
+def _workspace() -> "Workspace":
+    """Return the memory that all conversions of this thread use, one after the other."""
+    if _memory.workspace is None:
+        import tango_server.conversion.convert  # noqa: F401, PLC0415 - what a conversion needs, before the first one
+        from tango_server.conversion.image.buffers import Workspace  # noqa: PLC0415 - the server itself needs none of this
+
+        _memory.workspace = Workspace()
+    return _memory.workspace
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,67 @@
+"""Looks at the files of a job: whether its source is complete, whether its sidecar has come; what goes beside."""
+
+import logging
+from pathlib import Path
+
+from tango_server.conversion.errors import ConversionError, OutputWriteError, PathError, SourceError, SourceMissingError
+from tango_server.conversion.esperanto.experiment import awaits_sidecar
+from tango_server.conversion.files.roots import Roots
+from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_trouble
+from tango_server.conversion.tiff.structure import read_structure
+from tango_server.jobs.job_log import about
+from tango_server.jobs.state_machine.events import AttemptFailed, Job, Observed, SidecarLooked
+
+_log = logging.getLogger(__name__)
+
+
+def look_at_source(job: Job, roots: Roots) -> Observed | AttemptFailed:
+    """Look at a job's source, within the roots. A path that leads elsewhere now is not waited for."""
+    try:
+        structure = read_structure(job.source, roots)
+        return Observed(job.job_id, structure, lacks_sidecar=_lacks_sidecar(job, roots))
+    except SourceMissingError:
+        return Observed(job.job_id, None)
+    except PathError as error:
+        return AttemptFailed(job.job_id, "final", str(error))
+    except ConversionError as error:
+        return Observed(job.job_id, None, error.found)
+
+
+def _lacks_sidecar(job: Job, roots: Roots) -> bool:
+    wanted = job.recipe.esperanto
+    if wanted is None or not awaits_sidecar(job.source, wanted, job.fields):
+        return False
+    try:
+        return read_sidecar(job.source, roots) is None
+    except SourceError:  # it is there, and the conversion tells what is wrong with it
+        return False
+
+
+def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarLooked | AttemptFailed:
+    """Carry the sidecar of a converted frame to its output if it is there, within the roots."""
+    try:
+        carried = carry_sidecar(job.source, output, job.recipe, job.job_id, roots)
+        return SidecarLooked(job.job_id, carried == "carried")
+    except PathError as error:
+        return AttemptFailed(job.job_id, "final", sidecar_trouble(error))
+    except ConversionError as error:
+        blocked = isinstance(error, OutputWriteError) and error.may_pass
+        return SidecarLooked(job.job_id, carried=False, trouble=sidecar_trouble(error), blocked=blocked)
+
+
+def write_companions_of(job: Job, output: Path, roots: Roots) -> None:
+    """Write the companions of the scan that a converted frame belongs to; what is wrong with them goes to the log."""
+    from tango_server.conversion.esperanto.companions import companions_of  # noqa: PLC0415 - few servers need it
+
+    try:
+        done = companions_of(job.source, output, job.recipe, roots, job.job_id, fields=job.fields)
+    except (ConversionError, OSError) as error:
+        _log.warning("the companions of %s can't be written: %s", output, error, extra=about(job))
+        return
+    except Exception:  # noqa: BLE001 - the frame is converted all the same
+        _log.exception("the companions of %s can't be written", output, extra=about(job))
+        return
+    if done.written:
+        _log.info("%s: wrote %s", output.parent, ", ".join(done.written), extra=about(job))
+    for note in done.notes:
+        _log.warning("%s", note, extra=about(job))

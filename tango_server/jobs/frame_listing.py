@@ -1,0 +1,204 @@
+"""Which files of a folder are frames, and which of them came and went between two looks."""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.files.sandbox import open_folder
+from tango_server.jobs.clock import now
+from tango_server.jobs.state_machine.events import Reading
+from tango_server.jobs.watch.path_index import packed_names, unpacked_names
+
+_SUFFIXES = (".tif", ".tiff")
+_QUIET_AFTER = 60.0
+"""How old (s) the last change of a folder is before one listing is taken for all until the next change."""
+_LISTED_ANYWAY = 60.0
+"""How long (s) a quiet folder is not listed."""
+
+
+def is_frame_name(name: str, *, skip_dark: bool = True) -> bool:
+    """Whether a file of this name is taken from a folder: a TIFF, and no dark unless asked.
+
+    >>> is_frame_name("pat-00001.TIF"), is_frame_name("pat-00001.dark.tif"), is_frame_name("pat-00001.tif.metadata")
+    (True, False, False)
+    """
+    lower = name.lower()
+    return lower.endswith(_SUFFIXES) and not name.startswith(".") and not (skip_dark and "dark" in lower)
+
+
+def frames_in(
+    folder: Path, *, recursive: bool = False, skip_dark: bool = True, roots: Roots = ANYWHERE
+) -> Iterator[Path]:
+    """Yield the frames in a folder in the order of their names, those of sub-folders after them if `recursive`.
+
+    With read roots, the folder is a resolved path below them.
+
+    Raises
+    ------
+    OSError
+        if the folder can't be listed.
+    OutsideRootsError
+        if its path leads through a symbolic link now.
+
+    """
+    with open_folder(folder, roots.read) as opened, opened.handle() as handle, os.scandir(handle) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+        frames = [entry.name for entry in listed if is_frame_name(entry.name, skip_dark=skip_dark) and _is_file(entry)]
+        deeper = [entry.name for entry in listed if recursive and entry.is_dir(follow_symlinks=False)]
+    yield from (folder / name for name in frames)
+    for name in deeper:
+        yield from frames_in(folder / name, recursive=True, skip_dark=skip_dark, roots=roots)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a folder has found. Names are relative to the folder, with `/` between their parts.
+
+    `came` and `gone` are the frames that appeared and vanished since the look before. `unlisted` are the sub-folders
+    that could not be listed, each with the reason: what lies below them neither came nor went. `excluded` are those
+    that were there and not to be looked into.
+    """
+
+    came: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    unlisted: Mapping[str, str] | None = None
+    excluded: frozenset[str] = frozenset()
+
+
+class _Quiet(NamedTuple):
+    """A folder that has not changed for a while: its time of modification (ns), and its sub-folders."""
+
+    modified: int
+    until: float
+    """When it is listed again, by the monotonic clock (s)."""
+    deeper: list[str]
+    seen: bytes
+    """The names that need no second look."""
+
+
+class FrameLister:
+    """Looks at the names in a folder again and again, and asks the file system for nothing else.
+
+    One listing per folder and look, which brings names and types; files are not touched. A folder that is known to be
+    quiet costs one look at its time of modification, and is listed once a minute all the same: some file systems keep
+    no such time, or a coarse one. Hidden folders and links to folders are left out. `known` are the frames that were
+    there at the last look of an earlier lister.
+    """
+
+    def __init__(
+        self, root: Path, known: Iterable[str] = (), *, recursive: bool = False, clock: Callable[[], Reading] = now
+    ) -> None:
+        self._root = root
+        self._clock = clock
+        self._quiet: dict[str, _Quiet] = {}
+        self._recursive = recursive
+        self._seen: dict[str, set[str]] = {}
+        """The names in each folder that need no second look: frames, and what is of no interest."""
+        for name in known:
+            folder, _, last = name.rpartition("/")
+            self._seen.setdefault(folder, set()).add(last)
+
+    def look(self, excluded: Collection[Path] = ()) -> Look:
+        """Return what has changed since the last look. Folders in `excluded` (absolute) are as if they were not there.
+
+        Raises
+        ------
+        OSError
+            if the folder itself can't be listed; the look then counts for nothing.
+
+        """
+        came: list[str] = []
+        gone: list[str] = []
+        unlisted: dict[str, str] = {}
+        left: set[str] = set()
+        reached: set[str] = set()
+        to_list = [""]
+        while to_list:
+            folder = to_list.pop()
+            reached.add(folder)
+            try:
+                deeper = self._deeper(folder, came, gone)
+            except OSError as error:
+                if not folder:
+                    raise
+                if not isinstance(error, FileNotFoundError | NotADirectoryError):  # else it went a moment ago
+                    unlisted[folder] = error.strerror or str(error)
+                continue
+            left.update(path for path in deeper if self._root / path in excluded)
+            to_list += [path for path in deeper if path not in left]
+        gone += self._gone_with_their_folders(reached, unlisted)
+        return Look(tuple(came), tuple(gone), unlisted, frozenset(left))
+
+    def _deeper(self, folder: str, came: list[str], gone: list[str]) -> list[str]:
+        """Note what came and went in one folder, if it may have changed, and return its sub-folders."""
+        modified = os.stat(self._root / folder).st_mtime_ns  # noqa: PTH116 - as the listing below, without a Path
+        reading, quiet = self._clock(), self._quiet.get(folder)
+        if quiet is not None and quiet.modified == modified and reading.monotonic < quiet.until:
+            return quiet.deeper
+        entries = _entries(self._root / folder)
+        self._wake(folder)
+        deeper, undecided = self._compare(folder, entries, came, gone)
+        if not undecided and reading.wall - modified / 1e9 >= _QUIET_AFTER:
+            seen = packed_names(self._seen.pop(folder))
+            self._quiet[folder] = _Quiet(modified, reading.monotonic + _LISTED_ANYWAY, deeper, seen)
+        return deeper
+
+    def _wake(self, folder: str) -> None:
+        quiet = self._quiet.pop(folder, None)
+        if quiet is not None:
+            self._seen[folder] = unpacked_names(quiet.seen)
+
+    def _compare(
+        self, folder: str, entries: dict[str, "os.DirEntry[str]"], came: list[str], gone: list[str]
+    ) -> tuple[list[str], bool]:
+        """Note what came and went in one folder.
+
+        Return its sub-folders, the last one first, and whether something may become a frame without a change of it.
+        """
+        seen = self._seen.setdefault(folder, set())
+        deeper = []
+        undecided = False
+        for name in sorted(entries.keys() - seen):
+            entry = entries[name]
+            if self._recursive and not name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                deeper.append(_below(folder, name))
+            elif not is_frame_name(name):
+                seen.add(name)
+            elif _is_file(entry):  # if not, it may become one: a link whose target is still to come
+                seen.add(name)
+                came.append(_below(folder, name))
+            else:
+                undecided = True
+        vanished = seen - entries.keys()
+        if vanished:
+            seen -= vanished
+            gone += [_below(folder, name) for name in sorted(vanished) if is_frame_name(name)]
+        return deeper[::-1], undecided
+
+    def _gone_with_their_folders(self, reached: set[str], unlisted: Mapping[str, str]) -> list[str]:
+        gone = []
+        for folder in (self._seen.keys() | self._quiet.keys()) - reached:
+            if any(folder.startswith(f"{other}/") for other in unlisted):
+                continue
+            self._wake(folder)
+            gone += [_below(folder, name) for name in self._seen.pop(folder) if is_frame_name(name)]
+        return gone
+
+
+def _entries(folder: Path) -> dict[str, "os.DirEntry[str]"]:
+    with os.scandir(folder) as entries:
+        return {entry.name: entry for entry in entries}
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a loop, or to where nobody may look
+        return False
+
+
+def _below(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name

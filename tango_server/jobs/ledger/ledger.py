@@ -1,0 +1,254 @@
+"""The durable queue: what stands here survives `kill -9` of the server.
+
+Every call is one transaction on the `Database`; any thread may call.
+"""
+
+import json
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tango_server.jobs.ledger.database import Database, LedgerBusyError
+from tango_server.jobs.ledger.rows import (
+    FINISHED_COLUMNS,
+    NO_OUTPUT,
+    PENDING_COLUMNS,
+    Entry,
+    finished_row,
+    insert,
+    job_of,
+    recipe_id,
+)
+from tango_server.jobs.state_machine.events import Fetched, Selection
+from tango_server.messages import FrameReport
+
+_log = logging.getLogger(__name__)
+
+_PORTION = 2000  # rows that are changed at once: the ledger is locked meanwhile
+_PENDING = (
+    f"SELECT {PENDING_COLUMNS} FROM jobs JOIN recipes ON recipes.id = recipe_id "  # noqa: S608 - our own words
+    "WHERE outcome IS NULL AND place > ? ORDER BY place LIMIT ?"
+)
+_FINISH = (
+    f"UPDATE jobs SET ({FINISHED_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
+    "WHERE job_id=? AND outcome IS NULL"
+)
+_IN_ORDER = (
+    "SELECT number, job_id, run_uid, place FROM jobs WHERE outcome IS NULL AND place > ? AND place <= ? "
+    "ORDER BY place LIMIT ?"
+)
+_OF_IDS = "SELECT number, job_id FROM jobs WHERE outcome IS NULL AND job_id IN (SELECT value FROM json_each(?))"
+_END = (
+    "UPDATE jobs SET outcome='{outcome}', finished=?, age=?, conversion_time=0, bytes_in=0, bytes_out=0, "
+    "report=json_object('job_id', job_id, 'source', source, 'outcome', '{outcome}', 'reason', {reason}, "
+    "'accepted', accepted, 'finished', ?, 'run_uid', run_uid, 'stream', stream, 'seq_num', seq_num) "
+    "WHERE {which}=? AND outcome IS NULL"
+)
+_CANCEL = _END.format(outcome="skipped", reason="'it was cancelled on request'", which="number")
+_SET_ASIDE = _END.format(outcome="failed", reason="?", which="job_id")
+_RETRY = (
+    "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, conversion_time=NULL, latency=NULL, bytes_in=NULL, "
+    "bytes_out=NULL, synced=NULL, age=NULL, retryable=0, place=? WHERE number=? AND retryable=1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What stands on the ledger for an entry. `new`: it was not there before; `source` is that of the job."""
+
+    job_id: str
+    source: str
+    report: FrameReport | None
+    new: bool
+
+
+class Ledger:
+    """The jobs: accepted, read in their order, finished, cancelled, tried again."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        with database.reading() as connection:
+            last = connection.execute(
+                "SELECT (SELECT max(number) FROM jobs), (SELECT max(place) FROM jobs WHERE outcome IS NULL), "
+                "(SELECT max(place) FROM jobs WHERE synced=0)"
+            ).fetchone()
+        self._last_place = max(place or 0 for place in last)
+        self._earlier = self._last_place  # jobs up to here were begun by an earlier server
+
+    def accept(self, entries: Sequence[Entry], runs: Iterable[str] = ()) -> list[Booked]:
+        """Write jobs and announced runs in one transaction; return what stands there for each entry."""
+        uids = {entry.job.run_uid for entry in entries if entry.job.run_uid}.union(runs)
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO runs VALUES (?, ?)", [(uid, self._database.age) for uid in uids]
+            )
+            recipes: dict[int, int] = {}
+            return [self._book(connection, entry, recipes) for entry in entries]
+
+    def pending(self) -> int:
+        """Return how many jobs have no report."""
+        with self._database.reading() as connection:
+            row: tuple[int] = connection.execute("SELECT count(*) FROM jobs WHERE outcome IS NULL").fetchone()
+        return row[0]
+
+    def fetch(self, after: int, limit: int) -> Fetched:
+        """Return the next jobs without a report. One that this version can't read is left for the next."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_PENDING, (after, limit)).fetchall()
+        jobs, unreadable = [], set[str]()
+        for row in rows:
+            try:
+                jobs.append(job_of(row, self._earlier))
+            except Exception as error:  # noqa: BLE001 - whatever a row holds, the next one is read
+                unreadable.add(row[1])
+                _log.error("job %s (%s) can't be read and waits for another version: %s", row[1], row[2], error)
+        return Fetched(tuple(jobs), frozenset(unreadable), rows[-1][0] if rows else after)
+
+    def finish(self, finished: Sequence[tuple[FrameReport, tuple[int, int] | None]]) -> None:
+        """Write the reports of jobs in one transaction, each with size and modification time (ns) of its source."""
+        if not finished:
+            return
+        age = self._database.age
+        rows = [finished_row(report, identity, age) for report, identity in finished]
+        with self._database.transaction() as connection:
+            connection.executemany(_FINISH, rows)
+
+    def set_aside(self, job_id: str, reason: str, finished: float) -> None:
+        """End a pending job whose report can't be written, with one that holds nothing but what stands here already."""
+        with self._database.transaction() as connection:
+            connection.execute(_SET_ASIDE, (finished, self._database.age, reason, finished, job_id))
+
+    def cancel(self, selection: Selection, spared: Iterable[str], finished: float) -> frozenset[str]:
+        """Give the pending jobs that are meant, but none of `spared`, a report that says so; return their ids.
+
+        Portion by portion, so that others need not wait. If the ledger can't be written any more halfway, the rest is
+        left pending.
+        """
+        kept, cancelled = set(spared), set[str]()
+        for portion in self._meant(selection):
+            meant = [(number, job_id) for number, job_id in portion if job_id not in kept]
+            try:
+                with self._database.transaction() as connection:
+                    connection.executemany(
+                        _CANCEL, [(finished, self._database.age, finished, number) for number, _ in meant]
+                    )
+            except LedgerBusyError as error:
+                if not cancelled:
+                    raise
+                _log.error("only %d jobs were cancelled, the rest is left: %s", len(cancelled), error)
+                break
+            cancelled.update(job_id for _, job_id in meant)
+        return frozenset(cancelled)
+
+    def _meant(self, selection: Selection) -> Iterator[list[tuple[int, str]]]:
+        """Yield number and job id of the pending jobs that are meant, in portions; not those that come meanwhile."""
+        if selection.job_ids is not None:
+            yield from self._pending_of(selection.job_ids)
+            return
+        after, last = 0, self._last_place
+        while after < last:
+            with self._database.reading() as connection:
+                rows = connection.execute(_IN_ORDER, (after, last, _PORTION)).fetchall()
+            yield [(number, job_id) for number, job_id, run, _ in rows if selection.run_uid in {None, run}]
+            after = rows[-1][3] if rows else last
+
+    def _pending_of(self, job_ids: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+        for start in range(0, len(job_ids), _PORTION):
+            portion = json.dumps(job_ids[start : start + _PORTION])
+            with self._database.reading() as connection:
+                found = connection.execute(_OF_IDS, (portion,)).fetchall()
+            yield found
+
+    def retry_failed(self) -> int:
+        """Put the failed jobs at the end of the queue again; return how many they are."""
+        retried = 0
+        for portion in self._failed():
+            try:
+                with self._database.transaction() as connection:
+                    again = [(self._next_place(), number) for number in portion]
+                    count = connection.executemany(_RETRY, again).rowcount
+            except LedgerBusyError as error:
+                if not retried:
+                    raise
+                _log.error("only %d failed jobs are tried again, the rest is left: %s", retried, error)
+                break
+            retried += count
+        return retried
+
+    def dismiss_failed(self) -> None:
+        """Leave the jobs that have failed so far as they are."""
+        for portion in self._failed():
+            with self._database.transaction() as connection:
+                connection.executemany("UPDATE jobs SET retryable=0 WHERE number=?", [(number,) for number in portion])
+
+    def _failed(self) -> Iterator[list[int]]:
+        """Yield the numbers of the failed jobs in portions, each once, even if it fails again meanwhile."""
+        last = 0
+        while True:
+            with self._database.reading() as connection:
+                found = connection.execute(
+                    "SELECT number FROM jobs WHERE retryable=1 AND number > ? ORDER BY number LIMIT ?", (last, _PORTION)
+                ).fetchall()
+            if not found:
+                return
+            last = found[-1][0]
+            yield [number for (number,) in found]
+
+    def _next_place(self) -> int:
+        self._last_place += 1
+        return self._last_place
+
+    def keep(self, name: str, value: str) -> None:
+        """Keep a text under a name over restarts."""
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (name, value))
+
+    def kept(self, name: str) -> str | None:
+        """Return the text that was kept under a name, None if there is none."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT value FROM kept WHERE name=?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def gather(self, gathering: str, paths: Sequence[str]) -> None:
+        """Keep folders and files that are to become jobs, under a name."""
+        with self._database.transaction() as connection:
+            connection.execute("INSERT INTO gatherings VALUES (?, ?)", (gathering, json.dumps(list(paths))))
+
+    def gatherings(self) -> list[tuple[str, list[str]]]:
+        """Return what is to become jobs, oldest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT id, paths FROM gatherings ORDER BY rowid").fetchall()
+        return [(name, json.loads(paths)) for name, paths in rows]
+
+    def gathered(self, gathering: str) -> None:
+        """All of it has become jobs."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM gatherings WHERE id=?", (gathering,))
+
+    def _book(self, connection: sqlite3.Connection, entry: Entry, recipes: dict[int, int]) -> Booked:
+        known = _by_key(connection, entry.key)
+        if known is not None and entry.report is None and _drop_refusal(connection, entry.key):
+            known = None
+        if known is not None:
+            return known
+        recipe = entry.job.recipe
+        if id(recipe) not in recipes:
+            recipes[id(recipe)] = recipe_id(connection, recipe, self._database.age)
+        insert(connection, entry, recipes[id(recipe)], self._next_place(), self._database.age)
+        return Booked(entry.job.job_id, str(entry.job.source), entry.report, new=True)
+
+
+def _by_key(connection: sqlite3.Connection, key: str | None) -> Booked | None:
+    if key is None:
+        return None
+    row = connection.execute("SELECT job_id, source, report FROM jobs WHERE key=?", (key,)).fetchone()
+    if row is None:
+        return None
+    return Booked(row[0], row[1], FrameReport.model_validate_json(row[2]) if row[2] else None, new=False)
+
+
+def _drop_refusal(connection: sqlite3.Connection, key: str | None) -> bool:
+    """Forget a request that was refused at once, since it comes corrected; return whether there was one."""
+    cursor = connection.execute("DELETE FROM jobs WHERE key=? AND outcome='failed' AND output=?", (key, str(NO_OUTPUT)))
+    return cursor.rowcount > 0

@@ -1,0 +1,50 @@
+"""When the companions of a scan of ESPERANTO frames are to be written: once its frames have paused for a while.
+
+Nobody tells the server that a run has closed, and a frame may come late. So they are written when no frame of the scan
+was converted for `PAUSE` seconds, and again when more have come. All headers of the scan are read for that, so a scan
+whose frames come more slowly is given twice the time after each writing, up to `LONGEST_PAUSE`.
+"""
+
+from pathlib import Path
+
+from tango_server.jobs.state_machine.events import Job, WriteCompanions
+
+PAUSE = 2.0  # s
+LONGEST_PAUSE = 64.0  # s
+_KEPT = 1000  # folders
+
+
+class ScanSchedule:
+    """The scans to which frames have come since their companions were written, by folder."""
+
+    def __init__(self) -> None:
+        self._due: dict[Path, tuple[float, WriteCompanions]] = {}
+        self._pauses: dict[Path, float] = {}
+        """Of the folders that were written into last."""
+
+    def converted(self, job: Job, output: str, now: float) -> None:
+        """Note that a frame was converted at `now` (monotonic s)."""
+        if job.recipe.esperanto is not None:
+            folder = Path(output).parent
+            self._due.pop(folder, None)
+            self._due[folder] = (now + self._pauses.get(folder, PAUSE), WriteCompanions(job, Path(output)))
+
+    def take_due(self, now: float) -> list[WriteCompanions]:
+        """Return what is to be written now."""
+        return self._take([folder for folder, (due, _) in self._due.items() if due <= now])
+
+    def take_all(self) -> list[WriteCompanions]:
+        """Return what is to be written at the end."""
+        return self._take(list(self._due))
+
+    def _take(self, folders: list[Path]) -> list[WriteCompanions]:
+        for folder in folders:
+            self._pauses[folder] = min(2 * self._pauses.pop(folder, PAUSE), LONGEST_PAUSE)
+        while len(self._pauses) > _KEPT:
+            del self._pauses[next(iter(self._pauses))]
+        return [self._due.pop(folder)[1] for folder in folders]
+
+    @property
+    def next(self) -> float | None:
+        """The monotonic instant at which something is due, None if nothing waits."""
+        return min((due for due, _ in self._due.values()), default=None)

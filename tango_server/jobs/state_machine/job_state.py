@@ -1,0 +1,162 @@
+"""How far one job has come, what follows from what is heard of it, and its reports."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tango_server.conversion.sidecar import is_expected
+from tango_server.jobs.state_machine.events import AttemptFailed, Job, Observed, Reading, SidecarLooked
+from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
+from tango_server.messages import FrameReport
+
+_SIDECAR_INTERVAL = 0.1
+_UNFIT_INTERVAL = 0.5
+_UNAVAILABLE_INTERVAL = 1.0
+_BLOCKED_INTERVALS = (0.5, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sequel:
+    """What follows a failed attempt.
+
+    The job is `ready` for the next one, is looked at now, or `later` at the instant `again` (monotonic s), or it ends
+    as failed for `reason`.
+    """
+
+    kind: Literal["ready", "look", "later", "end"]
+    again: float = 0.0
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Progress:
+    """A job between the ledger and its report. Instants by the monotonic clock, in s."""
+
+    job: Job
+    accepted: float
+    wait: Wait = field(default_factory=Wait)
+    complete_seen: float = 0.0
+    starts: int = 0
+    attempts: int = 0
+    """Starts that count against the limit: not those that ended by no fault of the frame."""
+    unfit: tuple[int, int, int] | None = None
+    """Identity of the file that a conversion found incomplete although its structure is not."""
+    unfit_reason: str = ""
+    blocked_since: float | None = None
+    """When its output, or then its sidecar, could not be written for the first time."""
+    gave_up: str = ""
+    """Why the file is no longer awaited; a placeholder is to take its place."""
+    needed_until: float | None = None
+    """When a sidecar that the conversion needs is given up; None before the first look that missed it."""
+    sidecar_expected: bool = False
+    sidecar_deadline: float = 0.0
+    report: FrameReport | None = None
+    """The report of a converted frame that still waits for its sidecar."""
+
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """Size (bytes) and modification time (ns) of the source as it was seen last."""
+        return self.wait.identity[1:] if self.wait.identity else None
+
+    def seen(self, look: Observed, rule: ReadinessRule, now: Reading, sidecar_timeout: float = 0.0) -> Verdict:
+        """Take in one more look at the source; return whether it is ready.
+
+        A sidecar that the conversion needs is waited for, for `sidecar_timeout` seconds. Without it the conversion
+        tells what is missing.
+        """
+        self.wait, verdict = judge(rule, self.wait, look.structure, look.trouble, now)
+        if verdict.kind != "ready":
+            return verdict
+        if self.wait.identity == self.unfit:
+            return self._until_replaced(rule, now.monotonic)
+        if look.lacks_sidecar:
+            if self.needed_until is None:
+                self.needed_until = now.monotonic + sidecar_timeout
+            if now.monotonic < self.needed_until:
+                return Verdict("wait", again=min(now.monotonic + _SIDECAR_INTERVAL, self.needed_until))
+        settled = look.structure is not None and look.structure.ifd_last
+        self.complete_seen = self.wait.still_since if settled else now.monotonic
+        carried = self.job.recipe.esperanto is None
+        self.sidecar_expected = carried and look.structure is not None and is_expected(look.structure)
+        self.gave_up = ""
+        return verdict
+
+    def _until_replaced(self, rule: ReadinessRule, now: float) -> Verdict:
+        """Give a file that only looks complete, as its conversion has found, the rest of its time to be replaced."""
+        deadline = deadline_of(rule, self.wait, now)
+        if now >= deadline:
+            return Verdict("give_up", reason=self.unfit_reason)
+        return Verdict("wait", again=min(now + _UNFIT_INTERVAL, deadline))
+
+    def attempt_failed(self, event: AttemptFailed, rule: ReadinessRule, attempts: int, now: float) -> Sequel:
+        """Take in that an attempt has failed at `now` (monotonic s), the last one of so many `attempts` perhaps."""
+        match event.kind:
+            case "final":
+                return Sequel("end", reason=event.reason)
+            case "crashed" if self.attempts < attempts:
+                return Sequel("ready")
+            case "crashed":
+                return Sequel(
+                    "end", reason=f"{self.job.source}: gave up after {self.attempts} attempts: {event.reason}"
+                )
+        self.attempts -= 1  # by no fault of the frame
+        match event.kind:
+            case "blocked":
+                return self._until_unblocked(event.reason, rule, now)
+            case "away" | "unavailable":
+                if event.kind == "away":  # its time begins anew, when its file system is back
+                    self.wait, self.attempts = Wait(), 0
+                return Sequel("later", now + _UNAVAILABLE_INTERVAL)
+            case "not_ready":
+                self.unfit, self.unfit_reason = self.wait.identity, event.reason
+                self.wait = Wait()  # whatever comes now starts anew
+                return Sequel("look")
+
+    def _until_unblocked(self, reason: str, rule: ReadinessRule, now: float) -> Sequel:
+        """Try again a job whose output can't be written, for as long as its file would have been awaited."""
+        elapsed = self._blocked_for(now)
+        if elapsed >= rule.timeout:
+            return Sequel("end", reason=f"gave up after {elapsed:.0f} s: {reason}")
+        return Sequel("later", now + _blocked_interval(elapsed))
+
+    def sidecar_looked(self, report: FrameReport, look: SidecarLooked, rule: ReadinessRule, now: float) -> float | None:
+        """Take in a look at the sidecar of a converted frame; return when to look again (monotonic s), or None."""
+        sidecar = "carried" if look.carried else "absent"
+        self.report = report.model_copy(update={"sidecar": sidecar, "reason": look.trouble})
+        deadline, interval = self.sidecar_deadline, _SIDECAR_INTERVAL
+        if look.blocked:  # it is there, and is tried for as long as the image would have been
+            elapsed = self._blocked_for(now)
+            deadline, interval = now - elapsed + rule.timeout, _blocked_interval(elapsed)
+        return None if look.carried or now >= deadline else min(now + interval, deadline)
+
+    def _blocked_for(self, now: float) -> float:
+        """Return for how long (s) the output can't be written; the first call is the beginning."""
+        if self.blocked_since is None:
+            self.blocked_since = now
+        return now - self.blocked_since
+
+    def completed(self, report: FrameReport, now: Reading) -> FrameReport:
+        """Return a worker's report with what only the server knows."""
+        job = self.job
+        latency = now.monotonic - max(self.accepted, self.complete_seen) if report.outcome == "converted" else None
+        return report.model_copy(
+            update={
+                "job_id": job.job_id,
+                "latency": latency,
+                "accepted": job.accepted,
+                "finished": now.wall,
+                "run_uid": job.run_uid,
+                "stream": job.stream,
+                "seq_num": job.seq_num,
+            }
+        )
+
+    def failed(self, reason: str, now: Reading) -> FrameReport:
+        """Return the report of a failure; the reason names the file."""
+        source = str(self.job.source)
+        return self.job.failed(reason if source in reason else f"{source}: {reason}", now.wall)
+
+
+def _blocked_interval(elapsed: float) -> float:
+    """Return when to try again (s) what can't be written for `elapsed` seconds."""
+    shortest, longest = _BLOCKED_INTERVALS
+    return min(max(elapsed / 5, shortest), longest)

@@ -1,0 +1,301 @@
+r"""The state of every job between accepted and reported: events and clock readings in, instructions out.
+
+::
+
+    ledger --(fetched)--> waiting --(ready)--> queued --> running --> (sidecar) --> reported
+                             ^  \--(timeout: failed, or queued as a placeholder)-----^
+                             |                                |
+                             +---(the file was replaced, or the output is blocked)
+
+Only a window of the ledger's jobs is in memory: those that were never looked at and those that are ready are few, so
+that memory does not grow with the backlog. Files that are awaited leave the window, so that they delay nobody.
+The image is visible from the end of `running`; only the report waits for a sidecar that is to be expected.
+
+It has no threads, does no I/O and never sleeps; `engine` does what it says.
+"""
+
+from pathlib import Path
+
+from tango_server.conversion.sidecar import tells_sidecar_trouble
+from tango_server.jobs.state_machine.backlog import Backlog
+from tango_server.jobs.state_machine.companion_schedule import ScanSchedule
+from tango_server.jobs.state_machine.events import (
+    Accepted,
+    AttemptDone,
+    AttemptFailed,
+    Cancel,
+    Cancelled,
+    CancelWanted,
+    CarrySidecar,
+    Convert,
+    Ending,
+    Event,
+    FailuresAcknowledged,
+    FailuresRetried,
+    Fetched,
+    Finish,
+    Instruction,
+    Job,
+    Observe,
+    Observed,
+    PauseWanted,
+    Reading,
+    Refused,
+    SidecarLooked,
+    Snapshot,
+    StatisticsReset,
+    TimePassed,
+    Written,
+)
+from tango_server.jobs.state_machine.job_state import Progress
+from tango_server.jobs.state_machine.poll_schedule import LookSchedule
+from tango_server.jobs.state_machine.readiness import ReadinessRule
+from tango_server.jobs.state_machine.ready_queue import ReadyQueue
+from tango_server.jobs.state_machine.rules import ServiceRules
+from tango_server.jobs.state_machine.statistics import Statistics
+from tango_server.messages import FrameReport
+from tango_server.recipe import InPlace
+
+
+class ConversionService:
+    """Owner of all jobs that have no report yet, and of the counters."""
+
+    def __init__(self, rules: ServiceRules, *, paused: bool = False) -> None:
+        self._rules = rules
+        self._jobs: dict[str, Progress] = {}
+        self._backlog = Backlog()
+        self._first_looks: set[str] = set()
+        self._blocked: set[str] = set()
+        self._queue = ReadyQueue(rules.workers)
+        self._looks = LookSchedule()
+        self._scans = ScanSchedule()
+        self._paused = paused
+        self._cancelling = 0
+        self._postponed: list[Observed | AttemptFailed] = []
+        self._unwritten: set[str] = set()
+        self._statistics = Statistics()
+
+    def handle(self, event: Event, now: Reading) -> list[Instruction]:
+        """Take one event in and return what is to be done, in order."""
+        return [*self._taken_in(event, now), *self._go_on()]
+
+    def _taken_in(self, event: Event, now: Reading) -> list[Instruction]:
+        instructions: list[Instruction] = []
+        match event:
+            case Observed() | AttemptFailed() if self._in_doubt(event.job_id):
+                self._postponed.append(event)
+            case Accepted(count):
+                self._backlog.accepted(count)
+            case Fetched():
+                instructions += self._fetched(event, now)
+            case Observed():
+                instructions += self._observed(event, now)
+            case AttemptDone():
+                instructions += self._done(event, now)
+            case SidecarLooked():
+                instructions += self._sidecar_looked(event, now)
+            case AttemptFailed():
+                instructions += self._failed(event, now)
+            case TimePassed():
+                instructions += [_look_of(self._jobs[job_id]) for job_id in self._looks.take_due(now.monotonic)]
+                instructions += self._scans.take_due(now.monotonic)
+            case Ending():
+                instructions += [*self._end(now), *self._scans.take_all()]
+            case CancelWanted(ticket, selection):
+                self._cancelling += 1
+                instructions.append(Cancel(ticket, selection, self._beyond_recall()))
+            case Cancelled():
+                instructions += self._cancelled(event, now)
+            case _:
+                self._note(event, now)
+        return instructions
+
+    def abandon(self, job_id: str, reason: str, now: Reading) -> list[Instruction]:
+        """End a job whose event could not be taken in."""
+        self._queue.ended(job_id)
+        progress = self._jobs.get(job_id)
+        return [] if progress is None else [self._finish(progress, progress.failed(reason, now), now)]
+
+    @property
+    def next_look(self) -> float | None:
+        """The monotonic instant at which `TimePassed` is wanted, None if nothing waits."""
+        return min((due for due in (self._looks.next, self._scans.next) if due is not None), default=None)
+
+    def running_jobs(self) -> list[Job]:
+        """Return the jobs that a worker has."""
+        return self._queue.running_jobs()
+
+    def snapshot(self, now: Reading) -> Snapshot:
+        """Return the counters and the length of the queue (jobs without a report)."""
+        length = len(self._jobs) + self._backlog.length
+        return self._statistics.snapshot(now.monotonic, length, len(self._queue.running), paused=self._paused)
+
+    def _note(self, event: Event, now: Reading) -> None:
+        match event:
+            case PauseWanted(paused):
+                self._paused = paused
+            case Written(job_ids):
+                self._unwritten -= job_ids
+                self._queue.free(job_ids)
+            case Refused(report):
+                self._statistics.add(report, now.monotonic)
+            case StatisticsReset():
+                self._statistics = self._statistics.restarted()
+            case FailuresAcknowledged():
+                self._statistics.unacknowledged = 0
+            case FailuresRetried(count):
+                self._backlog.accepted(count)
+                self._statistics.forget_failures()
+
+    def _go_on(self) -> list[Instruction]:
+        """Start what is ready and read more of the ledger; called for each event, of which most change neither."""
+        if self._cancelling:
+            return []
+        steps: list[Instruction] = []
+        if self._queue and not self._paused:
+            steps += [self._start(self._jobs[job.job_id]) for job in self._queue.take()]
+        if self._backlog.length > 0:
+            steps += self._backlog.fetch(len(self._first_looks) + len(self._queue) + len(self._blocked))
+        return steps
+
+    def _start(self, progress: Progress) -> Instruction:
+        progress.starts += 1
+        progress.attempts += 1
+        shape = (progress.job.shape or self._rules.placeholder_shape) if progress.gave_up else None
+        return Convert(progress.job, progress.starts, shape, progress.gave_up)
+
+    def _fetched(self, event: Fetched, now: Reading) -> list[Instruction]:
+        self._backlog.fetched(event)
+        for job in event.jobs:
+            self._jobs[job.job_id] = Progress(job, now.monotonic)
+            self._first_looks.add(job.job_id)
+        return [Observe(job) for job in event.jobs]
+
+    def _observed(self, event: Observed, now: Reading) -> list[Instruction]:
+        job_id = event.job_id
+        self._first_looks.discard(job_id)
+        self._looks.returned(job_id)
+        self._blocked.discard(job_id)
+        progress = self._jobs.get(job_id)
+        if progress is None or job_id in self._queue.running:
+            return []
+        verdict = progress.seen(event, self._rule_of(progress), now, self._rules.sidecar_timeout)
+        match verdict.kind:
+            case "ready":
+                self._queue.add(progress.job)
+            case "wait":
+                self._looks.add(job_id, verdict.again, now.monotonic)
+            case "give_up":
+                return self._give_up(progress, verdict.reason, now)
+        return []
+
+    def _rule_of(self, progress: Progress) -> ReadinessRule:
+        return self._rules.run_readiness if progress.job.run_uid else self._rules.readiness
+
+    def _give_up(self, progress: Progress, reason: str, now: Reading) -> list[Instruction]:
+        """End a wait: as failed, or with a frame of zeros, which is never put in the place of a raw frame."""
+        if self._rules.placeholders and not isinstance(progress.job.recipe.output, InPlace):
+            progress.gave_up = reason
+            self._queue.add(progress.job)
+            return []
+        return [self._finish(progress, progress.failed(reason, now), now)]
+
+    def _done(self, event: AttemptDone, now: Reading) -> list[Instruction]:
+        self._queue.ended(event.job_id)
+        progress = self._jobs.get(event.job_id)
+        if progress is None:
+            return []
+        report = progress.completed(event.report, now)
+        wanted = tells_sidecar_trouble(report.reason) or (progress.sidecar_expected and self._rules.sidecar_timeout > 0)
+        awaited = wanted and report.outcome == "converted" and report.sidecar == "absent"
+        if not awaited or isinstance(progress.job.recipe.output, InPlace):
+            return [self._finish(progress, report, now)]
+        progress.report, progress.sidecar_deadline = report, now.monotonic + self._rules.sidecar_timeout
+        progress.blocked_since = None  # that was the image
+        return [_look_of(progress)]
+
+    def _sidecar_looked(self, event: SidecarLooked, now: Reading) -> list[Instruction]:
+        self._looks.returned(event.job_id)
+        progress = self._jobs.get(event.job_id)
+        if progress is None or progress.report is None:
+            return []
+        again = progress.sidecar_looked(progress.report, event, self._rule_of(progress), now.monotonic)
+        if again is None:
+            return [self._finish(progress, progress.report, now)]
+        self._looks.add(event.job_id, again, now.monotonic)
+        return []
+
+    def _failed(self, event: AttemptFailed, now: Reading) -> list[Instruction]:
+        job_id = event.job_id
+        self._queue.ended(job_id)
+        self._first_looks.discard(job_id)
+        self._looks.returned(job_id)
+        progress = self._jobs.get(job_id)
+        if progress is None:
+            return []
+        if progress.report is not None:  # the image is there and stays converted: only its sidecar makes trouble
+            told = progress.report.model_copy(update={"reason": event.reason})
+            return [self._finish(progress, told, now)]
+        sequel = progress.attempt_failed(event, self._rule_of(progress), self._rules.attempts, now.monotonic)
+        if sequel.kind != "end":
+            self._queue.free({job_id})
+        match sequel.kind:
+            case "ready":
+                self._queue.add(progress.job)
+            case "look":
+                return [Observe(progress.job)]
+            case "later":
+                self._blocked.add(job_id)
+                self._looks.add(job_id, sequel.again, now.monotonic)
+            case "end":
+                return [self._finish(progress, progress.failed(sequel.reason, now), now)]
+        return []
+
+    def _beyond_recall(self) -> frozenset[str]:
+        """Return the jobs that can't be cancelled any more: a worker has them, or their output or report is there."""
+        converted = (job_id for job_id, progress in self._jobs.items() if progress.report is not None)
+        return frozenset(self._queue.running).union(converted, self._unwritten)
+
+    def _in_doubt(self, job_id: str) -> bool:
+        """Whether a job may be cancelled already, so that it must not end: nobody knows before the ledger has told."""
+        progress = self._jobs.get(job_id) if self._cancelling else None
+        return progress is not None and progress.report is None and job_id not in self._queue.running
+
+    def _cancelled(self, event: Cancelled, now: Reading) -> list[Instruction]:
+        self._cancelling -= 1
+        in_memory = [job_id for job_id in self._jobs if job_id in event.job_ids]
+        for job_id in in_memory:
+            self._forget(job_id)
+        self._queue.drop(event.job_ids)
+        self._backlog.cancelled(event, len(in_memory))
+        self._statistics.add_cancelled(event.reports)
+        if self._cancelling:
+            return []
+        postponed, self._postponed = self._postponed, []
+        return [step for late in postponed for step in self._taken_in(late, now)]
+
+    def _end(self, now: Reading) -> list[Instruction]:
+        """Report what is converted and only waits for its sidecar."""
+        waiting = [(progress, progress.report) for progress in self._jobs.values() if progress.report is not None]
+        return [self._finish(progress, report, now) for progress, report in waiting]
+
+    def _finish(self, progress: Progress, report: FrameReport, now: Reading) -> Instruction:
+        self._forget(progress.job.job_id)
+        self._unwritten.add(progress.job.job_id)
+        self._statistics.add(report, now.monotonic)
+        if report.outcome in {"converted", "placeholder"} and report.output is not None:
+            self._scans.converted(progress.job, report.output, now.monotonic)
+        return Finish(report, progress.identity)
+
+    def _forget(self, job_id: str) -> None:
+        del self._jobs[job_id]
+        self._looks.forget(job_id)
+        self._first_looks.discard(job_id)
+        self._blocked.discard(job_id)
+
+
+def _look_of(progress: Progress) -> Instruction:
+    """Return the look that a job waits for: at its source, or at the sidecar of its converted frame."""
+    if progress.report is not None and progress.report.output is not None:
+        return CarrySidecar(progress.job, Path(progress.report.output))
+    return Observe(progress.job)

@@ -1,0 +1,44 @@
+"""What the job service goes by."""
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from tango_server.jobs.state_machine.readiness import ReadinessRule
+from tango_server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRules:
+    """What the service goes by. `run_readiness` holds for frames of a run, which the detector has announced.
+
+    With `placeholders` a new frame of zeros takes the place of a file that never came, of `placeholder_shape` (rows,
+    columns) unless its request tells another.
+    """
+
+    workers: int = 2
+    readiness: ReadinessRule = field(default_factory=ReadinessRule)
+    run_readiness: ReadinessRule = field(default_factory=lambda: ReadinessRule(timeout=300.0))
+    attempts: int = 3
+    sidecar_timeout: float = 2.0
+    placeholders: bool = False
+    placeholder_shape: tuple[int, int] = (2048, 2048)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return what the settings of a server say."""
+        rule = ReadinessRule(
+            settings.settle_time,
+            settings.settle_complete,
+            settings.min_size,
+            settings.timeout,
+            by_age=settings.readiness == "age",
+        )
+        return cls(
+            workers=settings.numworkers,
+            readiness=rule,
+            run_readiness=replace(rule, timeout=settings.run_timeout),
+            attempts=settings.attempts,
+            sidecar_timeout=settings.sidecar_timeout,
+            placeholders=settings.on_timeout == "placeholder",
+            placeholder_shape=settings.placeholder_shape,
+        )

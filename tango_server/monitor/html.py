@@ -1,0 +1,193 @@
+"""What is shown, in words: pure functions from values to texts and HTML. Every text of a server is escaped."""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from tango_server.client.client import Look
+from tango_server.messages import FrameReport, RunStatistics
+from tango_server.monitor.state import Observed
+from tango_server.recipe import Recipe
+from tango_server.text import FLIPPED
+
+_COLOURS = {
+    "ON": ("#00c853", "#000"),
+    "RUNNING": ("#1b7f3b", "#fff"),
+    "STANDBY": ("#ffeb3b", "#000"),
+    "ALARM": ("#ff8c00", "#000"),
+    "FAULT": ("#d50000", "#fff"),
+    "INIT": ("#cccc7a", "#000"),
+    "DISABLE": ("#e000e0", "#000"),
+}
+_NO_COLOUR = ("#808080", "#fff")
+_NOTHING = "-"
+_SHORT_UID = 8
+
+
+def clock(instant: float) -> str:
+    """Return the local time of day of an instant (Unix s), with the date if that is not today's."""
+    then = time.localtime(instant)
+    today = then[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people.
+
+    >>> size(123_456_789_000), size(2048)
+    ('123 GB', '2.05 kB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:  # noqa: PLR2004 - what k and M mean
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration for people.
+
+    >>> seconds(0.0314), seconds(2.5), seconds(None)
+    ('31 ms', '2.50 s', '-')
+    """
+    if value is None or math.isnan(value) or value <= 0:
+        return _NOTHING
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def recipe_words(recipe: Recipe) -> str:
+    """Return what a recipe does to the pixels, and what it writes.
+
+    >>> recipe_words(Recipe.preset("xdi", rotation=90, flip="1"))
+    'rotated by 90° counter-clockwise, flipped left-right, as int32, in TIFF'
+    """
+    parts = [
+        f"rotated by {recipe.rotation}° counter-clockwise" if recipe.rotation else "not rotated",
+        FLIPPED[recipe.flip],
+        f"as {recipe.pixel_type}" if recipe.pixel_type else "with the pixel type of the source",
+        "in ESPERANTO" if recipe.format == "esperanto" else "in TIFF",
+    ]
+    if recipe.compression != "none":
+        parts.append(f"compressed by {recipe.compression}")
+    return ", ".join(parts)
+
+
+def headline(observed: Observed) -> str:
+    """Return state and status as HTML; if there is no answer, since when, from where, and what to do."""
+    if not observed.is_answering:
+        return _silence(observed)
+    look = observed.look
+    assert look is not None  # noqa: S101 - it answers
+    status = look.trouble or str(look.value("Status", ""))
+    version = f", version {look.version}" if look.version else ""
+    return (
+        f"<div class='headline'>{_pill(look.state)}<span class='status'>{escape(status)}</span></div>"
+        f"<div class='small'>{escape(observed.address)}{escape(version)}, "
+        f"seen {clock(observed.answered or 0)}</div>"
+    )
+
+
+def numbers(observed: Observed) -> str:
+    """Return the numbers of the server as HTML, pale if they are old."""
+    look = observed.look or Look("", {})
+    tiles = [
+        ("Backlog", _count(look, "QueueLength"), "frames"),
+        ("Rate", _rate(look), "frames/s"),
+        ("Median latency", seconds(look.value("LatencyMedian")), ""),
+        ("95 % latency", seconds(look.value("LatencyP95")), ""),
+        ("Converted", _count(look, "StatisticsTotalFrames"), "frames"),
+        ("Failed", _count(look, "NumFailed"), "frames"),
+        ("Skipped", _count(look, "NumSkipped"), "frames"),
+        ("Free space", _NOTHING if look.value("FreeSpace") is None else size(look.value("FreeSpace")), ""),
+        ("Workers", _count(look, "NumWorkers"), ""),
+    ]
+    boxes = "".join(
+        f"<div class='tile{' bad' if name == 'Failed' and look.value('FailedFiles') else ''}'>"
+        f"<div class='name'>{name}</div><div class='value' data-number='{name}'>{escape(value)}</div>"
+        f"<div class='unit'>{unit}</div></div>"
+        for name, value, unit in tiles
+    )
+    old = "" if observed.is_answering else " old"
+    recipe = escape(_own_recipe(str(look.value("Recipe", ""))))
+    return f"<div class='tiles{old}'>{boxes}</div><div class='recipe{old}'>{recipe}</div>"
+
+
+def failures(reports: Sequence[FrameReport]) -> str:
+    """Return the last failures as an HTML table."""
+    rows = [
+        (
+            clock(each.finished),
+            each.source,
+            each.reason.removeprefix(f"{each.source}: "),
+            (each.run_uid or _NOTHING)[:_SHORT_UID],
+        )
+        for each in reports
+    ]
+    return _table("failures", ("Time", "File", "Reason", "Run"), rows, "No frame has failed.")
+
+
+def runs(statistics: Sequence[RunStatistics]) -> str:
+    """Return what became of the frames of runs as an HTML table."""
+    rows = [
+        (
+            each.run_uid[:_SHORT_UID],
+            str(each.submitted),
+            str(each.converted),
+            str(each.skipped),
+            str(each.placeholders),
+            str(each.failed),
+            str(each.pending),
+            f"{seconds(each.latency_median)} / {seconds(each.latency_p95)}",
+        )
+        for each in statistics
+    ]
+    names = ("Run", "Submitted", "Converted", "Skipped", "Placeholders", "Failed", "Pending", "Latency: median / 95 %")
+    return _table("runs", names, rows, "No run was seen yet. Frames that are added by hand belong to none.")
+
+
+def _own_recipe(text: str) -> str:
+    """Return what the server does to frames that bring no recipe of their own, from its JSON."""
+    if not text:
+        return "The recipe of the server is not known."
+    try:
+        recipe = Recipe.model_validate_json(text)
+    except ValueError:
+        return f"The recipe of the server, for frames that bring none: {text}"  # of a later version
+    place = ", in place of the source" if recipe.output.mode == "in_place" else ""
+    return f"The recipe of the server, for frames that bring none: {recipe_words(recipe)}{place}."
+
+
+def _silence(observed: Observed) -> str:
+    address = observed.address
+    if not observed.silence:
+        return f"<div class='headline'>{_pill('UNKNOWN')}<span class='status'>Asking {escape(address)} ...</span></div>"
+    return (
+        f"<div class='headline'>{_pill('NO ANSWER')}<span class='status'>No answer since "
+        f"{clock(observed.silent_since)} from {escape(address)}. Start it with <code>petif serve</code>; "
+        "this page goes on by itself.</span></div>"
+        f"<div class='small'>{escape(observed.silence)}</div>"
+    )
+
+
+def _pill(word: str) -> str:
+    back, front = _COLOURS.get(word, _NO_COLOUR)
+    return f"<span class='state' style='background:{back};color:{front}'>{escape(word)}</span>"
+
+
+def _count(look: Look, name: str) -> str:
+    value = look.value(name)
+    return _NOTHING if value is None else str(value)
+
+
+def _rate(look: Look) -> str:
+    value = look.value("FramesPerSecond")
+    return _NOTHING if value is None else f"{value:.1f}"
+
+
+def _table(name: str, columns: Iterable[str], rows: Sequence[Sequence[str]], empty: str) -> str:
+    if not rows:
+        return f"<div class='small'>{escape(empty)}</div>"
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table class='{name}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

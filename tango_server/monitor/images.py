@@ -1,0 +1,192 @@
+"""Frames as they are shown: read from disk, made small by averaging, with limits for their colours."""
+
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tango_server.conversion.errors import ConversionError
+from tango_server.conversion.esperanto.reading import read_esperanto
+from tango_server.conversion.image.orientation import Orientation
+from tango_server.conversion.records import is_esperanto, record_of
+from tango_server.conversion.sidecar import read_sidecar
+from tango_server.conversion.tiff.reader import read_first_image
+from tango_server.messages import FrameReport
+from tango_server.recipe import Recipe
+
+MOST_PIXELS = 512
+"""How many pixels wide and high a shown picture is at the most."""
+_PERCENTILES = (1.0, 99.8)
+_DECADES = 1e-4
+"""The lowest colour of a logarithmic scale, of the highest one: dark-subtracted frames go down to 0 and below."""
+
+Image = NDArray[Any]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of an image: rows `top` to `bottom`, columns `left` to `right`, the last ones excluded."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+    @classmethod
+    def around(cls, x: Point, y: Point, shape: tuple[int, int]) -> "Window":
+        """Return the pixels of an image of `shape` that lie between two x and two y, in either order."""
+        rows, columns = shape
+        left, right = (int(np.clip(round(edge + 0.5), 0, columns)) for edge in sorted(x))
+        top, bottom = (int(np.clip(round(edge + 0.5), 0, rows)) for edge in sorted(y))
+        return cls(min(left, columns - 1), max(right, left + 1), min(top, rows - 1), max(bottom, top + 1))
+
+    def of(self, image: Image) -> Image:
+        """Return this part of an image."""
+        return image[self.top : self.bottom, self.left : self.right]
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One side of the pair: an image (rows, columns) with its beam centre (x, y), or else `text` that says why not."""
+
+    title: str
+    image: Image | None = None
+    center: Point | None = None
+    text: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(rows, columns), None if there is no image."""
+        return None if self.image is None else (self.image.shape[0], self.image.shape[1])
+
+    @property
+    def html(self) -> str:
+        """What stands above the image, or in its place."""
+        where = f"beam centre ({self.center[0]:.1f}, {self.center[1]:.1f})" if self.center else ""
+        return f"<b>{escape(self.title)}</b><br>{escape(self.text or where or 'beam centre not known')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A frame before and after its conversion.
+
+    `orientation` brings the raw image to the converted one; None if that is not known, or they don't fit each other.
+    `recipe` is what the converted file says of itself, if it does.
+    `limits` are the lowest and the highest value that get a colour of their own.
+    """
+
+    job_id: str | None
+    raw: Shot
+    converted: Shot
+    recipe: Recipe | None = None
+    orientation: Orientation | None = None
+    limits: tuple[float, float] = (1.0, 10.0)
+
+
+def read_pair(report: FrameReport) -> Pair:
+    """Read both files of a converted frame; what this machine can't see is told in words, and is no error."""
+    source, output = Path(report.source), Path(report.output or report.source)
+    recipe = _recipe(output)
+    if source == output:
+        raw = Shot(source.name, text="The frame was converted in place: the file before is no more.")
+    else:
+        raw = _shot(source)
+    converted = _shot(output)
+    orientation = _orientation(recipe, raw.shape, converted.shape)
+    if converted.center is None and orientation is not None and raw.center is not None and raw.shape is not None:
+        converted = replace(converted, center=orientation.point(*raw.center, raw.shape))
+    seen = raw.image if raw.image is not None else converted.image
+    return Pair(
+        report.job_id, raw, converted, recipe, orientation, (1.0, 10.0) if seen is None else limits(shrunk(seen))
+    )
+
+
+def linked(x: Point, y: Point, orientation: Orientation, shape: tuple[int, int]) -> tuple[Point, Point]:
+    """Return where the window between two x and two y (left, right; lower, upper) of an image of `shape` comes to lie.
+
+    >>> linked((0.0, 10.0), (20.0, 0.0), Orientation.of(Recipe(rotation=90)), (100, 100))
+    ((0.0, 20.0), (99.0, 89.0))
+    """
+    corners = [orientation.point(x[0], y[0], shape), orientation.point(x[1], y[1], shape)]
+    (left, right), (upper, lower) = (sorted(axis) for axis in zip(*corners, strict=True))
+    return (left, right), (lower, upper)
+
+
+def shrunk(image: Image, most: int = MOST_PIXELS) -> NDArray[np.float32]:
+    """Return an image of at most `most` pixels a side: the means of square blocks, NaN where nothing is finite.
+
+    >>> shrunk(np.array([[1.0, 3.0, 8.0], [1.0, 3.0, 10.0]]), most=2)
+    array([[2., 9.]], dtype=float32)
+    """
+    step = -(-max(image.shape) // most)
+    values = image.astype(np.float32)
+    if step <= 1:
+        return np.where(np.isfinite(values), values, np.float32(np.nan))
+    finite = np.isfinite(values)
+    sums = _blocks(np.where(finite, values, np.float32(0)), step)
+    counts = _blocks(finite.astype(np.float32), step)
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def limits(image: NDArray[np.float32]) -> tuple[float, float]:
+    """Return between which values colours change: percentiles, so that a few hot pixels don't darken the rest.
+
+    The lower one is above 0, as a logarithmic scale needs it.
+    """
+    finite = image[np.isfinite(image)]
+    if finite.size == 0:
+        return 1.0, 10.0
+    low, high = (float(value) for value in np.percentile(finite, _PERCENTILES))
+    if high <= 0:
+        return 1.0, 10.0
+    low = max(low, high * _DECADES)
+    return low, max(high, low * 1.01)
+
+
+def _blocks(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+    rows, columns = (np.arange(0, size, step) for size in values.shape)
+    return np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
+
+
+def _shot(path: Path) -> Shot:
+    try:
+        image, center = _esperanto(path) if is_esperanto(path) else _tiff(path)
+    except (ConversionError, OSError) as error:
+        return Shot(path.name, text=f"The machine that runs this page can't show it: {error}")
+    rows, columns = image.shape
+    return Shot(f"{path.name}: {columns} x {rows} {image.dtype.name}", image, center)
+
+
+def _esperanto(path: Path) -> tuple[Image, Point | None]:
+    header, image = read_esperanto(path)
+    return image, header.origin
+
+
+def _tiff(path: Path) -> tuple[Image, Point | None]:
+    image, sidecar = read_first_image(path), read_sidecar(path)
+    if sidecar is None or sidecar.center_x is None or sidecar.center_y is None:
+        return image, None
+    return image, (sidecar.center_x, sidecar.center_y)
+
+
+def _recipe(output: Path) -> Recipe | None:
+    """Return the recipe that a file was made with; None if it can't be read, or tells none that is known here."""
+    try:
+        record = record_of(output)
+        return None if record is None or record.recipe is None else Recipe.model_validate(record.recipe)
+    except (ConversionError, OSError, ValueError, RecursionError):
+        return None
+
+
+def _orientation(
+    recipe: Recipe | None, raw: tuple[int, int] | None, converted: tuple[int, int] | None
+) -> Orientation | None:
+    """Return how a recipe turns; None if the images, as padded ones, don't fit together then."""
+    if recipe is None or raw is None or converted is None:
+        return None
+    orientation = Orientation.of(recipe)
+    return orientation if orientation.shape(raw) == converted else None

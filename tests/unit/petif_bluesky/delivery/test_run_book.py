@@ -1,0 +1,84 @@
+"""How many frames of which run went into the spool."""
+
+from threading import Thread
+
+import pytest
+
+from petif_bluesky.delivery.run_book import RunBook
+
+
+@pytest.fixture
+def book() -> RunBook:
+    return RunBook()
+
+
+def test_frames_are_counted_run_by_run(book: RunBook) -> None:
+    book.announce("first")
+    for key in ("a", "b", "c"):
+        book.add("first", key)
+    book.add("second", "a")
+    assert (book.submitted("first"), book.submitted("second"), book.submitted("third")) == (3, 1, 0)
+
+
+def test_the_same_frame_counts_once_however_often_its_documents_come(book: RunBook) -> None:
+    for _ in range(3):
+        book.announce("run")
+        book.add("run", "a")
+        book.add("run", "b")
+    assert book.submitted("run") == 2
+
+
+def test_only_closed_runs_of_long_ago_are_forgotten(book: RunBook) -> None:
+    book.add("open", "a")
+    for number in range(150):
+        book.add(str(number), "a")
+        book.close(str(number))
+    assert book.submitted("open") == 1
+    assert book.submitted("149") == book.submitted("50") == 1
+    assert book.submitted("49") == 0
+
+
+def test_no_frame_is_lost_between_threads(book: RunBook) -> None:
+    def add(prefix: str) -> None:
+        for number in range(500):
+            book.add("run", f"{prefix}{number}")
+
+    threads = [Thread(target=add, args=(prefix,)) for prefix in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert book.submitted("run") == 2000
+
+
+def test_frame_set_aside_is_not_submitted_whichever_is_told_first(book: RunBook) -> None:
+    book.announce("run")
+    book.set_aside("run", "b")
+    for key in "abc":
+        book.add("run", key)
+    assert (book.submitted("run"), book.set_aside_of("run")) == (2, 1)
+    book.close("run")
+    assert (book.submitted("run"), book.set_aside_of("run")) == (2, 1)
+    book.set_aside("never heard of", "a")
+    assert (book.submitted("never heard of"), book.set_aside_of("never heard of")) == (0, 0)
+
+
+def test_run_shown_again_after_its_end_counts_once(book: RunBook) -> None:
+    for _ in range(2):
+        book.announce("run")
+        for key in "abc":
+            book.add("run", key)
+        assert book.submitted("run") == 3
+        book.close("run")
+    assert book.submitted("run") == 3
+
+
+def test_keys_of_closed_runs_and_runs_that_never_close_do_not_gather(book: RunBook) -> None:
+    for number in range(1000):
+        book.announce(f"abandoned {number}")
+        book.add(f"abandoned {number}", "a")
+        book.announce(f"{number}")
+        book.add(f"{number}", "a")
+        book.close(f"{number}")
+    assert len(book._runs) <= 200
+    assert sum(len(frames.keys) for frames in book._runs.values()) <= 100

@@ -1,0 +1,300 @@
+"""Every shape of documents gives its frames, in whatever company; what can't be followed is told."""
+
+import copy
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from petif_bluesky.documents.errors import MalformedDocumentError, TemplateError, UnknownDescriptorError
+from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.selection import FrameSelection
+from petif_bluesky.documents.uris import path_of_uri
+from petif_bluesky.frames import FrameFinder
+from tango_server.conversion.files.path_map import PathMap
+from tests.unit.document_shapes import SHAPES, described
+from tests.unit.documents import IMAGE, IN_STREAM, NAME, NUMBER, ComposedRun, Document, replay
+
+FOLDER = "/data/raw"
+
+
+def found(finder: FrameFinder, documents: list[tuple[str, Document]]) -> list[Frame]:
+    return [frame for frames in replay(documents, finder.feed) for frame in frames]
+
+
+def flying(finder: FrameFinder | None = None, *, motor: bool = False, **image: Any) -> ComposedRun:
+    """A run whose detector flies; with a motor it steps, and the motor is read in each event."""
+    run = ComposedRun((finder or FrameFinder()).feed)
+    stream, others = ("primary", {"motor": {"position": NUMBER}}) if motor else ("fly", {})
+    run.stream(stream, det={"image": {**IN_STREAM, **image}}, **others)
+    return run
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shape_gives_each_frame_once_and_nothing_stays(name: str) -> None:
+    shape = SHAPES[name](FOLDER)
+    before = copy.deepcopy(shape.documents)
+    finder = FrameFinder()
+    assert described(found(finder, shape.documents)) == shape.expected
+    assert shape.documents == before
+    assert (finder._runs, finder._streams, finder._assets._datums) == ({}, {}, {})
+    again = FrameFinder()
+    twice = [pair for pair in shape.documents for _ in range(2)]
+    assert sorted(described(found(again, twice))) == sorted(shape.expected)
+    assert (again._runs, again._streams, again._assets._datums) == ({}, {}, {})
+
+
+def test_shapes_interleaved_give_what_each_gives_alone() -> None:
+    shapes = [build(FOLDER) for build in SHAPES.values()]
+    finder = FrameFinder()
+    mixed = [pair for row in itertools.zip_longest(*(shape.documents for shape in shapes)) for pair in row if pair]
+    frames = found(finder, mixed)
+    for shape in shapes:
+        uid = shape.documents[0][1]["uid"]
+        assert described([frame for frame in frames if frame.run_uid == uid]) == shape.expected
+    assert not finder._runs
+
+
+@pytest.mark.parametrize(
+    ("template", "parameters", "shape"),
+    [
+        pytest.param("a_{:06d}.tiff", {}, [1, 48, 64], id="one"),
+        pytest.param("a_{:d}.tif", {}, [3, 48, 64], id="three-files-for-an-index"),
+        pytest.param("a_{:d}.tif", {"chunk_shape": [2, 48, 64]}, [4, 48, 64], id="two-frames-in-a-file"),
+        pytest.param("a_{:d}.tif", {"multiplier": 2}, [1, 48, 64], id="multiplier"),
+        pytest.param("a_{:d}.tif", {"join_method": "stack"}, [4, 48, 64], id="stack"),
+        pytest.param("%s%s_%6.6d.tiff", {"filename": "b"}, [1, 48, 64], id="areaDetectors-template"),
+        pytest.param("%s%s_%3d.tif", {"filename": "b"}, [1, 48, 64], id="blanks"),
+        pytest.param("literal.tif", {}, [1, 48, 64], id="literal"),
+    ],
+)
+def test_stream_files_are_those_of_blueskys_consolidator(
+    template: str, parameters: dict[str, Any], shape: list[int]
+) -> None:
+    from bluesky.consolidators import TIFFConsolidator
+
+    run = flying(shape=shape)
+    datum = run.stream_resource("det_image", "file://localhost/data/", template, **parameters)
+    frames = datum(2, 5, stream="fly", seq_num=3)
+    (descriptor,) = run.recorder.of("descriptor")
+    reference = TIFFConsolidator(copy.deepcopy(run.recorder.of("stream_resource")[0]), descriptor)
+    for document in run.recorder.of("stream_datum"):
+        reference.consume_stream_datum(document)
+    unique = list(dict.fromkeys(path_of_uri(asset.data_uri) for asset in reference.assets))
+    assert [frame.path for frame in frames] == unique
+    assert {frame.shape for frame in frames} == {(48, 64)}
+    assert {frame.seq_num for frame in frames} <= {3, 4, 5}
+
+
+def test_shape_of_two_sides_is_one_frame() -> None:
+    (frame,) = flying(shape=[48, 64]).stream_resource("det_image", "file:///d/", "{:d}.tif")(0, 1, stream="fly")
+    assert (frame.path, frame.shape) == ("/d/0.tif", (48, 64))
+
+
+def test_frame_of_a_step_scan_brings_its_event_and_that_of_a_fly_scan_none() -> None:
+    for name in ("resource", "step_scan_of_streams", "names_only"):
+        shape = SHAPES[name](FOLDER)
+        events = [document for kind, document in shape.documents if kind == "event"]
+        assert [frame.event for frame in found(FrameFinder(), shape.documents)] == events
+    assert {frame.event is None for frame in found(FrameFinder(), SHAPES["fly_scan"](FOLDER).documents)} == {True}
+
+
+def test_frames_whose_events_never_come_are_given_with_the_next_stream_datum_or_the_stop() -> None:
+    finder = FrameFinder()
+    run = flying(finder, motor=True)
+    datum = run.stream_resource("det_image", "file:///d/", "{:d}.tif")
+    assert datum(0, 1, seq_num=1) == []
+    assert [frame.path for frame in datum(1, 2, seq_num=2)] == ["/d/0.tif", "/d/1.tif"]
+    other = flying(finder, motor=True)
+    assert other.stream_resource("det_image", "file:///e/", "{:d}.tif")(0, 1, seq_num=1) == []
+    (frame,) = finder.feed("stop", {"run_start": other.uid})
+    assert (frame.path, frame.event) == ("/e/0.tif", None)
+
+
+def test_stream_datum_before_its_resource_waits_for_it() -> None:
+    finder = FrameFinder()
+    run = flying(finder)
+    source = ComposedRun(lambda _name, _document: None)
+    source._streams = run._streams
+    datum = source.stream_resource("det_image", "file:///d/", "{:d}.tif")
+    datum(0, 2, stream="fly")
+    (resource,), (document,) = source.recorder.of("stream_resource"), source.recorder.of("stream_datum")
+    assert finder.feed("stream_datum", document) == []
+    assert [frame.path for frame in finder.feed("stream_resource", resource)] == ["/d/0.tif", "/d/1.tif"]
+
+
+def test_detector_staged_around_two_runs_announces_its_files_once() -> None:
+    finder = FrameFinder()
+    first = ComposedRun(finder.feed)
+    first.stream(pe={"image": IMAGE})
+    datum = first.resource()
+    first.event(pe_image=datum(0))
+    first.stop()
+    second = ComposedRun(finder.feed)
+    second.stream(pe={"image": IMAGE})
+    assert [frame.run_uid for frame in second.event(pe_image=datum(1))] == [second.uid]
+    second.stop()
+    assert not finder._assets._datums
+
+
+def test_datum_that_never_comes_is_told_at_the_stop_and_a_name_stands_for_it() -> None:
+    finder = FrameFinder()
+    run = ComposedRun(finder.feed)
+    run.stream(pe={"image": IMAGE, "full_file_name": NAME})
+    assert run.event(pe_image="never/1", pe_full_file_name="/data/raw/a.tif") == []
+    assert finder.take_notes() == []
+    assert [frame.path for frame in finder.feed("stop", {"run_start": run.uid})] == ["/data/raw/a.tif"]
+    (note,) = finder.take_notes()
+    assert "never/1 was never announced" in note
+    assert run.uid in note
+    assert finder.take_notes() == []
+
+
+def test_other_formats_are_told_once_for_a_run() -> None:
+    finder = FrameFinder()
+    run = ComposedRun(finder.feed)
+    run.stream(eiger={"image": IMAGE, "full_file_name": NAME})
+    datum = run.resource(spec="AD_HDF5", template="%s%s_%d.h5")
+    for point in range(3):
+        assert run.event(eiger_image=datum(point), eiger_full_file_name="/data/all.h5") == []
+    (note,) = finder.take_notes()
+    assert "AD_HDF5 is no TIFF" in note
+
+
+def test_tiff_named_beside_an_image_in_another_format_is_taken() -> None:
+    run = ComposedRun(FrameFinder().feed)
+    run.stream(pe={"image": IMAGE, "tiff_full_file_name": NAME})
+    datum = run.resource(spec="AD_HDF5", template="%s%s_%d.h5")
+    (frame,) = run.event(pe_image=datum(0), pe_tiff_full_file_name="/data/raw/a.tif")
+    assert (frame.path, frame.data_key) == ("/data/raw/a.tif", "pe_tiff_full_file_name")
+
+
+def test_name_read_too_early_does_not_hide_a_frame() -> None:
+    run = ComposedRun(FrameFinder().feed)
+    run.stream(pe={"image": IMAGE, "full_file_name": NAME})
+    datum = run.resource()
+    names = [
+        frame.path
+        for point in range(2)
+        for frame in run.event(pe_image=datum(point), pe_full_file_name="/data/raw/sample/sample-00000.tif")
+    ]
+    assert names == ["/data/raw/sample/sample-00000.tif", "/data/raw/sample/sample-00001.tif"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "keys"),
+    [
+        pytest.param(FrameSelection(), ["pe1_image@dark", "pe1_image@primary", "pe2_image@primary"], id="all"),
+        pytest.param(FrameSelection(detectors="pe2"), ["pe2_image@primary"], id="one-by-its-name"),
+        pytest.param(FrameSelection(detectors=["pe1_*"]), ["pe1_image@dark", "pe1_image@primary"], id="pattern"),
+        pytest.param(FrameSelection(without_detectors=["pe1"]), ["pe2_image@primary"], id="without-one"),
+        pytest.param(FrameSelection(streams=["dark"]), ["pe1_image@dark"], id="stream"),
+        pytest.param(FrameSelection(without_streams=["d*"]), ["pe1_image@primary", "pe2_image@primary"], id="no-dark"),
+    ],
+)
+def test_selected_detectors_and_streams_are_taken(selection: FrameSelection, keys: list[str]) -> None:
+    frames = found(FrameFinder(selection), SHAPES["two_detectors_two_streams"](FOLDER).documents)
+    assert [f"{frame.data_key}@{frame.stream}" for frame in frames] == keys
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///C:/raw/", "C:/raw/0.tif"),
+        ("file://localhost/C:/raw/", "C:/raw/0.tif"),
+        ("file://filer/share/raw/", "\\\\filer\\share\\raw/0.tif"),
+        ("X:\\raw\\", "X:\\raw\\0.tif"),
+        ("file://localhost//data//raw/", "/data/raw/0.tif"),
+        ("file:///data/50%25/", "/data/50%/0.tif"),
+        ("file:///data/50%/", "/data/50%/0.tif"),
+    ],
+)
+def test_uris_of_any_writer_are_paths(uri: str, path: str) -> None:
+    (frame,) = flying().stream_resource("det_image", uri, "{:d}.tif")(0, 1, stream="fly")
+    assert frame.path == path
+
+
+def test_paths_are_translated_where_a_map_says_so() -> None:
+    selection = FrameSelection(paths=PathMap.of(["X:\\ -> /gpfs/current"]))
+    run = ComposedRun(FrameFinder(selection).feed)
+    run.stream(pe={"full_file_name": NAME})
+    names = ["X:\\raw\\a.tif", "Z:\\raw\\b.tif", "x:/RAW/../c.tif"]
+    frames = [frame.path for name in names for frame in run.event(pe_full_file_name=name)]
+    assert frames == ["/gpfs/current/raw/a.tif", "Z:\\raw\\b.tif"]
+
+
+@pytest.mark.parametrize("template", ["%s%s%s%s", "%s%s_%999999999d.tif", "%s%q", "%d%s_%d.tif"])
+def test_template_that_can_not_be_followed_is_told_when_it_comes(template: str) -> None:
+    run = ComposedRun(FrameFinder().feed)
+    with pytest.raises(TemplateError, match="expected one that takes folder, file name and number"):
+        run.resource(template=template)
+
+
+@pytest.mark.parametrize("template", ["{:999999999d}.tif", "{0.__class__}.tif", "{}{}.tif", "{name}.tif", "{.tif"])
+def test_stream_template_that_can_not_be_followed_is_told_when_it_comes(template: str) -> None:
+    with pytest.raises(TemplateError, match="expected one that takes a number"):
+        flying().stream_resource("det_image", "file:///d/", template)
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [
+        ("start", {}),
+        ("descriptor", {"uid": "d", "run_start": "x"}),
+        ("resource", {"uid": "r", "spec": "AD_TIFF"}),
+        ("stream_resource", {"uid": "s", "data_key": "k"}),
+        ("datum", {"datum_id": "r/0"}),
+        ("datum", {"datum_id": "r/0", "resource": "r", "datum_kwargs": {"point_number": -1}}),
+        ("event", None),
+        ("event_page", {"uid": ["x"]}),
+        ("stream_datum", {"uid": "x"}),
+        ("stop", []),
+    ],
+)
+def test_malformed_document_is_a_typed_error(kind: str, document: Any) -> None:
+    with pytest.raises(MalformedDocumentError, match=f"^{kind} document"):
+        FrameFinder().feed(kind, document)
+
+
+def test_stream_datum_of_a_thousand_million_frames_is_refused() -> None:
+    datum = flying().stream_resource("det_image", "file:///d/", "{:d}.tif")
+    with pytest.raises(MalformedDocumentError, match="indices from 0 to 1000000000"):
+        datum(0, 10**9, stream="fly")
+
+
+def test_event_of_a_run_that_was_never_seen_says_what_to_do() -> None:
+    with pytest.raises(UnknownDescriptorError, match="Subscribe before runs begin"):
+        FrameFinder().feed("event", {"descriptor": "never", "data": {}, "seq_num": 1})
+
+
+def test_abandoned_runs_are_forgotten_after_many_others_with_their_last_frames_given() -> None:
+    finder = FrameFinder()
+    run = flying(finder, motor=True)
+    assert run.stream_resource("det_image", "file:///d/", "{:d}.tif")(0, 1, seq_num=1) == []
+    late = [frame for number in range(100) for frame in finder.feed("start", {"uid": str(number)})]
+    assert [frame.path for frame in late] == ["/d/0.tif"]
+    assert len(finder._runs) == 100
+    assert f"run {run.uid}: never stopped" in finder.take_notes()[-1]
+
+
+def test_memory_is_flat_over_many_runs() -> None:
+    finder = FrameFinder()
+    source = ComposedRun(lambda _name, _document: None)
+    source.stream(pe={"image": IMAGE})
+    source.event(pe_image=source.resource()(0))
+    source.stop()
+    for number in range(1100):
+        (frame,) = found(finder, renamed(source.recorder.documents, str(number)))
+        assert frame.run_uid == f"{source.uid}{number}"
+    assert len(finder._assets) == 1000
+    assert (finder._runs, finder._streams) == ({}, {})
+
+
+def renamed(documents: list[tuple[str, Document]], suffix: str) -> list[tuple[str, Document]]:
+    """The same run once more, with other uids."""
+    uids = {document["uid"]: document["uid"] + suffix for _, document in documents if "uid" in document}
+    text = json.dumps(documents)
+    for uid, other in uids.items():
+        text = text.replace(uid, other)
+    return [(name, document) for name, document in json.loads(text)]

@@ -1,0 +1,306 @@
+"""The stream `converted`: what becomes of reports in documents, and what readers of catalogues make of it."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import event_model
+import numpy as np
+import pytest
+from bluesky.utils import RunEngineInterrupted
+
+from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, FrameStream, in_order
+from petif_bluesky.testing.fake_link import PATIENCE
+from tango_server.messages import FrameReport, FrameRequest
+from tests.unit.documents import Recorder
+from tests.unit.lab import Lab
+
+Consolidator = Callable[[dict[str, Any], dict[str, Any]], Any]
+
+
+def bluesky_consolidator(resource: dict[str, Any], descriptor: dict[str, Any]) -> Any:
+    from bluesky.consolidators import consolidator_factory
+
+    return consolidator_factory(resource, descriptor)
+
+
+def tiled_consolidator(resource: dict[str, Any], descriptor: dict[str, Any]) -> Any:
+    from bluesky_tiled_plugins.writing.consolidators import consolidator_factory
+
+    return consolidator_factory(resource, descriptor)
+
+
+def report(number: int = 1, **changes: Any) -> FrameReport:
+    fields: dict[str, Any] = {
+        "job_id": f"job-{number}",
+        "source": f"/data/raw/p-{number}.tif",
+        "output": f"/data/processed/p-{number}.tif",
+        "outcome": "converted",
+        "shape": (30, 20),
+        "pixel_type": "int32",
+        "conversion_time": 0.25,
+        "latency": 0.5,
+        "finished": 1.7e9 + number,
+        "stream": "primary",
+        "seq_num": number,
+    }
+    return FrameReport(**{**fields, **changes})
+
+
+FAILED: dict[str, Any] = {"outcome": "failed", "output": None, "shape": None, "reason": "no TIFF", "latency": None}
+
+
+def asset_documents(stream: FrameStream) -> tuple[dict[str, Any], dict[str, Any]]:
+    documents = dict(stream.collect_asset_docs())
+    for name, document in documents.items():
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
+    return dict(documents["stream_resource"]), dict(documents["stream_datum"])
+
+
+def data_uris(consolidator: Consolidator, reports: list[FrameReport]) -> list[str]:
+    """The files that a reader takes for the images of these frames, each resource on its own."""
+    frames = ConvertedFrames("converter")
+    found: list[str] = []
+    for each in reports:
+        stream = frames.show(each)
+        resource, datum = asset_documents(stream)
+        reader = consolidator(resource, {"data_keys": stream.describe()})
+        reader.consume_stream_datum({**datum, "seq_nums": {"start": 1, "stop": 2}})
+        assert reader.datum_shape == (1, 30, 20)
+        assert reader.structure().data_type.to_numpy_dtype() == np.dtype("<i4")
+        found += [asset.data_uri for asset in reader.get_data_source().assets]
+    return found
+
+
+NAMES = ["p-00001.tif", "p-00001-00001.tif", "a b.tiff", "50%_%05d_%s.tif", "{x}{:s}{0}.tif", "naïve.tif", "%6.6d.tif"]
+
+
+@pytest.mark.parametrize("consolidator", [bluesky_consolidator, tiled_consolidator], ids=["bluesky", "tiled"])
+@pytest.mark.parametrize("name", NAMES)
+def test_readers_find_each_file_by_its_literal_name(consolidator: Consolidator, name: str) -> None:
+    reports = [report(1, output="/data/other/first.tif"), report(2, output=f"/data/processed/{name}")]
+    assert data_uris(consolidator, reports)[1] == f"file://localhost/data/processed/{name}"
+
+
+def test_files_of_different_folders_make_one_array_for_tiled() -> None:
+    outputs = ["/data/2026/11/24/p-1.tif", "/data/2026/11/25/p-2.tif", "/data/2026/11/25/p-7.tif"]
+    frames = ConvertedFrames("converter")
+    reader: Any = None
+    for number, output in enumerate(outputs, start=1):
+        stream = frames.show(report(number, output=output))
+        resource, datum = asset_documents(stream)
+        if reader is None:
+            reader = tiled_consolidator(resource, {"data_keys": stream.describe()})
+        else:
+            reader.update_from_stream_resource(resource)
+        patch = reader.consume_stream_datum({**datum, "seq_nums": {"start": number, "stop": number + 1}})
+        assert patch.offset[0] == number - 1
+    assert [asset.data_uri for asset in reader.assets] == [f"file://localhost{output}" for output in outputs]
+    assert reader.shape == (3, 1, 30, 20)  # as that of raw frames
+
+
+@pytest.mark.parametrize(
+    ("output", "uri"),
+    [
+        ("X:\\data\\processed\\p.tif", "file://localhost/X:/data/processed/p.tif"),
+        ("\\\\nas\\data\\p.tif", "file://nas/data/p.tif"),
+    ],
+    ids=["drive", "share"],
+)
+def test_files_of_a_windows_server_have_uris(output: str, uri: str) -> None:
+    assert data_uris(tiled_consolidator, [report(output=output)]) == [uri]
+
+
+def streams_of(reports: list[FrameReport]) -> list[str]:
+    frames = ConvertedFrames("converter")
+    return [frames.show(each).stream for each in reports]
+
+
+@pytest.mark.parametrize(
+    ("changes", "stream"),
+    [
+        ({}, "converted"),
+        ({"outcome": "placeholder"}, "converted"),
+        ({"output": "/elsewhere/p.tif"}, "converted"),
+        ({"shape": (20, 30)}, "converted-2"),
+        ({"pixel_type": "uint16"}, "converted-2"),
+        ({"pages": 2}, "converted-2"),
+        ({"output": "/data/p.esperanto"}, "converted-2"),
+        ({"output": "/data/p#1.tif"}, "converted-2"),
+        (FAILED, "unconverted"),
+        ({"outcome": "skipped", "shape": None}, "unconverted"),
+    ],
+)  # fmt: skip
+def test_each_stream_has_images_of_one_structure(changes: dict[str, Any], stream: str) -> None:
+    assert streams_of([report(1), report(2, **changes), report(3)]) == ["converted", stream, "converted"]
+
+
+@pytest.mark.parametrize("output", ["/data/p.esperanto", "/data/p?.tif", "/data/p.TIF"])
+def test_output_that_no_reader_opens_is_told_without_an_image(output: str) -> None:
+    stream = ConvertedFrames("converter").show(report(output=output))
+    assert stream.stream == "converted"
+    assert "converter_image" not in stream.describe()
+    assert list(stream.collect_asset_docs()) == []
+    assert stream.read()["converter_output"]["value"] == output
+
+
+def test_readings_fit_their_description_and_are_as_of_when_the_frame_was_finished() -> None:
+    kinds = {"string": str, "integer": int, "number": float}
+    frames = ConvertedFrames("converter")
+    for each in (report(1), report(2, **FAILED), report(3, stream=None, seq_num=None, latency=None)):
+        stream = frames.show(each)
+        described, reading = stream.describe(), stream.read()
+        assert reading.keys() == described.keys() - {"converter_image"}
+        assert {key: type(value["value"]) for key, value in reading.items()} == {
+            key: kinds[described[key]["dtype"]] for key in reading
+        }
+        assert {value["timestamp"] for value in reading.values()} == {each.finished}
+    with pytest.raises(RuntimeError, match="before a frame was shown"):
+        FrameStream("converter", "converted", None).read()
+
+
+def test_frames_are_told_in_the_order_of_their_events() -> None:
+    reports = [report(7), report(3), report(9, stream="dark"), report(1)]
+    assert in_order(reports, 1) == [3, 1, 2]
+
+
+@pytest.fixture(autouse=True)
+def subscribed(request: pytest.FixtureRequest) -> None:
+    """Where there is a lab, its documents go to the callback, too."""
+    if "lab" in request.fixturenames:
+        request.getfixturevalue("run_engine").subscribe(request.getfixturevalue("callback"))
+
+
+def values(recorder: Recorder, stream: str, key: str) -> list[Any]:
+    return [event["data"][f"converter_{key}"] for event in recorder.stream(stream)]
+
+
+def check_images(recorder: Recorder, stream: str = "converted") -> None:
+    """Each event of a stream has one image, that of its output."""
+    (descriptor,) = [document for document in recorder.of("descriptor") if document["name"] == stream]
+    resources = {document["uid"]: document for document in recorder.of("stream_resource")}
+    datums = [document for document in recorder.of("stream_datum") if document["descriptor"] == descriptor["uid"]]
+    paths = []
+    for number, datum in enumerate(datums):
+        assert datum["seq_nums"] == {"start": number + 1, "stop": number + 2}
+        resource = resources[datum["stream_resource"]]
+        assert resource["run_start"] == descriptor["run_start"]
+        paths.append(
+            resource["uri"].removeprefix("file://localhost")
+            + resource["parameters"]["template"].format(datum["indices"]["start"])
+        )
+    assert paths == values(recorder, stream, "output")
+    assert [event["seq_num"] for event in recorder.stream(stream)] == list(range(1, len(paths) + 1))
+
+
+def test_run_tells_of_each_frame(lab: Lab) -> None:
+    lab.run(bp.count([lab.detector], num=3))
+    lab.recorder.check()
+    check_images(lab.recorder)
+    names = [event["data"]["pe_full_file_name"] for event in lab.recorder.stream("primary")]
+    assert values(lab.recorder, "converted", "raw") == names
+    assert values(lab.recorder, "converted", "seq_num") == [1, 2, 3]
+    assert set(values(lab.recorder, "converted", "stream")) == {"primary"}
+    assert set(values(lab.recorder, "converted", "outcome")) == {"converted"}
+
+
+def test_run_tells_of_frames_of_every_kind(lab: Lab) -> None:
+    kinds: dict[int | None, dict[str, Any]] = {
+        2: {"outcome": "failed", "output": None, "shape": None, "pixel_type": None, "reason": "no TIFF"},
+        3: {"outcome": "placeholder"},
+        4: {"shape": (16, 16)},
+    }
+    whole = lab.link.report
+
+    def different(request: FrameRequest) -> FrameReport:
+        return whole(request).model_copy(update=kinds.get(request.seq_num, {}))
+
+    lab.link.report = different
+    lab.run(bp.count([lab.detector], num=5))
+    lab.recorder.check()
+    check_images(lab.recorder)
+    check_images(lab.recorder, "converted-2")
+    assert values(lab.recorder, "converted", "outcome") == ["converted", "placeholder", "converted"]
+    assert values(lab.recorder, "converted-2", "seq_num") == [4]
+    assert (
+        values(lab.recorder, "unconverted", "seq_num"),
+        values(lab.recorder, "unconverted", "reason"),
+    ) == ([2], ["no TIFF"])
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
+
+
+def test_frame_by_frame_the_plan_has_the_converted_ones(lab: Lab) -> None:
+    seen: list[list[int | None]] = []
+
+    def look_after_each(readables: Any) -> Any:
+        yield from bps.one_shot(readables)
+        seen.append([each.seq_num for each in lab.converter.reports])
+
+    lab.run(bp.count([lab.detector], num=3, per_shot=look_after_each), wait="point")
+    lab.recorder.check()
+    check_images(lab.recorder)
+    assert seen == [[1], [1, 2], [1, 2, 3]]
+    descriptors = {document["uid"]: document["name"] for document in lab.recorder.of("descriptor")}
+    order = [descriptors[event["descriptor"]] for event in lab.recorder.of("event")]
+    assert order == ["primary", "converted"] * 3 + ["conversion"]
+
+
+def test_pause_while_waiting_for_a_point_takes_no_point_again(lab: Lab) -> None:
+    lab.link.converts = False
+    waiting = threading.Event()
+    lab.link.on_follow = waiting.set
+    pauser = threading.Thread(target=lambda: waiting.wait(PATIENCE) and lab.run_engine.request_pause())
+    pauser.start()
+    with pytest.raises(RunEngineInterrupted):
+        lab.run(bp.count([lab.detector], num=2), wait="point")
+    pauser.join(PATIENCE)
+    lab.link.until(lambda: len(lab.link.requests) == 1)
+    lab.link.converts = True
+    lab.run_engine.resume()
+    lab.recorder.check()
+    check_images(lab.recorder)
+    assert [event["seq_num"] for event in lab.recorder.stream("primary")] == [1, 2]
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
+
+
+def test_points_that_come_too_late_are_told_at_the_end(lab: Lab) -> None:
+    lab.converter.drain_timeout = 0.05
+    lab.link.converts = False
+
+    def convert_at_last(readables: Any) -> Any:
+        yield from bps.one_shot(readables)
+        frames = len(lab.recorder.stream("primary"))
+        lab.link.until(lambda: len(lab.link.requests) == frames)
+        lab.link.converts = frames == 3
+
+    lab.run(bp.count([lab.detector], 3, per_shot=convert_at_last), wait="point")
+    lab.recorder.check()
+    check_images(lab.recorder)
+    assert values(lab.recorder, "converted", "seq_num") == [1, 2, 3]
+    assert values(lab.recorder, "conversion", "submitted") == [3]
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
+
+
+def test_reports_that_are_not_to_be_had_cost_the_run_nothing_but_them(
+    monkeypatch: pytest.MonkeyPatch, lab: Lab
+) -> None:
+    def fail(_run_uid: str) -> list[FrameReport]:
+        raise RuntimeError("an answer from another world")
+
+    monkeypatch.setattr(lab.link, "reports", fail)
+    lab.run(bp.count([lab.detector], num=2))
+    lab.recorder.check()
+    assert lab.recorder.stream("converted") == []
+    assert (
+        values(lab.recorder, "conversion", "converted"),
+        values(lab.recorder, "conversion", "drained"),
+    ) == ([2], [True])
+
+
+def test_no_report_is_told_of_a_run_that_was_never_heard_of(tmp_path: Path, lab: Lab) -> None:
+    lab.converter.drain_timeout = 0.2
+    lab.run(bp.count([], num=1))
+    assert lab.recorder.of("stop")[0]["num_events"] == {"conversion": 1}

@@ -1,0 +1,241 @@
+"""The converter as an ophyd Device."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky.protocols import Readable, Triggerable
+from ophyd.utils import ReadOnlyError
+from tango import AttrDataFormat, CmdArgType
+
+from petif_bluesky import PETifConverter, conversion_wrapper
+from petif_bluesky.link import ServerState, TangoLink
+from petif_bluesky.signals.server import AttributeSignal
+from petif_bluesky.testing.fake_link import PATIENCE, UP, FakeLink
+from tango_server.client.attributes import ATTRIBUTES, AttributeReading
+from tango_server.device.converter import PETifConverter as DeviceClass
+from tango_server.recipe import Recipe
+from tests.unit.documents import Recorder
+
+RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
+OTHER = Recipe.preset("xdi-unsigned", rotation=180)
+
+NOBODY = "tango://127.0.0.1:9/petif/converter/1#dbase=no"
+UNITS = {
+    "submitted": "frames",
+    "converted": "frames",
+    "skipped": "frames",
+    "failed": "frames",
+    "placeholders": "frames",
+    "conversion_time_total": "s",
+    "conversion_time_mean": "s",
+    "latency_median": "s",
+    "latency_p95": "s",
+}
+TYPES = {"integer": int, "number": float, "boolean": bool}
+
+
+@pytest.fixture
+def lonely() -> Iterator[PETifConverter]:
+    """A converter whose server is not there."""
+    began = time.monotonic()
+    converter = PETifConverter(NOBODY, name="lonely")
+    assert time.monotonic() - began < 2.0  # Tango itself would try for longer
+    yield converter
+    assert isinstance(converter.link, TangoLink)
+    converter.link.close()
+
+
+def test_construction_trigger_and_read_need_no_server(lonely: PETifConverter) -> None:
+    assert lonely.link.address == NOBODY
+    assert lonely.read().keys() == {f"lonely_{name}" for name in (*UNITS, "drained")}
+    assert isinstance(lonely.link, TangoLink)
+    assert lonely.link.wait_for_first_look(PATIENCE).down
+    lonely.runs.add("run", "first")
+    lonely.runs.add("run", "second")
+    lonely.current_run = "run"
+    began = time.monotonic()
+    status = lonely.trigger()
+    status.wait(PATIENCE)
+    assert time.monotonic() - began < 5.0  # far less than `drain_timeout`
+    assert status.success
+    assert lonely.read()["lonely_submitted"]["value"] == 2
+    assert lonely.read()["lonely_drained"]["value"] is False
+
+
+def test_it_is_what_bluesky_calls_a_detector(converter: PETifConverter) -> None:
+    assert isinstance(converter, Readable)
+    assert isinstance(converter, Triggerable)
+    assert converter.name == "converter"
+    assert converter.parent is None
+
+
+def test_readings_are_described_with_units(converter: PETifConverter) -> None:
+    described = converter.describe()
+    assert {name: described[f"converter_{name}"]["units"] for name in UNITS} == UNITS
+    assert converter.read().keys() == described.keys() == {f"converter_{name}" for name in (*UNITS, "drained")}
+
+
+def test_readings_have_the_type_that_is_described(converter: PETifConverter) -> None:
+    for run_uid in (None, "run"):
+        converter.current_run = run_uid
+        converter.trigger().wait(PATIENCE)
+        readings, descriptions = converter.read(), converter.describe()
+        for name in (*UNITS, "drained"):
+            value, described = readings[f"converter_{name}"]["value"], descriptions[f"converter_{name}"]
+            assert described["shape"] == [], name
+            assert type(value) is TYPES[described["dtype"]], name
+            assert np.dtype(described["dtype_numpy"]).kind == np.asarray(value).dtype.kind, name
+
+
+def test_no_reading_can_be_set_from_outside(converter: PETifConverter) -> None:
+    with pytest.raises(ReadOnlyError):
+        converter.converted.put(3)
+    assert converter.converted.get() == 0
+
+
+def test_it_may_be_counted_as_any_detector(
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink
+) -> None:
+    run_engine(bp.count([converter], num=2))
+    assert [event["data"]["converter_submitted"] for event in recorder.stream("primary")] == [0, 0]
+    recorder.check()
+    assert link.callers == set()
+
+
+def test_readings_are_as_of_when_they_were_taken(converter: PETifConverter, link: FakeLink) -> None:
+    def stamps() -> set[Any]:
+        return {reading["timestamp"] for reading in converter.read().values()}
+
+    before = max(stamps())
+    converter.current_run = "run"
+    converter.trigger().wait(PATIENCE)
+    (taken,) = stamps()
+    assert before <= taken <= time.time()
+
+
+def state(**attributes: Any) -> ServerState:
+    readings = {name: AttributeReading(value, 1.7e9 + 5) for name, value in attributes.items()}
+    return replace(UP, attributes=readings, looked=1.7e9 + 6)
+
+
+def server_signals(converter: PETifConverter) -> dict[str, AttributeSignal]:
+    """The signals of the server's attributes, by the names of these."""
+    signals = (getattr(converter.server, name) for name in converter.server.component_names)
+    return {signal.attribute: signal for signal in signals if isinstance(signal, AttributeSignal)}
+
+
+def test_signals_are_described_as_the_server_does(converter: PETifConverter) -> None:
+    signals = server_signals(converter)
+    assert signals.keys() == set(ATTRIBUTES)
+    types = {CmdArgType.DevLong64: "integer", CmdArgType.DevDouble: "number", CmdArgType.DevString: "string"}
+    for name in sorted(set(ATTRIBUTES) - {"State", "Status"}):
+        attribute, signal = getattr(DeviceClass, name), signals[name]
+        described = signal.describe()[signal.name]
+        spectrum = attribute.attr_format == AttrDataFormat.SPECTRUM
+        assert described["dtype"] == ("array" if spectrum else types[attribute.attr_type]), name
+        assert described.get("units", "") == attribute.att_prop.unit, name
+        if described["dtype"] in {"integer", "number"}:
+            assert described["precision"] == int(re.sub(r"\D", "", attribute.att_prop.format) or 0), name
+        assert described["source"] == f"TANGO:{converter.link.address}/{name}", name
+
+
+def test_signals_of_the_server_show_what_the_link_knows(converter: PETifConverter, link: FakeLink) -> None:
+    assert converter.server.queue_length.get() == 0
+    changes: list[int] = []
+    converter.server.queue_length.subscribe(lambda value, **_: changes.append(value), run=False)
+    link.look(state(QueueLength=3, State="RUNNING", FailedFiles=["/a", "/b"]))
+    converter.server.wait_for_connection()
+    reading = converter.server.queue_length.read()["converter_server_queue_length"]
+    assert reading == {"value": 3, "timestamp": 1.7e9 + 5}
+    assert converter.server.state.get() == "RUNNING"
+    assert converter.server.failed_files.get() == ["/a", "/b"]
+    assert (converter.server.version.get(), converter.server.reachable.get()) == ("1.2.3", True)
+    link.go_down()
+    assert converter.server.reachable.get() is False
+    assert converter.server.queue_length.read()["converter_server_queue_length"] == reading
+
+
+def test_the_server_is_part_of_the_configuration_not_of_the_reading(converter: PETifConverter, link: FakeLink) -> None:
+    link.look(state(NumWorkers=2, Recipe='{"rotation": 90}'))
+    values = {key: reading["value"] for key, reading in converter.read_configuration().items()}
+    assert values == {
+        "converter_recipe": "",
+        "converter_server_recipe": '{"rotation": 90}',
+        "converter_server_workers": 2,
+        "converter_server_version": "1.2.3",
+    }
+    assert values.keys() == converter.describe_configuration().keys()
+    for name in converter.server.component_names:
+        getattr(converter.server, name).kind = "normal"
+    assert converter.read().keys() == converter.describe().keys()
+
+
+@pytest.mark.parametrize("given", [RECIPE, RECIPE.model_dump(mode="json"), RECIPE.model_dump_json()])
+def test_configured_recipe_is_that_of_the_next_runs(
+    given: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink
+) -> None:
+    def plan() -> Any:
+        before, after = yield from bps.configure(converter, {"recipe": given})
+        assert before["converter_recipe"]["value"] == ""
+        assert Recipe.model_validate_json(after["converter_recipe"]["value"]) == RECIPE
+        yield from bp.count([])
+        yield from conversion_wrapper(bp.count([]), converter, recipe=OTHER)
+        yield from bps.mv(converter.recipe, None)
+        yield from bp.count([])
+
+    run_engine(conversion_wrapper(plan(), converter))
+    facts = [start["conversion"] for start in recorder.of("start")]
+    assert [each["recipe_source"] for each in facts] == ["run", "run", "server"]
+    assert [Recipe.model_validate(each["recipe"]) for each in facts[:2]] == [RECIPE, OTHER]
+    assert {thread.name for thread in link.callers} <= {"petif-drain"}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"recipe": {"rotation": 45}}, "recipe: found {'rotation': 45}; expected a Recipe"),
+        ({"recipe": "turn it"}, "recipe: found 'turn it'; expected a Recipe"),
+        ({"recipe": {"output": {"mode": "in_place"}}}, "found in_place; expected new files"),
+        ({"numworkers": 3}, "found 'numworkers'; expected 'recipe'"),
+    ],
+)
+def test_wrong_configuration_is_refused_and_changes_nothing(
+    values: dict[str, Any], words: str, converter: PETifConverter
+) -> None:
+    converter.configure({"recipe": RECIPE})
+    with pytest.raises(ValueError, match=re.escape(words)):
+        converter.configure(values)
+    assert converter.recipe.chosen == RECIPE
+
+
+def test_staged_anew_it_does_not_wait_for_a_run_that_has_ended(converter: PETifConverter, link: FakeLink) -> None:
+    link.converts = False
+    converter.current_run = "ended"
+    converter.runs.add("ended", "frame")
+    converter.runs.close("ended")
+    assert converter in converter.stage()
+    converter.trigger().wait(PATIENCE)
+    converter.unstage()
+    assert link.listeners == {}
+
+
+def test_without_a_wrapper_the_run_is_the_one_that_the_callback_has_seen(
+    converter: PETifConverter, link: FakeLink
+) -> None:
+    for run_uid in ("first", "second", "third"):
+        converter.runs.announce(run_uid)
+    converter.current_run = "third"
+    converter.runs.close("third")
+    link.converts = False
+    link.prompt = False
+    converter.trigger()
+    assert [run_uid for run_uid, _ in link.listeners.values()] == ["second"]
+    link.tell("second", None)

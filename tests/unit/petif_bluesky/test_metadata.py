@@ -1,0 +1,266 @@
+"""What travels with a frame, out of the documents of its run."""
+
+import copy
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.json_values import UnfitError, plain
+from petif_bluesky.frames import FrameFinder
+from petif_bluesky.metadata import OWN_KEYS, MetadataSelection, RunFacts
+from tango_server.limits import LARGEST_METADATA
+from tango_server.messages import FrameRequest
+from tests.unit.documents import IMAGE, NAME, NUMBER, ComposedRun
+
+SETTINGS = {
+    "pe": {
+        "data": {"pe_exposure_time": 100.0, "pe_mask": [1, 2]},
+        "timestamps": {"pe_exposure_time": 1.0, "pe_mask": 1.0},
+        "data_keys": {"pe_exposure_time": {**NUMBER, "units": "ms"}, "pe_mask": {**NUMBER, "dtype": "array"}},
+    },
+    "mono": {
+        "data": {"mono_energy": 42.7},
+        "timestamps": {"mono_energy": 1.0},
+        "data_keys": {"mono_energy": {**NUMBER, "units": "keV"}},
+    },
+}
+
+
+class Reader:
+    """Takes documents as the callback does, and keeps frames with their metadata."""
+
+    def __init__(self, selection: MetadataSelection | None = None) -> None:
+        self.facts = RunFacts(selection)
+        self.finder = FrameFinder()
+        self.read: list[dict[str, Any]] = []
+        self.frames: list[Frame] = []
+
+    def __call__(self, name: str, document: Any) -> None:
+        before = copy.deepcopy(document)
+        if name == "descriptor" and document["name"] == "primary":
+            document = {**document, "configuration": SETTINGS}
+        if name != "stop":
+            self.facts.feed(name, document)
+        for frame in self.finder.feed(name, document):
+            self.frames.append(frame)
+            self.read.append(self.facts.of(frame))
+        if name == "stop":
+            self.facts.feed(name, document)
+        if name != "descriptor":
+            assert document == before
+
+
+def one_frame(reader: Reader, data: dict[str, Any], *, baseline: dict[str, Any] | None = None, **start: Any) -> Any:
+    run = ComposedRun(reader, **start)
+    if baseline is not None:
+        run.stream("baseline", m=dict.fromkeys((key.removeprefix("m_") for key in baseline), NUMBER))
+        run.event("baseline", **baseline)
+    keys = dict.fromkeys((key.removeprefix("pe_") for key in data), NUMBER)
+    run.stream(pe={"image": IMAGE, **keys})
+    run.event(pe_image=run.resource()(0), **data)
+    run.stop()
+    (metadata,) = reader.read
+    FrameRequest.model_validate_json(json.dumps({"source": "/raw/a.tif", "metadata": metadata}))
+    return metadata
+
+
+def test_metadata_are_flat_and_name_everything_as_the_documents_do() -> None:
+    metadata = one_frame(
+        Reader(),
+        {"pe_total": 5},
+        baseline={"m_phi": 1.5},
+        sample_name="diamond",
+        scan_id=3,
+        secret="no",
+        sample={"a": 1},
+    )
+    time = metadata.pop("time")
+    assert isinstance(time, float)
+    assert metadata == {
+        "sample_name": "diamond",
+        "scan_id": 3,
+        "pe_exposure_time": 100.0,
+        "m_phi": 1.5,
+        "pe_total": 5,
+        "seq_num": 1,
+        "number": 0,
+        "shape": [48, 64],
+        "exposure_time": pytest.approx(0.1),
+        "timestamps": {"pe_total": 1.7e9},
+        "units": {"pe_exposure_time": "ms"},
+    }
+
+
+def test_units_travel_with_what_has_some() -> None:
+    facts = RunFacts()
+    facts.feed("start", {"uid": "run", "wavelength": 0.29})
+    for uid, name, keys in (
+        ("b", "baseline", {"det_z": {**NUMBER, "units": "m"}, "note": NUMBER}),
+        ("d", "primary", {"pe_image": IMAGE, "omega": {**NUMBER, "units": "deg"}}),
+    ):
+        facts.feed("descriptor", {"uid": uid, "run_start": "run", "name": name, "data_keys": keys})
+    facts.feed("event", {"descriptor": "b", "data": {"det_z": 0.35, "note": 1}})
+    event = {"data": {"omega": 1.5}, "time": 1.7e9, "timestamps": {"omega": 1.7e9}}
+    metadata = facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image", descriptor="d", event=event))
+    assert metadata["units"] == {"det_z": "m", "omega": "deg"}
+    assert (metadata["wavelength"], metadata["det_z"], metadata["omega"]) == (0.29, 0.35, 1.5)
+
+
+def test_what_the_recipe_names_for_headers_is_taken_from_the_start_document() -> None:
+    recipe = {"format": "esperanto", "esperanto": {"omega": {"start": "om0", "step": "dom"}, "distance": "detz"}}
+    start = {"uid": "run", "conversion": {"recipe": recipe}, "om0": -10.0, "dom": 0.5, "detz": 300.0, "secret": 1}
+    facts = RunFacts()
+    facts.feed("start", start)
+    metadata = facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image"))
+    assert {name: metadata[name] for name in ("om0", "dom", "detz")} == {"om0": -10.0, "dom": 0.5, "detz": 300.0}
+    assert "secret" not in metadata
+
+
+def test_keys_are_chosen_by_patterns() -> None:
+    selection = MetadataSelection(
+        start=("sec*", "sample"), configuration=("mono_*",), baseline=("m_chi",), event=("pe_total",)
+    )
+    metadata = one_frame(
+        Reader(selection),
+        {"pe_total": 5, "pe_other": 6},
+        baseline={"m_phi": 1.5, "m_chi": 2.5},
+        sample_name="diamond",
+        secret="yes",
+        sample={"a": 1},
+    )
+    assert set(metadata) - OWN_KEYS == {"secret", "mono_energy", "m_chi", "pe_total"}
+    assert metadata["left_out"] == {"sample": "it is a dict, and only single values are taken"}
+
+
+def test_later_reading_holds_and_one_that_is_missing_hides_an_earlier_one() -> None:
+    metadata = one_frame(
+        Reader(), {"m_phi": 7.5, "m_chi": math.nan}, baseline={"m_phi": 1.5, "m_chi": 2.5, "m_omega": np.float32(0.5)}
+    )
+    assert (metadata["m_phi"], metadata["m_omega"]) == (7.5, 0.5)
+    assert "m_chi" not in metadata
+    assert metadata["left_out"] == {"m_chi": "it is nan, which JSON does not have"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float64(1.5), 1.5),
+        (np.int32(-3), -3),
+        (np.bool_(True), True),
+        (np.array(2.5), 2.5),
+        (np.str_("a"), "a"),
+        (b"text", "text"),
+        ("half \ud800", "half ?"),
+        ("x" * 1000, "x" * 1000),
+        ("x" * 5000, "x" * 1000 + "…"),
+    ],
+)
+def test_single_values_become_those_of_json(value: Any, expected: Any) -> None:
+    found = plain(value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.inf, -math.inf, math.nan, np.float32("nan"), b"\xff", 2**63, None, [1.0], {}, np.ones(1), 1j, object()],
+)
+def test_what_json_does_not_have_does_not_travel(value: Any) -> None:
+    with pytest.raises(UnfitError):
+        plain(value)
+
+
+def test_names_of_our_own_are_not_taken_by_others() -> None:
+    metadata = one_frame(Reader(), {"shape": 5, "seq_num": 77})
+    assert (metadata["shape"], metadata["seq_num"]) == ([48, 64], 1)
+    assert set(metadata["left_out"]) == {"shape", "seq_num"}
+
+
+@pytest.mark.parametrize("length", [10, 900])
+def test_what_has_no_room_is_left_out_from_the_least_dear(length: int) -> None:
+    baseline = {f"m_{number}": "é" * length for number in range(2000)}
+    facts = RunFacts()
+    facts.feed("start", {"uid": "run", "sample_name": "diamond"})
+    primary = {"pe_image": IMAGE, "pe_total": NUMBER}
+    for uid, name, keys in (("b", "baseline", dict.fromkeys(baseline, NUMBER)), ("d", "primary", primary)):
+        facts.feed("descriptor", {"uid": uid, "run_start": "run", "name": name, "data_keys": keys})
+    facts.feed("event", {"descriptor": "b", "data": baseline})
+    event = {"data": {"pe_total": 5}, "time": 1.7e9, "timestamps": {"pe_total": 1.7e9}}
+    metadata = facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image", descriptor="d", event=event))
+    FrameRequest.model_validate_json(json.dumps({"source": "/raw/a.tif", "metadata": metadata}))
+    assert LARGEST_METADATA // 2 < len(json.dumps(metadata)) <= LARGEST_METADATA
+    assert metadata["pe_total"] == 5
+    assert "m_1999" in metadata
+    assert "m_0" not in metadata
+    assert " more" in metadata["left_out"]["..."]
+
+
+@given(
+    st.dictionaries(st.text(max_size=2000), st.one_of(st.text(), st.binary(), st.floats(), st.integers()), max_size=30)
+)
+@settings(max_examples=40)
+def test_server_takes_the_metadata_of_any_event(data: dict[str, Any]) -> None:
+    event = {"data": data, "timestamps": dict.fromkeys(data, math.nan), "time": math.inf, "filled": {}}
+    frame = Frame("/raw/a.tif", "run", "primary", 1, "pe_image", 0, (4, 5), "descriptor", event)
+    request = {"source": frame.path, "metadata": RunFacts().of(frame)}
+    taken = FrameRequest.model_validate_json(json.dumps(request, allow_nan=False))
+    assert len(json.dumps(taken.metadata)) <= LARGEST_METADATA
+
+
+def test_server_takes_an_event_with_thousands_of_long_names() -> None:
+    data = {f"{number}" + "é" * 200: 1.0 for number in range(2000)}
+    event = {"data": data, "timestamps": dict.fromkeys(data, 1.7e9), "time": 1.7e9}
+    metadata = RunFacts().of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image", 0, (4, 5), "descriptor", event))
+    assert len(json.dumps(metadata)) <= LARGEST_METADATA
+    assert metadata["shape"] == [4, 5]
+    assert metadata["left_out"]["timestamps"] == "there was no room for it"
+
+
+def test_frames_of_a_fly_scan_have_what_is_known_without_an_event() -> None:
+    reader = Reader()
+    one_frame(reader, {"pe_total": 5}, sample_name="diamond")
+    facts = RunFacts()
+    facts.feed("start", {"uid": "run", "sample_name": "diamond"})
+    keys = {"pe_image": {**IMAGE, "object_name": "pe"}}
+    facts.feed(
+        "descriptor",
+        {"uid": "d", "run_start": "run", "name": "primary", "data_keys": keys, "configuration": SETTINGS},
+    )
+    assert facts.of(Frame("/raw/a.tif", "run", "primary", 4, "pe_image", 3, (4, 5), "d")) == {
+        "sample_name": "diamond",
+        "pe_exposure_time": 100.0,
+        "exposure_time": pytest.approx(0.1),
+        "seq_num": 4,
+        "number": 3,
+        "shape": [4, 5],
+        "units": {"pe_exposure_time": "ms"},
+    }
+
+
+def test_baseline_may_come_as_a_page() -> None:
+    facts = RunFacts()
+    facts.feed("start", {"uid": "run"})
+    facts.feed("descriptor", {"uid": "b", "run_start": "run", "name": "baseline", "data_keys": {"phi": NUMBER}})
+    facts.feed("event_page", {"descriptor": "b", "data": {"phi": [1.0, 2.0]}})
+    assert facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image"))["phi"] == 2.0
+
+
+def test_runs_are_forgotten_when_they_stop_and_when_too_many_do_not() -> None:
+    facts = RunFacts()
+    for number in range(500):
+        facts.feed("start", {"uid": f"run {number}"})
+        facts.feed(
+            "descriptor",
+            {"uid": f"d {number}", "run_start": f"run {number}", "name": "primary", "data_keys": {"a": NAME}},
+        )
+        if number % 2:
+            facts.feed("stop", {"run_start": f"run {number}"})
+    assert 90 < len(facts._runs) == len(facts._descriptors) <= 100
+    assert facts.run_of("d 498") == "run 498"
+    assert facts.run_of("d 499") is None

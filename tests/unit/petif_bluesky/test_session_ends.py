@@ -1,0 +1,90 @@
+"""What a session makes ends with it: by `destroy` and `close`, and when nobody holds it any more."""
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from petif_bluesky import ConversionCallback, PETifConverter
+from petif_bluesky.link import TangoLink
+from petif_bluesky.testing.fake_link import PATIENCE, FakeLink
+from petif_bluesky.tiled.statistics import CatalogueStatistics
+
+NOWHERE = "tango://127.0.0.1:9/petif/converter/1#dbase=no"
+
+
+def threads(before: set[threading.Thread]) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread not in before and thread.name.startswith("petif-")]
+
+
+@pytest.fixture
+def started() -> Callable[[], list[threading.Thread]]:
+    before = set(threading.enumerate())
+    return lambda: threads(before)
+
+
+def ended(found: list[threading.Thread]) -> bool:
+    for thread in found:
+        thread.join(PATIENCE)
+    return not any(thread.is_alive() for thread in found)
+
+
+def test_a_converter_that_is_destroyed_ends_its_connection(started: Callable[[], Any]) -> None:
+    converters = [PETifConverter(NOWHERE, name="converter") for _ in range(3)]
+    found = started()
+    assert len(found) == 3
+    for converter in converters:
+        converter.destroy()
+    assert ended(found)
+
+
+def test_a_connection_that_was_given_goes_on() -> None:
+    link = TangoLink(NOWHERE)
+    link.wait_for_first_look(PATIENCE)
+    PETifConverter(NOWHERE, name="converter", link=link).destroy()
+    looked = threading.Event()
+    link.watch(lambda _: looked.set())
+    assert looked.wait(PATIENCE)
+    link.close()
+
+
+def converter_alone(_folder: Path) -> Any:
+    return PETifConverter(NOWHERE, name="converter")
+
+
+def callback_with_frames_that_wait(folder: Path) -> Any:
+    link = FakeLink()
+    link.go_down()
+    callback = ConversionCallback(PETifConverter(link.address, name="c", link=link), spool=folder / "spool.sqlite")
+    callback._spool.put({"key": "a", "run_uid": "run"})
+    callback._sender.wake()
+    return callback
+
+
+def statistics_of_a_run(_folder: Path) -> Any:
+    link = FakeLink()
+    statistics = CatalogueStatistics({}, PETifConverter(link.address, name="c", link=link))
+    statistics("stop", {"run_start": "run"})
+    return statistics
+
+
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+@pytest.mark.parametrize("make", [converter_alone, callback_with_frames_that_wait, statistics_of_a_run])
+def test_what_nobody_holds_any_more_ends(make: Callable[[Path], Any], started: Any, tmp_path: Path) -> None:
+    made = make(tmp_path)
+    gone = threading.Event()
+    weakref.finalize(made, gone.set)
+    found = started()
+    assert found
+    del made
+    gc.collect()
+    for thread in found:
+        thread.join(0.5)  # it may be in a call, and hold its owner as long
+    gc.collect()
+    assert ended(found)
+    gc.collect()
+    assert gone.is_set()

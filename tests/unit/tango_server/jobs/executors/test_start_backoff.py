@@ -1,0 +1,96 @@
+"""Workers that can't be started: told once, tried again after pauses, by a hand-made clock."""
+
+import logging
+from concurrent.futures import BrokenExecutor
+
+import pytest
+
+from tango_server.jobs.executors.start_backoff import LONGEST_PAUSE, SHORTEST_PAUSE, WorkerStarts
+
+
+class Clock:
+    """Reads what it was set to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def starts(clock: Clock) -> WorkerStarts:
+    return WorkerStarts(clock)
+
+
+def pauses(starts: WorkerStarts, clock: Clock, failures: int) -> list[float]:
+    """Let one start after the other fail; return how long each time none could begin."""
+    found = []
+    for _ in range(failures):
+        starts.failed(MemoryError())
+        began = clock.now
+        while not starts.may_begin():
+            clock.now += 0.25
+        found.append(clock.now - began)
+    return found
+
+
+def test_at_first_nothing_is_against_it(starts: WorkerStarts) -> None:
+    assert starts.may_begin()
+    assert not starts.trouble
+
+
+def test_pauses_grow_and_have_an_end(starts: WorkerStarts, clock: Clock) -> None:
+    found = pauses(starts, clock, 8)
+    assert found[0] == SHORTEST_PAUSE
+    assert found == sorted(found)
+    assert found[-2:] == [LONGEST_PAUSE] * 2
+
+
+def test_workers_that_fail_together_make_no_longer_pause_than_one(starts: WorkerStarts, clock: Clock) -> None:
+    for _ in range(8):
+        starts.failed(MemoryError())
+    clock.now += SHORTEST_PAUSE
+    assert starts.may_begin()
+
+
+def test_a_worker_that_got_ready_ends_the_trouble(starts: WorkerStarts, clock: Clock) -> None:
+    pauses(starts, clock, 5)
+    starts.failed(MemoryError())
+    starts.succeeded()
+    assert starts.may_begin()
+    assert not starts.trouble
+    assert pauses(starts, clock, 1) == [SHORTEST_PAUSE]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ImportError("No module named 'cv2'"), "ImportError: No module named 'cv2'"),
+        (BrokenExecutor("a child process terminated"), "it ended before it was ready"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "Resource temporarily unavailable"),
+    ],
+    ids=["import", "died", "no process"],
+)
+def test_the_trouble_tells_what_was_found_and_what_to_do(starts: WorkerStarts, error: Exception, words: str) -> None:
+    starts.failed(error)
+    assert words in starts.trouble
+    assert "the installation and the memory of this host" in starts.trouble
+
+
+def test_it_is_logged_once_and_its_end_too(
+    starts: WorkerStarts, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    starts.succeeded()
+    assert not caplog.records
+    pauses(starts, clock, 5)
+    (failed,) = caplog.records
+    assert failed.levelno == logging.ERROR
+    starts.succeeded()
+    starts.succeeded()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]

@@ -1,0 +1,70 @@
+"""Tasks that take too long are noticed, each once, and only those."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from time import monotonic
+
+import pytest
+
+from tango_server.jobs.executors.watchdog import Watchdog
+
+_PATIENCE = 10.0
+
+
+@pytest.fixture
+def watchdog() -> Iterator[Watchdog]:
+    dog = Watchdog(0.1)
+    yield dog
+    dog.close()
+
+
+def test_an_overdue_task_is_told_once_and_not_too_early(watchdog: Watchdog) -> None:
+    calls: list[float] = []
+    second = threading.Event()
+    begun = monotonic()
+    watchdog.watch(lambda: calls.append(monotonic()))
+    watchdog.watch(second.set)
+    assert second.wait(_PATIENCE)
+    assert len(calls) == 1
+    assert calls[0] - begun >= 0.1
+
+
+def test_a_task_that_was_called_off_is_not_told(watchdog: Watchdog) -> None:
+    called_off, later = threading.Event(), threading.Event()
+    watchdog.watch(called_off.set)()
+    watchdog.watch(later.set)
+    assert later.wait(_PATIENCE)
+    assert not called_off.is_set()
+
+
+def test_calling_off_what_is_over_does_no_harm(watchdog: Watchdog) -> None:
+    over, next_one = threading.Event(), threading.Event()
+    call_off = watchdog.watch(over.set)
+    assert over.wait(_PATIENCE)
+    call_off()
+    watchdog.watch(next_one.set)
+    assert next_one.wait(_PATIENCE)
+
+
+def test_a_task_that_can_not_be_ended_costs_the_others_nothing(
+    watchdog: Watchdog, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = threading.Event()
+
+    def fail() -> None:
+        raise RuntimeError("no such process")
+
+    with caplog.at_level(logging.ERROR):
+        watchdog.watch(fail)
+        watchdog.watch(other.set)
+        assert other.wait(_PATIENCE)
+    assert "no such process" in caplog.text
+
+
+def test_nothing_is_told_after_the_end() -> None:
+    told = threading.Event()
+    watchdog = Watchdog(0.05)
+    watchdog.watch(told.set)
+    watchdog.close()
+    assert not told.wait(0.2)

@@ -1,0 +1,244 @@
+"""The durable queue, on a real file."""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from threading import Thread
+
+import pytest
+
+from tango_server.jobs.ledger.database import Database, LedgerBusyError
+from tango_server.jobs.ledger.history import History, UnknownIdError
+from tango_server.jobs.ledger.ledger import Booked, Ledger
+from tango_server.jobs.ledger.rows import Entry
+from tango_server.jobs.state_machine.events import Selection
+from tango_server.messages import FrameReport, ReportsQuery
+from tango_server.recipe import Recipe
+from tests.unit.ledger_entries import ACCEPTED, XDI, accept, entry, finish, job, pending_ids, refusal, report
+
+ALL = Selection()
+
+
+def reports_of(history: History, *job_ids: str) -> list[FrameReport]:
+    return history.reports(ReportsQuery(job_ids=list(job_ids)))[0]
+
+
+def fail(ledger: Ledger, *job_ids: str) -> None:
+    finish(ledger, *(report(job_id, "failed", reason="broken") for job_id in job_ids))
+
+
+def test_jobs_come_back_whole_and_in_their_order(ledger: Ledger) -> None:
+    jobs = [job("z", "run-1"), job("a", recipe=Recipe(rotation=180)), job("m", "run-1")]
+    ledger.accept([Entry(one, None, {}) for one in jobs[:2]])
+    ledger.accept([Entry(one, None, {}) for one in jobs[2:]])
+    assert ledger.fetch(0, 10).jobs == tuple(replace(one, place=place) for place, one in enumerate(jobs, 1))
+
+
+def test_shape_in_the_metadata_is_that_of_the_job(ledger: Ledger) -> None:
+    table: list[tuple[dict[str, object], tuple[int, int] | None]] = [
+        ({"shape": [100, 200]}, (100, 200)),
+        ({"shape": [1, 100, 200]}, (100, 200)),
+        ({"shape": [200]}, None),
+        ({"shape": [0, 5]}, None),
+        ({"shape": "100, 200"}, None),
+        ({"shape": [10**6, 5]}, None),
+        ({"note": 'a "shape"'}, None),
+    ]
+    ledger.accept([entry(str(number), metadata=metadata) for number, (metadata, _) in enumerate(table)])
+    assert [(metadata, one.shape) for (metadata, _), one in zip(table, ledger.fetch(0, 9).jobs, strict=True)] == table
+
+
+def test_resumed_jobs_are_marked_and_keep_their_places(database: Database) -> None:
+    earlier = Ledger(database)
+    accept(earlier, "a", "b")
+    fail(earlier, "a")
+    earlier.retry_failed()
+    finish(earlier, report("b"))
+    ledger = Ledger(database)
+    accept(ledger, "c")
+    assert [(one.job_id, one.resumed) for one in ledger.fetch(0, 10).jobs] == [("a", True), ("c", False)]
+    History(database).reopen_unsynced()
+    found = ledger.fetch(0, 10).jobs
+    assert [(one.job_id, one.resumed) for one in found] == [("b", True), ("a", True), ("c", False)]
+    assert len({one.place for one in found}) == 3
+
+
+def test_call_with_one_unwritable_entry_is_rejected_whole(ledger: Ledger, history: History) -> None:
+    accept(ledger, "a")
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.accept([entry("b", "run-1", key="key-b"), entry("a")], ["run-2"])
+    assert pending_ids(ledger) == ["a"]
+    for run_uid in ("run-1", "run-2"):
+        with pytest.raises(UnknownIdError):
+            history.run_statistics(run_uid)
+    assert ledger.accept([entry("b", key="key-b")])[0].new
+    assert pending_ids(ledger) == ["a", "b"]
+
+
+def test_first_report_of_a_job_holds(ledger: Ledger, history: History) -> None:
+    accept(ledger, "a", "b", "c")
+    finish(ledger, report("b"), report("c", "failed", reason="broken"))
+    finish(ledger, report("b", "failed", reason="late"))
+    assert pending_ids(ledger) == ["a"]
+    assert ledger.pending() == 1
+    assert reports_of(history, "b", "c") == [report("b"), report("c", "failed", reason="broken")]
+
+
+def test_same_key_is_the_same_job_with_its_report(database: Database, ledger: Ledger) -> None:
+    booked = ledger.accept([entry("a", key="frame-1"), entry("b", key="2"), entry("c", key="frame-1", source="a")])
+    assert booked == [
+        Booked("a", "/raw/a.tif", None, new=True),
+        Booked("b", "/raw/b.tif", None, new=True),
+        Booked("a", "/raw/a.tif", None, new=False),
+    ]
+    assert pending_ids(ledger) == ["a", "b"]
+    again = entry("d", key="frame-1", source="another")  # the source that is returned shows the mistake
+    assert ledger.accept([again]) == [Booked("a", "/raw/a.tif", None, new=False)]
+    fail(ledger, "a")
+    ledger.retry_failed()
+    ledger = Ledger(database)
+    assert ledger.accept([again]) == [Booked("a", "/raw/a.tif", None, new=False)]
+    finish(ledger, report("a"))
+    assert ledger.accept([again]) == [Booked("a", "/raw/a.tif", report("a"), new=False)]
+    assert pending_ids(ledger) == ["b"]
+    without = ledger.accept([entry("e", source="x"), entry("f", source="x")])
+    assert [one.new for one in without] == [True, True]
+
+
+def test_refused_request_is_booked_once_until_it_is_corrected(ledger: Ledger, history: History) -> None:
+    refused = refusal("a", "run-1", key="frame-1")
+    assert ledger.accept([refused]) == [Booked("a", "/raw/a.tif", refused.report, new=True)]
+    assert ledger.accept([refusal("b", "run-1", key="frame-1")])[0].new is False
+    assert ledger.pending() == 0
+    assert reports_of(history, "a") == [refused.report]
+    assert history.run_statistics("run-1").failed == 1
+    assert ledger.accept([entry("b", "run-1", key="frame-1")])[0] == Booked("b", "/raw/b.tif", None, new=True)
+    assert pending_ids(ledger) == ["b"]
+    statistics = history.run_statistics("run-1")
+    assert (statistics.submitted, statistics.failed) == (1, 0)
+
+
+def test_unreadable_job_is_logged_counted_and_left(
+    database: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.accept([entry("a"), entry("b", recipe=Recipe(rotation=180)), entry("c")])
+    with database.transaction() as connection:
+        connection.execute("""UPDATE recipes SET text='{"rotation": 45}' WHERE text LIKE '%"rotation":180%'""")
+    fetched = ledger.fetch(0, 10)
+    assert ([one.job_id for one in fetched.jobs], fetched.unreadable, fetched.last) == (["a", "c"], {"b"}, 3)
+    assert "job b (/raw/b.tif) can't be read and waits for another version" in caplog.text
+    assert ledger.pending() == 3
+
+
+def test_cancelled_jobs_have_a_report_that_says_so(ledger: Ledger, history: History) -> None:
+    ledger.accept([entry("a", "run-1")])
+    assert ledger.cancel(ALL, [], ACCEPTED + 5) == {"a"}
+    (found,) = reports_of(history, "a")
+    assert found == FrameReport(
+        job_id="a", source="/raw/a.tif", outcome="skipped", reason="it was cancelled on request", accepted=ACCEPTED,
+        finished=ACCEPTED + 5, run_uid="run-1", stream="primary",
+    )  # fmt: skip
+    statistics = history.run_statistics("run-1")
+    assert (statistics.skipped, statistics.pending) == (1, 0)
+
+
+CANCELLED: list[tuple[Selection, str, str]] = [
+    (ALL, "", ""),
+    (ALL, "bd", "bd"),
+    (Selection(run_uid="run-1"), "", "cd"),
+    (Selection(run_uid="run-1"), "a", "acd"),
+    (Selection(run_uid="run-9"), "", "abcd"),
+    (Selection(job_ids=("d", "nobody", "a")), "", "bc"),
+    (Selection(job_ids=("d", "a")), "a", "abc"),
+    (Selection(job_ids=()), "", "abcd"),
+]
+
+
+@pytest.mark.parametrize(("selection", "spared", "left"), CANCELLED, ids=lambda value: str(value)[:40])
+def test_only_selected_jobs_are_cancelled(selection: Selection, spared: str, left: str, ledger: Ledger) -> None:
+    ledger.accept([entry("a", "run-1"), entry("b", "run-1"), entry("c", "run-2"), entry("d"), entry("done", "run-1")])
+    finish(ledger, report("done"))
+    assert ledger.cancel(selection, list(spared), ACCEPTED) == set("abcd") - set(left)
+    assert pending_ids(ledger) == list(left)
+
+
+@pytest.mark.parametrize("by", ["all", "run", "ids"])
+def test_cancel_in_portions_misses_no_job(by: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tango_server.jobs.ledger.ledger._PORTION", 100)
+    names = [f"{number:05d}" for number in range(500)]
+    ledger.accept([entry(name, "even" if int(name) % 2 == 0 else "odd") for name in names])
+    even = set(names[::2])
+    selection = {"all": ALL, "run": Selection(run_uid="even"), "ids": Selection(job_ids=tuple(names[::2]))}[by]
+    spared = set(names[1::2]) if by == "all" else set()
+    assert ledger.cancel(selection, spared, ACCEPTED) == even
+    assert pending_ids(ledger, portion=10_000) == names[1::2]
+
+
+def test_disk_full_halfway_through_cancel_leaves_the_rest(
+    database: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tango_server.jobs.ledger.ledger._PORTION", 100)
+    accept(ledger, *(f"{number:05d}" for number in range(1000)))
+    pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
+    database._connection.execute(f"PRAGMA max_page_count={pages + 15}")
+    cancelled = ledger.cancel(ALL, [], ACCEPTED)
+    assert 0 < len(cancelled) < 1000
+    assert ledger.pending() == 1000 - len(cancelled)
+    assert f"only {len(cancelled)} jobs were cancelled" in caplog.text
+    with pytest.raises(LedgerBusyError):
+        ledger.cancel(ALL, [], ACCEPTED)
+
+
+def test_failed_jobs_are_retried_behind_all_others(ledger: Ledger, history: History) -> None:
+    accept(ledger, "a", "b", "c")
+    ledger.accept([refusal("refused", "run-1")])
+    finish(ledger, report("b"))
+    fail(ledger, "c", "a")
+    accept(ledger, "d")
+    assert ledger.retry_failed() == 2
+    accept(ledger, "e")
+    assert pending_ids(ledger) == ["d", "a", "c", "e"]
+    assert reports_of(history, "a", "c") == []
+    assert ledger.retry_failed() == 0
+    finish(ledger, report("a"))
+    assert reports_of(history, "a") == [report("a")]
+
+
+def test_dismissed_failures_are_not_retried(ledger: Ledger) -> None:
+    accept(ledger, "a", "b")
+    fail(ledger, "a")
+    ledger.dismiss_failed()
+    fail(ledger, "b")
+    assert ledger.retry_failed() == 1
+    assert pending_ids(ledger) == ["b"]
+
+
+def test_concurrent_retries_retry_each_job_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tango_server.jobs.ledger.ledger._PORTION", 10)
+    names = [f"{number:05d}" for number in range(200)]
+    accept(ledger, *names)
+    fail(ledger, *names)
+    counts: list[int] = []
+    clients = [Thread(target=lambda: counts.append(ledger.retry_failed())) for _ in range(4)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert sum(counts) == 200
+    assert sorted(pending_ids(ledger, portion=10_000)) == names
+
+
+def test_kept_texts_and_gatherings_survive_a_restart(database: Database) -> None:
+    ledger = Ledger(database)
+    assert ledger.kept("recipe") is None
+    ledger.keep("recipe", "one")
+    ledger.keep("recipe", XDI.model_dump_json())
+    ledger.gather("first", ["/raw", "/raw/M\udcfcller.tif"])
+    ledger.gather("second", [])
+    path = database.path
+    database.close()
+    with closing(Database(path)) as reopened:
+        assert Ledger(reopened).kept("recipe") == XDI.model_dump_json()
+        assert Ledger(reopened).gatherings() == [("first", ["/raw", "/raw/M\udcfcller.tif"]), ("second", [])]
+        Ledger(reopened).gathered("first")
+        assert Ledger(reopened).gatherings() == [("second", [])]

@@ -1,0 +1,801 @@
+"""The state of every job: the real state machine, fed with events and hand-made readings of the clocks."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tango_server.conversion.errors import OutputWriteError
+from tango_server.conversion.sidecar import sidecar_trouble
+from tango_server.conversion.tiff.structure import Structure
+from tango_server.jobs.state_machine.events import (
+    Accepted,
+    AttemptDone,
+    AttemptFailed,
+    Cancelled,
+    CancelWanted,
+    CarrySidecar,
+    Convert,
+    Ending,
+    Event,
+    FailuresAcknowledged,
+    Finish,
+    Instruction,
+    Observe,
+    Observed,
+    Reading,
+    Refused,
+    Selection,
+    SidecarLooked,
+    StatisticsReset,
+    TimePassed,
+    Written,
+)
+from tango_server.jobs.state_machine.machine import ConversionService
+from tango_server.jobs.state_machine.readiness import ReadinessRule
+from tango_server.jobs.state_machine.rules import ServiceRules
+from tango_server.messages import FrameReport
+from tango_server.recipe import Recipe
+from tests.unit.service_events import (
+    COMPLETE,
+    COMPLETE_AGAIN,
+    IFD_FIRST,
+    NO_TIFF,
+    UNFINISHED,
+    XDI,
+    LedgerService,
+    accepted,
+    at,
+    carries,
+    converted,
+    crashed,
+    fetched,
+    job,
+    looks,
+    make_ready,
+    not_ready,
+    reports,
+    starts,
+)
+
+Answer = Literal["carried", "absent", "final", "crashed", "not_ready"]
+
+
+@pytest.fixture
+def service() -> ConversionService:
+    """Two workers, three attempts, and waits of 15 s, or 300 s for a run."""
+    return LedgerService(ServiceRules())
+
+
+@pytest.fixture
+def one_worker() -> ConversionService:
+    return LedgerService(ServiceRules(workers=1))
+
+
+def test_a_file_is_looked_at_as_soon_as_its_job_is_accepted(service: ConversionService) -> None:
+    instructions = service.handle(accepted("a", "b"), at(0))
+    assert instructions == [Observe(job("a")), Observe(job("b"))]
+
+
+def test_a_service_without_jobs_wants_no_wake_up(service: ConversionService) -> None:
+    assert service.next_look is None
+
+
+def test_a_complete_file_is_given_to_a_worker_at_once(service: ConversionService) -> None:
+    service.handle(accepted("a"), at(0))
+    assert service.handle(Observed("a", COMPLETE), at(0.01)) == [Convert(job("a"), 1)]
+
+
+def test_a_missing_file_blocks_no_other(one_worker: ConversionService) -> None:
+    one_worker.handle(accepted("missing", "b", "c"), at(0))
+    assert one_worker.handle(Observed("missing", None), at(0.01)) == []
+    assert starts(one_worker.handle(Observed("b", COMPLETE), at(0.02))) == ["b"]
+    assert one_worker.handle(Observed("c", COMPLETE), at(0.03)) == []
+    assert starts(one_worker.handle(converted("b"), at(0.1))) == ["c"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_never_more_frames_run_than_there_are_workers(workers: int) -> None:
+    service = LedgerService(ServiceRules(workers=workers))
+    names = [f"f{number}" for number in range(8)]
+    assert make_ready(service, *names) == names[:workers]
+    assert service.snapshot(at(1)).running == workers
+    assert starts(service.handle(converted("f0"), at(1))) == [names[workers]]
+    assert service.snapshot(at(1)).running == workers
+
+
+def test_frames_are_converted_in_the_order_in_which_they_became_ready(one_worker: ConversionService) -> None:
+    one_worker.handle(accepted("late", "a", "b", "c"), at(0))
+    one_worker.handle(Observed("late", None), at(0))
+    order = make_ready(one_worker, "first", seconds=0.1)
+    for name in ("a", "b", "c"):
+        one_worker.handle(Observed(name, COMPLETE), at(0.2))
+    one_worker.handle(Observed("late", COMPLETE), at(0.3))
+    make_ready(one_worker, "last", seconds=0.4)
+    for _ in range(5):
+        order += starts(one_worker.handle(converted(order[-1]), at(1)))
+    assert order == ["first", "a", "b", "c", "late", "last"]
+
+
+@pytest.mark.parametrize(
+    "structure", [None, UNFINISHED, IFD_FIRST, NO_TIFF], ids=["missing", "unfinished", "ifd first", "no tiff"]
+)
+def test_a_file_that_is_not_ready_is_looked_at_again_when_its_time_has_come(
+    structure: Structure | None, service: ConversionService
+) -> None:
+    service.handle(accepted("a"), at(0))
+    assert service.handle(Observed("a", structure), at(0.01)) == []
+    due = service.next_look
+    assert due is not None
+    assert due > 0.01
+    assert service.handle(TimePassed(), at(due - 0.001)) == []
+    assert looks(service.handle(TimePassed(), at(due))) == ["a"]
+    assert service.handle(TimePassed(), at(due + 5)) == []
+    assert service.next_look is None
+
+
+def test_several_files_that_are_due_are_looked_at_together(service: ConversionService) -> None:
+    service.handle(accepted("a", "b", "c"), at(0))
+    for name in ("a", "b", "c"):
+        service.handle(Observed(name, None), at(0.01))
+    assert sorted(looks(service.handle(TimePassed(), at(10)))) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("run_uid", "timeout"), [(None, 15.0), ("run-1", 300.0)], ids=["by hand", "of a run"])
+def test_a_file_that_never_comes_ends_as_failed_at_its_deadline(
+    run_uid: str | None, timeout: float, service: ConversionService
+) -> None:
+    service.handle(accepted("a", run_uid=run_uid), at(90))
+    service.handle(Observed("a", None), at(100))  # its time counts from the first look: a backlog is not its fault
+    assert service.handle(Observed("a", None), at(100 + timeout - 0.01)) == []
+    (report,) = reports(service.handle(Observed("a", None), at(100 + timeout)))
+    assert report.outcome == "failed"
+    assert report.reason.startswith("/raw/a.tif: ")
+    assert f"{timeout:g} s" in report.reason
+    assert "no such file" in report.reason
+    assert service.snapshot(at(500)).queue_length == 0
+
+
+def test_the_deadline_counts_from_acceptance_by_the_looks_that_the_service_asks_for(service: ConversionService) -> None:
+    now = 50.0
+    instructions = service.handle(accepted("a"), at(now))
+    while looks(instructions):
+        instructions = service.handle(Observed("a", None), at(now))
+        if service.next_look is not None:
+            now = service.next_look
+            instructions = service.handle(TimePassed(), at(now))
+    assert [report.outcome for report in reports(instructions)] == ["failed"]
+    assert now == 65.0
+
+
+def test_a_crashed_frame_is_tried_again_until_its_attempts_are_used_up(service: ConversionService) -> None:
+    make_ready(service, "a")
+    assert service.handle(crashed("a"), at(1)) == [Convert(job("a"), 2)]
+    assert service.handle(crashed("a"), at(2)) == [Convert(job("a"), 3)]
+    (report,) = reports(service.handle(crashed("a"), at(3)))
+    assert report.outcome == "failed"
+    assert report.reason == "/raw/a.tif: gave up after 3 attempts: the worker process 17 died"
+    assert service.snapshot(at(3)).running == 0
+
+
+def test_a_frame_may_succeed_after_a_crash(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(crashed("a"), at(1))
+    (report,) = reports(service.handle(converted("a"), at(2)))
+    assert report.outcome == "converted"
+    assert service.snapshot(at(2)).failed == 0
+
+
+def test_a_single_attempt_means_no_second_one() -> None:
+    service = LedgerService(ServiceRules(attempts=1))
+    make_ready(service, "a")
+    assert [report.outcome for report in reports(service.handle(crashed("a"), at(1)))] == ["failed"]
+
+
+def test_a_frame_that_crashes_its_worker_queues_behind_those_that_wait_already(one_worker: ConversionService) -> None:
+    make_ready(one_worker, "bad", "b", "c")
+    order = []
+    for event in (crashed("bad"), converted("b"), converted("c")):
+        order += starts(one_worker.handle(event, at(1)))
+    assert order == ["b", "c", "bad"]
+
+
+def test_a_frame_at_fault_fails_at_once_and_frees_its_worker(one_worker: ConversionService) -> None:
+    make_ready(one_worker, "bad", "b")
+    failure = AttemptFailed("bad", "final", "/raw/bad.tif: it starts with b'hell'; expected a TIFF file. Check it.")
+    instructions = one_worker.handle(failure, at(1))
+    (report,) = reports(instructions)
+    assert (report.outcome, report.reason) == ("failed", failure.reason)
+    assert starts(instructions) == ["b"]
+
+
+def test_a_reason_that_does_not_name_the_file_gets_its_name(service: ConversionService) -> None:
+    make_ready(service, "a")
+    (report,) = reports(service.handle(AttemptFailed("a", "final", "the disk is full"), at(1)))
+    assert report.reason == "/raw/a.tif: the disk is full"
+
+
+def test_a_file_that_is_not_ready_any_more_goes_back_to_waiting_and_frees_its_worker(
+    one_worker: ConversionService,
+) -> None:
+    make_ready(one_worker, "a", "b")
+    instructions = one_worker.handle(not_ready("a"), at(1))
+    assert looks(instructions) == ["a"]
+    assert starts(instructions) == ["b"]
+    assert one_worker.handle(Observed("a", UNFINISHED), at(1.1)) == []
+    assert one_worker.next_look is not None
+    assert one_worker.snapshot(at(1.1)).queue_length == 2
+
+
+def test_waiting_again_uses_up_no_attempt() -> None:
+    service = LedgerService(ServiceRules(attempts=2))
+    make_ready(service, "a")
+    for number in range(1, 6):
+        assert looks(service.handle(not_ready("a"), at(1))) == ["a"]
+        written_again = replace(COMPLETE, mtime_ns=COMPLETE.mtime_ns + number)
+        assert service.handle(Observed("a", written_again), at(1)) == [Convert(job("a"), number + 1)]
+    assert starts(service.handle(crashed("a"), at(1))) == ["a"]
+    assert [report.outcome for report in reports(service.handle(crashed("a"), at(1)))] == ["failed"]
+
+
+def test_a_file_with_its_directory_first_that_was_replaced_while_queued_must_be_still_anew(
+    service: ConversionService,
+) -> None:
+    service.handle(accepted("a", run_uid="run-1"), at(0))
+    service.handle(Observed("a", IFD_FIRST), at(0))
+    assert starts(service.handle(Observed("a", IFD_FIRST), at(3))) == ["a"]
+    service.handle(not_ready("a"), at(4))
+    replaced = replace(IFD_FIRST, inode=IFD_FIRST.inode + 1)
+    assert service.handle(Observed("a", replaced), at(4)) == []
+    assert service.handle(Observed("a", replaced), at(6.9)) == []
+    assert starts(service.handle(Observed("a", replaced), at(7))) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("complete", "done", "latency"),
+    [(0.0, 2.0, 2.0), (5.0, 7.5, 2.5)],
+    ids=["complete when accepted", "complete later"],
+)
+def test_the_report_of_a_conversion_tells_where_the_frame_came_from_and_how_late_it_is(
+    complete: float, done: float, latency: float, service: ConversionService
+) -> None:
+    service.handle(accepted("a", run_uid="run-1"), at(1000))
+    service.handle(Observed("a", None), at(1000))
+    service.handle(Observed("a", COMPLETE), at(1000 + complete))
+    (report,) = reports(service.handle(converted("a"), at(1000 + done)))
+    assert (report.job_id, report.run_uid, report.stream, report.seq_num) == ("a", "run-1", "primary", 7)
+    assert report.latency == pytest.approx(latency)
+    assert report.accepted == 1.7e9
+    assert (report.output, report.conversion_time, report.bytes_out) == ("/processed/a.tif", 0.25, 20)
+
+
+def test_latency_counts_from_the_last_time_that_the_file_became_complete(service: ConversionService) -> None:
+    make_ready(service, "a", seconds=2)
+    service.handle(not_ready("a"), at(4))
+    service.handle(Observed("a", replace(COMPLETE, mtime_ns=COMPLETE.mtime_ns + 1)), at(6))
+    (report,) = reports(service.handle(converted("a"), at(6.5)))
+    assert report.latency == pytest.approx(0.5)
+
+
+def test_time_in_the_queue_counts_as_latency(one_worker: ConversionService) -> None:
+    make_ready(one_worker, "a", "b")
+    one_worker.handle(converted("a"), at(8))
+    (report,) = reports(one_worker.handle(converted("b"), at(9)))
+    assert report.latency == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize("kind", ["final", "crashed", "timeout"])
+def test_the_report_of_a_failure_tells_where_the_frame_came_from(kind: Literal["final", "crashed", "timeout"]) -> None:
+    service = LedgerService(ServiceRules(attempts=1))
+    service.handle(accepted("a", run_uid="run-1"), at(10))
+    if kind == "timeout":
+        service.handle(Observed("a", None), at(50))
+        instructions = service.handle(Observed("a", None), at(400))
+    else:
+        service.handle(Observed("a", COMPLETE), at(10))
+        instructions = service.handle(AttemptFailed("a", kind, "broken"), at(400))
+    (report,) = reports(instructions)
+    assert (report.job_id, report.run_uid, report.stream, report.seq_num) == ("a", "run-1", "primary", 7)
+    assert (report.source, report.recipe_hash) == ("/raw/a.tif", XDI.hash)
+    assert (report.accepted, report.finished) == (1.7e9, 1.7e9 + 400)
+    assert report.latency is None
+
+
+def test_a_report_waits_for_the_sidecar_that_follows_a_qxrd_file_while_the_worker_is_free(
+    one_worker: ConversionService,
+) -> None:
+    make_ready(one_worker, "a", "b")
+    instructions = one_worker.handle(converted("a", sidecar="absent"), at(1))
+    assert reports(instructions) == []
+    assert carries(instructions) == [("a", Path("/processed/a.tif"))]
+    assert starts(instructions) == ["b"]
+    assert one_worker.snapshot(at(1)).queue_length == 2
+
+
+def test_a_sidecar_that_comes_is_told_in_the_report_and_is_no_part_of_the_latency(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(converted("a", sidecar="absent"), at(1))
+    assert service.handle(SidecarLooked("a", carried=False), at(1.1)) == []
+    due = service.next_look
+    assert due is not None
+    assert carries(service.handle(TimePassed(), at(due))) == [("a", Path("/processed/a.tif"))]
+    (report,) = reports(service.handle(SidecarLooked("a", carried=True), at(2.5)))
+    assert (report.outcome, report.sidecar) == ("converted", "carried")
+    assert report.latency == pytest.approx(1.0)
+    assert service.next_look is None
+
+
+def test_a_sidecar_that_never_comes_is_reported_as_absent_at_its_deadline() -> None:
+    service = LedgerService(ServiceRules(sidecar_timeout=1.25))
+    make_ready(service, "a")
+    now, looked = 1.0, 0
+    instructions = service.handle(converted("a", sidecar="absent"), at(now))
+    while carries(instructions):
+        looked += 1
+        instructions = service.handle(SidecarLooked("a", carried=False), at(now))
+        if service.next_look is not None:
+            now = service.next_look
+            instructions = service.handle(TimePassed(), at(now))
+    (report,) = reports(instructions)
+    assert (report.outcome, report.sidecar) == ("converted", "absent")
+    assert report.latency == pytest.approx(1.0)
+    assert now == pytest.approx(2.25)
+    assert looked > 5
+
+
+@pytest.mark.parametrize(
+    ("rules", "structure", "recipe"),
+    [
+        (ServiceRules(sidecar_timeout=0.0), COMPLETE, XDI),
+        (ServiceRules(readiness=ReadinessRule(settle_time=0.0)), IFD_FIRST, XDI),
+        (ServiceRules(), COMPLETE, Recipe.model_validate({"output": {"mode": "in_place"}})),
+    ],
+    ids=["no patience", "not by QXRD", "in place"],
+)
+def test_no_sidecar_is_awaited(rules: ServiceRules, structure: Structure, recipe: Recipe) -> None:
+    service = LedgerService(rules)
+    service.handle(fetched((replace(job("a"), recipe=recipe),)), at(0))
+    assert starts(service.handle(Observed("a", structure), at(0))) == ["a"]
+    (report,) = reports(service.handle(converted("a", sidecar="absent", reason="It was read as grey."), at(1)))
+    assert (report.outcome, report.sidecar, report.reason) == ("converted", "absent", "It was read as grey.")
+
+
+def test_no_sidecar_is_awaited_for_a_frame_that_was_skipped(service: ConversionService) -> None:
+    make_ready(service, "a")
+    skipped = FrameReport(source="/raw/a.tif", output="/processed/a.tif", outcome="skipped", finished=1.7e9)
+    assert [report.outcome for report in reports(service.handle(AttemptDone("a", skipped), at(1)))] == ["skipped"]
+
+
+def test_a_converted_frame_stays_converted_when_its_sidecar_makes_trouble(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(converted("a", sidecar="absent"), at(1))
+    (report,) = reports(service.handle(AttemptFailed("a", "final", "it can't be looked at"), at(1.1)))
+    assert (report.outcome, report.sidecar, report.reason) == ("converted", "absent", "it can't be looked at")
+    assert service.snapshot(at(1.1)).failed == 0
+
+
+DISK_FULL = OutputWriteError("/data/a.tif.metadata", "the disk is full", "a disk with room", "Make room.")
+
+
+def blocked_until(service: ConversionService, run_uid: str | None, relieved: float) -> tuple[list[FrameReport], float]:
+    """Have the sidecar of a frame blocked from 1 s to `relieved`; return the reports, and when they came."""
+    service.handle(accepted("a", run_uid=run_uid), at(0))
+    service.handle(Observed("a", COMPLETE), at(0))
+    now = 1.0
+    instructions = service.handle(converted("a", sidecar="absent", reason=sidecar_trouble(DISK_FULL)), at(now))
+    while carries(instructions):
+        blocked = now < relieved
+        look = SidecarLooked("a", not blocked, "the disk is full" if blocked else "", blocked)
+        instructions = service.handle(look, at(now))
+        if service.next_look is not None:
+            now = service.next_look
+            instructions = service.handle(TimePassed(), at(now))
+    return reports(instructions), now
+
+
+@pytest.mark.parametrize(("run_uid", "timeout"), [(None, 15.0), ("run-1", 300.0)], ids=["by hand", "of a run"])
+@pytest.mark.parametrize("sidecar_timeout", [0.0, 2.0])
+def test_a_sidecar_that_can_not_be_written_is_tried_for_as_long_as_its_image_would_be(
+    run_uid: str | None, timeout: float, sidecar_timeout: float
+) -> None:
+    rules = ServiceRules(sidecar_timeout=sidecar_timeout)
+    (report,), now = blocked_until(LedgerService(rules), run_uid, relieved=timeout - 2)
+    assert (report.sidecar, report.reason) == ("carried", "")
+    assert timeout - 2 <= now <= timeout + 1
+    (report,), now = blocked_until(LedgerService(rules), run_uid, relieved=1e9)
+    assert (report.outcome, report.sidecar, report.reason) == ("converted", "absent", "the disk is full")
+    assert now == pytest.approx(1 + timeout)
+
+
+def test_a_sidecar_in_other_trouble_is_given_up_at_its_own_deadline_with_the_reason(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(converted("a", sidecar="absent"), at(1))
+    assert not reports(service.handle(SidecarLooked("a", carried=False, trouble="it can't be read"), at(1.1)))
+    (report,) = reports(service.handle(SidecarLooked("a", carried=False, trouble="it can't be read"), at(3)))
+    assert (report.sidecar, report.reason) == ("absent", "it can't be read")
+
+
+def test_a_disk_that_was_full_for_the_image_too_takes_no_time_from_the_sidecar(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(AttemptFailed("a", "blocked", "the disk is full"), at(1))
+    service.handle(Observed("a", COMPLETE), at(14))
+    service.handle(converted("a", sidecar="absent"), at(14))
+    assert not reports(service.handle(SidecarLooked("a", carried=False, trouble="full", blocked=True), at(14.1)))
+    assert not reports(service.handle(SidecarLooked("a", carried=False, trouble="full", blocked=True), at(29)))
+    assert reports(service.handle(SidecarLooked("a", carried=False, trouble="full", blocked=True), at(29.2)))
+
+
+SCENARIO: list[tuple[float, Event]] = [
+    (0.0, accepted("a", "b", "c", "d")),
+    (0.1, Observed("a", COMPLETE)),
+    (0.2, Observed("b", IFD_FIRST)),
+    (0.3, Observed("c", None)),
+    (0.4, crashed("a")),
+    (2.0, TimePassed()),
+    (3.2, Observed("b", IFD_FIRST)),
+    (3.3, not_ready("b")),
+    (3.4, Observed("b", COMPLETE)),
+    (3.5, converted("a")),
+    (4.0, converted("b", sidecar="absent")),
+    (4.1, SidecarLooked("b", carried=False)),
+    (4.3, TimePassed()),
+    (6.0, SidecarLooked("b", carried=False)),
+    (14.9, Observed("c", None)),
+    (14.9, Observed("d", NO_TIFF)),
+    (15.3, Observed("c", None)),
+    (15.3, TimePassed()),
+]
+
+
+def play(wall: Callable[[float], float]) -> tuple[list[list[Instruction]], list[float | None], object]:
+    """Return what comes of `SCENARIO`, with the wall clock's own instants taken out of the reports."""
+    service = LedgerService(ServiceRules())
+    answers: list[list[Instruction]] = []
+    due: list[float | None] = []
+    for seconds, event in SCENARIO:
+        steps = service.handle(event, Reading(monotonic=seconds, wall=wall(seconds)))
+        answers.append(
+            [
+                Finish(step.report.model_copy(update={"finished": 0.0})) if isinstance(step, Finish) else step
+                for step in steps
+            ]
+        )
+        due.append(service.next_look)
+    return answers, due, service.snapshot(Reading(15.3, wall(15.3)))
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0, 1e9], ids=["an hour back", "an hour ahead", "years ahead"])
+@pytest.mark.parametrize("moment", [0.05, 3.25, 14.0])
+def test_a_jump_of_the_wall_clock_changes_nothing(moment: float, jump: float) -> None:
+    steady = play(lambda seconds: 1.7e9 + seconds)
+    jumping = play(lambda seconds: 1.7e9 + seconds + (jump if seconds > moment else 0.0))
+    assert [report.outcome for steps in steady[0] for report in reports(steps)] == ["converted", "converted", "failed"]
+    assert jumping == steady
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Observed("a", COMPLETE),
+        Observed("a", None),
+        SidecarLooked("a", carried=True),
+        converted("a"),
+        crashed("a"),
+        not_ready("a"),
+    ],
+    ids=["seen", "missing", "sidecar", "converted", "crashed", "not ready"],
+)
+def test_a_late_answer_about_a_finished_job_changes_nothing(event: Event, service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(converted("a"), at(1))
+    before = service.snapshot(at(1))
+    assert service.handle(event, at(1)) == []
+    assert service.snapshot(at(1)) == before
+
+
+def test_the_queue_counts_every_job_without_a_report(service: ConversionService) -> None:
+    service.handle(accepted("a", "b", "c", "d"), at(0))
+    for name in ("a", "b", "c"):
+        service.handle(Observed(name, COMPLETE), at(0))
+    service.handle(Observed("d", None), at(0))
+    snapshot = service.snapshot(at(0))
+    assert (snapshot.queue_length, snapshot.running, snapshot.processed) == (4, 2, 0)
+    service.handle(converted("a"), at(1))
+    snapshot = service.snapshot(at(1))
+    assert (snapshot.queue_length, snapshot.running, snapshot.processed) == (3, 2, 1)
+
+
+def test_the_frames_that_workers_have_are_named(one_worker: ConversionService) -> None:
+    make_ready(one_worker, "a", "b")
+    assert one_worker.running_jobs() == [job("a")]
+    one_worker.handle(converted("a"), at(1))
+    assert one_worker.running_jobs() == [job("b")]
+    one_worker.handle(converted("b"), at(2))
+    assert one_worker.running_jobs() == []
+
+
+def test_a_refused_request_counts_as_a_failed_frame_without_entering_the_queue(service: ConversionService) -> None:
+    refusal = FrameReport(source="/raw/a.tif", outcome="failed", reason="no folder named 'raw'", finished=1.7e9)
+    assert service.handle(Refused(refusal), at(0)) == []
+    snapshot = service.snapshot(at(0))
+    assert (snapshot.processed, snapshot.failed, snapshot.queue_length) == (1, 1, 0)
+    assert (snapshot.last_error, snapshot.failed_files) == ("no folder named 'raw'", ("/raw/a.tif",))
+
+
+@pytest.fixture
+def with_a_failure(service: ConversionService) -> ConversionService:
+    """One frame converted, one failed, one running and one waiting."""
+    make_ready(service, "a", "b")
+    service.handle(converted("a"), at(1))
+    service.handle(AttemptFailed("b", "final", "broken"), at(1))
+    make_ready(service, "c")
+    service.handle(accepted("d"), at(1))
+    return service
+
+
+def test_a_reset_starts_the_counters_from_zero_and_keeps_the_queue(with_a_failure: ConversionService) -> None:
+    before = with_a_failure.snapshot(at(1))
+    assert (before.processed, before.converted, before.failed) == (2, 1, 1)
+    assert with_a_failure.handle(StatisticsReset(), at(1)) == []
+    after = with_a_failure.snapshot(at(1))
+    assert (after.processed, after.converted, after.failed) == (0, 0, 0)
+    assert (after.conversion_time_total, after.frames_per_second, after.latency_median) == (0.0, 0.0, 0.0)
+    assert after.failed_files == ()
+    assert (after.queue_length, after.running) == (2, 1)
+    with_a_failure.handle(converted("c"), at(2))
+    assert with_a_failure.snapshot(at(2)).processed == 1
+
+
+def test_only_an_acknowledgement_ends_the_alarm_and_a_reset_does_not(with_a_failure: ConversionService) -> None:
+    with_a_failure.handle(StatisticsReset(), at(1))
+    snapshot = with_a_failure.snapshot(at(1))
+    assert (snapshot.unacknowledged, snapshot.last_error) == (1, "/raw/b.tif: broken")
+    with_a_failure.handle(FailuresAcknowledged(), at(2))
+    assert with_a_failure.snapshot(at(2)).unacknowledged == 0
+
+
+def test_an_acknowledgement_changes_no_counter_and_covers_earlier_failures_only(
+    with_a_failure: ConversionService,
+) -> None:
+    before = with_a_failure.snapshot(at(1))
+    assert with_a_failure.handle(FailuresAcknowledged(), at(1)) == []
+    assert with_a_failure.snapshot(at(1)) == replace(before, unacknowledged=0)
+    with_a_failure.handle(AttemptFailed("c", "final", "broken, too"), at(2))
+    assert with_a_failure.snapshot(at(2)).unacknowledged == 1
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Events in any order; the model is no more than who owes an answer to whom."""
+
+    workers = 2
+    attempts = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.service = LedgerService(ServiceRules(workers=self.workers, attempts=self.attempts))
+        self.now = 1000.0
+        self.wall = 1.7e9
+        self.jobs: list[str] = []
+        self.to_look: list[str] = []
+        self.to_convert: list[str] = []
+        self.to_carry: list[str] = []
+        self.crashes: dict[str, int] = {}
+        self.finished: dict[str, FrameReport] = {}
+        self.counted = 0
+
+    def send(self, event: Event) -> list[Instruction]:
+        instructions = self.service.handle(event, Reading(self.now, self.wall))
+        for step in instructions:
+            match step:
+                case Observe(looked_at):
+                    assert looked_at.job_id not in self.busy_or_finished()
+                    self.to_look.append(looked_at.job_id)
+                case Convert(converting, _):
+                    assert converting.job_id not in self.busy_or_finished()
+                    self.to_convert.append(converting.job_id)
+                case CarrySidecar(done, _):
+                    assert done.job_id not in self.busy_or_finished()
+                    self.to_carry.append(done.job_id)
+                case Finish(report):
+                    assert report.job_id in self.jobs
+                    assert report.job_id not in self.finished
+                    self.finished[report.job_id] = report
+                    self.counted += 1
+        return instructions
+
+    def busy_or_finished(self) -> set[str]:
+        return {*self.to_look, *self.to_convert, *self.to_carry, *self.finished}
+
+    @rule(count=st.integers(1, 4), in_run=st.booleans())
+    def accept(self, count: int, in_run: bool) -> None:
+        names = [f"{len(self.jobs) + number:03d}" for number in range(count)]
+        self.jobs += names
+        self.send(accepted(*names, run_uid="run-1" if in_run else None))
+
+    @precondition(lambda self: self.to_look)
+    @rule(draw=st.data(), structure=st.sampled_from([COMPLETE, COMPLETE, UNFINISHED, IFD_FIRST, NO_TIFF, None]))
+    def answer_a_look(self, draw: st.DataObject, structure: Structure | None) -> None:
+        name = draw.draw(st.sampled_from(self.to_look))
+        self.to_look.remove(name)
+        self.send(Observed(name, structure))
+
+    @precondition(lambda self: self.to_convert)
+    @rule(draw=st.data(), outcome=st.sampled_from(get_args(Answer)))
+    def answer_an_attempt(self, draw: st.DataObject, outcome: Answer) -> None:
+        name = draw.draw(st.sampled_from(self.to_convert))
+        self.to_convert.remove(name)
+        self.crashes[name] = self.crashes.get(name, 0) + (outcome == "crashed")
+        match outcome:
+            case "carried" | "absent":
+                self.send(converted(name, sidecar=outcome))
+            case _:
+                self.send(AttemptFailed(name, outcome, "something"))
+        over = outcome in {"carried", "final"} or self.crashes[name] == self.attempts
+        assert (name in self.finished or name in self.to_carry) == (over or outcome == "absent")
+        assert name in self.finished or not over
+
+    @precondition(lambda self: self.to_carry)
+    @rule(draw=st.data(), carried=st.booleans(), blocked=st.booleans())
+    def answer_about_a_sidecar(self, draw: st.DataObject, carried: bool, blocked: bool) -> None:
+        name = draw.draw(st.sampled_from(self.to_carry))
+        self.to_carry.remove(name)
+        self.send(SidecarLooked(name, carried=carried, blocked=blocked and not carried))
+        assert name in self.finished or not carried
+
+    @rule(seconds=st.sampled_from([0.0, 0.02, 0.3, 3.0, 20.0]), jump=st.sampled_from([0.0, -1e5, 1e5]))
+    def let_time_pass(self, seconds: float, jump: float) -> None:
+        self.now += seconds
+        self.wall += seconds + jump
+        self.send(TimePassed())
+
+    @precondition(lambda self: self.finished)
+    @rule(draw=st.data())
+    def answer_late(self, draw: st.DataObject) -> None:
+        name = draw.draw(st.sampled_from(sorted(self.finished)))
+        events: list[Event] = [Observed(name, COMPLETE), converted(name), crashed(name), not_ready(name)]
+        assert self.send(draw.draw(st.sampled_from(events))) == []
+
+    @rule()
+    def reset(self) -> None:
+        self.send(StatisticsReset())
+        self.counted = 0
+
+    @rule()
+    def acknowledge(self) -> None:
+        self.send(FailuresAcknowledged())
+        assert self.service.snapshot(Reading(self.now, self.wall)).unacknowledged == 0
+
+    @invariant()
+    def workers_are_never_too_many_and_numbers_agree(self) -> None:
+        assert len(self.to_convert) <= self.workers
+        snapshot = self.service.snapshot(Reading(self.now, self.wall))
+        assert snapshot.running == len(self.to_convert)
+        assert snapshot.queue_length == len(self.jobs) - len(self.finished)
+        assert snapshot.processed == self.counted
+
+    def teardown(self) -> None:
+        """Answer everything: each job that was accepted has exactly one report in the end."""
+        for number in range(10 * len(self.jobs)):
+            written_again = replace(COMPLETE, mtime_ns=COMPLETE.mtime_ns + 1 + number)
+            for name in list(self.to_look):
+                self.to_look.remove(name)
+                self.send(Observed(name, written_again))
+            for name in list(self.to_convert):
+                self.to_convert.remove(name)
+                self.send(converted(name, sidecar="absent"))
+            for name in list(self.to_carry):
+                self.to_carry.remove(name)
+                self.send(SidecarLooked(name, carried=True))
+            self.now = max(self.now, self.service.next_look or 0.0)
+            self.send(TimePassed())
+        assert sorted(self.finished) == sorted(self.jobs)
+        assert self.service.next_look is None
+        assert self.service.running_jobs() == []
+
+
+AnyOrder.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestEventsInAnyOrder = AnyOrder.TestCase
+
+
+def test_the_rule_for_runs_can_differ_in_more_than_its_patience() -> None:
+    rules = ServiceRules(readiness=ReadinessRule(settle_complete=5.0), run_readiness=ReadinessRule())
+    service = LedgerService(rules)
+    service.handle(accepted("a"), at(0))
+    service.handle(accepted("b", run_uid="run-1"), at(0))
+    assert starts(service.handle(Observed("a", COMPLETE), at(0))) == []
+    assert starts(service.handle(Observed("b", COMPLETE), at(0))) == ["b"]
+
+
+def test_a_file_that_only_looks_complete_waits_for_another_one_without_a_busy_loop() -> None:
+    service = LedgerService(ServiceRules(readiness=ReadinessRule(timeout=10.0)))
+    service.handle(accepted("a"), at(0))
+    assert starts(service.handle(Observed("a", COMPLETE), at(0))) == ["a"]
+    service.handle(AttemptFailed("a", "not_ready", "its strips were never filled"), at(0.1))
+    instants = [0.1]
+    while not (steps := service.handle(Observed("a", COMPLETE), at(instants[-1]))):
+        assert service.next_look is not None
+        instants.append(service.next_look)
+        assert looks(service.handle(TimePassed(), at(instants[-1]))) == ["a"]
+    assert len(instants) < 30
+    assert instants[-1] == pytest.approx(10.1)
+    (report,) = reports(steps)
+    assert report.outcome == "failed"
+    assert "never filled" in report.reason
+
+
+def test_two_jobs_with_one_output_never_run_at_a_time() -> None:
+    service = LedgerService(ServiceRules(workers=4, sidecar_timeout=0))
+    jobs = [replace(job, output=Path("/processed/same.tif")) for name in "abc" for job in accepted(name).jobs]
+    other = accepted("d").jobs[0]
+    service.handle(fetched((*jobs, other)), at(0))
+    started = [name for name in "abcd" for name in starts(service.handle(Observed(name, COMPLETE), at(0)))]
+    assert started == ["a", "d"]
+    done = FrameReport(source="a", outcome="converted", finished=0)
+    assert starts(service.handle(AttemptDone("a", done), at(1))) == []
+    assert starts(service.handle(Written(frozenset("a")), at(1))) == ["b"]
+    assert starts(service.handle(AttemptDone("b", done), at(2))) == []
+    assert starts(service.handle(Written(frozenset("b")), at(2))) == ["c"]
+
+
+def test_an_output_stays_taken_until_the_sidecar_is_there_and_the_report_is_written(service: ConversionService) -> None:
+    jobs = [replace(job, output=Path("/processed/same.tif")) for name in "ab" for job in accepted(name).jobs]
+    service.handle(fetched(tuple(jobs)), at(0))
+    for name in "ab":
+        service.handle(Observed(name, COMPLETE), at(0))
+    assert starts(service.handle(converted("a", sidecar="absent"), at(1))) == []
+    assert starts(service.handle(SidecarLooked("a", carried=True), at(1.1))) == []
+    assert starts(service.handle(Written(frozenset("a")), at(1.2))) == ["b"]
+
+
+def test_a_report_that_is_not_written_yet_can_not_be_overtaken_by_a_cancellation(service: ConversionService) -> None:
+    make_ready(service, "a")
+    service.handle(converted("a"), at(1))
+    (cancel,) = service.handle(CancelWanted("ticket", Selection()), at(1))
+    assert cancel.spared == {"a"}
+    service.handle(Written(frozenset("a")), at(1))
+    (cancel,) = service.handle(CancelWanted("ticket", Selection()), at(1))
+    assert cancel.spared == frozenset()
+
+
+def test_at_the_end_what_is_converted_is_reported_without_its_sidecar(service: ConversionService) -> None:
+    make_ready(service, "a", "b")
+    service.handle(converted("a", sidecar="absent"), at(1))
+    assert [(report.job_id, report.outcome) for report in reports(service.handle(Ending(), at(1.1)))] == [
+        ("a", "converted")
+    ]
+    assert service.snapshot(at(1.1)).queue_length == 1
+
+
+def test_a_file_that_is_replaced_after_a_long_queue_has_its_whole_time_again(one_worker: ConversionService) -> None:
+    make_ready(one_worker, "a")
+    one_worker.handle(not_ready("a"), at(1000))
+    assert reports(one_worker.handle(Observed("a", UNFINISHED), at(1000))) == []
+    assert starts(one_worker.handle(Observed("a", COMPLETE_AGAIN), at(1010))) == ["a"]
+
+
+def test_latency_counts_from_the_first_look_that_saw_the_file_complete() -> None:
+    service = LedgerService(ServiceRules(readiness=ReadinessRule(settle_complete=1.0)))
+    service.handle(accepted("a"), at(0))
+    service.handle(Observed("a", COMPLETE), at(2))
+    assert starts(service.handle(Observed("a", COMPLETE), at(3))) == ["a"]
+    (report,) = reports(service.handle(converted("a"), at(3.5)))
+    assert report.latency == pytest.approx(1.5)
+
+
+def test_what_was_postponed_by_a_cancel_is_taken_in_before_more_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tango_server.jobs.state_machine.backlog.WINDOW", 4)
+    service = ConversionService(ServiceRules(workers=1), paused=True)
+    service.handle(Accepted(10), at(0))
+    service.handle(fetched(tuple(map(job, "abcd"))), at(0))
+    for name, structure in (("a", COMPLETE), ("b", COMPLETE), ("c", UNFINISHED)):
+        service.handle(Observed(name, structure), at(0))
+    assert service.handle(TimePassed(), at(1)) == [Observe(job("c"))]
+    service.handle(CancelWanted("ticket", Selection()), at(1))
+    for name, structure in (("d", UNFINISHED), ("c", COMPLETE)):
+        assert service.handle(Observed(name, structure), at(1)) == []
+    assert service.handle(Cancelled(0, frozenset()), at(1)) == [], "a, b and c are ready: there is room for one alone"

@@ -1,0 +1,273 @@
+"""The service on a real ledger, its world in any order: each accepted job ends once, and the limits hold throughout."""
+
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tango_server.jobs.ledger.database import Database
+from tango_server.jobs.ledger.history import History
+from tango_server.jobs.ledger.ledger import Ledger
+from tango_server.jobs.ledger.rows import Entry
+from tango_server.jobs.state_machine import backlog
+from tango_server.jobs.state_machine.events import (
+    Accepted,
+    AttemptDone,
+    AttemptFailed,
+    Cancel,
+    Cancelled,
+    CancelWanted,
+    CarrySidecar,
+    Convert,
+    Event,
+    FailureKind,
+    FailuresRetried,
+    Fetch,
+    Finish,
+    Instruction,
+    Job,
+    Observe,
+    Observed,
+    PauseWanted,
+    Reading,
+    Selection,
+    SidecarLooked,
+    TimePassed,
+    Written,
+)
+from tango_server.jobs.state_machine.machine import ConversionService
+from tango_server.jobs.state_machine.rules import ServiceRules
+from tango_server.messages import FrameReport, ReportsQuery
+from tests.unit.ledger_entries import job
+from tests.unit.service_events import COMPLETE, UNFINISHED
+
+SMALL_WINDOW = 4
+OUTPUTS = [Path(f"/processed/{name}.tif") for name in "abcd"]
+FINDINGS = ("new file", "new file", "the same", "unfinished", "nothing")
+Place = Literal["new", "seen", "running", "blocked", "carrying"]
+"""Where a job in memory is, as told by what the service was answered."""
+
+
+class World(RuleBasedStateMachine):
+    """Does what the service says as the engine does it, and answers when it likes.
+
+    Reports are written at once, in the order of the instructions; everything else may take its time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(backlog, "WINDOW", SMALL_WINDOW)
+        self.folder = tempfile.TemporaryDirectory()
+        self.database = Database(Path(self.folder.name) / "ledger.sqlite")
+        self.now = 1000.0
+        self.mtime = 0
+        self.accepted: list[str] = []
+        self.ended: Counter[str] = Counter()
+        self.expected: Counter[str] = Counter()
+
+    @initialize(workers=st.integers(1, 3), placeholders=st.booleans(), attempts=st.integers(1, 2))
+    def start(self, workers: int, placeholders: bool, attempts: int) -> None:
+        self.rules = ServiceRules(workers=workers, placeholders=placeholders, attempts=attempts)
+        self.open()
+
+    def open(self) -> None:
+        self.ledger = Ledger(self.database)
+        self.service = ConversionService(self.rules)
+        self.inbox: list[Event] = []
+        self.looks: list[Job] = []
+        self.conversions: list[Job] = []
+        self.sidecars: list[Job] = []
+        self.places: dict[str, Place] = {}
+        self.processed = 0
+        self.retried = 0
+        pending = self.ledger.pending()
+        if pending:
+            self.send(Accepted(pending))
+
+    def teardown(self) -> None:
+        try:
+            self.come_to_an_end()
+        finally:
+            self.database.close()
+            self.folder.cleanup()
+            self.patch.undo()
+
+    def handle(self, event: Event) -> list[Instruction]:
+        return self.service.handle(event, Reading(self.now, 1.7e9 + self.now))
+
+    def send(self, event: Event) -> None:
+        self.perform(self.handle(event))
+
+    def perform(self, steps: list[Instruction]) -> None:
+        for step in steps:
+            self.do(step)
+
+    def do(self, step: Instruction) -> None:
+        match step:
+            case Fetch(after, limit):
+                assert 0 < limit <= SMALL_WINDOW - self.in_window()
+                self.inbox.append(self.ledger.fetch(after, limit))
+                self.places |= {one.job_id: "new" for one in self.inbox[-1].jobs}
+            case Observe(one):
+                assert one not in self.looks + self.conversions + self.sidecars
+                self.looks.append(one)
+            case Convert(one):
+                assert self.places[one.job_id] == "seen"
+                self.places[one.job_id] = "running"
+                self.conversions.append(one)
+            case CarrySidecar(one):
+                self.places[one.job_id] = "carrying"
+                self.sidecars.append(one)
+            case Finish(report, identity):
+                self.ledger.finish([(report, identity)])
+                self.end(str(report.job_id))
+                self.inbox.append(Written(frozenset({str(report.job_id)})))
+            case Cancel(_, selection, spared):
+                assert {one.job_id for one in self.conversions + self.sidecars} <= spared
+                gone = self.ledger.cancel(selection, spared, self.now)
+                for job_id in gone:
+                    self.end(job_id)
+                self.inbox.append(Cancelled(len(gone), gone))
+
+    def end(self, job_id: str) -> None:
+        self.ended[job_id] += 1
+        self.processed += 1
+        assert self.ended[job_id] <= self.expected[job_id], f"{job_id} ended twice"
+        self.places.pop(job_id, None)
+
+    def in_window(self) -> int:
+        return sum(place in {"new", "blocked"} for place in self.places.values()) + len(self.service._queue)
+
+    @rule(outputs=st.lists(st.sampled_from(OUTPUTS), min_size=1, max_size=6))
+    def accept(self, outputs: list[Path]) -> None:
+        names = [f"job-{len(self.accepted) + number}" for number in range(len(outputs))]
+        jobs = [replace(job(name), output=output) for name, output in zip(names, outputs, strict=True)]
+        self.ledger.accept([Entry(one, None, {}) for one in jobs])
+        self.accepted += names
+        self.expected.update(names)
+        self.inbox.append(Accepted(len(jobs)))
+
+    @precondition(lambda self: self.inbox)
+    @rule(count=st.integers(1, 9))
+    def hear_some(self, count: int) -> None:
+        for _ in range(min(count, len(self.inbox))):
+            self.hear()
+
+    def hear(self) -> None:
+        event = self.inbox.pop(0)
+        if isinstance(event, Cancelled):
+            self.looks = [one for one in self.looks if one.job_id not in event.job_ids]
+        self.send(event)
+
+    @precondition(lambda self: self.looks)
+    @rule(data=st.data(), found=st.lists(st.sampled_from(FINDINGS), min_size=1, max_size=SMALL_WINDOW))
+    def look(self, data: st.DataObject, found: list[str]) -> None:
+        for finding in found[: len(self.looks)]:
+            self.looked(self.looks.pop(data.draw(st.integers(0, len(self.looks) - 1))), finding)
+
+    def looked(self, one: Job, found: str) -> None:
+        self.mtime += found == "new file"
+        structure = {"unfinished": UNFINISHED, "nothing": None}.get(found, replace(COMPLETE, mtime_ns=self.mtime))
+        if one.job_id in self.places:
+            self.places[one.job_id] = "seen"
+        self.send(Observed(one.job_id, structure))
+
+    @precondition(lambda self: self.conversions)
+    @rule(data=st.data(), sidecar=st.sampled_from(["carried", "absent"]))
+    def convert(self, data: st.DataObject, sidecar: Literal["carried", "absent"]) -> None:
+        one = self.conversions.pop(data.draw(st.integers(0, len(self.conversions) - 1)))
+        report = FrameReport(
+            source=str(one.source), output=str(one.output), outcome="converted", finished=0.0, sidecar=sidecar
+        )
+        self.send(AttemptDone(one.job_id, report))
+
+    @precondition(lambda self: self.conversions)
+    @rule(data=st.data(), kind=st.sampled_from(["final", "not_ready", "blocked", "crashed", "unavailable"]))
+    def fail(self, data: st.DataObject, kind: FailureKind) -> None:
+        one = self.conversions.pop(data.draw(st.integers(0, len(self.conversions) - 1)))
+        self.places[one.job_id] = "blocked" if kind in {"blocked", "unavailable"} else "seen"
+        self.send(AttemptFailed(one.job_id, kind, "it went wrong"))
+
+    @precondition(lambda self: self.sidecars)
+    @rule(data=st.data(), carried=st.booleans())
+    def look_for_a_sidecar(self, data: st.DataObject, carried: bool) -> None:
+        one = self.sidecars.pop(data.draw(st.integers(0, len(self.sidecars) - 1)))
+        self.send(SidecarLooked(one.job_id, carried))
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, 3.0, 20.0]))
+    def let_time_pass(self, seconds: float) -> None:
+        self.now += seconds
+        self.send(TimePassed())
+
+    @rule(data=st.data(), what=st.sampled_from(["pause", "resume", "resume", "cancel", "cancel all", "retry", "die"]))
+    def intervene(self, data: st.DataObject, what: str) -> None:
+        """Do what happens seldom: otherwise hardly a job would get far."""
+        match what:
+            case "pause" | "resume":
+                self.send(PauseWanted(what == "pause"))
+            case "cancel" if self.accepted:
+                chosen = data.draw(st.sets(st.sampled_from(self.accepted), max_size=3))
+                self.send(CancelWanted("ticket", Selection(tuple(chosen))))
+            case "cancel all":
+                self.send(CancelWanted("ticket", Selection()))
+            case "retry" if self.accepted:
+                answer = History(self.database).reports(ReportsQuery(job_ids=self.accepted, outcome="failed"))[0]
+                again = [str(report.job_id) for report in answer]
+                assert self.ledger.retry_failed() == len(again)
+                self.expected.update(again)
+                self.inbox.append(FailuresRetried(len(again)))
+            case "die":  # what a killed server knew is gone, its conversions with it; the ledger is all that is left
+                self.open()
+
+    @invariant()
+    def no_limit_is_passed(self) -> None:
+        if not hasattr(self, "service"):
+            return
+        running = self.service.running_jobs()
+        assert sorted(running, key=lambda one: one.place) == sorted(self.conversions, key=lambda one: one.place)
+        assert len(running) <= self.rules.workers
+        assert len({one.output for one in running}) == len(running), "two jobs write one output"
+        assert sum(place == "new" for place in self.places.values()) <= SMALL_WINDOW
+
+    @invariant()
+    def the_queue_is_as_long_as_the_ledger_says(self) -> None:
+        if not hasattr(self, "service") or self.inbox:
+            return
+        snapshot = self.service.snapshot(Reading(self.now, 1.7e9))
+        assert snapshot.queue_length == self.ledger.pending()
+        assert snapshot.processed == self.processed
+
+    def come_to_an_end(self) -> None:
+        """All files are there, every conversion goes well: all jobs end, and the ledger has a report of each."""
+        if not hasattr(self, "service"):
+            return
+        self.send(PauseWanted(paused=False))
+        for _ in range(20 + 12 * len(self.accepted)):
+            while self.inbox:
+                self.hear()
+            for one in self.looks[:]:
+                self.looks.remove(one)
+                self.looked(one, "new file")
+            for one in self.conversions[:]:
+                self.conversions.remove(one)
+                report = FrameReport(source=str(one.source), outcome="converted", finished=0.0, sidecar="carried")
+                self.send(AttemptDone(one.job_id, report))
+            for one in self.sidecars[:]:
+                self.sidecars.remove(one)
+                self.send(SidecarLooked(one.job_id, carried=True))
+            self.now = max(self.now, self.service.next_look or 0.0)
+            self.send(TimePassed())
+        assert self.ended == self.expected
+        assert self.ledger.pending() == 0
+        assert self.service.snapshot(Reading(self.now, 0.0)).queue_length == 0
+
+
+World.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestServiceInItsWorld = World.TestCase

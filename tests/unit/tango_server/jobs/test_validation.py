@@ -1,0 +1,265 @@
+"""From a request to a ledger entry, or to a refusal that says what to do."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tango_server.conversion.files.roots import Roots
+from tango_server.jobs.ledger.database import Database
+from tango_server.jobs.ledger.history import History
+from tango_server.jobs.ledger.ledger import Booked, Ledger
+from tango_server.jobs.validation import entry_for, explain
+from tango_server.messages import FrameRequest, RefusedRequest, ReportsQuery
+from tango_server.recipe import Recipe
+from tests.conftest import DATA
+
+NOW = 1_700_000_000.0
+XDI = Recipe.preset("xdi")
+IN_PLACE = {"mode": "in_place"}
+UNDECODABLE = os.fsdecode(b"M\xfcller.tif")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with a folder of raw frames; beside it a folder outside of the root, and links into and out of it."""
+    root = tmp_path.resolve() / "data"
+    for folder in (root / "raw", root / "elsewhere", tmp_path / "outside"):
+        folder.mkdir(parents=True)
+        (folder / "frame.tif").write_bytes((DATA / "qxrd_f32_64.tif").read_bytes())
+    (root / "raw" / "leak.tif").symlink_to(tmp_path / "outside" / "frame.tif")
+    (root / "current").symlink_to(root / "raw", target_is_directory=True)
+    return root
+
+
+@pytest.fixture
+def roots(root: Path) -> Roots:
+    return Roots.of([root])
+
+
+REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "recipe of a wrong value": (
+        {"recipe": {"rotation": 45}},
+        ["ROOT/raw/frame.tif", "recipe.rotation: found 45", "0, 90, 180 or 270", "Correct the field"],
+    ),
+    "unknown key of a recipe": (
+        {"recipe": {"rotate": 90}},
+        ["ROOT/raw/frame.tif", "recipe.rotate: found 90", "no such name", "Correct the field"],
+    ),
+    "unknown key": ({"sauce": "x"}, ["ROOT/raw/frame.tif", "sauce: found 'x'", "no such name", "Correct the field"]),
+    "unknown mode": (
+        {"recipe": {"output": {"mode": "upside_down"}}},
+        ["recipe.output", "upside_down", "'new', 'in_place'", "Correct the field"],
+    ),
+    "two faults": ({"stream": 5, "seq_num": "x"}, ["stream: found 5", "seq_num: found 'x'", "Correct the field"]),
+    "no source": ({"source": ...}, ["(no source)", "source: found", "field required", "Correct the field"]),
+    "empty source": ({"source": ""}, ["(no source)", "source: found ''", "at least 1 character"]),
+    "null as source": ({"source": None}, ["(no source)", "source: found None", "valid string"]),
+    "number as source": ({"source": 5}, ["source: found 5", "valid string", "Correct the field"]),
+    "name that is no text": (
+        {"source": f"ROOT/raw/{UNDECODABLE}"},
+        [r"ROOT/raw/M\udcfcller.tif", "not UTF-8", "Rename it"],
+    ),
+    "empty key": ({"key": ""}, ["ROOT/raw/frame.tif", "key: found ''", "at least 1 character", "Correct the field"]),
+    "empty run": ({"run_uid": ""}, ["ROOT/raw/frame.tif", "run_uid: found ''", "at least 1 character"]),
+    "key that is no text": ({"key": "\udcfc"}, ["ROOT/raw/frame.tif", r"key: found '\udcfc'", "Correct the field"]),
+    "stream that is no text": ({"stream": "\udcfc"}, ["ROOT/raw/frame.tif", r"stream: found '\udcfc'"]),
+    "run that is no text": ({"run_uid": "\udcfc"}, ["ROOT/raw/frame.tif", r"run_uid: found '\udcfc'"]),
+    "key of the request that is no text": ({"\udcfc": 1}, [r"found '\udcfc'", "Correct the field"]),
+    "number too large for the ledger": ({"seq_num": 2**63}, ["seq_num: found 9223372036854775808", "less than"]),
+    "negative number": ({"seq_num": -1}, ["seq_num: found -1", "greater than or equal to 0"]),
+    "relative path": ({"source": "raw/frame.tif"}, ["raw/frame.tif: a relative path", "Give the whole path"]),
+    "file outside of the roots": (
+        {"source": "OUTSIDE/frame.tif"},
+        ["OUTSIDE/frame.tif", "outside of the folders that may be read", "a path below ROOT", "read_roots"],
+    ),
+    "way out by dots": ({"source": "ROOT/raw/../../outside/frame.tif"}, ["outside of the folders that may be read"]),
+    "way out by a link": ({"source": "ROOT/raw/leak.tif"}, ["ROOT/raw/leak.tif", "may be read", "read_roots"]),
+    "path with a NUL": ({"source": "ROOT/raw/a\0.tif"}, [r"character '\x00'", "control characters", "Rename the file"]),
+    "no folder called raw": (
+        {"source": "ROOT/elsewhere/frame.tif"},
+        ["ROOT/elsewhere/frame.tif", "no folder named 'raw'", "'processed'", "output folder"],
+    ),
+    "output outside of the roots": (
+        {"recipe": {"output": {"mode": "new", "folder": "OUTSIDE"}}},
+        ["OUTSIDE/frame.tif", "may be written", "a path below ROOT", "write_roots"],
+    ),
+    "output on the source": (
+        {"recipe": {"output": {"mode": "new", "folder": "ROOT/raw"}}},
+        ["ROOT/raw/frame.tif", "the source itself", "another output folder"],
+    ),
+    "template with an unknown field": (
+        {"recipe": {"output": {"mode": "new", "template": "{sample}.tif"}}, "metadata": {"temperature": 300}},
+        ["ROOT/raw/frame.tif", "no field 'sample'", "one of run, seq_num, stem, temperature", "Correct the template"],
+    ),
+    "template that leaves its folder": (
+        {"recipe": {"output": {"mode": "new", "template": "{sample}.tif"}}, "metadata": {"sample": "../a"}},
+        ["ROOT/raw/frame.tif", "makes '../a.tif'", "without separators", "Correct the template"],
+    ),
+    "in place for a run": (
+        {"run_uid": "run-1", "recipe": {"output": IN_PLACE}},
+        ["ROOT/raw/frame.tif", "found output in_place", "the run's documents", "Set allow_in_place"],
+    ),
+}  # fmt: skip
+
+
+def placed(value: Any, root: Path) -> Any:
+    """Put the real folders into a request or an expectation."""
+    if isinstance(value, dict):
+        return {name: placed(one, root) for name, one in value.items() if one is not ...}
+    if isinstance(value, str):
+        return value.replace("ROOT", str(root)).replace("OUTSIDE", str(root.parent / "outside"))
+    return value
+
+
+def request(root: Path, **fields: Any) -> dict[str, Any]:
+    return placed({"source": "ROOT/raw/frame.tif", **fields}, root)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("fields", "words"), REFUSED.values(), ids=REFUSED)
+def test_refusal_names_file_fault_and_fix_and_is_booked_for_its_run(
+    fields: dict[str, Any], words: list[str], root: Path, roots: Roots, history: History, ledger: Ledger
+) -> None:
+    entry = entry_for(request(root, **fields), XDI, roots, NOW)
+    assert entry.report is not None
+    assert entry.report.outcome == "failed"
+    for word in words:
+        assert placed(word, root) in entry.report.reason
+    entry = entry_for(request(root, **{"run_uid": "run-1", **fields}), XDI, roots, NOW)
+    assert entry.report is not None
+    assert RefusedRequest(source=str(entry.job.source), reason=entry.report.reason).model_dump_json()
+    booked = Booked(entry.job.job_id, str(entry.job.source), entry.report, new=True)
+    assert ledger.accept([entry], ["run-1"]) == [booked]
+    assert ledger.pending() == 0
+    assert history.run_statistics("run-1").failed == (entry.job.run_uid == "run-1")
+
+
+@pytest.mark.parametrize("fields", [{"recipe": {"rotation": 45}}, {"source": "raw/frame.tif"}], ids=["field", "path"])
+def test_refused_frame_of_a_run_is_one_failed_frame_of_it(
+    fields: dict[str, Any], root: Path, roots: Roots, history: History, ledger: Ledger
+) -> None:
+    raw = request(root, run_uid="run-1", stream="primary", seq_num=3, key="frame-1", **fields)
+    entry = entry_for(raw, XDI, roots, NOW)
+    ledger.accept([entry])
+    ledger.accept([entry_for(raw, XDI, roots, NOW)])
+    statistics = history.run_statistics("run-1")
+    assert entry.report is not None
+    assert (entry.report.job_id, entry.report.source) == (entry.job.job_id, raw["source"])
+    assert (entry.report.run_uid, entry.report.stream, entry.report.seq_num) == ("run-1", "primary", 3)
+    assert entry.report.finished == entry.report.accepted
+    assert (statistics.submitted, statistics.failed, statistics.pending) == (1, 1, 0)
+
+
+def test_an_invalid_origin_is_not_booked(root: Path, roots: Roots) -> None:
+    entry = entry_for(request(root, run_uid="run-1", stream=5, seq_num="x", key=["k"]), XDI, roots, NOW)
+    assert entry.report is not None
+    assert (entry.report.run_uid, entry.report.stream, entry.report.seq_num) == ("run-1", None, None)
+    assert entry.key is None
+
+
+def test_valid_request_becomes_a_job_with_its_fields(root: Path, roots: Roots) -> None:
+    raw = request(root, key="frame-1", run_uid="run-1", stream="primary", seq_num=3, metadata={"exposure": 0.5})
+    entry = entry_for(raw, XDI, roots, NOW)
+    assert entry.report is None
+    assert (entry.key, entry.metadata) == ("frame-1", {"exposure": 0.5})
+    assert (entry.job.run_uid, entry.job.stream, entry.job.seq_num) == ("run-1", "primary", 3)
+    assert len({entry_for(raw, XDI, roots, NOW).job.job_id for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    ("written", "below", "name"),
+    [
+        ("ROOT/raw/frame.tif", "", "frame.tif"),
+        ("ROOT/current/frame.tif", "", "frame.tif"),
+        ("ROOT/elsewhere/../raw/frame.tif", "", "frame.tif"),
+        ("ROOT/raw/later/frame-00002.tif", "", "later/frame-00002.tif"),
+        ("ROOT/raw/frame.tif", "raw", "frame.tif"),
+    ],
+    ids=["plain", "link", "dots", "does not exist yet", "root called raw"],
+)
+def test_paths_are_resolved_before_the_path_rule_is_applied(written: str, below: str, name: str, root: Path) -> None:
+    entry = entry_for(request(root, source=written), XDI, Roots.of([root / below]), NOW)
+    assert entry.report is None
+    assert (entry.job.source, entry.job.output) == (root / "raw" / name, root / "processed" / name)
+
+
+def test_a_template_names_the_output_after_the_frame(root: Path, roots: Roots) -> None:
+    recipe = {"output": {"mode": "new", "template": "{sample}_{run}_{seq_num:03d}"}}
+    raw = request(root, recipe=recipe, run_uid="run-1", seq_num=7, metadata={"sample": "CeO2"})
+    assert entry_for(raw, XDI, roots, NOW).job.output == root / "processed" / "CeO2_run-1_007.tif"
+
+
+def test_recipe_of_a_request_replaces_the_servers_as_a_whole(root: Path, roots: Roots) -> None:
+    assert entry_for(request(root), XDI, roots, NOW).job.recipe == XDI
+    assert entry_for(request(root, recipe=None), XDI, roots, NOW).job.recipe == XDI
+    assert entry_for(request(root, recipe={"rotation": 90}), XDI, roots, NOW).job.recipe == Recipe(rotation=90)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"recipe": {"output": IN_PLACE}},
+        {"run_uid": "run-1", "recipe": {"output": {**IN_PLACE, "allow_in_place": True}}},
+    ],
+    ids=["of no run", "of a run that allows it"],
+)
+def test_in_place_is_accepted(fields: dict[str, Any], root: Path, roots: Roots) -> None:
+    entry = entry_for(request(root, **fields), XDI, roots, NOW)
+    assert entry.report is None
+    assert entry.job.output == entry.job.source
+
+
+def test_in_place_for_a_run_is_refused_in_the_servers_recipe_too(root: Path, roots: Roots) -> None:
+    own = Recipe.model_validate({"output": IN_PLACE})
+    entry = entry_for(request(root, run_uid="run-1"), own, roots, NOW)
+    assert entry.report is not None
+    assert "allow_in_place" in entry.report.reason
+
+
+def test_all_faults_are_explained_in_one_line() -> None:
+    with pytest.raises(ValidationError) as caught:
+        FrameRequest.model_validate({"source": "a.tif", "seq_num": "x", "recipe": {"flip": "2", "bits": 8}})
+    text = explain(caught.value)
+    assert "\n" not in text
+    for place in ("seq_num: found 'x'", "recipe.flip: found '2'", "recipe.bits: found 8"):
+        assert place in text
+
+
+TEXT = st.text(st.characters(), max_size=6)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = st.sampled_from(list(FrameRequest.model_fields)) | TEXT
+RUN_UIDS = (f"run-{number}" for number in count())
+
+
+@pytest.fixture(scope="module")
+def booking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Database]]:
+    folder = tmp_path_factory.mktemp("booking").resolve()
+    database = Database(folder / "ledger.sqlite")
+    yield folder, database
+    database.close()
+
+
+@settings(max_examples=50)
+@given(fields=st.dictionaries(NAMES, VALUES, max_size=4))
+def test_whatever_comes_over_the_wire_never_raises(fields: dict[str, Any], booking: tuple[Path, Database]) -> None:
+    folder, database = booking
+    history = History(database)
+    run_uid = next(RUN_UIDS)
+    raw = {"source": f"{folder}/raw/frame.tif", "run_uid": run_uid, **fields}
+    entry = entry_for(raw, XDI, Roots.of([folder]), NOW)
+    (booked,) = Ledger(database).accept([entry], [run_uid])
+    job_id, report = booked.job_id, booked.report
+    assert history.run_statistics(run_uid).submitted == (booked.new and entry.job.run_uid == run_uid)
+    found, pending = history.reports(ReportsQuery(job_ids=[job_id]))
+    assert [one.model_dump_json() for one in found] == ([] if report is None else [report.model_dump_json()])
+    assert pending == (report is None)

@@ -1,0 +1,363 @@
+"""What a watch makes of looks, stats and reports: tables, and a machine that writes, replaces, kills and restarts."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from tango_server.jobs.frame_listing import Look
+from tango_server.jobs.watch import folder_state
+from tango_server.jobs.watch.folder_state import FORGET_AFTER, Identity, Known, Past, Wanted, WatchedFolder
+from tango_server.messages import FrameReport, Outcome
+
+NOON = 1.7e9
+A, B, C = Identity(100, 1), Identity(200, 2), Identity(300, 3)
+
+
+def report(outcome: Outcome, size: int = 0, output: str = "/processed/a.tif") -> FrameReport:
+    return FrameReport(source="/raw/a.tif", output=output, outcome=outcome, finished=NOON, bytes_in=size)
+
+
+def watched(*, existing: bool = True, **known: Known) -> WatchedFolder:
+    files = {f"{name}.tif": file for name, file in known.items()}
+    return WatchedFolder(files, Past(watched_before=bool(known)), take_existing=existing)
+
+
+def names(folder: WatchedFolder) -> list[str]:
+    return [wanted.name for wanted in folder.wanted()]
+
+
+def taken(identity: Identity | None = A) -> WatchedFolder:
+    """A folder whose one file was just submitted."""
+    folder = watched()
+    folder.looked(Look(came=("a.tif",)), NOON)
+    folder.intended(Wanted("a.tif", 0), identity)
+    folder.submitted(Wanted("a.tif", 0), "job-0")
+    return folder
+
+
+def check(folder: WatchedFolder, identity: Identity | None, times: int = 1) -> list[Wanted]:
+    for _ in range(times):
+        for name in folder.to_check(10):
+            folder.checked(name, identity)
+    return folder.wanted()
+
+
+def test_existing_files_are_taken_only_if_asked_for() -> None:
+    look = Look(came=("a.tif", "b.tif"))
+    for existing, expected in ((True, ["a.tif", "b.tif"]), (False, [])):
+        folder = watched(existing=existing)
+        folder.looked(look, NOON)
+        assert names(folder) == expected
+        folder.looked(Look(came=("c.tif",)), NOON)
+        assert names(folder) == [*expected, "c.tif"]
+
+
+def test_files_that_came_between_watches_are_taken() -> None:
+    folder = watched(existing=False, a=Known(0, A))
+    folder.looked(Look(came=("b.tif",)), NOON)
+    assert names(folder) == ["b.tif"]
+
+
+def test_files_of_a_sub_folder_unlisted_at_first_are_not_new() -> None:
+    folder = watched(existing=False)
+    folder.looked(Look(unlisted={"old": "Permission denied"}), NOON)
+    folder.looked(Look(unlisted={"old": "Permission denied", "new": "Permission denied"}), NOON)
+    changes = folder.changes()
+    assert changes is not None
+    assert changes.past == Past(watched_before=True, due=frozenset({"old"}))
+    folder.looked(Look(came=("old/a.tif",), unlisted={"old/deep": "it hangs", "new": "Permission denied"}), NOON)
+    folder.looked(Look(came=("old/b.tif", "old/deep/c.tif", "new/d.tif")), NOON)
+    assert names(folder) == ["old/b.tif", "new/d.tif"]
+    folder.looked(Look(came=("old/deep/e.tif",)), NOON)
+    assert names(folder) == ["old/b.tif", "new/d.tif", "old/deep/e.tif"]
+
+
+def test_only_later_files_of_an_included_folder_are_new() -> None:
+    for existing in (True, False):
+        folder = watched(existing=existing)
+        folder.looked(Look(excluded=frozenset({"deep/out"})), NOON)
+        folder.looked(Look(unlisted={"deep": "Permission denied"}), NOON)
+        folder.looked(Look(came=("deep/out/a.tif", "deep/out/more/b.tif", "deep/outer/c.tif")), NOON)
+        assert names(folder) == ["deep/outer/c.tif"]
+        folder.looked(Look(came=("deep/out/d.tif",)), NOON)
+        assert names(folder) == ["deep/outer/c.tif", "deep/out/d.tif"]
+
+
+def test_a_file_that_was_written_while_its_job_waited_is_taken_once() -> None:
+    folder = taken(A)
+    folder.pending("a.tif", B)
+    folder.reported("a.tif", report("converted", C.size), C)
+    assert check(folder, C, times=5) == []
+    assert folder.idle
+
+
+def test_file_finished_after_its_job_gave_up_is_taken_again() -> None:
+    folder = taken(A)
+    folder.reported("a.tif", report("failed"), B)
+    assert not folder.idle
+    assert check(folder, C) == []
+    assert check(folder, C) == [Wanted("a.tif", 1)]
+
+
+def test_a_file_that_its_writer_left_unfinished_fails_once() -> None:
+    folder = taken(A)
+    folder.pending("a.tif", B)
+    folder.reported("a.tif", report("failed"), B)
+    assert check(folder, B, times=5) == []
+    assert folder.idle
+
+
+def test_new_content_under_the_old_name_is_taken_when_it_is_still() -> None:
+    folder = taken(A)
+    folder.reported("a.tif", report("converted", A.size), A)
+    assert check(folder, B) == []
+    assert check(folder, C) == []
+    assert check(folder, C) == [Wanted("a.tif", 1)]
+
+
+def test_file_changed_before_its_report_is_taken_again() -> None:
+    folder = taken(A)
+    folder.reported("a.tif", report("converted", A.size), B)
+    assert check(folder, B) == [Wanted("a.tif", 1)]
+
+
+def test_a_file_converted_in_place_is_not_taken_for_new() -> None:
+    folder = taken(A)
+    folder.reported("a.tif", report("converted", A.size, output="/raw/a.tif"), B)
+    assert check(folder, B, times=3) == []
+
+
+def test_content_that_replaces_what_was_there_at_first_is_taken() -> None:
+    folder = watched(existing=False)
+    folder.looked(Look(came=("a.tif",)), NOON)
+    assert check(folder, A) == []
+    assert check(folder, B, times=2) == [Wanted("a.tif", 1)]
+
+
+def test_a_folder_that_is_away_for_a_while_brings_no_new_files() -> None:
+    folder = taken(A)
+    folder.reported("a.tif", report("converted", A.size), A)
+    folder.looked(Look(gone=("a.tif",)), NOON)
+    folder.forget(NOON + FORGET_AFTER - 1)
+    folder.looked(Look(came=("a.tif",)), NOON + FORGET_AFTER)
+    assert check(folder, A, times=3) == []
+
+
+def test_another_file_of_a_name_that_was_gone_is_taken() -> None:
+    folder = taken(A)
+    folder.reported("a.tif", report("converted", A.size), A)
+    folder.looked(Look(gone=("a.tif",)), NOON)
+    folder.looked(Look(came=("a.tif",)), NOON)
+    assert check(folder, B, times=2) == [Wanted("a.tif", 1)]
+
+
+def test_file_away_when_its_job_gave_up_is_taken_again() -> None:
+    folder = taken(A)
+    folder.looked(Look(gone=("a.tif",)), NOON)
+    folder.reported("a.tif", report("failed"), None)
+    folder.looked(Look(came=("a.tif",)), NOON)
+    assert check(folder, A, times=2) == [Wanted("a.tif", 1)]
+
+
+def test_a_forgotten_name_never_uses_a_key_again() -> None:
+    folder = watched(a=Known(4, A))
+    folder.looked(Look(gone=("a.tif",)), NOON)
+    folder.forget(NOON + FORGET_AFTER)
+    changes = folder.changes()
+    assert changes is not None
+    assert changes.forgotten == {"a.tif"}
+    assert changes.past is not None
+    assert changes.past.floor == 5
+    folder.looked(Look(came=("a.tif",)), NOON + FORGET_AFTER)
+    assert folder.wanted() == [Wanted("a.tif", 5)]
+
+
+def test_names_that_vanish_one_by_one_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_state, "VANISHED_LIMIT", 20)
+    folder = WatchedFolder({}, Past(watched_before=True), take_existing=False)
+    many = [f"{number}.tif" for number in range(30)]
+    for name in many:  # as on a disk from which frames are moved away
+        folder.looked(Look(came=(name,)), NOON)
+        folder.left(Wanted(name, 0), A)
+        folder.looked(Look(gone=(name,)), NOON)
+    folder.forget(NOON)
+    changes = folder.changes()
+    assert changes is not None
+    assert changes.forgotten == set(many[:10])
+
+
+def test_a_folder_that_seems_empty_for_a_while_brings_no_old_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_state, "VANISHED_LIMIT", 20)
+    many = tuple(f"{number}.tif" for number in range(100))
+    folder = WatchedFolder({}, Past(watched_before=True), take_existing=False)
+    folder.looked(Look(came=many), NOON)
+    for name in many:
+        folder.left(Wanted(name, 0), A)
+    folder.looked(Look(gone=many), NOON + 1)
+    folder.forget(NOON + 1)
+    again = WatchedFolder(dict(folder.changes().files), Past(watched_before=True), take_existing=False)  # type: ignore[union-attr]
+    for one in (folder, again):  # the server may be started anew meanwhile
+        one.forget(NOON + 2)
+        one.looked(Look(came=many), NOON + 3)
+        assert one.wanted() == []
+
+
+def test_a_job_that_the_ledger_has_lost_is_submitted_again() -> None:
+    folder = taken(A)
+    folder.lost("a.tif")
+    (wanted,) = folder.wanted()
+    assert wanted.name == "a.tif"
+    assert wanted.generation > 0
+
+
+def test_all_files_are_checked_in_turn_in_bounded_shares() -> None:
+    files = {f"{number}.tif": Known(0, A) for number in range(1000)}
+    folder = WatchedFolder(files, Past(watched_before=True), take_existing=True)
+    checked: Counter[str] = Counter()
+    for _ in range(40):
+        share = folder.to_check(50)
+        assert len(share) <= 50
+        checked.update(share)
+    assert set(checked) == set(files)
+    assert max(checked.values()) <= 2
+
+
+def test_a_quiet_folder_has_nothing_to_write_down() -> None:
+    folder = taken(A)
+    folder.reported("a.tif", report("converted", A.size), A)
+    folder.written()
+    folder.looked(Look(), NOON)
+    check(folder, A, times=3)
+    folder.forget(NOON)
+    assert folder.changes() is None
+
+
+@dataclass
+class Job:
+    name: str
+    report: FrameReport | None = None
+
+
+@dataclass
+class Disk:
+    """The watched folder, the ledger and the book: what outlives the watch."""
+
+    files: dict[str, Identity] = field(default_factory=dict)
+    jobs: dict[tuple[str, int], Job] = field(default_factory=dict)
+    known: dict[str, Known] = field(default_factory=dict)
+    past: Past = field(default_factory=Past)
+
+
+NAMES = st.sampled_from(["a.tif", "b.tif", "c.tif"])
+
+
+class Watching(RuleBasedStateMachine):
+    """A watch that is interrupted at any point by writers, by the end of jobs, and by `kill -9`.
+
+    Contents have sizes of their own; even ones are finished frames, odd ones are not.
+    """
+
+    @initialize()
+    def begin(self) -> None:
+        self.disk = Disk()
+        self.contents = 0
+        self.converted: Counter[Identity] = Counter()
+        self.start()
+
+    def start(self) -> None:
+        self.folder = WatchedFolder(self.disk.known, self.disk.past, take_existing=True)
+        self.listed = set(self.folder.present)
+        self.steps = self.watch()
+
+    def watch(self) -> Iterator[None]:
+        """Go on as the watcher does, with a pause wherever the world can change."""
+        while True:
+            now = set(self.disk.files)
+            look = Look(came=tuple(sorted(now - self.listed)), gone=tuple(sorted(self.listed - now)))
+            self.listed = now
+            self.folder.looked(look, NOON)
+            self.write()
+            yield
+            asked = self.folder.under_way(10)
+            before = {name: self.disk.files.get(name) for name in asked}
+            yield
+            jobs = {str(id(job)): job.report for job in self.disk.jobs.values()}
+            reports = {name: jobs[job_id] for name, job_id in asked.items()}
+            yield
+            for name, found in reports.items():
+                if found is None:
+                    self.folder.pending(name, before[name])
+                else:
+                    self.folder.reported(name, found, self.disk.files.get(name))
+            yield
+            for name in self.folder.to_check(10):
+                self.folder.checked(name, self.disk.files.get(name))
+            yield
+            for wanted in self.folder.wanted():
+                identity = self.disk.files.get(wanted.name)
+                if identity is None:
+                    continue
+                self.folder.intended(wanted, identity)
+                self.write()
+                yield
+                job = self.disk.jobs.setdefault((wanted.name, wanted.generation), Job(wanted.name))
+                yield
+                self.folder.submitted(wanted, str(id(job)))
+            self.write()
+            yield
+
+    def write(self) -> None:
+        changes = self.folder.changes()
+        if changes is not None:
+            self.disk.known.update(changes.files)
+            self.disk.past = changes.past or self.disk.past
+            self.folder.written()
+
+    @rule(name=NAMES, finished=st.booleans())
+    def put(self, name: str, finished: bool) -> None:
+        self.contents += 1
+        self.disk.files[name] = Identity(2 * self.contents + (not finished), self.contents)
+
+    @rule(name=NAMES)
+    def remove(self, name: str) -> None:
+        self.disk.files.pop(name, None)
+
+    @rule(count=st.integers(1, 6))
+    def go_on(self, count: int) -> None:
+        for _ in range(count):
+            next(self.steps)
+
+    @rule(gives_up=st.booleans())
+    def jobs_end(self, gives_up: bool) -> None:
+        for job in self.disk.jobs.values():
+            content = self.disk.files.get(job.name)
+            if job.report is not None:
+                continue
+            if content is not None and content.size % 2 == 0:
+                self.converted[content] += 1
+                job.report = report("converted", content.size)
+            elif gives_up:
+                job.report = report("failed")
+
+    @rule()
+    def kill(self) -> None:
+        self.start()
+
+    def teardown(self) -> None:
+        for _ in range(8):
+            self.go_on(15)
+            self.jobs_end(gives_up=True)
+        self.go_on(20)
+        assert self.folder.idle
+        for name, content in self.disk.files.items():
+            expected = 1 if content.size % 2 == 0 else 0
+            assert self.converted[content] == expected, (name, content)
+
+
+TestWatching = Watching.TestCase
+TestWatching.settings = settings(max_examples=60, stateful_step_count=40)
