@@ -41,7 +41,7 @@ _BATCH = 500
 
 
 @dataclass(frozen=True)
-class Look:
+class Usage:
     """What a process has at an instant: memory and files in MB."""
 
     memory: float
@@ -50,7 +50,7 @@ class Look:
     files: float
 
     @classmethod
-    def at(cls, folder: Path, pid: int | None = None) -> "Look":
+    def at(cls, folder: Path, pid: int | None = None) -> "Usage":
         """Look at a process, with its children if it is another one, and at the files in a folder."""
         gc.collect()
         own = psutil.Process(pid)
@@ -63,8 +63,8 @@ class Look:
         )
 
 
-def _told(before: Look, after: Look, **more: Any) -> dict[str, Any]:
-    numbers = {name: [round(getattr(look, name), 1) for look in (before, after)] for name in Look.__annotations__}
+def _told(before: Usage, after: Usage, **more: Any) -> dict[str, Any]:
+    numbers = {name: [round(getattr(look, name), 1) for look in (before, after)] for name in Usage.__annotations__}
     return {**numbers, **more}
 
 
@@ -78,19 +78,19 @@ def jobs(count: int, folder: Path, seed: int) -> dict[str, Any]:
     state = folder / "state"
     with LocalServer(raw.parent, state, [*_QUICK, "--set", f"history_limit={count // 5}"]) as server:
         proxy = tango.DeviceProxy(server.address)
-        before, begun = Look.at(state, server.pid), time.monotonic()
+        before, begun = Usage.at(state, server.pid), time.monotonic()
         for start in range(0, count, _BATCH):
             requests = [{"source": draw.choice(names)} for _ in range(min(_BATCH, count - start))]
             proxy.command_inout("Submit", json.dumps({"requests": requests}))
             while proxy.QueueLength > 2 * _BATCH:
                 time.sleep(0.05)
             if start == 10 * _BATCH:
-                before = Look.at(state, server.pid)
+                before = Usage.at(state, server.pid)
         while proxy.QueueLength:
             time.sleep(0.1)
         took, failed = time.monotonic() - begun, proxy.NumFailed
         time.sleep(70)  # the history is pruned once a minute
-        after = Look.at(state, server.pid)
+        after = Usage.at(state, server.pid)
     return _told(before, after, seconds=round(took, 1), per_second=round(count / took), failed=failed)
 
 
@@ -116,14 +116,14 @@ def _session(folder: Path, *, with_conversion: bool) -> Iterator[tuple[RunEngine
 
 def points(count: int, folder: Path, _seed: int, *, with_conversion: bool = True) -> dict[str, Any]:
     """So many points of one run, each waited for."""
-    looks: dict[int, tuple[Look, float]] = {}
+    looks: dict[int, tuple[Usage, float]] = {}
     with _session(folder, with_conversion=with_conversion) as (engine, detector, converter):
 
         def shot(detectors: Any) -> Iterator[Msg]:
             yield from bps.one_shot(detectors)
-            looks[len(looks)] = looks.get(len(looks), (Look(0, 0, 0, 0), time.monotonic()))
+            looks[len(looks)] = looks.get(len(looks), (Usage(0, 0, 0, 0), time.monotonic()))
             if len(looks) in {count // 5, count}:
-                looks[len(looks) - 1] = Look.at(folder / "spool"), time.monotonic()
+                looks[len(looks) - 1] = Usage.at(folder / "spool"), time.monotonic()
 
         plan = bp.count([detector], num=count, per_shot=shot)
         engine(conversion_wrapper(plan, converter, wait="point") if converter else plan)
@@ -139,14 +139,14 @@ def points(count: int, folder: Path, _seed: int, *, with_conversion: bool = True
 
 def runs(count: int, folder: Path, _seed: int, *, with_conversion: bool = True) -> dict[str, Any]:
     """So many runs of ten frames in one call of the RunEngine."""
-    looks: list[Look] = []
+    looks: list[Usage] = []
     with _session(folder, with_conversion=with_conversion) as (engine, detector, converter):
 
         def plan() -> Any:
             for number in range(1, count + 1):
                 yield from bp.count([detector], num=10)
                 if number in {count // 5, count}:
-                    looks.append(Look.at(folder / "spool"))
+                    looks.append(Usage.at(folder / "spool"))
 
         engine(conversion_wrapper(plan(), converter) if converter else plan())
     growth = (looks[1].memory - looks[0].memory) * 1e3 / (10 * (count - count // 5))
@@ -159,7 +159,7 @@ def outage(count: int, folder: Path, _seed: int) -> dict[str, Any]:
     callback = ConversionCallback(converter, spool=folder / "spool.sqlite")
     request = {"recipe": {"rotation": 90}, "run_uid": "run", "metadata": {"energy": 37_000.0}}
     took: list[float] = []
-    before = Look.at(folder)
+    before = Usage.at(folder)
     for number in range(count):
         name = f"/data/raw/sample/scan-{number:06d}.tif"
         begun = time.perf_counter()
@@ -168,8 +168,8 @@ def outage(count: int, folder: Path, _seed: int) -> dict[str, Any]:
         took.append(time.perf_counter() - begun)
         time.sleep(0.0005)
         if number == count // 5:
-            before = Look.at(folder)
-    after = Look.at(folder)
+            before = Usage.at(folder)
+    after = Usage.at(folder)
     callback.close()
     converter.destroy()
     worst = [round(float(value) * 1e3, 2) for value in np.percentile(took, [50, 99.9])]
@@ -178,7 +178,7 @@ def outage(count: int, folder: Path, _seed: int) -> dict[str, Any]:
 
 def startups(count: int, folder: Path, _seed: int) -> dict[str, Any]:
     """So many devices and callbacks in one session, each ended before the next."""
-    before = Look.at(folder)
+    before = Usage.at(folder)
     for number in range(count):
         converter = PETifConverter(_NOWHERE, name="converter")
         callback = ConversionCallback(converter, spool=folder / "spool.sqlite")
@@ -186,9 +186,9 @@ def startups(count: int, folder: Path, _seed: int) -> dict[str, Any]:
         callback.close()
         converter.destroy()
         if number == 0:
-            before = Look.at(folder)
+            before = Usage.at(folder)
     time.sleep(2)
-    return _told(before, Look.at(folder))
+    return _told(before, Usage.at(folder))
 
 
 def close_run(count: int, folder: Path, _seed: int) -> dict[str, Any]:
@@ -218,9 +218,9 @@ def close_run(count: int, folder: Path, _seed: int) -> dict[str, Any]:
         took[1] = time.monotonic() - took[1]
         yield Msg("close_run")
 
-    before = Look.at(folder)
+    before = Usage.at(folder)
     engine(conversion_wrapper(converted(), converter))
-    after = Look.at(folder)
+    after = Usage.at(folder)
     engine(bare())
     return _told(before, after, seconds=[round(each, 1) for each in took])
 
@@ -257,7 +257,7 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.soak", "--part", name, "--scale", str(options.scale)]
         ended = subprocess.run([*command, "--seed", str(options.seed)], stdout=subprocess.PIPE, text=True, check=True)
         told = json.loads(ended.stdout.splitlines()[-1])
-        columns = [" -> ".join(map(str, told.pop(field))) for field in Look.__annotations__]
+        columns = [" -> ".join(map(str, told.pop(field))) for field in Usage.__annotations__]
         sys.stdout.write(f"| {name} | {' | '.join(columns)} | {json.dumps(told)[1:-1]} |\n")
         sys.stdout.flush()
 

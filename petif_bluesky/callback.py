@@ -15,8 +15,8 @@ from petif_bluesky.documents.rotation_scans import RotationScans
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.frames import FrameFinder
 from petif_bluesky.link import Link
-from petif_bluesky.metadata import MetadataSelection, RunFacts
-from petif_bluesky.spool import Letter, Spool
+from petif_bluesky.metadata import FrameMetadata, MetadataSelection
+from petif_bluesky.spool import Spool, SpooledRequest
 from tango_server.home import state_folder
 
 _log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class ConversionCallback:
         self._book = converter.runs
         self._spool = Spool(Path(spool) if spool else default_spool_path(converter.link.address))
         self._finder = FrameFinder(frames)
-        self._facts = RunFacts(metadata)
+        self._facts = FrameMetadata(metadata)
         self._scans = RotationScans()
         self._troubles = RunTroubles()
         self._recipes: dict[str, Any] = {}
@@ -208,7 +208,7 @@ class ConversionCallback:
             return {}
         return {**metadata, **angles}
 
-    def _set_aside(self, letter: Letter) -> None:
+    def _set_aside(self, letter: SpooledRequest) -> None:
         """Called by the sender's thread."""
         if letter.request is not None:
             self._book.set_aside(letter.run_uid, letter.key)

@@ -227,15 +227,17 @@ class TangoLink:
     def _look(self) -> ServerState:
         known = self.server
         try:
-            look = self._client.look()
+            snapshot = self._client.snapshot()
         except LinkDownError as error:
             return self._lost(known, str(error))
-        attributes = {**known.attributes, **look.attributes}
-        if look.trouble:
-            return self._lost(replace(known, attributes=attributes), f"{self.address} can't convert: {look.trouble}")
+        attributes = {**known.attributes, **snapshot.attributes}
+        if snapshot.trouble:
+            return self._lost(
+                replace(known, attributes=attributes), f"{self.address} can't convert: {snapshot.trouble}"
+            )
         now = time.time()
         return ServerState(
-            asked=True, connected=True, seen=now, version=look.version, recipe=json.loads(attributes["Recipe"].value),
+            asked=True, connected=True, seen=now, version=snapshot.version, recipe=json.loads(attributes["Recipe"].value),
             attributes=attributes, trouble="", looked=now,
         )  # fmt: skip
 

@@ -80,7 +80,7 @@ class _Run:
     descriptors: list[str] = field(default_factory=list)
 
 
-class RunFacts:
+class FrameMetadata:
     """Takes the documents of runs in, gives the metadata of frames out.
 
     Runs may be interleaved; what a run needed is forgotten when it stops, and that of the oldest one when too many

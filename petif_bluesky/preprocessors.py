@@ -5,7 +5,7 @@ from functools import partial, wraps
 from typing import Any
 
 from petif_bluesky.converter import PETifConverter
-from petif_bluesky.plan_stubs.run_wrapper import Plan, Result, Wait, Wrapping
+from petif_bluesky.plan_stubs.run_wrapper import Plan, Result, RunWrapper, Wait
 from petif_bluesky.plan_stubs.start_facts import CONVERSION, start_facts
 from petif_bluesky.signals.recipe import require_new_files
 from tango_server.recipe import Recipe
@@ -40,7 +40,7 @@ def conversion_wrapper(
     """
     require_new_files(recipe)
     facts = partial(start_facts, converter, recipe)
-    return Wrapping(converter, facts, stream=stream, wait=wait).wrapped(plan)
+    return RunWrapper(converter, facts, stream=stream, wait=wait).wrapped(plan)
 
 
 def conversion_decorator(

@@ -40,7 +40,7 @@ _Row = tuple[str, str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class SpooledRequest:
     """A request, or (without one) the announcement of a run."""
 
     number: int | None
@@ -109,7 +109,7 @@ class Spool:
         """Put requests in one transaction; return False if the last one's key is here already."""
         return self._put([(str(fields["key"]), str(fields["run_uid"]), json.dumps(fields)) for fields in requests])
 
-    def first(self, count: int) -> list[Letter]:
+    def first(self, count: int) -> list[SpooledRequest]:
         """Return the `count` oldest letters that were not rejected; raise `sqlite3.Error` if the file can't be read.
 
         Letters that the disk refuses come from memory, after those on disk.
@@ -124,7 +124,7 @@ class Spool:
         letters = [_letter(*row) for row in rows]
         return letters + [_letter(None, run_uid, text, key) for key, run_uid, text in held]
 
-    def remove(self, letters: Sequence[Letter]) -> None:
+    def remove(self, letters: Sequence[SpooledRequest]) -> None:
         """Remove letters that the server has."""
         numbers = [(letter.number,) for letter in letters if letter.number is not None]
         keys = {letter.key for letter in letters if letter.number is None}
@@ -159,14 +159,14 @@ class Spool:
                 with self._lock:  # little has come meanwhile, and none of it may be missing
                     self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def postpone(self, letter: Letter) -> None:
+    def postpone(self, letter: SpooledRequest) -> None:
         """Put a letter behind all others."""
         with self._lock:
             self._database.execute(
                 "UPDATE outbox SET number=(SELECT max(number) + 1 FROM outbox) WHERE number=?", (letter.number,)
             )
 
-    def set_aside(self, letter: Letter, reason: str) -> None:
+    def set_aside(self, letter: SpooledRequest, reason: str) -> None:
         """Keep a letter that the server will never take, with the reason; one that is only in memory is dropped."""
         if letter.number is None:
             self.remove([letter])
@@ -264,5 +264,5 @@ class Spool:
         return cursor.rowcount == 1
 
 
-def _letter(number: int | None, run_uid: str, text: str | None, key: str) -> Letter:
-    return Letter(number, run_uid, json.loads(text) if text else None, key)
+def _letter(number: int | None, run_uid: str, text: str | None, key: str) -> SpooledRequest:
+    return SpooledRequest(number, run_uid, json.loads(text) if text else None, key)

@@ -35,7 +35,7 @@ class NoTurnError(RuntimeError):
     """Too many calls that take long are being answered."""
 
 
-class Lifetime:
+class Application:
     """What runs from one Init to the next; before `open` and after `close` it is there and does nothing."""
 
     def __init__(self) -> None:

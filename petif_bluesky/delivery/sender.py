@@ -8,7 +8,7 @@ from pathlib import Path
 
 from petif_bluesky.link import Link, LinkDownError, LinkError, RequestRejectedError, ServerFaultError, ServerFullError
 from petif_bluesky.owned_thread import FOR_EVER, keep_calling
-from petif_bluesky.spool import Letter, Spool
+from petif_bluesky.spool import Spool, SpooledRequest
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,9 @@ class Sender:
     take is set aside there, and `set_aside` is told.
     """
 
-    def __init__(self, spool: Spool, link: Link, *, set_aside: Callable[[Letter], None] = lambda _letter: None) -> None:
+    def __init__(
+        self, spool: Spool, link: Link, *, set_aside: Callable[[SpooledRequest], None] = lambda _letter: None
+    ) -> None:
         self._spool = spool
         self._link = link
         self._set_aside = set_aside
@@ -62,7 +64,7 @@ class Sender:
 
     def _deliver_next(self) -> bool:
         """Deliver the next letters; return whether there were any."""
-        letters: list[Letter] = []
+        letters: list[SpooledRequest] = []
         try:
             self._spool.tidy()
             letters = self._spool.first(self._batch)
@@ -93,13 +95,13 @@ class Sender:
         self._batch = min(2 * self._batch, _BATCH)
         self._pause = 0.0
 
-    def _deliver(self, letters: list[Letter]) -> None:
+    def _deliver(self, letters: list[SpooledRequest]) -> None:
         try:
             self._submit(letters)
         except (RequestRejectedError, ServerFaultError) as error:
             self._deliver_singly(letters, error)
 
-    def _deliver_singly(self, letters: list[Letter], error: LinkError) -> None:
+    def _deliver_singly(self, letters: list[SpooledRequest], error: LinkError) -> None:
         if len(letters) > 1:
             for letter in letters:
                 if self._ended.is_set():
@@ -114,7 +116,7 @@ class Sender:
         self._spool.set_aside(letters[0], str(error))
         self._set_aside(letters[0])
 
-    def _submit(self, letters: list[Letter]) -> None:
+    def _submit(self, letters: list[SpooledRequest]) -> None:
         requests = [letter.request for letter in letters if letter.request is not None]
         runs = sorted({letter.run_uid for letter in letters if letter.request is None})
         answer = self._link.submit(requests, runs)

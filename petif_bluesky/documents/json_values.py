@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-LONGEST_TEXT = 1000
+LONGEST_STRING = 1000
 """Characters; a longer text is cut."""
 _LARGEST_WHOLE = 2**63
 _ELLIPSIS = "…"
@@ -68,8 +68,8 @@ class Values:
             return
         self.fit[key] = taken
         self.left_out.pop(key, None)
-        if isinstance(taken, str) and len(taken) > LONGEST_TEXT:
-            self.left_out[key] = f"cut after {LONGEST_TEXT} characters"
+        if isinstance(taken, str) and len(taken) > LONGEST_STRING:
+            self.left_out[key] = f"cut after {LONGEST_STRING} characters"
 
     def lay_over(self, later: "Values") -> None:
         """Take the values of `later` in; where a name comes twice they hold, also those that do not fit."""
@@ -105,6 +105,6 @@ def _real(value: float) -> float:
 
 
 def _text(value: str) -> str:
-    if len(value) > LONGEST_TEXT:
-        value = value[:LONGEST_TEXT] + _ELLIPSIS
+    if len(value) > LONGEST_STRING:
+        value = value[:LONGEST_STRING] + _ELLIPSIS
     return value.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no UTF-8

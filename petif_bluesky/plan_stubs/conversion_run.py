@@ -12,10 +12,10 @@ from petif_bluesky.converter import PETifConverter
 from petif_bluesky.delivery.sender import Sender
 from petif_bluesky.documents.frame import RawFrame
 from petif_bluesky.plan_stubs.background import in_background
-from petif_bluesky.plan_stubs.run_wrapper import Wrapping
+from petif_bluesky.plan_stubs.run_wrapper import RunWrapper
 from petif_bluesky.plan_stubs.start_facts import CONVERSION, start_facts
 from petif_bluesky.signals.recipe import require_new_files
-from petif_bluesky.spool import Letter, Spool
+from petif_bluesky.spool import Spool, SpooledRequest
 from tango_server.recipe import Recipe
 
 
@@ -45,7 +45,7 @@ def conversion_run(
         return uid
 
     try:
-        return (yield from Wrapping(converter, lambda _given: facts, timeout=timeout).wrapped(run()))
+        return (yield from RunWrapper(converter, lambda _given: facts, timeout=timeout).wrapped(run()))
     finally:
         mail.close()
 
@@ -88,6 +88,6 @@ class _Mail:
         if self._run_uid:
             self._book.close(self._run_uid)
 
-    def _set_aside(self, letter: Letter) -> None:
+    def _set_aside(self, letter: SpooledRequest) -> None:
         """Called by the sender's thread."""
         self._book.set_aside(letter.run_uid, letter.key)

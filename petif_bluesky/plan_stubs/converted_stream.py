@@ -28,7 +28,7 @@ _NOT_IN_URI = re.compile(r"[#?]")
 
 
 @dataclass(frozen=True, slots=True)
-class Structure:
+class StreamStructure:
     """What the images of one stream have in common; `host` is that of their URIs."""
 
     pages: int
@@ -54,7 +54,7 @@ def place(path: str) -> tuple[str, str] | None:
     return "localhost", path.lstrip("/")
 
 
-def structure_of(report: FrameReport) -> Structure | None:
+def structure_of(report: FrameReport) -> StreamStructure | None:
     """Return the structure of a frame's converted image, None if there is none that a catalogue could open."""
     if report.output is None or report.shape is None or report.pixel_type is None:
         return None
@@ -63,7 +63,7 @@ def structure_of(report: FrameReport) -> Structure | None:
         return None
     rows, columns = report.shape
     dtype = np.dtype(report.pixel_type).newbyteorder("<").str
-    return Structure(report.pages, rows, columns, dtype, where[0])
+    return StreamStructure(report.pages, rows, columns, dtype, where[0])
 
 
 def is_there(report: FrameReport) -> bool:
@@ -79,7 +79,9 @@ class FrameStream:
 
     parent = None
 
-    def __init__(self, device: str, stream: str, structure: Structure | None, *, with_output: bool = True) -> None:
+    def __init__(
+        self, device: str, stream: str, structure: StreamStructure | None, *, with_output: bool = True
+    ) -> None:
         self.name = device
         self.stream = stream
         self._image = f"{device}_image"  # one text: the RunEngine keeps it with each resource until the run ends
@@ -191,7 +193,7 @@ class ConvertedFrames:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._streams: dict[Structure | None, FrameStream] = {}
+        self._streams: dict[StreamStructure | None, FrameStream] = {}
         self._unconverted = FrameStream(device, UNCONVERTED, None, with_output=False)
 
     def show(self, report: FrameReport) -> FrameStream:

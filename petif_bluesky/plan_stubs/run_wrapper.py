@@ -85,7 +85,7 @@ class _Run:
         return self.reports.run_uid
 
 
-class Wrapping:
+class RunWrapper:
     """One wrapped plan and its open runs, by their run keys.
 
     The reports of a run are waited for as long as the converter says. A `timeout` (s) of the plan's own, for plans that

@@ -8,7 +8,7 @@ from petif_bluesky.documents.errors import DocumentError, FramesNotFoundError
 from petif_bluesky.documents.frame import Frame, RawFrame, RawRun
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.frames import FrameFinder
-from petif_bluesky.metadata import RunFacts
+from petif_bluesky.metadata import FrameMetadata
 from petif_bluesky.tiled.run_documents import documents_of
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def frames_of_run(run: Any, selection: FrameSelection | None = None) -> RawRun:
 
 
 def _frames_in(documents: Iterable[tuple[str, Mapping[str, Any]]], finder: FrameFinder) -> RawRun:
-    facts, uid, found = RunFacts(), "", []
+    facts, uid, found = FrameMetadata(), "", []
     try:
         for name, document in documents:
             if name == "start":
@@ -68,5 +68,5 @@ def _frames_in(documents: Iterable[tuple[str, Mapping[str, Any]]], finder: Frame
     return RawRun(uid, tuple(found))
 
 
-def _raw(frame: Frame, facts: RunFacts) -> RawFrame:
+def _raw(frame: Frame, facts: FrameMetadata) -> RawFrame:
     return RawFrame(frame.path, f"{frame.data_key}/{frame.path}", frame.seq_num, frame.stream, facts.of(frame))

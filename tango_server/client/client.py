@@ -66,7 +66,7 @@ class UnknownRunError(LinkError, LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ServerSnapshot:
     """What a server shows at one instant.
 
     `attributes` are those with a valid value. `trouble` tells why the server can't convert, and is empty if it can.
@@ -108,7 +108,7 @@ class Client:
         self._connection = Connection(address, timeout)
         self._version = ""
 
-    def look(self) -> Look:
+    def snapshot(self) -> ServerSnapshot:
         """Read everything that the server shows, in two calls. Raises `LinkDownError`."""
         try:
             info = self._connection.call(lambda proxy: proxy.info())
@@ -121,7 +121,7 @@ class Client:
             require(found, "Recipe")  # which a device that can't convert does not have
         except tango.DevFailed as error:
             trouble = error.args[0].desc.strip()
-        return Look(self._version, readings(found), trouble)
+        return ServerSnapshot(self._version, readings(found), trouble)
 
     def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()) -> SubmitAnswer:
         """Hand requests to the server and announce runs; return when they are durable there."""

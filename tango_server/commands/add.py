@@ -52,7 +52,7 @@ def add(
     added = _Added(client, errors, as_json=as_json)
     with told_troubles():
         try:
-            own = Recipe.model_validate_json(client.look().require("Recipe"))
+            own = Recipe.model_validate_json(client.snapshot().require("Recipe"))
             recipe = _recipe(own, options)
             shared = {"recipe": recipe and recipe.model_dump(mode="json"), "run_uid": run_uid}
             added.submit([{"source": frame, **shared} for frame in added.frames_at(paths)])
@@ -117,7 +117,7 @@ class _Added:
                 for reports in follow(self._client, [job.job_id for job in self._jobs], PATIENCE):
                     progress.advance(task, len(reports))
                     for report in reports:
-                        self._tell(report)
+                        self._log_report(report)
         except UnknownRunError as error:
             forgotten = True
             complain(self._errors, f"{self._left} frames are not known any more: {error}")
@@ -151,7 +151,7 @@ class _Added:
     def _left(self) -> int:
         return len(self._jobs) - sum(self._outcomes.values())
 
-    def _tell(self, report: "FrameReport") -> None:
+    def _log_report(self, report: "FrameReport") -> None:
         self._outcomes[report.outcome] += 1
         if report.outcome == "failed":
             complain(self._errors, f"failed: {report.reason}")

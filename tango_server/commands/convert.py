@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tango_server.conversion.esperanto.experiment import Experiment
-    from tango_server.jobs.batch import Planned, Selection
+    from tango_server.jobs.batch import FileSelection, Planned
     from tango_server.messages import FrameReport
     from tango_server.recipe import Recipe
 
@@ -61,13 +61,13 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     from rich.console import Console
 
     from tango_server.host_limits import fitting_workers, usable_cores
-    from tango_server.jobs.batch import Selection, plan, select
+    from tango_server.jobs.batch import FileSelection, plan, select
     from tango_server.recipe import NewFile
 
     esperanto, angles = take_esperanto(options)
     recipe = recipe_from(options, esperanto)
     folder = recipe.output.folder if isinstance(recipe.output, NewFile) else None
-    selection = Selection(
+    selection = FileSelection(
         options["recursive"],
         options["patterns"],
         skip_dark=not options["include_dark"],
@@ -127,7 +127,7 @@ def _note(item: "Planned") -> str:
     return "  (there is a file: see --on-existing)" if item.output and item.output.exists() else ""
 
 
-def _nothing_in(paths: "Sequence[Path]", selection: "Selection") -> str:
+def _nothing_in(paths: "Sequence[Path]", selection: "FileSelection") -> str:
     """Return what was found where there is no frame, and what would take it."""
     from tango_server.jobs.batch import select
 
@@ -219,7 +219,7 @@ class _Complaints:
         self._errors = errors
         self._causes: Counter[str] = Counter()
 
-    def tell(self, report: "FrameReport") -> None:
+    def log_report(self, report: "FrameReport") -> None:
         """Tell why a frame failed."""
         source = Path(report.source)
         cause = report.reason.replace(report.source, "").replace(source.stem, "")
@@ -239,7 +239,7 @@ def _tell(report: "FrameReport", errors: "Console", complaints: _Complaints, *, 
     if as_json:
         say(report.model_dump_json())
     elif report.outcome == "failed":
-        complaints.tell(report)
+        complaints.log_report(report)
     elif report.outcome == "converted" and report.reason:
         complain(errors, f"{report.source}: {report.reason}", style="")
 

@@ -31,7 +31,7 @@ def monitor(*, address: str, host: str, port: int, read_only: bool, show: bool) 
     from tango_server.monitor.allowed_origins import is_loopback, shown_name
     from tango_server.monitor.web import serve
 
-    def tell(taken: int) -> None:
+    def show_address(taken: int) -> None:
         page = f"http://{shown_name(host)}:{taken}"
         say(f"ready: {page}")
         if not is_loopback(host):
@@ -42,7 +42,7 @@ def monitor(*, address: str, host: str, port: int, read_only: bool, show: bool) 
             webbrowser.open(page)
 
     try:
-        serve(address, host=host, port=port, read_only=read_only, ready=tell)
+        serve(address, host=host, port=port, read_only=read_only, ready=show_address)
     except OSError as error:
         raise click.ClickException(
             f"found that {host}:{port} can't be listened at ({error.strerror or error}); expected an address of this "

@@ -51,7 +51,7 @@ def register(
         registry = Registry(database)
         found = registry.find(device)
         wanted = changes(found.properties if found else {}, _checked_lines(found, given, device))
-        _tell(registry.address, device, server, found, wanted)
+        _show(registry.address, device, server, found, wanted)
         if found and not wanted and found.server == server:
             say("Nothing has to be written.")
             return
@@ -97,7 +97,7 @@ def _checked_lines(found: "Registered | None", given: dict[str, Any], device: st
         ) from error
 
 
-def _tell(address: str, device: str, server: str, found: "Registered | None", wanted: "list[Change]") -> None:
+def _show(address: str, device: str, server: str, found: "Registered | None", wanted: "list[Change]") -> None:
     say(f"{'Change' if found else 'New'}: {device} of {server}, in the Tango database at {address}")
     if found and found.server != server:
         say(f"  server: {found.server} -> {server}")

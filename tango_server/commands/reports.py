@@ -53,10 +53,10 @@ def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_j
 
 def _row(report: "FrameReport") -> tuple[str, str, str, str]:
     done = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report.finished))
-    return done, report.outcome, report.source, _told(report)
+    return done, report.outcome, report.source, _details(report)
 
 
-def _told(report: "FrameReport") -> str:
+def _details(report: "FrameReport") -> str:
     if report.outcome == "converted" and report.output:
         return f"{report.output} ({report.reason})" if report.reason else report.output
     return report.reason

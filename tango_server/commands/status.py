@@ -15,7 +15,7 @@ from tango_server.text import counted
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tango_server.client.client import Client, Look
+    from tango_server.client.client import Client, ServerSnapshot
 
 _COLOURS = {"ON": "green", "RUNNING": "blue", "STANDBY": "yellow", "ALARM": "dark_orange", "FAULT": "red"}
 _REFRESH = 1.0
@@ -37,12 +37,12 @@ def status(*, address: str, as_json: bool, follow: bool) -> None:
         _follow(client, as_json=as_json)
         return
     with told_troubles():
-        look = client.look()
+        snapshot = client.snapshot()
     if as_json:
-        say(json.dumps(_fields(address, look)))
+        say(json.dumps(_fields(address, snapshot)))
     else:
-        console().print(_picture(address, look))
-    sys.exit(SOME_FAILED if look.state in {"ALARM", "FAULT"} else 0)
+        console().print(_picture(address, snapshot))
+    sys.exit(SOME_FAILED if snapshot.state in {"ALARM", "FAULT"} else 0)
 
 
 def _follow(client: "Client", *, as_json: bool) -> None:
@@ -68,7 +68,7 @@ def _seen(client: "Client") -> dict[str, Any]:
     from tango_server.client.client import LinkDownError
 
     try:
-        return _fields(client.address, client.look())
+        return _fields(client.address, client.snapshot())
     except LinkDownError as error:
         return {"address": client.address, "time": time.time(), "State": "UNKNOWN", "Status": str(error)}
 
@@ -90,59 +90,62 @@ def _look(client: "Client") -> "RenderableType":
     from tango_server.client.client import LinkDownError
 
     try:
-        return _picture(client.address, client.look())
+        return _picture(client.address, client.snapshot())
     except LinkDownError as error:
         return Text(f"{time.strftime('%H:%M:%S')}  {error}", style="red")
 
 
-def _fields(address: str, look: "Look") -> dict[str, Any]:
-    values = {name: reading.value for name, reading in look.attributes.items()}
+def _fields(address: str, snapshot: "ServerSnapshot") -> dict[str, Any]:
+    values = {name: reading.value for name, reading in snapshot.attributes.items()}
     if "Recipe" in values:
         values["Recipe"] = json.loads(values["Recipe"])
-    return {"address": address, "time": time.time(), "version": look.version, **values}
+    return {"address": address, "time": time.time(), "version": snapshot.version, **values}
 
 
-def _picture(address: str, look: "Look") -> "RenderableType":
+def _picture(address: str, snapshot: "ServerSnapshot") -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=address, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
-    table.add_row("state", Text(look.state, style=f"bold {_COLOURS.get(look.state, 'magenta')}"))
-    for name, told in _rows(look):
-        table.add_row(name, Text(told))
+    table.add_row("state", Text(snapshot.state, style=f"bold {_COLOURS.get(snapshot.state, 'magenta')}"))
+    for name, value in _rows(snapshot):
+        table.add_row(name, Text(value))
     return table
 
 
-def _rows(look: "Look") -> list[tuple[str, str]]:
-    if look.trouble:
-        return [("status", look.trouble)]
+def _rows(snapshot: "ServerSnapshot") -> list[tuple[str, str]]:
+    if snapshot.trouble:
+        return [("status", snapshot.trouble)]
 
-    def told(form: str, *names: str, scale: float = 1.0) -> str:
+    def formatted(form: str, *names: str, scale: float = 1.0) -> str:
         """Return the values of attributes in words, a dash for those that the server does not have."""
-        values = [look.value(name) for name in names]
+        values = [snapshot.value(name) for name in names]
         return "-" if None in values else form.format(*(v / scale if scale != 1 else v for v in values))
 
     rows = [
-        ("status", told("{}", "Status")),
-        ("queue", told("{} frames", "QueueLength")),
-        ("rate", told("{:.1f} frames/s, ", "FramesPerSecond") + told("{:.0f} MB/s", "BytesPerSecond", scale=1e6)),
-        ("latency", told("{:.3f} s median, {:.3f} s for 95 %", "LatencyMedian", "LatencyP95")),
-        ("converted", told("{} frames, {:.3f} s each", "StatisticsTotalFrames", "StatisticsAverageTime")),
-        ("skipped", told("{} frames", "NumSkipped")),
-        ("placeholders", told("{} frames", "NumPlaceholders")),
-        ("failed", told("{} so far", "NumFailed") + _to_retry(look)),
-        ("recipe", told("rotation {}, flip {}, pixels {}", "ConfRotation", "ConfFlip", "ConfType")),
-        ("workers", told("{}", "NumWorkers")),
-        ("free space", told("{:.1f} GB", "FreeSpace", scale=1e9)),
-        ("last output", told("{}", "LastOutput")),
+        ("status", formatted("{}", "Status")),
+        ("queue", formatted("{} frames", "QueueLength")),
+        (
+            "rate",
+            formatted("{:.1f} frames/s, ", "FramesPerSecond") + formatted("{:.0f} MB/s", "BytesPerSecond", scale=1e6),
+        ),
+        ("latency", formatted("{:.3f} s median, {:.3f} s for 95 %", "LatencyMedian", "LatencyP95")),
+        ("converted", formatted("{} frames, {:.3f} s each", "StatisticsTotalFrames", "StatisticsAverageTime")),
+        ("skipped", formatted("{} frames", "NumSkipped")),
+        ("placeholders", formatted("{} frames", "NumPlaceholders")),
+        ("failed", formatted("{} so far", "NumFailed") + _to_retry(snapshot)),
+        ("recipe", formatted("rotation {}, flip {}, pixels {}", "ConfRotation", "ConfFlip", "ConfType")),
+        ("workers", formatted("{}", "NumWorkers")),
+        ("free space", formatted("{:.1f} GB", "FreeSpace", scale=1e9)),
+        ("last output", formatted("{}", "LastOutput")),
     ]
-    return rows + ([("last error", told("{}", "LastError"))] if look.value("FailedFiles") else [])
+    return rows + ([("last error", formatted("{}", "LastError"))] if snapshot.value("FailedFiles") else [])
 
 
-def _to_retry(look: "Look") -> str:
-    left = len(look.value("FailedFiles", []))
-    if not look.value("NumFailed", 0):
+def _to_retry(snapshot: "ServerSnapshot") -> str:
+    left = len(snapshot.value("FailedFiles", []))
+    if not snapshot.value("NumFailed", 0):
         return ""
     return f", {counted(left, 'frame')} to retry" if left else ", none is left to retry"

@@ -63,21 +63,21 @@ def watch(*, folders: tuple[Path, ...], **options: Any) -> None:
         raise click.UsageError("ESPERANTO frames need angles, which a folder does not tell. Use petif convert instead.")
     settings = _settings(folders, recipe, options)
     rules = rules_from(settings)
-    teller = _Teller(as_json=options["as_json"])
+    printer = _Printer(as_json=options["as_json"])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _log_to(settings.state_dir)
         with (
             closing(open_runner(settings.model_copy(update={"watch": ()}), lambda _: None)) as runner,
-            closing(FolderWatch(rules, runner, settings.state_dir, told=teller.tell)) as watcher,
+            closing(FolderWatch(rules, runner, settings.state_dir, on_report=printer.log_report)) as watcher,
         ):
-            code = _watch_on(runner, watcher, teller, once=options["once"])
+            code = _watch_on(runner, watcher, printer, once=options["once"])
     except OSError as error:
         raise click.ClickException(str(error)) from error
     sys.exit(code)
 
 
-class _Teller:
+class _Printer:
     """Tells of frames as they are reported: from the threads of the watch, before its book takes them for told."""
 
     def __init__(self, *, as_json: bool) -> None:
@@ -90,7 +90,7 @@ class _Teller:
         self.errors = Console(stderr=True)
         self._one_at_a_time = threading.Lock()
 
-    def tell(self, report: "FrameReport") -> None:
+    def log_report(self, report: "FrameReport") -> None:
         """Tell what became of a frame."""
         with self._one_at_a_time:
             self.outcomes[report.outcome] += 1
@@ -116,45 +116,45 @@ class _Teller:
         complain(self.errors, text)
 
 
-def _watch_on(runner: "JobRunner", watcher: "FolderWatch", teller: _Teller, *, once: bool) -> int:
+def _watch_on(runner: "JobRunner", watcher: "FolderWatch", printer: _Printer, *, once: bool) -> int:
     """Show how it goes until Ctrl-C, or until all is done if `once`; return the exit code."""
     interrupted = False
     trouble = ""
     pause = threading.Event()
     begun = done = False
     try:
-        with teller.errors.status("") if teller.errors.is_terminal else nullcontext() as line:
+        with printer.errors.status("") if printer.errors.is_terminal else nullcontext() as line:
             while not done:
-                done = bool(runner.fault or teller.deaf or (once and watcher.idle))
+                done = bool(runner.fault or printer.deaf or (once and watcher.idle))
                 if watcher.begun and not begun:
                     begun = True
                     say("looking at what is there" if once else "watching (Ctrl-C ends it)", err=True)
                 if watcher.trouble != trouble:
                     trouble = watcher.trouble
-                    teller.warn(trouble or "the trouble is over")
+                    printer.warn(trouble or "the trouble is over")
                 if line is not None:
-                    line.update(_numbers(runner, teller))
+                    line.update(_numbers(runner, printer))
                 pause.wait(0 if done else _REFRESH)
     except KeyboardInterrupt:
         interrupted = True
-    if runner.fault or teller.deaf:
-        raise click.ClickException(runner.fault or teller.deaf)
-    say(_counts(runner, teller), err=teller.as_json)
-    if once and not interrupted and not teller.outcomes and not watcher.trouble:
+    if runner.fault or printer.deaf:
+        raise click.ClickException(runner.fault or printer.deaf)
+    say(_counts(runner, printer), err=printer.as_json)
+    if once and not interrupted and not printer.outcomes and not watcher.trouble:
         say(_NOTHING_NEW, err=True)
     if not once:
         return 0
     if interrupted:
         return INTERRUPTED
-    return SOME_FAILED if teller.outcomes["failed"] or watcher.trouble else 0
+    return SOME_FAILED if printer.outcomes["failed"] or watcher.trouble else 0
 
 
-def _numbers(runner: "JobRunner", teller: _Teller) -> str:
-    return f"{_counts(runner, teller)}; {runner.snapshot.frames_per_second:.1f} frames/s"
+def _numbers(runner: "JobRunner", printer: _Printer) -> str:
+    return f"{_counts(runner, printer)}; {runner.snapshot.frames_per_second:.1f} frames/s"
 
 
-def _counts(runner: "JobRunner", teller: _Teller) -> str:
-    counts = teller.outcomes
+def _counts(runner: "JobRunner", printer: _Printer) -> str:
+    counts = printer.outcomes
     return (
         f"{counted(counts['converted'], 'frame')} converted, {counts['skipped']} skipped, {counts['failed']} failed, "
         f"{runner.snapshot.queue_length} to go"

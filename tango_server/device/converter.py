@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import tango
 from tango.server import attribute, command
 
-from tango_server.application import Lifetime
+from tango_server.application import Application
 from tango_server.conversion.tiff.provenance import package_version
 from tango_server.device.change_events import Notifier
 from tango_server.device.counters import COUNTERS, Counters, free_space
@@ -79,7 +79,7 @@ class PETifConverter(Counters):
 
     def init_device(self) -> None:
         """Read the properties and start a fresh service; a wrong setting leaves the device alive, in FAULT."""
-        self._life = Lifetime()
+        self._life = Application()
         super().init_device()
         self.add_version_info("petif-bluesky", package_version())
         for name in ("State", "Status"):

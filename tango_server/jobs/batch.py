@@ -47,7 +47,7 @@ _OURS = f"{platform.node()}-offline-"
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class FileSelection:
     """Which files of folders are taken. `patterns` are shell patterns of the file name; none means every TIFF.
 
     What lies below `beside`, the folder of the outputs, is none.
@@ -74,7 +74,7 @@ class Planned:
     experiment: Experiment | None = None
 
 
-def select(paths: Iterable[Path], selection: Selection) -> list[Path]:
+def select(paths: Iterable[Path], selection: FileSelection) -> list[Path]:
     """Return the frames that `paths` name: files as they are, folders by their content, each once.
 
     Raises

@@ -2,9 +2,9 @@
 
 import time
 
-from tango_server.jobs.state_machine.events import Reading
+from tango_server.jobs.state_machine.events import Instant
 
 
-def now() -> Reading:
+def now() -> Instant:
     """Look at both clocks."""
-    return Reading(monotonic=time.monotonic(), wall=time.time())
+    return Instant(monotonic=time.monotonic(), wall=time.time())

@@ -45,8 +45,8 @@ from tango_server.jobs.state_machine.events import (
     WriteCompanions,
     Written,
 )
-from tango_server.jobs.state_machine.machine import ConversionService
-from tango_server.jobs.temporary_files import Leftovers
+from tango_server.jobs.state_machine.machine import JobStateMachine
+from tango_server.jobs.temporary_files import TemporaryFiles
 from tango_server.messages import FrameReport
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Engine:
 
     def __init__(
         self,
-        service: ConversionService,
+        service: JobStateMachine,
         ledger: Ledger,
         executor: Executor,
         *,
@@ -78,7 +78,7 @@ class Engine:
         self._ledger = ledger
         self._executor = executor
         self._roots = roots
-        self._leftovers = Leftovers()
+        self._leftovers = TemporaryFiles()
         self._changed = changed
         self._inbox: queue.Queue[Event | None] = queue.Queue()  # a SimpleQueue may wait for ever at a tiny time-out
         self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
@@ -101,7 +101,7 @@ class Engine:
         with self._numbers:
             return replace(self._snapshot, queue_length=self._snapshot.queue_length + self._on_the_way)
 
-    def tell(self, event: Event) -> None:
+    def post(self, event: Event) -> None:
         """Hand an event to the service."""
         with self._numbers:
             self._on_the_way += _arriving(event)
@@ -120,7 +120,7 @@ class Engine:
         ticket = secrets.token_hex(8)
         question: Future[int] = Future()
         self._questions[ticket] = question
-        self.tell(CancelWanted(ticket, selection))
+        self.post(CancelWanted(ticket, selection))
         return question.result(patience)
 
     def close(self, patience: float) -> None:

@@ -22,7 +22,7 @@ _PORTION = 100  # files that become jobs in one transaction; other callers wait 
 _PATIENCE = 0.5
 
 
-class Gatherer:
+class FolderSubmitter:
     """The thread that goes through what `gather` was told of."""
 
     def __init__(self, ledger: Ledger, reception: Intake) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.files.sandbox import open_folder
 from tango_server.jobs.clock import now
-from tango_server.jobs.state_machine.events import Reading
+from tango_server.jobs.state_machine.events import Instant
 from tango_server.jobs.watch.path_index import packed_names, unpacked_names
 
 _SUFFIXES = (".tif", ".tiff")
@@ -54,7 +54,7 @@ def frames_in(
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Listing:
     """What one look at a folder has found. Names are relative to the folder, with `/` between their parts.
 
     `came` and `gone` are the frames that appeared and vanished since the look before. `unlisted` are the sub-folders
@@ -89,7 +89,7 @@ class FrameLister:
     """
 
     def __init__(
-        self, root: Path, known: Iterable[str] = (), *, recursive: bool = False, clock: Callable[[], Reading] = now
+        self, root: Path, known: Iterable[str] = (), *, recursive: bool = False, clock: Callable[[], Instant] = now
     ) -> None:
         self._root = root
         self._clock = clock
@@ -101,7 +101,7 @@ class FrameLister:
             folder, _, last = name.rpartition("/")
             self._seen.setdefault(folder, set()).add(last)
 
-    def look(self, excluded: Collection[Path] = ()) -> Look:
+    def look(self, excluded: Collection[Path] = ()) -> Listing:
         """Return what has changed since the last look. Folders in `excluded` (absolute) are as if they were not there.
 
         Raises
@@ -130,7 +130,7 @@ class FrameLister:
             left.update(path for path in deeper if self._root / path in excluded)
             to_list += [path for path in deeper if path not in left]
         gone += self._gone_with_their_folders(reached, unlisted)
-        return Look(tuple(came), tuple(gone), unlisted, frozenset(left))
+        return Listing(tuple(came), tuple(gone), unlisted, frozenset(left))
 
     def _deeper(self, folder: str, came: list[str], gone: list[str]) -> list[str]:
         """Note what came and went in one folder, if it may have changed, and return its sub-folders."""

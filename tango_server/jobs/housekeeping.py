@@ -22,7 +22,7 @@ _NOT_FOR_FLUSHING = {errno.EINVAL, errno.ENOTSUP}
 
 
 class Housekeeper:
-    """The thread. `tell` is called, from it, with the free space after each look."""
+    """The thread. `on_free_space` is called, from it, with the free space after each look."""
 
     def __init__(
         self,
@@ -31,13 +31,13 @@ class Housekeeper:
         folders: Callable[[], tuple[Path, ...]],
         history_days: float,
         history_limit: int,
-        tell: Callable[[FreeSpace], None],
+        on_free_space: Callable[[FreeSpace], None],
     ) -> None:
         self._history = history
         self._folders = folders
         self._history_days = history_days
         self._history_limit = history_limit
-        self._tell = tell
+        self._on_free_space = on_free_space
         self._ending = threading.Event()
         self._next_prune = 0.0
         self._chores = (self._measure, self._shorten_log, self._sync, self._prune, self._give_back)
@@ -74,7 +74,7 @@ class Housekeeper:
         return more
 
     def _measure(self) -> bool:
-        self._tell(capacity.measure(self._folders()))
+        self._on_free_space(capacity.measure(self._folders()))
         return False
 
     def _shorten_log(self) -> bool:

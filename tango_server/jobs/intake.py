@@ -37,7 +37,7 @@ _FOLDERS_MEASURED = 32
 
 
 class Intake:
-    """Accepts requests from any thread. `tell` hands an event to the job service; `waiting` is the queue's length."""
+    """Accepts requests from any thread. `post` hands an event to the job service; `waiting` is the queue's length."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class Intake:
         *,
         recipe: Callable[[], Recipe],
         waiting: Callable[[], int],
-        tell: Callable[[Event], None],
+        post: Callable[[Event], None],
     ) -> None:
         self._settings = settings
         self._paths = PathMap.of(settings.path_maps)
         self._ledger = ledger
         self._recipe = recipe
         self._waiting = waiting
-        self._tell = tell
+        self._post = post
         self._limits = Limits(settings.backlog_limit, settings.free_space_limit, settings.free_space_warning)
         self._one_by_one = threading.Lock()  # so that two callers together do not pass the limit of the queue
         self._output_folders: OrderedDict[Path, None] = OrderedDict()
@@ -83,7 +83,7 @@ class Intake:
     def submit(self, query: SubmitQuery) -> SubmitAnswer:
         """Write the requests to the ledger and return their job ids, or why they are refused.
 
-        A refused request of a run is booked as a failed frame of that run, so that its statistics tell of it.
+        A refused request of a run is booked as a failed frame of that run, so that its statistics post of it.
 
         Raises
         ------
@@ -104,10 +104,10 @@ class Intake:
             count = sum(book.new and book.report is None for book in booked)
             if count:
                 _log.info("accepted %d frames, the first is %s", count, entries[0].job.source)
-                self._tell(Accepted(count))
+                self._post(Accepted(count))
         for book in booked:
             if book.new and book.report is not None:
-                self._tell(Refused(book.report))
+                self._post(Refused(book.report))
         return _answer(entries, iter(booked))
 
     def _note_folders(self, folders: Collection[Path]) -> None:
@@ -132,7 +132,7 @@ class Intake:
     def listed(self, query: FolderQuery) -> FolderAnswer:
         """Return the frames of a folder as this host sees it, by their resolved paths; sub-folders are left out.
 
-        Names that are no UTF-8 are left out: no JSON could tell them.
+        Names that are no UTF-8 are left out: no JSON could post them.
 
         Raises
         ------
@@ -172,7 +172,7 @@ class Intake:
 
     def book_failure(self, source: str, reason: str) -> None:
         """Tell of a file that can't become a job, where nobody waits for an answer."""
-        self._tell(Refused(FrameReport(source=source, outcome="failed", reason=reason, finished=clock.now().wall)))
+        self._post(Refused(FrameReport(source=source, outcome="failed", reason=reason, finished=clock.now().wall)))
 
 
 def requests_for(paths: Sequence[str], gathering: str = "") -> SubmitQuery:

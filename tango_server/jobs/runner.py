@@ -11,7 +11,7 @@ from tango_server.conversion.errors import PathError
 from tango_server.jobs.capacity import FreeSpace
 from tango_server.jobs.engine import Engine
 from tango_server.jobs.executors.base import Executor
-from tango_server.jobs.folder_submission import Gatherer
+from tango_server.jobs.folder_submission import FolderSubmitter
 from tango_server.jobs.housekeeping import Housekeeper, boot
 from tango_server.jobs.intake import Intake, requests_for
 from tango_server.jobs.ledger.database import Database
@@ -27,7 +27,7 @@ from tango_server.jobs.state_machine.events import (
     Snapshot,
     StatisticsReset,
 )
-from tango_server.jobs.state_machine.machine import ConversionService
+from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.messages import (
     CancelAnswer,
@@ -68,7 +68,7 @@ class JobRunner:
         self._ledger = Ledger(database)
         self._make_lost_outputs_pending()
         self.recipe = _kept_recipe(self._ledger) or settings.recipe
-        service = ConversionService(ServiceRules.of(settings), paused=self._ledger.kept(_PAUSED) == "1")
+        service = JobStateMachine(ServiceRules.of(settings), paused=self._ledger.kept(_PAUSED) == "1")
         self._listener = changed
         self._ledger_trouble = ""
         roots = settings.roots()
@@ -79,21 +79,21 @@ class JobRunner:
         pending = self._ledger.pending()
         if pending:
             _log.info("taking up %d jobs that were not finished", pending)
-            self._engine.tell(Accepted(pending))
-        self._reception = Intake(
+            self._engine.post(Accepted(pending))
+        self._intake = Intake(
             settings,
             self._ledger,
             recipe=lambda: self.recipe,
             waiting=lambda: self._engine.snapshot.queue_length,
-            tell=self._engine.tell,
+            post=self._engine.post,
         )
-        self._gatherer = Gatherer(self._ledger, self._reception)
+        self._gatherer = FolderSubmitter(self._ledger, self._intake)
         self._housekeeper = Housekeeper(
             self._history,
-            folders=lambda: (*settings.roots().write, *self._reception.output_folders),
+            folders=lambda: (*settings.roots().write, *self._intake.output_folders),
             history_days=settings.history_days,
             history_limit=settings.history_limit,
-            tell=self._measured,
+            on_free_space=self._measured,
         )
         self._engine.start()
 
@@ -101,20 +101,20 @@ class JobRunner:
     def snapshot(self) -> Snapshot:
         """The numbers now; a job counts from when its acceptance was answered, a folder as one until it is searched."""
         gathering = self._gatherer.waiting  # first, so that files that become jobs meanwhile are not missed
-        reception, now = self._reception, self._engine.snapshot
-        full = now.queue_length >= reception.backlog_limit
+        intake, now = self._intake, self._engine.snapshot
+        full = now.queue_length >= intake.backlog_limit
         notices = (
-            reception.disk_trouble,
-            f"the queue is full ({reception.backlog_limit} frames)" if full else "",
+            intake.disk_trouble,
+            f"the queue is full ({intake.backlog_limit} frames)" if full else "",
             self._set_aside,
         )
         return replace(
             now,
             queue_length=now.queue_length + gathering,
             gathering=self._gatherer.found,
-            free_space=reception.space.free,
+            free_space=intake.space.free,
             alarms=tuple(filter(None, notices)),
-            warning=reception.disk_warning,
+            warning=intake.disk_warning,
         )
 
     @property
@@ -135,7 +135,7 @@ class JobRunner:
         NoRoomError, LedgerBusyError
             if there is no room at present; nothing was accepted.
         """
-        return self._reception.submit(query)
+        return self._intake.submit(query)
 
     def submit_files(self, paths: Sequence[str]) -> SubmitAnswer:
         """Submit files by name, with the server's recipe; each call makes new jobs.
@@ -144,7 +144,7 @@ class JobRunner:
         is refused is reported as failed; a name that stands there twice becomes one job.
         """
         if len(paths) <= _ANSWERED_AT_ONCE:
-            return self._reception.submit(requests_for(paths))
+            return self._intake.submit(requests_for(paths))
         self._gatherer.gather(paths)
         return SubmitAnswer(jobs=[], refused=[])
 
@@ -156,17 +156,17 @@ class JobRunner:
         PathError
             if it is no folder, or lies outside of the read roots.
         """
-        if not self._reception.source(path).is_dir():
+        if not self._intake.source(path).is_dir():
             raise PathError(path, "found no folder", "one that this host sees", "Check it.")
         self._gatherer.gather([path], _LISTING_PATIENCE)
 
     def list_folder(self, query: FolderQuery) -> FolderAnswer:
         """Return the frames of a folder; raise `PathError` if it is none that may be read."""
-        return self._reception.listed(query)
+        return self._intake.listed(query)
 
     def find_missing(self, query: MissingQuery) -> MissingAnswer:
         """Return the paths at which there is no file that may be read."""
-        return self._reception.missing(query)
+        return self._intake.missing(query)
 
     def set_recipe(self, recipe: Recipe) -> None:
         """Take another recipe for requests that bring none, and keep it over restarts.
@@ -176,7 +176,7 @@ class JobRunner:
         PathError
             if its outputs would lie outside of the write roots, or its mask outside of the read roots.
         """
-        self._reception.require_allowed(recipe)
+        self._intake.require_allowed(recipe)
         self._ledger.keep(_RECIPE, recipe.model_dump_json())
         self.recipe = recipe
         _log.info("the recipe is now %s", recipe.model_dump_json())
@@ -185,7 +185,7 @@ class JobRunner:
     def pause(self, *, paused: bool) -> None:
         """Start no conversion any more, or go on; kept over restarts."""
         self._ledger.keep(_PAUSED, "1" if paused else "0")
-        self._engine.tell(PauseWanted(paused))
+        self._engine.post(PauseWanted(paused))
         _log.info("paused" if paused else "going on")
 
     def cancel(self, query: CancelQuery) -> CancelAnswer:
@@ -204,19 +204,19 @@ class JobRunner:
     def retry_failed(self) -> int:
         """Try the frames again that have failed since the last `reset_statistics`; return how many they are."""
         count = self._ledger.retry_failed()
-        self._engine.tell(FailuresRetried(count))
+        self._engine.post(FailuresRetried(count))
         _log.info("%d failed frames are tried again", count)
         return count
 
     def reset_statistics(self) -> None:
         """Start the counters from zero; frames that have failed so far are left as they are."""
         self._ledger.dismiss_failed()
-        self._engine.tell(StatisticsReset())
+        self._engine.post(StatisticsReset())
 
     def acknowledge(self) -> None:
         """Somebody has seen the failures so far: they are no reason for an alarm any more."""
         self._set_aside = ""
-        self._engine.tell(FailuresAcknowledged())
+        self._engine.post(FailuresAcknowledged())
         self._changed()
 
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
@@ -230,7 +230,7 @@ class JobRunner:
 
     def readable(self, path: str) -> Path:
         """Return the resolved path; raise `PathError` if it lies outside of the read roots."""
-        return self._reception.source(path)
+        return self._intake.source(path)
 
     def close(self) -> None:
         """Let running conversions finish and be reported, end the threads and the workers.
@@ -246,14 +246,14 @@ class JobRunner:
         self._listener(self)
 
     def _measured(self, space: FreeSpace) -> None:
-        before = self._reception.disk_trouble
+        before = self._intake.disk_trouble
         places_before = self._ledger_trouble, self._mounts.last_trouble
         self._ledger_trouble = self._database.trouble
         self._mounts.look()
-        changed = space != self._reception.space or (self._ledger_trouble, self._mounts.last_trouble) != places_before
-        self._reception.space = space
-        if self._reception.disk_trouble and not before:
-            _log.error("%s Nothing is accepted until there is room.", self._reception.disk_trouble)
+        changed = space != self._intake.space or (self._ledger_trouble, self._mounts.last_trouble) != places_before
+        self._intake.space = space
+        if self._intake.disk_trouble and not before:
+            _log.error("%s Nothing is accepted until there is room.", self._intake.disk_trouble)
         if changed:
             self._changed()
 

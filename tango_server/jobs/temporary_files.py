@@ -16,7 +16,7 @@ from tango_server.jobs.executors.base import AttemptLostError, ExecutorUnavailab
 from tango_server.jobs.state_machine.events import Job
 
 
-class Leftovers:
+class TemporaryFiles:
     """What one server knows of them. Any thread may call."""
 
     def __init__(self, names_in: Callable[[Path, Roots], list[str]] = temporary_names) -> None:

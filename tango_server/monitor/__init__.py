@@ -14,9 +14,9 @@ def monitor_panel(address: str = DEFAULT_ADDRESS, *, read_only: bool = False) ->
     change something at the server. In a notebook the page of the last cell goes on, and those of earlier ones stand
     still: nobody tells the kernel which of them are still looked at.
     """
-    from tango_server.monitor.page import Page  # noqa: PLC0415 - takes seconds, and the rest does without
+    from tango_server.monitor.page import MonitorPage  # noqa: PLC0415 - takes seconds, and the rest does without
     from tango_server.monitor.sharing import follow_alone, shared_by  # noqa: PLC0415
 
-    page = Page(shared_by(address), read_only=read_only)
+    page = MonitorPage(shared_by(address), read_only=read_only)
     follow_alone(address, page.follow)
     return page.layout

@@ -11,7 +11,7 @@ import panel as pn
 from tango_server.client.client import Client, LinkError
 from tango_server.monitor.html import clock
 from tango_server.monitor.poller import Watch
-from tango_server.monitor.state import Observed
+from tango_server.monitor.state import MonitorState
 from tango_server.text import counted
 
 
@@ -67,8 +67,8 @@ def buttons(watch: Watch) -> Any:
     return pn.FlexBox(retry.layout, acknowledge.layout)
 
 
-def _failed(observed: Observed) -> str:
-    known = [] if observed.look is None else observed.look.value("FailedFiles", [])
+def _failed(observed: MonitorState) -> str:
+    known = [] if observed.snapshot is None else observed.snapshot.value("FailedFiles", [])
     if not known:
         return "what failed"  # before the server was started again: it knows them, and does not list them
     return counted(len(known), "frame")

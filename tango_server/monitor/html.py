@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from tango_server.client.client import Look
+from tango_server.client.client import ServerSnapshot
 from tango_server.messages import FrameReport, RunStatistics
-from tango_server.monitor.state import Observed
+from tango_server.monitor.state import MonitorState
 from tango_server.recipe import Recipe
 from tango_server.text import FLIPPED
 
@@ -73,43 +73,43 @@ def recipe_words(recipe: Recipe) -> str:
     return ", ".join(parts)
 
 
-def headline(observed: Observed) -> str:
+def headline(observed: MonitorState) -> str:
     """Return state and status as HTML; if there is no answer, since when, from where, and what to do."""
     if not observed.is_answering:
         return _silence(observed)
-    look = observed.look
-    assert look is not None  # noqa: S101 - it answers
-    status = look.trouble or str(look.value("Status", ""))
-    version = f", version {look.version}" if look.version else ""
+    snapshot = observed.snapshot
+    assert snapshot is not None  # noqa: S101 - it answers
+    status = snapshot.trouble or str(snapshot.value("Status", ""))
+    version = f", version {snapshot.version}" if snapshot.version else ""
     return (
-        f"<div class='headline'>{_pill(look.state)}<span class='status'>{escape(status)}</span></div>"
+        f"<div class='headline'>{_pill(snapshot.state)}<span class='status'>{escape(status)}</span></div>"
         f"<div class='small'>{escape(observed.address)}{escape(version)}, "
         f"seen {clock(observed.answered or 0)}</div>"
     )
 
 
-def numbers(observed: Observed) -> str:
+def numbers(observed: MonitorState) -> str:
     """Return the numbers of the server as HTML, pale if they are old."""
-    look = observed.look or Look("", {})
+    snapshot = observed.snapshot or ServerSnapshot("", {})
     tiles = [
-        ("Backlog", _count(look, "QueueLength"), "frames"),
-        ("Rate", _rate(look), "frames/s"),
-        ("Median latency", seconds(look.value("LatencyMedian")), ""),
-        ("95 % latency", seconds(look.value("LatencyP95")), ""),
-        ("Converted", _count(look, "StatisticsTotalFrames"), "frames"),
-        ("Failed", _count(look, "NumFailed"), "frames"),
-        ("Skipped", _count(look, "NumSkipped"), "frames"),
-        ("Free space", _NOTHING if look.value("FreeSpace") is None else size(look.value("FreeSpace")), ""),
-        ("Workers", _count(look, "NumWorkers"), ""),
+        ("Backlog", _count(snapshot, "QueueLength"), "frames"),
+        ("Rate", _rate(snapshot), "frames/s"),
+        ("Median latency", seconds(snapshot.value("LatencyMedian")), ""),
+        ("95 % latency", seconds(snapshot.value("LatencyP95")), ""),
+        ("Converted", _count(snapshot, "StatisticsTotalFrames"), "frames"),
+        ("Failed", _count(snapshot, "NumFailed"), "frames"),
+        ("Skipped", _count(snapshot, "NumSkipped"), "frames"),
+        ("Free space", _NOTHING if snapshot.value("FreeSpace") is None else size(snapshot.value("FreeSpace")), ""),
+        ("Workers", _count(snapshot, "NumWorkers"), ""),
     ]
     boxes = "".join(
-        f"<div class='tile{' bad' if name == 'Failed' and look.value('FailedFiles') else ''}'>"
+        f"<div class='tile{' bad' if name == 'Failed' and snapshot.value('FailedFiles') else ''}'>"
         f"<div class='name'>{name}</div><div class='value' data-number='{name}'>{escape(value)}</div>"
         f"<div class='unit'>{unit}</div></div>"
         for name, value, unit in tiles
     )
     old = "" if observed.is_answering else " old"
-    recipe = escape(_own_recipe(str(look.value("Recipe", ""))))
+    recipe = escape(_own_recipe(str(snapshot.value("Recipe", ""))))
     return f"<div class='tiles{old}'>{boxes}</div><div class='recipe{old}'>{recipe}</div>"
 
 
@@ -158,7 +158,7 @@ def _own_recipe(text: str) -> str:
     return f"The recipe of the server, for frames that bring none: {recipe_words(recipe)}{place}."
 
 
-def _silence(observed: Observed) -> str:
+def _silence(observed: MonitorState) -> str:
     address = observed.address
     if not observed.silence:
         return f"<div class='headline'>{_pill('UNKNOWN')}<span class='status'>Asking {escape(address)} ...</span></div>"
@@ -175,13 +175,13 @@ def _pill(word: str) -> str:
     return f"<span class='state' style='background:{back};color:{front}'>{escape(word)}</span>"
 
 
-def _count(look: Look, name: str) -> str:
-    value = look.value(name)
+def _count(snapshot: ServerSnapshot, name: str) -> str:
+    value = snapshot.value(name)
     return _NOTHING if value is None else str(value)
 
 
-def _rate(look: Look) -> str:
-    value = look.value("FramesPerSecond")
+def _rate(snapshot: ServerSnapshot) -> str:
+    value = snapshot.value("FramesPerSecond")
     return _NOTHING if value is None else f"{value:.1f}"
 
 

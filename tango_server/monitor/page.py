@@ -9,18 +9,18 @@ from tango_server.monitor.html import failures, headline, numbers, runs
 from tango_server.monitor.pair_view import PairView
 from tango_server.monitor.plots import Plots
 from tango_server.monitor.sharing import Shared
-from tango_server.monitor.state import Observed
+from tango_server.monitor.state import MonitorState
 from tango_server.monitor.style import STYLE
 
 _PERIOD_MS = 500
 
 
-class Page:
+class MonitorPage:
     """One view of a server. `read_only`: without the buttons that change something there."""
 
     def __init__(self, shared: Shared, *, read_only: bool) -> None:
         self._shared = shared
-        self._shown: Observed | None = None
+        self._shown: MonitorState | None = None
         self._headline, self._numbers, self._failures, self._runs = (
             pn.pane.HTML("", sizing_mode="stretch_width", stylesheets=[STYLE]) for _ in range(4)
         )

@@ -13,14 +13,14 @@ from tango_server.client.client import Client, LinkDownError, LinkError
 from tango_server.messages import FrameReport, ReportsQuery, RunStatistics
 from tango_server.monitor.state import (
     NOTHING,
-    Observed,
+    MonitorState,
     Questions,
     questions,
     runs_to_ask,
-    with_look,
     with_reports,
     with_runs,
     with_silence,
+    with_snapshot,
 )
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Watch:
         self.address = address
         self._interval = interval
         self._client = Client(address)
-        self._observed = Observed(address, time.time())
+        self._observed = MonitorState(address, time.time())
         self._owed = NOTHING
         """What was asked, and had no answer yet."""
         self._reported: list[FrameReport] = []
@@ -57,7 +57,7 @@ class Watch:
         self._thread.start()
 
     @property
-    def observed(self) -> Observed:
+    def observed(self) -> MonitorState:
         """What is known now."""
         return self._observed
 
@@ -91,16 +91,16 @@ class Watch:
             self._wake.wait(self._interval)
             self._wake.clear()
 
-    def _next(self) -> Observed:
+    def _next(self) -> MonitorState:
         before = self._observed
         try:
-            look = self._client.look()
-            observed = with_look(before, look, time.time())
-            return self._with_answers(observed, questions(before, look) | self._owed)
+            snapshot = self._client.snapshot()
+            observed = with_snapshot(before, snapshot, time.time())
+            return self._with_answers(observed, questions(before, snapshot) | self._owed)
         except LinkDownError as error:
             return with_silence(before, str(error), time.time())
 
-    def _with_answers(self, observed: Observed, ask: Questions) -> Observed:
+    def _with_answers(self, observed: MonitorState, ask: Questions) -> MonitorState:
         """Return what is known after more questions; what the server can't answer at present is asked again."""
         self._owed = ask
         try:
@@ -119,12 +119,12 @@ class Watch:
             observed = self._with_runs(observed)
         return observed
 
-    def _with_latest(self, observed: Observed) -> Observed:
+    def _with_latest(self, observed: MonitorState) -> MonitorState:
         self._reported = self._reports(_LATEST)
         observed = with_reports(observed, self._reported)
         return observed if observed.last is not None else with_reports(observed, self._reports(1, "converted"))
 
-    def _with_runs(self, observed: Observed) -> Observed:
+    def _with_runs(self, observed: MonitorState) -> MonitorState:
         """Return what is known with the numbers of runs, which are dear: they are asked for as seldom as they take."""
         begun = time.monotonic()
         if begun < self._runs_due:

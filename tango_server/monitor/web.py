@@ -13,7 +13,7 @@ from tornado.websocket import WebSocketClosedError
 from tango_server.addresses import free_port
 from tango_server.monitor.allowed_origins import names_of, refuse_others
 from tango_server.monitor.image_loader import Pictures
-from tango_server.monitor.page import Page
+from tango_server.monitor.page import MonitorPage
 from tango_server.monitor.poller import Watch
 from tango_server.monitor.sharing import Shared
 
@@ -72,7 +72,7 @@ def _let_browsers_go() -> None:
 
 
 def _document(shared: Shared, *, read_only: bool) -> Any:
-    page = Page(shared, read_only=read_only)
+    page = MonitorPage(shared, read_only=read_only)
     page.follow()
     template = pn.template.BootstrapTemplate(
         title=f"{_TITLE} (read only)" if read_only else _TITLE, busy_indicator=None

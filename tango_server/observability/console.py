@@ -14,10 +14,10 @@ _WINDOW = 60.0
 
 def log_to_stderr(*, verbose: bool) -> None:
     """Write warnings to standard error, with `verbose` more; a program that has set up its logging is left alone."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[CalmHandler()])
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[RateLimitedHandler()])
 
 
-class CalmHandler(logging.StreamHandler[TextIO]):
+class RateLimitedHandler(logging.StreamHandler[TextIO]):
     """Writes at most ten messages a minute from one place in the program, and says when it leaves the others out."""
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:

@@ -15,15 +15,15 @@ from tango_server.observability.formatters import json_formatter
 class LogFile(RotatingFileHandler):
     """Appends records to `path`; opens it, and makes its folder, when the first one comes.
 
-    A full disk, a folder that can't be written: `tell` is called once with a sentence for people, the records are lost,
-    and each further one tries again. When that helps, the file says how many are missing.
+    A full disk, a folder that can't be written: `on_failure` is called once with a sentence for people, the records
+    are lost, and each further one tries again. When that helps, the file says how many are missing.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, files: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, *, max_bytes: int, files: int, on_failure: Callable[[str], None]) -> None:
         super().__init__(path, maxBytes=max_bytes, backupCount=files - 1, encoding="utf-8", delay=True)
         self.setFormatter(json_formatter())
         self._path = path
-        self._tell = tell
+        self._on_failure = on_failure
         self._lost = 0
 
     def try_to_open(self) -> None:
@@ -61,7 +61,7 @@ class LogFile(RotatingFileHandler):
             super().doRollover()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of the standard library
-        """Count the record as lost, tell the first of a row, and begin anew with the next."""
+        """Count the record as lost, on_failure the first of a row, and begin anew with the next."""
         del record
         self._lost += 1
         stream, self.stream = self.stream, None  # its buffer holds half a line, perhaps
@@ -71,7 +71,7 @@ class LogFile(RotatingFileHandler):
         if self._lost == 1:
             error = sys.exception()
             found = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
-            self._tell(
+            self._on_failure(
                 f"{self._path}: the log can't be written ({found}). The server goes on without it, and tries again "
                 "with every message. Give the server the right to write there, or make room."
             )

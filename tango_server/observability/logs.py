@@ -50,7 +50,7 @@ def start_logging(
     stream: takes messages, too, by its own level
 
     """
-    return Logging(LogFile(directory / LOG_NAME, max_bytes=max_bytes, files=files, tell=_tell), level, stream)
+    return Logging(LogFile(directory / LOG_NAME, max_bytes=max_bytes, files=files, on_failure=_say), level, stream)
 
 
 class Logging:
@@ -79,9 +79,7 @@ class Logging:
             pass
         if self._thread.is_alive():
             self._abandoned = True
-            _tell(
-                f"{self._file.baseFilename}: writing the log hangs, its last messages are lost. Look at that storage."
-            )
+            _say(f"{self._file.baseFilename}: writing the log hangs, its last messages are lost. Look at that storage.")
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +112,7 @@ class Logging:
         except Exception as error:  # noqa: BLE001 - the boundary of the thread; told once, not for every message
             if not self._stream_failed:
                 self._stream_failed = True
-                _tell(f"messages can't be passed on to the log stream: {error!r}")
+                _say(f"messages can't be passed on to the log stream: {error!r}")
 
 
 def _brief(record: logging.LogRecord) -> str:
@@ -208,7 +206,7 @@ def _tune() -> None:
         _PACKAGE.setLevel(onward.own_level)
 
 
-def _tell(text: str) -> None:
+def _say(text: str) -> None:
     """Tell the handlers of the embedding program alone, or standard error if there are none."""
     parent = _PACKAGE.parent
     if parent is not None and parent.isEnabledFor(logging.WARNING):

@@ -16,13 +16,13 @@ from tango_server.jobs.state_machine.events import (
     Fetch,
     Fetched,
     Finish,
+    Instant,
     Instruction,
     Job,
     Observe,
     Observed,
-    Reading,
 )
-from tango_server.jobs.state_machine.machine import ConversionService
+from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 from tests.conftest import DATA
@@ -35,19 +35,19 @@ NO_TIFF = read_structure(DATA / "not_a_tiff.tif")
 XDI = Recipe.preset("xdi", rotation=90)
 
 
-def at(seconds: float, wall: float = 1.7e9) -> Reading:
+def at(seconds: float, wall: float = 1.7e9) -> Instant:
     """A reading of the clocks; the wall clock starts from `wall`."""
-    return Reading(monotonic=seconds, wall=wall + seconds)
+    return Instant(monotonic=seconds, wall=wall + seconds)
 
 
 def job(name: str, run_uid: str | None = None) -> Job:
     return Job(name, Path(f"/raw/{name}.tif"), Path(f"/processed/{name}.tif"), XDI, 1.7e9, run_uid, "primary", 7)
 
 
-class LedgerService(ConversionService):
+class LedgerService(JobStateMachine):
     """A service whose ledger is read at once: jobs that are fetched were accepted an instant before."""
 
-    def handle(self, event: Event, now: Reading) -> list[Instruction]:
+    def handle(self, event: Event, now: Instant) -> list[Instruction]:
         if not isinstance(event, Fetched):
             return super().handle(event, now)
         fetch = super().handle(Accepted(len(event.jobs)), now)
@@ -95,7 +95,7 @@ def carries(instructions: Sequence[Instruction]) -> list[tuple[str, Path]]:
     return [(step.job.job_id, step.output) for step in instructions if isinstance(step, CarrySidecar)]
 
 
-def make_ready(service: ConversionService, *names: str, seconds: float = 0.0) -> list[str]:
+def make_ready(service: JobStateMachine, *names: str, seconds: float = 0.0) -> list[str]:
     """Have jobs accepted and their files seen complete; return the conversions that start."""
     started = []
     for name in names:

@@ -26,7 +26,7 @@ from tango_server.recipe import Recipe
 _POLARISATION = 0.98
 _MOST_FRAMES = 65_535  # of one scan, in 16 bits
 _MOST_AREAS = 65_535
-_LONGEST_TEXT = 255  # bytes
+_LONGEST_NAME = 255  # bytes
 _ALIKE = 0.2
 """Part of a frame's width by which that of an earlier description may differ: measured angles are not quite even."""
 _SCANS = {"omega": "Omega", "phi": "Phi"}
@@ -267,4 +267,4 @@ def _set(bad: Sequence[Rectangle]) -> bytes:
 
 
 def _cut(text: str) -> str:
-    return text.encode("ascii", "replace")[:_LONGEST_TEXT].decode()
+    return text.encode("ascii", "replace")[:_LONGEST_NAME].decode()

@@ -13,7 +13,7 @@ FailureKind = Literal["final", "not_ready", "blocked", "crashed", "unavailable",
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Instant:
     """One look at the clocks: `monotonic` for durations, `wall` (Unix seconds) for instants that people read."""
 
     monotonic: float

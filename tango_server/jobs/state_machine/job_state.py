@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tango_server.conversion.sidecar import is_expected
-from tango_server.jobs.state_machine.events import AttemptFailed, Job, Observed, Reading, SidecarLooked
+from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Job, Observed, SidecarLooked
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 from tango_server.messages import FrameReport
 
@@ -28,7 +28,7 @@ class Sequel:
 
 
 @dataclass(slots=True)
-class Progress:
+class JobState:
     """A job between the ledger and its report. Instants by the monotonic clock, in s."""
 
     job: Job
@@ -57,7 +57,7 @@ class Progress:
         """Size (bytes) and modification time (ns) of the source as it was seen last."""
         return self.wait.identity[1:] if self.wait.identity else None
 
-    def seen(self, look: Observed, rule: ReadinessRule, now: Reading, sidecar_timeout: float = 0.0) -> Verdict:
+    def seen(self, look: Observed, rule: ReadinessRule, now: Instant, sidecar_timeout: float = 0.0) -> Verdict:
         """Take in one more look at the source; return whether it is ready.
 
         A sidecar that the conversion needs is waited for, for `sidecar_timeout` seconds. Without it the conversion
@@ -134,7 +134,7 @@ class Progress:
             self.blocked_since = now
         return now - self.blocked_since
 
-    def completed(self, report: FrameReport, now: Reading) -> FrameReport:
+    def completed(self, report: FrameReport, now: Instant) -> FrameReport:
         """Return a worker's report with what only the server knows."""
         job = self.job
         latency = now.monotonic - max(self.accepted, self.complete_seen) if report.outcome == "converted" else None
@@ -150,7 +150,7 @@ class Progress:
             }
         )
 
-    def failed(self, reason: str, now: Reading) -> FrameReport:
+    def failed(self, reason: str, now: Instant) -> FrameReport:
         """Return the report of a failure; the reason names the file."""
         source = str(self.job.source)
         return self.job.failed(reason if source in reason else f"{source}: {reason}", now.wall)

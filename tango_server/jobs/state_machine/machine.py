@@ -34,12 +34,12 @@ from tango_server.jobs.state_machine.events import (
     FailuresRetried,
     Fetched,
     Finish,
+    Instant,
     Instruction,
     Job,
     Observe,
     Observed,
     PauseWanted,
-    Reading,
     Refused,
     SidecarLooked,
     Snapshot,
@@ -47,8 +47,8 @@ from tango_server.jobs.state_machine.events import (
     TimePassed,
     Written,
 )
-from tango_server.jobs.state_machine.job_state import Progress
-from tango_server.jobs.state_machine.poll_schedule import LookSchedule
+from tango_server.jobs.state_machine.job_state import JobState
+from tango_server.jobs.state_machine.poll_schedule import PollSchedule
 from tango_server.jobs.state_machine.readiness import ReadinessRule
 from tango_server.jobs.state_machine.ready_queue import ReadyQueue
 from tango_server.jobs.state_machine.rules import ServiceRules
@@ -57,17 +57,17 @@ from tango_server.messages import FrameReport
 from tango_server.recipe import InPlace
 
 
-class ConversionService:
+class JobStateMachine:
     """Owner of all jobs that have no report yet, and of the counters."""
 
     def __init__(self, rules: ServiceRules, *, paused: bool = False) -> None:
         self._rules = rules
-        self._jobs: dict[str, Progress] = {}
+        self._jobs: dict[str, JobState] = {}
         self._backlog = Backlog()
         self._first_looks: set[str] = set()
         self._blocked: set[str] = set()
         self._queue = ReadyQueue(rules.workers)
-        self._looks = LookSchedule()
+        self._looks = PollSchedule()
         self._scans = ScanSchedule()
         self._paused = paused
         self._cancelling = 0
@@ -75,11 +75,11 @@ class ConversionService:
         self._unwritten: set[str] = set()
         self._statistics = Statistics()
 
-    def handle(self, event: Event, now: Reading) -> list[Instruction]:
+    def handle(self, event: Event, now: Instant) -> list[Instruction]:
         """Take one event in and return what is to be done, in order."""
         return [*self._taken_in(event, now), *self._go_on()]
 
-    def _taken_in(self, event: Event, now: Reading) -> list[Instruction]:
+    def _taken_in(self, event: Event, now: Instant) -> list[Instruction]:
         instructions: list[Instruction] = []
         match event:
             case Observed() | AttemptFailed() if self._in_doubt(event.job_id):
@@ -110,7 +110,7 @@ class ConversionService:
                 self._note(event, now)
         return instructions
 
-    def abandon(self, job_id: str, reason: str, now: Reading) -> list[Instruction]:
+    def abandon(self, job_id: str, reason: str, now: Instant) -> list[Instruction]:
         """End a job whose event could not be taken in."""
         self._queue.ended(job_id)
         progress = self._jobs.get(job_id)
@@ -125,12 +125,12 @@ class ConversionService:
         """Return the jobs that a worker has."""
         return self._queue.running_jobs()
 
-    def snapshot(self, now: Reading) -> Snapshot:
+    def snapshot(self, now: Instant) -> Snapshot:
         """Return the counters and the length of the queue (jobs without a report)."""
         length = len(self._jobs) + self._backlog.length
         return self._statistics.snapshot(now.monotonic, length, len(self._queue.running), paused=self._paused)
 
-    def _note(self, event: Event, now: Reading) -> None:
+    def _note(self, event: Event, now: Instant) -> None:
         match event:
             case PauseWanted(paused):
                 self._paused = paused
@@ -158,20 +158,20 @@ class ConversionService:
             steps += self._backlog.fetch(len(self._first_looks) + len(self._queue) + len(self._blocked))
         return steps
 
-    def _start(self, progress: Progress) -> Instruction:
+    def _start(self, progress: JobState) -> Instruction:
         progress.starts += 1
         progress.attempts += 1
         shape = (progress.job.shape or self._rules.placeholder_shape) if progress.gave_up else None
         return Convert(progress.job, progress.starts, shape, progress.gave_up)
 
-    def _fetched(self, event: Fetched, now: Reading) -> list[Instruction]:
+    def _fetched(self, event: Fetched, now: Instant) -> list[Instruction]:
         self._backlog.fetched(event)
         for job in event.jobs:
-            self._jobs[job.job_id] = Progress(job, now.monotonic)
+            self._jobs[job.job_id] = JobState(job, now.monotonic)
             self._first_looks.add(job.job_id)
         return [Observe(job) for job in event.jobs]
 
-    def _observed(self, event: Observed, now: Reading) -> list[Instruction]:
+    def _observed(self, event: Observed, now: Instant) -> list[Instruction]:
         job_id = event.job_id
         self._first_looks.discard(job_id)
         self._looks.returned(job_id)
@@ -189,10 +189,10 @@ class ConversionService:
                 return self._give_up(progress, verdict.reason, now)
         return []
 
-    def _rule_of(self, progress: Progress) -> ReadinessRule:
+    def _rule_of(self, progress: JobState) -> ReadinessRule:
         return self._rules.run_readiness if progress.job.run_uid else self._rules.readiness
 
-    def _give_up(self, progress: Progress, reason: str, now: Reading) -> list[Instruction]:
+    def _give_up(self, progress: JobState, reason: str, now: Instant) -> list[Instruction]:
         """End a wait: as failed, or with a frame of zeros, which is never put in the place of a raw frame."""
         if self._rules.placeholders and not isinstance(progress.job.recipe.output, InPlace):
             progress.gave_up = reason
@@ -200,7 +200,7 @@ class ConversionService:
             return []
         return [self._finish(progress, progress.failed(reason, now), now)]
 
-    def _done(self, event: AttemptDone, now: Reading) -> list[Instruction]:
+    def _done(self, event: AttemptDone, now: Instant) -> list[Instruction]:
         self._queue.ended(event.job_id)
         progress = self._jobs.get(event.job_id)
         if progress is None:
@@ -214,7 +214,7 @@ class ConversionService:
         progress.blocked_since = None  # that was the image
         return [_look_of(progress)]
 
-    def _sidecar_looked(self, event: SidecarLooked, now: Reading) -> list[Instruction]:
+    def _sidecar_looked(self, event: SidecarLooked, now: Instant) -> list[Instruction]:
         self._looks.returned(event.job_id)
         progress = self._jobs.get(event.job_id)
         if progress is None or progress.report is None:
@@ -225,7 +225,7 @@ class ConversionService:
         self._looks.add(event.job_id, again, now.monotonic)
         return []
 
-    def _failed(self, event: AttemptFailed, now: Reading) -> list[Instruction]:
+    def _failed(self, event: AttemptFailed, now: Instant) -> list[Instruction]:
         job_id = event.job_id
         self._queue.ended(job_id)
         self._first_looks.discard(job_id)
@@ -261,7 +261,7 @@ class ConversionService:
         progress = self._jobs.get(job_id) if self._cancelling else None
         return progress is not None and progress.report is None and job_id not in self._queue.running
 
-    def _cancelled(self, event: Cancelled, now: Reading) -> list[Instruction]:
+    def _cancelled(self, event: Cancelled, now: Instant) -> list[Instruction]:
         self._cancelling -= 1
         in_memory = [job_id for job_id in self._jobs if job_id in event.job_ids]
         for job_id in in_memory:
@@ -274,12 +274,12 @@ class ConversionService:
         postponed, self._postponed = self._postponed, []
         return [step for late in postponed for step in self._taken_in(late, now)]
 
-    def _end(self, now: Reading) -> list[Instruction]:
+    def _end(self, now: Instant) -> list[Instruction]:
         """Report what is converted and only waits for its sidecar."""
         waiting = [(progress, progress.report) for progress in self._jobs.values() if progress.report is not None]
         return [self._finish(progress, report, now) for progress, report in waiting]
 
-    def _finish(self, progress: Progress, report: FrameReport, now: Reading) -> Instruction:
+    def _finish(self, progress: JobState, report: FrameReport, now: Instant) -> Instruction:
         self._forget(progress.job.job_id)
         self._unwritten.add(progress.job.job_id)
         self._statistics.add(report, now.monotonic)
@@ -294,7 +294,7 @@ class ConversionService:
         self._blocked.discard(job_id)
 
 
-def _look_of(progress: Progress) -> Instruction:
+def _look_of(progress: JobState) -> Instruction:
     """Return the look that a job waits for: at its source, or at the sidecar of its converted frame."""
     if progress.report is not None and progress.report.output is not None:
         return CarrySidecar(progress.job, Path(progress.report.output))

@@ -12,7 +12,7 @@ LOOKS_AT_A_TIME = 8
 _SHORTEST = 0.01  # s
 
 
-class LookSchedule:
+class PollSchedule:
     """The jobs whose files are to be looked at again, and the looks that are under way."""
 
     def __init__(self) -> None:

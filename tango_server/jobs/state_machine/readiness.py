@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tango_server.conversion.tiff.structure import Structure
-from tango_server.jobs.state_machine.events import Reading
+from tango_server.jobs.state_machine.events import Instant
 
 _FIRST_INTERVAL = 0.02
 _LONGEST_INTERVAL = 0.5
@@ -57,7 +57,7 @@ class Verdict:
 
 
 def judge(
-    rule: ReadinessRule, wait: Wait, structure: Structure | None, trouble: str, now: Reading
+    rule: ReadinessRule, wait: Wait, structure: Structure | None, trouble: str, now: Instant
 ) -> tuple[Wait, Verdict]:
     """Return what is known after one more look, and the verdict.
 

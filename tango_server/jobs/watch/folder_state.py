@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
-from tango_server.jobs.frame_listing import Look
+from tango_server.jobs.frame_listing import Listing
 from tango_server.jobs.watch.path_index import ByFolder
 from tango_server.messages import FrameReport
 
@@ -120,16 +120,16 @@ class WatchedFolder:
         """Whether nothing is wanted, under way or changing."""
         return not (self._wanted or self._under_way or self._moving)
 
-    def looked(self, look: Look, wall: float) -> None:
+    def listed(self, listing: Listing, wall: float) -> None:
         """Take a look in; `wall` is its instant in Unix seconds."""
         self._most_present = max(self._most_present, len(self._known) - len(self._gone))
-        for name in look.gone:
+        for name in listing.gone:
             self._wanted.pop(name, None)
             self._moving.pop(name, None)
             if name in self._known:
                 self._gone[name] = wall
                 self._note(name, replace(self._known[name], gone_since=wall))
-        for name in look.came:
+        for name in listing.came:
             known = self._known.get(name)
             if known is not None:  # it is back: perhaps the same, perhaps another file of this name
                 self._came_back(name, known)
@@ -137,7 +137,7 @@ class WatchedFolder:
                 self._note(name, Known(self._past.floor))
             else:
                 self._wanted[name] = self._past.floor
-        self._settle_past(look)
+        self._settle_past(listing)
 
     def _came_back(self, name: str, known: Known) -> None:
         if known.job_id is None:
@@ -270,9 +270,9 @@ class WatchedFolder:
     def _was_there_before(self, name: str) -> bool:
         return _lies_in(self._past.due, name) or not (self._take_existing or self._past.watched_before)
 
-    def _settle_past(self, look: Look) -> None:
-        unlisted = look.unlisted or {}
-        due = {name for name in unlisted if self._was_there_before(f"{name}/")} | look.excluded
+    def _settle_past(self, listing: Listing) -> None:
+        unlisted = listing.unlisted or {}
+        due = {name for name in unlisted if self._was_there_before(f"{name}/")} | listing.excluded
         due.update(name for name in self._past.due if _lies_in(unlisted, name))
         past = replace(self._past, watched_before=True, due=frozenset(due))
         if past != self._past:

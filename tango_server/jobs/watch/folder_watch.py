@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tango_server.conversion.files.path_map import PathMap
-from tango_server.jobs.watch.store import WatchBook
+from tango_server.jobs.watch.store import WatchStore
 from tango_server.jobs.watch.watcher import Jobs, Watcher, WatchRules
 from tango_server.messages import FrameReport
 from tango_server.settings import Settings
@@ -37,8 +37,8 @@ class FolderWatch:
     rules: what is watched
     jobs: the job service, which outlives the watch
     state_dir: folder of the book, `watched.sqlite`
-    told: is called, from a thread of the watch, with each report of a watched file, before the book takes it for told:
-        after a crash some are told again, none is lost
+    on_report: is called, from a thread of the watch, with each report of a watched file, before the store takes it for
+        reported: after a crash some come again, none is lost
 
     Raises
     ------
@@ -53,11 +53,11 @@ class FolderWatch:
         jobs: Jobs,
         state_dir: Path,
         *,
-        told: Callable[[FrameReport], None] = lambda _: None,
+        on_report: Callable[[FrameReport], None] = lambda _: None,
     ) -> None:
-        self._book = WatchBook(state_dir / BOOK_NAME)
+        self._book = WatchStore(state_dir / BOOK_NAME)
         self._watchers = [
-            Watcher(folder, rules, jobs, self._book, told=told) for folder in _distinct(rules.folders, rules)
+            Watcher(folder, rules, jobs, self._book, on_report=on_report) for folder in _distinct(rules.folders, rules)
         ]
         for watcher in self._watchers:
             watcher.start()

@@ -38,7 +38,7 @@ _LAST = "(SELECT coalesce(max(opened), 0) + 1 FROM folders)"
 _FORGET = "DELETE FROM folders WHERE number NOT IN (SELECT number FROM folders ORDER BY opened DESC LIMIT ?)"
 
 
-class WatchBook:
+class WatchStore:
     """The book of one server; its methods may be called from any thread.
 
     Names are kept as the bytes that the file system has, which need not be text.

@@ -23,7 +23,7 @@ from tango_server.jobs.ledger.history import UnknownIdError
 from tango_server.jobs.ledger.sqlite_file import sqlite_integer
 from tango_server.jobs.validation import NO_MAP, translated
 from tango_server.jobs.watch.folder_state import Identity, Wanted, WatchedFolder
-from tango_server.jobs.watch.store import WatchBook
+from tango_server.jobs.watch.store import WatchStore
 from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitAnswer, SubmitQuery
 from tango_server.recipe import NewFile, Recipe
 
@@ -88,9 +88,9 @@ class Watcher(threading.Thread):
         folder: Path,
         rules: WatchRules,
         jobs: Jobs,
-        book: WatchBook,
+        book: WatchStore,
         *,
-        told: Callable[[FrameReport], None],
+        on_report: Callable[[FrameReport], None],
     ) -> None:
         super().__init__(name=f"petif-watch-{folder.name}", daemon=True)
         self.folder = folder
@@ -101,7 +101,7 @@ class Watcher(threading.Thread):
         self._rules = rules
         self._jobs = jobs
         self._book = book
-        self._told = told
+        self._on_report = on_report
         self._root: Path | None = None
         self._files: WatchedFolder
         self._lister: FrameLister
@@ -127,7 +127,7 @@ class Watcher(threading.Thread):
             root = self._jobs.readable(str(self.folder))
             if root != self._root:
                 self._open(root)
-            look = self._lister.look(self._rules.excluded(self._jobs.recipe))
+            listing = self._lister.look(self._rules.excluded(self._jobs.recipe))
         except PathError as error:
             return f"{error} It is not watched."
         except OSError as error:
@@ -135,7 +135,7 @@ class Watcher(threading.Thread):
             reason = error.strerror or str(error)
             return f"{self.folder}: can't be listed ({reason}); expected a folder. It is watched again once it can be."
         wall = now().wall
-        self._files.looked(look, wall)
+        self._files.listed(listing, wall)
         self._write()
         self.begun = True
         self._ask(root)
@@ -144,8 +144,8 @@ class Watcher(threading.Thread):
         self._files.forget(wall)
         self._write()
         self.idle = self._files.idle
-        if look.unlisted and not trouble:
-            name, reason = next(iter(look.unlisted.items()))
+        if listing.unlisted and not trouble:
+            name, reason = next(iter(listing.unlisted.items()))
             trouble = f"{root / name}: can't be listed ({reason}), and is not watched until it can be."
         return trouble
 
@@ -174,7 +174,7 @@ class Watcher(threading.Thread):
                     self._files.pending(name, before[name])
                 else:
                     self._files.reported(name, report, _identity(root / name))
-                    self._told(report)
+                    self._on_report(report)
             if None in reports.values():
                 return
 
@@ -251,7 +251,9 @@ class Watcher(threading.Thread):
             refused = answer.refused[0]
             _log.warning("%s", refused.reason)
             self._files.left(found[0], _identity(root / found[0].name))
-            self._told(FrameReport(source=refused.source, outcome="failed", reason=refused.reason, finished=now().wall))
+            self._on_report(
+                FrameReport(source=refused.source, outcome="failed", reason=refused.reason, finished=now().wall)
+            )
 
     def _key(self, root: Path, wanted: Wanted) -> str:
         """Return what makes a request the same job after a crash between its acceptance and its entry in the book."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.json_values import UnfitError, plain
 from petif_bluesky.frames import FrameFinder
-from petif_bluesky.metadata import OWN_KEYS, MetadataSelection, RunFacts
+from petif_bluesky.metadata import OWN_KEYS, FrameMetadata, MetadataSelection
 from tango_server.limits import LARGEST_METADATA
 from tango_server.messages import FrameRequest
 from tests.unit.documents import IMAGE, NAME, NUMBER, ComposedRun
@@ -36,7 +36,7 @@ class Reader:
     """Takes documents as the callback does, and keeps frames with their metadata."""
 
     def __init__(self, selection: MetadataSelection | None = None) -> None:
-        self.facts = RunFacts(selection)
+        self.facts = FrameMetadata(selection)
         self.finder = FrameFinder()
         self.read: list[dict[str, Any]] = []
         self.frames: list[Frame] = []
@@ -98,7 +98,7 @@ def test_metadata_are_flat_and_name_everything_as_the_documents_do() -> None:
 
 
 def test_units_travel_with_what_has_some() -> None:
-    facts = RunFacts()
+    facts = FrameMetadata()
     facts.feed("start", {"uid": "run", "wavelength": 0.29})
     for uid, name, keys in (
         ("b", "baseline", {"det_z": {**NUMBER, "units": "m"}, "note": NUMBER}),
@@ -115,7 +115,7 @@ def test_units_travel_with_what_has_some() -> None:
 def test_what_the_recipe_names_for_headers_is_taken_from_the_start_document() -> None:
     recipe = {"format": "esperanto", "esperanto": {"omega": {"start": "om0", "step": "dom"}, "distance": "detz"}}
     start = {"uid": "run", "conversion": {"recipe": recipe}, "om0": -10.0, "dom": 0.5, "detz": 300.0, "secret": 1}
-    facts = RunFacts()
+    facts = FrameMetadata()
     facts.feed("start", start)
     metadata = facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image"))
     assert {name: metadata[name] for name in ("om0", "dom", "detz")} == {"om0": -10.0, "dom": 0.5, "detz": 300.0}
@@ -185,7 +185,7 @@ def test_names_of_our_own_are_not_taken_by_others() -> None:
 @pytest.mark.parametrize("length", [10, 900])
 def test_what_has_no_room_is_left_out_from_the_least_dear(length: int) -> None:
     baseline = {f"m_{number}": "é" * length for number in range(2000)}
-    facts = RunFacts()
+    facts = FrameMetadata()
     facts.feed("start", {"uid": "run", "sample_name": "diamond"})
     primary = {"pe_image": IMAGE, "pe_total": NUMBER}
     for uid, name, keys in (("b", "baseline", dict.fromkeys(baseline, NUMBER)), ("d", "primary", primary)):
@@ -208,7 +208,7 @@ def test_what_has_no_room_is_left_out_from_the_least_dear(length: int) -> None:
 def test_server_takes_the_metadata_of_any_event(data: dict[str, Any]) -> None:
     event = {"data": data, "timestamps": dict.fromkeys(data, math.nan), "time": math.inf, "filled": {}}
     frame = Frame("/raw/a.tif", "run", "primary", 1, "pe_image", 0, (4, 5), "descriptor", event)
-    request = {"source": frame.path, "metadata": RunFacts().of(frame)}
+    request = {"source": frame.path, "metadata": FrameMetadata().of(frame)}
     taken = FrameRequest.model_validate_json(json.dumps(request, allow_nan=False))
     assert len(json.dumps(taken.metadata)) <= LARGEST_METADATA
 
@@ -216,7 +216,7 @@ def test_server_takes_the_metadata_of_any_event(data: dict[str, Any]) -> None:
 def test_server_takes_an_event_with_thousands_of_long_names() -> None:
     data = {f"{number}" + "é" * 200: 1.0 for number in range(2000)}
     event = {"data": data, "timestamps": dict.fromkeys(data, 1.7e9), "time": 1.7e9}
-    metadata = RunFacts().of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image", 0, (4, 5), "descriptor", event))
+    metadata = FrameMetadata().of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image", 0, (4, 5), "descriptor", event))
     assert len(json.dumps(metadata)) <= LARGEST_METADATA
     assert metadata["shape"] == [4, 5]
     assert metadata["left_out"]["timestamps"] == "there was no room for it"
@@ -225,7 +225,7 @@ def test_server_takes_an_event_with_thousands_of_long_names() -> None:
 def test_frames_of_a_fly_scan_have_what_is_known_without_an_event() -> None:
     reader = Reader()
     one_frame(reader, {"pe_total": 5}, sample_name="diamond")
-    facts = RunFacts()
+    facts = FrameMetadata()
     facts.feed("start", {"uid": "run", "sample_name": "diamond"})
     keys = {"pe_image": {**IMAGE, "object_name": "pe"}}
     facts.feed(
@@ -244,7 +244,7 @@ def test_frames_of_a_fly_scan_have_what_is_known_without_an_event() -> None:
 
 
 def test_baseline_may_come_as_a_page() -> None:
-    facts = RunFacts()
+    facts = FrameMetadata()
     facts.feed("start", {"uid": "run"})
     facts.feed("descriptor", {"uid": "b", "run_start": "run", "name": "baseline", "data_keys": {"phi": NUMBER}})
     facts.feed("event_page", {"descriptor": "b", "data": {"phi": [1.0, 2.0]}})
@@ -252,7 +252,7 @@ def test_baseline_may_come_as_a_page() -> None:
 
 
 def test_runs_are_forgotten_when_they_stop_and_when_too_many_do_not() -> None:
-    facts = RunFacts()
+    facts = FrameMetadata()
     for number in range(500):
         facts.feed("start", {"uid": f"run {number}"})
         facts.feed(

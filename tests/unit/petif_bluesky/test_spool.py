@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from petif_bluesky.spool import Letter, Spool, SpoolError
+from petif_bluesky.spool import Spool, SpooledRequest, SpoolError
 
 
 def request(name: str, run_uid: str = "run") -> dict[str, Any]:
     return {"source": f"/raw/{name}.tif", "key": f"{run_uid}/{name}", "run_uid": run_uid, "seq_num": 1}
 
 
-def names(letters: list[Letter]) -> list[str]:
+def names(letters: list[SpooledRequest]) -> list[str]:
     return [Path(letter.request["source"]).stem if letter.request else letter.run_uid for letter in letters]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tango_server import application
-from tango_server.application import Lifetime, NotServingError, NoTurnError
+from tango_server.application import Application, NotServingError, NoTurnError
 from tango_server.jobs.executors.threads import ThreadExecutor
 from tango_server.jobs.state_machine.events import Snapshot
 from tango_server.messages import ReportsQuery, SubmitQuery
@@ -30,8 +30,8 @@ class Silent:
 
 
 @pytest.fixture
-def life() -> Iterator[Lifetime]:
-    life = Lifetime()
+def life() -> Iterator[Application]:
+    life = Application()
     yield life
     life.close()
 
@@ -42,7 +42,7 @@ def settings_in(folder: Path, **changes: object) -> Settings:
     )
 
 
-def test_it_serves_with_the_settings_while_it_is_open(life: Lifetime, tmp_path: Path) -> None:
+def test_it_serves_with_the_settings_while_it_is_open(life: Application, tmp_path: Path) -> None:
     assert (life.numbers, life.workers, life.recipe, life.condition()[0]) == (Snapshot(), 0, None, "ON")
     with pytest.raises(NotServingError, match="try again"):
         _ = life.service
@@ -59,7 +59,7 @@ def test_it_serves_with_the_settings_while_it_is_open(life: Lifetime, tmp_path: 
 
 
 def test_without_workers_it_is_a_fault_that_accepts_frames(
-    life: Lifetime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    life: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     life.open(lambda: settings_in(tmp_path.resolve()), Silent(), lambda: None)
     monkeypatch.setattr(ThreadExecutor, "trouble", "no worker process can be started. Look into the log.")
@@ -74,7 +74,7 @@ def test_without_workers_it_is_a_fault_that_accepts_frames(
     ("kind", "named"), [("wrong", "numworkers"), ("unreadable", "petif.toml"), ("ledger", "ledger")]
 )
 def test_wrong_settings_are_a_fault_with_the_remedy(
-    kind: str, named: str, life: Lifetime, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kind: str, named: str, life: Application, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def settings() -> Settings:
         match kind:
@@ -98,7 +98,7 @@ def test_wrong_settings_are_a_fault_with_the_remedy(
 
 
 def test_long_calls_are_few_at_a_time_and_the_end_waits_for_them(
-    life: Lifetime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    life: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(application, "_TURN_PATIENCE", 0.01)
     life.open(lambda: settings_in(tmp_path.resolve()), Silent(), lambda: None)

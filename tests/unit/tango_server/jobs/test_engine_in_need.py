@@ -21,14 +21,14 @@ from tango_server.jobs.state_machine.events import (
     Accepted,
     Event,
     Fetched,
+    Instant,
     Instruction,
     Job,
     Observe,
     Observed,
-    Reading,
     Selection,
 )
-from tango_server.jobs.state_machine.machine import ConversionService
+from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.messages import FrameReport, ReportsQuery
 from tango_server.recipe import Recipe
@@ -75,9 +75,7 @@ class TroubledLedger(Ledger):
 class Running:
     """An engine with all that it needs, and its frames."""
 
-    def __init__(
-        self, folder: Path, ledger: TroubledLedger, executor: HeldExecutor, service: ConversionService
-    ) -> None:
+    def __init__(self, folder: Path, ledger: TroubledLedger, executor: HeldExecutor, service: JobStateMachine) -> None:
         self.folder = folder
         self.ledger = ledger
         self.executor = executor
@@ -95,7 +93,7 @@ class Running:
             target = self.folder / "processed" / (output or source.name)
             jobs.append(Job(name, source, target, XDI, 1.7e9, source_root=self.folder, output_root=self.folder))
         self.ledger.accept([Entry(one, None, {}) for one in jobs])
-        self.engine.tell(Accepted(len(jobs)))
+        self.engine.post(Accepted(len(jobs)))
 
     def until(self, true: Callable[[], bool], what: str) -> None:
         self.bell.wait_for(true, what)
@@ -137,11 +135,11 @@ def start(folder: Path, database: Database) -> Start:
 
     @contextmanager
     def start(
-        executor: HeldExecutor | None = None, service: ConversionService | None = None, workers: int = 1
+        executor: HeldExecutor | None = None, service: JobStateMachine | None = None, workers: int = 1
     ) -> Iterator[Running]:
         rules = ServiceRules(workers=workers, sidecar_timeout=0.0)
         running = Running(
-            folder, TroubledLedger(database), executor or HeldExecutor(), service or ConversionService(rules)
+            folder, TroubledLedger(database), executor or HeldExecutor(), service or JobStateMachine(rules)
         )
         running.engine.start()
         try:
@@ -159,7 +157,7 @@ def end_all(executor: HeldExecutor) -> None:
 
 
 def test_a_job_counts_from_the_moment_that_it_was_told_of(folder: Path, database: Database) -> None:
-    running = Running(folder, TroubledLedger(database), HeldExecutor(), ConversionService(ServiceRules()))
+    running = Running(folder, TroubledLedger(database), HeldExecutor(), JobStateMachine(ServiceRules()))
     running.accept("a", "b", "c")
     assert running.engine.snapshot.queue_length == 3
 
@@ -280,10 +278,10 @@ def test_what_did_not_end_in_time_stays_on_the_ledger(
     assert [one.job_id for one in Ledger(database).fetch(0, 10).jobs] == ["a", "b"]
 
 
-class Failing(ConversionService):
+class Failing(JobStateMachine):
     """Breaks when it is told that a certain frame was seen, or that any has ended."""
 
-    def handle(self, event: Event, now: Reading) -> list[Instruction]:
+    def handle(self, event: Event, now: Instant) -> list[Instruction]:
         if isinstance(event, Observed) and event.job_id == "bad":
             raise ZeroDivisionError("a mistake of ours")
         return super().handle(event, now)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tango_server.jobs import frame_listing
-from tango_server.jobs.folder_submission import Gatherer
+from tango_server.jobs.folder_submission import FolderSubmitter
 from tango_server.jobs.intake import Intake
 from tango_server.jobs.ledger.database import Database, LedgerBusyError
 from tango_server.jobs.ledger.ledger import Ledger
@@ -39,9 +39,9 @@ class Server:
             self.ledger,
             recipe=lambda: Recipe.preset("xdi"),
             waiting=lambda: 10**6 - max(self.room - sum(self.accepted), 0),
-            tell=self.hear,
+            post=self.hear,
         )
-        self.gatherer = Gatherer(self.ledger, reception)
+        self.gatherer = FolderSubmitter(self.ledger, reception)
 
     def hear(self, event: ServiceEvent) -> None:
         if isinstance(event, Accepted):

@@ -10,8 +10,8 @@ import pytest
 
 from tango_server.conversion.errors import OutsideRootsError
 from tango_server.conversion.files.roots import Roots
-from tango_server.jobs.frame_listing import FrameLister, Look, frames_in, is_frame_name
-from tango_server.jobs.state_machine.events import Reading
+from tango_server.jobs.frame_listing import FrameLister, Listing, frames_in, is_frame_name
+from tango_server.jobs.state_machine.events import Instant
 
 WITH_LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 
@@ -99,11 +99,11 @@ def test_what_can_not_be_listed_is_an_error(name: str, tmp_path: Path) -> None:
 
 def test_lister_finds_what_came_and_went_since_last_time(tmp_path: Path) -> None:
     lister = FrameLister(fill(tmp_path, "b.tif", "a.tif", "a.dark.tif", "a.tif.metadata", "sub/c.tif"))
-    assert lister.look() == Look(("a.tif", "b.tif"), (), {})
-    assert lister.look() == Look((), (), {})
+    assert lister.look() == Listing(("a.tif", "b.tif"), (), {})
+    assert lister.look() == Listing((), (), {})
     (tmp_path / "a.tif").rename(tmp_path / "d.tif")
     (tmp_path / "a.tif.metadata").unlink()
-    assert lister.look() == Look(("d.tif",), ("a.tif",), {})
+    assert lister.look() == Listing(("d.tif",), ("a.tif",), {})
 
 
 def test_a_lister_goes_on_from_what_was_known(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_files_in_an_unlistable_folder_have_not_gone(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(os, "scandir", refuse)
         fill(tmp_path, "d.tif", "locked/e.tif")
-        assert lister.look() == Look(("d.tif",), (), {"locked": "Permission denied"})
-    assert lister.look() == Look(("locked/e.tif",), (), {})
+        assert lister.look() == Listing(("d.tif",), (), {"locked": "Permission denied"})
+    assert lister.look() == Listing(("locked/e.tif",), (), {})
 
 
 def test_nothing_is_gone_when_the_folder_is_back(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_nothing_is_gone_when_the_folder_is_back(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="raw"):
         lister.look()
     (tmp_path / "away").rename(folder)
-    assert lister.look() == Look((), (), {})
+    assert lister.look() == Listing((), (), {})
 
 
 class Clock:
@@ -171,8 +171,8 @@ class Clock:
     def __init__(self) -> None:
         self.monotonic, self.age = 0.0, 120.0
 
-    def __call__(self) -> Reading:
-        return Reading(self.monotonic, time.time() + self.age)
+    def __call__(self) -> Instant:
+        return Instant(self.monotonic, time.time() + self.age)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_folders_that_are_quiet_are_not_listed_at_each_look(tmp_path: Path, list
     assert sorted(lister.look().came) == ["a/old.tif", "b/old.tif"]
     listings.clear()
     for _ in range(3):
-        assert lister.look() == Look((), (), {}, frozenset())
+        assert lister.look() == Listing((), (), {}, frozenset())
     assert listings == []
     os.utime(fill(tmp_path, "a/new.tif") / "a", (2e9, 2e9))  # whatever the clock of the file server says
     (tmp_path / "b" / "old.tif").unlink()

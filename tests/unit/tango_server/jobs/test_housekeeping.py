@@ -18,7 +18,7 @@ from tango_server.jobs.ledger import sqlite_file
 from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import History, UnknownIdError
 from tango_server.jobs.ledger.ledger import Ledger
-from tango_server.jobs.state_machine.events import Reading
+from tango_server.jobs.state_machine.events import Instant
 from tango_server.messages import ReportsQuery
 from tests.unit.ledger_entries import ACCEPTED, Stopwatch, accept, entry, finish, pending_ids, report
 from tests.unit.ledger_files import left_behind
@@ -135,13 +135,13 @@ def test_old_history_is_forgotten_by_its_age(
     stopwatch.now += 2 * DAY
     finish(ledger, report("young", "failed"))
     stopwatch.now += 7 * DAY
-    now = Reading(monotonic=0.0, wall=ACCEPTED + 1000 * DAY)
+    now = Instant(monotonic=0.0, wall=ACCEPTED + 1000 * DAY)
     monkeypatch.setattr(clock, "now", lambda: now)
     keep_house(history_days=10.0)
     looks.wait_for_another_round()
     assert len(history.reports(ReportsQuery(job_ids=["old", "young", "pending"]))[0]) == 2
     stopwatch.now += 2 * DAY
-    now = Reading(monotonic=61.0, wall=ACCEPTED)
+    now = Instant(monotonic=61.0, wall=ACCEPTED)
     looks.wait_for_another_round()
     with pytest.raises(UnknownIdError, match="pruned"):
         history.reports(ReportsQuery(job_ids=["old"]))
@@ -155,12 +155,12 @@ def test_the_age_is_written_down_each_minute_and_survives_a_kill(
     database: Database, keep_house: Callable[..., Housekeeper], looks: Looks, monkeypatch: pytest.MonkeyPatch,
     stopwatch: Stopwatch, tmp_path: Path,
 ) -> None:  # fmt: skip
-    now = Reading(monotonic=0.0, wall=ACCEPTED)
+    now = Instant(monotonic=0.0, wall=ACCEPTED)
     monkeypatch.setattr(clock, "now", lambda: now)
     keep_house()
     looks.wait_for_another_round()
     stopwatch.now += 61
-    now = Reading(monotonic=61.0, wall=ACCEPTED)
+    now = Instant(monotonic=61.0, wall=ACCEPTED)
     looks.wait_for_another_round()
     stopwatch.now += 30
     with closing(Database(left_behind(database.path, tmp_path / "killed"), stopwatch)) as successor:

@@ -45,7 +45,7 @@ def make(root: Path, tmp_path: Path, ledger: Ledger, told: list[Event]) -> Calla
             free_space_limit=10**9,
             free_space_warning=2 * 10**9,
         )
-        return Intake(settings, ledger, recipe=lambda: XDI, waiting=waiting, tell=tell)
+        return Intake(settings, ledger, recipe=lambda: XDI, waiting=waiting, post=tell)
 
     return make
 

@@ -12,7 +12,7 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.jobs.executors.base import AttemptLostError, ExecutorUnavailableError
 from tango_server.jobs.executors.worker import Failure
 from tango_server.jobs.state_machine.events import Job
-from tango_server.jobs.temporary_files import Leftovers
+from tango_server.jobs.temporary_files import TemporaryFiles
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 
@@ -60,7 +60,7 @@ def test_a_folder_is_listed_once_for_all_resumed_jobs(roots: Roots) -> None:
         leave(job, job.output.with_name(f"{job.output.name}.metadata"))
     stranger = leave(replace(jobs[0], job_id="another"))
     lists = CountedLists()
-    leftovers = Leftovers(lists)
+    leftovers = TemporaryFiles(lists)
     for job in jobs:
         for _ in range(3):  # a file that is awaited is looked at again and again
             leftovers.before_first_look(job, roots)
@@ -72,7 +72,7 @@ def test_a_folder_is_listed_once_for_all_resumed_jobs(roots: Roots) -> None:
 def test_only_the_job_that_is_looked_at_loses_its_files(roots: Roots) -> None:
     first, second = make_job(roots, 1), make_job(roots, 2)
     lefts = leave(first), leave(second)
-    leftovers = Leftovers()
+    leftovers = TemporaryFiles()
     leftovers.before_first_look(first, roots)
     assert [left.exists() for left in lefts] == [False, True]
     living = leave(first)  # of the attempt that this server has made since
@@ -83,13 +83,13 @@ def test_only_the_job_that_is_looked_at_loses_its_files(roots: Roots) -> None:
 def test_a_folder_is_listed_again_after_a_failure_unless_missing(roots: Roots) -> None:
     job = make_job(roots, 1)
     left = leave(job)
-    leftovers = Leftovers(CountedLists(OSError(5, "Input/output error")))
+    leftovers = TemporaryFiles(CountedLists(OSError(5, "Input/output error")))
     leftovers.before_first_look(job, roots)
     assert left.exists()
     leftovers.before_first_look(job, roots)
     assert not left.exists()
     lists = CountedLists(FileNotFoundError())
-    leftovers = Leftovers(lists)
+    leftovers = TemporaryFiles(lists)
     leftovers.before_first_look(job, roots)
     leftovers.before_first_look(job, roots)
     assert len(lists.folders) == 1
@@ -101,7 +101,7 @@ def test_threads_wait_for_one_list(roots: Roots) -> None:
         leave(job)
     together = threading.Barrier(4)
     lists = CountedLists()
-    leftovers = Leftovers(lists)
+    leftovers = TemporaryFiles(lists)
 
     def look(job: Job) -> None:
         together.wait(10)
@@ -131,7 +131,7 @@ def test_only_what_a_crashed_attempt_left_is_removed(
     lists = CountedLists()
     job = make_job(roots, 1, resumed=False)
     left, other = leave(job), leave(make_job(roots, 2))
-    leftovers = Leftovers(lists)
+    leftovers = TemporaryFiles(lists)
     leftovers.before_first_look(job, roots)
     leftovers.after_attempt(job, result, roots)
     assert (left.exists(), other.exists()) == (not removed, True)
@@ -140,7 +140,7 @@ def test_only_what_a_crashed_attempt_left_is_removed(
 
 def test_a_lost_attempt_keeps_its_file_until_the_next_answer(roots: Roots) -> None:
     job = make_job(roots, 1, resumed=False)
-    leftovers = Leftovers()
+    leftovers = TemporaryFiles()
     leftovers.after_attempt(job, AttemptLostError("the scheduler is gone"), roots)
     left = leave(job)  # by a worker that goes on for a moment, and ends then
     leftovers.after_attempt(job, ExecutorUnavailableError("nobody is there"), roots)

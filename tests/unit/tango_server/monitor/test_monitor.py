@@ -11,7 +11,7 @@ import pytest
 from petif_bluesky.sim.qxrd_file import write_frame
 from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
 from tango_server.client.attributes import AttributeReading
-from tango_server.client.client import Look
+from tango_server.client.client import ServerSnapshot
 from tango_server.conversion import convert_file
 from tango_server.messages import FrameReport, RunStatistics
 from tango_server.monitor.allowed_origins import is_loopback, names_of, shown_name
@@ -20,24 +20,24 @@ from tango_server.monitor.images import Window, limits, linked, read_pair, shrun
 from tango_server.monitor.state import (
     HISTORY,
     SHOWN_RUNS,
-    Observed,
+    MonitorState,
     Questions,
     questions,
     runs_to_ask,
-    with_look,
     with_reports,
     with_runs,
     with_silence,
+    with_snapshot,
 )
 from tango_server.recipe import Recipe
 
 ADDRESS = "tango://127.0.0.1:45450/petif/converter/1#dbase=no"
-NOTHING = Observed(ADDRESS, began=1000.0)
+NOTHING = MonitorState(ADDRESS, began=1000.0)
 
 
-def look(trouble: str = "", **values: Any) -> Look:
+def snapshot(trouble: str = "", **values: Any) -> ServerSnapshot:
     """Return a look at a server that shows these attributes."""
-    return Look("1.2", {name: AttributeReading(value, 0.0) for name, value in values.items()}, trouble)
+    return ServerSnapshot("1.2", {name: AttributeReading(value, 0.0) for name, value in values.items()}, trouble)
 
 
 def report(number: int, outcome: str = "converted", run_uid: str | None = None, **fields: Any) -> FrameReport:
@@ -46,9 +46,9 @@ def report(number: int, outcome: str = "converted", run_uid: str | None = None, 
 
 
 def test_an_idle_server_is_asked_for_its_attributes_alone() -> None:
-    first = look(State="ON", NumProcessed=5, QueueLength=0, NumFailed=1, FailedFiles=["/a"], LastError="a")
+    first = snapshot(State="ON", NumProcessed=5, QueueLength=0, NumFailed=1, FailedFiles=["/a"], LastError="a")
     assert questions(NOTHING, first) == Questions(latest=True, failures=True)
-    known = with_look(NOTHING, first, 1001.0)
+    known = with_snapshot(NOTHING, first, 1001.0)
     assert questions(known, first) == Questions(latest=False, failures=False)
     assert questions(with_silence(known, "gone", 1002.0), first) == Questions(latest=True, failures=True)
 
@@ -64,16 +64,16 @@ def test_an_idle_server_is_asked_for_its_attributes_alone() -> None:
 )
 def test_reports_are_asked_for_when_a_counter_has_changed(changes: dict[str, Any], expected: Questions) -> None:
     values = {"NumProcessed": 5, "QueueLength": 0, "NumFailed": 0, "FailedFiles": ["/a"], "LastError": ""}
-    known = with_look(NOTHING, look(**values), 1001.0)
-    assert questions(known, look(**{**values, **changes})) == expected
+    known = with_snapshot(NOTHING, snapshot(**values), 1001.0)
+    assert questions(known, snapshot(**{**values, **changes})) == expected
 
 
 def test_a_server_that_cannot_convert_is_asked_nothing_more() -> None:
-    assert questions(NOTHING, look("the disk is gone", State="FAULT")) == Questions(latest=False, failures=False)
+    assert questions(NOTHING, snapshot("the disk is gone", State="FAULT")) == Questions(latest=False, failures=False)
 
 
 def test_the_history_has_a_gap_where_there_was_no_answer_and_an_end() -> None:
-    observed = with_look(NOTHING, look(FramesPerSecond=2.0, LatencyMedian=0.0, QueueLength=3), 1001.0)
+    observed = with_snapshot(NOTHING, snapshot(FramesPerSecond=2.0, LatencyMedian=0.0, QueueLength=3), 1001.0)
     observed = with_silence(observed, "gone", 1002.0)
     shown, gap = observed.samples
     assert (shown.frames_per_second, shown.backlog) == (2.0, 3.0)
@@ -88,7 +88,7 @@ def test_the_history_has_a_gap_where_there_was_no_answer_and_an_end() -> None:
 def test_silence_counts_from_the_last_answer_and_before_it_from_the_begin() -> None:
     silent = with_silence(NOTHING, "refused", 1005.0)
     assert (silent.is_answering, silent.silent_since) == (False, 1000.0)
-    answered = with_look(silent, look(State="ON"), 1006.0)
+    answered = with_snapshot(silent, snapshot(State="ON"), 1006.0)
     assert answered.is_answering
     silent = with_silence(with_silence(answered, "refused", 1007.0), "refused", 1008.0)
     assert (silent.is_answering, silent.silent_since) == (False, 1006.0)
@@ -115,10 +115,10 @@ def test_new_runs_come_first_and_known_ones_keep_their_place() -> None:
 
 def test_the_headline_has_the_state_as_a_word_and_what_to_do_without_an_answer() -> None:
     assert "Asking" in headline(NOTHING)
-    answering = with_look(NOTHING, look(State="ALARM", Status="1 failed: <img src=x>"), 1001.0)
+    answering = with_snapshot(NOTHING, snapshot(State="ALARM", Status="1 failed: <img src=x>"), 1001.0)
     assert ">ALARM<" in headline(answering)
     assert "1 failed: &lt;img src=x&gt;" in headline(answering)
-    assert "the disk is gone" in headline(with_look(NOTHING, look("the disk is gone", State="FAULT"), 1001.0))
+    assert "the disk is gone" in headline(with_snapshot(NOTHING, snapshot("the disk is gone", State="FAULT"), 1001.0))
     silent = headline(with_silence(answering, "refused", 1002.0))
     assert datetime.fromtimestamp(1001.0).strftime("No answer since %Y-%m-%d %H:%M:%S") in silent
     assert ADDRESS in silent
@@ -126,7 +126,8 @@ def test_the_headline_has_the_state_as_a_word_and_what_to_do_without_an_answer()
 
 
 def test_numbers_that_are_not_known_are_no_zeros() -> None:
-    shown = numbers(with_look(NOTHING, look(QueueLength=3, FreeSpace=5_000_000_000, LatencyMedian=0.02), 1001.0))
+    some = snapshot(QueueLength=3, FreeSpace=5_000_000_000, LatencyMedian=0.02)
+    shown = numbers(with_snapshot(NOTHING, some, 1001.0))
     for text in ("data-number='Backlog'>3<", "data-number='Free space'>5 GB<", "data-number='Median latency'>20 ms<"):
         assert text in shown
     assert "data-number='Converted'>-<" in shown
@@ -142,7 +143,7 @@ def test_what_a_server_tells_is_text_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("recipe", ["{", '{"from_the_future": 1}'])
 def test_a_recipe_of_another_version_is_shown_as_it_is(recipe: str) -> None:
-    assert recipe.replace('"', "&quot;") in numbers(with_look(NOTHING, look(Recipe=recipe), 1001.0))
+    assert recipe.replace('"', "&quot;") in numbers(with_snapshot(NOTHING, snapshot(Recipe=recipe), 1001.0))
 
 
 def test_images_are_averaged_without_what_is_not_finite() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tango_server.client.attributes import AttributeReading
-from tango_server.client.client import LinkDownError, Look, RequestRejectedError, ServerFullError
+from tango_server.client.client import LinkDownError, RequestRejectedError, ServerFullError, ServerSnapshot
 from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, RunStatistics
 from tango_server.monitor import image_loader, poller
 from tango_server.monitor.image_loader import Pictures
 from tango_server.monitor.images import Pair
 from tango_server.monitor.poller import Watch
-from tango_server.monitor.state import Observed
+from tango_server.monitor.state import MonitorState
 
 PATIENCE = 30.0
 
@@ -33,9 +33,9 @@ class Scripted:
         self.statistics = 0
         self.processed = 1
 
-    def look(self) -> Look:
+    def snapshot(self) -> ServerSnapshot:
         values = {"State": "ALARM", "NumProcessed": self.processed, "NumFailed": 1, "FailedFiles": ["/raw/1.tif"]}
-        return Look("1.0", {name: AttributeReading(value, 0.0) for name, value in values.items()})
+        return ServerSnapshot("1.0", {name: AttributeReading(value, 0.0) for name, value in values.items()})
 
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
         if self.troubles:
@@ -61,7 +61,7 @@ def watching(server: Scripted) -> Iterator[Watch]:
     watching.close()
 
 
-def wait_for(watching: Watch, true: Callable[[Observed], bool]) -> Observed:
+def wait_for(watching: Watch, true: Callable[[MonitorState], bool]) -> MonitorState:
     """Wait until something is known."""
     pause, deadline = threading.Event(), time.monotonic() + PATIENCE
     while not true(watching.observed):
@@ -94,8 +94,8 @@ def test_an_action_is_done_at_once_and_looked_at_right_after(server: Scripted, m
 
         assert watching.act(act) == "done"
         seen = wait_for(watching, lambda known: known is not before)
-        assert seen.look is not None
-        assert seen.look.value("NumProcessed") == 7
+        assert seen.snapshot is not None
+        assert seen.snapshot.value("NumProcessed") == 7
     finally:
         watching.close()
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tango_server.observability import logs
-from tango_server.observability.console import CalmHandler
+from tango_server.observability.console import RateLimitedHandler
 from tango_server.observability.log_file import LogFile, note
 from tango_server.observability.logs import Logging, start_logging
 
@@ -163,7 +163,7 @@ def test_file_name_cannot_forge_a_line_anywhere(folder: Path, start: Start) -> N
     assert b"\x1b" not in raw
     assert messages(folder) == [f"converted {HOSTILE}"]
 
-    console = CalmHandler(shown)
+    console = RateLimitedHandler(shown)
     console.handle(LOG.makeRecord(LOG.name, logging.WARNING, "a.py", 1, "%s", (HOSTILE,), None, extra={"job_id": "4f"}))
     console.handle(failure(f"/raw/{HOSTILE}"))
     heads = [line for line in shown.getvalue().splitlines() if not line.startswith("  ")]
@@ -214,7 +214,7 @@ def test_restarted_log_appends_and_doubles_nothing(folder: Path, start: Start) -
 @pytest.mark.parametrize("moved", [True, False], ids=["renamed", "deleted"])
 def test_a_log_that_somebody_takes_away_is_begun_anew(tmp_path: Path, moved: bool) -> None:
     path = tmp_path / "petif.log"
-    with closing(LogFile(path, max_bytes=10_000, files=2, tell=pytest.fail)) as log:
+    with closing(LogFile(path, max_bytes=10_000, files=2, on_failure=pytest.fail)) as log:
         log.emit(note("first"))
         path.rename(tmp_path / "taken") if moved else path.unlink()
         log.emit(note("second"))
@@ -340,7 +340,7 @@ def test_hanging_log_does_not_hold_up_the_end(start: Start, program: io.StringIO
 
 def test_file_that_cannot_be_renamed_keeps_growing(tmp_path: Path) -> None:
     told: list[str] = []
-    file = LogFile(tmp_path / "petif.log", max_bytes=1000, files=2, tell=told.append)
+    file = LogFile(tmp_path / "petif.log", max_bytes=1000, files=2, on_failure=told.append)
 
     def refuse(source: str, target: str) -> None:
         raise PermissionError(13, "open in another program", source, None, target)
@@ -355,7 +355,7 @@ def test_file_that_cannot_be_renamed_keeps_growing(tmp_path: Path) -> None:
 
 def test_ten_thousand_failures_a_minute_show_ten_on_stderr() -> None:
     text, now = io.StringIO(), [0.0]
-    console = CalmHandler(text, lambda: now[0])
+    console = RateLimitedHandler(text, lambda: now[0])
     for number in range(10_000):
         console.handle(failure(f"/raw/{number}{HOSTILE}"))
     console.handle(LOG.makeRecord(LOG.name, logging.ERROR, "runner.py", 8, "something else", (), None))

@@ -11,7 +11,7 @@ from tango_server.conversion import convert_file
 from tango_server.conversion.errors import OutsideRootsError, UnfitPathError
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.sidecar import sidecar_path
-from tango_server.jobs.batch import Selection, plan, select
+from tango_server.jobs.batch import FileSelection, plan, select
 from tango_server.jobs.validation import entry_for
 from tango_server.recipe import Recipe
 
@@ -119,5 +119,5 @@ def test_no_output_takes_the_place_of_what_a_link_leads_to(root: Path) -> None:
 def test_a_folder_of_links_is_selected_by_their_names(root: Path) -> None:
     loop = root / "raw" / "loop.tif"
     loop.symlink_to(loop.name)
-    assert select([root / "raw"], Selection()) == [frame_of(root)]
-    assert select([frame_of(root)], Selection()) == [frame_of(root)]
+    assert select([root / "raw"], FileSelection()) == [frame_of(root)]
+    assert select([frame_of(root)], FileSelection()) == [frame_of(root)]

@@ -16,7 +16,7 @@ from tango_server.jobs.state_machine.events import (
     TimePassed,
     WriteCompanions,
 )
-from tango_server.jobs.state_machine.machine import ConversionService
+from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
@@ -72,7 +72,7 @@ def test_each_folder_is_a_scan_and_tiffs_are_none() -> None:
     assert scans.next is None
 
 
-def converted(service: ConversionService) -> None:
+def converted(service: JobStateMachine) -> None:
     service.handle(Fetched((frame("a"),), frozenset(), 1), at(0))
     service.handle(Observed("a", COMPLETE), at(0.1))
     report = FrameReport(source="/raw/a.tif", output=str(FIRST), outcome="converted", finished=0)

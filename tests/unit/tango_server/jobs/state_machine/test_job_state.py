@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from tango_server.jobs.state_machine.events import AttemptFailed, FailureKind, Observed
-from tango_server.jobs.state_machine.job_state import Progress, Sequel
+from tango_server.jobs.state_machine.job_state import JobState, Sequel
 from tango_server.jobs.state_machine.readiness import ReadinessRule
 from tango_server.messages import FrameReport
 from tests.unit.service_events import COMPLETE, COMPLETE_AGAIN, IFD_FIRST, NO_TIFF, UNFINISHED, at, job
@@ -17,27 +17,27 @@ SEEN = Observed("a", COMPLETE)
 
 
 @pytest.fixture
-def progress() -> Progress:
-    return Progress(job("a", "run-1"), accepted=100.0)
+def progress() -> JobState:
+    return JobState(job("a", "run-1"), accepted=100.0)
 
 
 def failed(kind: FailureKind, reason: str = "why") -> AttemptFailed:
     return AttemptFailed("a", kind, reason)
 
 
-def begin(progress: Progress) -> None:
+def begin(progress: JobState) -> None:
     """Do what the service does when a worker gets the job."""
     progress.starts += 1
     progress.attempts += 1
 
 
 @pytest.mark.parametrize("structure", [None, UNFINISHED, IFD_FIRST, NO_TIFF])
-def test_a_file_that_is_not_ready_is_awaited(structure: None, progress: Progress) -> None:
+def test_a_file_that_is_not_ready_is_awaited(structure: None, progress: JobState) -> None:
     assert progress.seen(Observed("a", structure), RULE, at(100)).kind == "wait"
     assert progress.complete_seen == 0.0
 
 
-def test_the_identity_is_size_and_time_of_the_file_as_it_was_seen_last(progress: Progress) -> None:
+def test_the_identity_is_size_and_time_of_the_file_as_it_was_seen_last(progress: JobState) -> None:
     assert progress.identity is None
     progress.seen(SEEN, RULE, at(100))
     assert progress.identity == (COMPLETE.size, COMPLETE.mtime_ns)
@@ -47,14 +47,14 @@ def test_the_identity_is_size_and_time_of_the_file_as_it_was_seen_last(progress:
     assert progress.identity is None
 
 
-def test_a_file_whose_structure_proves_it_is_complete_since_it_is_still(progress: Progress) -> None:
+def test_a_file_whose_structure_proves_it_is_complete_since_it_is_still(progress: JobState) -> None:
     rule = replace(RULE, settle_complete=1.0)
     assert progress.seen(SEEN, rule, at(100)).kind == "wait"
     assert progress.seen(SEEN, rule, at(102)).kind == "ready"
     assert progress.complete_seen == 100.0
 
 
-def test_any_other_file_is_complete_when_it_was_still_for_long_enough(progress: Progress) -> None:
+def test_any_other_file_is_complete_when_it_was_still_for_long_enough(progress: JobState) -> None:
     look = Observed("a", IFD_FIRST)
     assert progress.seen(look, RULE, at(100)).kind == "wait"
     assert progress.seen(look, RULE, at(104)).kind == "ready"
@@ -62,19 +62,19 @@ def test_any_other_file_is_complete_when_it_was_still_for_long_enough(progress: 
 
 
 @pytest.mark.parametrize(("structure", "expected"), [(COMPLETE, True), (IFD_FIRST, False)], ids=["QXRD", "another"])
-def test_a_sidecar_is_expected_of_qxrd_only(structure: None, expected: bool, progress: Progress) -> None:
+def test_a_sidecar_is_expected_of_qxrd_only(structure: None, expected: bool, progress: JobState) -> None:
     rule = replace(RULE, settle_time=0.0)
     assert progress.seen(Observed("a", structure), rule, at(100)).kind == "ready"
     assert progress.sidecar_expected is expected
 
 
-def test_a_frame_at_fault_ends_at_once_with_the_reason_as_it_stands(progress: Progress) -> None:
+def test_a_frame_at_fault_ends_at_once_with_the_reason_as_it_stands(progress: JobState) -> None:
     begin(progress)
     assert progress.attempt_failed(failed("final", "no image"), RULE, 3, 1.0) == Sequel("end", reason="no image")
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
-def test_a_crash_is_followed_by_another_attempt_until_they_are_used_up(attempts: int, progress: Progress) -> None:
+def test_a_crash_is_followed_by_another_attempt_until_they_are_used_up(attempts: int, progress: JobState) -> None:
     for _ in range(attempts - 1):
         begin(progress)
         assert progress.attempt_failed(failed("crashed"), RULE, attempts, 1.0) == Sequel("ready")
@@ -85,7 +85,7 @@ def test_a_crash_is_followed_by_another_attempt_until_they_are_used_up(attempts:
 
 @pytest.mark.parametrize("kind", ["blocked", "unavailable", "not_ready"])
 def test_what_is_no_fault_of_the_frame_uses_up_no_attempt(
-    kind: Literal["blocked", "unavailable", "not_ready"], progress: Progress
+    kind: Literal["blocked", "unavailable", "not_ready"], progress: JobState
 ) -> None:
     for number in range(10):
         begin(progress)
@@ -95,7 +95,7 @@ def test_what_is_no_fault_of_the_frame_uses_up_no_attempt(
     assert progress.attempt_failed(failed("crashed"), RULE, 2, 1.0).kind == "ready"
 
 
-def test_a_blocked_output_is_tried_less_and_less_often_and_given_up_in_the_end(progress: Progress) -> None:
+def test_a_blocked_output_is_tried_less_and_less_often_and_given_up_in_the_end(progress: JobState) -> None:
     rule = replace(RULE, timeout=300.0)
     instants = [1000.0]
     begin(progress)
@@ -111,7 +111,7 @@ def test_a_blocked_output_is_tried_less_and_less_often_and_given_up_in_the_end(p
     assert sequel.reason == f"gave up after {instants[-1] - 1000:.0f} s: no space"
 
 
-def test_a_file_that_only_looks_complete_is_awaited_until_another_one_is_there(progress: Progress) -> None:
+def test_a_file_that_only_looks_complete_is_awaited_until_another_one_is_there(progress: JobState) -> None:
     progress.seen(SEEN, RULE, at(100))
     begin(progress)
     assert progress.attempt_failed(failed("not_ready", "strips of zeros"), RULE, 3, 101.0) == Sequel("look")
@@ -121,7 +121,7 @@ def test_a_file_that_only_looks_complete_is_awaited_until_another_one_is_there(p
     assert progress.complete_seen == 102.0
 
 
-def test_a_file_that_only_looks_complete_is_given_up_for_what_its_conversion_found(progress: Progress) -> None:
+def test_a_file_that_only_looks_complete_is_given_up_for_what_its_conversion_found(progress: JobState) -> None:
     progress.seen(SEEN, RULE, at(100))
     begin(progress)
     progress.attempt_failed(failed("not_ready", "strips of zeros"), RULE, 3, 101.0)
@@ -135,30 +135,30 @@ def test_a_file_that_only_looks_complete_is_given_up_for_what_its_conversion_fou
 def test_latency_counts_from_acceptance_or_completeness_whichever_came_last(
     accepted: float, complete: float, latency: float
 ) -> None:
-    progress = Progress(job("a"), accepted, complete_seen=complete)
+    progress = JobState(job("a"), accepted, complete_seen=complete)
     report = progress.completed(FrameReport(source="/raw/a.tif", outcome="converted", finished=0.0), at(105))
     assert report.latency == latency
     assert report.finished == at(105).wall
 
 
 @pytest.mark.parametrize("outcome", ["skipped", "placeholder"])
-def test_only_a_converted_frame_has_a_latency(outcome: Literal["skipped", "placeholder"], progress: Progress) -> None:
+def test_only_a_converted_frame_has_a_latency(outcome: Literal["skipped", "placeholder"], progress: JobState) -> None:
     report = progress.completed(FrameReport(source="/raw/a.tif", outcome=outcome, finished=0.0), at(105))
     assert (report.outcome, report.latency, report.run_uid) == (outcome, None, "run-1")
 
 
 @pytest.mark.parametrize("reason", ["no image", "/raw/a.tif: no image"])
-def test_a_failure_names_its_file_once(reason: str, progress: Progress) -> None:
+def test_a_failure_names_its_file_once(reason: str, progress: JobState) -> None:
     assert progress.failed(reason, at(105)).reason == "/raw/a.tif: no image"
 
 
-def test_a_file_that_could_not_be_read_is_given_up_with_the_reason(progress: Progress) -> None:
+def test_a_file_that_could_not_be_read_is_given_up_with_the_reason(progress: JobState) -> None:
     look = Observed("a", None, "it can't be opened (Permission denied)")
     assert progress.seen(look, RULE, at(100)).kind == "wait"
     assert "it can't be opened (Permission denied)" in progress.seen(look, RULE, at(115)).reason
 
 
-def test_a_sidecar_that_is_needed_is_awaited_for_its_time(progress: Progress) -> None:
+def test_a_sidecar_that_is_needed_is_awaited_for_its_time(progress: JobState) -> None:
     without = Observed("a", COMPLETE, lacks_sidecar=True)
     assert progress.seen(without, RULE, at(100), 2.0).kind == "wait"
     assert progress.seen(without, RULE, at(101.9), 2.0).kind == "wait"

@@ -25,10 +25,10 @@ from tango_server.jobs.state_machine.events import (
     Event,
     FailuresAcknowledged,
     Finish,
+    Instant,
     Instruction,
     Observe,
     Observed,
-    Reading,
     Refused,
     Selection,
     SidecarLooked,
@@ -36,7 +36,7 @@ from tango_server.jobs.state_machine.events import (
     TimePassed,
     Written,
 )
-from tango_server.jobs.state_machine.machine import ConversionService
+from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.readiness import ReadinessRule
 from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.messages import FrameReport
@@ -67,31 +67,31 @@ Answer = Literal["carried", "absent", "final", "crashed", "not_ready"]
 
 
 @pytest.fixture
-def service() -> ConversionService:
+def service() -> JobStateMachine:
     """Two workers, three attempts, and waits of 15 s, or 300 s for a run."""
     return LedgerService(ServiceRules())
 
 
 @pytest.fixture
-def one_worker() -> ConversionService:
+def one_worker() -> JobStateMachine:
     return LedgerService(ServiceRules(workers=1))
 
 
-def test_a_file_is_looked_at_as_soon_as_its_job_is_accepted(service: ConversionService) -> None:
+def test_a_file_is_looked_at_as_soon_as_its_job_is_accepted(service: JobStateMachine) -> None:
     instructions = service.handle(accepted("a", "b"), at(0))
     assert instructions == [Observe(job("a")), Observe(job("b"))]
 
 
-def test_a_service_without_jobs_wants_no_wake_up(service: ConversionService) -> None:
+def test_a_service_without_jobs_wants_no_wake_up(service: JobStateMachine) -> None:
     assert service.next_look is None
 
 
-def test_a_complete_file_is_given_to_a_worker_at_once(service: ConversionService) -> None:
+def test_a_complete_file_is_given_to_a_worker_at_once(service: JobStateMachine) -> None:
     service.handle(accepted("a"), at(0))
     assert service.handle(Observed("a", COMPLETE), at(0.01)) == [Convert(job("a"), 1)]
 
 
-def test_a_missing_file_blocks_no_other(one_worker: ConversionService) -> None:
+def test_a_missing_file_blocks_no_other(one_worker: JobStateMachine) -> None:
     one_worker.handle(accepted("missing", "b", "c"), at(0))
     assert one_worker.handle(Observed("missing", None), at(0.01)) == []
     assert starts(one_worker.handle(Observed("b", COMPLETE), at(0.02))) == ["b"]
@@ -109,7 +109,7 @@ def test_never_more_frames_run_than_there_are_workers(workers: int) -> None:
     assert service.snapshot(at(1)).running == workers
 
 
-def test_frames_are_converted_in_the_order_in_which_they_became_ready(one_worker: ConversionService) -> None:
+def test_frames_are_converted_in_the_order_in_which_they_became_ready(one_worker: JobStateMachine) -> None:
     one_worker.handle(accepted("late", "a", "b", "c"), at(0))
     one_worker.handle(Observed("late", None), at(0))
     order = make_ready(one_worker, "first", seconds=0.1)
@@ -126,7 +126,7 @@ def test_frames_are_converted_in_the_order_in_which_they_became_ready(one_worker
     "structure", [None, UNFINISHED, IFD_FIRST, NO_TIFF], ids=["missing", "unfinished", "ifd first", "no tiff"]
 )
 def test_a_file_that_is_not_ready_is_looked_at_again_when_its_time_has_come(
-    structure: Structure | None, service: ConversionService
+    structure: Structure | None, service: JobStateMachine
 ) -> None:
     service.handle(accepted("a"), at(0))
     assert service.handle(Observed("a", structure), at(0.01)) == []
@@ -139,7 +139,7 @@ def test_a_file_that_is_not_ready_is_looked_at_again_when_its_time_has_come(
     assert service.next_look is None
 
 
-def test_several_files_that_are_due_are_looked_at_together(service: ConversionService) -> None:
+def test_several_files_that_are_due_are_looked_at_together(service: JobStateMachine) -> None:
     service.handle(accepted("a", "b", "c"), at(0))
     for name in ("a", "b", "c"):
         service.handle(Observed(name, None), at(0.01))
@@ -148,7 +148,7 @@ def test_several_files_that_are_due_are_looked_at_together(service: ConversionSe
 
 @pytest.mark.parametrize(("run_uid", "timeout"), [(None, 15.0), ("run-1", 300.0)], ids=["by hand", "of a run"])
 def test_a_file_that_never_comes_ends_as_failed_at_its_deadline(
-    run_uid: str | None, timeout: float, service: ConversionService
+    run_uid: str | None, timeout: float, service: JobStateMachine
 ) -> None:
     service.handle(accepted("a", run_uid=run_uid), at(90))
     service.handle(Observed("a", None), at(100))  # its time counts from the first look: a backlog is not its fault
@@ -161,7 +161,7 @@ def test_a_file_that_never_comes_ends_as_failed_at_its_deadline(
     assert service.snapshot(at(500)).queue_length == 0
 
 
-def test_the_deadline_counts_from_acceptance_by_the_looks_that_the_service_asks_for(service: ConversionService) -> None:
+def test_the_deadline_counts_from_acceptance_by_the_looks_that_the_service_asks_for(service: JobStateMachine) -> None:
     now = 50.0
     instructions = service.handle(accepted("a"), at(now))
     while looks(instructions):
@@ -173,7 +173,7 @@ def test_the_deadline_counts_from_acceptance_by_the_looks_that_the_service_asks_
     assert now == 65.0
 
 
-def test_a_crashed_frame_is_tried_again_until_its_attempts_are_used_up(service: ConversionService) -> None:
+def test_a_crashed_frame_is_tried_again_until_its_attempts_are_used_up(service: JobStateMachine) -> None:
     make_ready(service, "a")
     assert service.handle(crashed("a"), at(1)) == [Convert(job("a"), 2)]
     assert service.handle(crashed("a"), at(2)) == [Convert(job("a"), 3)]
@@ -183,7 +183,7 @@ def test_a_crashed_frame_is_tried_again_until_its_attempts_are_used_up(service: 
     assert service.snapshot(at(3)).running == 0
 
 
-def test_a_frame_may_succeed_after_a_crash(service: ConversionService) -> None:
+def test_a_frame_may_succeed_after_a_crash(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(crashed("a"), at(1))
     (report,) = reports(service.handle(converted("a"), at(2)))
@@ -197,7 +197,7 @@ def test_a_single_attempt_means_no_second_one() -> None:
     assert [report.outcome for report in reports(service.handle(crashed("a"), at(1)))] == ["failed"]
 
 
-def test_a_frame_that_crashes_its_worker_queues_behind_those_that_wait_already(one_worker: ConversionService) -> None:
+def test_a_frame_that_crashes_its_worker_queues_behind_those_that_wait_already(one_worker: JobStateMachine) -> None:
     make_ready(one_worker, "bad", "b", "c")
     order = []
     for event in (crashed("bad"), converted("b"), converted("c")):
@@ -205,7 +205,7 @@ def test_a_frame_that_crashes_its_worker_queues_behind_those_that_wait_already(o
     assert order == ["b", "c", "bad"]
 
 
-def test_a_frame_at_fault_fails_at_once_and_frees_its_worker(one_worker: ConversionService) -> None:
+def test_a_frame_at_fault_fails_at_once_and_frees_its_worker(one_worker: JobStateMachine) -> None:
     make_ready(one_worker, "bad", "b")
     failure = AttemptFailed("bad", "final", "/raw/bad.tif: it starts with b'hell'; expected a TIFF file. Check it.")
     instructions = one_worker.handle(failure, at(1))
@@ -214,14 +214,14 @@ def test_a_frame_at_fault_fails_at_once_and_frees_its_worker(one_worker: Convers
     assert starts(instructions) == ["b"]
 
 
-def test_a_reason_that_does_not_name_the_file_gets_its_name(service: ConversionService) -> None:
+def test_a_reason_that_does_not_name_the_file_gets_its_name(service: JobStateMachine) -> None:
     make_ready(service, "a")
     (report,) = reports(service.handle(AttemptFailed("a", "final", "the disk is full"), at(1)))
     assert report.reason == "/raw/a.tif: the disk is full"
 
 
 def test_a_file_that_is_not_ready_any_more_goes_back_to_waiting_and_frees_its_worker(
-    one_worker: ConversionService,
+    one_worker: JobStateMachine,
 ) -> None:
     make_ready(one_worker, "a", "b")
     instructions = one_worker.handle(not_ready("a"), at(1))
@@ -244,7 +244,7 @@ def test_waiting_again_uses_up_no_attempt() -> None:
 
 
 def test_a_file_with_its_directory_first_that_was_replaced_while_queued_must_be_still_anew(
-    service: ConversionService,
+    service: JobStateMachine,
 ) -> None:
     service.handle(accepted("a", run_uid="run-1"), at(0))
     service.handle(Observed("a", IFD_FIRST), at(0))
@@ -262,7 +262,7 @@ def test_a_file_with_its_directory_first_that_was_replaced_while_queued_must_be_
     ids=["complete when accepted", "complete later"],
 )
 def test_the_report_of_a_conversion_tells_where_the_frame_came_from_and_how_late_it_is(
-    complete: float, done: float, latency: float, service: ConversionService
+    complete: float, done: float, latency: float, service: JobStateMachine
 ) -> None:
     service.handle(accepted("a", run_uid="run-1"), at(1000))
     service.handle(Observed("a", None), at(1000))
@@ -274,7 +274,7 @@ def test_the_report_of_a_conversion_tells_where_the_frame_came_from_and_how_late
     assert (report.output, report.conversion_time, report.bytes_out) == ("/processed/a.tif", 0.25, 20)
 
 
-def test_latency_counts_from_the_last_time_that_the_file_became_complete(service: ConversionService) -> None:
+def test_latency_counts_from_the_last_time_that_the_file_became_complete(service: JobStateMachine) -> None:
     make_ready(service, "a", seconds=2)
     service.handle(not_ready("a"), at(4))
     service.handle(Observed("a", replace(COMPLETE, mtime_ns=COMPLETE.mtime_ns + 1)), at(6))
@@ -282,7 +282,7 @@ def test_latency_counts_from_the_last_time_that_the_file_became_complete(service
     assert report.latency == pytest.approx(0.5)
 
 
-def test_time_in_the_queue_counts_as_latency(one_worker: ConversionService) -> None:
+def test_time_in_the_queue_counts_as_latency(one_worker: JobStateMachine) -> None:
     make_ready(one_worker, "a", "b")
     one_worker.handle(converted("a"), at(8))
     (report,) = reports(one_worker.handle(converted("b"), at(9)))
@@ -307,7 +307,7 @@ def test_the_report_of_a_failure_tells_where_the_frame_came_from(kind: Literal["
 
 
 def test_a_report_waits_for_the_sidecar_that_follows_a_qxrd_file_while_the_worker_is_free(
-    one_worker: ConversionService,
+    one_worker: JobStateMachine,
 ) -> None:
     make_ready(one_worker, "a", "b")
     instructions = one_worker.handle(converted("a", sidecar="absent"), at(1))
@@ -317,7 +317,7 @@ def test_a_report_waits_for_the_sidecar_that_follows_a_qxrd_file_while_the_worke
     assert one_worker.snapshot(at(1)).queue_length == 2
 
 
-def test_a_sidecar_that_comes_is_told_in_the_report_and_is_no_part_of_the_latency(service: ConversionService) -> None:
+def test_a_sidecar_that_comes_is_told_in_the_report_and_is_no_part_of_the_latency(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
     assert service.handle(SidecarLooked("a", carried=False), at(1.1)) == []
@@ -365,13 +365,13 @@ def test_no_sidecar_is_awaited(rules: ServiceRules, structure: Structure, recipe
     assert (report.outcome, report.sidecar, report.reason) == ("converted", "absent", "It was read as grey.")
 
 
-def test_no_sidecar_is_awaited_for_a_frame_that_was_skipped(service: ConversionService) -> None:
+def test_no_sidecar_is_awaited_for_a_frame_that_was_skipped(service: JobStateMachine) -> None:
     make_ready(service, "a")
     skipped = FrameReport(source="/raw/a.tif", output="/processed/a.tif", outcome="skipped", finished=1.7e9)
     assert [report.outcome for report in reports(service.handle(AttemptDone("a", skipped), at(1)))] == ["skipped"]
 
 
-def test_a_converted_frame_stays_converted_when_its_sidecar_makes_trouble(service: ConversionService) -> None:
+def test_a_converted_frame_stays_converted_when_its_sidecar_makes_trouble(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
     (report,) = reports(service.handle(AttemptFailed("a", "final", "it can't be looked at"), at(1.1)))
@@ -382,7 +382,7 @@ def test_a_converted_frame_stays_converted_when_its_sidecar_makes_trouble(servic
 DISK_FULL = OutputWriteError("/data/a.tif.metadata", "the disk is full", "a disk with room", "Make room.")
 
 
-def blocked_until(service: ConversionService, run_uid: str | None, relieved: float) -> tuple[list[FrameReport], float]:
+def blocked_until(service: JobStateMachine, run_uid: str | None, relieved: float) -> tuple[list[FrameReport], float]:
     """Have the sidecar of a frame blocked from 1 s to `relieved`; return the reports, and when they came."""
     service.handle(accepted("a", run_uid=run_uid), at(0))
     service.handle(Observed("a", COMPLETE), at(0))
@@ -412,7 +412,7 @@ def test_a_sidecar_that_can_not_be_written_is_tried_for_as_long_as_its_image_wou
     assert now == pytest.approx(1 + timeout)
 
 
-def test_a_sidecar_in_other_trouble_is_given_up_at_its_own_deadline_with_the_reason(service: ConversionService) -> None:
+def test_a_sidecar_in_other_trouble_is_given_up_at_its_own_deadline_with_the_reason(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
     assert not reports(service.handle(SidecarLooked("a", carried=False, trouble="it can't be read"), at(1.1)))
@@ -420,7 +420,7 @@ def test_a_sidecar_in_other_trouble_is_given_up_at_its_own_deadline_with_the_rea
     assert (report.sidecar, report.reason) == ("absent", "it can't be read")
 
 
-def test_a_disk_that_was_full_for_the_image_too_takes_no_time_from_the_sidecar(service: ConversionService) -> None:
+def test_a_disk_that_was_full_for_the_image_too_takes_no_time_from_the_sidecar(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(AttemptFailed("a", "blocked", "the disk is full"), at(1))
     service.handle(Observed("a", COMPLETE), at(14))
@@ -458,7 +458,7 @@ def play(wall: Callable[[float], float]) -> tuple[list[list[Instruction]], list[
     answers: list[list[Instruction]] = []
     due: list[float | None] = []
     for seconds, event in SCENARIO:
-        steps = service.handle(event, Reading(monotonic=seconds, wall=wall(seconds)))
+        steps = service.handle(event, Instant(monotonic=seconds, wall=wall(seconds)))
         answers.append(
             [
                 Finish(step.report.model_copy(update={"finished": 0.0})) if isinstance(step, Finish) else step
@@ -466,7 +466,7 @@ def play(wall: Callable[[float], float]) -> tuple[list[list[Instruction]], list[
             ]
         )
         due.append(service.next_look)
-    return answers, due, service.snapshot(Reading(15.3, wall(15.3)))
+    return answers, due, service.snapshot(Instant(15.3, wall(15.3)))
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0, 1e9], ids=["an hour back", "an hour ahead", "years ahead"])
@@ -490,7 +490,7 @@ def test_a_jump_of_the_wall_clock_changes_nothing(moment: float, jump: float) ->
     ],
     ids=["seen", "missing", "sidecar", "converted", "crashed", "not ready"],
 )
-def test_a_late_answer_about_a_finished_job_changes_nothing(event: Event, service: ConversionService) -> None:
+def test_a_late_answer_about_a_finished_job_changes_nothing(event: Event, service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a"), at(1))
     before = service.snapshot(at(1))
@@ -498,7 +498,7 @@ def test_a_late_answer_about_a_finished_job_changes_nothing(event: Event, servic
     assert service.snapshot(at(1)) == before
 
 
-def test_the_queue_counts_every_job_without_a_report(service: ConversionService) -> None:
+def test_the_queue_counts_every_job_without_a_report(service: JobStateMachine) -> None:
     service.handle(accepted("a", "b", "c", "d"), at(0))
     for name in ("a", "b", "c"):
         service.handle(Observed(name, COMPLETE), at(0))
@@ -510,7 +510,7 @@ def test_the_queue_counts_every_job_without_a_report(service: ConversionService)
     assert (snapshot.queue_length, snapshot.running, snapshot.processed) == (3, 2, 1)
 
 
-def test_the_frames_that_workers_have_are_named(one_worker: ConversionService) -> None:
+def test_the_frames_that_workers_have_are_named(one_worker: JobStateMachine) -> None:
     make_ready(one_worker, "a", "b")
     assert one_worker.running_jobs() == [job("a")]
     one_worker.handle(converted("a"), at(1))
@@ -519,7 +519,7 @@ def test_the_frames_that_workers_have_are_named(one_worker: ConversionService) -
     assert one_worker.running_jobs() == []
 
 
-def test_a_refused_request_counts_as_a_failed_frame_without_entering_the_queue(service: ConversionService) -> None:
+def test_a_refused_request_counts_as_a_failed_frame_without_entering_the_queue(service: JobStateMachine) -> None:
     refusal = FrameReport(source="/raw/a.tif", outcome="failed", reason="no folder named 'raw'", finished=1.7e9)
     assert service.handle(Refused(refusal), at(0)) == []
     snapshot = service.snapshot(at(0))
@@ -528,7 +528,7 @@ def test_a_refused_request_counts_as_a_failed_frame_without_entering_the_queue(s
 
 
 @pytest.fixture
-def with_a_failure(service: ConversionService) -> ConversionService:
+def with_a_failure(service: JobStateMachine) -> JobStateMachine:
     """One frame converted, one failed, one running and one waiting."""
     make_ready(service, "a", "b")
     service.handle(converted("a"), at(1))
@@ -538,7 +538,7 @@ def with_a_failure(service: ConversionService) -> ConversionService:
     return service
 
 
-def test_a_reset_starts_the_counters_from_zero_and_keeps_the_queue(with_a_failure: ConversionService) -> None:
+def test_a_reset_starts_the_counters_from_zero_and_keeps_the_queue(with_a_failure: JobStateMachine) -> None:
     before = with_a_failure.snapshot(at(1))
     assert (before.processed, before.converted, before.failed) == (2, 1, 1)
     assert with_a_failure.handle(StatisticsReset(), at(1)) == []
@@ -551,7 +551,7 @@ def test_a_reset_starts_the_counters_from_zero_and_keeps_the_queue(with_a_failur
     assert with_a_failure.snapshot(at(2)).processed == 1
 
 
-def test_only_an_acknowledgement_ends_the_alarm_and_a_reset_does_not(with_a_failure: ConversionService) -> None:
+def test_only_an_acknowledgement_ends_the_alarm_and_a_reset_does_not(with_a_failure: JobStateMachine) -> None:
     with_a_failure.handle(StatisticsReset(), at(1))
     snapshot = with_a_failure.snapshot(at(1))
     assert (snapshot.unacknowledged, snapshot.last_error) == (1, "/raw/b.tif: broken")
@@ -560,7 +560,7 @@ def test_only_an_acknowledgement_ends_the_alarm_and_a_reset_does_not(with_a_fail
 
 
 def test_an_acknowledgement_changes_no_counter_and_covers_earlier_failures_only(
-    with_a_failure: ConversionService,
+    with_a_failure: JobStateMachine,
 ) -> None:
     before = with_a_failure.snapshot(at(1))
     assert with_a_failure.handle(FailuresAcknowledged(), at(1)) == []
@@ -589,7 +589,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.counted = 0
 
     def send(self, event: Event) -> list[Instruction]:
-        instructions = self.service.handle(event, Reading(self.now, self.wall))
+        instructions = self.service.handle(event, Instant(self.now, self.wall))
         for step in instructions:
             match step:
                 case Observe(looked_at):
@@ -668,12 +668,12 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def acknowledge(self) -> None:
         self.send(FailuresAcknowledged())
-        assert self.service.snapshot(Reading(self.now, self.wall)).unacknowledged == 0
+        assert self.service.snapshot(Instant(self.now, self.wall)).unacknowledged == 0
 
     @invariant()
     def workers_are_never_too_many_and_numbers_agree(self) -> None:
         assert len(self.to_convert) <= self.workers
-        snapshot = self.service.snapshot(Reading(self.now, self.wall))
+        snapshot = self.service.snapshot(Instant(self.now, self.wall))
         assert snapshot.running == len(self.to_convert)
         assert snapshot.queue_length == len(self.jobs) - len(self.finished)
         assert snapshot.processed == self.counted
@@ -742,7 +742,7 @@ def test_two_jobs_with_one_output_never_run_at_a_time() -> None:
     assert starts(service.handle(Written(frozenset("b")), at(2))) == ["c"]
 
 
-def test_an_output_stays_taken_until_the_sidecar_is_there_and_the_report_is_written(service: ConversionService) -> None:
+def test_an_output_stays_taken_until_the_sidecar_is_there_and_the_report_is_written(service: JobStateMachine) -> None:
     jobs = [replace(job, output=Path("/processed/same.tif")) for name in "ab" for job in accepted(name).jobs]
     service.handle(fetched(tuple(jobs)), at(0))
     for name in "ab":
@@ -752,7 +752,7 @@ def test_an_output_stays_taken_until_the_sidecar_is_there_and_the_report_is_writ
     assert starts(service.handle(Written(frozenset("a")), at(1.2))) == ["b"]
 
 
-def test_a_report_that_is_not_written_yet_can_not_be_overtaken_by_a_cancellation(service: ConversionService) -> None:
+def test_a_report_that_is_not_written_yet_can_not_be_overtaken_by_a_cancellation(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a"), at(1))
     (cancel,) = service.handle(CancelWanted("ticket", Selection()), at(1))
@@ -762,7 +762,7 @@ def test_a_report_that_is_not_written_yet_can_not_be_overtaken_by_a_cancellation
     assert cancel.spared == frozenset()
 
 
-def test_at_the_end_what_is_converted_is_reported_without_its_sidecar(service: ConversionService) -> None:
+def test_at_the_end_what_is_converted_is_reported_without_its_sidecar(service: JobStateMachine) -> None:
     make_ready(service, "a", "b")
     service.handle(converted("a", sidecar="absent"), at(1))
     assert [(report.job_id, report.outcome) for report in reports(service.handle(Ending(), at(1.1)))] == [
@@ -771,7 +771,7 @@ def test_at_the_end_what_is_converted_is_reported_without_its_sidecar(service: C
     assert service.snapshot(at(1.1)).queue_length == 1
 
 
-def test_a_file_that_is_replaced_after_a_long_queue_has_its_whole_time_again(one_worker: ConversionService) -> None:
+def test_a_file_that_is_replaced_after_a_long_queue_has_its_whole_time_again(one_worker: JobStateMachine) -> None:
     make_ready(one_worker, "a")
     one_worker.handle(not_ready("a"), at(1000))
     assert reports(one_worker.handle(Observed("a", UNFINISHED), at(1000))) == []
@@ -789,7 +789,7 @@ def test_latency_counts_from_the_first_look_that_saw_the_file_complete() -> None
 
 def test_what_was_postponed_by_a_cancel_is_taken_in_before_more_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tango_server.jobs.state_machine.backlog.WINDOW", 4)
-    service = ConversionService(ServiceRules(workers=1), paused=True)
+    service = JobStateMachine(ServiceRules(workers=1), paused=True)
     service.handle(Accepted(10), at(0))
     service.handle(fetched(tuple(map(job, "abcd"))), at(0))
     for name, structure in (("a", COMPLETE), ("b", COMPLETE), ("c", UNFINISHED)):

@@ -30,18 +30,18 @@ from tango_server.jobs.state_machine.events import (
     FailuresRetried,
     Fetch,
     Finish,
+    Instant,
     Instruction,
     Job,
     Observe,
     Observed,
     PauseWanted,
-    Reading,
     Selection,
     SidecarLooked,
     TimePassed,
     Written,
 )
-from tango_server.jobs.state_machine.machine import ConversionService
+from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.messages import FrameReport, ReportsQuery
 from tests.unit.ledger_entries import job
@@ -79,7 +79,7 @@ class World(RuleBasedStateMachine):
 
     def open(self) -> None:
         self.ledger = Ledger(self.database)
-        self.service = ConversionService(self.rules)
+        self.service = JobStateMachine(self.rules)
         self.inbox: list[Event] = []
         self.looks: list[Job] = []
         self.conversions: list[Job] = []
@@ -100,7 +100,7 @@ class World(RuleBasedStateMachine):
             self.patch.undo()
 
     def handle(self, event: Event) -> list[Instruction]:
-        return self.service.handle(event, Reading(self.now, 1.7e9 + self.now))
+        return self.service.handle(event, Instant(self.now, 1.7e9 + self.now))
 
     def send(self, event: Event) -> None:
         self.perform(self.handle(event))
@@ -240,7 +240,7 @@ class World(RuleBasedStateMachine):
     def the_queue_is_as_long_as_the_ledger_says(self) -> None:
         if not hasattr(self, "service") or self.inbox:
             return
-        snapshot = self.service.snapshot(Reading(self.now, 1.7e9))
+        snapshot = self.service.snapshot(Instant(self.now, 1.7e9))
         assert snapshot.queue_length == self.ledger.pending()
         assert snapshot.processed == self.processed
 
@@ -266,7 +266,7 @@ class World(RuleBasedStateMachine):
             self.send(TimePassed())
         assert self.ended == self.expected
         assert self.ledger.pending() == 0
-        assert self.service.snapshot(Reading(self.now, 0.0)).queue_length == 0
+        assert self.service.snapshot(Instant(self.now, 0.0)).queue_length == 0
 
 
 World.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

@@ -28,7 +28,7 @@ from tango_server.jobs.state_machine.events import (
     TimePassed,
     Written,
 )
-from tango_server.jobs.state_machine.machine import ConversionService
+from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.readiness import ReadinessRule
 from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.messages import FrameReport
@@ -57,12 +57,12 @@ WITH_PLACEHOLDERS = ServiceRules(placeholders=True, placeholder_shape=(512, 1024
 
 
 @pytest.fixture
-def service() -> ConversionService:
+def service() -> JobStateMachine:
     return LedgerService(ServiceRules())
 
 
 @pytest.fixture
-def one_worker() -> ConversionService:
+def one_worker() -> JobStateMachine:
     return LedgerService(ServiceRules(workers=1))
 
 
@@ -82,14 +82,14 @@ def gone(*names: str) -> Cancelled:
     return Cancelled(len(names), frozenset(names))
 
 
-def next_looks(service: ConversionService) -> tuple[float, list[str]]:
+def next_looks(service: JobStateMachine) -> tuple[float, list[str]]:
     """Let time pass until the service wants a look; return the instant, and the files."""
     due = service.next_look
     assert due is not None
     return due, looks(service.handle(TimePassed(), at(due)))
 
 
-def give_up(service: ConversionService, seconds: float = 15.0) -> list[Instruction]:
+def give_up(service: JobStateMachine, seconds: float = 15.0) -> list[Instruction]:
     """Let the file of job `a` not come, until its time is over."""
     service.handle(Observed("a", None), at(0))
     assert looks(service.handle(TimePassed(), at(seconds))) == ["a"]
@@ -144,7 +144,7 @@ def test_a_placeholder_that_stays_blocked_ends_as_failed_with_the_disk_as_its_re
 
 
 def test_a_blocked_output_is_tried_again_until_it_is_given_up_and_holds_up_nobody(
-    one_worker: ConversionService,
+    one_worker: JobStateMachine,
 ) -> None:
     make_ready(one_worker, "a", "b")
     assert starts(one_worker.handle(blocked("a"), at(1))) == ["b"]
@@ -164,7 +164,7 @@ def test_a_blocked_output_is_tried_again_until_it_is_given_up_and_holds_up_nobod
     assert one_worker.next_look is None
 
 
-def test_a_blocked_output_that_can_be_written_again_is_converted(service: ConversionService) -> None:
+def test_a_blocked_output_that_can_be_written_again_is_converted(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(blocked("a"), at(1))
     now, _ = next_looks(service)
@@ -174,7 +174,7 @@ def test_a_blocked_output_that_can_be_written_again_is_converted(service: Conver
 
 
 def test_a_source_that_went_away_while_its_output_was_blocked_is_awaited_as_any_other(
-    service: ConversionService,
+    service: JobStateMachine,
 ) -> None:
     make_ready(service, "a")
     service.handle(blocked("a"), at(1))
@@ -184,7 +184,7 @@ def test_a_source_that_went_away_while_its_output_was_blocked_is_awaited_as_any_
     assert "no such file" in report.reason
 
 
-def test_a_job_that_nobody_can_convert_at_present_waits_for_ever_and_fails_never(service: ConversionService) -> None:
+def test_a_job_that_nobody_can_convert_at_present_waits_for_ever_and_fails_never(service: JobStateMachine) -> None:
     make_ready(service, "a")
     now = 0.0
     for attempt in range(2, 500):
@@ -208,7 +208,7 @@ def test_a_file_that_is_replaced_while_it_is_awaited_must_be_still_anew() -> Non
     assert report.latency == pytest.approx(2.0)
 
 
-def test_the_ledger_is_told_which_file_the_report_is_about(service: ConversionService) -> None:
+def test_the_ledger_is_told_which_file_the_report_is_about(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(not_ready("a"), at(1))
     service.handle(Observed("a", COMPLETE_AGAIN), at(2))
@@ -226,7 +226,7 @@ def test_an_unfit_file_becomes_a_placeholder_once_its_time_is_over() -> None:
     assert (start.placeholder, start.reason) == ((512, 1024), "its strips were never filled")
 
 
-def test_a_cancelled_job_is_looked_at_and_converted_no_more(one_worker: ConversionService) -> None:
+def test_a_cancelled_job_is_looked_at_and_converted_no_more(one_worker: JobStateMachine) -> None:
     make_ready(one_worker, "running", "ready")
     one_worker.handle(accepted("awaited", "new"), at(0))
     one_worker.handle(Observed("awaited", None), at(0))
@@ -245,7 +245,7 @@ def test_a_cancelled_job_is_looked_at_and_converted_no_more(one_worker: Conversi
 
 
 def test_nothing_starts_while_a_cancellation_is_under_way_and_everything_else_after_it(
-    service: ConversionService,
+    service: JobStateMachine,
 ) -> None:
     service.handle(accepted("a", "b"), at(0))
     service.handle(CancelWanted("1", ALL), at(0))
@@ -258,7 +258,7 @@ def test_nothing_starts_while_a_cancellation_is_under_way_and_everything_else_af
 
 @pytest.mark.parametrize("event", [Observed("a", None), AttemptFailed("a", "final", "its file is a link")])
 def test_a_job_that_would_fail_before_its_cancellation_is_told_ends_only_once(event: Event) -> None:
-    service = ConversionService(ServiceRules())
+    service = JobStateMachine(ServiceRules())
     service.handle(Accepted(2), at(0))
     service.handle(Fetched((job("a"), job("b")), frozenset(), 2), at(0))
     service.handle(Observed("a", None), at(0))
@@ -271,7 +271,7 @@ def test_a_job_that_would_fail_before_its_cancellation_is_told_ends_only_once(ev
     assert service.handle(Accepted(1), at(21)) == [Fetch(2, WINDOW)]
 
 
-def test_a_job_that_was_not_cancelled_after_all_fails_then(service: ConversionService) -> None:
+def test_a_job_that_was_not_cancelled_after_all_fails_then(service: JobStateMachine) -> None:
     service.handle(accepted("a"), at(0))
     service.handle(Observed("a", None), at(0))
     service.handle(CancelWanted("ticket", Selection(("other",))), at(20))
@@ -279,7 +279,7 @@ def test_a_job_that_was_not_cancelled_after_all_fails_then(service: ConversionSe
     assert [report.outcome for report in reports(service.handle(gone(), at(20)))] == ["failed"]
 
 
-def test_a_converted_frame_that_waits_for_its_sidecar_is_beyond_recall(service: ConversionService) -> None:
+def test_a_converted_frame_that_waits_for_its_sidecar_is_beyond_recall(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
     assert service.handle(CancelWanted("ticket", ALL), at(1)) == [Cancel("ticket", ALL, frozenset("a"))]
@@ -290,7 +290,7 @@ def test_a_converted_frame_that_waits_for_its_sidecar_is_beyond_recall(service: 
 
 
 def test_a_job_that_crashes_or_waits_while_it_was_spared_goes_on_after_the_cancellation(
-    service: ConversionService,
+    service: JobStateMachine,
 ) -> None:
     make_ready(service, "a", "b")
     service.handle(CancelWanted("ticket", ALL), at(1))
@@ -300,7 +300,7 @@ def test_a_job_that_crashes_or_waits_while_it_was_spared_goes_on_after_the_cance
     assert starts(service.handle(Observed("b", COMPLETE_AGAIN), at(1))) == ["b"]
 
 
-def test_a_cancelled_job_frees_its_place_among_the_looks(service: ConversionService) -> None:
+def test_a_cancelled_job_frees_its_place_among_the_looks(service: JobStateMachine) -> None:
     names = [f"{number:02d}" for number in range(20)]
     service.handle(accepted(*names), at(0))
     for name in names:
@@ -314,7 +314,7 @@ def test_a_cancelled_job_frees_its_place_among_the_looks(service: ConversionServ
 
 
 def test_a_paused_service_looks_at_files_and_lets_conversions_finish_and_starts_none(
-    service: ConversionService,
+    service: JobStateMachine,
 ) -> None:
     make_ready(service, "a")
     service.handle(PauseWanted(paused=True), at(0))
@@ -338,9 +338,9 @@ def test_a_crash_during_a_pause_is_tried_again_after_it() -> None:
 
 
 @pytest.fixture
-def long_queue() -> ConversionService:
+def long_queue() -> JobStateMachine:
     """A service that was told of 1000 jobs and has read the first window of them."""
-    service = ConversionService(ServiceRules(workers=1))
+    service = JobStateMachine(ServiceRules(workers=1))
     assert service.handle(Accepted(1000), at(0)) == [Fetch(0, WINDOW)]
     steps = service.handle(portion(0, WINDOW), at(0))
     assert len(looks(steps)) == len(steps) == WINDOW
@@ -354,7 +354,7 @@ def portion(first: int, count: int) -> Fetched:
     return Fetched(tuple(jobs), frozenset(), first + count)
 
 
-def test_memory_does_not_grow_with_the_backlog(long_queue: ConversionService) -> None:
+def test_memory_does_not_grow_with_the_backlog(long_queue: JobStateMachine) -> None:
     assert long_queue.snapshot(at(0)).queue_length == 1000
     for number in range(WINDOW):
         steps = long_queue.handle(Observed(str(number), COMPLETE), at(1))
@@ -362,7 +362,7 @@ def test_memory_does_not_grow_with_the_backlog(long_queue: ConversionService) ->
     assert long_queue.snapshot(at(1)).queue_length == 1000
 
 
-def test_the_window_is_filled_again_once_half_of_it_is_done(long_queue: ConversionService) -> None:
+def test_the_window_is_filled_again_once_half_of_it_is_done(long_queue: JobStateMachine) -> None:
     for number in range(WINDOW):
         long_queue.handle(Observed(str(number), COMPLETE), at(1))
     fetches: list[tuple[int, Fetch]] = []
@@ -373,7 +373,7 @@ def test_the_window_is_filled_again_once_half_of_it_is_done(long_queue: Conversi
     assert fetches == [(WINDOW // 2 - 2, Fetch(WINDOW, WINDOW // 2))]
 
 
-def test_awaited_files_leave_the_window_so_that_they_delay_nobody(long_queue: ConversionService) -> None:
+def test_awaited_files_leave_the_window_so_that_they_delay_nobody(long_queue: JobStateMachine) -> None:
     steps: list[Instruction] = []
     for number in range(WINDOW // 2):
         steps += long_queue.handle(Observed(str(number), UNFINISHED), at(1))
@@ -381,7 +381,7 @@ def test_awaited_files_leave_the_window_so_that_they_delay_nobody(long_queue: Co
 
 
 def test_blocked_jobs_stay_in_the_window_so_that_a_full_disk_fails_no_whole_queue() -> None:
-    service = ConversionService(ServiceRules(workers=WINDOW))
+    service = JobStateMachine(ServiceRules(workers=WINDOW))
     service.handle(Accepted(1000), at(0))
     service.handle(portion(0, WINDOW), at(0))
     fetches: list[Instruction] = []
@@ -389,7 +389,7 @@ def test_blocked_jobs_stay_in_the_window_so_that_a_full_disk_fails_no_whole_queu
         fetches += [step for step in service.handle(Observed(str(number), COMPLETE), at(1)) if isinstance(step, Fetch)]
     assert fetches == [Fetch(WINDOW, WINDOW // 2)], "those that run are out of the window"
     service.handle(Fetched((), frozenset(), WINDOW), at(1))
-    service = ConversionService(ServiceRules(workers=WINDOW // 4))
+    service = JobStateMachine(ServiceRules(workers=WINDOW // 4))
     service.handle(Accepted(1000), at(0))
     service.handle(portion(0, WINDOW), at(0))
     for number in range(WINDOW):
@@ -398,8 +398,8 @@ def test_blocked_jobs_stay_in_the_window_so_that_a_full_disk_fails_no_whole_queu
         assert not any(isinstance(step, Fetch) for step in service.handle(blocked(str(number)), at(1)))
 
 
-def test_nothing_is_read_while_a_cancellation_is_under_way(service: ConversionService) -> None:
-    plain = ConversionService(ServiceRules())
+def test_nothing_is_read_while_a_cancellation_is_under_way(service: JobStateMachine) -> None:
+    plain = JobStateMachine(ServiceRules())
     plain.handle(CancelWanted("ticket", ALL), at(0))
     assert plain.handle(Accepted(3), at(0)) == []
     assert plain.handle(Cancelled(2, frozenset("ab")), at(1)) == [Fetch(0, WINDOW)]
@@ -407,7 +407,7 @@ def test_nothing_is_read_while_a_cancellation_is_under_way(service: ConversionSe
 
 
 def test_retried_failures_come_from_the_ledger_like_new_jobs_and_are_told_of_no_more() -> None:
-    plain = ConversionService(ServiceRules())
+    plain = JobStateMachine(ServiceRules())
     plain.handle(Accepted(1), at(0))
     plain.handle(Fetched((job("a"),), frozenset(), 1), at(0))
     plain.handle(Observed("a", COMPLETE), at(0))
@@ -421,7 +421,7 @@ def test_retried_failures_come_from_the_ledger_like_new_jobs_and_are_told_of_no_
     assert starts(plain.handle(Observed("a", COMPLETE), at(2))) == ["a"]
 
 
-def test_a_sidecar_is_carried_to_where_the_frame_went(service: ConversionService) -> None:
+def test_a_sidecar_is_carried_to_where_the_frame_went(service: JobStateMachine) -> None:
     make_ready(service, "a")
     done = converted("a", sidecar="absent")
     elsewhere = replace(done, report=done.report.model_copy(update={"output": "/processed/a-1.tif"}))

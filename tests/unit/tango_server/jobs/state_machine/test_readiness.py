@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from petif_bluesky.sim.qxrd_file import Stage, write_stages
 from tango_server.conversion.errors import SourceMissingError
 from tango_server.conversion.tiff.structure import read_structure
-from tango_server.jobs.state_machine.events import Reading
+from tango_server.jobs.state_machine.events import Instant
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, judge
 from tests.conftest import DATA, QXRD_FILES, UNFINISHED_FILES
 
@@ -38,7 +38,7 @@ class Watcher:
             structure = None if trouble else read_structure(path)
         except SourceMissingError:
             structure = None
-        self._wait, verdict = judge(self._rule, self._wait, structure, trouble, Reading(START + at, 1.7e9 + at))
+        self._wait, verdict = judge(self._rule, self._wait, structure, trouble, Instant(START + at, 1.7e9 + at))
         return verdict
 
     def follow(self, path: Path) -> tuple[list[float], Verdict]:

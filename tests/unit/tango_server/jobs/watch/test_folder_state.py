@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tango_server.jobs.frame_listing import Look
+from tango_server.jobs.frame_listing import Listing
 from tango_server.jobs.watch import folder_state
 from tango_server.jobs.watch.folder_state import FORGET_AFTER, Identity, Known, Past, Wanted, WatchedFolder
 from tango_server.messages import FrameReport, Outcome
@@ -34,7 +34,7 @@ def names(folder: WatchedFolder) -> list[str]:
 def taken(identity: Identity | None = A) -> WatchedFolder:
     """A folder whose one file was just submitted."""
     folder = watched()
-    folder.looked(Look(came=("a.tif",)), NOON)
+    folder.listed(Listing(came=("a.tif",)), NOON)
     folder.intended(Wanted("a.tif", 0), identity)
     folder.submitted(Wanted("a.tif", 0), "job-0")
     return folder
@@ -48,43 +48,43 @@ def check(folder: WatchedFolder, identity: Identity | None, times: int = 1) -> l
 
 
 def test_existing_files_are_taken_only_if_asked_for() -> None:
-    look = Look(came=("a.tif", "b.tif"))
+    look = Listing(came=("a.tif", "b.tif"))
     for existing, expected in ((True, ["a.tif", "b.tif"]), (False, [])):
         folder = watched(existing=existing)
-        folder.looked(look, NOON)
+        folder.listed(look, NOON)
         assert names(folder) == expected
-        folder.looked(Look(came=("c.tif",)), NOON)
+        folder.listed(Listing(came=("c.tif",)), NOON)
         assert names(folder) == [*expected, "c.tif"]
 
 
 def test_files_that_came_between_watches_are_taken() -> None:
     folder = watched(existing=False, a=Known(0, A))
-    folder.looked(Look(came=("b.tif",)), NOON)
+    folder.listed(Listing(came=("b.tif",)), NOON)
     assert names(folder) == ["b.tif"]
 
 
 def test_files_of_a_sub_folder_unlisted_at_first_are_not_new() -> None:
     folder = watched(existing=False)
-    folder.looked(Look(unlisted={"old": "Permission denied"}), NOON)
-    folder.looked(Look(unlisted={"old": "Permission denied", "new": "Permission denied"}), NOON)
+    folder.listed(Listing(unlisted={"old": "Permission denied"}), NOON)
+    folder.listed(Listing(unlisted={"old": "Permission denied", "new": "Permission denied"}), NOON)
     changes = folder.changes()
     assert changes is not None
     assert changes.past == Past(watched_before=True, due=frozenset({"old"}))
-    folder.looked(Look(came=("old/a.tif",), unlisted={"old/deep": "it hangs", "new": "Permission denied"}), NOON)
-    folder.looked(Look(came=("old/b.tif", "old/deep/c.tif", "new/d.tif")), NOON)
+    folder.listed(Listing(came=("old/a.tif",), unlisted={"old/deep": "it hangs", "new": "Permission denied"}), NOON)
+    folder.listed(Listing(came=("old/b.tif", "old/deep/c.tif", "new/d.tif")), NOON)
     assert names(folder) == ["old/b.tif", "new/d.tif"]
-    folder.looked(Look(came=("old/deep/e.tif",)), NOON)
+    folder.listed(Listing(came=("old/deep/e.tif",)), NOON)
     assert names(folder) == ["old/b.tif", "new/d.tif", "old/deep/e.tif"]
 
 
 def test_only_later_files_of_an_included_folder_are_new() -> None:
     for existing in (True, False):
         folder = watched(existing=existing)
-        folder.looked(Look(excluded=frozenset({"deep/out"})), NOON)
-        folder.looked(Look(unlisted={"deep": "Permission denied"}), NOON)
-        folder.looked(Look(came=("deep/out/a.tif", "deep/out/more/b.tif", "deep/outer/c.tif")), NOON)
+        folder.listed(Listing(excluded=frozenset({"deep/out"})), NOON)
+        folder.listed(Listing(unlisted={"deep": "Permission denied"}), NOON)
+        folder.listed(Listing(came=("deep/out/a.tif", "deep/out/more/b.tif", "deep/outer/c.tif")), NOON)
         assert names(folder) == ["deep/outer/c.tif"]
-        folder.looked(Look(came=("deep/out/d.tif",)), NOON)
+        folder.listed(Listing(came=("deep/out/d.tif",)), NOON)
         assert names(folder) == ["deep/outer/c.tif", "deep/out/d.tif"]
 
 
@@ -134,7 +134,7 @@ def test_a_file_converted_in_place_is_not_taken_for_new() -> None:
 
 def test_content_that_replaces_what_was_there_at_first_is_taken() -> None:
     folder = watched(existing=False)
-    folder.looked(Look(came=("a.tif",)), NOON)
+    folder.listed(Listing(came=("a.tif",)), NOON)
     assert check(folder, A) == []
     assert check(folder, B, times=2) == [Wanted("a.tif", 1)]
 
@@ -142,38 +142,38 @@ def test_content_that_replaces_what_was_there_at_first_is_taken() -> None:
 def test_a_folder_that_is_away_for_a_while_brings_no_new_files() -> None:
     folder = taken(A)
     folder.reported("a.tif", report("converted", A.size), A)
-    folder.looked(Look(gone=("a.tif",)), NOON)
+    folder.listed(Listing(gone=("a.tif",)), NOON)
     folder.forget(NOON + FORGET_AFTER - 1)
-    folder.looked(Look(came=("a.tif",)), NOON + FORGET_AFTER)
+    folder.listed(Listing(came=("a.tif",)), NOON + FORGET_AFTER)
     assert check(folder, A, times=3) == []
 
 
 def test_another_file_of_a_name_that_was_gone_is_taken() -> None:
     folder = taken(A)
     folder.reported("a.tif", report("converted", A.size), A)
-    folder.looked(Look(gone=("a.tif",)), NOON)
-    folder.looked(Look(came=("a.tif",)), NOON)
+    folder.listed(Listing(gone=("a.tif",)), NOON)
+    folder.listed(Listing(came=("a.tif",)), NOON)
     assert check(folder, B, times=2) == [Wanted("a.tif", 1)]
 
 
 def test_file_away_when_its_job_gave_up_is_taken_again() -> None:
     folder = taken(A)
-    folder.looked(Look(gone=("a.tif",)), NOON)
+    folder.listed(Listing(gone=("a.tif",)), NOON)
     folder.reported("a.tif", report("failed"), None)
-    folder.looked(Look(came=("a.tif",)), NOON)
+    folder.listed(Listing(came=("a.tif",)), NOON)
     assert check(folder, A, times=2) == [Wanted("a.tif", 1)]
 
 
 def test_a_forgotten_name_never_uses_a_key_again() -> None:
     folder = watched(a=Known(4, A))
-    folder.looked(Look(gone=("a.tif",)), NOON)
+    folder.listed(Listing(gone=("a.tif",)), NOON)
     folder.forget(NOON + FORGET_AFTER)
     changes = folder.changes()
     assert changes is not None
     assert changes.forgotten == {"a.tif"}
     assert changes.past is not None
     assert changes.past.floor == 5
-    folder.looked(Look(came=("a.tif",)), NOON + FORGET_AFTER)
+    folder.listed(Listing(came=("a.tif",)), NOON + FORGET_AFTER)
     assert folder.wanted() == [Wanted("a.tif", 5)]
 
 
@@ -182,9 +182,9 @@ def test_names_that_vanish_one_by_one_are_bounded(monkeypatch: pytest.MonkeyPatc
     folder = WatchedFolder({}, Past(watched_before=True), take_existing=False)
     many = [f"{number}.tif" for number in range(30)]
     for name in many:  # as on a disk from which frames are moved away
-        folder.looked(Look(came=(name,)), NOON)
+        folder.listed(Listing(came=(name,)), NOON)
         folder.left(Wanted(name, 0), A)
-        folder.looked(Look(gone=(name,)), NOON)
+        folder.listed(Listing(gone=(name,)), NOON)
     folder.forget(NOON)
     changes = folder.changes()
     assert changes is not None
@@ -195,15 +195,15 @@ def test_a_folder_that_seems_empty_for_a_while_brings_no_old_frames(monkeypatch:
     monkeypatch.setattr(folder_state, "VANISHED_LIMIT", 20)
     many = tuple(f"{number}.tif" for number in range(100))
     folder = WatchedFolder({}, Past(watched_before=True), take_existing=False)
-    folder.looked(Look(came=many), NOON)
+    folder.listed(Listing(came=many), NOON)
     for name in many:
         folder.left(Wanted(name, 0), A)
-    folder.looked(Look(gone=many), NOON + 1)
+    folder.listed(Listing(gone=many), NOON + 1)
     folder.forget(NOON + 1)
     again = WatchedFolder(dict(folder.changes().files), Past(watched_before=True), take_existing=False)  # type: ignore[union-attr]
     for one in (folder, again):  # the server may be started anew meanwhile
         one.forget(NOON + 2)
-        one.looked(Look(came=many), NOON + 3)
+        one.listed(Listing(came=many), NOON + 3)
         assert one.wanted() == []
 
 
@@ -231,7 +231,7 @@ def test_a_quiet_folder_has_nothing_to_write_down() -> None:
     folder = taken(A)
     folder.reported("a.tif", report("converted", A.size), A)
     folder.written()
-    folder.looked(Look(), NOON)
+    folder.listed(Listing(), NOON)
     check(folder, A, times=3)
     folder.forget(NOON)
     assert folder.changes() is None
@@ -278,9 +278,9 @@ class Watching(RuleBasedStateMachine):
         """Go on as the watcher does, with a pause wherever the world can change."""
         while True:
             now = set(self.disk.files)
-            look = Look(came=tuple(sorted(now - self.listed)), gone=tuple(sorted(self.listed - now)))
+            look = Listing(came=tuple(sorted(now - self.listed)), gone=tuple(sorted(self.listed - now)))
             self.listed = now
-            self.folder.looked(look, NOON)
+            self.folder.listed(look, NOON)
             self.write()
             yield
             asked = self.folder.under_way(10)

@@ -17,7 +17,7 @@ from tango_server.jobs.capacity import BacklogFullError
 from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.base import Done
 from tango_server.jobs.executors.worker import Task
-from tango_server.jobs.frame_listing import FrameLister, Look
+from tango_server.jobs.frame_listing import FrameLister, Listing
 from tango_server.jobs.runner import JobRunner
 from tango_server.jobs.startup import open_database
 from tango_server.jobs.watch.folder_watch import BOOK_NAME, FolderWatch, rules_from
@@ -70,7 +70,7 @@ class Session:
         self.reports: list[FrameReport] = []
         try:
             rules = rules_from(settings)
-            self.watch = FolderWatch(rules, self.service, settings.state_dir, told=self.reports.append)
+            self.watch = FolderWatch(rules, self.service, settings.state_dir, on_report=self.reports.append)
         except OSError:
             self.service.close()
             raise
@@ -191,7 +191,7 @@ def test_first_output_of_a_recipe_set_meanwhile_is_no_frame(
     found: list[str] = []
     with start() as session:
 
-        def look(self: FrameLister, excluded: Collection[Path] = ()) -> Look:
+        def look(self: FrameLister, excluded: Collection[Path] = ()) -> Listing:
             result = real(self, excluded)
             if "out/first.tif" in result.came:
                 session.service.set_recipe(new_recipe(folder=str(raw / "out")))
