@@ -232,13 +232,12 @@ class TangoLink:
             return self._lost(known, str(error))
         attributes = {**known.attributes, **snapshot.attributes}
         if snapshot.trouble:
-            return self._lost(
-                replace(known, attributes=attributes), f"{self.address} can't convert: {snapshot.trouble}"
-            )
+            known = replace(known, attributes=attributes)
+            return self._lost(known, f"{self.address} can't convert: {snapshot.trouble}")
         now = time.time()
         return ServerState(
-            asked=True, connected=True, seen=now, version=snapshot.version, recipe=json.loads(attributes["Recipe"].value),
-            attributes=attributes, trouble="", looked=now,
+            asked=True, connected=True, seen=now, version=snapshot.version, attributes=attributes,
+            recipe=json.loads(attributes["Recipe"].value), trouble="", looked=now,
         )  # fmt: skip
 
     def _lost(self, known: ServerState, trouble: str) -> ServerState:

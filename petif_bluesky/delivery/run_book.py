@@ -4,6 +4,8 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
+from petif_bluesky.text_set import TextSet
+
 _KEPT_RUNS = 100
 
 
@@ -11,7 +13,7 @@ _KEPT_RUNS = 100
 class _Frames:
     """The frames of one run. Once it has ended their number is enough: sessions go on for weeks."""
 
-    keys: set[str] = field(default_factory=set)
+    keys: TextSet = field(default_factory=TextSet)
     aside: set[str] = field(default_factory=set)
     before: int = 0
 
@@ -83,7 +85,7 @@ class RunBook:
         self._open.pop(run_uid, None)
         if frames := self._runs.get(run_uid):
             frames.before = max(frames.before, len(frames.keys))
-            frames.keys = set()
+            frames.keys = TextSet()
         if run_uid not in self._closed:
             self._closed.append(run_uid)
         while len(self._closed) > _KEPT_RUNS:

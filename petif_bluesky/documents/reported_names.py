@@ -6,7 +6,7 @@ stands for one frame. A detector PC may call the folder otherwise; then only the
 
 import posixpath
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Any
 
 from petif_bluesky.documents.uris import beside, is_tiff, is_windows, name_of, sameness
@@ -20,7 +20,7 @@ def tiffs_told(data: Mapping[str, Any], name_keys: Sequence[str]) -> dict[str, s
     return {key: value for key, value in values.items() if isinstance(value, str) and is_tiff(value)}
 
 
-def trusted(predicted: str, told: Collection[str], taken: Collection[str], *, alone: bool) -> str:
+def trusted(predicted: str, told: Collection[str], taken: Container[str], *, alone: bool) -> str:
     """Return the file of a frame: one that was told, or the predicted one.
 
     Parameters

@@ -12,6 +12,7 @@ from petif_bluesky.documents.reported_names import tiffs_told, trusted
 from petif_bluesky.documents.selection import OWN_STREAMS, FrameSelection
 from petif_bluesky.documents.stream_resources import Span, StreamFiles
 from petif_bluesky.documents.uris import sameness
+from petif_bluesky.text_set import TextSet
 from tango_server.conversion.errors import UnfitPathError
 
 Document = Mapping[str, Any]
@@ -49,7 +50,7 @@ class RunFrames:
         self._assets = assets
         self._tell_all = tell
         self._told: set[str] = set()
-        self._taken: set[str] = set()
+        self._taken = TextSet()
         self._replaced: set[str] = set()
         """Predicted files in whose place others were told."""
         self._waiting: dict[str, list[_Waiting]] = {}
@@ -197,9 +198,8 @@ class RunFrames:
             event = last if last is not None and last["seq_num"] == seq_num else None
         for number, path in enumerate(paths):
             same = sameness(path)
-            if same in self._taken:
+            if not self._taken.add(same):
                 continue
-            self._taken.add(same)
             yield Frame(path, self.uid, stream.name, seq_num, data_key, number, shape, stream.uid, event)
 
     def _waits(self, stream: Stream, span: Span) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
 from petif_bluesky.link import UnknownRunError
+from petif_bluesky.text_set import TextSet
 from tango_server.limits import MANY_REPORTS
 from tango_server.messages import FrameReport
 
@@ -24,7 +25,7 @@ class RunReports(Sequence[FrameReport]):
         self.run_uid = run_uid
         self._like = b""
         self._packed: list[bytes] = []
-        self._known: set[str] = set()
+        self._known = TextSet()
         self._last = ""
         self._gathering = threading.Lock()
 
@@ -59,13 +60,12 @@ class RunReports(Sequence[FrameReport]):
         """Keep a report, if there is none of its frame; return whether it was new."""
         self._last = report.job_id or self._last
         identity = report.job_id or f"{report.stream}/{report.seq_num}/{report.source}"
-        if identity in self._known:
+        if not self._known.add(identity):
             return False
         text = report.model_dump_json(exclude_defaults=True).encode()
         self._like = self._like or text
         packer = zlib.compressobj(zdict=self._like)
         self._packed.append(packer.compress(text) + packer.flush())
-        self._known.add(identity)
         return True
 
     def __len__(self) -> int:

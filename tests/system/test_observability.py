@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +13,9 @@ import psutil
 import pytest
 import tango
 from prometheus_client.parser import text_string_to_metric_families
-from tango.server import Device, command
-from tango.test_context import DeviceTestContext
 
-from tango_server.client.local_server import LocalServer
+from tango_server.addresses import address_of
+from tango_server.client.local_server import LocalServer, await_answer
 from tests.system.conftest import settings
 from tests.system.waiting import reports, submit, until
 
@@ -43,32 +44,41 @@ def convert(proxy: tango.DeviceProxy, source: Path, **more: Any) -> dict[str, An
     return report
 
 
-class Consumer(Device):
-    """A consumer of Tango's log stream, as LogViewer is one."""
+CONSUMER = """
+import json, sys
+from tango.server import Device, command
 
-    def init_device(self) -> None:
-        super().init_device()
-        self._entries: list[tuple[str, str]] = []
+class Consumer(Device):
+    entries = []
 
     @command(dtype_in=[str])
-    def Log(self, entry: list[str]) -> None:  # noqa: N802 - Tango's name
-        """Time, level, device, text, context, thread, as Tango sends them."""
-        self._entries.append((entry[1], entry[3]))
+    def Log(self, entry):  # time, level, device, text, context, thread
+        self.entries.append((entry[1], entry[3]))
 
     @command(dtype_out=str)
-    def Entries(self) -> str:  # noqa: N802 - as Tango's commands are written
-        """Level and text of all, as JSON."""
-        return json.dumps(self._entries)
+    def Entries(self):
+        return json.dumps(self.entries)
+
+Consumer.run_server(["consumer", "-nodb", "-host", "127.0.0.1", "-port", sys.argv[1], "-dlist", "test/log/1"])
+"""
 
 
 @pytest.fixture
 def consumer() -> Iterator[tango.DeviceProxy]:
-    with DeviceTestContext(Consumer, process=True) as consumer:
-        yield consumer
+    """A consumer of Tango's log stream, as LogViewer is one."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-c", CONSUMER, str(port)], stdout=subprocess.DEVNULL)
+    try:
+        address = address_of("127.0.0.1", port, "test/log/1")
+        await_answer(address)
+        yield tango.DeviceProxy(address)
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def access(proxy: tango.DeviceProxy) -> str:
-    return f"tango://{proxy.get_dev_host()}:{proxy.get_dev_port()}/{proxy.dev_name()}#dbase=no"
+    return address_of(proxy.get_dev_host(), int(proxy.get_dev_port()), proxy.dev_name())
 
 
 def entries(consumer: tango.DeviceProxy) -> list[tuple[str, str]]:
