@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from petif_bluesky.delivery.spool_file import connected, opened, transaction
+from petif_bluesky.spool_file import connected, opened, transaction
 
 _log = logging.getLogger(__name__)
 

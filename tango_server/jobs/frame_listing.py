@@ -9,8 +9,8 @@ from typing import NamedTuple
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.files.sandbox import open_folder
 from tango_server.jobs.clock import now
+from tango_server.jobs.path_index import packed_names, unpacked_names
 from tango_server.jobs.state_machine.events import Instant
-from tango_server.jobs.watch.path_index import packed_names, unpacked_names
 
 _SUFFIXES = (".tif", ".tiff")
 _QUIET_AFTER = 60.0

@@ -30,6 +30,11 @@ def test_tango_page_has_the_names_of_the_ancestor() -> None:
     assert all(f"`{name}`" in guide for name in marked)
 
 
+def test_picture_of_the_architecture_is_up_to_date() -> None:
+    made = runpy.run_path(str(DOCS / "draw_architecture.py"))
+    assert made["PICTURE"].read_text(encoding="utf-8") == made["drawing"](), "run python docs/draw_architecture.py"
+
+
 @pytest.fixture(scope="module")
 def drawing() -> dict[str, Any]:
     return runpy.run_path(str(DOCS / "draw_orientations.py"))

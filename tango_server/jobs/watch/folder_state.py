@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from tango_server.jobs.frame_listing import Listing
-from tango_server.jobs.watch.path_index import ByFolder
+from tango_server.jobs.path_index import ByFolder
 from tango_server.messages import FrameReport
 
 FORGET_AFTER = 30 * 86_400.0

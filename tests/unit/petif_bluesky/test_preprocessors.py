@@ -81,6 +81,7 @@ def test_start_document_tells_recipe_device_and_server(lab: Lab) -> None:
         "device": lab.link.address,
         "server_version": "1.2.3",
     }
+    assert type(start["conversion"]) is dict, "or a dispatcher without this package can not unpickle it"
     assert Recipe.model_validate(start["conversion"]["recipe"]) == RECIPE
     assert (start["plan_name"], start["sample"]) == ("count", "CeO2")
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tango_server.jobs.watch import path_index
+from tango_server.jobs import path_index
+from tango_server.jobs.path_index import ByFolder, packed_names, unpacked_names
 from tango_server.jobs.watch.folder_state import Identity, Known, _as_json, _of_json
-from tango_server.jobs.watch.path_index import ByFolder, packed_names, unpacked_names
 
 NAMES = st.builds("/".join, st.lists(st.sampled_from(["a", "b", "c \udce9", "d"]), min_size=1, max_size=3))
 VALUES = st.builds(
