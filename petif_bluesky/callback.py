@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from petif_bluesky.delivery.document_errors import RunTroubles
+from petif_bluesky.delivery.document_errors import DocumentErrorLog
 from petif_bluesky.delivery.run_book import RunBook
 from petif_bluesky.delivery.sender import Sender
 from petif_bluesky.documents.frame import Frame
@@ -80,7 +80,7 @@ class ConversionCallback:
         self._finder = FrameFinder(frames)
         self._facts = FrameMetadata(metadata)
         self._scans = RotationScans()
-        self._troubles = RunTroubles()
+        self._troubles = DocumentErrorLog()
         self._recipes: dict[str, Any] = {}
         self._sender = Sender(self._spool, converter.link, set_aside=self._set_aside)
 

@@ -11,7 +11,7 @@ from tango_server.jobs.ledger.database import LedgerError
 from tango_server.jobs.runner import JobRunner
 from tango_server.jobs.startup import open_runner
 from tango_server.jobs.state_machine.events import Snapshot
-from tango_server.jobs.state_machine.server_state import Word, condition
+from tango_server.jobs.state_machine.server_state import Word, server_state
 from tango_server.jobs.watch.folder_watch import FolderWatch, open_watch
 from tango_server.observability.logs import Logging, LogStream, start_logging
 from tango_server.observability.metrics import Metrics, MetricsError, start_metrics
@@ -53,9 +53,7 @@ class Application:
         """
         try:
             self._settings = settings()
-            self._observability = Observability(
-                self._settings, stream, lambda: self.numbers, lambda: self.condition()[0]
-            )
+            self._observability = Observability(self._settings, stream, lambda: self.numbers, lambda: self.state()[0])
             self._runner = open_runner(self._settings, lambda _: changed())
             self._watch = open_watch(self._settings, self._runner)
         except ValidationError as error:
@@ -125,10 +123,10 @@ class Application:
         """Conversions at a time."""
         return self._settings.numworkers if self._settings else 0
 
-    def condition(self) -> tuple[Word, str]:
+    def state(self) -> tuple[Word, str]:
         """Return the state and what to tell people."""
         runner = self._runner
-        word, status = condition(self.numbers, self._fault or (runner.fault or runner.trouble if runner else ""))
+        word, status = server_state(self.numbers, self._fault or (runner.fault or runner.trouble if runner else ""))
         if self._watch and self._watch.trouble:
             status = f"{status}. {self._watch.trouble}"
         return word, self._observability.completed(status) if self._observability else status

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from tango_server.commands.output import silence_standard_output
-from tango_server.home import lent_home
+from tango_server.home import temporary_home
 
 _EXTRAS = {
     **dict.fromkeys(("cv2", "fabio", "filelock", "imagecodecs", "psutil", "pythonjsonlogger", "rich"), "server"),
@@ -92,7 +92,7 @@ def main() -> None:
         Path.cwd()
     except OSError:
         sys.exit("petif: the working directory is gone, or can't be read. Change into one that exists (cd).")
-    with lent_home():
+    with temporary_home():
         _run()
 
 

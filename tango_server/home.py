@@ -36,7 +36,7 @@ def state_folder() -> Path:
 
 
 @contextmanager
-def lent_home() -> Iterator[None]:
+def temporary_home() -> Iterator[None]:
     """Lend a user without a home folder an empty one, for as long as the block takes: libraries ask for it."""
     try:
         Path.home()
@@ -52,7 +52,7 @@ def lent_home() -> Iterator[None]:
         yield
 
 
-def let_tango_do_without_a_name() -> None:
+def give_omniorb_a_socket_folder() -> None:
     """Give omniORB a folder for its local sockets if the user has no name: it is called by that, or nothing starts."""
     if os.name == "nt":
         return

@@ -53,10 +53,10 @@ def fitting_workers(wanted: int) -> int:
     return fitting
 
 
-def what_is_missing(error: BaseException) -> str:
+def host_problem(error: BaseException) -> str:
     """Return what this host has too little of, in words, as far as an error tells; empty if it does not.
 
-    >>> what_is_missing(RuntimeError("can't start new thread"))
+    >>> host_problem(RuntimeError("can't start new thread"))
     'Too few processes and threads are allowed here: raise them (ulimit -u, pids.max of a container).'
     """
     text = str(error)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tango_server.home import let_tango_do_without_a_name
+from tango_server.home import give_omniorb_a_socket_folder
 from tests.leaks import nothing_left
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class OnlyModulesWithExamples:
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(OnlyModulesWithExamples())  # the hooks of a conftest see its own folder only
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # where pytest keeps the folders of tests
-    let_tango_do_without_a_name()  # its database server and its clients, too; the path of a socket must be short
+    give_omniorb_a_socket_folder()  # its database server and its clients, too; the path of a socket must be short
     folder = tempfile.mkdtemp(prefix="petif-tests-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     patch = pytest.MonkeyPatch()

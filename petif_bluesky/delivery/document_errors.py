@@ -7,7 +7,7 @@ _log = logging.getLogger(__name__)
 _KEPT_RUNS = 100
 
 
-class RunTroubles:
+class DocumentErrorLog:
     """Tells of the first document of a run that can't be taken in, and at the run's end how many there were.
 
     `run_uid` is "" if nobody knows.

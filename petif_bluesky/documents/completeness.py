@@ -28,7 +28,7 @@ class _Run:
     resources: list[str] = field(default_factory=list)
 
 
-class RunCheck:
+class CompletenessCheck:
     """Takes documents in; at each stop document it returns, in words, what of the run is missing."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ _NOT_OPENED = "#?"
 _NOTHING = "{0!s:.0}"  # `format` makes nothing of it, whatever the number
 
 
-def image_place(path: str) -> tuple[str, str]:
+def literal_uri(path: str) -> tuple[str, str]:
     """Return `uri` and `template` of a stream resource for the file at `path` (absolute, POSIX or with a drive).
 
     All files share one URI and have their whole path in the template: what consolidates the stream resources of a data

@@ -10,7 +10,7 @@ from typing import Any
 
 from bluesky.callbacks.zmq import RemoteDispatcher
 
-from petif_bluesky.documents.completeness import RunCheck
+from petif_bluesky.documents.completeness import CompletenessCheck
 from petif_bluesky.remote import safe_pickle
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class ZmqHost:
         self._subscribers = tuple(subscribers)
         self._prefix = prefix.encode()
         self._loads = pickle.loads if any_pickle else safe_pickle.loads
-        self._check = RunCheck()
+        self._check = CompletenessCheck()
         self._pause = threading.Event()
 
     def run(self) -> None:

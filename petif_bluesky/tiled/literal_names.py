@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from petif_bluesky.documents.frame import Frame
-from petif_bluesky.documents.literal_uri import image_place
+from petif_bluesky.documents.literal_uri import literal_uri
 from petif_bluesky.frames import FrameFinder
 
 _log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class LiteralNames:
 
     def _hand_on(self, event: Document, frame: Frame) -> bool:
         try:
-            uri, template = image_place(frame.path)
+            uri, template = literal_uri(frame.path)
         except ValueError as error:
             _log.warning("the catalogue gets a template instead of a name: %s", error)
             return False

@@ -9,7 +9,7 @@ with a literal name for each file. Runs that Tiled serves from elsewhere, as fro
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from petif_bluesky.documents.literal_uri import image_place
+from petif_bluesky.documents.literal_uri import literal_uri
 from petif_bluesky.documents.uris import path_of_uri
 
 Document = Mapping[str, Any]
@@ -107,7 +107,7 @@ def _named(uri: str, source: Any) -> dict[str, Any]:
     path = path_of_uri(uri)
     if source.mimetype != _TIFFS or path is None:
         return {"uri": uri, "parameters": dict(source.parameters)}
-    place, template = image_place(path)
+    place, template = literal_uri(path)
     return {"uri": place, "parameters": {"template": template, "chunk_shape": [1]}}
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import tango
 
-from tango_server.home import let_tango_do_without_a_name
+from tango_server.home import give_omniorb_a_socket_folder
 
 TIMEOUT = 3.0
 """How long a call waits for its answer, s."""
@@ -38,7 +38,7 @@ class Connection:
         self._trying = threading.Lock()
         self._failures = 0
         self._failure = tango.DevFailed()
-        let_tango_do_without_a_name()
+        give_omniorb_a_socket_folder()
 
     def call(self, use: Callable[[tango.DeviceProxy], Result]) -> Result:
         """Return what `use` gets from the device; raise `tango.DevFailed`."""

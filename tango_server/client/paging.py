@@ -16,7 +16,7 @@ _LOOKED_FOR = 200
 Answer = TypeVar("Answer")
 
 
-def patiently(ask: Callable[[], Answer], deadline: float) -> Answer:
+def with_retries(ask: Callable[[], Answer], deadline: float) -> Answer:
     """Return the answer of a server that may be away for a while; `deadline` by the monotonic clock (s).
 
     Raises

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from tango_server.client.client import RequestRejectedError
-from tango_server.client.paging import listed, lost, patiently
+from tango_server.client.paging import listed, lost, with_retries
 from tango_server.conversion.files.path_map import is_whole
 from tango_server.messages import (
     FolderAnswer,
@@ -81,7 +81,7 @@ def frames_at(server: Server, paths: Sequence[str]) -> tuple[list[str], list[Ref
     return [*(file for file in files if file not in absent), *frames], refused
 
 
-def hand_over(server: Server, requests: Sequence[dict[str, Any]]) -> Iterator[SubmitAnswer]:
+def submit_all(server: Server, requests: Sequence[dict[str, Any]]) -> Iterator[SubmitAnswer]:
     """Hand requests to the server portion by portion; yield its answers, one for each.
 
     Raises
@@ -112,7 +112,7 @@ def follow(server: Server, job_ids: Sequence[str], patience: float) -> Iterator[
     while waiting:
         asked = [waiting.popleft() for _ in range(min(_PORTION, len(waiting)))]
         query = ReportsQuery(job_ids=asked, limit=_PORTION)
-        reports = patiently(partial(server.reports, query), time.monotonic() + patience).reports
+        reports = with_retries(partial(server.reports, query), time.monotonic() + patience).reports
         known = {report.job_id for report in reports}
         waiting.extend(job_id for job_id in asked if job_id not in known)
         yield reports

@@ -5,7 +5,7 @@ import json
 import click
 
 from tango_server.commands.output import say
-from tango_server.commands.server_options import server_options, told_troubles
+from tango_server.commands.server_options import errors_in_words, server_options
 
 
 @click.command()
@@ -17,6 +17,6 @@ def acknowledge(*, address: str, as_json: bool) -> None:
     """
     from tango_server.client.client import Client
 
-    with told_troubles():
+    with errors_in_words():
         Client(address).acknowledge()
     say(json.dumps({"acknowledged": True}) if as_json else "the alarm about failed frames is ended")

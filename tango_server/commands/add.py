@@ -9,7 +9,7 @@ import click
 
 from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
-from tango_server.commands.server_options import PATIENCE, server_options, told_troubles
+from tango_server.commands.server_options import PATIENCE, errors_in_words, server_options
 from tango_server.text import counted
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def add(
         raise click.UsageError("found an empty path; expected a file or a folder, or . for the working folder")
     client, errors = Client(address), Console(stderr=True)
     added = _Added(client, errors, as_json=as_json)
-    with told_troubles():
+    with errors_in_words():
         try:
             own = Recipe.model_validate_json(client.snapshot().require("Recipe"))
             recipe = _recipe(own, options)
@@ -86,12 +86,12 @@ class _Added:
     def submit(self, requests: list[dict[str, Any]]) -> None:
         """Hand the frames over, and tell of those that were refused."""
         from tango_server.client.client import LinkError
-        from tango_server.client.submission import hand_over
+        from tango_server.client.submission import submit_all
 
         try:
             with _progress(self._errors) as progress:
                 task = progress.add_task("accepted", total=len(requests))
-                for answer in hand_over(self._client, requests):
+                for answer in submit_all(self._client, requests):
                     self._jobs += answer.jobs
                     self._refused += answer.refused
                     progress.update(task, completed=len(self._jobs))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tango_server.commands.esperanto_options import esperanto_options, take_esperanto
-from tango_server.commands.interrupt import CtrlC
+from tango_server.commands.interrupt import InterruptHandler
 from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 from tango_server.text import counted
@@ -173,7 +173,7 @@ def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "
     )  # fmt: skip
     started = time.monotonic()
     with (
-        CtrlC() as ctrl_c,
+        InterruptHandler() as ctrl_c,
         Progress(*columns, console=errors, transient=True) as progress,
         closing(convert_all(planned, recipe, workers, lambda: ctrl_c.pressed)) as reports,
     ):

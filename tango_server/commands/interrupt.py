@@ -5,7 +5,7 @@ from types import FrameType
 from typing import Any, Self
 
 
-class CtrlC:
+class InterruptHandler:
     """Within its context the first Ctrl-C only sets `pressed`; each further one interrupts as always.
 
     A `KeyboardInterrupt` may come between any two steps, also between handing a frame to a worker and noting that it

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from tango_server.commands.output import say, show_table
-from tango_server.commands.server_options import server_options, told_troubles
+from tango_server.commands.server_options import errors_in_words, server_options
 from tango_server.limits import MOST_REPORTS
 from tango_server.messages import Outcome
 from tango_server.text import counted
@@ -40,7 +40,7 @@ def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_j
         query = ReportsQuery.model_validate({**of_what, "outcome": options["outcome"], "limit": limit})
     except ValidationError as error:
         raise click.UsageError(explain(error)) from error
-    with told_troubles():
+    with errors_in_words():
         answer = Client(address).reports(query)
     if as_json:
         say(answer.model_dump_json())

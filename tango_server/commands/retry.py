@@ -5,7 +5,7 @@ import json
 import click
 
 from tango_server.commands.output import say
-from tango_server.commands.server_options import server_options, told_troubles
+from tango_server.commands.server_options import errors_in_words, server_options
 from tango_server.text import counted
 
 
@@ -20,7 +20,7 @@ def retry(*, address: str, as_json: bool, acknowledge: bool) -> None:
     from tango_server.client.client import Client
 
     client = Client(address)
-    with told_troubles():
+    with errors_in_words():
         if acknowledge:  # first, so that the alarm of a frame that fails again stays
             client.acknowledge()
         count = client.retry_failed()

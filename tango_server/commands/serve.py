@@ -65,7 +65,7 @@ def serve(
 
     from tango_server.device.property_lines import from_lines
     from tango_server.device.server import run_without_database
-    from tango_server.host_limits import what_is_missing
+    from tango_server.host_limits import host_problem
     from tango_server.observability.console import log_to_stderr
     from tango_server.settings import Configuration
 
@@ -101,7 +101,7 @@ def serve(
             configuration, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof
         )
     except (tango.DevFailed, RuntimeError, OSError) as error:
-        raise click.ClickException(f"the Tango server can't start: {what_is_missing(error) or error}") from error
+        raise click.ClickException(f"the Tango server can't start: {host_problem(error) or error}") from error
 
 
 def _usable(configuration: "Configuration", device: str) -> "Settings":

@@ -32,7 +32,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def told_troubles() -> Iterator[None]:
+def errors_in_words() -> Iterator[None]:
     """End the command with the server's own words if it can't be asked (exit code 3) or rejects the call (2)."""
     from tango_server.client.client import LinkDownError, LinkError, RequestRejectedError, UnknownRunError
 

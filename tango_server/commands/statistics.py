@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tango_server.commands.output import INTERRUPTED, say, show_table
-from tango_server.commands.server_options import PATIENCE, server_options, told_troubles
+from tango_server.commands.server_options import PATIENCE, errors_in_words, server_options
 
 if TYPE_CHECKING:
     from tango_server.messages import RunStatistics
@@ -29,17 +29,17 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
     from rich.console import Console
 
     from tango_server.client.client import Client
-    from tango_server.client.paging import patiently
+    from tango_server.client.paging import with_retries
 
     client, pause = Client(address), threading.Event()
-    with told_troubles():
+    with errors_in_words():
         found = client.run_statistics(run_uid)
         try:
             with Console(stderr=True).status("") as line:
                 while wait and found.pending:
                     line.update(f"{found.pending} of {found.submitted} frames to go")
                     pause.wait(_PAUSE)
-                    found = patiently(partial(client.run_statistics, run_uid), time.monotonic() + PATIENCE)
+                    found = with_retries(partial(client.run_statistics, run_uid), time.monotonic() + PATIENCE)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tango_server.commands.output import SOME_FAILED, console, say
-from tango_server.commands.server_options import server_options, told_troubles
+from tango_server.commands.server_options import errors_in_words, server_options
 from tango_server.text import counted
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def status(*, address: str, as_json: bool, follow: bool) -> None:
     if follow:
         _follow(client, as_json=as_json)
         return
-    with told_troubles():
+    with errors_in_words():
         snapshot = client.snapshot()
     if as_json:
         say(json.dumps(_fields(address, snapshot)))

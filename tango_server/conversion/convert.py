@@ -17,7 +17,7 @@ from tango_server.conversion.errors import (
 from tango_server.conversion.esperanto.frame import EsperantoFrame
 from tango_server.conversion.esperanto.record import history
 from tango_server.conversion.files.atomic_write import Attempt, Ownership, Write, copy_of, ownership_of, publish
-from tango_server.conversion.files.file_attributes import Sample
+from tango_server.conversion.files.file_attributes import FileAttributes
 from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots, output_path
 from tango_server.conversion.files.sandbox import status_of
 from tango_server.conversion.image.buffers import Workspace
@@ -25,10 +25,10 @@ from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import InexactPixelsError
 from tango_server.conversion.image.transform import Turning
 from tango_server.conversion.on_existing import place
-from tango_server.conversion.sidecar import carry_sidecar, sidecar_trouble
+from tango_server.conversion.sidecar import carry_sidecar, sidecar_error
 from tango_server.conversion.tiff.kept_tags import NOTHING_KEPT, KeptTags, read_kept_tags
 from tango_server.conversion.tiff.provenance import acquired, describe, read_provenance
-from tango_server.conversion.tiff.reader import Source, open_source, peculiarity
+from tango_server.conversion.tiff.reader import Source, open_source, unusual_layout
 from tango_server.conversion.tiff.structure import Structure
 from tango_server.conversion.tiff.writer import image_writer
 from tango_server.messages import FrameReport, PixelCounts
@@ -133,7 +133,7 @@ class _Conversion:
         try:
             return {"sidecar": carry_sidecar(self.source.path, chosen, self.recipe, self.token, self.roots)}
         except ConversionError as error:
-            return {"reason": sidecar_trouble(error)}
+            return {"reason": sidecar_error(error)}
 
     def in_place(self, output: InPlace) -> FrameReport:
         path, structure = self.source.path, self.source.structure
@@ -192,7 +192,7 @@ class _Conversion:
             source=str(source.path),
             output=str(chosen),
             outcome="converted",
-            reason=peculiarity(pages),
+            reason=unusual_layout(pages),
             shape=turnings[0].shape if frame is None else (frame.side, frame.side),
             pixel_type=turnings[0].pixel_type.name,
             pixels=_added([turning.counts() for turning in turnings]),
@@ -215,9 +215,9 @@ class _Conversion:
         turned = self.source.orientation(pages[0]).then(Orientation.of(self.recipe))
         return EsperantoFrame(path, wanted, self.fields, turned, pages[0].shape, taken, record, self.roots)
 
-    def _sample(self) -> Sample:
+    def _sample(self) -> FileAttributes:
         try:
-            return Sample.of(self.source.file.fileno())
+            return FileAttributes.of(self.source.file.fileno())
         except OSError as error:
             raise OutputWriteError(
                 self.source.path,

@@ -122,13 +122,13 @@ def carry_sidecar(
     return "carried"
 
 
-def sidecar_trouble(error: ConversionError) -> str:
+def sidecar_error(error: ConversionError) -> str:
     """Return what the report of a converted frame says of a sidecar that is there and could not follow."""
     return f"{_TROUBLE}{error}"
 
 
-def tells_sidecar_trouble(reason: str) -> bool:
-    """Whether the reason of a converted frame is, or holds, what `sidecar_trouble` says."""
+def is_sidecar_error(reason: str) -> bool:
+    """Whether the reason of a converted frame is, or holds, what `sidecar_error` says."""
     return _TROUBLE in reason
 
 

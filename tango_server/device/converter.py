@@ -104,11 +104,11 @@ class PETifConverter(Counters):
 
     def dev_state(self) -> tango.DevState:
         """The state by the service's condition."""
-        return getattr(tango.DevState, self._life.condition()[0])
+        return getattr(tango.DevState, self._life.state()[0])
 
     def dev_status(self) -> str:
         """The status by the service's condition."""
-        return to_latin(self._life.condition()[1])
+        return to_latin(self._life.state()[1])
 
     @command(dtype_in=[str], doc_in="Paths of files to convert with the server's recipe; each call makes new jobs")
     def AddFiles(self, paths: list[str]) -> None:
@@ -255,7 +255,7 @@ class PETifConverter(Counters):
 
     def _values(self) -> dict[str, Any]:
         numbers, life = self.numbers, self._life
-        word, status = life.condition()
+        word, status = life.state()
         state, status = getattr(tango.DevState, word), to_latin(status)
         self.set_state(state)  # what Tango's own code reports in events
         self.set_status(status)

@@ -13,7 +13,7 @@ import tango
 from tango_server.addresses import address_of, free_port
 from tango_server.device.administration import restrict
 from tango_server.device.converter import PETifConverter
-from tango_server.home import let_tango_do_without_a_name
+from tango_server.home import give_omniorb_a_socket_folder
 from tango_server.observability.console import log_to_stderr
 from tango_server.settings import Configuration
 
@@ -28,7 +28,7 @@ def run_registered(arguments: list[str]) -> None:
     Exit code 0: it was told to end; anything else: it can't serve. Whoever keeps it running goes by that.
     """
     log_to_stderr(verbose=False)
-    let_tango_do_without_a_name()
+    give_omniorb_a_socket_folder()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     try:
         PETifConverter.run_server(arguments[1:], post_init_callback=lambda: restrict(may_be_ended=True), raises=True)
@@ -56,7 +56,7 @@ def run_without_database(
         if the server can't start for another reason.
 
     """
-    let_tango_do_without_a_name()
+    give_omniorb_a_socket_folder()
     port = free_port(host, port)
     PETifConverter.configuration = configuration
     sys.setswitchinterval(_SWITCH_INTERVAL)

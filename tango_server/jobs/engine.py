@@ -15,8 +15,8 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.jobs import clock
 from tango_server.jobs.executors.base import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.executors.worker import Failure, Task
-from tango_server.jobs.file_checks import carry_sidecar_of, look_at_source, write_companions_of
-from tango_server.jobs.job_log import about, tell_finished
+from tango_server.jobs.file_checks import carry_sidecar_of, observe_source, write_companions_of
+from tango_server.jobs.job_log import about, log_finished
 from tango_server.jobs.ledger.database import LedgerBusyError, LedgerError
 from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.mounts import Mounts
@@ -39,7 +39,7 @@ from tango_server.jobs.state_machine.events import (
     Observe,
     Observed,
     Selection,
-    SidecarLooked,
+    SidecarObserved,
     Snapshot,
     TimePassed,
     WriteCompanions,
@@ -56,7 +56,7 @@ _IDLE_LOOK = 1.0  # rates fall with time, so the numbers are renewed even if not
 _LEDGER_PAUSE = 0.5
 _OWN_FAULT = "petif-bluesky failed here, or one of its libraries; the log has the details"
 
-_Look = Observed | SidecarLooked | AttemptFailed
+_Look = Observed | SidecarObserved | AttemptFailed
 """What comes of a look at a job's files."""
 
 
@@ -208,7 +208,7 @@ class Engine:
             self._write(partial(self._ledger.set_aside, str(report.job_id), reason, clock.now().wall))
             return
         for report, _ in finished if written else ():
-            tell_finished(report)
+            log_finished(report)
 
     def _write(self, write: Callable[[], None]) -> bool:
         """Write to the ledger; wait for as long as its disk is full. Return whether it was done."""
@@ -301,7 +301,7 @@ class Engine:
         if trouble := self._mounts.trouble_of(*roots.read, *roots.write):
             return AttemptFailed(job.job_id, "away", trouble)
         self._leftovers.before_first_look(job, roots)
-        look = look_at_source(job, roots)
+        look = observe_source(job, roots)
         if trouble := self._mounts.trouble_of(*roots.read):  # it went meanwhile: what was not there may be
             return AttemptFailed(job.job_id, "away", trouble)
         return look

@@ -6,15 +6,15 @@ from pathlib import Path
 from tango_server.conversion.errors import ConversionError, OutputWriteError, PathError, SourceError, SourceMissingError
 from tango_server.conversion.esperanto.experiment import awaits_sidecar
 from tango_server.conversion.files.roots import Roots
-from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_trouble
+from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_error
 from tango_server.conversion.tiff.structure import read_structure
 from tango_server.jobs.job_log import about
-from tango_server.jobs.state_machine.events import AttemptFailed, Job, Observed, SidecarLooked
+from tango_server.jobs.state_machine.events import AttemptFailed, Job, Observed, SidecarObserved
 
 _log = logging.getLogger(__name__)
 
 
-def look_at_source(job: Job, roots: Roots) -> Observed | AttemptFailed:
+def observe_source(job: Job, roots: Roots) -> Observed | AttemptFailed:
     """Look at a job's source, within the roots. A path that leads elsewhere now is not waited for."""
     try:
         structure = read_structure(job.source, roots)
@@ -37,16 +37,16 @@ def _lacks_sidecar(job: Job, roots: Roots) -> bool:
         return False
 
 
-def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarLooked | AttemptFailed:
+def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarObserved | AttemptFailed:
     """Carry the sidecar of a converted frame to its output if it is there, within the roots."""
     try:
         carried = carry_sidecar(job.source, output, job.recipe, job.job_id, roots)
-        return SidecarLooked(job.job_id, carried == "carried")
+        return SidecarObserved(job.job_id, carried == "carried")
     except PathError as error:
-        return AttemptFailed(job.job_id, "final", sidecar_trouble(error))
+        return AttemptFailed(job.job_id, "final", sidecar_error(error))
     except ConversionError as error:
         blocked = isinstance(error, OutputWriteError) and error.may_pass
-        return SidecarLooked(job.job_id, carried=False, trouble=sidecar_trouble(error), blocked=blocked)
+        return SidecarObserved(job.job_id, carried=False, trouble=sidecar_error(error), blocked=blocked)
 
 
 def write_companions_of(job: Job, output: Path, roots: Roots) -> None:

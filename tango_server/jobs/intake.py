@@ -9,7 +9,7 @@ from typing import Any
 
 from tango_server.conversion.errors import PathError
 from tango_server.conversion.files.path_map import PathMap
-from tango_server.conversion.files.roots import remembering
+from tango_server.conversion.files.roots import caching_resolver
 from tango_server.jobs import clock
 from tango_server.jobs.capacity import FreeSpace, Limits
 from tango_server.jobs.frame_listing import frames_in
@@ -93,7 +93,7 @@ class Intake:
             if the ledger can't be written at present; the same holds.
         """
         roots, now, recipe = self._settings.roots(), clock.now().wall, self._recipe()
-        resolve = remembering()
+        resolve = caching_resolver()
         entries = [entry_for(raw, recipe, roots, now, self._paths, resolve=resolve) for raw in query.requests]
         bookable = [entry for entry in entries if entry.report is None or entry.job.run_uid]
         with self._one_by_one:

@@ -16,7 +16,7 @@ def about(job: Job) -> dict[str, Any]:
     return _known(job, ("job_id", "run_uid"))
 
 
-def tell_finished(report: FrameReport) -> None:
+def log_finished(report: FrameReport) -> None:
     """Log the end of a job: a failure, or a sidecar that was left behind, as a warning, the rest as information."""
     fields = _known(report, _FIELDS)
     if report.outcome == "failed":

@@ -12,7 +12,7 @@ _OPEN = 32
 """Folders that are not packed: those that were used last."""
 
 
-class ByFolder(MutableMapping[str, Value]):
+class PathIndex(MutableMapping[str, Value]):
     """A mapping of names such as `a/b/c.tif`; but for the last folders that were used, each is packed.
 
     A file takes some twenty bytes so, in place of 400. `to_json` makes of a value what JSON holds, `of_json` the

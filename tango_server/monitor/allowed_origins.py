@@ -62,7 +62,7 @@ class _OtherHost:
         return None if request.headers.get("Host", "").lower() in self._known else {}
 
 
-def refuse_others(known: Collection[str]) -> Rule:
+def allow_only(known: Collection[str]) -> Rule:
     """Return the rule that refuses, before all others, every request for another host than these.
 
     A foreign name that leads to this address (DNS rebinding) makes a foreign page and this one the same origin for a

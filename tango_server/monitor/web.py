@@ -11,7 +11,7 @@ import panel as pn
 from tornado.websocket import WebSocketClosedError
 
 from tango_server.addresses import free_port
-from tango_server.monitor.allowed_origins import names_of, refuse_others
+from tango_server.monitor.allowed_origins import allow_only, names_of
 from tango_server.monitor.image_loader import Pictures
 from tango_server.monitor.page import MonitorPage
 from tango_server.monitor.poller import Watch
@@ -51,7 +51,7 @@ def serve(address: str, *, host: str, port: int, read_only: bool, ready: Callabl
             verbose=False,
             title=_TITLE,
         )
-        server._tornado.default_router.rules.insert(0, refuse_others(names))  # noqa: SLF001 - Bokeh offers no other way
+        server._tornado.default_router.rules.insert(0, allow_only(names))  # noqa: SLF001 - Bokeh offers no other way
         loop = server.io_loop.asyncio_loop
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(server.io_loop.stop))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
-from tango_server.observability.formatters import PeopleFormatter
+from tango_server.observability.formatters import ConsoleFormatter
 
 _BURST = 10
 _WINDOW = 60.0
@@ -22,7 +22,7 @@ class RateLimitedHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
-        self.setFormatter(PeopleFormatter())
+        self.setFormatter(ConsoleFormatter())
         self._clock = clock
         self._places: dict[tuple[str, int], _Place] = {}
 

@@ -39,7 +39,7 @@ def for_people(record: logging.LogRecord) -> str:
     return one_line(message if named else f"{message} (job {job_id})")
 
 
-class PeopleFormatter(logging.Formatter):
+class ConsoleFormatter(logging.Formatter):
     """The format of standard error: nothing in a message or an error can pass for another line of the log."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tango_server.conversion.errors import ExperimentMissingError, ExperimentUnfitError
-from tango_server.conversion.esperanto.goniometer import sense_of
+from tango_server.conversion.esperanto.goniometer import rotation_sense
 from tango_server.conversion.esperanto.header import Angles
 from tango_server.conversion.esperanto.units import UnknownUnitError, in_unit
 from tango_server.conversion.image.orientation import Orientation
@@ -75,7 +75,7 @@ def experiment_of(
     monitor = 0.0 if wanted.monitor is None else search.number("monitor", wanted.monitor, "")
     start, end = search.angles(wanted)
     search.require_all()
-    sense = sense_of(source, wanted, turned, kappa_rests=start.kappa == end.kappa == 0)
+    sense = rotation_sense(source, wanted, turned, kappa_rests=start.kappa == end.kappa == 0)
     return Experiment(
         wavelength, distance, pixel_size, (x, y), exposure, monitor, _times(sense, start), _times(sense, end)
     )

@@ -10,7 +10,7 @@ _DIRECTIONS = {"up": (0.0, -1.0), "down": (0.0, 1.0), "left": (-1.0, 0.0), "righ
 """In the raw frame: x along its columns' order, y along its rows', which is down."""
 
 
-def sense_of(source: Path, wanted: Esperanto, turned: Orientation, *, kappa_rests: bool) -> int:
+def rotation_sense(source: Path, wanted: Esperanto, turned: Orientation, *, kappa_rests: bool) -> int:
     """Return 1 if the header counts as the recipe does, -1 if the other way round.
 
     CrysAlis sees the scene from the sample, with row 0 at the bottom and column 0 at the left, and counts omega, theta

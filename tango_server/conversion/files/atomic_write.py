@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tango_server.conversion.errors import OutputWriteError, OutsideRootsError
-from tango_server.conversion.files.file_attributes import Sample
+from tango_server.conversion.files.file_attributes import FileAttributes
 from tango_server.conversion.files.folder import Folder
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.files.sandbox import open_folder
@@ -54,7 +54,7 @@ class Ownership:
     file_mode: int | None = None
     folder_mode: int | None = None
     group: str | int | None = None
-    like: Sample | None = None
+    like: FileAttributes | None = None
     """What a file in place has of the one that it replaces; before the rest."""
 
 

@@ -12,7 +12,7 @@ _NONE_HERE = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class FileAttributes:
     """What an open file has. POSIX and NFSv4 access lists are extended attributes of Linux (acl(5), xattr(7))."""
 
     mode: int
@@ -21,7 +21,7 @@ class Sample:
     attributes: tuple[tuple[str, bytes], ...] = ()
 
     @classmethod
-    def of(cls, descriptor: int) -> "Sample":
+    def of(cls, descriptor: int) -> "FileAttributes":
         """Look at an open file."""
         status = os.fstat(descriptor)
         mode = status.st_mode & 0o777  # no setuid for what belongs to us now

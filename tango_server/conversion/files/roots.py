@@ -46,7 +46,7 @@ def apply_rule(path: AnyPath, root: AnyPath) -> AnyPath | None:
 Resolve = Callable[[Path], Path]
 
 
-def remembering() -> Resolve:
+def caching_resolver() -> Resolve:
     """Return a function that resolves paths and looks at each folder once; for the paths of one call of a client.
 
     What changes meanwhile is noticed when the file is opened: see `tango_server.conversion.files.sandbox`.

@@ -228,7 +228,7 @@ def _unsupported(page: Page) -> str:
     return next((text for is_so, text in findings if is_so), "")
 
 
-def peculiarity(pages: Sequence[Page]) -> str:
+def unusual_layout(pages: Sequence[Page]) -> str:
     """Return what a person should know of how pages were read; empty if nothing."""
     if any(page.tags.get(262) == _FILTER_ARRAY for page in pages):
         return "Its photometric tag says colour filter array (CFA); it was read as the grey image that it is."

@@ -14,7 +14,7 @@ from typing import Any
 
 from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.base import Done, ExecutorUnavailableError, Result
-from tango_server.jobs.executors.start_backoff import WorkerStarts
+from tango_server.jobs.executors.start_backoff import StartBackoff
 from tango_server.jobs.executors.watchdog import Watchdog
 from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.messages import FrameReport
@@ -36,7 +36,7 @@ class ProcessExecutor:
 
     def __init__(self, workers: int, time_limit: float) -> None:
         self._watchdog = Watchdog(time_limit)
-        self._starts = WorkerStarts()
+        self._starts = StartBackoff()
         self._slots = [_Slot(time_limit, self._watchdog, self._starts) for _ in range(workers)]
         self._free = deque(self._slots)
         self._closed = False
@@ -69,7 +69,7 @@ class ProcessExecutor:
 class _Slot:
     """One worker process after the other, each for as long as it lives."""
 
-    def __init__(self, time_limit: float, watchdog: Watchdog, starts: WorkerStarts) -> None:
+    def __init__(self, time_limit: float, watchdog: Watchdog, starts: StartBackoff) -> None:
         self._time_limit = time_limit
         self._watchdog = watchdog
         self._starts = starts

@@ -11,7 +11,7 @@ _log = logging.getLogger(__name__)
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 
-class WorkerStarts:
+class StartBackoff:
     """What is known of the last starts; all workers of an executor share it, so that it is logged once."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:

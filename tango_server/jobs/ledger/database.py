@@ -11,9 +11,9 @@ from pathlib import Path
 from tango_server.jobs.ledger.schema import MIGRATIONS, SCHEMA, VERSION
 from tango_server.jobs.ledger.sqlite_file import (
     SoleConnection,
+    check_for_damage,
     give_back,
     is_damage,
-    look_for_damage,
     open_alone,
     open_beside,
     put_aside,
@@ -214,7 +214,7 @@ def _opened(path: Path) -> tuple[SoleConnection, float]:
         nonlocal age
         _bring_up_to_date(connection, version_of(connection), path)
         if not connection.execute("SELECT 1 FROM kept WHERE name=?", (_CLEAN,)).fetchone():
-            look_for_damage(connection)  # the last server did not end in good order
+            check_for_damage(connection)  # the last server did not end in good order
         age = _age_of(connection)  # reading it may find damage, too
         connection.execute("DELETE FROM kept WHERE name=?", (_CLEAN,))
         connection.execute(f"PRAGMA wal_autocheckpoint={_TOO_LONG_LOG}")

@@ -130,7 +130,7 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
-def look_for_damage(connection: sqlite3.Connection) -> None:
+def check_for_damage(connection: sqlite3.Connection) -> None:
     """Check the whole file; raise as SQLite does."""
     verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":

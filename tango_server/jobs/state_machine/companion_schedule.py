@@ -14,7 +14,7 @@ LONGEST_PAUSE = 64.0  # s
 _KEPT = 1000  # folders
 
 
-class ScanSchedule:
+class CompanionSchedule:
     """The scans to which frames have come since their companions were written, by folder."""
 
     def __init__(self) -> None:

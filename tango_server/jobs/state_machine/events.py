@@ -121,7 +121,7 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class SidecarLooked:
+class SidecarObserved:
     """A look at whether the sidecar of a converted frame has come; if so, it was carried to the output.
 
     `trouble`: it has, and can't be carried. `blocked`: since it can't be written at present (full disk, read-only
@@ -204,7 +204,7 @@ Event = (
     | Observed
     | AttemptDone
     | AttemptFailed
-    | SidecarLooked
+    | SidecarObserved
     | Written
     | Refused
     | Ending
@@ -248,7 +248,7 @@ class Convert:
 
 @dataclass(frozen=True, slots=True)
 class CarrySidecar:
-    """Carry the sidecar of a converted frame to its output if it is there; answer with `SidecarLooked`."""
+    """Carry the sidecar of a converted frame to its output if it is there; answer with `SidecarObserved`."""
 
     job: Job
     output: Path

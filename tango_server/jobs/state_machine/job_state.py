@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tango_server.conversion.sidecar import is_expected
-from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Job, Observed, SidecarLooked
+from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Job, Observed, SidecarObserved
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 from tango_server.messages import FrameReport
 
@@ -118,7 +118,9 @@ class JobState:
             return Sequel("end", reason=f"gave up after {elapsed:.0f} s: {reason}")
         return Sequel("later", now + _blocked_interval(elapsed))
 
-    def sidecar_looked(self, report: FrameReport, look: SidecarLooked, rule: ReadinessRule, now: float) -> float | None:
+    def sidecar_observed(
+        self, report: FrameReport, look: SidecarObserved, rule: ReadinessRule, now: float
+    ) -> float | None:
         """Take in a look at the sidecar of a converted frame; return when to look again (monotonic s), or None."""
         sidecar = "carried" if look.carried else "absent"
         self.report = report.model_copy(update={"sidecar": sidecar, "reason": look.trouble})

@@ -16,9 +16,9 @@ It has no threads, does no I/O and never sleeps; `engine` does what it says.
 
 from pathlib import Path
 
-from tango_server.conversion.sidecar import tells_sidecar_trouble
+from tango_server.conversion.sidecar import is_sidecar_error
 from tango_server.jobs.state_machine.backlog import Backlog
-from tango_server.jobs.state_machine.companion_schedule import ScanSchedule
+from tango_server.jobs.state_machine.companion_schedule import CompanionSchedule
 from tango_server.jobs.state_machine.events import (
     Accepted,
     AttemptDone,
@@ -41,7 +41,7 @@ from tango_server.jobs.state_machine.events import (
     Observed,
     PauseWanted,
     Refused,
-    SidecarLooked,
+    SidecarObserved,
     Snapshot,
     StatisticsReset,
     TimePassed,
@@ -68,7 +68,7 @@ class JobStateMachine:
         self._blocked: set[str] = set()
         self._queue = ReadyQueue(rules.workers)
         self._looks = PollSchedule()
-        self._scans = ScanSchedule()
+        self._scans = CompanionSchedule()
         self._paused = paused
         self._cancelling = 0
         self._postponed: list[Observed | AttemptFailed] = []
@@ -92,8 +92,8 @@ class JobStateMachine:
                 instructions += self._observed(event, now)
             case AttemptDone():
                 instructions += self._done(event, now)
-            case SidecarLooked():
-                instructions += self._sidecar_looked(event, now)
+            case SidecarObserved():
+                instructions += self._sidecar_observed(event, now)
             case AttemptFailed():
                 instructions += self._failed(event, now)
             case TimePassed():
@@ -206,7 +206,7 @@ class JobStateMachine:
         if progress is None:
             return []
         report = progress.completed(event.report, now)
-        wanted = tells_sidecar_trouble(report.reason) or (progress.sidecar_expected and self._rules.sidecar_timeout > 0)
+        wanted = is_sidecar_error(report.reason) or (progress.sidecar_expected and self._rules.sidecar_timeout > 0)
         awaited = wanted and report.outcome == "converted" and report.sidecar == "absent"
         if not awaited or isinstance(progress.job.recipe.output, InPlace):
             return [self._finish(progress, report, now)]
@@ -214,12 +214,12 @@ class JobStateMachine:
         progress.blocked_since = None  # that was the image
         return [_look_of(progress)]
 
-    def _sidecar_looked(self, event: SidecarLooked, now: Instant) -> list[Instruction]:
+    def _sidecar_observed(self, event: SidecarObserved, now: Instant) -> list[Instruction]:
         self._looks.returned(event.job_id)
         progress = self._jobs.get(event.job_id)
         if progress is None or progress.report is None:
             return []
-        again = progress.sidecar_looked(progress.report, event, self._rule_of(progress), now.monotonic)
+        again = progress.sidecar_observed(progress.report, event, self._rule_of(progress), now.monotonic)
         if again is None:
             return [self._finish(progress, progress.report, now)]
         self._looks.add(event.job_id, again, now.monotonic)

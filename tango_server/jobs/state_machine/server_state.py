@@ -7,10 +7,10 @@ from tango_server.jobs.state_machine.events import Snapshot
 Word = Literal["FAULT", "STANDBY", "ALARM", "RUNNING", "ON"]
 
 
-def condition(snapshot: Snapshot, fault: str) -> tuple[Word, str]:
+def server_state(snapshot: Snapshot, fault: str) -> tuple[Word, str]:
     """Return the state, the first that holds of FAULT, STANDBY, ALARM, RUNNING and ON, and what to tell people.
 
-    >>> condition(Snapshot(queue_length=3, running=2), "")
+    >>> server_state(Snapshot(queue_length=3, running=2), "")
     ('RUNNING', '3 frames to go, 2 of them being converted; 0 done, 0 failed')
     """
     if fault:

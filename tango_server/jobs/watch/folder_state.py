@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from tango_server.jobs.frame_listing import Listing
-from tango_server.jobs.path_index import ByFolder
+from tango_server.jobs.path_index import PathIndex
 from tango_server.messages import FrameReport
 
 FORGET_AFTER = 30 * 86_400.0
@@ -92,7 +92,7 @@ class WatchedFolder:
     """
 
     def __init__(self, known: Mapping[str, Known], past: Past, *, take_existing: bool) -> None:
-        self._known = ByFolder(known, _as_json, _of_json)
+        self._known = PathIndex(known, _as_json, _of_json)
         self._past = past
         self._take_existing = take_existing
         self._wanted = {

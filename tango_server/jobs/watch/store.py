@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from tango_server.jobs.ledger.sqlite_file import is_damage, look_for_damage, open_alone, put_aside, version_of
+from tango_server.jobs.ledger.sqlite_file import check_for_damage, is_damage, open_alone, put_aside, version_of
 from tango_server.jobs.watch.folder_state import Changes, Identity, Known, Past
 
 _log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def _admit(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    look_for_damage(connection)
+    check_for_damage(connection)
     connection.execute("PRAGMA foreign_keys=ON")
     found = version_of(connection)
     connection.executescript(_SCHEMA)

@@ -43,13 +43,13 @@ def settings_in(folder: Path, **changes: object) -> Settings:
 
 
 def test_it_serves_with_the_settings_while_it_is_open(life: Application, tmp_path: Path) -> None:
-    assert (life.numbers, life.workers, life.recipe, life.condition()[0]) == (Snapshot(), 0, None, "ON")
+    assert (life.numbers, life.workers, life.recipe, life.state()[0]) == (Snapshot(), 0, None, "ON")
     with pytest.raises(NotServingError, match="try again"):
         _ = life.service
     changed = threading.Event()
     recipe = Recipe.preset("xdi", rotation=180)
     life.open(lambda: settings_in(tmp_path.resolve(), numworkers=3, recipe=recipe), Silent(), changed.set)
-    assert (life.workers, life.recipe, life.condition()[0]) == (3, recipe, "ON")
+    assert (life.workers, life.recipe, life.state()[0]) == (3, recipe, "ON")
     life.service.pause(paused=True)
     assert changed.wait(PATIENCE)
     life.close()
@@ -63,11 +63,11 @@ def test_without_workers_it_is_a_fault_that_accepts_frames(
 ) -> None:
     life.open(lambda: settings_in(tmp_path.resolve()), Silent(), lambda: None)
     monkeypatch.setattr(ThreadExecutor, "trouble", "no worker process can be started. Look into the log.")
-    assert life.condition() == ("FAULT", "no worker process can be started. Look into the log.")
+    assert life.state() == ("FAULT", "no worker process can be started. Look into the log.")
     answer = life.service.submit(SubmitQuery(requests=[{"source": str(tmp_path.resolve() / "raw" / "a.tif")}]))
     assert len(answer.jobs) == 1
     monkeypatch.undo()
-    assert life.condition()[0] != "FAULT"
+    assert life.state()[0] != "FAULT"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_wrong_settings_are_a_fault_with_the_remedy(
                 return settings_in(tmp_path.resolve())
 
     life.open(settings, Silent(), lambda: None)
-    word, status = life.condition()
+    word, status = life.state()
     assert word == "FAULT"
     assert status.endswith("call Init.")
     assert named in status

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tango_server import host_limits
-from tango_server.host_limits import fitting_workers, usable_cores, what_is_missing
+from tango_server.host_limits import fitting_workers, host_problem, usable_cores
 
 ASK = "from tango_server.host_limits import fitting_workers as f; import resource as r"
 
@@ -82,5 +82,5 @@ def test_a_limit_that_is_high_enough_is_left(caplog: pytest.LogCaptureFixture) -
     ],
 )
 def test_what_a_place_lacks_is_named(error: Exception, words: str) -> None:
-    assert words in what_is_missing(error)
-    assert not what_is_missing(ValueError("something else"))
+    assert words in host_problem(error)
+    assert not host_problem(ValueError("something else"))

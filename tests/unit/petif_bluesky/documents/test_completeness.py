@@ -7,12 +7,12 @@ import pytest
 from bluesky import RunEngine
 from ophyd.sim import det, motor
 
-from petif_bluesky.documents.completeness import RunCheck
+from petif_bluesky.documents.completeness import CompletenessCheck
 from tests.unit.documents import IMAGE, Document, Recorder, replay
 
 
 def told(documents: list[tuple[str, Document]]) -> list[str]:
-    return [words for answers in replay(documents, RunCheck().feed) for words in answers]
+    return [words for answers in replay(documents, CompletenessCheck().feed) for words in answers]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_streams_of_the_conversion_itself_are_not_checked() -> None:
 
 
 def test_runs_that_never_end_do_not_gather() -> None:
-    check = RunCheck()
+    check = CompletenessCheck()
     for number in range(300):
         (start, descriptor, _, stop) = [(kind, {**document, "uid": f"{number}"}) for kind, document in fly_scan()]
         for kind, document in (start, descriptor, stop)[: 2 + number % 2]:

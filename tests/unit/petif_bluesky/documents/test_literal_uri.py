@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from event_model import compose_run
 
-from petif_bluesky.documents.literal_uri import image_place
+from petif_bluesky.documents.literal_uri import literal_uri
 
 PATHS = [
     "/data/processed/sample/x-00000.tif",
@@ -25,7 +25,7 @@ def looked_for(module: Any, paths: list[str]) -> tuple[list[str], Any]:
     descriptor = run.compose_descriptor(name="converted", data_keys={"image": KEY})
     consolidator = None
     for number, path in enumerate(paths):
-        uri, template = image_place(path)
+        uri, template = literal_uri(path)
         resource, compose_datum = run.compose_stream_resource(
             mimetype="multipart/related;type=image/tiff",
             uri=uri,
@@ -65,13 +65,13 @@ def test_blueskys_own_consolidator_finds_the_file(path: str) -> None:
 
 
 def test_drives_become_file_uris() -> None:
-    assert image_place("X:\\processed\\a.tif") == ("file://localhost/", "X:/processed/a.tif")
+    assert literal_uri("X:\\processed\\a.tif") == ("file://localhost/", "X:/processed/a.tif")
 
 
 @pytest.mark.parametrize("path", ["processed/a.tif", "\\\\server\\share\\a.tif", "//server/share/a.tif", ""])
 def test_what_no_uri_can_name_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="no file URI"):
-        image_place(path)
+        literal_uri(path)
 
 
 @pytest.mark.parametrize("path", ["/data/a#1.tif", "/data/why?/a.tif"])
@@ -79,5 +79,5 @@ def test_what_tiled_cuts_off_is_refused_by_name(path: str) -> None:
     from tiled.utils import path_from_uri
 
     with pytest.raises(ValueError, match="Name the file otherwise"):
-        image_place(path)
+        literal_uri(path)
     assert str(path_from_uri(f"file://localhost{path}")) != path

@@ -346,14 +346,14 @@ def test_a_damaged_ledger_is_a_fault_that_tells_what_to_do(start: Start, monkeyp
 def test_a_look_that_breaks_fails_its_frame_only(
     start: Start, reports: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = engine.look_at_source
+    look = engine.observe_source
 
     def breaking(job: Job, roots: Roots) -> object:
         if job.job_id == "bad":
             raise ZeroDivisionError("a mistake of ours")
         return look(job, roots)
 
-    monkeypatch.setattr(engine, "look_at_source", breaking)
+    monkeypatch.setattr(engine, "observe_source", breaking)
     with start() as running:
         running.accept("bad", "good")
         running.executor.end_next()

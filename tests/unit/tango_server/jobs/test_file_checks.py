@@ -8,8 +8,8 @@ import pytest
 
 from tango_server.conversion import convert_file
 from tango_server.conversion.files.roots import Roots
-from tango_server.jobs.file_checks import carry_sidecar_of, look_at_source
-from tango_server.jobs.state_machine.events import AttemptFailed, Job, Observed, SidecarLooked
+from tango_server.jobs.file_checks import carry_sidecar_of, observe_source
+from tango_server.jobs.state_machine.events import AttemptFailed, Job, Observed, SidecarObserved
 from tango_server.recipe import Recipe
 from tests.conftest import DATA
 from tests.unit.full_disk import no_file_grows_beyond
@@ -37,7 +37,7 @@ def job(roots: Roots) -> Job:
 
 
 def test_a_file_is_told_as_it_is(job: Job, roots: Roots) -> None:
-    look = look_at_source(job, roots)
+    look = observe_source(job, roots)
     assert isinstance(look, Observed)
     assert look.structure is not None
     assert look.structure.state == "complete"
@@ -45,15 +45,15 @@ def test_a_file_is_told_as_it_is(job: Job, roots: Roots) -> None:
 
 def test_a_file_that_is_not_there_is_awaited(job: Job, roots: Roots) -> None:
     job.source.unlink()
-    assert look_at_source(job, roots) == Observed("4f3c", None)
+    assert observe_source(job, roots) == Observed("4f3c", None)
     shutil.rmtree(job.source.parent)
-    assert look_at_source(job, roots) == Observed("4f3c", None)
+    assert observe_source(job, roots) == Observed("4f3c", None)
 
 
 def test_what_can_not_be_read_is_awaited_with_its_trouble(job: Job, roots: Roots) -> None:
     job.source.unlink()
     job.source.mkdir()
-    look = look_at_source(job, roots)
+    look = observe_source(job, roots)
     assert isinstance(look, Observed)
     assert "it is a folder" in look.trouble
 
@@ -64,7 +64,7 @@ def test_a_source_whose_path_became_a_link_fails_at_once(what: str, job: Job, ro
     path = tmp_path / "root" / what
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    look = look_at_source(job, roots)
+    look = observe_source(job, roots)
     assert isinstance(look, AttemptFailed)
     assert look.kind == "final"
     assert str(path) in look.reason
@@ -72,17 +72,17 @@ def test_a_source_whose_path_became_a_link_fails_at_once(what: str, job: Job, ro
 
 
 def test_a_sidecar_is_carried_when_it_has_come(job: Job, roots: Roots) -> None:
-    assert carry_sidecar_of(job, job.output, roots) == SidecarLooked("4f3c", carried=True)
+    assert carry_sidecar_of(job, job.output, roots) == SidecarObserved("4f3c", carried=True)
     assert job.output.with_name("a.tif.metadata").exists()
     job.source.with_name("a.tif.metadata").unlink()
-    assert carry_sidecar_of(job, job.output, roots) == SidecarLooked("4f3c", carried=False)
+    assert carry_sidecar_of(job, job.output, roots) == SidecarObserved("4f3c", carried=False)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no limit of the size of files")
 def test_a_disk_that_is_full_for_the_sidecar_is_trouble_that_may_pass(job: Job, roots: Roots) -> None:
     with no_file_grows_beyond(4):
         look = carry_sidecar_of(job, job.output, roots)
-    assert isinstance(look, SidecarLooked)
+    assert isinstance(look, SidecarObserved)
     assert (look.carried, look.blocked) == (False, True)
     assert look.trouble.startswith("its sidecar can't be carried: ")
     assert str(job.output) in look.trouble
@@ -92,7 +92,7 @@ def test_a_disk_that_is_full_for_the_sidecar_is_trouble_that_may_pass(job: Job, 
 def test_a_source_that_went_away_is_trouble_of_the_sidecar_that_nobody_waits_long_for(job: Job, roots: Roots) -> None:
     job.source.unlink()
     look = carry_sidecar_of(job, job.output, roots)
-    assert isinstance(look, SidecarLooked)
+    assert isinstance(look, SidecarObserved)
     assert (look.carried, look.blocked) == (False, False)
     assert "no such file" in look.trouble
 

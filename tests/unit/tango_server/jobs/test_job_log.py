@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tango_server.jobs.job_log import about, tell_finished
+from tango_server.jobs.job_log import about, log_finished
 from tango_server.jobs.state_machine.events import Job
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
@@ -15,7 +15,7 @@ JOB = Job("4f3c", Path("/raw/a.tif"), Path("/processed/a.tif"), Recipe.preset("x
 
 def told(caplog: pytest.LogCaptureFixture, report: FrameReport) -> logging.LogRecord:
     with caplog.at_level(logging.INFO):
-        tell_finished(report)
+        log_finished(report)
     (record,) = caplog.records
     return record
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tango_server.jobs import path_index
-from tango_server.jobs.path_index import ByFolder, packed_names, unpacked_names
+from tango_server.jobs.path_index import PathIndex, packed_names, unpacked_names
 from tango_server.jobs.watch.folder_state import Identity, Known, _as_json, _of_json
 
 NAMES = st.builds("/".join, st.lists(st.sampled_from(["a", "b", "c \udce9", "d"]), min_size=1, max_size=3))
@@ -24,7 +24,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["set", "set", "get", "pop", "all"]),
 def test_it_does_as_a_dict_does(known: dict[str, Known], steps: list[tuple[str, str, Known]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(path_index, "_OPEN", 2)
-        packed, plain = ByFolder(known, _as_json, _of_json), dict(known)
+        packed, plain = PathIndex(known, _as_json, _of_json), dict(known)
         for step, name, value in steps:
             match step:
                 case "set":

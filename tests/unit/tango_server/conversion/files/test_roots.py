@@ -10,7 +10,7 @@ import pytest
 
 from tango_server.conversion.errors import ConversionError, NoOutputPathError, OutsideRootsError, UnfitPathError
 from tango_server.conversion.files.path_checks import printable, require_fit
-from tango_server.conversion.files.roots import ANYWHERE, Roots, output_path, remembering
+from tango_server.conversion.files.roots import ANYWHERE, Roots, caching_resolver, output_path
 from tango_server.recipe import Recipe
 
 
@@ -51,7 +51,7 @@ def refusal(call: Callable[[], object]) -> ConversionError:
     return caught.value
 
 
-RESOLVE = pytest.mark.parametrize("resolve", [Path.resolve, remembering()], ids=["fresh", "remembering"])
+RESOLVE = pytest.mark.parametrize("resolve", [Path.resolve, caching_resolver()], ids=["fresh", "caching_resolver"])
 OUTSIDE = [
     "secret/there.tif", "secret/absent.tif", "secret", "no/such/folder/a.tif", "data-2/a.tif", "datas", "/",
     "/dev/zero", "/proc/self/environ", "data/raw/out/there.tif", "data/raw/out/absent.tif", "data/raw/there.tif",
@@ -124,7 +124,7 @@ def test_one_call_looks_at_each_folder_once(base: Path, roots: Roots, monkeypatc
         return real(path, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "lstat", lstat)
-    resolve = remembering()
+    resolve = caching_resolver()
     sources = [roots.source(base / f"data/current/f{number}.tif", resolve) for number in range(100)]
     assert sources[99] == base / "data/raw/scan/f99.tif"
     assert len(looked) < 50

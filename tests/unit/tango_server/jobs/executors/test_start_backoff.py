@@ -5,7 +5,7 @@ from concurrent.futures import BrokenExecutor
 
 import pytest
 
-from tango_server.jobs.executors.start_backoff import LONGEST_PAUSE, SHORTEST_PAUSE, WorkerStarts
+from tango_server.jobs.executors.start_backoff import LONGEST_PAUSE, SHORTEST_PAUSE, StartBackoff
 
 
 class Clock:
@@ -24,11 +24,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def starts(clock: Clock) -> WorkerStarts:
-    return WorkerStarts(clock)
+def starts(clock: Clock) -> StartBackoff:
+    return StartBackoff(clock)
 
 
-def pauses(starts: WorkerStarts, clock: Clock, failures: int) -> list[float]:
+def pauses(starts: StartBackoff, clock: Clock, failures: int) -> list[float]:
     """Let one start after the other fail; return how long each time none could begin."""
     found = []
     for _ in range(failures):
@@ -40,26 +40,26 @@ def pauses(starts: WorkerStarts, clock: Clock, failures: int) -> list[float]:
     return found
 
 
-def test_at_first_nothing_is_against_it(starts: WorkerStarts) -> None:
+def test_at_first_nothing_is_against_it(starts: StartBackoff) -> None:
     assert starts.may_begin()
     assert not starts.trouble
 
 
-def test_pauses_grow_and_have_an_end(starts: WorkerStarts, clock: Clock) -> None:
+def test_pauses_grow_and_have_an_end(starts: StartBackoff, clock: Clock) -> None:
     found = pauses(starts, clock, 8)
     assert found[0] == SHORTEST_PAUSE
     assert found == sorted(found)
     assert found[-2:] == [LONGEST_PAUSE] * 2
 
 
-def test_workers_that_fail_together_make_no_longer_pause_than_one(starts: WorkerStarts, clock: Clock) -> None:
+def test_workers_that_fail_together_make_no_longer_pause_than_one(starts: StartBackoff, clock: Clock) -> None:
     for _ in range(8):
         starts.failed(MemoryError())
     clock.now += SHORTEST_PAUSE
     assert starts.may_begin()
 
 
-def test_a_worker_that_got_ready_ends_the_trouble(starts: WorkerStarts, clock: Clock) -> None:
+def test_a_worker_that_got_ready_ends_the_trouble(starts: StartBackoff, clock: Clock) -> None:
     pauses(starts, clock, 5)
     starts.failed(MemoryError())
     starts.succeeded()
@@ -77,14 +77,14 @@ def test_a_worker_that_got_ready_ends_the_trouble(starts: WorkerStarts, clock: C
     ],
     ids=["import", "died", "no process"],
 )
-def test_the_trouble_tells_what_was_found_and_what_to_do(starts: WorkerStarts, error: Exception, words: str) -> None:
+def test_the_trouble_tells_what_was_found_and_what_to_do(starts: StartBackoff, error: Exception, words: str) -> None:
     starts.failed(error)
     assert words in starts.trouble
     assert "the installation and the memory of this host" in starts.trouble
 
 
 def test_it_is_logged_once_and_its_end_too(
-    starts: WorkerStarts, clock: Clock, caplog: pytest.LogCaptureFixture
+    starts: StartBackoff, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     starts.succeeded()
     assert not caplog.records

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tango_server.jobs.state_machine.companion_schedule import LONGEST_PAUSE, PAUSE, ScanSchedule
+from tango_server.jobs.state_machine.companion_schedule import LONGEST_PAUSE, PAUSE, CompanionSchedule
 from tango_server.jobs.state_machine.events import (
     AttemptDone,
     Convert,
@@ -36,7 +36,7 @@ def frame(name: str) -> Job:
 
 
 def test_they_are_due_when_the_frames_have_paused() -> None:
-    scans = ScanSchedule()
+    scans = CompanionSchedule()
     assert scans.next is None
     scans.converted(frame("1"), str(FIRST), 10.0)
     scans.converted(frame("2"), str(FIRST.with_name("a_1_2.esperanto")), 11.0)
@@ -50,7 +50,7 @@ def test_they_are_due_when_the_frames_have_paused() -> None:
 
 
 def test_slow_scans_are_not_read_again_for_each_frame() -> None:
-    scans = ScanSchedule()
+    scans = CompanionSchedule()
     written = 0
     for number in range(100):  # a frame every ten seconds
         scans.converted(frame(str(number)), str(FIRST), 10.0 * number)
@@ -63,7 +63,7 @@ def test_slow_scans_are_not_read_again_for_each_frame() -> None:
 
 
 def test_each_folder_is_a_scan_and_tiffs_are_none() -> None:
-    scans = ScanSchedule()
+    scans = CompanionSchedule()
     scans.converted(frame("1"), str(FIRST), 10.0)
     scans.converted(frame("2"), "/processed/b/b_1_1.esperanto", 11.0)
     scans.converted(job("3"), "/processed/c/c.tif", 11.0)
@@ -92,7 +92,7 @@ def test_at_the_end_they_are_asked_for_at_once(service: LedgerService) -> None:
 
 
 def test_the_pauses_of_a_thousand_folders_are_remembered() -> None:
-    scans = ScanSchedule()
+    scans = CompanionSchedule()
     for number in range(1001):
         scans.converted(frame("1"), f"/processed/{number}/a_1_1.esperanto", 10.0)
         assert len(scans.take_due(10.0 + PAUSE)) == 1

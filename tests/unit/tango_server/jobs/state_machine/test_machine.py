@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tango_server.conversion.errors import OutputWriteError
-from tango_server.conversion.sidecar import sidecar_trouble
+from tango_server.conversion.sidecar import sidecar_error
 from tango_server.conversion.tiff.structure import Structure
 from tango_server.jobs.state_machine.events import (
     Accepted,
@@ -31,7 +31,7 @@ from tango_server.jobs.state_machine.events import (
     Observed,
     Refused,
     Selection,
-    SidecarLooked,
+    SidecarObserved,
     StatisticsReset,
     TimePassed,
     Written,
@@ -320,11 +320,11 @@ def test_a_report_waits_for_the_sidecar_that_follows_a_qxrd_file_while_the_worke
 def test_a_sidecar_that_comes_is_told_in_the_report_and_is_no_part_of_the_latency(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
-    assert service.handle(SidecarLooked("a", carried=False), at(1.1)) == []
+    assert service.handle(SidecarObserved("a", carried=False), at(1.1)) == []
     due = service.next_look
     assert due is not None
     assert carries(service.handle(TimePassed(), at(due))) == [("a", Path("/processed/a.tif"))]
-    (report,) = reports(service.handle(SidecarLooked("a", carried=True), at(2.5)))
+    (report,) = reports(service.handle(SidecarObserved("a", carried=True), at(2.5)))
     assert (report.outcome, report.sidecar) == ("converted", "carried")
     assert report.latency == pytest.approx(1.0)
     assert service.next_look is None
@@ -337,7 +337,7 @@ def test_a_sidecar_that_never_comes_is_reported_as_absent_at_its_deadline() -> N
     instructions = service.handle(converted("a", sidecar="absent"), at(now))
     while carries(instructions):
         looked += 1
-        instructions = service.handle(SidecarLooked("a", carried=False), at(now))
+        instructions = service.handle(SidecarObserved("a", carried=False), at(now))
         if service.next_look is not None:
             now = service.next_look
             instructions = service.handle(TimePassed(), at(now))
@@ -387,10 +387,10 @@ def blocked_until(service: JobStateMachine, run_uid: str | None, relieved: float
     service.handle(accepted("a", run_uid=run_uid), at(0))
     service.handle(Observed("a", COMPLETE), at(0))
     now = 1.0
-    instructions = service.handle(converted("a", sidecar="absent", reason=sidecar_trouble(DISK_FULL)), at(now))
+    instructions = service.handle(converted("a", sidecar="absent", reason=sidecar_error(DISK_FULL)), at(now))
     while carries(instructions):
         blocked = now < relieved
-        look = SidecarLooked("a", not blocked, "the disk is full" if blocked else "", blocked)
+        look = SidecarObserved("a", not blocked, "the disk is full" if blocked else "", blocked)
         instructions = service.handle(look, at(now))
         if service.next_look is not None:
             now = service.next_look
@@ -415,8 +415,8 @@ def test_a_sidecar_that_can_not_be_written_is_tried_for_as_long_as_its_image_wou
 def test_a_sidecar_in_other_trouble_is_given_up_at_its_own_deadline_with_the_reason(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
-    assert not reports(service.handle(SidecarLooked("a", carried=False, trouble="it can't be read"), at(1.1)))
-    (report,) = reports(service.handle(SidecarLooked("a", carried=False, trouble="it can't be read"), at(3)))
+    assert not reports(service.handle(SidecarObserved("a", carried=False, trouble="it can't be read"), at(1.1)))
+    (report,) = reports(service.handle(SidecarObserved("a", carried=False, trouble="it can't be read"), at(3)))
     assert (report.sidecar, report.reason) == ("absent", "it can't be read")
 
 
@@ -425,9 +425,9 @@ def test_a_disk_that_was_full_for_the_image_too_takes_no_time_from_the_sidecar(s
     service.handle(AttemptFailed("a", "blocked", "the disk is full"), at(1))
     service.handle(Observed("a", COMPLETE), at(14))
     service.handle(converted("a", sidecar="absent"), at(14))
-    assert not reports(service.handle(SidecarLooked("a", carried=False, trouble="full", blocked=True), at(14.1)))
-    assert not reports(service.handle(SidecarLooked("a", carried=False, trouble="full", blocked=True), at(29)))
-    assert reports(service.handle(SidecarLooked("a", carried=False, trouble="full", blocked=True), at(29.2)))
+    assert not reports(service.handle(SidecarObserved("a", carried=False, trouble="full", blocked=True), at(14.1)))
+    assert not reports(service.handle(SidecarObserved("a", carried=False, trouble="full", blocked=True), at(29)))
+    assert reports(service.handle(SidecarObserved("a", carried=False, trouble="full", blocked=True), at(29.2)))
 
 
 SCENARIO: list[tuple[float, Event]] = [
@@ -442,9 +442,9 @@ SCENARIO: list[tuple[float, Event]] = [
     (3.4, Observed("b", COMPLETE)),
     (3.5, converted("a")),
     (4.0, converted("b", sidecar="absent")),
-    (4.1, SidecarLooked("b", carried=False)),
+    (4.1, SidecarObserved("b", carried=False)),
     (4.3, TimePassed()),
-    (6.0, SidecarLooked("b", carried=False)),
+    (6.0, SidecarObserved("b", carried=False)),
     (14.9, Observed("c", None)),
     (14.9, Observed("d", NO_TIFF)),
     (15.3, Observed("c", None)),
@@ -483,7 +483,7 @@ def test_a_jump_of_the_wall_clock_changes_nothing(moment: float, jump: float) ->
     [
         Observed("a", COMPLETE),
         Observed("a", None),
-        SidecarLooked("a", carried=True),
+        SidecarObserved("a", carried=True),
         converted("a"),
         crashed("a"),
         not_ready("a"),
@@ -644,7 +644,7 @@ class AnyOrder(RuleBasedStateMachine):
     def answer_about_a_sidecar(self, draw: st.DataObject, carried: bool, blocked: bool) -> None:
         name = draw.draw(st.sampled_from(self.to_carry))
         self.to_carry.remove(name)
-        self.send(SidecarLooked(name, carried=carried, blocked=blocked and not carried))
+        self.send(SidecarObserved(name, carried=carried, blocked=blocked and not carried))
         assert name in self.finished or not carried
 
     @rule(seconds=st.sampled_from([0.0, 0.02, 0.3, 3.0, 20.0]), jump=st.sampled_from([0.0, -1e5, 1e5]))
@@ -690,7 +690,7 @@ class AnyOrder(RuleBasedStateMachine):
                 self.send(converted(name, sidecar="absent"))
             for name in list(self.to_carry):
                 self.to_carry.remove(name)
-                self.send(SidecarLooked(name, carried=True))
+                self.send(SidecarObserved(name, carried=True))
             self.now = max(self.now, self.service.next_look or 0.0)
             self.send(TimePassed())
         assert sorted(self.finished) == sorted(self.jobs)
@@ -748,7 +748,7 @@ def test_an_output_stays_taken_until_the_sidecar_is_there_and_the_report_is_writ
     for name in "ab":
         service.handle(Observed(name, COMPLETE), at(0))
     assert starts(service.handle(converted("a", sidecar="absent"), at(1))) == []
-    assert starts(service.handle(SidecarLooked("a", carried=True), at(1.1))) == []
+    assert starts(service.handle(SidecarObserved("a", carried=True), at(1.1))) == []
     assert starts(service.handle(Written(frozenset("a")), at(1.2))) == ["b"]
 
 

@@ -37,7 +37,7 @@ from tango_server.jobs.state_machine.events import (
     Observed,
     PauseWanted,
     Selection,
-    SidecarLooked,
+    SidecarObserved,
     TimePassed,
     Written,
 )
@@ -199,7 +199,7 @@ class World(RuleBasedStateMachine):
     @rule(data=st.data(), carried=st.booleans())
     def look_for_a_sidecar(self, data: st.DataObject, carried: bool) -> None:
         one = self.sidecars.pop(data.draw(st.integers(0, len(self.sidecars) - 1)))
-        self.send(SidecarLooked(one.job_id, carried))
+        self.send(SidecarObserved(one.job_id, carried))
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 3.0, 20.0]))
     def let_time_pass(self, seconds: float) -> None:
@@ -261,7 +261,7 @@ class World(RuleBasedStateMachine):
                 self.send(AttemptDone(one.job_id, report))
             for one in self.sidecars[:]:
                 self.sidecars.remove(one)
-                self.send(SidecarLooked(one.job_id, carried=True))
+                self.send(SidecarObserved(one.job_id, carried=True))
             self.now = max(self.now, self.service.next_look or 0.0)
             self.send(TimePassed())
         assert self.ended == self.expected

@@ -24,7 +24,7 @@ from tango_server.jobs.state_machine.events import (
     Observed,
     PauseWanted,
     Selection,
-    SidecarLooked,
+    SidecarObserved,
     TimePassed,
     Written,
 )
@@ -284,7 +284,7 @@ def test_a_converted_frame_that_waits_for_its_sidecar_is_beyond_recall(service: 
     service.handle(converted("a", sidecar="absent"), at(1))
     assert service.handle(CancelWanted("ticket", ALL), at(1)) == [Cancel("ticket", ALL, frozenset("a"))]
     assert service.handle(gone(), at(1)) == []
-    assert [report.outcome for report in reports(service.handle(SidecarLooked("a", carried=True), at(1.1)))] == [
+    assert [report.outcome for report in reports(service.handle(SidecarObserved("a", carried=True), at(1.1)))] == [
         "converted"
     ]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tango_server.jobs.state_machine.events import Snapshot
-from tango_server.jobs.state_machine.server_state import condition
+from tango_server.jobs.state_machine.server_state import server_state
 
 FAILED = Snapshot(failed=1, unacknowledged=1, last_error="/raw/a.tif: broken")
 BUSY = Snapshot(queue_length=3, running=2)
@@ -27,31 +27,31 @@ BUSY = Snapshot(queue_length=3, running=2)
     ],
 )  # fmt: skip
 def test_the_first_state_that_holds_is_shown(snapshot: Snapshot, fault: str, word: str) -> None:
-    assert condition(snapshot, fault)[0] == word
+    assert server_state(snapshot, fault)[0] == word
 
 
 def test_a_fault_is_told_in_its_own_words() -> None:
-    assert condition(BUSY, "the ledger is locked. End the other server.")[1] == (
+    assert server_state(BUSY, "the ledger is locked. End the other server.")[1] == (
         "the ledger is locked. End the other server."
     )
 
 
 def test_the_status_tells_of_the_work_and_of_everything_that_is_done() -> None:
     numbers = Snapshot(queue_length=3, running=2, converted=10, skipped=20, placeholders=30, failed=4)
-    status = condition(numbers, "")[1]
+    status = server_state(numbers, "")[1]
     for words in ("3 frames to go", "2 of them being converted", "60 done", "4 failed"):
         assert words in status
 
 
 def test_an_alarm_tells_the_last_failure_and_how_to_end_it() -> None:
-    status = condition(FAILED, "")[1]
+    status = server_state(FAILED, "")[1]
     assert "/raw/a.tif: broken" in status
     assert "Acknowledge" in status
     assert "1 failed" in status
 
 
 def test_a_warning_is_told_while_nothing_worse_is() -> None:
-    word, status = condition(Snapshot(warning="20 GB are free"), "")
+    word, status = server_state(Snapshot(warning="20 GB are free"), "")
     assert (word, "Warning: 20 GB are free" in status) == ("ON", True)
-    word, status = condition(Snapshot(warning="20 GB are free", alarms=("the disk is full",)), "")
+    word, status = server_state(Snapshot(warning="20 GB are free", alarms=("the disk is full",)), "")
     assert (word, "20 GB" in status, status.endswith("the disk is full")) == ("ALARM", False, True)
