@@ -35,75 +35,49 @@ NOWHERE = "no_such_mutant"
 
 @dataclass(frozen=True)
 class Room:
-    """Modules, and the unit tests that answer for them."""
+    """Modules, and what of `tests/unit` answers for them."""
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
 
 
+def _in(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}.py" for name in names)
+
+
+_CONVERSION, _JOBS = "tango_server/conversion", "tango_server/jobs"
 ROOMS = {
     "image": Room(
-        (
-            "tango_server/conversion/image/transform.py",
-            "tango_server/conversion/image/pixels.py",
-            "tango_server/conversion/image/orientation.py",
-        ),
-        ("test_transform.py", "test_reading.py"),
+        _in(f"{_CONVERSION}/image", "transform", "pixels", "orientation"),
+        _in(_CONVERSION, "image/test_transform", "tiff/test_reader"),
     ),
     "tiff": Room(
+        _in(f"{_CONVERSION}/tiff", "structure", "reader", "writer"),
         (
-            "tango_server/conversion/tiff/structure.py",
-            "tango_server/conversion/tiff/reader.py",
-            "tango_server/conversion/tiff/writer.py",
-            "tango_server/conversion/tiff/layout.py",
-        ),
-        (
-            "test_structure.py",
-            "test_reading.py",
-            "test_writing.py",
-            "test_convert_file.py",
-            "test_hostile_input.py",
-            "test_hostile_files.py",
-            "test_kept_tags.py",
+            *_in(f"{_CONVERSION}/tiff", "test_structure", "test_reader", "test_writer", "test_kept_tags"),
+            *_in(_CONVERSION, "test_convert_file", "test_hostile_input", "test_hostile_files"),
         ),
     ),
     "jobs": Room(
-        tuple(
-            f"tango_server/jobs/{name}.py"
-            for name in (
-                "service",
-                "progress",
-                "readiness",
-                "ready_queue",
-                "backlog",
-                "looks",
-                "scans",
-                "statistics",
-                "condition",
-                "rules",
-            )
+        _in(
+            f"{_JOBS}/state_machine",
+            "machine", "job_state", "readiness", "ready_queue", "backlog", "poll_schedule", "companion_schedule",
+            "statistics", "server_state", "rules",
         ),
-        (
-            "test_service.py",
-            "test_service_model.py",
-            "test_service_troubles.py",
-            "test_engine_in_need.py",
-            "test_progress.py",
-            "test_readiness.py",
-            "test_ready_queue.py",
-            "test_backlog.py",
-            "test_looks.py",
-            "test_scans.py",
-            "test_companions.py",
-            "test_statistics.py",
-            "test_condition.py",
-        ),
+        (f"{_JOBS}/state_machine", f"{_JOBS}/test_engine_in_need.py", f"{_CONVERSION}/esperanto/test_companions.py"),
     ),
     "documents": Room(
-        ("petif_bluesky/shapes/*.py", "petif_bluesky/frames.py"),
-        ("test_document_shapes.py", "test_frames.py"),
+        (
+            *_in(
+                "petif_bluesky/documents",
+                "assets", "descriptors", "errors", "frame", "reported_names", "uris", "resources", "run_frames",
+                "selection", "file_series", "stream_resources", "templates",
+            ),
+            "petif_bluesky/frames.py",
+        ),
+        ("petif_bluesky/documents/test_document_shapes.py", "petif_bluesky/test_frames.py"),
     ),
-}
+}  # fmt: skip
 
 
 @click.command()
@@ -142,9 +116,7 @@ def copy(tree: Path, folder: Path, room: Room) -> None:
         "source_paths": sorted({module.split("/")[0] for module in room.modules}),
         "only_mutate": list(room.modules),
         "also_copy": COPIED,
-        "pytest_add_cli_args_test_selection": [
-            f"tests/unit/{test}" for test in room.tests if (tree / "tests/unit" / test).exists()
-        ],
+        "pytest_add_cli_args_test_selection": [f"tests/unit/{test}" for test in room.tests],
         "process_isolation": "forkserver",
         "pytest_add_cli_args": [
             "--import-mode=importlib",
