@@ -53,7 +53,7 @@ Metadata = Annotated[dict[str, Any], AfterValidator(_bounded)]
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", cache_strings="keys")  # ids and paths come but once
 
 
 class FrameRequest(_Message):

@@ -12,6 +12,7 @@ from tango_server.messages import FrameReport
 
 Ask = Callable[[str, str], Sequence[FrameReport]]
 """Gives the first `MANY_REPORTS` of a run that were finished after that of a job (""); raises `LinkError`."""
+_RAW = -zlib.MAX_WBITS  # without header and checksum, which nobody needs in memory
 
 
 class RunReports(Sequence[FrameReport]):
@@ -64,7 +65,7 @@ class RunReports(Sequence[FrameReport]):
             return False
         text = report.model_dump_json(exclude_defaults=True).encode()
         self._like = self._like or text
-        packer = zlib.compressobj(zdict=self._like)
+        packer = zlib.compressobj(wbits=_RAW, zdict=self._like)
         self._packed.append(packer.compress(text) + packer.flush())
         return True
 
@@ -86,4 +87,4 @@ class RunReports(Sequence[FrameReport]):
         return map(self._unpacked, self._packed)
 
     def _unpacked(self, packed: bytes) -> FrameReport:
-        return FrameReport.model_validate_json(zlib.decompressobj(zdict=self._like).decompress(packed))
+        return FrameReport.model_validate_json(zlib.decompressobj(wbits=_RAW, zdict=self._like).decompress(packed))
