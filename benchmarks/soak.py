@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -116,23 +117,23 @@ def _session(folder: Path, *, with_conversion: bool) -> Iterator[tuple[RunEngine
 
 def points(count: int, folder: Path, _seed: int, *, with_conversion: bool = True) -> dict[str, Any]:
     """So many points of one run, each waited for."""
-    looks: dict[int, tuple[Usage, float]] = {}
+    early = count // 5
+    usages: dict[int, Usage] = {}
+    instants = array("d")  # 8 bytes a point: what this program keeps must not count
     with _session(folder, with_conversion=with_conversion) as (engine, detector, converter):
 
         def shot(detectors: Any) -> Iterator[Msg]:
             yield from bps.one_shot(detectors)
-            looks[len(looks)] = looks.get(len(looks), (Usage(0, 0, 0, 0), time.monotonic()))
-            if len(looks) in {count // 5, count}:
-                looks[len(looks) - 1] = Usage.at(folder / "spool"), time.monotonic()
+            instants.append(time.monotonic())
+            if len(instants) in {early, count}:
+                usages[len(instants)] = Usage.at(folder / "spool")
 
         plan = bp.count([detector], num=count, per_shot=shot)
         engine(conversion_wrapper(plan, converter, wait="point") if converter else plan)
-    before, after = looks[count // 5 - 1][0], looks[count - 1][0]
-    times = np.diff([instant for _, instant in looks.values()])
-    tenth = max(1, count // 10)
+    times, tenth = np.diff(instants), max(1, count // 10)
     return _told(
-        before, after,
-        kb_per_frame=round((after.memory - before.memory) * 1e3 / (count - count // 5), 2),
+        usages[early], usages[count],
+        kb_per_frame=round((usages[count].memory - usages[early].memory) * 1e3 / (count - early), 2),
         ms_per_point=[round(float(np.median(part)) * 1e3, 1) for part in (times[:tenth], times[-tenth:])],
     )  # fmt: skip
 
