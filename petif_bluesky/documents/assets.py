@@ -7,6 +7,7 @@ from typing import Any
 
 from petif_bluesky.documents.file_series import PassedOver, Series
 from petif_bluesky.documents.stream_resources import StreamFiles
+from petif_bluesky.text_set import digest
 
 Document = Mapping[str, Any]
 Files = Series | StreamFiles | PassedOver
@@ -18,7 +19,7 @@ _KEPT = 1000
 @dataclass(slots=True)
 class _Resource:
     files: Files | None = None
-    datum_ids: list[str] = field(default_factory=list)
+    datums: list[bytes] = field(default_factory=list)
 
 
 class Assets:
@@ -26,7 +27,7 @@ class Assets:
 
     def __init__(self) -> None:
         self._resources: dict[str, _Resource] = {}
-        self._datums: dict[str, tuple[str, int]] = {}
+        self._datums: dict[bytes, tuple[str, int]] = {}  # by the digests of their ids, since a night has many
         self._of_runs: dict[str, dict[str, None]] = {}
         self._homeless: OrderedDict[str, None] = OrderedDict()
 
@@ -44,9 +45,10 @@ class Assets:
         if resource_uid not in self._resources:
             self._resources[resource_uid] = _Resource()
             self._put_aside(resource_uid)
-        if datum_id not in self._datums:
-            self._resources[resource_uid].datum_ids.append(datum_id)
-        self._datums[datum_id] = (resource_uid, point)
+        key = digest(datum_id)
+        if key not in self._datums:
+            self._resources[resource_uid].datums.append(key)
+        self._datums[key] = (resource_uid, point)
 
     def files(self, resource_uid: str) -> Files | None:
         """Return what a resource stands for, None if it was not announced yet."""
@@ -55,7 +57,7 @@ class Assets:
 
     def datum(self, datum_id: str, run_uid: str) -> tuple[Files, int] | None:
         """Return resource and point of a datum that a run uses, None if they are not known yet."""
-        resource_uid, point = self._datums.get(datum_id, ("", 0))
+        resource_uid, point = self._datums.get(digest(datum_id), ("", 0))
         files = self.files(resource_uid)
         if files is None:
             return None
@@ -88,6 +90,6 @@ class Assets:
 
     def _forget_datums(self, uid: str) -> None:
         resource = self._resources[uid]
-        for datum_id in resource.datum_ids:
-            self._datums.pop(datum_id, None)
-        resource.datum_ids.clear()
+        for key in resource.datums:
+            self._datums.pop(key, None)
+        resource.datums.clear()
