@@ -22,6 +22,7 @@ from tango_server.text import explain
 _log = logging.getLogger(__name__)
 
 
+_LOG_FOLDER = "logs"
 _TURNS = 3
 _TURN_PATIENCE = 2.0
 _CLOSE_PATIENCE = 10.0
@@ -132,10 +133,6 @@ class Application:
         return word, self._observability.completed(status) if self._observability else status
 
 
-_log = logging.getLogger(__name__)
-_FOLDER = "logs"
-
-
 class Observability:
     """The log and the metrics of one server start or Init.
 
@@ -177,7 +174,7 @@ class Observability:
 
 def _start_logging(settings: Settings, stream: LogStream) -> Logging:
     return start_logging(
-        settings.state_dir / _FOLDER,
+        settings.state_dir / _LOG_FOLDER,
         level=settings.log_level,
         max_bytes=settings.log_bytes,
         files=settings.log_files,

@@ -1,7 +1,7 @@
 """Everything that can be set about a server, validated in one place.
 
 The same names are keys of the TOML file of `petif serve --config` and Tango device properties; a property goes over
-the command line, that over the file, and the file over the default.
+the command line, that over the file, and the file over the default. Every Init reads all of them anew.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The thread that carries letters from the spool to the server, and waits for it as long as it takes."""
+"""The thread that carries requests from the spool to the server, as long as it takes; it warns once of an outage."""
 
 import logging
 import threading
@@ -123,9 +123,6 @@ class Sender:
         for refused in answer.refused:
             _log.warning("a frame will not be converted: %s", refused.reason)
         self._spool.remove(letters)
-
-
-_log = logging.getLogger(__name__)
 
 
 class PileUpReporter:

@@ -1,4 +1,8 @@
-"""Images on their way into a TIFF file: the layout that XDI reads where it can hold them, tifffile's where it can't."""
+"""Images on their way into a TIFF file: the layout that XDI reads where it can hold them, tifffile's where it can't.
+
+XDI is known to read what fabio's writer makes: little-endian classic TIFF, the one image file directory at byte 8 with
+twelve entries, the texts after it, one uncompressed strip at the end. Tags that are kept of a source stand among them.
+"""
 
 import io
 import struct
@@ -16,6 +20,12 @@ from tango_server.recipe import Recipe
 
 _CLASSIC_LIMIT = 2**32 - 2**16  # bytes of pixels; offsets of a classic TIFF have 32 bits
 _TIFFFILE_NAMES = {"none": None, "deflate": "zlib", "lzw": "lzw", "zstd": "zstd"}
+_SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
+_SHORT, _LONG, _ASCII = 3, 4, 2
+_IFD_AT = 8
+_ENTRIES = 12
+_INLINE = 4  # bytes of a value in its entry
+_STRIP_ALIGNMENT = 4
 
 
 def image_writer(  # noqa: PLR0917 - each is of another type, or named as its parameter
@@ -94,14 +104,6 @@ def _extra(tag: Tag) -> tuple[int, int, int, Any, bool]:
     code = {5: "I", 10: "i"}.get(tag.kind)
     values = tag.data if code is None else struct.unpack(f"<{2 * tag.count}{code}", tag.data)
     return tag.code, tag.kind, tag.count, values, True
-
-
-_SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
-_SHORT, _LONG, _ASCII = 3, 4, 2
-_IFD_AT = 8
-_ENTRIES = 12
-_INLINE = 4  # bytes of a value in its entry
-_STRIP_ALIGNMENT = 4
 
 
 def tiff_header(
