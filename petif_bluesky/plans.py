@@ -21,7 +21,7 @@ from petif_bluesky.documents.frame import RawFrame, RawRun
 from petif_bluesky.plan_stubs.background import in_background
 from petif_bluesky.plan_stubs.conversion_run import conversion_run
 from petif_bluesky.plan_stubs.server_files import frames_in_folder, require_files
-from petif_bluesky.signals.recipe import recipe_of
+from petif_bluesky.signals.recipe import session_recipe
 from petif_bluesky.tiled.raw_frames import find_run, frames_of_run
 from tango_server.recipe import NewFile, Recipe
 
@@ -72,7 +72,7 @@ def convert_files(
         if the recipe is none, or one that replaces files without `allow_in_place`.
 
     """
-    device, chosen = _converter(converter), recipe_of(recipe)
+    device, chosen = _converter(converter), session_recipe(recipe)
     named = _named(paths)
     yield from in_background(lambda: require_files(device.link, named, timeout, "convert_files"), _THREAD)
     about = {"plan_name": "convert_files", "num_frames": len(named), **(md or {})}
@@ -113,7 +113,7 @@ def convert_folder(
         if the recipe is none, or one that replaces files without `allow_in_place`.
 
     """
-    device, chosen = _converter(converter), recipe_of(recipe)
+    device, chosen = _converter(converter), session_recipe(recipe)
     found: list[str] = yield from in_background(lambda: frames_in_folder(device.link, folder, timeout), _THREAD)
     about = {"plan_name": "convert_folder", "folder": folder, "num_frames": len(found), **(md or {})}
     return (yield from conversion_run(device, _by_name(found), recipe=chosen, md=about, timeout=timeout, spool=spool))
@@ -164,7 +164,7 @@ def reprocess_run(
         if the recipe is none, or one that replaces files without `allow_in_place`.
 
     """
-    device, chosen = _converter(converter), _numbering(recipe_of(recipe))
+    device, chosen = _converter(converter), _numbering(session_recipe(recipe))
     if isinstance(run, str) and catalogue is None:
         raise ValueError(f"run: found the uid {run!r} without a catalogue; expected one to look it up in. Give both.")
 

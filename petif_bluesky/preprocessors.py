@@ -1,21 +1,24 @@
 """The conversion's place in a run: its recipe in the start document, its statistics in a stream before the end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any
 
 from petif_bluesky.converter import PETifConverter
 from petif_bluesky.plan_stubs.run_wrapper import Plan, Result, RunWrapper, Wait
 from petif_bluesky.plan_stubs.start_facts import CONVERSION, start_facts
-from petif_bluesky.signals.recipe import require_new_files
+from petif_bluesky.signals.recipe import session_recipe
 from tango_server.recipe import Recipe
+
+AnyRecipe = Recipe | Mapping[str, Any] | str | None
+"""In whatever form `Recipe.parse` takes."""
 
 
 def conversion_wrapper(
     plan: Plan[Result],
     converter: PETifConverter,
     *,
-    recipe: Recipe | None = None,
+    recipe: AnyRecipe = None,
     stream: str = CONVERSION,
     wait: Wait = "run",
 ) -> Plan[Result]:
@@ -35,25 +38,29 @@ def conversion_wrapper(
     Raises
     ------
     ValueError
-        if the recipe converts in place without `allow_in_place`: the run's documents would not fit the files.
+        if it is no recipe, or one that converts in place without `allow_in_place`: the run's documents would not fit
+        the files.
 
     """
-    require_new_files(recipe)
-    facts = partial(start_facts, converter, recipe)
+    facts = partial(start_facts, converter, session_recipe(recipe))
     return RunWrapper(converter, facts, stream=stream, wait=wait).wrapped(plan)
 
 
 def conversion_decorator(
-    converter: PETifConverter, *, recipe: Recipe | None = None, stream: str = CONVERSION, wait: Wait = "run"
+    converter: PETifConverter,
+    *,
+    recipe: AnyRecipe = None,
+    stream: str = CONVERSION,
+    wait: Wait = "run",
 ) -> Callable[[Callable[..., Plan[Result]]], Callable[..., Plan[Result]]]:
     """Return `conversion_wrapper` as a decorator of plans."""
-    require_new_files(recipe)
+    chosen = session_recipe(recipe)
 
     def decorate(plan_function: Callable[..., Plan[Result]]) -> Callable[..., Plan[Result]]:
         @wraps(plan_function)
         def decorated(*args: Any, **kwargs: Any) -> Plan[Result]:
             plan = plan_function(*args, **kwargs)
-            return (yield from conversion_wrapper(plan, converter, recipe=recipe, stream=stream, wait=wait))
+            return (yield from conversion_wrapper(plan, converter, recipe=chosen, stream=stream, wait=wait))
 
         return decorated
 
@@ -67,13 +74,12 @@ class ConversionPreprocessor:
         self,
         converter: PETifConverter,
         *,
-        recipe: Recipe | None = None,
+        recipe: AnyRecipe = None,
         stream: str = CONVERSION,
         wait: Wait = "run",
     ) -> None:
-        require_new_files(recipe)
         self.converter = converter
-        self.recipe = recipe
+        self.recipe = session_recipe(recipe)
         self.stream = stream
         self.wait: Wait = wait
 

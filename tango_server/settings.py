@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import from_json
 
 from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.files.roots import Roots
 from tango_server.home import state_folder
 from tango_server.host_limits import usable_cores
-from tango_server.recipe import PRESETS, Recipe
+from tango_server.recipe import Recipe
 
 LEDGER_NAME = "ledger.sqlite"
 GIGABYTE = 10**9
@@ -34,23 +33,6 @@ def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError(f"a relative path depends on where the server is started; give the whole path of {path}")
     return path
-
-
-def _as_recipe(value: object) -> object:
-    """Take a recipe in JSON, the name of a preset, or fields of which one may be `preset`."""
-    if isinstance(value, str):
-        text = value.strip()
-        value = from_json(text) if text.startswith("{") else {"preset": text}
-    if isinstance(value, dict) and "preset" in value:
-        fields = dict(value)
-        return {**_preset(fields.pop("preset")), **fields}
-    return value
-
-
-def _preset(name: object) -> dict[str, Any]:
-    if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}")
-    return PRESETS[name]
 
 
 def _as_pairs(value: object) -> object:
@@ -118,7 +100,6 @@ class Settings(BaseModel):
     ] = ()
     recipe: Annotated[
         Recipe,
-        BeforeValidator(_as_recipe),
         Field(description="Recipe for requests that bring none, until SetRecipe: JSON or the name of a preset"),
     ] = Recipe.preset("xdi")
 

@@ -9,17 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from tango_server.recipe import Flip
-
-FLIPPED: "dict[Flip, str]" = {
-    "none": "not flipped",
-    "0": "flipped up-down",
-    "1": "flipped left-right",
-    "both": "flipped both ways",
-}
-"""What a flip does."""
-
-
 LONGEST_SHOWN = 300
 """Characters of one name or finding that a message repeats."""
 LONGEST_MESSAGE = 4_000

@@ -14,7 +14,6 @@ from petif_bluesky.documents.frame import RawFrame
 from petif_bluesky.plan_stubs.background import in_background
 from petif_bluesky.plan_stubs.run_wrapper import RunWrapper
 from petif_bluesky.plan_stubs.start_facts import CONVERSION, start_facts
-from petif_bluesky.signals.recipe import require_new_files
 from petif_bluesky.spool import Spool, SpooledRequest
 from tango_server.recipe import Recipe
 
@@ -33,7 +32,6 @@ def conversion_run(
     A thread puts the requests into the spool, another one carries them to the server; the RunEngine waits for the
     reports for at most `timeout` seconds. What is in the spool then is sent by whoever uses it next.
     """
-    require_new_files(recipe)
     facts = start_facts(converter, recipe, md.get(CONVERSION) or {})
     mail = _Mail(converter, Path(spool) if spool else default_spool_path(converter.link.address))
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from petif_bluesky.converter import PETifConverter
+from petif_bluesky.signals.recipe import session_recipe
 from tango_server.recipe import Recipe
 
 CONVERSION = "conversion"
@@ -23,13 +24,11 @@ def start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any
             f"{CONVERSION} in the plan's metadata: found {from_plan!r}; expected a dict, as {{'recipe': {{...}}}}. "
             "Name other metadata otherwise."
         )
-    own = from_plan.get("recipe") or recipe or converter.recipe.chosen
-    if isinstance(own, Recipe):
-        own = own.model_dump(mode="json")
+    own = session_recipe(from_plan.get("recipe")) or recipe or converter.recipe.chosen
     server = converter.link.server
     return {
         **from_plan,
-        "recipe": own or server.recipe,
+        "recipe": own.model_dump(mode="json") if own else server.recipe,
         _MARK: "run" if own else "server",
         "device": converter.link.address,
         "server_version": server.version,

@@ -10,7 +10,7 @@ from typing import Any
 
 from bluesky.callbacks.zmq import RemoteDispatcher
 
-from petif_bluesky.documents.completeness import CompletenessCheck
+from petif_bluesky.documents.run_completeness import CompletenessCheck
 from petif_bluesky.remote import safe_pickle
 
 _log = logging.getLogger(__name__)

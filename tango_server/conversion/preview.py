@@ -12,7 +12,7 @@ from tango_server.conversion.image.transform import transform
 from tango_server.conversion.sidecar import read_sidecar
 from tango_server.conversion.tiff.reader import open_source, read_first_image
 from tango_server.recipe import Recipe
-from tango_server.text import FLIPPED
+from tango_server.recipe.words import turning_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,13 +43,13 @@ def draw_preview(source: Path, recipe: Recipe, picture: Path) -> None:
         stored = opened.orientation(opened.structure.pages[0])
         before = next(opened.images())
     after, _ = transform(before, recipe, stored)
-    draw(_panels(source, before, after, stored.then(Orientation.of(recipe))), picture, _words(recipe))
+    draw(_panels(source, before, after, stored.then(Orientation.of(recipe))), picture, turning_words(recipe))
 
 
 def draw_before_after(source: Path, output: Path, recipe: Recipe, picture: Path) -> None:
     """Write `picture` (a PNG): `source` on the left, its existing `output` on the right."""
     before, after = read_first_image(source), read_first_image(output)
-    draw(_panels(source, before, after, Orientation.of(recipe)), picture, _words(recipe))
+    draw(_panels(source, before, after, Orientation.of(recipe)), picture, turning_words(recipe))
 
 
 def draw(panels: tuple[Panel, Panel], picture: Path, title: str) -> None:
@@ -78,11 +78,6 @@ def _panels(source: Path, before: Image, after: Image, turned: Orientation) -> t
 
 def _size(image: Image) -> str:
     return f"{image.shape[1]} x {image.shape[0]} {image.dtype.name}"
-
-
-def _words(recipe: Recipe) -> str:
-    turned = f"rotated by {recipe.rotation} degrees counter-clockwise" if recipe.rotation else "not rotated"
-    return f"{turned}, {FLIPPED[recipe.flip]}"
 
 
 def _show(axes: "Axes", panel: Panel, low: float, high: float) -> None:

@@ -12,7 +12,7 @@ from tango_server.conversion.tiff.provenance import package_version
 from tango_server.device.change_events import Notifier
 from tango_server.device.counters import COUNTERS, Counters, free_space
 from tango_server.device.log_stream import TangoStream
-from tango_server.device.wire import from_wire, require_at_most, throw, to_latin, to_wire, translated
+from tango_server.device.wire import from_wire, recipe_from_wire, require_at_most, throw, to_latin, to_wire, translated
 from tango_server.jobs.runner import JobRunner
 from tango_server.jobs.state_machine.events import Snapshot
 from tango_server.limits import LONGEST_ID, LONGEST_TEXT, MANY_REPORTS, MOST_PATHS
@@ -238,7 +238,7 @@ class PETifConverter(Counters):
     @command(dtype_in=str, doc_in="JSON of a recipe")
     def SetRecipe(self, text: str) -> None:
         """Take another recipe for requests that bring none; kept over restarts."""
-        recipe = from_wire(ConversionRecipe, text, "SetRecipe")
+        recipe = recipe_from_wire(text, "SetRecipe")
         with self._service("SetRecipe") as service:
             service.set_recipe(recipe)
 

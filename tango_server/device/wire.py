@@ -18,6 +18,7 @@ from tango_server.jobs.ledger.database import LedgerBusyError, LedgerDamagedErro
 from tango_server.jobs.ledger.history import UnknownIdError
 from tango_server.limits import DEEPEST, LONGEST_TEXT
 from tango_server.messages import ReportsAnswer
+from tango_server.recipe import Recipe
 from tango_server.text import explain
 
 Message = TypeVar("Message", bound=BaseModel)
@@ -54,10 +55,22 @@ def from_wire(model: type[Message], text: str, origin: str) -> Message:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        found = explain(error)
-        if "recursion limit" in found:  # the parser's own, which is far above ours
-            found = f"found JSON that is nested too deeply to be read; expected at most {DEEPEST} levels"
-        throw("PETIF_BadArgument", f"{origin}: {found}. Correct it and call again.", origin)
+        _throw_bad_argument(explain(error), origin)
+
+
+def recipe_from_wire(text: str, origin: str) -> Recipe:
+    """Return the recipe in `text`, in whatever form; throw a `DevFailed` that names the wrong fields."""
+    require_at_most(LONGEST_TEXT, len(text), "bytes of JSON", origin)
+    try:
+        return Recipe.parse(text)
+    except ValueError as error:
+        _throw_bad_argument(str(error), origin)
+
+
+def _throw_bad_argument(found: str, origin: str) -> NoReturn:
+    if "recursion" in found:  # the parser's own limit, which is far above ours
+        found = f"found JSON that is nested too deeply to be read; expected at most {DEEPEST} levels"
+    throw("PETIF_BadArgument", f"{origin}: {found}. Correct it and call again.", origin)
 
 
 def require_at_most(cap: int, found: int, what: str, origin: str) -> None:

@@ -9,7 +9,7 @@ from tango_server.client.client import ServerSnapshot
 from tango_server.messages import FrameReport, RunStatistics
 from tango_server.monitor.state import MonitorState
 from tango_server.recipe import Recipe
-from tango_server.text import FLIPPED
+from tango_server.recipe.words import recipe_words
 
 _COLOURS = {
     "ON": ("#00c853", "#000"),
@@ -54,23 +54,6 @@ def seconds(value: float | None) -> str:
     if value is None or math.isnan(value) or value <= 0:
         return _NOTHING
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
-
-
-def recipe_words(recipe: Recipe) -> str:
-    """Return what a recipe does to the pixels, and what it writes.
-
-    >>> recipe_words(Recipe.preset("xdi", rotation=90, flip="1"))
-    'rotated by 90° counter-clockwise, flipped left-right, as int32, in TIFF'
-    """
-    parts = [
-        f"rotated by {recipe.rotation}° counter-clockwise" if recipe.rotation else "not rotated",
-        FLIPPED[recipe.flip],
-        f"as {recipe.pixel_type}" if recipe.pixel_type else "with the pixel type of the source",
-        "in ESPERANTO" if recipe.format == "esperanto" else "in TIFF",
-    ]
-    if recipe.compression != "none":
-        parts.append(f"compressed by {recipe.compression}")
-    return ", ".join(parts)
 
 
 def headline(observed: MonitorState) -> str:

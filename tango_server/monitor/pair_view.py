@@ -6,9 +6,9 @@ from typing import Any
 import panel as pn
 
 from tango_server.monitor.colours import PALETTES, Colours
-from tango_server.monitor.html import recipe_words
 from tango_server.monitor.image_view import PictureView
 from tango_server.monitor.images import Pair, Point, linked
+from tango_server.recipe.words import recipe_words
 
 
 class PairView:

@@ -14,13 +14,16 @@ True
 
 import hashlib
 import json
+import reprlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, ValidationError, model_validator
 
 from tango_server.recipe.base import Frozen
 from tango_server.recipe.esperanto import Esperanto
 from tango_server.recipe.output import NewFile, Output
+from tango_server.text import explain
 
 Rotation = Literal[0, 90, 180, 270]
 Flip = Literal["none", "0", "1", "both"]
@@ -59,8 +62,9 @@ class Recipe(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _complete_esperanto(cls, fields: Any) -> Any:
-        """Give a recipe for ESPERANTO frames what they have in any case."""
+    def _spelled_out(cls, given: Any) -> Any:
+        """Return the fields that are meant, with what a recipe for ESPERANTO frames has in any case."""
+        fields = _fields_of(given)
         if not isinstance(fields, dict) or fields.get("format") != "esperanto":
             return fields
         own = {"pixel_type": "int32", "esperanto": {}}
@@ -83,6 +87,29 @@ class Recipe(Frozen):
         return self
 
     @classmethod
+    def parse(cls, given: Any) -> Self:
+        """Return the recipe that somebody has written down, in whatever form.
+
+        A `Recipe`, its fields, JSON text of them, the name of a preset, or fields on top of a preset:
+
+        >>> spellings = ["xdi", '{"preset": "xdi"}', {"pixel_type": "int32"}, Recipe.preset("xdi")]
+        >>> {Recipe.parse(each).hash for each in spellings} == {Recipe.preset("xdi").hash}
+        True
+        >>> Recipe.parse({"preset": "xdi", "rotation": 90}) == Recipe.preset("xdi", rotation=90)
+        True
+
+        Raises
+        ------
+        ValueError
+            if it is none of these; with what is wrong with each field.
+
+        """
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise ValueError(f"recipe: {explain(error, cls.model_fields)}") from error
+
+    @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
         """Return the preset `name` (`xdi`, `xdi-unsigned` or `esperanto`) with `changes` on top.
 
@@ -92,11 +119,7 @@ class Recipe(Frozen):
             for an unknown preset, or (as pydantic's `ValidationError`) for a field that doesn't fit.
 
         """
-        try:
-            fields = PRESETS[name]
-        except KeyError:
-            raise ValueError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}") from None
-        return cls.model_validate({**fields, **changes})
+        return cls.model_validate({"preset": name, **changes})
 
     @property  # not cached: a copy with another field would keep the cached value
     def hash(self) -> str:
@@ -130,6 +153,28 @@ PRESETS: dict[str, dict[str, Any]] = {
     # column 0 at the left, seen from the sample.
     "esperanto": {"format": "esperanto", "rotation": 180, "invalid_value": -1},
 }
+
+
+def _fields_of(given: Any) -> Any:
+    """Return the fields of a recipe that is given as text, or on top of a preset; anything else as it is."""
+    if isinstance(given, str):
+        text = given.strip()
+        try:
+            given = json.loads(text) if text.startswith("{") else {"preset": text}
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"no valid JSON ({error})") from error
+    if not isinstance(given, Mapping | Recipe):
+        raise ValueError(  # noqa: TRY004 - a value that a user has written
+            f"found {reprlib.repr(given)}; expected a Recipe, its fields as a dict or JSON, or the name of a preset "
+            f"({', '.join(PRESETS)})"
+        )
+    if isinstance(given, Recipe) or "preset" not in given:
+        return given
+    fields = dict(given)
+    name = fields.pop("preset")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ValueError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}")
+    return {**PRESETS[name], **fields}
 
 
 def _digest(fields: dict[str, Any]) -> str:

@@ -50,6 +50,11 @@ class Turning:
             workspace=self._workspace,
         )
 
+    @property
+    def size(self) -> int:
+        """Bytes of the output's pixels."""
+        return self.shape[0] * self.shape[1] * self.pixel_type.itemsize
+
     def counts(self) -> PixelCounts:
         """Return how many pixels the conversion of the pixel type had to touch."""
         return self._pixels.counts()

@@ -4,18 +4,15 @@ A source is opened once and read through that one handle, so that structure and 
 file takes its name meanwhile.
 """
 
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from tango_server.conversion.errors import IncompleteFileError, SourceUnreadableError, UnsupportedImageError
+from tango_server.conversion.errors import IncompleteFileError, UnsupportedImageError
 from tango_server.conversion.files.frame_file import open_frame_file
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.image.buffers import Workspace
@@ -23,9 +20,7 @@ from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import Image
 from tango_server.conversion.tiff.page_count import all_pages
 from tango_server.conversion.tiff.structure import Page, Structure, parse_structure, reading
-
-if TYPE_CHECKING:
-    import tifffile
+from tango_server.conversion.tiff.tifffile_decoder import TifffileDecoder
 
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _BITS = {("u", 8), ("u", 16), ("u", 32), ("u", 64), ("i", 8), ("i", 16), ("i", 32), ("i", 64),
@@ -38,10 +33,6 @@ _BELIEVED_RATIO = 2000  # more than deflate and LZW can compress
 _LARGEST_TILE = 65_536
 _ROWS_PER_STRIP = 278
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
-_DECODER_ERRORS = (
-    OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError, AssertionError,
-    MemoryError, struct.error, zlib.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +52,9 @@ class Source:
         SourceUnreadableError
             if the pixels can't be decoded.
         """
-        with ExitStack() as stack:
-            opened = cache(lambda: stack.enter_context(self._decoder()))  # once for all pages
+        with TifffileDecoder(self.path, self.file) as decoder:
             for number, page in enumerate(self.structure.pages):
-                yield self._strip(page) if _is_plain_strip(page) else self._decoded(number, page, opened)
+                yield self._strip(page) if _is_plain_strip(page) else self._decoded(number, page, decoder)
 
     def orientation(self, page: Page) -> Orientation:
         """Return what the Orientation tag of a page asks for."""
@@ -87,22 +77,8 @@ class Source:
                 view = view[count:]
         return pixels
 
-    def _decoder(self) -> "tifffile.TiffFile":
-        import tifffile  # noqa: PLC0415 - 0.1 s of import that QXRD's own files don't need
-
-        self.file.seek(0)
-        return tifffile.TiffFile(self.file)
-
-    def _decoded(self, number: int, page: Page, opened: "Callable[[], tifffile.TiffFile]") -> Image:
-        try:
-            image: Image = opened().pages[number].asarray(maxworkers=1)
-        except _DECODER_ERRORS as error:  # tifffile's own is a ValueError
-            raise SourceUnreadableError(
-                self.path,
-                f"the pixels of page {number} can't be decoded ({type(error).__name__}: {error})",
-                "an intact TIFF",
-                "Check the file with another program, and copy it again from its origin.",
-            ) from error
+    def _decoded(self, number: int, page: Page, decoder: TifffileDecoder) -> Image:
+        image = decoder.page(number)
         if image.shape != page.shape or image.dtype.newbyteorder("=") != pixel_type(page):
             raise UnsupportedImageError(
                 self.path,

@@ -4,11 +4,10 @@ XDI is known to read what fabio's writer makes: little-endian classic TIFF, the 
 twelve entries, the texts after it, one uncompressed strip at the end. Tags that are kept of a source stand among them.
 """
 
-import io
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +15,9 @@ from tango_server.conversion.files.atomic_write import Write, write_parts
 from tango_server.conversion.image.transform import Turning
 from tango_server.conversion.tiff.kept_tags import NOTHING_KEPT, KeptTags, Tag
 from tango_server.conversion.tiff.provenance import software
+from tango_server.conversion.tiff.tifffile_writer import CLASSIC_LIMIT, tifffile_writer
 from tango_server.recipe import Recipe
 
-_CLASSIC_LIMIT = 2**32 - 2**16  # bytes of pixels; offsets of a classic TIFF have 32 bits
-_TIFFFILE_NAMES = {"none": None, "deflate": "zlib", "lzw": "lzw", "zstd": "zstd"}
 _SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
 _SHORT, _LONG, _ASCII = 3, 4, 2
 _IFD_AT = 8
@@ -42,14 +40,9 @@ def image_writer(  # noqa: PLR0917 - each is of another type, or named as its pa
     A single uncompressed image below 4 GiB gets the layout that XDI reads.
     """
     first = next(turnings)
-    if pages == 1 and recipe.compression == "none" and _size(first) + kept.size < _CLASSIC_LIMIT:
+    if pages == 1 and recipe.compression == "none" and first.size + kept.size < CLASSIC_LIMIT:
         return write_parts(_plain(first, description, taken, kept))
-    return _by_tifffile(chain([first], turnings), pages, recipe, description, taken, kept=kept)
-
-
-def _size(turning: Turning) -> int:
-    rows, columns = turning.shape
-    return rows * columns * turning.pixel_type.itemsize
+    return tifffile_writer(chain([first], turnings), pages, recipe, description, taken, kept=kept)
 
 
 def _plain(turning: Turning, description: str, taken: str, kept: KeptTags) -> Iterator[Any]:
@@ -63,47 +56,6 @@ def _plain(turning: Turning, description: str, taken: str, kept: KeptTags) -> It
     )
     little = turning.pixel_type.newbyteorder("<")
     return chain([head], (block.astype(little, copy=False) for block in turning.blocks()))
-
-
-def _by_tifffile(
-    turnings: Iterable[Turning], pages: int, recipe: Recipe, description: str, taken: str, *, kept: KeptTags
-) -> Write:
-    def write(file: BinaryIO) -> None:
-        import tifffile  # noqa: PLC0415 - 0.1 s of import that XDI's layout doesn't need
-
-        compression = _TIFFFILE_NAMES[recipe.compression]
-        buffered = io.BufferedRandom(file)  # type: ignore[arg-type]  # an unbuffered file may write less than asked
-        try:
-            writer: tifffile.TiffWriter | None = None
-            for number, turning in enumerate(turnings):
-                if writer is None:
-                    writer = tifffile.TiffWriter(
-                        buffered, bigtiff=pages * _size(turning) + kept.size >= _CLASSIC_LIMIT, byteorder="<"
-                    )
-                writer.write(
-                    turning.whole(),
-                    photometric="minisblack",
-                    compression=compression,
-                    predictor=compression is not None,
-                    description=description if number == 0 else None,
-                    extratags=[_extra(tag) for tag in kept.of(number)],
-                    software=software(),
-                    datetime=taken,
-                    metadata=None,
-                    contiguous=False,
-                )
-            buffered.flush()
-        finally:
-            buffered.detach()
-
-    return write
-
-
-def _extra(tag: Tag) -> tuple[int, int, int, Any, bool]:
-    """Return a tag as tifffile wants it: values as bytes, those of rational numbers as integers."""
-    code = {5: "I", 10: "i"}.get(tag.kind)
-    values = tag.data if code is None else struct.unpack(f"<{2 * tag.count}{code}", tag.data)
-    return tag.code, tag.kind, tag.count, values, True
 
 
 def tiff_header(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tango_server.conversion.files.path_map import PathMap
-from tango_server.jobs.watch.store import WatchStore
+from tango_server.jobs.watch.sqlite_store import WatchStore
 from tango_server.jobs.watch.watcher import Jobs, Watcher, WatchRules
 from tango_server.messages import FrameReport
 from tango_server.settings import Settings

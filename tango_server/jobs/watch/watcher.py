@@ -23,7 +23,7 @@ from tango_server.jobs.ledger.history import UnknownIdError
 from tango_server.jobs.ledger.sqlite_file import sqlite_integer
 from tango_server.jobs.validation import NO_MAP, translated
 from tango_server.jobs.watch.folder_state import Identity, Wanted, WatchedFolder
-from tango_server.jobs.watch.store import WatchStore
+from tango_server.jobs.watch.sqlite_store import WatchStore
 from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitAnswer, SubmitQuery
 from tango_server.recipe import NewFile, Recipe
 

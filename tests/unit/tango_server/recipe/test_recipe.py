@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tango_server.messages import FrameRequest
 from tango_server.recipe import Compression, Flip, InPlace, NewFile, OnExisting, PixelType, Recipe, Rotation, Rounding
+from tango_server.settings import Settings
 
 FOLDERS = st.none() | st.sampled_from(["/data/out", "/data/M\u00fcller \u03a9"])
 OUTPUTS = st.builds(NewFile, folder=FOLDERS, on_existing=st.sampled_from(get_args(OnExisting))) | st.builds(
@@ -40,6 +42,47 @@ CHANGES: list[dict[str, Any]] = [
     {"output": {"mode": "in_place"}},
     {"output": {"mode": "in_place", "backup": True}},
 ]
+
+
+TURNED = Recipe.preset("xdi", rotation=90)
+SPELLINGS = {
+    "recipe": TURNED,
+    "fields": {"pixel_type": "int32", "rotation": 90},
+    "on a preset": {"preset": "xdi", "rotation": 90},
+    "json": '{"pixel_type": "int32", "rotation": 90}',
+    "json on a preset": ' {"preset": "xdi", "rotation": 90}',
+    "whole json": TURNED.model_dump_json(),
+}
+WRONG = {
+    "field": ({"rotatoin": 90}, "rotatoin.*did you mean rotation"),
+    "value": ({"rotation": 45}, "rotation: found 45"),
+    "preset": ("xid", "no preset is called 'xid'; the presets are xdi"),
+    "preset of fields": ({"preset": ["xdi"]}, r"no preset is called \['xdi'\]"),
+    "json": ('{"rotation": 90', "no valid JSON"),
+    "nested": ('{"a":' * 100_000, "no valid JSON"),
+    "kind": (45, "found 45; expected a Recipe, its fields as a dict or JSON, or the name of a preset"),
+    "none": (None, "found None; expected a Recipe"),
+}
+
+
+@pytest.mark.parametrize("given", SPELLINGS.values(), ids=SPELLINGS)
+def test_every_spelling_is_the_same_recipe(given: Any) -> None:
+    settings = {"read_roots": ["/data"], "state_dir": "/state", "recipe": given}
+    found = {
+        "parse": Recipe.parse(given),
+        "request": FrameRequest.model_validate({"source": "/data/a.tif", "recipe": given}).recipe,
+        "settings": Settings.model_validate(settings).recipe,
+    }
+    assert {where: recipe.hash if recipe else "" for where, recipe in found.items()} == dict.fromkeys(
+        found, TURNED.hash
+    )
+    assert Recipe.parse("xdi") == Recipe.parse({"preset": "xdi"}) == Recipe.preset("xdi")
+
+
+@pytest.mark.parametrize(("given", "words"), WRONG.values(), ids=WRONG)
+def test_what_is_no_recipe_is_refused_in_the_same_words(given: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=f"recipe: .*{words}"):
+        Recipe.parse(given)
 
 
 @settings(max_examples=40)

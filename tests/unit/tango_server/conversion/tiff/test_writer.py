@@ -15,6 +15,7 @@ from PIL import Image
 
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion import convert_file
+from tango_server.conversion.tiff import tifffile_writer, writer
 from tango_server.conversion.tiff.writer import tiff_header
 from tango_server.recipe import Recipe
 
@@ -80,9 +81,8 @@ def test_compression_loses_nothing(frame: Path, compression: str) -> None:
 
 
 def test_a_frame_beyond_4_gib_becomes_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: Path) -> None:
-    import tango_server.conversion.tiff.writer as room
-
-    monkeypatch.setattr(room, "_CLASSIC_LIMIT", 1000)  # so that a small frame counts as too large
+    for module in (writer, tifffile_writer):
+        monkeypatch.setattr(module, "CLASSIC_LIMIT", 1000)  # so that a small frame counts as too large
     output = convert_file(frame, Recipe.preset("xdi", rotation=90)).output
     with tifffile.TiffFile(output) as tiff:
         assert tiff.is_bigtiff

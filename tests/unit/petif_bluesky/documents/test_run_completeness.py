@@ -7,7 +7,7 @@ import pytest
 from bluesky import RunEngine
 from ophyd.sim import det, motor
 
-from petif_bluesky.documents.completeness import CompletenessCheck
+from petif_bluesky.documents.run_completeness import CompletenessCheck
 from tests.unit.documents import IMAGE, Document, Recorder, replay
 
 

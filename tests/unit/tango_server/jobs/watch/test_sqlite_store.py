@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tango_server.jobs.watch import store
+from tango_server.jobs.watch import sqlite_store
 from tango_server.jobs.watch.folder_state import Changes, Known
-from tango_server.jobs.watch.store import WatchStore
+from tango_server.jobs.watch.sqlite_store import WatchStore
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_book_has_one_owner(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_last_watched_folders_are_remembered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "KEPT_FOLDERS", 2)
+    monkeypatch.setattr(sqlite_store, "KEPT_FOLDERS", 2)
     raw, old, new = Path("/raw"), Path("/old"), Path("/new")
     with closing(WatchStore(path)) as book:
         for folder in (raw, old):
@@ -75,7 +75,7 @@ def test_last_watched_folders_are_remembered(path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_book_that_told_the_time_keeps_its_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "KEPT_FOLDERS", 1)
+    monkeypatch.setattr(sqlite_store, "KEPT_FOLDERS", 1)
     with closing(WatchStore(path)) as book:
         for folder in ("/earlier", "/later"):
             book.write(Path(folder), Changes(files={"a.tif": Known()}))
