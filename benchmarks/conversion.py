@@ -32,13 +32,11 @@ import tifffile
 from petif_bluesky.sim.pattern import Pattern
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.convert import convert_file
-from tango_server.conversion.image.buffers import Workspace
-from tango_server.recipe import Flip, Recipe, Rotation
+from tango_server.recipe import Flip, NewFile, Recipe, Rotation
 
 SIZES = (1024, 2048, 4096)
 TRANSFORMS = [(rotation, flip) for rotation in get_args(Rotation) for flip in get_args(Flip)]
 HEADLINE = (90, "1")
-WORKSPACE = Workspace()
 Way = Callable[[Path, Path, Recipe], None]
 
 
@@ -52,7 +50,7 @@ def plain_copy(source: Path, folder: Path, recipe: Recipe) -> None:
 def petif(source: Path, folder: Path, recipe: Recipe) -> None:
     output = folder / "petif" / source.name
     output.unlink(missing_ok=True)
-    convert_file(source, recipe, output=output, workspace=WORKSPACE)  # as a worker process does
+    convert_file(source, recipe.model_copy(update={"output": NewFile(folder=str(output.parent))}))
 
 
 def turned(image: np.ndarray, recipe: Recipe) -> np.ndarray:

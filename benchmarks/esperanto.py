@@ -27,7 +27,6 @@ from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.convert import convert_file
 from tango_server.conversion.esperanto.codec import decode, encode
 from tango_server.conversion.esperanto.header import Angles, EsperantoHeader
-from tango_server.conversion.image.buffers import Workspace
 from tango_server.recipe import Recipe
 from tango_server.recipe.esperanto import Encoding
 
@@ -50,7 +49,7 @@ def ways_of(image: np.ndarray, folder: Path) -> dict[str, Way]:
     source = folder / "raw" / "frame-00001.tif"
     source.parent.mkdir()
     write_frame(source, image, document_name="frame", acquired=datetime.now())
-    workspace, pixels = Workspace(), np.ascontiguousarray(np.rot90(image, 2).astype(np.int32))
+    pixels = np.ascontiguousarray(np.rot90(image, 2).astype(np.int32))
     encoded = encode(pixels)
     header = EsperantoHeader(
         side=SIDE, encoding="AGI_BITFIELD", start=Angles(1.5), end=Angles(1.5), origin=(1000.0, 900.0),
@@ -68,7 +67,7 @@ def ways_of(image: np.ndarray, folder: Path) -> dict[str, Way]:
 
         def convert() -> None:
             output.unlink(missing_ok=True)
-            convert_file(source, recipe(encoding), output=output, workspace=workspace)
+            convert_file(source, recipe(encoding), output=output)
 
         return convert
 

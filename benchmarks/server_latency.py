@@ -8,7 +8,6 @@ from statistics import median
 
 from benchmarks.server_rig import RECIPE, Rig, image, ordered_at, put, put_sidecar, rig, wait_for
 from tango_server.conversion.convert import convert_file
-from tango_server.conversion.image.buffers import Workspace
 
 SIZE = 2048
 _LOOK = 0.0005
@@ -35,7 +34,6 @@ class Camera:
     def __init__(self, server: Rig) -> None:
         self._server = server
         self._pixels = image(SIZE)
-        self._workspace = Workspace()
         self.shots(_WARM_UP)
 
     def shots(self, count: int) -> list[Shot]:
@@ -62,7 +60,7 @@ class Camera:
         put_sidecar(source)
         put(source, self._pixels)
         begun = time.perf_counter()
-        convert_file(source, RECIPE, output=output, workspace=self._workspace)
+        convert_file(source, RECIPE, output=output)
         ended = time.perf_counter()
         for path in (output, source):
             path.unlink()

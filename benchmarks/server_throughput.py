@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
 from benchmarks.server_rig import RECIPE, WORKERS, Rig, flush, image, put, put_sidecar, rig, wait_for
 from tango_server.conversion.convert import convert_file
-from tango_server.conversion.image.buffers import Workspace
 
 SIZE = 2048
 ANCESTOR = 2.9  # frames/s of PETifConverter with three workers
@@ -102,14 +100,9 @@ def _by_processes(
 
 def convert_all(frames: Sequence[Path], folder: Path) -> None:
     for path in frames:
-        convert_file(path, RECIPE, output=folder / path.name, workspace=_workspace())
+        convert_file(path, RECIPE, output=folder / path.name)
 
 
 def copy_all(frames: Sequence[Path], folder: Path) -> None:
     for path in frames:
         shutil.copyfile(path, folder / path.name)
-
-
-@cache
-def _workspace() -> Workspace:
-    return Workspace()

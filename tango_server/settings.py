@@ -4,6 +4,7 @@ The same names are keys of the TOML file of `petif serve --config` and Tango dev
 the command line, that over the file, and the file over the default. Every Init reads all of them anew.
 """
 
+import logging
 import re
 import tomllib
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from tango_server.home import state_folder
 from tango_server.host_limits import usable_cores
 from tango_server.recipe import Recipe
 
+_log = logging.getLogger(__name__)
+
 LEDGER_NAME = "ledger.sqlite"
 GIGABYTE = 10**9
 
@@ -33,6 +36,14 @@ def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError(f"a relative path depends on where the server is started; give the whole path of {path}")
     return path
+
+
+def _without_threads(value: object) -> object:
+    """Read the "thread" of earlier versions as "process"."""
+    if value != "thread":
+        return value
+    _log.warning('executor: "thread" is no more, and is read as "process". Write that, or leave the setting out.')
+    return "process"
 
 
 def _as_pairs(value: object) -> object:
@@ -107,8 +118,9 @@ class Settings(BaseModel):
         int, Field(ge=1, le=256, description="Conversions at a time; taken up by Init with the queue kept")
     ] = Field(default_factory=lambda: min(usable_cores(), 4))
     executor: Annotated[
-        Literal["process", "thread", "dask"],
-        Field(description="Where conversions run: processes or threads of this host, or a Dask cluster"),
+        Literal["process", "dask"],
+        BeforeValidator(_without_threads),
+        Field(description="Where conversions run: processes of this host, or a Dask cluster"),
     ] = "process"
     dask_scheduler: Annotated[
         str | None, Field(description="Address of the Dask scheduler, as tcp://10.0.0.1:8786; for executor dask")

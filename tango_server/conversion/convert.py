@@ -20,7 +20,7 @@ from tango_server.conversion.files.atomic_write import Attempt, Ownership, Write
 from tango_server.conversion.files.file_attributes import FileAttributes
 from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots, output_path
 from tango_server.conversion.files.sandbox import status_of
-from tango_server.conversion.image.buffers import Workspace
+from tango_server.conversion.image.buffers import thread_workspace
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import InexactPixelsError
 from tango_server.conversion.image.transform import Turning
@@ -46,7 +46,6 @@ def convert_file(
     fields: Mapping[str, object] = NO_FIELDS,
     token: str = "offline",  # noqa: S107 - not that kind of token
     job: str | None = None,
-    workspace: Workspace | None = None,
 ) -> FrameReport:
     """Convert one file and return its report (`converted` or `skipped`, never `failed`).
 
@@ -61,7 +60,6 @@ def convert_file(
     token: names the temporary file, so that what a killed process leaves can be found
     job: the id of a server's job, which no other has; it goes into the output's own record, so that an attempt whose
         forerunner got as far as the output replaces that one, and nothing else
-    workspace: memory to use again, for whoever converts one frame after the other
 
     Raises
     ------
@@ -70,7 +68,7 @@ def convert_file(
     """
     started = time.perf_counter()
     path, target = _places(source, output, recipe, roots, fields)
-    with open_source(path, workspace, roots) as opened:
+    with open_source(path, thread_workspace(), roots) as opened:
         frame, place_of = _Conversion(opened, target, recipe, roots, token, job, fields), recipe.output
         report = frame.in_place(place_of) if isinstance(place_of, InPlace) else frame.to_new_file(place_of)
     return report.model_copy(update={"conversion_time": time.perf_counter() - started, "finished": time.time()})

@@ -63,7 +63,10 @@ class Source:
     def _strip(self, page: Page) -> Image:
         rows, columns = page.shape
         pixels = self.workspace.array(
-            "frame", (rows, columns), pixel_type(page).newbyteorder(self.structure.byte_order)
+            "frame",
+            (rows, columns),
+            pixel_type(page).newbyteorder(self.structure.byte_order),
+            file_offset=page.offsets[0],
         )
         self.file.seek(page.offsets[0])
         view = pixels.reshape(-1).view(np.uint8).data

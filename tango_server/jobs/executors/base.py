@@ -15,7 +15,7 @@ class AttemptLostError(ExecutorUnavailableError):
     """The connection with whoever had the task was lost: it may have begun, and may go on."""
 
 
-Kind = Literal["process", "thread", "dask"]
+Kind = Literal["process", "dask"]
 Result = FrameReport | Failure | BaseException
 """What becomes of a task: a report, a reason, `ExecutorUnavailableError`, or the exception of an attempt that crashed.
 

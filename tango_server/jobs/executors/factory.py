@@ -33,10 +33,6 @@ def make_executor(kind: Kind, *, workers: int, time_limit: float, scheduler: str
             from tango_server.jobs.executors.processes import ProcessExecutor  # noqa: PLC0415 - each kind needs its own libraries
 
             return ProcessExecutor(workers, time_limit)
-        case "thread":
-            from tango_server.jobs.executors.threads import ThreadExecutor  # noqa: PLC0415
-
-            return ThreadExecutor(workers, time_limit)
         case "dask":
             if not scheduler:
                 raise ValueError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tango_server.conversion.errors import (
     ConversionError,
@@ -23,9 +23,6 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 from tango_server.text import LONGEST_MESSAGE, printable
-
-if TYPE_CHECKING:
-    from tango_server.conversion.image.buffers import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +96,8 @@ def _end_without_server() -> None:
 
 
 def warm_up() -> None:
-    """Load the libraries and get the memory of this thread, so that the first frame doesn't wait for them."""
-    _workspace()
+    """Load the libraries, so that the first frame doesn't wait for them."""
+    import tango_server.conversion.convert  # noqa: F401, PLC0415 - the server itself needs no numpy
 
 
 def run(task: Task) -> FrameReport | Failure:
@@ -133,7 +130,6 @@ def run(task: Task) -> FrameReport | Failure:
             fields=task.fields,
             token=task.token,
             job=task.job,
-            workspace=_workspace(),
         )
     except (IncompleteFileError, SourceMissingError, SourceChangedError) as error:
         return Failure("not_ready", str(error))
@@ -144,25 +140,6 @@ def run(task: Task) -> FrameReport | Failure:
     except Exception as error:  # noqa: BLE001 - whatever a file holds, it costs this frame alone
         reason = f"{task.source}: it can't be converted ({type(error).__name__}: {error}). The log has the details."
         return Failure("final", printable(reason, LONGEST_MESSAGE), traceback.format_exc())
-
-
-class _Memory(threading.local):
-    """What belongs to one thread."""
-
-    workspace: "Workspace | None" = None
-
-
-_memory = _Memory()
-
-
-def _workspace() -> "Workspace":
-    """Return the memory that all conversions of this thread use, one after the other."""
-    if _memory.workspace is None:
-        import tango_server.conversion.convert  # noqa: F401, PLC0415 - what a conversion needs, before the first one
-        from tango_server.conversion.image.buffers import Workspace  # noqa: PLC0415 - the server itself needs none of this
-
-        _memory.workspace = Workspace()
-    return _memory.workspace
 
 
 def _end_with(sentinel: int) -> None:

@@ -137,7 +137,7 @@ def test_toml_forms_are_read(toml: str, expected: dict[str, Any], least: dict[st
         ({"placeholder_shape": "1024 x 2048"}, {"placeholder_shape": (1024, 2048)}),
         ({"recipe": '{"preset": "xdi", "rotation": 90}'}, {"recipe": Recipe.preset("xdi", rotation=90)}),
         ({"recipe": '{"rotation": 90}'}, {"recipe": Recipe(rotation=90)}),
-        ({"dask_scheduler": "", "executor": "thread"}, {"executor": "thread"}),
+        ({"dask_scheduler": "", "executor": "process"}, {"executor": "process"}),
     ],
 )
 def test_property_forms_are_read(properties: dict[str, Any], expected: dict[str, Any], least: dict[str, Any]) -> None:

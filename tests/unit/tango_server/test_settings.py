@@ -145,3 +145,11 @@ def test_job_service_gets_every_rule_and_runs_their_own_timeout(least: dict[str,
     assert (rules.readiness.timeout, rules.run_readiness.timeout) == (4.0, 40.0)
     for rule in (rules.readiness, rules.run_readiness):
         assert (rule.settle_time, rule.settle_complete, rule.min_size) == (1.5, 0.5, 16)
+
+
+def test_threads_are_read_as_processes_with_one_warning(
+    least: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Settings.merged(least, {"executor": "thread"}).executor == "process"
+    (record,) = caplog.records
+    assert '"thread"' in record.getMessage()
