@@ -118,8 +118,12 @@ def test_environment_has_the_version_of_this_tree() -> None:
 @pytest.mark.long
 def test_tests_pass_in_the_tree_of_the_sdist(unpacked: Path, tmp_path: Path) -> None:
     """Those that read files beside the code: data, examples, guides."""
-    names = ("recipe", "configuration_examples", "deployment_examples")
-    tests = [f"tests/unit/test_{name}.py" for name in names]
+    names = (
+        "tango_server/recipe/test_recipe",
+        "project/test_configuration_examples",
+        "project/test_deployment_examples",
+    )
+    tests = [f"tests/unit/{name}.py" for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "--basetemp", str(tmp_path / "own"), *tests]
     subprocess.run(command, cwd=unpacked, check=True)
 
