@@ -103,7 +103,7 @@ def test_what_came_before_an_outage_is_kept(server: Server, known: RunReports) -
     assert list(known) == server.reports
 
 
-def test_a_report_takes_a_fifth_of_a_kilobyte(server: Server, known: RunReports) -> None:
+def test_a_report_takes_a_tenth_of_a_kilobyte(server: Server, known: RunReports) -> None:
     server.reports = [report(number) for number in range(MANY_REPORTS - 1)]
     known.gather(lambda uid, after: server(uid, after)[:1], 0)  # what is there once is not of interest
     tracemalloc.start()
@@ -112,5 +112,5 @@ def test_a_report_takes_a_fifth_of_a_kilobyte(server: Server, known: RunReports)
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert taken / len(server.reports) < 300
+    assert taken / len(server.reports) < 100
     assert list(known) == server.reports
