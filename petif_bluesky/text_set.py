@@ -20,16 +20,15 @@ class TextSet(Container[str]):
     def add(self, text: str) -> bool:
         """Add a text; return whether it is new."""
         before = len(self._digests)
-        self._digests.add(digest(text))
+        self._digests.add(_digest(text))
         return len(self._digests) > before
 
     def __contains__(self, text: object) -> bool:
-        return isinstance(text, str) and digest(text) in self._digests
+        return isinstance(text, str) and _digest(text) in self._digests
 
     def __len__(self) -> int:
         return len(self._digests)
 
 
-def digest(text: str) -> bytes:
-    """Return what stands for a text."""
+def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_BYTES).digest()

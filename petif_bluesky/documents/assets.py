@@ -1,5 +1,6 @@
 """Resources, datums and stream resources, as long as they are of use."""
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +8,6 @@ from typing import Any
 
 from petif_bluesky.documents.file_series import PassedOver, Series
 from petif_bluesky.documents.stream_resources import StreamFiles
-from petif_bluesky.text_set import digest
 
 Document = Mapping[str, Any]
 Files = Series | StreamFiles | PassedOver
@@ -15,11 +15,17 @@ Files = Series | StreamFiles | PassedOver
 _KEPT = 1000
 """Resources that belong to no open run; a detector that is staged around several runs announces its files once."""
 
+_FAR = 2**62
+_DIGITS = 10
+
 
 @dataclass(slots=True)
 class _Resource:
     files: Files | None = None
-    datums: list[bytes] = field(default_factory=list)
+    points: "array[int]" = field(default_factory=lambda: array("q"))
+    """Of the datums that event-model has numbered, `uid/0`, `uid/1`, ...: a night has many."""
+    datums: list[str] = field(default_factory=list)
+    """The ids of all others."""
 
 
 class Assets:
@@ -27,7 +33,7 @@ class Assets:
 
     def __init__(self) -> None:
         self._resources: dict[str, _Resource] = {}
-        self._datums: dict[bytes, tuple[str, int]] = {}  # by the digests of their ids, since a night has many
+        self._datums: dict[str, tuple[str, int]] = {}
         self._of_runs: dict[str, dict[str, None]] = {}
         self._homeless: OrderedDict[str, None] = OrderedDict()
 
@@ -45,10 +51,14 @@ class Assets:
         if resource_uid not in self._resources:
             self._resources[resource_uid] = _Resource()
             self._put_aside(resource_uid)
-        key = digest(datum_id)
-        if key not in self._datums:
-            self._resources[resource_uid].datums.append(key)
-        self._datums[key] = (resource_uid, point)
+        resource, number = self._resources[resource_uid], _number_in(datum_id, resource_uid)
+        if number is not None and number <= len(resource.points) and abs(point) < _FAR:
+            resource.points[number : number + 1] = array("q", [point])
+            self._datums.pop(datum_id, None)
+            return
+        if datum_id not in self._datums:
+            resource.datums.append(datum_id)
+        self._datums[datum_id] = (resource_uid, point)
 
     def files(self, resource_uid: str) -> Files | None:
         """Return what a resource stands for, None if it was not announced yet."""
@@ -57,7 +67,7 @@ class Assets:
 
     def datum(self, datum_id: str, run_uid: str) -> tuple[Files, int] | None:
         """Return resource and point of a datum that a run uses, None if they are not known yet."""
-        resource_uid, point = self._datums.get(digest(datum_id), ("", 0))
+        resource_uid, point = self._datums.get(datum_id) or self._numbered(datum_id)
         files = self.files(resource_uid)
         if files is None:
             return None
@@ -65,6 +75,13 @@ class Assets:
             del self._homeless[resource_uid]
             self._of_runs[run_uid][resource_uid] = None
         return files, point
+
+    def _numbered(self, datum_id: str) -> tuple[str, int]:
+        resource_uid = datum_id.rpartition("/")[0]
+        resource, number = self._resources.get(resource_uid), _number_in(datum_id, resource_uid)
+        if resource is None or number is None or number >= len(resource.points):
+            return "", 0
+        return resource_uid, resource.points[number]
 
     def open(self, run_uid: str) -> None:
         """Keep what belongs to a run from now on."""
@@ -78,7 +95,7 @@ class Assets:
                 self._put_aside(uid)
 
     def __len__(self) -> int:
-        return len(self._resources) + len(self._datums)
+        return len(self._resources) + len(self._datums) + sum(len(each.points) for each in self._resources.values())
 
     def _put_aside(self, uid: str) -> None:
         self._homeless[uid] = None
@@ -90,6 +107,14 @@ class Assets:
 
     def _forget_datums(self, uid: str) -> None:
         resource = self._resources[uid]
-        for key in resource.datums:
-            self._datums.pop(key, None)
+        for datum_id in resource.datums:
+            self._datums.pop(datum_id, None)
         resource.datums.clear()
+        del resource.points[:]
+
+
+def _number_in(datum_id: str, resource_uid: str) -> int | None:
+    """Return the number in an id as event-model makes it, None for every other id."""
+    head, _, tail = datum_id.rpartition("/")
+    number = int(tail) if head == resource_uid and tail.isascii() and tail.isdecimal() and len(tail) < _DIGITS else None
+    return number if str(number) == tail else None
