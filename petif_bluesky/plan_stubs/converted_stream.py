@@ -6,7 +6,6 @@ without a converted file to `unconverted`. A frame whose output is no TIFF has i
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -15,27 +14,24 @@ from typing import Any
 import numpy as np
 from event_model import ComposeStreamResource, StreamRange
 
+from petif_bluesky.documents.literal_uri import literal_uri
 from tango_server.messages import FrameReport
 
 CONVERTED = "converted"
 UNCONVERTED = "unconverted"
 _MIMETYPE = "multipart/related;type=image/tiff"
 _TIFF = {".tif", ".tiff"}  # what the readers of bluesky and Tiled take, case included
-_NOTHING = "{0!s:.0}"
-"""A field of a format that leaves nothing."""
-_ESCAPES = str.maketrans({"{": "{{" + _NOTHING, "}": "}}", "%": "%" + _NOTHING})
-_NOT_IN_URI = re.compile(r"[#?]")
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStructure:
-    """What the images of one stream have in common; `host` is that of their URIs."""
+    """What the images of one stream have in common; `uri` is that of their host."""
 
     pages: int
     rows: int
     columns: int
     dtype_numpy: str
-    host: str
+    uri: str
 
     @property
     def shape(self) -> list[int]:
@@ -43,27 +39,19 @@ class StreamStructure:
         return [self.pages, self.rows, self.columns]
 
 
-def place(path: str) -> tuple[str, str] | None:
-    """Return host and path of the URI of a file, as unquoted as Tiled reads it; None if there is no such URI."""
-    path = path.replace("\\", "/") if re.match(r"[A-Za-z]:[\\/]|\\\\", path) else path
-    if _NOT_IN_URI.search(path):
-        return None
-    if path.startswith("//"):
-        host, _, rest = path.lstrip("/").partition("/")
-        return host, rest
-    return "localhost", path.lstrip("/")
-
-
 def structure_of(report: FrameReport) -> StreamStructure | None:
     """Return the structure of a frame's converted image, None if there is none that a catalogue could open."""
     if report.output is None or report.shape is None or report.pixel_type is None:
         return None
-    where = place(report.output)
-    if where is None or PurePosixPath(where[1]).suffix not in _TIFF:
+    try:
+        uri, _ = literal_uri(report.output)
+    except ValueError:
+        return None
+    if PurePosixPath(report.output).suffix not in _TIFF:
         return None
     rows, columns = report.shape
     dtype = np.dtype(report.pixel_type).newbyteorder("<").str
-    return StreamStructure(report.pages, rows, columns, dtype, where[0])
+    return StreamStructure(report.pages, rows, columns, dtype, uri)
 
 
 def is_there(report: FrameReport) -> bool:
@@ -129,14 +117,13 @@ class FrameStream:
         report = self._shown()
         if self._structure is None or report.output is None:
             return
-        where = place(report.output)
         bundle = ComposeStreamResource()(
             mimetype=_MIMETYPE,
-            uri=f"file://{self._structure.host}/",
+            uri=self._structure.uri,
             data_key=self._image,
             parameters={
                 "chunk_shape": self._structure.shape,
-                "template": (where or ("", ""))[1].translate(_ESCAPES),
+                "template": literal_uri(report.output)[1],
             },
             validate=False,
         )

@@ -68,7 +68,7 @@ def test_drives_become_file_uris() -> None:
     assert literal_uri("X:\\processed\\a.tif") == ("file://localhost/", "X:/processed/a.tif")
 
 
-@pytest.mark.parametrize("path", ["processed/a.tif", "\\\\server\\share\\a.tif", "//server/share/a.tif", ""])
+@pytest.mark.parametrize("path", ["processed/a.tif", "C:a.tif", "\\\\server", "//", ""])
 def test_what_no_uri_can_name_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="no file URI"):
         literal_uri(path)
