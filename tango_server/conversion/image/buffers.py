@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PAGE = 4096
-_WORD = 16
+_WORD = 8  # bytes, the largest pixel
 _LARGEST_KEPT = 128 * 2**20
 """Bytes; a larger buffer goes when it is not used any more."""
 
@@ -32,7 +32,7 @@ class Workspace:
 
         It lies in its memory page as `file_offset` lies in a page of the file that it is read from or written to: the
         system copies between the two several times slower where the one lies just behind the other (AMD's fast short
-        `rep mov`). The address is a multiple of 16.
+        `rep mov`). The address is a multiple of 8.
         """
         size = math.prod(shape) * pixel_type.itemsize
         buffer = self._buffers.get(use)

@@ -23,7 +23,7 @@ _SHORT, _LONG, _ASCII = 3, 4, 2
 _IFD_AT = 8
 _ENTRIES = 12
 _INLINE = 4  # bytes of a value in its entry
-_STRIP_ALIGNMENT = 4
+_STRIP_ALIGNMENT = 64  # of a cache line; fabio's own varies with its header, and the tags say where the strip is
 
 
 def image_writer(  # noqa: PLR0917 - each is of another type, or named as its parameter
