@@ -53,7 +53,15 @@ Metadata = Annotated[dict[str, Any], AfterValidator(_bounded)]
 
 
 class _Message(BaseModel):
+    """What a server receives: a key that it does not know is an error, not something it passes over."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", cache_strings="keys")  # ids and paths come but once
+
+
+class _Answer(_Message):
+    """What a client receives: keys of a later version are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class FrameRequest(_Message):
@@ -71,7 +79,7 @@ class FrameRequest(_Message):
     metadata: Metadata = {}
 
 
-class PixelCounts(_Message):
+class PixelCounts(_Answer):
     """How many pixels the conversion to another pixel type had to touch, and the source's finite range.
 
     `nan`: became `invalid_value`. `saturated_low`, `saturated_high`: were outside of the target's range, Inf included.
@@ -87,7 +95,7 @@ class PixelCounts(_Message):
     maximum: float | None = None
 
 
-class FrameReport(_Message):
+class FrameReport(_Answer):
     """What became of one frame.
 
     `reason` tells why a frame was not converted; of a converted one, why its sidecar, which is there, is absent, and
@@ -118,7 +126,7 @@ class FrameReport(_Message):
     bytes_out: int = 0
 
 
-class RunStatistics(_Message):
+class RunStatistics(_Answer):
     """What became of the frames of one run so far; `pending` are those without a report.
 
     `bytes_per_second` are bytes read, from the first frame accepted to the last one converted.
@@ -140,14 +148,14 @@ class RunStatistics(_Message):
     bytes_per_second: float = 0.0
 
 
-class AcceptedJob(_Message):
+class AcceptedJob(_Answer):
     """A request that is on the ledger: it survives `kill -9` of the server."""
 
     job_id: str
     source: str
 
 
-class RefusedRequest(_Message):
+class RefusedRequest(_Answer):
     """A request that can never be done as it stands; sending it again changes nothing."""
 
     source: Shown
@@ -165,7 +173,7 @@ class SubmitQuery(_Message):
     runs: Annotated[list[Name], Field(max_length=MOST_REQUESTS)] = []
 
 
-class SubmitAnswer(_Message):
+class SubmitAnswer(_Answer):
     """The answer of `Submit`: in the order of the requests, each is in one of the two lists."""
 
     jobs: list[AcceptedJob]
@@ -206,7 +214,7 @@ class FolderQuery(_Message):
     limit: int = Field(default=MOST_LISTED, ge=1, le=MOST_LISTED)
 
 
-class FolderAnswer(_Message):
+class FolderAnswer(_Answer):
     """The answer of `ListFolder`: paths in the order of their names, and whether there are more."""
 
     frames: list[str]
@@ -219,7 +227,7 @@ class MissingQuery(_Message):
     paths: Annotated[list[Annotated[str, Field(max_length=LONGEST_SOURCE)]], Field(max_length=MOST_LOOKED_FOR)]
 
 
-class MissingAnswer(_Message):
+class MissingAnswer(_Answer):
     """The answer of `FindMissing`: the paths at which the server finds no file that it may read, and why."""
 
     missing: list[RefusedRequest]
@@ -239,13 +247,13 @@ class CancelQuery(_Message):
         return self
 
 
-class CancelAnswer(_Message):
+class CancelAnswer(_Answer):
     """The answer of `Cancel`: how many jobs will not be converted; those that a worker has already go on."""
 
     cancelled: int
 
 
-class ReportsAnswer(_Message):
+class ReportsAnswer(_Answer):
     """The answer of `GetReports`; `pending` counts the jobs asked for that have no report yet."""
 
     reports: list[FrameReport]

@@ -1,5 +1,6 @@
 """The wire contract: the keys that clients type, and what is refused."""
 
+import json
 from typing import Any
 
 import pytest
@@ -52,15 +53,26 @@ def name_of(message: object) -> str:
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=name_of)
-def test_a_message_survives_json_and_takes_no_other_key(message: BaseModel) -> None:
+def test_a_message_survives_json_and_stays_as_it_is(message: BaseModel) -> None:
     model = type(message)
     assert model.model_validate_json(message.model_dump_json()) == message
-    with pytest.raises(ValidationError) as caught:
-        model.model_validate({**message.model_dump(), "pixels_": 1})
-    assert [(fault["loc"], fault["type"]) for fault in caught.value.errors()] == [(("pixels_",), "extra_forbidden")]
     field = next(iter(model.model_fields))
     with pytest.raises(ValidationError, match="frozen"):
         setattr(message, field, getattr(message, field))
+
+
+@pytest.mark.parametrize("message", [REQUEST, MESSAGES[-4], MESSAGES[-2]], ids=name_of)
+def test_unknown_keys_of_what_a_server_receives_are_errors(message: BaseModel) -> None:
+    with pytest.raises(ValidationError) as caught:
+        type(message).model_validate({**message.model_dump(), "pixels_": 1})
+    assert [(fault["loc"], fault["type"]) for fault in caught.value.errors()] == [(("pixels_",), "extra_forbidden")]
+
+
+@pytest.mark.parametrize("message", [REPORT, STATISTICS, MESSAGES[-3], MESSAGES[-1]], ids=name_of)
+def test_unknown_keys_of_answers_are_passed_over(message: BaseModel) -> None:
+    """A server may be of a later version than its clients."""
+    text = json.dumps({**message.model_dump(mode="json"), "group": "scan-1"})
+    assert type(message).model_validate_json(text) == message
 
 
 @pytest.mark.parametrize(

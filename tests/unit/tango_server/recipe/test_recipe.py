@@ -85,6 +85,19 @@ def test_what_is_no_recipe_is_refused_in_the_same_words(given: Any, words: str) 
         Recipe.parse(given)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "whole", "content"),
+    [
+        (Recipe(), "657648d0bd47aa5b", "82fd1f8c13bd4101"),
+        (Recipe.preset("xdi", rotation=90, flip="1"), "f0300b1403f6ac06", "2f5226dc5a09f849"),
+        (Recipe.preset("esperanto"), "506713a8112c44e5", "27f87927836a5810"),
+        (Recipe.preset("xdi", output=InPlace(backup=True)), "83e3d9d2146fc105", "688dbf81e6687a75"),
+    ],
+)
+def test_hashes_are_those_of_2db7c4c(recipe: Recipe, whole: str, content: str) -> None:
+    assert (recipe.hash, recipe.content_hash) == (whole, content)
+
+
 @settings(max_examples=40)
 @given(recipe=RECIPES)
 def test_a_recipe_survives_json(recipe: Recipe) -> None:
