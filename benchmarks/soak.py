@@ -229,9 +229,9 @@ def close_run(count: int, folder: Path, _seed: int) -> dict[str, Any]:
 PARTS: dict[str, tuple[Callable[..., dict[str, Any]], int, dict[str, Any]]] = {
     "jobs": (jobs, 100_000, {}),
     "points": (points, 1000, {}),
-    "points, bare": (points, 1000, {"with_conversion": False}),
+    "bare points": (points, 1000, {"with_conversion": False}),
     "runs": (runs, 300, {}),
-    "runs, bare": (runs, 300, {"with_conversion": False}),
+    "bare runs": (runs, 300, {"with_conversion": False}),
     "outage": (outage, 20_000, {}),
     "startups": (startups, 30, {}),
     "close_run": (close_run, 20_000, {}),
