@@ -10,11 +10,12 @@ import pytest
 
 from tango_server import application
 from tango_server.application import Application, NotServingError, NoTurnError
-from tango_server.jobs.executors.threads import ThreadExecutor
+from tango_server.jobs import startup
 from tango_server.jobs.state_machine.events import Snapshot
 from tango_server.messages import ReportsQuery, SubmitQuery
 from tango_server.recipe import Recipe
 from tango_server.settings import ConfigurationError, Settings
+from tests.unit.held_executor import HeldExecutor
 
 PATIENCE = 30.0
 
@@ -30,16 +31,16 @@ class Silent:
 
 
 @pytest.fixture
-def life() -> Iterator[Application]:
+def life(monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
+    """An application whose tasks nobody runs."""
+    monkeypatch.setattr(startup, "make_executor", lambda *_, **__: HeldExecutor())
     life = Application()
     yield life
     life.close()
 
 
 def settings_in(folder: Path, **changes: object) -> Settings:
-    return Settings.model_validate(
-        {"read_roots": [str(folder)], "state_dir": str(folder / "state"), "executor": "thread", **changes}
-    )
+    return Settings.model_validate({"read_roots": [str(folder)], "state_dir": str(folder / "state"), **changes})
 
 
 def test_it_serves_with_the_settings_while_it_is_open(life: Application, tmp_path: Path) -> None:
@@ -62,11 +63,11 @@ def test_without_workers_it_is_a_fault_that_accepts_frames(
     life: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     life.open(lambda: settings_in(tmp_path.resolve()), Silent(), lambda: None)
-    monkeypatch.setattr(ThreadExecutor, "trouble", "no worker process can be started. Look into the log.")
+    monkeypatch.setattr(HeldExecutor, "trouble", "no worker process can be started. Look into the log.")
     assert life.state() == ("FAULT", "no worker process can be started. Look into the log.")
     answer = life.service.submit(SubmitQuery(requests=[{"source": str(tmp_path.resolve() / "raw" / "a.tif")}]))
     assert len(answer.jobs) == 1
-    monkeypatch.undo()
+    monkeypatch.setattr(HeldExecutor, "trouble", "")
     assert life.state()[0] != "FAULT"
 
 
