@@ -9,13 +9,11 @@ from typing import Any
 
 from petif_bluesky.documents.errors import MalformedDocumentError, TemplateError, uid_of
 from petif_bluesky.documents.file_series import MOST_FRAMES, PassedOver, Series, frame_count
+from petif_bluesky.documents.mime_types import MANY_TIFFS, ONE_TIFF
 from petif_bluesky.documents.templates import Namer, format_namer
 from petif_bluesky.documents.uris import path_of_uri
 
 Document = Mapping[str, Any]
-
-_MANY_FILES = "multipart/related;type=image/tiff"
-_ONE_FILE = "image/tiff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +66,11 @@ def files_of_stream_resource(document: Document) -> StreamFiles | PassedOver:
     mimetype = document["mimetype"].replace(" ", "").lower()
     uri: str = document["uri"]
     folder = path_of_uri(uri)
-    if mimetype not in {_MANY_FILES, _ONE_FILE}:
+    if mimetype not in {MANY_TIFFS, ONE_TIFF}:
         return PassedOver(f"{document['mimetype']} is no TIFF", document["data_key"])
     if folder is None:
         return PassedOver(f"{uri} is no file", document["data_key"])
-    if mimetype == _ONE_FILE:
+    if mimetype == ONE_TIFF:
         return StreamFiles(document["data_key"], lambda _number: folder, 1, 1)
     return _many(document, folder)
 

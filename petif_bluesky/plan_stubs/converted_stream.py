@@ -15,11 +15,11 @@ import numpy as np
 from event_model import ComposeStreamResource, StreamRange
 
 from petif_bluesky.documents.literal_uri import literal_uri
+from petif_bluesky.documents.mime_types import MANY_TIFFS
 from tango_server.messages import FrameReport
 
 CONVERTED = "converted"
 UNCONVERTED = "unconverted"
-_MIMETYPE = "multipart/related;type=image/tiff"
 _TIFF = {".tif", ".tiff"}  # what the readers of bluesky and Tiled take, case included
 
 
@@ -118,7 +118,7 @@ class FrameStream:
         if self._structure is None or report.output is None:
             return
         bundle = ComposeStreamResource()(
-            mimetype=_MIMETYPE,
+            mimetype=MANY_TIFFS,
             uri=self._structure.uri,
             data_key=self._image,
             parameters={

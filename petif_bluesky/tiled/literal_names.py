@@ -12,12 +12,12 @@ from uuid import uuid4
 
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.literal_uri import literal_uri
+from petif_bluesky.documents.mime_types import MANY_TIFFS
 from petif_bluesky.frames import FrameFinder
 
 _log = logging.getLogger(__name__)
 
 Document = Mapping[str, Any]
-_TIFF = "multipart/related;type=image/tiff"
 
 
 class LiteralNames:
@@ -103,7 +103,7 @@ class LiteralNames:
             "uid": uid,
             "run_start": frame.run_uid,
             "data_key": frame.data_key,
-            "mimetype": _TIFF,
+            "mimetype": MANY_TIFFS,
             "uri": uri,
             "parameters": {"chunk_shape": [1], "template": template},
         }

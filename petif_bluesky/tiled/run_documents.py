@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from petif_bluesky.documents.literal_uri import literal_uri
+from petif_bluesky.documents.mime_types import MANY_TIFFS
 from petif_bluesky.documents.uris import path_of_uri
 
 Document = Mapping[str, Any]
 Named = tuple[str, Document]
 
 _TABLE = "internal"
-_TIFFS = "multipart/related;type=image/tiff"
 _TIMES = "ts_"
 _OF_FILES = {"data_uri", "data_uris"}
 
@@ -105,7 +105,7 @@ def _events_in(shape: Sequence[int], of_event: Sequence[int]) -> int:
 
 def _named(uri: str, source: Any) -> dict[str, Any]:
     path = path_of_uri(uri)
-    if source.mimetype != _TIFFS or path is None:
+    if source.mimetype != MANY_TIFFS or path is None:
         return {"uri": uri, "parameters": dict(source.parameters)}
     place, template = literal_uri(path)
     return {"uri": place, "parameters": {"template": template, "chunk_shape": [1]}}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tango_server.conversion.image.display import colour_limits
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import Image
 from tango_server.conversion.image.transform import transform
@@ -57,7 +58,7 @@ def draw(panels: tuple[Panel, Panel], picture: Path, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only pictures need matplotlib
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    low, high = _range(panels[0].image)
+    low, high = colour_limits(panels[0].image)
     figure = Figure(figsize=_INCHES, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
@@ -95,12 +96,3 @@ def _show(axes: "Axes", panel: Panel, low: float, high: float) -> None:
     axes.set_xlabel("x / pixels")
     axes.set_ylabel("y / pixels")
     axes.figure.colorbar(drawn, ax=axes, label="intensity")
-
-
-def _range(image: Image) -> tuple[float, float]:
-    finite = image[np.isfinite(image)]
-    if finite.size == 0:
-        return 1.0, 10.0
-    low, high = np.percentile(finite, (1, 99.8))
-    low = max(float(low), 1.0)
-    return low, max(float(high), 2 * low)

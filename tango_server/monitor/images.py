@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.esperanto.reading import read_esperanto
+from tango_server.conversion.image.display import colour_limits
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.records import is_esperanto, record_of
 from tango_server.conversion.sidecar import read_sidecar
@@ -19,8 +20,6 @@ from tango_server.recipe import Recipe
 
 MOST_PIXELS = 512
 """How many pixels wide and high a shown picture is at the most."""
-_PERCENTILES = (1.0, 99.8)
-_DECADES = 1e-4
 """The lowest colour of a logarithmic scale, of the highest one: dark-subtracted frames go down to 0 and below."""
 
 Image = NDArray[Any]
@@ -101,7 +100,7 @@ def read_pair(report: FrameReport) -> Pair:
         converted = replace(converted, center=orientation.point(*raw.center, raw.shape))
     seen = raw.image if raw.image is not None else converted.image
     return Pair(
-        report.job_id, raw, converted, recipe, orientation, (1.0, 10.0) if seen is None else limits(shrunk(seen))
+        report.job_id, raw, converted, recipe, orientation, (1.0, 10.0) if seen is None else colour_limits(shrunk(seen))
     )
 
 
@@ -130,21 +129,6 @@ def shrunk(image: Image, most: int = MOST_PIXELS) -> NDArray[np.float32]:
     sums = _blocks(np.where(finite, values, np.float32(0)), step)
     counts = _blocks(finite.astype(np.float32), step)
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-
-
-def limits(image: NDArray[np.float32]) -> tuple[float, float]:
-    """Return between which values colours change: percentiles, so that a few hot pixels don't darken the rest.
-
-    The lower one is above 0, as a logarithmic scale needs it.
-    """
-    finite = image[np.isfinite(image)]
-    if finite.size == 0:
-        return 1.0, 10.0
-    low, high = (float(value) for value in np.percentile(finite, _PERCENTILES))
-    if high <= 0:
-        return 1.0, 10.0
-    low = max(low, high * _DECADES)
-    return low, max(high, low * 1.01)
 
 
 def _blocks(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:

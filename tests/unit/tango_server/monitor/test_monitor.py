@@ -13,10 +13,11 @@ from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
 from tango_server.client.attributes import AttributeReading
 from tango_server.client.client import ServerSnapshot
 from tango_server.conversion import convert_file
+from tango_server.conversion.image.display import colour_limits
 from tango_server.messages import FrameReport, RunStatistics
 from tango_server.monitor.allowed_origins import is_loopback, names_of, shown_name
 from tango_server.monitor.html import failures, headline, numbers, runs
-from tango_server.monitor.images import Window, limits, linked, read_pair, shrunk
+from tango_server.monitor.images import Window, linked, read_pair, shrunk
 from tango_server.monitor.state import (
     HISTORY,
     SHOWN_RUNS,
@@ -164,11 +165,11 @@ def test_colour_limits_leave_hot_pixels_and_what_a_logarithm_cannot_take_aside()
     image = np.random.default_rng(1).normal(0, 1, (100, 100)).astype(np.float32)
     image[:, 50:] += 1000
     image[3, 3] = 1e9
-    low, high = limits(image)
+    low, high = colour_limits(image)
     assert 0 < low < 1
     assert 1000 < high < 1100
     for image in (np.zeros((3, 3), np.float32), np.full((3, 3), np.nan, np.float32), np.full((3, 3), -5, np.float32)):
-        low, high = limits(image)
+        low, high = colour_limits(image)
         assert 0 < low < high
 
 
