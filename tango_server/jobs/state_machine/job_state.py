@@ -9,6 +9,7 @@ from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wa
 from tango_server.messages import FrameReport
 
 _SIDECAR_INTERVAL = 0.1
+_SIDECAR_SLOWDOWN = 0.5  # of the time that it is awaited: most come at once, and without QXRD none does
 _UNFIT_INTERVAL = 0.5
 _UNAVAILABLE_INTERVAL = 1.0
 _BLOCKED_INTERVALS = (0.5, 10.0)
@@ -48,6 +49,8 @@ class JobState:
     needed_until: float | None = None
     """When a sidecar that the conversion needs is given up; None before the first look that missed it."""
     sidecar_expected: bool = False
+    sidecar_since: float = 0.0
+    """When its image was published, monotonic s."""
     sidecar_deadline: float = 0.0
     report: FrameReport | None = None
     """The report of a converted frame that still waits for its sidecar."""
@@ -124,7 +127,8 @@ class JobState:
         """Take in a look at the sidecar of a converted frame; return when to look again (monotonic s), or None."""
         sidecar = "carried" if look.carried else "absent"
         self.report = report.model_copy(update={"sidecar": sidecar, "reason": look.trouble})
-        deadline, interval = self.sidecar_deadline, _SIDECAR_INTERVAL
+        deadline = self.sidecar_deadline
+        interval = max(_SIDECAR_INTERVAL, _SIDECAR_SLOWDOWN * (now - self.sidecar_since))
         if look.blocked:  # it is there, and is tried for as long as the image would have been
             elapsed = self._blocked_for(now)
             deadline, interval = now - elapsed + rule.timeout, _blocked_interval(elapsed)

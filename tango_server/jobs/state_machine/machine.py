@@ -210,7 +210,8 @@ class JobStateMachine:
         awaited = wanted and report.outcome == "converted" and report.sidecar == "absent"
         if not awaited or isinstance(progress.job.recipe.output, InPlace):
             return [self._finish(progress, report, now)]
-        progress.report, progress.sidecar_deadline = report, now.monotonic + self._rules.sidecar_timeout
+        progress.report, progress.sidecar_since = report, now.monotonic
+        progress.sidecar_deadline = now.monotonic + self._rules.sidecar_timeout
         progress.blocked_since = None  # that was the image
         return [_look_of(progress)]
 

@@ -345,7 +345,7 @@ def test_a_sidecar_that_never_comes_is_reported_as_absent_at_its_deadline() -> N
     assert (report.outcome, report.sidecar) == ("converted", "absent")
     assert report.latency == pytest.approx(1.0)
     assert now == pytest.approx(2.25)
-    assert looked > 5
+    assert 5 < looked < 10, "often at first, then seldom"
 
 
 @pytest.mark.parametrize(
