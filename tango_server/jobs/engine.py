@@ -1,4 +1,4 @@
-"""The edge of the job service: one thread that does what the service says, and a few that look at files for it."""
+"""The one thread of the job service: it feeds the state machine with events, and has done what that asks for."""
 
 import logging
 import queue
@@ -6,23 +6,20 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
-from tango_server.conversion.files.atomic_write import remove_leftovers
 from tango_server.conversion.files.roots import Roots
 from tango_server.jobs import clock
-from tango_server.jobs.executors.base import Executor, ExecutorUnavailableError, Result
-from tango_server.jobs.executors.worker import Failure, Task
-from tango_server.jobs.file_checks import carry_sidecar_of, observe_source, write_companions_of
+from tango_server.jobs.dispatch import OWN_FAULT, Dispatcher
+from tango_server.jobs.executors.base import Executor
 from tango_server.jobs.job_log import about, log_finished
 from tango_server.jobs.ledger.database import LedgerBusyError, LedgerError
 from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.mounts import Mounts
 from tango_server.jobs.state_machine.events import (
     Accepted,
-    AttemptDone,
     AttemptFailed,
     Cancel,
     Cancelled,
@@ -35,33 +32,24 @@ from tango_server.jobs.state_machine.events import (
     Fetch,
     Finish,
     Instruction,
-    Job,
     Observe,
-    Observed,
     Selection,
-    SidecarObserved,
     Snapshot,
     TimePassed,
     WriteCompanions,
     Written,
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
-from tango_server.jobs.temporary_files import TemporaryFiles
 from tango_server.messages import FrameReport
 
 _log = logging.getLogger(__name__)
 
-_OBSERVERS = 4
 _IDLE_LOOK = 1.0  # rates fall with time, so the numbers are renewed even if nothing happens
 _LEDGER_PAUSE = 0.5
-_OWN_FAULT = "petif-bluesky failed here, or one of its libraries; the log has the details"
-
-_Look = Observed | SidecarObserved | AttemptFailed
-"""What comes of a look at a job's files."""
 
 
 class Engine:
-    """The threads of a running service. `changed` is called, from one of them, when the numbers have changed."""
+    """The thread of a running service. `changed` is called, from it, when the numbers have changed."""
 
     def __init__(
         self,
@@ -74,20 +62,15 @@ class Engine:
         changed: Callable[[], None],
     ) -> None:
         self._service = service
-        self._mounts = mounts
         self._ledger = ledger
-        self._executor = executor
-        self._roots = roots
-        self._leftovers = TemporaryFiles()
         self._changed = changed
         self._inbox: queue.Queue[Event | None] = queue.Queue()  # a SimpleQueue may wait for ever at a tiny time-out
-        self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
+        self._dispatcher = Dispatcher(executor, roots=roots, mounts=mounts, post=self._inbox.put)
         self._questions: dict[str, Future[int]] = {}
         self._numbers = threading.Lock()
         self._snapshot = service.snapshot(clock.now())
         self._on_the_way = 0  # jobs that are accepted and did not reach the service yet
         self._closing = False
-        self._unavailable = ""  # what was told last of why nobody converts; every waiting job would tell it again
         self.fault = ""
         self._thread = threading.Thread(target=self._loop, name="petif-jobs", daemon=True)
 
@@ -126,13 +109,11 @@ class Engine:
     def close(self, patience: float) -> None:
         """Let running conversions finish and be reported, end the threads and the workers."""
         self._closing = True
-        self._executor.close(patience)
-        self._observers.shutdown(wait=False, cancel_futures=True)
+        self._dispatcher.close(patience)
         self._inbox.put(Ending())
         self._inbox.put(None)
         self._thread.join(patience)
-        for job in self._service.running_jobs():
-            remove_leftovers(job.output, job.job_id, self._roots_of(job))
+        self._dispatcher.clean_up(self._service.running_jobs())
 
     def _loop(self) -> None:
         try:
@@ -160,7 +141,7 @@ class Engine:
         else:
             for step in instructions:
                 if isinstance(step, WriteCompanions):  # the other threads have ended
-                    write_companions_of(step.job, step.output, self._roots_of(step.job))
+                    self._dispatcher.write_companions(step)
         if finished:
             written = frozenset(str(report.job_id) for report, _ in finished)
             freed = self._service.handle(Written(written), clock.now())
@@ -177,7 +158,7 @@ class Engine:
             if job_id is None:
                 raise
             _log.exception("the bookkeeping of a job failed", extra={"job_id": job_id})
-            return self._service.abandon(job_id, f"{_OWN_FAULT} ({error!r})", clock.now())
+            return self._service.abandon(job_id, f"{OWN_FAULT} ({error!r})", clock.now())
 
     def _next_events(self) -> list[Event | None]:
         look = self._service.next_look
@@ -204,7 +185,7 @@ class Engine:
                 return
             report = finished[0][0]
             _log.exception("a report can't be written; its job is set aside", extra={"job_id": report.job_id})
-            reason = f"its report can't be written: {_OWN_FAULT} ({type(error).__name__})"
+            reason = f"its report can't be written: {OWN_FAULT} ({type(error).__name__})"
             self._write(partial(self._ledger.set_aside, str(report.job_id), reason, clock.now().wall))
             return
         for report, _ in finished if written else ():
@@ -251,25 +232,14 @@ class Engine:
                 if self._closing:  # threads and workers take nothing any more; the job is taken up at the next start
                     continue
                 _log.exception("a step of a job failed", extra=about(job))
-                self._inbox.put(AttemptFailed(job.job_id, "final", f"{_OWN_FAULT} ({error!r})"))
+                self._inbox.put(AttemptFailed(job.job_id, "final", f"{OWN_FAULT} ({error!r})"))
 
     def _perform(self, step: Instruction) -> None:
         match step:
             case Fetch(after, limit):
                 self._inbox.put(self._ledger.fetch(after, limit))
-            case Observe(job):
-                look: Future[_Look] = self._observers.submit(self._look_at_source, job, self._roots_of(job))
-                look.add_done_callback(partial(self._looked, job.job_id))
-            case CarrySidecar(job, output):
-                look = self._observers.submit(carry_sidecar_of, job, output, self._roots_of(job))
-                look.add_done_callback(partial(self._looked, job.job_id))
-            case WriteCompanions(job, output):
-                self._observers.submit(write_companions_of, job, output, self._roots_of(job))
-            case Convert(job) if trouble := self._mounts.last_trouble:
-                self._inbox.put(AttemptFailed(job.job_id, "away", trouble))
-            case Convert(job, attempt):
-                _log.debug("attempt %d begins", attempt, extra=about(job))
-                self._executor.start(_task(step, self._roots_of(job)), partial(self._attempted, job))
+            case Observe() | CarrySidecar() | WriteCompanions() | Convert():
+                self._dispatcher.dispatch(step)
             case Cancel():
                 self._cancel(step)
             case Finish():
@@ -287,78 +257,6 @@ class Engine:
         self._inbox.put(Cancelled(len(cancelled), cancelled))
         question.set_result(len(cancelled))
 
-    def _roots_of(self, job: Job) -> Roots:
-        """Return the roots of when a job was accepted, those of now if that was not kept."""
-        if job.source_root is None or job.output_root is None:
-            return self._roots()
-        roots = Roots(read=(job.source_root,), write=(job.output_root,))
-        if job.recipe.esperanto is None or job.recipe.esperanto.mask is None:
-            return roots
-        now = self._roots()
-        return replace(roots, every=now.read, private=now.private)
-
-    def _look_at_source(self, job: Job, roots: Roots) -> _Look:
-        if trouble := self._mounts.trouble_of(*roots.read, *roots.write):
-            return AttemptFailed(job.job_id, "away", trouble)
-        self._leftovers.before_first_look(job, roots)
-        look = observe_source(job, roots)
-        if trouble := self._mounts.trouble_of(*roots.read):  # it went meanwhile: what was not there may be
-            return AttemptFailed(job.job_id, "away", trouble)
-        return look
-
-    def _looked(self, job_id: str, look: Future[_Look]) -> None:
-        if look.cancelled():
-            return
-        fault = look.exception()
-        if fault is None:
-            self._inbox.put(look.result())
-            return
-        _log.error("looking at its file failed in a way that it should not", exc_info=fault, extra={"job_id": job_id})
-        self._inbox.put(AttemptFailed(job_id, "final", f"its file can't be examined: {_OWN_FAULT} ({fault!r})"))
-
-    def _attempted(self, job: Job, result: Result) -> None:
-        job_id, roots = job.job_id, self._roots_of(job)
-        if trouble := self._mounts.trouble_of(*roots.read, *roots.write):
-            self._inbox.put(AttemptFailed(job_id, "away", trouble))  # whatever it has written may lie below the mount
-            return
-        try:
-            self._leftovers.after_attempt(job, result, roots)
-        except Exception:  # noqa: BLE001 - the attempt counts all the same
-            _log.exception("what an attempt has left can't be removed", extra=about(job))
-        match result:
-            case FrameReport():
-                self._unavailable = ""
-                self._inbox.put(AttemptDone(job_id, result))
-            case Failure(kind, reason, trace):
-                if trace:
-                    _log.error("a conversion failed in a way that it should not:\n%s", trace, extra=about(job))
-                if kind == "blocked":
-                    _log.warning("tried again for a while: %s", reason, extra=about(job))
-                self._inbox.put(AttemptFailed(job_id, kind, reason))
-            case ExecutorUnavailableError():
-                told, self._unavailable = str(result) == self._unavailable, str(result)
-                _log.log(logging.DEBUG if told else logging.WARNING, "it waits: %s", result, extra=about(job))
-                self._inbox.put(AttemptFailed(job_id, "unavailable", str(result)))
-            case _:
-                _log.warning("%s", result, extra=about(job))
-                self._inbox.put(AttemptFailed(job_id, "crashed", str(result) or type(result).__name__))
-
 
 def _arriving(event: Event) -> int:
     return event.count if isinstance(event, Accepted | FailuresRetried) else 0
-
-
-def _task(step: Convert, roots: Roots) -> Task:
-    """Return what a worker is to do, within the roots."""
-    job = step.job
-    return Task(
-        job.source,
-        job.output,
-        job.recipe,
-        roots,
-        job.job_id,
-        step.placeholder,
-        step.reason,
-        job=job.job_id,
-        fields=job.fields,
-    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tango_server.conversion.files.roots import Roots
-from tango_server.jobs import engine
+from tango_server.jobs import dispatch, engine
 from tango_server.jobs.engine import Engine
 from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.jobs.ledger.database import Database, LedgerBusyError, LedgerDamagedError
@@ -326,7 +326,7 @@ def test_a_step_that_comes_at_the_end_fails_no_job(
         running.accept("a")
         running.until(lambda: running.engine.snapshot.running == 1, "it is running")
         (job,) = running.engine._service.running_jobs()
-        running.engine._observers.shutdown()
+        running.engine._dispatcher._observers.shutdown()
         running.engine._closing = True
         running.engine._perform_all([Observe(job)])
     assert reports("a") == {}
@@ -346,14 +346,14 @@ def test_a_damaged_ledger_is_a_fault_that_tells_what_to_do(start: Start, monkeyp
 def test_a_look_that_breaks_fails_its_frame_only(
     start: Start, reports: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = engine.observe_source
+    look = dispatch.observe_source
 
     def breaking(job: Job, roots: Roots) -> object:
         if job.job_id == "bad":
             raise ZeroDivisionError("a mistake of ours")
         return look(job, roots)
 
-    monkeypatch.setattr(engine, "observe_source", breaking)
+    monkeypatch.setattr(dispatch, "observe_source", breaking)
     with start() as running:
         running.accept("bad", "good")
         running.executor.end_next()
