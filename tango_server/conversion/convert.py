@@ -16,8 +16,9 @@ from tango_server.conversion.errors import (
 )
 from tango_server.conversion.esperanto.frame import EsperantoFrame
 from tango_server.conversion.esperanto.record import history
-from tango_server.conversion.files.atomic_write import Attempt, Ownership, Write, copy_of, ownership_of, publish
+from tango_server.conversion.files.atomic_write import Attempt, Write, copy_of, publish
 from tango_server.conversion.files.file_attributes import FileAttributes
+from tango_server.conversion.files.ownership import Ownership, ownership_of
 from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots, output_path
 from tango_server.conversion.files.sandbox import status_of
 from tango_server.conversion.image.buffers import thread_workspace

@@ -16,7 +16,8 @@ from tango_server.conversion.errors import (
 from tango_server.conversion.esperanto.frame import EsperantoFrame
 from tango_server.conversion.esperanto.padding import padded_side
 from tango_server.conversion.esperanto.record import history
-from tango_server.conversion.files.atomic_write import Attempt, Write, ownership_of, publish
+from tango_server.conversion.files.atomic_write import Attempt, Write, publish
+from tango_server.conversion.files.ownership import ownership_of
 from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots
 from tango_server.conversion.files.sandbox import is_taken, require_below
 from tango_server.conversion.image.orientation import Orientation

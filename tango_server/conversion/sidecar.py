@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from tango_server.conversion.errors import ConversionError, SourceUnreadableError
-from tango_server.conversion.files.atomic_write import Attempt, ownership_of, publish, write_parts
+from tango_server.conversion.files.atomic_write import Attempt, publish, write_parts
 from tango_server.conversion.files.frame_file import open_frame_file
+from tango_server.conversion.files.ownership import ownership_of
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.image.orientation import AS_STORED, Orientation
 from tango_server.conversion.tiff.structure import Structure, read_structure

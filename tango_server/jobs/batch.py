@@ -1,10 +1,7 @@
 """Frames converted without a server: which ones, to where, in worker processes."""
 
-import contextlib
 import fnmatch
 import os
-import platform
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -13,14 +10,13 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-import psutil
-
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.esperanto.angle_table import AngleTable, AngleTableError, fields_of
 from tango_server.conversion.esperanto.experiment import Experiment, experiment_of
-from tango_server.conversion.files.atomic_write import TEMPORARY_SUFFIX, is_in_use, remove_leftovers
-from tango_server.conversion.files.naming import counted_by, series_of
+from tango_server.conversion.esperanto.scan_numbers import numbers_in_scans, uncounted_names
+from tango_server.conversion.files.naming import counted_by
 from tango_server.conversion.files.roots import ANYWHERE, output_path
+from tango_server.conversion.files.temporary_names import remove_leftovers
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.records import is_placeholder_of
 from tango_server.conversion.sidecar import read_sidecar
@@ -29,21 +25,12 @@ from tango_server.jobs.executors.base import Result
 from tango_server.jobs.executors.processes import ProcessExecutor
 from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.jobs.frame_listing import frames_in
+from tango_server.jobs.orphans import OURS, remove_orphans
 from tango_server.messages import FrameReport
 from tango_server.recipe import NewFile, Recipe
 
 _TIME_LIMIT = 3600.0  # s for one frame; a network file system may be slow, but not that slow
 _PATIENCE = 10.0
-_FEWEST = 3
-"""Frames of a scan, of which more than half are missing, that are too many for chance."""
-_NAMED = 3
-_EXPECTED = (
-    "expected a number that counts the frames. Say which one does (--frame-number; -1 is the last), or give their "
-    "angles in a table (--angles)."
-)
-_LONGEST_ATTEMPT = 3600.0
-"""How old (s) a temporary file is that nobody can be at work on."""
-_OURS = f"{platform.node()}-offline-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +106,7 @@ def plan(
     if recipe.esperanto is not None:
         numbers = numbers_in_scans(counted.values())
         if any(circle.step is not None for circle in recipe.esperanto.circles.values()):
-            uncounted = _uncounted(counted, gaps_are_meant=frame_number is not None)
+            uncounted = uncounted_names(counted, gaps_are_meant=frame_number is not None)
     planned = [
         Planned(source, None, problem=uncounted[source])
         if source in uncounted
@@ -146,7 +133,7 @@ def convert_all(
         if item.output is None or item.skip:
             yield _unconverted(item, recipe)
         else:
-            token = f"{_OURS}{os.getpid()}-{number}"
+            token = f"{OURS}{os.getpid()}-{number}"
             tasks.append(Task(item.source, item.output, recipe, ANYWHERE, token, fields=item.fields))
     if len(tasks) == 1:  # not worth a process
         yield _report(tasks[0], worker.run(tasks[0]))
@@ -185,83 +172,6 @@ def _in_processes(tasks: list[Task], workers: int, stopped: Callable[[], bool]) 
 
 def _put(done: "SimpleQueue[tuple[Task, Result]]", task: Task, result: Result) -> None:
     done.put((task, result))
-
-
-def remove_orphans(folders: Iterable[Path]) -> None:
-    """Remove what earlier calls on this host left in these folders when they were killed.
-
-    By the lock of a temporary file, or its age: a container may have the name of its host, and other process ids.
-    """
-    for folder in folders:
-        try:
-            names = [entry.name for entry in os.scandir(folder) if entry.name.endswith(TEMPORARY_SUFFIX)]
-        except OSError:  # there is nothing to clean, or nobody may
-            continue
-        for name in names:
-            owner = re.search(re.escape(f".{_OURS}") + r"(\d+)-\d+\.", name)
-            with contextlib.suppress(OSError):
-                if owner and _is_orphan(folder / name, int(owner[1])):
-                    (folder / name).unlink()
-
-
-def _is_orphan(temporary: Path, owner: int) -> bool:
-    if used := is_in_use(temporary):
-        return False
-    if time.time() - temporary.stat().st_mtime > _LONGEST_ATTEMPT:
-        return True
-    return used is False and not psutil.pid_exists(owner)  # in the instant after it was made it has no lock yet
-
-
-def numbers_in_scans(sources: Iterable[Path]) -> dict[Path, int]:
-    """Return each frame's number in its scan, from 1: that of its name, counted from the first one's.
-
-    A frame that is missing leaves a gap. Without a number in their names frames count in their order.
-    """
-    scans: dict[tuple[Path, str], list[tuple[int | None, Path]]] = {}
-    for source in sources:
-        name, number = series_of(source)
-        scans.setdefault((source.parent, name), []).append((number, source))
-    numbers = {}
-    for frames in scans.values():
-        known = [number for number, _ in frames if number is not None]
-        for place, (number, source) in enumerate(frames, start=1):
-            numbers[source] = place if number is None else number - min(known) + 1
-    return numbers
-
-
-def _uncounted(counted: Mapping[Path, Path], *, gaps_are_meant: bool) -> dict[Path, str]:
-    """Return the sources that the number of their `counted` names does not seem to count, each with why.
-
-    That is so where several names are alike but for their numbers (or have none), and each makes a scan of its own, as
-    `scan_001_300K.tif` and `scan_002_300K.tif`; and where a scan has more gaps than frames, as times of day make them.
-    """
-    scans: dict[tuple[Path, str], dict[Path, int | None]] = {}
-    for source, named in counted.items():
-        name, number = series_of(named)
-        scans.setdefault((named.parent, name), {})[source] = number
-    alike: dict[tuple[Path, str], list[dict[Path, int | None]]] = {}
-    for (folder, name), scan in scans.items():
-        shape = "" if None in scan.values() else re.sub(r"\d+", "0", name)
-        alike.setdefault((folder, shape), []).append(scan)
-    reasons: dict[Path, str] = {}
-    for group in alike.values():
-        if len(group) > 1 and all(len(scan) == 1 for scan in group):
-            sources = [source for scan in group for source in scan]
-            some = _names(sources)
-            why = f"by the numbers in their names, {some} are scans of one frame each, and all begin at the first angle"
-            reasons |= dict.fromkeys(sources, why)
-    for scan in scans.values():
-        known = [number for number in scan.values() if number is not None]
-        missing = max(known) - min(known) + 1 - len(known) if known else 0
-        if not gaps_are_meant and len(known) >= _FEWEST and missing > len(known):
-            why = f"by the last numbers in their names, {_names(scan)} are a scan in which {missing} frames are missing"
-            reasons |= dict.fromkeys(scan, why)
-    return {source: f"{source}: {why}; {_EXPECTED}" for source, why in reasons.items()}
-
-
-def _names(sources: Iterable[Path]) -> str:
-    names = [source.name for source in sources]
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _planned(

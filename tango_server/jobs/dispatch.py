@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-from tango_server.conversion.files.atomic_write import remove_leftovers
 from tango_server.conversion.files.roots import Roots
+from tango_server.conversion.files.temporary_names import remove_leftovers
 from tango_server.jobs.executors.base import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.jobs.file_checks import carry_sidecar_of, observe_source, write_companions_of

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tango_server.conversion.files.atomic_write import TEMPORARY_SUFFIX
+from tango_server.conversion.files.temporary_names import TEMPORARY_SUFFIX
 from tests.chaos.frames import PLACES, PlannedFrame
 from tests.chaos.plan import Kind
 from tests.chaos.scale import Scale

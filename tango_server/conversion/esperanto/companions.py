@@ -16,7 +16,8 @@ from tango_server.conversion.esperanto.header import EsperantoHeader
 from tango_server.conversion.esperanto.mask import Mask, frame_mask, mask_of, read_mask
 from tango_server.conversion.esperanto.rectangles import Rectangle, rectangles_of
 from tango_server.conversion.esperanto.scan import Scan, UnevenScanError, headers_in, name_of_scan, scan_of
-from tango_server.conversion.files.atomic_write import PLAIN, Attempt, Ownership, ownership_of, publish, write_parts
+from tango_server.conversion.files.atomic_write import Attempt, publish, write_parts
+from tango_server.conversion.files.ownership import PLAIN, Ownership, ownership_of
 from tango_server.conversion.files.roots import NO_FIELDS, Roots
 from tango_server.conversion.files.sandbox import is_taken, open_file
 from tango_server.conversion.image.orientation import Orientation

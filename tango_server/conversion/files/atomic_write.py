@@ -1,13 +1,11 @@
 """Files appear whole or not at all: a temporary file in the same folder, then a rename."""
 
-import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,50 +13,20 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tango_server.conversion.errors import OutputWriteError, OutsideRootsError
-from tango_server.conversion.files.file_attributes import FileAttributes
+from tango_server.conversion.errors import OutputWriteError
 from tango_server.conversion.files.folder import Folder
+from tango_server.conversion.files.ownership import PLAIN, Ownership
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.files.sandbox import open_folder
-from tango_server.recipe import NewFile, Recipe
+from tango_server.conversion.files.temporary_names import held, temporary_path
 
-try:
-    import fcntl
-
-    _HAS_LOCKS = True
-except ImportError:  # Windows
-    _HAS_LOCKS = False
-
-TEMPORARY_SUFFIX = ".petif-tmp"
 _BLOCK = 2**20  # bytes
 _RETRY_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # s; on Windows a reader may hold the file for a moment
-_LONGEST_STEM = 120  # bytes; with what is put around it, a name stays below the 255 that file systems take
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-
-_AS_THE_SOURCE = "source"
-_PERMISSIONS = 0o2777  # no setuid, no sticky bit
 
 Write = Callable[[BinaryIO], None]
 Buffer = Any
 """Anything with C-contiguous bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ownership:
-    """Permission bits and group of new files and folders; None leaves them to the umask and to the process.
-
-    `folder_mode` may hold the setgid bit (0o2775), so that what is put below belongs to the folder's group; one that a
-    new folder has from the folder above it stays.
-    """
-
-    file_mode: int | None = None
-    folder_mode: int | None = None
-    group: str | int | None = None
-    like: FileAttributes | None = None
-    """What a file in place has of the one that it replaces; before the rest."""
-
-
-PLAIN = Ownership()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,58 +42,6 @@ class Attempt:
     exclusive: bool = False
     ownership: Ownership = PLAIN
     mtime_ns: int | None = None
-
-
-def ownership_of(recipe: Recipe, source: Path) -> Ownership:
-    """Return what a recipe says of its new files and folders, made of the raw frame `source`."""
-    output = recipe.output
-    if not isinstance(output, NewFile):
-        return PLAIN
-    group: str | int | None = output.group
-    modes: list[int | None] = []
-    for mode, model in ((output.file_mode, source), (output.folder_mode, source.parent)):
-        if mode != _AS_THE_SOURCE:
-            modes.append(int(mode, 8) if mode else None)
-            continue
-        try:
-            status = model.stat()
-        except OSError:  # a placeholder stands for a frame that is not there
-            modes.append(None)
-            continue
-        modes.append(status.st_mode & _PERMISSIONS)
-        if group is None and os.name != "nt":
-            group = status.st_gid
-    return Ownership(modes[0], modes[1], group)
-
-
-def temporary_path(output: Path, token: str) -> Path:
-    """Return the name of a temporary file for `output`; `token` tells whose attempt it is."""
-    name = os.fsencode(output.name)[:_LONGEST_STEM].decode("utf-8", "ignore")  # there may be no room for all of it
-    return output.with_name(f".{name}.{token}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
-
-
-def temporary_names(path: Path, roots: Roots = ANYWHERE) -> list[str]:
-    """Return the names of all temporary files in a folder; raise `OSError` or `OutsideRootsError`."""
-    with open_folder(path, roots.write) as folder:
-        return [name for name in folder.names() if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)]
-
-
-def is_temporary_of(token: str, name: str) -> bool:
-    """Whether a temporary file belongs to an attempt called `token`, whatever its output was to be called."""
-    return f".{token}." in name
-
-
-def remove_leftovers(output: Path, token: str, roots: Roots = ANYWHERE, *, among: Sequence[str] | None = None) -> None:
-    """Remove what an attempt called `token` at writing `output` left behind when its process was killed.
-
-    `among`: the names of temporary files in that folder, if they are known; else it is listed.
-    """
-    with contextlib.suppress(OSError, OutsideRootsError):
-        names = temporary_names(output.parent, roots) if among is None else among
-        with open_folder(output.parent, roots.write) as folder:
-            for name in names:
-                if is_temporary_of(token, name):
-                    folder.remove(name)
 
 
 def publish(output: Path, write: Write, attempt: Attempt, roots: Roots = ANYWHERE) -> int:
@@ -158,7 +74,7 @@ def publish(output: Path, write: Write, attempt: Attempt, roots: Roots = ANYWHER
 
 
 def _publish_in(folder: Folder, output: Path, write: Write, attempt: Attempt) -> int:
-    with _temporary_file(folder, output, attempt) as (temporary, file), _held(file):
+    with _temporary_file(folder, output, attempt) as (temporary, file), held(file):
         write(file)
         size = file.tell()
         if attempt.durable:
@@ -242,44 +158,6 @@ def _hand_over_folder(ownership: Ownership, folder: Any) -> None:
     if ownership.folder_mode is not None:
         inherited = os.stat(folder).st_mode & stat.S_ISGID  # noqa: PTH116 - it may be a descriptor
         os.chmod(folder, ownership.folder_mode | inherited)  # noqa: PTH101
-
-
-def is_in_use(temporary: Path) -> bool | None:
-    """Whether an attempt is at work on a temporary file, wherever it runs; None if the system can't tell.
-
-    Raises
-    ------
-    OSError
-        if it can't be opened.
-
-    """
-    if not _HAS_LOCKS:  # Windows removes no file that is open
-        return None
-    descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return None
-    finally:
-        os.close(descriptor)
-    return False
-
-
-@contextmanager
-def _held(file: FileIO) -> Iterator[None]:
-    """Lock a temporary file for whoever asks `is_in_use`, also beyond its own close; the lock ends with the process."""
-    if not _HAS_LOCKS:
-        yield
-        return
-    descriptor = os.dup(file.fileno())
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tango_server.conversion.files.atomic_write import temporary_path
+from tango_server.conversion.files.temporary_names import temporary_path
 from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.base import Done, ExecutorUnavailableError, Result
 from tango_server.jobs.executors.worker import Task

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tango_server.conversion.files.atomic_write import temporary_names, temporary_path
 from tango_server.conversion.files.roots import Roots
+from tango_server.conversion.files.temporary_names import temporary_names, temporary_path
 from tango_server.jobs.executors.base import AttemptLostError, ExecutorUnavailableError
 from tango_server.jobs.executors.worker import Failure
 from tango_server.jobs.state_machine.events import Job

@@ -11,14 +11,9 @@ import pytest
 
 from tango_server.conversion import convert_file
 from tango_server.conversion.errors import OutputWriteError, SourceChangedError
-from tango_server.conversion.files.atomic_write import (
-    Attempt,
-    Ownership,
-    publish,
-    remove_leftovers,
-    temporary_path,
-    write_parts,
-)
+from tango_server.conversion.files.atomic_write import Attempt, publish, write_parts
+from tango_server.conversion.files.ownership import Ownership
+from tango_server.conversion.files.temporary_names import remove_leftovers, temporary_path
 from tango_server.recipe import Recipe
 from tests.unit.full_disk import no_file_grows_beyond
 

@@ -20,9 +20,10 @@ import tifffile
 import tango_server.conversion.files.sandbox as room
 from tango_server.conversion import ConversionError, convert_file
 from tango_server.conversion.errors import OutputWriteError, OutsideRootsError, SourceError, SourceUnreadableError
-from tango_server.conversion.files.atomic_write import Attempt, publish, remove_leftovers, temporary_path, write_parts
+from tango_server.conversion.files.atomic_write import Attempt, publish, write_parts
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.sandbox import is_taken, open_file, open_folder
+from tango_server.conversion.files.temporary_names import remove_leftovers, temporary_path
 from tango_server.conversion.sidecar import carry_sidecar, read_sidecar
 from tango_server.conversion.tiff.structure import read_structure
 from tango_server.messages import FrameReport

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from tango_server.conversion.files.atomic_write import remove_leftovers
 from tango_server.conversion.files.roots import Roots
+from tango_server.conversion.files.temporary_names import remove_leftovers
 from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.messages import FrameReport

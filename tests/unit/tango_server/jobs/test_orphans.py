@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tango_server.conversion.files.atomic_write import Attempt, is_in_use, publish, temporary_path
-from tango_server.jobs.batch import _OURS, remove_orphans
+from tango_server.conversion.files.atomic_write import Attempt, publish
+from tango_server.conversion.files.temporary_names import is_in_use, temporary_path
+from tango_server.jobs.orphans import OURS, remove_orphans
 
 NOBODY = 2**22 + 1
 """A process id beyond all that Linux gives: that of a process in another container, as far as can be told from here."""
 
 
 def temporary(folder: Path, pid: int = NOBODY) -> Path:
-    path = temporary_path(folder / "a.tif", f"{_OURS}{pid}-0")
+    path = temporary_path(folder / "a.tif", f"{OURS}{pid}-0")
     path.write_bytes(b"half a frame")
     return path
 
@@ -37,7 +38,7 @@ def test_a_file_that_another_container_writes_stays(tmp_path: Path) -> None:
         remove_orphans([tmp_path])
         file.write(b"a frame")  # type: ignore[attr-defined]
 
-    publish(output, write_slowly, Attempt(f"{_OURS}{NOBODY}-0"))
+    publish(output, write_slowly, Attempt(f"{OURS}{NOBODY}-0"))
     assert output.read_bytes() == b"a frame"
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
@@ -47,7 +48,7 @@ def test_the_mark_ends_with_its_process(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path\n"
         "from tango_server.conversion.files.atomic_write import Attempt, publish\n"
-        f"publish(Path(sys.argv[1]), lambda file: os._exit(9), Attempt('{_OURS}{NOBODY}-0'))"
+        f"publish(Path(sys.argv[1]), lambda file: os._exit(9), Attempt('{OURS}{NOBODY}-0'))"
     )
     ended = subprocess.run([sys.executable, "-c", program, tmp_path / "a.tif"], check=False)
     assert ended.returncode == 9
@@ -58,7 +59,7 @@ def test_the_mark_ends_with_its_process(tmp_path: Path) -> None:
 
 
 def test_of_those_that_nobody_can_tell_about_the_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tango_server.jobs.batch.is_in_use", lambda _path: None)  # a file system without locks
+    monkeypatch.setattr("tango_server.jobs.orphans.is_in_use", lambda _path: None)  # a file system without locks
     young, old = temporary(tmp_path), temporary(tmp_path, os.getpid())
     os.utime(old, (time.time() - 7200, time.time() - 7200))
     remove_orphans([tmp_path])
