@@ -52,7 +52,7 @@ ROOMS = {
         _in(_CONVERSION, "image/test_transform", "tiff/test_reader"),
     ),
     "tiff": Room(
-        _in(f"{_CONVERSION}/tiff", "structure", "reader", "writer", "tifffile_decoder", "tifffile_writer"),
+        _in(f"{_CONVERSION}/tiff", "structure", "parser", "reader", "writer", "tifffile_decoder", "tifffile_writer"),
         (
             *_in(f"{_CONVERSION}/tiff", "test_structure", "test_reader", "test_writer", "test_kept_tags"),
             *_in(_CONVERSION, "test_convert_file", "test_hostile_input", "test_hostile_files"),

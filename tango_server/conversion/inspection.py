@@ -11,8 +11,9 @@ from tango_server.conversion.files.sandbox import open_file
 from tango_server.conversion.records import is_esperanto
 from tango_server.conversion.sidecar import read_sidecar, sidecar_path
 from tango_server.conversion.tiff.kept_tags import shown_tags
+from tango_server.conversion.tiff.parser import read_structure, reading
 from tango_server.conversion.tiff.provenance import Provenance, read_provenance
-from tango_server.conversion.tiff.structure import Page, Structure, read_structure, reading
+from tango_server.conversion.tiff.structure import Page, Structure
 from tango_server.text import printable
 
 _TAGS = {259: "compression", 262: "photometric", 274: "orientation", 278: "rows_per_strip", 317: "predictor"}

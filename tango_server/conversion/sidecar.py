@@ -18,7 +18,8 @@ from tango_server.conversion.files.frame_file import open_frame_file
 from tango_server.conversion.files.ownership import ownership_of
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.image.orientation import AS_STORED, Orientation
-from tango_server.conversion.tiff.structure import Structure, read_structure
+from tango_server.conversion.tiff.parser import read_structure
+from tango_server.conversion.tiff.structure import Structure
 from tango_server.recipe import Recipe
 
 ENCODING = "latin-1"

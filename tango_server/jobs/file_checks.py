@@ -7,7 +7,7 @@ from tango_server.conversion.errors import ConversionError, OutputWriteError, Pa
 from tango_server.conversion.esperanto.experiment import awaits_sidecar
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_error
-from tango_server.conversion.tiff.structure import read_structure
+from tango_server.conversion.tiff.parser import read_structure
 from tango_server.jobs.job_log import about
 from tango_server.jobs.state_machine.events import AttemptFailed, Job, Observed, SidecarObserved
 

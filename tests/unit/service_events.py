@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from tango_server.conversion.tiff.structure import read_structure
+from tango_server.conversion.tiff.parser import read_structure
 from tango_server.jobs.state_machine.events import (
     Accepted,
     AttemptDone,

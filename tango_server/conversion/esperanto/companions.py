@@ -21,7 +21,7 @@ from tango_server.conversion.files.ownership import PLAIN, Ownership, ownership_
 from tango_server.conversion.files.roots import NO_FIELDS, Roots
 from tango_server.conversion.files.sandbox import is_taken, open_file
 from tango_server.conversion.image.orientation import Orientation
-from tango_server.conversion.tiff.structure import read_structure
+from tango_server.conversion.tiff.parser import read_structure
 from tango_server.recipe import Recipe
 
 _POLARISATION = 0.98

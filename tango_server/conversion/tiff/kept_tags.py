@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tango_server.conversion.errors import UnsupportedImageError
-from tango_server.conversion.tiff.structure import DESCRIPTION, MAX_TEXT, Structure, TagPlace, reading
+from tango_server.conversion.tiff.parser import MAX_TEXT, reading
+from tango_server.conversion.tiff.structure import DESCRIPTION, Structure, TagPlace
 
 LARGEST = 16 * 2**20
 """Bytes of all kept tags of a file."""

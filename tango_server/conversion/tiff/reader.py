@@ -19,7 +19,8 @@ from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import Image
 from tango_server.conversion.tiff.page_count import all_pages
-from tango_server.conversion.tiff.structure import Page, Structure, parse_structure, reading
+from tango_server.conversion.tiff.parser import parse_structure, reading
+from tango_server.conversion.tiff.structure import Page, Structure
 from tango_server.conversion.tiff.tifffile_decoder import TifffileDecoder
 
 _KINDS = {1: "u", 2: "i", 3: "f"}

@@ -25,7 +25,7 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.sandbox import is_taken, open_file, open_folder
 from tango_server.conversion.files.temporary_names import remove_leftovers, temporary_path
 from tango_server.conversion.sidecar import carry_sidecar, read_sidecar
-from tango_server.conversion.tiff.structure import read_structure
+from tango_server.conversion.tiff.parser import read_structure
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 

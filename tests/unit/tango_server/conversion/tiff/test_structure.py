@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tango_server.conversion.errors import IncompleteFileError, NotATiffError, SourceMissingError
-from tango_server.conversion.tiff.structure import MAX_TEXT, parse_structure, read_structure
+from tango_server.conversion.tiff.parser import MAX_TEXT, parse_structure, read_structure
 from tests.conftest import QXRD_FILES, UNFINISHED_FILES
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from petif_bluesky.sim.qxrd_file import Stage, write_stages
 from tango_server.conversion.errors import SourceMissingError
-from tango_server.conversion.tiff.structure import read_structure
+from tango_server.conversion.tiff.parser import read_structure
 from tango_server.jobs.state_machine.events import Instant
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, judge
 from tests.conftest import DATA, QXRD_FILES, UNFINISHED_FILES
