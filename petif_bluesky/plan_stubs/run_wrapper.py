@@ -11,7 +11,7 @@ from bluesky.utils import IllegalMessageSequence, Msg, short_uid
 
 from petif_bluesky.converter import PETifConverter
 from petif_bluesky.plan_stubs.converted_stream import CONVERTED, UNCONVERTED, ConvertedFrames, in_order
-from petif_bluesky.plan_stubs.start_facts import CONVERSION, has_facts
+from petif_bluesky.plan_stubs.start_facts import CONVERSION, has_facts, on_their_way
 from petif_bluesky.signals.drain_status import DrainStatus, RunReading
 from petif_bluesky.signals.run_reports import RunReports
 
@@ -175,7 +175,8 @@ class RunWrapper:
 
     def _opened(self, msg: Msg) -> Plan[str]:
         facts = self._facts(msg.kwargs.get(CONVERSION) or {})
-        uid: str = yield msg._replace(kwargs={**msg.kwargs, CONVERSION: facts})
+        with on_their_way(facts):
+            uid: str = yield msg._replace(kwargs={**msg.kwargs, CONVERSION: facts})
         self._converter.current_run = uid
         reports = RunReports(uid)
         drain = Drain(self._converter, reports, through_outages=self._timeout is not None)

@@ -1,6 +1,7 @@
 """What the start document of a run says about its conversion."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from petif_bluesky.converter import PETifConverter
@@ -9,12 +10,26 @@ from tango_server.recipe import Recipe
 
 CONVERSION = "conversion"
 """The key in the start document, and the stream with the statistics."""
-_MARK = "recipe_source"
+_on_the_way: set[int] = set()
+"""Ids of the facts in messages that are on their way to the RunEngine."""
+
+
+@contextmanager
+def on_their_way(facts: Mapping[str, Any]) -> Iterator[None]:
+    """Have outer wrappers know these very facts, while the message with them passes through.
+
+    Their keys can't tell: metadata that somebody copies from an earlier run have the same ones.
+    """
+    _on_the_way.add(id(facts))
+    try:
+        yield
+    finally:
+        _on_the_way.discard(id(facts))
 
 
 def has_facts(from_plan: Any) -> bool:
     """Whether a wrapper within this one has put the facts there already: the run is its own."""
-    return isinstance(from_plan, Mapping) and _MARK in from_plan
+    return id(from_plan) in _on_the_way
 
 
 def start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> dict[str, Any]:
@@ -29,7 +44,7 @@ def start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any
     return {
         **from_plan,
         "recipe": own.model_dump(mode="json") if own else server.recipe,
-        _MARK: "run" if own else "server",
+        "recipe_source": "run" if own else "server",
         "device": converter.link.address,
         "server_version": server.version,
     }

@@ -284,6 +284,15 @@ def test_interleaved_runs_each_have_their_own_numbers(keys: tuple[str | None, st
     }
 
 
+def test_metadata_of_an_earlier_run_are_no_sign_of_another_wrapper(lab: Lab) -> None:
+    lab.run(bp.count([lab.detector]), recipe=RECIPE)
+    (first,) = lab.recorder.of("start")
+    lab.run(bp.count([lab.detector], md={"conversion": first["conversion"]}))
+    _, again = lab.recorder.of("start")
+    assert again["conversion"] == first["conversion"]
+    assert len(lab.recorder.stream("conversion", again["uid"])) == 1
+
+
 def test_wrapping_twice_is_wrapping_once(lab: Lab) -> None:
     lab.run_engine.preprocessors.append(ConversionPreprocessor(lab.converter, recipe=RECIPE))
     lab.run_engine.preprocessors.append(ConversionPreprocessor(lab.converter, recipe=RECIPE))
