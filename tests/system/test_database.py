@@ -136,6 +136,25 @@ def test_a_server_without_its_database_ends_in_good_order(
     assert [report["outcome"] for report in reports(again, answer)] == ["converted"] * 10
 
 
+def serves(proxy: tango.DeviceProxy) -> bool:
+    try:
+        return bool(proxy.state() == tango.DevState.ON)
+    except tango.DevFailed:
+        return False
+
+
+def test_a_server_that_was_restarted_over_tango_still_writes_no_file_for_clients(
+    own_database: TangoDatabase, registered: RegisteredServer, root: Path
+) -> None:
+    administrator = tango.DeviceProxy(f"tango://{own_database.address}/dserver/PETifConverter/away")
+    proxy = tango.DeviceProxy(registered.address)
+    administrator.command_inout("RestartServer")
+    until(lambda: serves(proxy) and serves(administrator), "it serves again")
+    with pytest.raises(tango.DevFailed, match="can't choose files"):
+        administrator.command_inout("AddLoggingTarget", ["petif/converter/away", f"file::{root}/log"])
+    assert not (root / "log").exists()
+
+
 def test_a_server_that_can_not_serve_ends_with_an_error_so_that_systemd_starts_it_again(
     own_database: TangoDatabase, root: Path
 ) -> None:
