@@ -33,18 +33,30 @@ def has_facts(from_plan: Any) -> bool:
 
 
 def start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> dict[str, Any]:
-    """Return what the start document says under `conversion`, from what a plan's own metadata bring there."""
+    """Return what the start document says under `conversion`, from what a plan's own metadata bring there.
+
+    A recipe in the metadata that is none stays as it is: the run goes on, and the server refuses its frames with the
+    reason.
+    """
     if not isinstance(from_plan, Mapping):
         raise ValueError(  # noqa: TRY004 - a value that a user has written
             f"{CONVERSION} in the plan's metadata: found {from_plan!r}; expected a dict, as {{'recipe': {{...}}}}. "
             "Name other metadata otherwise."
         )
-    own = session_recipe(from_plan.get("recipe")) or recipe or converter.recipe.chosen
+    own = _written_out(from_plan.get("recipe") or recipe or converter.recipe.chosen)
     server = converter.link.server
     return {
         **from_plan,
-        "recipe": own.model_dump(mode="json") if own else server.recipe,
+        "recipe": own or server.recipe,
         "recipe_source": "run" if own else "server",
         "device": converter.link.address,
         "server_version": server.version,
     }
+
+
+def _written_out(given: Any) -> Any:
+    try:
+        recipe = session_recipe(given)
+    except ValueError:
+        return given
+    return recipe.model_dump(mode="json") if recipe else None
