@@ -75,7 +75,11 @@ ROOMS = {
             ),
             "petif_bluesky/frames.py",
         ),
-        ("petif_bluesky/documents/test_document_shapes.py", "petif_bluesky/test_frames.py"),
+        (
+            "petif_bluesky/documents/test_document_shapes.py",
+            "petif_bluesky/documents/test_assets.py",
+            "petif_bluesky/test_frames.py",
+        ),
     ),
 }  # fmt: skip
 
