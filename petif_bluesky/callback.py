@@ -208,7 +208,7 @@ class ConversionCallback:
             return {}
         return {**metadata, **angles}
 
-    def _set_aside(self, letter: SpooledRequest) -> None:
+    def _set_aside(self, entry: SpooledRequest) -> None:
         """Called by the sender's thread."""
-        if letter.request is not None:
-            self._book.set_aside(letter.run_uid, letter.key)
+        if entry.request is not None:
+            self._book.set_aside(entry.run_uid, entry.key)

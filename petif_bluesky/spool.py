@@ -36,7 +36,7 @@ _FORGET = (
 )
 
 _Row = tuple[str, str, str | None]
-"""Key, run uid and request of a letter."""
+"""Key, run uid and request of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class SpoolError(Exception):
 
 
 class Spool:
-    """The SQLite file. Any thread may call. A letter without a number is only in memory, because the disk refuses it.
+    """The SQLite file. Any thread may call. A request without a number is only in memory, because the disk refuses it.
 
     What a server has rejected is kept for 30 days, the last 10,000 of it.
 
@@ -90,7 +90,7 @@ class Spool:
     def close(self) -> None:
         """Write what is only in memory, if the disk takes it now, and close the file."""
         with self._lock, self._reading:
-            lost = [letter for letter in self._take_held() if not self._could_write(letter)]
+            lost = [entry for entry in self._take_held() if not self._could_write(entry)]
             if lost:
                 _log.error("%s takes nothing: %d frames that were to be converted are lost", self.path, len(lost))
             self._tidier.close()
@@ -110,9 +110,9 @@ class Spool:
         return self._put([(str(fields["key"]), str(fields["run_uid"]), json.dumps(fields)) for fields in requests])
 
     def first(self, count: int) -> list[SpooledRequest]:
-        """Return the `count` oldest letters that were not rejected; raise `sqlite3.Error` if the file can't be read.
+        """Return the `count` oldest requests that were not rejected; raise `sqlite3.Error` if the file can't be read.
 
-        Letters that the disk refuses come from memory, after those on disk.
+        Those that the disk refuses come from memory, after those on disk.
         """
         with self._lock:
             self._try_to_write_held()
@@ -121,13 +121,13 @@ class Spool:
         )
         with self._holding:
             held = list(self._held)[: count - len(rows)]
-        letters = [_letter(*row) for row in rows]
-        return letters + [_letter(None, run_uid, text, key) for key, run_uid, text in held]
+        entries = [_entry(*row) for row in rows]
+        return entries + [_entry(None, run_uid, text, key) for key, run_uid, text in held]
 
-    def remove(self, letters: Sequence[SpooledRequest]) -> None:
-        """Remove letters that the server has."""
-        numbers = [(letter.number,) for letter in letters if letter.number is not None]
-        keys = {letter.key for letter in letters if letter.number is None}
+    def remove(self, entries: Sequence[SpooledRequest]) -> None:
+        """Remove requests that the server has."""
+        numbers = [(entry.number,) for entry in entries if entry.number is not None]
+        keys = {entry.key for entry in entries if entry.number is None}
         with self._lock:
             with self._holding:
                 self._held = deque(held for held in self._held if held[0] not in keys)
@@ -135,7 +135,7 @@ class Spool:
                 self._database.executemany("DELETE FROM outbox WHERE number=?", numbers)
                 # What was handed out from memory may have reached the disk meanwhile.
                 self._database.executemany("DELETE FROM outbox WHERE key=?", [(key,) for key in keys])
-            self._changes += len(letters)
+            self._changes += len(entries)
 
     def tidy(self) -> None:
         """Now and then give room back: that of the database's log, of what was sent, of what was rejected long ago.
@@ -159,21 +159,21 @@ class Spool:
                 with self._lock:  # little has come meanwhile, and none of it may be missing
                     self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def postpone(self, letter: SpooledRequest) -> None:
-        """Put a letter behind all others."""
+    def postpone(self, entry: SpooledRequest) -> None:
+        """Put a request behind all others."""
         with self._lock:
             self._database.execute(
-                "UPDATE outbox SET number=(SELECT max(number) + 1 FROM outbox) WHERE number=?", (letter.number,)
+                "UPDATE outbox SET number=(SELECT max(number) + 1 FROM outbox) WHERE number=?", (entry.number,)
             )
 
-    def set_aside(self, letter: SpooledRequest, reason: str) -> None:
-        """Keep a letter that the server will never take, with the reason; one that is only in memory is dropped."""
-        if letter.number is None:
-            self.remove([letter])
+    def set_aside(self, entry: SpooledRequest, reason: str) -> None:
+        """Keep a request that the server will never take, with the reason; one that is only in memory is dropped."""
+        if entry.number is None:
+            self.remove([entry])
             return
         with self._lock:
             self._database.execute(
-                "UPDATE outbox SET rejected=?, rejected_at=? WHERE number=?", (reason, time.time(), letter.number)
+                "UPDATE outbox SET rejected=?, rejected_at=? WHERE number=?", (reason, time.time(), entry.number)
             )
             self._changes += 1
 
@@ -205,11 +205,11 @@ class Spool:
                 )
             self._little_space = free < _LITTLE_SPACE
 
-    def _put(self, letters: Sequence[_Row]) -> bool:
-        """Write letters, or hold them in memory while the file takes nothing: the RunEngine must not wait."""
+    def _put(self, entries: Sequence[_Row]) -> bool:
+        """Write requests, or hold them in memory while the file takes nothing: the RunEngine must not wait."""
         with self._holding:
-            self._held.extend(letters)
-            self._changes += len(letters)
+            self._held.extend(entries)
+            self._changes += len(entries)
         if not self._lock.acquire(timeout=_LONGEST_WAIT):
             return True
         try:
@@ -241,28 +241,28 @@ class Spool:
         self._next_try = 0.0
         return new
 
-    def _could_write(self, letter: _Row) -> bool:
+    def _could_write(self, entry: _Row) -> bool:
         try:
-            self._write([letter])
+            self._write([entry])
         except sqlite3.Error:
             return False
         return True
 
-    def _write(self, letters: Collection[_Row]) -> bool:
-        """Write letters in one transaction, in order; return whether the last one was new."""
-        if len(letters) == 1:  # as most are: a statement of its own is a transaction, and spares two turns of the GIL
-            return self._insert(*letters)
+    def _write(self, entries: Collection[_Row]) -> bool:
+        """Write requests in one transaction, in order; return whether the last one was new."""
+        if len(entries) == 1:  # as most are: a statement of its own is a transaction, and spares two turns of the GIL
+            return self._insert(*entries)
         new = True
-        if letters:
+        if entries:
             with transaction(self._database):
-                for letter in letters:
-                    new = self._insert(letter)
+                for entry in entries:
+                    new = self._insert(entry)
         return new
 
-    def _insert(self, letter: _Row) -> bool:
-        cursor = self._database.execute("INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)", letter)
+    def _insert(self, entry: _Row) -> bool:
+        cursor = self._database.execute("INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)", entry)
         return cursor.rowcount == 1
 
 
-def _letter(number: int | None, run_uid: str, text: str | None, key: str) -> SpooledRequest:
+def _entry(number: int | None, run_uid: str, text: str | None, key: str) -> SpooledRequest:
     return SpooledRequest(number, run_uid, json.loads(text) if text else None, key)

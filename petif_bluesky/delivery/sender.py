@@ -18,14 +18,14 @@ _LONGEST_PAUSE = 5.0
 
 
 class Sender:
-    """Delivers in order, each letter at least once; the server knows a letter by its key.
+    """Delivers in order, each request at least once; the server knows a request by its key.
 
-    A letter is removed from the spool only after the server has it on its own ledger. One that the server will never
+    A request is removed from the spool only after the server has it on its own ledger. One that the server will never
     take is set aside there, and `set_aside` is told.
     """
 
     def __init__(
-        self, spool: Spool, link: Link, *, set_aside: Callable[[SpooledRequest], None] = lambda _letter: None
+        self, spool: Spool, link: Link, *, set_aside: Callable[[SpooledRequest], None] = lambda _entry: None
     ) -> None:
         self._spool = spool
         self._link = link
@@ -50,7 +50,7 @@ class Sender:
         self._thread.join(timeout)
 
     def _run(self) -> float | None:
-        """Deliver the next letters; return after how many seconds to go on."""
+        """Deliver the next requests; return after how many seconds to go on."""
         if self._ended.is_set():
             return None
         left = self._not_before - time.monotonic()
@@ -63,23 +63,25 @@ class Sender:
         return 0.0 if delivered else FOR_EVER
 
     def _deliver_next(self) -> bool:
-        """Deliver the next letters; return whether there were any."""
-        letters: list[SpooledRequest] = []
+        """Deliver the next requests; return whether there were any."""
+        entries: list[SpooledRequest] = []
         try:
             self._spool.tidy()
-            letters = self._spool.first(self._batch)
-            if letters:
-                self._deliver(letters)
+            entries = self._spool.first(self._batch)
+            if entries:
+                self._deliver(entries)
         except Exception as error:  # noqa: BLE001 - the end of the thread would end all sending, and nobody would know
-            if not self._ended.is_set():  # else the spool was closed under a late answer; the letters go again some day
+            if (
+                not self._ended.is_set()
+            ):  # else the spool was closed under a late answer; the requests go again some day
                 self._hold(error)
         else:
             fault = self._take_fault()
             if fault is not None:
                 self._hold(fault)
-            elif letters:
+            elif entries:
                 self._go_on()
-        return bool(letters)
+        return bool(entries)
 
     def _take_fault(self) -> ServerFaultError | None:
         fault, self._fault = self._fault, None
@@ -95,34 +97,34 @@ class Sender:
         self._batch = min(2 * self._batch, _BATCH)
         self._pause = 0.0
 
-    def _deliver(self, letters: list[SpooledRequest]) -> None:
+    def _deliver(self, entries: list[SpooledRequest]) -> None:
         try:
-            self._submit(letters)
+            self._submit(entries)
         except (RequestRejectedError, ServerFaultError) as error:
-            self._deliver_singly(letters, error)
+            self._deliver_singly(entries, error)
 
-    def _deliver_singly(self, letters: list[SpooledRequest], error: LinkError) -> None:
-        if len(letters) > 1:
-            for letter in letters:
+    def _deliver_singly(self, entries: list[SpooledRequest], error: LinkError) -> None:
+        if len(entries) > 1:
+            for entry in entries:
                 if self._ended.is_set():
                     return
-                self._deliver([letter])
+                self._deliver([entry])
             return
         if isinstance(error, ServerFaultError):  # it may pass; meanwhile the others go first
             self._fault = error
-            self._spool.postpone(letters[0])
+            self._spool.postpone(entries[0])
             return
         _log.error("%s: a request that the server will never take was set aside: %s", self._spool.path, error)
-        self._spool.set_aside(letters[0], str(error))
-        self._set_aside(letters[0])
+        self._spool.set_aside(entries[0], str(error))
+        self._set_aside(entries[0])
 
-    def _submit(self, letters: list[SpooledRequest]) -> None:
-        requests = [letter.request for letter in letters if letter.request is not None]
-        runs = sorted({letter.run_uid for letter in letters if letter.request is None})
+    def _submit(self, entries: list[SpooledRequest]) -> None:
+        requests = [entry.request for entry in entries if entry.request is not None]
+        runs = sorted({entry.run_uid for entry in entries if entry.request is None})
         answer = self._link.submit(requests, runs)
         for refused in answer.refused:
             _log.warning("a frame will not be converted: %s", refused.reason)
-        self._spool.remove(letters)
+        self._spool.remove(entries)
 
 
 class PileUpReporter:

@@ -86,6 +86,6 @@ class _Mail:
         if self._run_uid:
             self._book.close(self._run_uid)
 
-    def _set_aside(self, letter: SpooledRequest) -> None:
+    def _set_aside(self, entry: SpooledRequest) -> None:
         """Called by the sender's thread."""
-        self._book.set_aside(letter.run_uid, letter.key)
+        self._book.set_aside(entry.run_uid, entry.key)

@@ -146,7 +146,7 @@ class _Conversion:
                 "a raw frame, or one converted with the same recipe",
                 "Restore the raw frame first, convert it to a new file, or say force to convert what it is now.",
             )
-        like = Ownership(like=self._sample())
+        like = Ownership(like=self._attributes())
         kept = read_kept_tags(path, self.source.file, structure, backup=output.backup, ours=provenance is not None)
         if provenance is not None and provenance.original is not None:
             kept = replace(kept, original=provenance.original)
@@ -214,7 +214,7 @@ class _Conversion:
         turned = self.source.orientation(pages[0]).then(Orientation.of(self.recipe))
         return EsperantoFrame(path, wanted, self.fields, turned, pages[0].shape, taken, record, self.roots)
 
-    def _sample(self) -> FileAttributes:
+    def _attributes(self) -> FileAttributes:
         try:
             return FileAttributes.of(self.source.file.fileno())
         except OSError as error:

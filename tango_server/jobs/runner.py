@@ -87,7 +87,7 @@ class JobRunner:
             waiting=lambda: self._engine.snapshot.queue_length,
             post=self._engine.post,
         )
-        self._gatherer = FolderSubmitter(self._ledger, self._intake)
+        self._folder_submitter = FolderSubmitter(self._ledger, self._intake)
         self._housekeeper = Housekeeper(
             self._history,
             folders=lambda: (*settings.roots().write, *self._intake.output_folders),
@@ -100,7 +100,7 @@ class JobRunner:
     @property
     def snapshot(self) -> Snapshot:
         """The numbers now; a job counts from when its acceptance was answered, a folder as one until it is searched."""
-        gathering = self._gatherer.waiting  # first, so that files that become jobs meanwhile are not missed
+        gathering = self._folder_submitter.waiting  # first, so that files that become jobs meanwhile are not missed
         intake, now = self._intake, self._engine.snapshot
         full = now.queue_length >= intake.backlog_limit
         notices = (
@@ -111,7 +111,7 @@ class JobRunner:
         return replace(
             now,
             queue_length=now.queue_length + gathering,
-            gathering=self._gatherer.found,
+            gathering=self._folder_submitter.found,
             free_space=intake.space.free,
             alarms=tuple(filter(None, notices)),
             warning=intake.disk_warning,
@@ -145,7 +145,7 @@ class JobRunner:
         """
         if len(paths) <= _ANSWERED_AT_ONCE:
             return self._intake.submit(requests_for(paths))
-        self._gatherer.gather(paths)
+        self._folder_submitter.gather(paths)
         return SubmitAnswer(jobs=[], refused=[])
 
     def submit_folder(self, path: str) -> None:
@@ -158,7 +158,7 @@ class JobRunner:
         """
         if not self._intake.source(path).is_dir():
             raise PathError(path, "found no folder", "one that this host sees", "Check it.")
-        self._gatherer.gather([path], _LISTING_PATIENCE)
+        self._folder_submitter.gather([path], _LISTING_PATIENCE)
 
     def list_folder(self, query: FolderQuery) -> FolderAnswer:
         """Return the frames of a folder; raise `PathError` if it is none that may be read."""
@@ -197,7 +197,7 @@ class JobRunner:
             if it takes too long (it is done nevertheless), or the ledger can't be written at present.
         """
         if query.all:
-            self._gatherer.cancel()
+            self._folder_submitter.cancel()
         job_ids = None if query.job_ids is None else tuple(query.job_ids)
         return CancelAnswer(cancelled=self._engine.cancel(Selection(job_ids, query.run_uid), _CANCEL_PATIENCE))
 
@@ -237,7 +237,7 @@ class JobRunner:
 
         Jobs that are not finished stay on the ledger.
         """
-        self._gatherer.close(_CLOSE_PATIENCE)
+        self._folder_submitter.close(_CLOSE_PATIENCE)
         self._engine.close(_CLOSE_PATIENCE)
         self._housekeeper.close(_CLOSE_PATIENCE)
         self._database.close()
