@@ -64,7 +64,23 @@ class _Answer(_Message):
     model_config = ConfigDict(extra="ignore")
 
 
-class FrameRequest(_Message):
+class FrameOrigin(_Message):
+    """Where a frame came from: what its request says of it, its report repeats.
+
+    A field that is added here goes with the frame from the request to the report, with no line in between.
+    """
+
+    run_uid: Name | None = None
+    stream: Name | None = None
+    seq_num: int | None = Field(default=None, ge=0, lt=2**63)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The values of these fields alone, by their names."""
+        return {name: getattr(self, name) for name in FrameOrigin.model_fields}
+
+
+class FrameRequest(FrameOrigin):
     """One frame to convert, and where it came from.
 
     `recipe=None` means the server's own recipe. The same `key` is the same job, however often it is submitted.
@@ -73,10 +89,12 @@ class FrameRequest(_Message):
     source: Annotated[str, Field(min_length=1, max_length=LONGEST_SOURCE)]
     recipe: Recipe | None = None
     key: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)] | None = None
-    run_uid: Name | None = None
-    stream: Name | None = None
-    seq_num: int | None = Field(default=None, ge=0, lt=2**63)
     metadata: Metadata = {}
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What names and headers may take from the frame."""
+        return {**self.metadata, "run": self.run_uid or "", "seq_num": self.seq_num or 0}
 
 
 class PixelCounts(_Answer):
@@ -95,7 +113,7 @@ class PixelCounts(_Answer):
     maximum: float | None = None
 
 
-class FrameReport(_Answer):
+class FrameReport(FrameOrigin):
     """What became of one frame.
 
     `reason` tells why a frame was not converted; of a converted one, why its sidecar, which is there, is absent, and
@@ -103,6 +121,8 @@ class FrameReport(_Answer):
     `shape` is the output's (rows, columns). `latency` is output visible minus the later of accepted and first seen
     complete; it and the job's own fields are None for a conversion without a server.
     """
+
+    model_config = ConfigDict(extra="ignore")
 
     job_id: str | None = None
     source: Shown
@@ -119,9 +139,6 @@ class FrameReport(_Answer):
     accepted: float | None = None
     finished: float
     recipe_hash: str | None = None
-    run_uid: str | None = None
-    stream: str | None = None
-    seq_num: int | None = None
     bytes_in: int = 0
     bytes_out: int = 0
 

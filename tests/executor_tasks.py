@@ -16,7 +16,8 @@ import tifffile
 from tango_server.conversion.files.roots import Roots
 from tango_server.jobs.executors.base import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.executors.worker import Failure, Task, prepare
-from tango_server.messages import FrameReport
+from tango_server.jobs.job import Job
+from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import Recipe
 
 ATTEMPTS = 3
@@ -78,7 +79,8 @@ def frame_tasks(folder: Path, frames: int, side: int = 64) -> list[Task]:
         image = np.random.default_rng(number).normal(100, 50, (side, side + 16)).astype(np.float32)
         tifffile.imwrite(source, image)
         output = folder / "processed" / source.name
-        tasks.append(Task(source, output, RECIPE, Roots.of([folder]), f"job{number:05d}"))
+        request = FrameRequest(source=str(source), recipe=RECIPE)
+        tasks.append(Task(Job(f"job{number:05d}", request, source, output), Roots.of([folder])))
     return tasks
 
 
@@ -86,10 +88,10 @@ def require_converted(tasks: Iterable[Task]) -> None:
     """Compare every output with what numpy makes of its source; nothing else may lie beside them."""
     tasks = list(tasks)
     for task in tasks:
-        expected = np.rot90(tifffile.imread(task.source)).astype(np.int32)
-        np.testing.assert_array_equal(tifffile.imread(task.output), expected)
-    folders = {task.output.parent for task in tasks}
-    assert {path for folder in folders for path in folder.iterdir()} == {task.output for task in tasks}
+        expected = np.rot90(tifffile.imread(task.job.source)).astype(np.int32)
+        np.testing.assert_array_equal(tifffile.imread(task.job.output), expected)
+    folders = {task.job.output.parent for task in tasks}
+    assert {path for folder in folders for path in folder.iterdir()} == {task.job.output for task in tasks}
 
 
 @dataclass
@@ -126,10 +128,10 @@ class Dispatcher:
             time.sleep(0.05)  # as the service does, for longer
             self._ready.append((task, crashes))
         elif not isinstance(result, BaseException):
-            self.ended[task.token] = result
+            self.ended[task.job.job_id] = result
         elif crashes + 1 < ATTEMPTS:
             self.crashes.append(result)
             self._ready.append((task, crashes + 1))
         else:
             self.crashes.append(result)
-            self.ended[task.token] = str(result)
+            self.ended[task.job.job_id] = str(result)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tango_server.conversion.files.roots import ANYWHERE, Resolve, Roots
-from tango_server.jobs.state_machine.events import Job
-from tango_server.jobs.validation import entry_for
+from tango_server.jobs.job import Job
+from tango_server.jobs.validation import job_for
 from tango_server.limits import MANY_REPORTS
 from tango_server.messages import (
     AcceptedJob,
@@ -126,16 +126,16 @@ class FakeBook:
 
     def _take(self, raw: dict[str, Any], refused: Collection[str], answer: SubmitAnswer) -> None:
         now = time.time()
-        entry = entry_for(raw, self._recipe, self._roots, now, resolve=self._resolve)
-        job, refusal, source = entry.job, entry.report, str(entry.job.source)
+        job = job_for(raw, self._recipe, self._roots, now, resolve=self._resolve)
+        refusal, source, run_uid = job.refusal, str(job.source), job.request.run_uid
         if refusal is None and raw["source"] in refused:
             refusal = job.failed(f"{source} is outside", now)
-        key = entry.key or job.job_id
+        key = job.request.key or job.job_id
         known = self._booked.get(key)
         if refusal is not None:
             answer.refused.append(RefusedRequest(source=source, reason=refusal.reason))
-            if known is None and job.run_uid:
-                booked = self._booked[key] = _Booked(source, job.run_uid, None)
+            if known is None and run_uid:
+                booked = self._booked[key] = _Booked(source, run_uid, None)
                 self._finish(booked, refusal)
             return
         if known is None or known.request is None:
@@ -152,7 +152,7 @@ class FakeBook:
         refused = self._booked.pop(key, None)  # it comes corrected: as the last
         if refused is not None and refused.report is not None:
             self._finished[refused.run_uid].remove(refused.report)
-        booked = self._booked[key] = _Booked(str(job.source), job.run_uid, whole)
+        booked = self._booked[key] = _Booked(str(job.source), request.run_uid, whole)
         return booked
 
 

@@ -25,8 +25,9 @@ from tango_server.jobs.executors.base import Result
 from tango_server.jobs.executors.processes import ProcessExecutor
 from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.jobs.frame_listing import frames_in
+from tango_server.jobs.job import Job
 from tango_server.jobs.orphans import OURS, remove_orphans
-from tango_server.messages import FrameReport
+from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import NewFile, Recipe
 
 _TIME_LIMIT = 3600.0  # s for one frame; a network file system may be slow, but not that slow
@@ -133,8 +134,9 @@ def convert_all(
         if item.output is None or item.skip:
             yield _unconverted(item, recipe)
         else:
-            token = f"{OURS}{os.getpid()}-{number}"
-            tasks.append(Task(item.source, item.output, recipe, ANYWHERE, token, fields=item.fields))
+            request = FrameRequest.model_construct(source=str(item.source), recipe=recipe, metadata=dict(item.fields))
+            job = Job(f"{OURS}{os.getpid()}-{number}", request, item.source, item.output)
+            tasks.append(Task(job, ANYWHERE))
     if len(tasks) == 1:  # not worth a process
         yield _report(tasks[0], worker.run(tasks[0]))
         return
@@ -160,7 +162,7 @@ def _in_processes(tasks: list[Task], workers: int, stopped: Callable[[], bool]) 
             task, result = done.get()
             running -= 1
             if isinstance(result, BaseException):
-                remove_leftovers(task.output, task.token)  # its process is gone
+                remove_leftovers(task.job.output, task.job.job_id)  # its process is gone
                 if task not in crashed:
                     crashed.append(task)
                     waiting.appendleft(task)
@@ -236,7 +238,5 @@ def _unconverted(item: Planned, recipe: Recipe) -> FrameReport:
 def _report(task: Task, result: Result) -> FrameReport:
     if isinstance(result, FrameReport):
         return result
-    reason = result.reason if isinstance(result, Failure) else f"{task.source}: {result}"
-    return FrameReport(
-        source=str(task.source), outcome="failed", reason=reason, recipe_hash=task.recipe.hash, finished=time.time()
-    )
+    reason = result.reason if isinstance(result, Failure) else f"{task.job.source}: {result}"
+    return task.job.failed(reason, time.time())

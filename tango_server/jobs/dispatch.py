@@ -14,6 +14,7 @@ from tango_server.conversion.files.temporary_names import remove_leftovers
 from tango_server.jobs.executors.base import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.jobs.file_checks import carry_sidecar_of, observe_source, write_companions_of
+from tango_server.jobs.job import Job
 from tango_server.jobs.job_log import about
 from tango_server.jobs.mounts import Mounts
 from tango_server.jobs.state_machine.events import (
@@ -22,7 +23,6 @@ from tango_server.jobs.state_machine.events import (
     CarrySidecar,
     Convert,
     Event,
-    Job,
     Observe,
     Observed,
     SidecarObserved,
@@ -79,7 +79,8 @@ class Dispatcher:
                 self._observers.submit(self.write_companions, step)
             case Convert(_, attempt):
                 _log.debug("attempt %d begins", attempt, extra=about(job))
-                self._executor.start(_task(step, roots), partial(self._attempted, job))
+                task = Task(job, roots, step.placeholder, step.reason)
+                self._executor.start(task, partial(self._attempted, job))
 
     def write_companions(self, step: WriteCompanions) -> None:
         """Write the companions of a scan, in this thread."""
@@ -153,19 +154,3 @@ class Dispatcher:
             case _:
                 _log.warning("%s", result, extra=about(job))
                 self._post(AttemptFailed(job_id, "crashed", str(result) or type(result).__name__))
-
-
-def _task(step: Convert, roots: Roots) -> Task:
-    """Return what a worker is to do, within the roots."""
-    job = step.job
-    return Task(
-        job.source,
-        job.output,
-        job.recipe,
-        roots,
-        job.job_id,
-        step.placeholder,
-        step.reason,
-        job=job.job_id,
-        fields=job.fields,
-    )

@@ -8,8 +8,9 @@ from tango_server.conversion.esperanto.experiment import awaits_sidecar
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_error
 from tango_server.conversion.tiff.parser import read_structure
+from tango_server.jobs.job import Job
 from tango_server.jobs.job_log import about
-from tango_server.jobs.state_machine.events import AttemptFailed, Job, Observed, SidecarObserved
+from tango_server.jobs.state_machine.events import AttemptFailed, Observed, SidecarObserved
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from tango_server.conversion.files.roots import caching_resolver
 from tango_server.jobs import clock
 from tango_server.jobs.capacity import FreeSpace, Limits
 from tango_server.jobs.frame_listing import frames_in
+from tango_server.jobs.job import Job
 from tango_server.jobs.ledger.ledger import Booked, Ledger
-from tango_server.jobs.ledger.rows import Entry
 from tango_server.jobs.state_machine.events import Accepted, Event, Refused
-from tango_server.jobs.validation import entry_for, mask_in, translated
+from tango_server.jobs.validation import job_for, mask_in, translated
 from tango_server.messages import (
     AcceptedJob,
     FolderAnswer,
@@ -83,7 +83,7 @@ class Intake:
     def submit(self, query: SubmitQuery) -> SubmitAnswer:
         """Write the requests to the ledger and return their job ids, or why they are refused.
 
-        A refused request of a run is booked as a failed frame of that run, so that its statistics post of it.
+        A refused request of a run is booked as a failed frame of that run, so that its statistics have it.
 
         Raises
         ------
@@ -94,21 +94,21 @@ class Intake:
         """
         roots, now, recipe = self._settings.roots(), clock.now().wall, self._recipe()
         resolve = caching_resolver()
-        entries = [entry_for(raw, recipe, roots, now, self._paths, resolve=resolve) for raw in query.requests]
-        bookable = [entry for entry in entries if entry.report is None or entry.job.run_uid]
+        jobs = [job_for(raw, recipe, roots, now, self._paths, resolve=resolve) for raw in query.requests]
+        bookable = [job for job in jobs if not job.refused or job.request.run_uid]
         with self._one_by_one:
             if query.requests:
                 self._limits.require_room(self._waiting(), len(bookable), self.space)
             booked = self._ledger.accept(bookable, query.runs)
-            self._note_folders({entry.job.output.parent for entry in entries if entry.report is None})
-            count = sum(book.new and book.report is None for book in booked)
-            if count:
-                _log.info("accepted %d frames, the first is %s", count, entries[0].job.source)
+            self._note_folders({job.output.parent for job in jobs if not job.refused})
+            new = [job for job, book in zip(bookable, booked, strict=True) if book.new]
+            if count := sum(not job.refused for job in new):
+                _log.info("accepted %d frames, the first is %s", count, jobs[0].source)
                 self._post(Accepted(count))
-        for book in booked:
-            if book.new and book.report is not None:
-                self._post(Refused(book.report))
-        return _answer(entries, iter(booked))
+        for job in new:
+            if job.refusal is not None:
+                self._post(Refused(job.refusal))
+        return _answer(jobs, {job.job_id: book for job, book in zip(bookable, booked, strict=True)})
 
     def _note_folders(self, folders: Collection[Path]) -> None:
         for folder in folders:
@@ -192,20 +192,20 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _answer(entries: Sequence[Entry], booked: Iterator[Booked]) -> SubmitAnswer:
-    jobs: list[AcceptedJob] = []
+def _answer(jobs: Sequence[Job], booked: Mapping[str, Booked]) -> SubmitAnswer:
+    """Return the answer for jobs, with what stands on the ledger for the bookable ones, by their ids."""
+    accepted: list[AcceptedJob] = []
     refused: list[RefusedRequest] = []
-    for entry in entries:
-        source = str(entry.job.source)
-        book = next(booked) if entry.report is None or entry.job.run_uid else None
-        if entry.report is not None:
-            refused.append(RefusedRequest(source=source, reason=entry.report.reason))
-        elif book is not None and book.source != source:
+    for job in jobs:
+        source, reason = str(job.source), job.refused
+        book = booked.get(job.job_id)
+        if not reason and book is not None and book.source != source:
             reason = (
                 f"{source}: found the key of job {book.job_id}, which is about {book.source}; expected a key of its "
                 "own for each frame. Give it another key and submit it again."
             )
+        if reason or book is None:
             refused.append(RefusedRequest(source=source, reason=reason))
-        elif book is not None:
-            jobs.append(AcceptedJob(job_id=book.job_id, source=source))
-    return SubmitAnswer(jobs=jobs, refused=refused)
+        else:
+            accepted.append(AcceptedJob(job_id=book.job_id, source=source))
+    return SubmitAnswer(jobs=accepted, refused=refused)

@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from tango_server.jobs.state_machine.events import Job
+from tango_server.jobs.job import Job
 from tango_server.messages import FrameReport
 
 _log = logging.getLogger(__name__)
@@ -13,12 +13,13 @@ _FIELDS = ("job_id", "run_uid", "seq_num", "source", "output", "outcome", "conve
 
 def about(job: Job) -> dict[str, Any]:
     """Return the `extra` of every message about `job`."""
-    return _known(job, ("job_id", "run_uid"))
+    run_uid = job.request.run_uid
+    return {"job_id": job.job_id} if run_uid is None else {"job_id": job.job_id, "run_uid": run_uid}
 
 
 def log_finished(report: FrameReport) -> None:
     """Log the end of a job: a failure, or a sidecar that was left behind, as a warning, the rest as information."""
-    fields = _known(report, _FIELDS)
+    fields = {name: value for name in _FIELDS if (value := getattr(report, name)) is not None}
     if report.outcome == "failed":
         _log.warning("failed: %s", report.reason, extra=fields)
     elif report.outcome == "converted" and report.reason:
@@ -26,7 +27,3 @@ def log_finished(report: FrameReport) -> None:
     else:
         why = f" ({report.reason})" if report.reason else ""
         _log.info("%s: %s -> %s%s", report.outcome, report.source, report.output, why, extra=fields)
-
-
-def _known(thing: Job | FrameReport, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name in names if (value := getattr(thing, name)) is not None}

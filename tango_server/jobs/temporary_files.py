@@ -13,7 +13,7 @@ from tango_server.conversion.errors import OutsideRootsError
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.temporary_names import is_temporary_of, remove_leftovers, temporary_names
 from tango_server.jobs.executors.base import AttemptLostError, ExecutorUnavailableError, Result
-from tango_server.jobs.state_machine.events import Job
+from tango_server.jobs.job import Job
 
 
 class TemporaryFiles:

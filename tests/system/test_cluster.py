@@ -123,7 +123,7 @@ def test_all_frames_are_converted_when_one_of_two_workers_dies(
 ) -> None:
     tasks = frame_tasks(root, 40, side=700)
     runner = open_service(cluster.scheduler_address)
-    runner.submit_files([str(task.source) for task in tasks])
+    runner.submit_files([str(task.job.source) for task in tasks])
     until(lambda: runner.snapshot.converted >= 15, "15 frames are converted")
     psutil.Process(worker_pids(cluster)[0]).kill()
     until(lambda: runner.snapshot.processed == 40, "every frame has its report")
@@ -221,7 +221,7 @@ def test_a_worker_of_another_version_converts_nothing(
     answer = answers.get(timeout=PATIENCE)
     assert isinstance(answer, ExecutorUnavailableError)
     assert "runs petif-bluesky 0.0.0" in str(answer)
-    assert not task.output.exists()
+    assert not task.job.output.exists()
 
 
 def _pretend_version() -> None:
@@ -239,14 +239,17 @@ def test_a_file_that_only_the_server_sees_is_told_and_one_that_nobody_sees_is_no
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (task,) = frame_tasks(root, 1)
-    monkeypatch.chdir(task.source.parent)
+    monkeypatch.chdir(task.job.source.parent)
     executor = connect(cluster.scheduler_address)
-    executor.start(replace(task, source=Path("/proc/self/cwd") / task.source.name, roots=ANYWHERE), answers.put)
+    executor.start(
+        replace(task, job=replace(task.job, source=Path("/proc/self/cwd") / task.job.source.name), roots=ANYWHERE),
+        answers.put,
+    )
     answer = answers.get(timeout=PATIENCE)
     assert isinstance(answer, ExecutorUnavailableError)
-    assert f"{task.source.name}: the Dask worker at tcp://127.0.0.1" in str(answer)
+    assert f"{task.job.source.name}: the Dask worker at tcp://127.0.0.1" in str(answer)
     assert "sees no such file" in str(answer)
-    task.source.unlink()
+    task.job.source.unlink()
     executor.start(task, answers.put)
     failure = answers.get(timeout=PATIENCE)
     assert isinstance(failure, Failure)
@@ -301,7 +304,7 @@ def test_scheduler_that_is_down_or_killed_costs_no_attempt(
 
     tasks = frame_tasks(root, 60, side=400)
     runner = open_service(address, attempts=1)
-    runner.submit_files([str(task.source) for task in tasks])
+    runner.submit_files([str(task.job.source) for task in tasks])
     until(lambda: runner.snapshot.running == 2, "frames are to be converted")
     scheduler = start_cluster()
     until(lambda: runner.snapshot.converted >= 15, "15 frames are converted")

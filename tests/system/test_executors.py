@@ -147,7 +147,7 @@ def test_a_server_and_its_workers_share_nothing_that_a_kill_would_leave_behind(r
     with LocalServer(root, root / "state", settings(*FAST)) as server:
         proxy = tango.DeviceProxy(server.address)
         (task,) = frame_tasks(root, 1)
-        reports(proxy, submit(proxy, {"source": str(task.source)}))
+        reports(proxy, submit(proxy, {"source": str(task.job.source)}))
         family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
         assert len(family) > 2, "the worker and Python's tracker of resources"
         shared = [each.path for process in family for each in process.memory_maps() if "/dev/shm/" in each.path]

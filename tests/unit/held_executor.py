@@ -14,9 +14,9 @@ PATIENCE = 30.0
 def report_of(task: Task) -> FrameReport:
     """Return the report that a worker gives if all goes well."""
     return FrameReport(
-        job_id=task.job,
-        source=str(task.source),
-        output=str(task.output),
+        job_id=task.job.job_id,
+        source=str(task.job.source),
+        output=str(task.job.output),
         outcome="converted",
         conversion_time=0.25,
         finished=1.7e9,

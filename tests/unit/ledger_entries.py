@@ -1,12 +1,12 @@
-"""Entries and reports for the tests of the durable part."""
+"""Jobs and reports for the tests of the durable part."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from tango_server.jobs.job import NO_OUTPUT, Job
 from tango_server.jobs.ledger.history import History, UnknownIdError
 from tango_server.jobs.ledger.ledger import Ledger
-from tango_server.jobs.ledger.rows import NO_OUTPUT, Entry
-from tango_server.jobs.state_machine.events import Job
-from tango_server.messages import FrameReport, Outcome, ReportsQuery
+from tango_server.messages import FrameReport, FrameRequest, Outcome, ReportsQuery
 from tango_server.recipe import Recipe
 
 ACCEPTED = 1.7e9
@@ -23,24 +23,7 @@ class Stopwatch:
         return self.now
 
 
-def job(job_id: str, run_uid: str | None = None, *, source: str = "", recipe: Recipe = XDI, place: int = 0) -> Job:
-    name = source or job_id
-    raw, processed = Path("/raw"), Path("/processed")
-    return Job(
-        job_id,
-        raw / f"{name}.tif",
-        processed / f"{name}.tif",
-        recipe,
-        ACCEPTED,
-        run_uid,
-        "primary" if run_uid else None,
-        source_root=raw,
-        output_root=processed,
-        place=place,
-    )
-
-
-def entry(
+def job(
     job_id: str,
     run_uid: str | None = None,
     *,
@@ -48,15 +31,22 @@ def entry(
     source: str = "",
     recipe: Recipe = XDI,
     metadata: dict[str, object] | None = None,
-) -> Entry:
-    return Entry(job(job_id, run_uid, source=source, recipe=recipe), key, metadata or {})
+    place: int = 0,
+) -> Job:
+    raw, processed, name = Path("/raw"), Path("/processed"), f"{source or job_id}.tif"
+    request = FrameRequest(
+        source=str(raw / name), recipe=recipe, key=key, run_uid=run_uid, stream="primary" if run_uid else None,
+        metadata=metadata or {},
+    )  # fmt: skip
+    return Job(
+        job_id, request, raw / name, processed / name, ACCEPTED, source_root=raw, output_root=processed, place=place
+    )
 
 
-def refusal(job_id: str, run_uid: str | None = None, *, key: str | None = None, source: str = "") -> Entry:
-    """Return the entry of a request that is refused at once."""
-    name = Path(f"/raw/{source or job_id}.tif")
-    asked = Job(job_id, name, NO_OUTPUT, XDI, ACCEPTED, run_uid)
-    return Entry(asked, key, {}, asked.failed("a relative path", ACCEPTED))
+def refused_job(job_id: str, run_uid: str | None = None, *, key: str | None = None, source: str = "") -> Job:
+    """Return the job of a request that is refused at once."""
+    one = job(job_id, run_uid, key=key, source=source)
+    return replace(one, output=NO_OUTPUT, source_root=None, output_root=None, refused="a relative path")
 
 
 def report(job_id: str, outcome: Outcome = "converted", **fields: object) -> FrameReport:
@@ -69,7 +59,7 @@ def report(job_id: str, outcome: Outcome = "converted", **fields: object) -> Fra
 
 
 def accept(ledger: Ledger, *job_ids: str) -> None:
-    ledger.accept([entry(job_id) for job_id in job_ids])
+    ledger.accept([job(job_id) for job_id in job_ids])
 
 
 def finish(ledger: Ledger, *reports: FrameReport) -> None:

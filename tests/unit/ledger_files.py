@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.ledger import Ledger
-from tests.unit.ledger_entries import entry
+from tests.unit.ledger_entries import job
 
 PAGE = 4096
 
@@ -32,7 +32,7 @@ def close_files(database: Database) -> None:
 
 
 def fill(database: Database, jobs: int = 500) -> None:
-    Ledger(database).accept([entry(f"job-{number:05d}", metadata={"note": "x" * 100}) for number in range(jobs)])
+    Ledger(database).accept([job(f"job-{number:05d}", metadata={"note": "x" * 100}) for number in range(jobs)])
 
 
 def spoil(path: Path, page: int) -> None:

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from tango_server.jobs.ledger.rows import Entry
+from tango_server.jobs.job import Job
 from tango_server.messages import FrameReport
 
 _SCHEMA = """
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 
 def write_version_1(
-    path: Path, entries: Sequence[Entry], reports: Sequence[FrameReport], runs: Sequence[str], kept: dict[str, str]
+    path: Path, jobs: Sequence[Job], reports: Sequence[FrameReport], runs: Sequence[str], kept: dict[str, str]
 ) -> None:
     """Write a ledger with these jobs, reports, announced runs and kept texts."""
     database = sqlite3.connect(path, isolation_level=None)
@@ -46,10 +46,10 @@ def write_version_1(
     database.executescript(_SCHEMA)
     database.execute("PRAGMA user_version=1")
     database.execute("BEGIN IMMEDIATE")
-    uids = {entry.job.run_uid for entry in entries if entry.job.run_uid} | set(runs)
+    uids = {job.request.run_uid for job in jobs if job.request.run_uid} | set(runs)
     database.executemany("INSERT OR IGNORE INTO runs VALUES (?)", [(uid,) for uid in uids])
-    for entry in entries:
-        _insert(database, entry)
+    for job in jobs:
+        _insert(database, job)
     database.executemany(
         "UPDATE jobs SET outcome=?, report=?, conversion_time=?, latency=?, bytes_in=?, bytes_out=? "
         "WHERE job_id=? AND outcome IS NULL",
@@ -60,16 +60,16 @@ def write_version_1(
     database.close()
 
 
-def _insert(database: sqlite3.Connection, entry: Entry) -> None:
-    job = entry.job
-    columns = _report_columns(entry.report) if entry.report else (None,) * 6
+def _insert(database: sqlite3.Connection, job: Job) -> None:
+    request, report = job.request, job.refusal
+    columns = _report_columns(report) if report else (None,) * 6
     database.execute(
         "INSERT INTO jobs (job_id, key, source, output, recipe, accepted, run_uid, stream, seq_num, metadata, "
         "outcome, report, conversion_time, latency, bytes_in, bytes_out) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            job.job_id, entry.key, str(job.source), str(job.output), job.recipe.model_dump_json(), job.accepted,
-            job.run_uid, job.stream, job.seq_num, json.dumps(entry.metadata), *columns,
+            job.job_id, request.key, str(job.source), str(job.output), job.recipe.model_dump_json(), job.accepted,
+            request.run_uid, request.stream, request.seq_num, json.dumps(request.metadata), *columns,
         ),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from tango_server.jobs.ledger.rows import Entry
+from tango_server.jobs.job import Job
 from tango_server.messages import FrameReport
 
 _SCHEMA = """
@@ -63,7 +63,7 @@ _REPORT = (
 
 
 def write_version_2(
-    path: Path, entries: Sequence[Entry], reports: Sequence[FrameReport], runs: Sequence[str], kept: dict[str, str]
+    path: Path, jobs: Sequence[Job], reports: Sequence[FrameReport], runs: Sequence[str], kept: dict[str, str]
 ) -> None:
     """Write a ledger with these jobs (their roots unknown), reports, announced runs and kept texts."""
     database = sqlite3.connect(path, isolation_level=None)
@@ -73,23 +73,23 @@ def write_version_2(
     database.executescript(_SCHEMA)
     database.execute("PRAGMA user_version=2")
     database.execute("BEGIN IMMEDIATE")
-    uids = {entry.job.run_uid for entry in entries if entry.job.run_uid} | set(runs)
+    uids = {job.request.run_uid for job in jobs if job.request.run_uid} | set(runs)
     database.executemany("INSERT INTO runs VALUES (?, 1.7e9)", [(uid,) for uid in uids])
-    recipes = {entry.job.recipe.model_dump_json() for entry in entries}
+    recipes = {job.recipe.model_dump_json() for job in jobs}
     database.executemany("INSERT INTO recipes (text, used) VALUES (?, 1.7e9)", [(text,) for text in recipes])
-    database.executemany(_JOB, [_job_row(place, entry) for place, entry in enumerate(entries, 1)])
+    database.executemany(_JOB, [_job_row(place, job) for place, job in enumerate(jobs, 1)])
     database.executemany(_REPORT, [_report_row(report) for report in reports])
     database.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?)", kept.items())
     database.execute("COMMIT")
     database.close()
 
 
-def _job_row(place: int, entry: Entry) -> tuple[object, ...]:
-    job, report = entry.job, entry.report
+def _job_row(place: int, job: Job) -> tuple[object, ...]:
+    request, report = job.request, job.refusal
     return (
-        place, place, job.job_id, entry.key, str(job.source), str(job.output), job.recipe.model_dump_json(),
-        job.accepted, job.run_uid, job.stream, job.seq_num, json.dumps(entry.metadata), report and report.outcome,
-        report and report.model_dump_json(exclude_defaults=True), report and report.finished,
+        place, place, job.job_id, request.key, str(job.source), str(job.output), job.recipe.model_dump_json(),
+        job.accepted, request.run_uid, request.stream, request.seq_num, json.dumps(request.metadata),
+        report and report.outcome, report and report.model_dump_json(exclude_defaults=True), report and report.finished,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tango_server.conversion.tiff.parser import read_structure
+from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.events import (
     Accepted,
     AttemptDone,
@@ -18,12 +19,11 @@ from tango_server.jobs.state_machine.events import (
     Finish,
     Instant,
     Instruction,
-    Job,
     Observe,
     Observed,
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
-from tango_server.messages import FrameReport
+from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import Recipe
 from tests.conftest import DATA
 
@@ -40,8 +40,13 @@ def at(seconds: float, wall: float = 1.7e9) -> Instant:
     return Instant(monotonic=seconds, wall=wall + seconds)
 
 
-def job(name: str, run_uid: str | None = None) -> Job:
-    return Job(name, Path(f"/raw/{name}.tif"), Path(f"/processed/{name}.tif"), XDI, 1.7e9, run_uid, "primary", 7)
+def job(
+    name: str, run_uid: str | None = None, *, recipe: Recipe = XDI, metadata: dict[str, object] | None = None
+) -> Job:
+    request = FrameRequest(
+        source=f"/raw/{name}.tif", recipe=recipe, run_uid=run_uid, stream="primary", seq_num=7, metadata=metadata or {}
+    )
+    return Job(name, request, Path(request.source), Path(f"/processed/{name}.tif"), 1.7e9)
 
 
 class LedgerService(JobStateMachine):

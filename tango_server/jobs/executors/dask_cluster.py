@@ -102,7 +102,7 @@ class DaskExecutor:
         try:
             result = await self._result(task)
         except Exception as error:  # noqa: BLE001 - the boundary of the event loop; the job is told
-            _log.exception("job %s: the cluster failed it in a way that it should not", task.token)
+            _log.exception("job %s: the cluster failed it in a way that it should not", task.job.job_id)
             result = error
         self._free.release()
         if not self._closed:
@@ -134,7 +134,7 @@ class _Call:
 
 async def _on_cluster(client: Client, task: Task, time_limit: float) -> Result:
     """Return what becomes of `task`; leave nothing of it on the scheduler."""
-    mark = f"petif-{task.token}-{uuid.uuid4().hex}"
+    mark = f"petif-{task.job.job_id}-{uuid.uuid4().hex}"
     begun = Event(mark, client)
     call = pickle.dumps(_Call(task, mark, package_version()))
     future: Future[Any] = client.submit(pickle.loads, call, key=mark, pure=False, retries=0)
@@ -191,7 +191,7 @@ def _told(task: Task, future: "Future[Any]", answer: "asyncio.Future[Any]") -> R
             "version of the server, and restart it."
         )
     if future.status == "error":
-        _log.error("job %s: a worker failed in a way that it should not", task.token, exc_info=error)
+        _log.error("job %s: a worker failed in a way that it should not", task.job.job_id, exc_info=error)
         return error
     return AttemptLostError(f"the Dask scheduler or the worker that had the frame was lost ({error})")
 
@@ -200,7 +200,7 @@ def _meaning(task: Task, result: Any) -> Result:
     match result:
         case dask_task.BegunBefore(reason):
             return RuntimeError(reason)
-        case dask_task.Unseen(failure=failure) if not task.source.exists():
+        case dask_task.Unseen(failure=failure) if not task.job.source.exists():
             return failure
         case dask_task.Declined(reason):
             return ExecutorUnavailableError(reason)

@@ -48,9 +48,9 @@ def run_once(task: Task, mark: str, version: str) -> FrameReport | Failure | Dec
         return BegunBefore("the Dask worker that converted it was lost (was it killed, or did the memory run out?)")
     begun.set()
     result = worker.run(task)
-    if isinstance(result, Failure) and result.kind == "not_ready" and not task.source.exists():
+    if isinstance(result, Failure) and result.kind == "not_ready" and not task.job.source.exists():
         return Unseen(
-            f"{task.source}: {here} sees no such file; expected the server's file system at the same path. "
+            f"{task.job.source}: {here} sees no such file; expected the server's file system at the same path. "
             "Mount it there, or take that worker out of the cluster.",
             result,
         )

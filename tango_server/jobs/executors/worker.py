@@ -6,10 +6,9 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Literal
 
 from tango_server.conversion.errors import (
@@ -20,31 +19,23 @@ from tango_server.conversion.errors import (
     SourceMissingError,
 )
 from tango_server.conversion.files.roots import Roots
+from tango_server.jobs.job import Job
 from tango_server.messages import FrameReport
-from tango_server.recipe import Recipe
 from tango_server.text import LONGEST_MESSAGE, printable
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a worker is given.
+    """What a worker is given: a job, and the roots within which it may read and write.
 
-    `token` names this job's temporary files.
     With `placeholder` (rows, columns of the source) a frame of zeros is wanted instead, since the file never came:
     `reason`.
     """
 
-    source: Path
-    output: Path
-    recipe: Recipe
+    job: Job
     roots: Roots
-    token: str
     placeholder: tuple[int, int] | None = None
     reason: str = ""
-    job: str | None = None
-    """The id of the server's job, for the output's own record; None without a server."""
-    fields: Mapping[str, object] = field(default_factory=dict, hash=False)
-    """Run, seq_num and metadata of the frame, for formats that hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,31 +97,8 @@ def run(task: Task) -> FrameReport | Failure:
     It may run in several threads, and while an earlier attempt at the job, taken for dead, is still at work: that one
     has lost its temporary file, or one of the two finds what the other made, which tells the job.
     """
-    from tango_server.conversion.convert import convert_file  # noqa: PLC0415 - the server itself needs no numpy
-    from tango_server.conversion.placeholder import make_placeholder  # noqa: PLC0415 - as above
-
     try:
-        if task.placeholder is not None:
-            return make_placeholder(
-                task.source,
-                task.recipe,
-                task.placeholder,
-                output=task.output,
-                roots=task.roots,
-                reason=task.reason,
-                token=task.token,
-                job=task.job,
-                fields=task.fields,
-            )
-        return convert_file(
-            task.source,
-            task.recipe,
-            output=task.output,
-            roots=task.roots,
-            fields=task.fields,
-            token=task.token,
-            job=task.job,
-        )
+        return _attempt(task)
     except (IncompleteFileError, SourceMissingError, SourceChangedError) as error:
         return Failure("not_ready", str(error))
     except OutputWriteError as error:
@@ -138,8 +106,24 @@ def run(task: Task) -> FrameReport | Failure:
     except ConversionError as error:
         return Failure("final", str(error))
     except Exception as error:  # noqa: BLE001 - whatever a file holds, it costs this frame alone
-        reason = f"{task.source}: it can't be converted ({type(error).__name__}: {error}). The log has the details."
+        reason = f"{task.job.source}: it can't be converted ({type(error).__name__}: {error}). The log has the details."
         return Failure("final", printable(reason, LONGEST_MESSAGE), traceback.format_exc())
+
+
+def _attempt(task: Task) -> FrameReport:
+    from tango_server.conversion.convert import convert_file  # noqa: PLC0415 - the server itself needs no numpy
+    from tango_server.conversion.placeholder import make_placeholder  # noqa: PLC0415 - as above
+
+    job = task.job
+    if task.placeholder is not None:
+        return make_placeholder(
+            job.source, job.recipe, task.placeholder, output=job.output, roots=task.roots, reason=task.reason,
+            token=job.job_id, job=job.record_id, fields=job.fields,
+        )  # fmt: skip
+    return convert_file(
+        job.source, job.recipe, output=job.output, roots=task.roots,
+        token=job.job_id, job=job.record_id, fields=job.fields,
+    )  # fmt: skip
 
 
 def _end_with(sentinel: int) -> None:

@@ -239,6 +239,8 @@ def _age_of(connection: sqlite3.Connection) -> float:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, found: int, path: Path) -> None:
+    if found not in {0, VERSION}:
+        _keep_copy(connection, found, path)
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statement in MIGRATIONS.get(found, SCHEMA):
@@ -252,6 +254,20 @@ def _bring_up_to_date(connection: sqlite3.Connection, found: int, path: Path) ->
         raise
     if found not in {0, VERSION}:
         _log.warning("%s: brought from version %d to %d; an earlier program can't read it now", path, found, VERSION)
+
+
+def _keep_copy(connection: sqlite3.Connection, found: int, path: Path) -> None:
+    """Copy a file of an earlier version, for whoever has to go back to the program that wrote it."""
+    kept = path.with_name(f"{path.name}.version-{found}")
+    unfinished = path.with_name(f"{kept.name}.part")
+    unfinished.unlink(missing_ok=True)
+    copy = sqlite3.connect(unfinished)
+    try:
+        connection.backup(copy)
+    finally:
+        copy.close()
+    unfinished.replace(kept)
+    _log.warning("%s: kept as %s, as version %d of the ledger was", path, kept, found)
 
 
 def _put_aside(path: Path, error: sqlite3.Error) -> Path:

@@ -9,12 +9,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from tango_server.jobs.job import NO_OUTPUT, Job
 from tango_server.jobs.ledger.database import Database, LedgerBusyError
 from tango_server.jobs.ledger.rows import (
     FINISHED_COLUMNS,
-    NO_OUTPUT,
+    ORIGIN,
     PENDING_COLUMNS,
-    Entry,
     finished_row,
     insert,
     job_of,
@@ -42,11 +42,11 @@ _OF_IDS = "SELECT number, job_id FROM jobs WHERE outcome IS NULL AND job_id IN (
 _END = (
     "UPDATE jobs SET outcome='{outcome}', finished=?, age=?, conversion_time=0, bytes_in=0, bytes_out=0, "
     "report=json_object('job_id', job_id, 'source', source, 'outcome', '{outcome}', 'reason', {reason}, "
-    "'accepted', accepted, 'finished', ?, 'run_uid', run_uid, 'stream', stream, 'seq_num', seq_num) "
+    "'accepted', accepted, 'finished', ?, {origin}) "
     "WHERE {which}=? AND outcome IS NULL"
 )
-_CANCEL = _END.format(outcome="skipped", reason="'it was cancelled on request'", which="number")
-_SET_ASIDE = _END.format(outcome="failed", reason="?", which="job_id")
+_CANCEL = _END.format(outcome="skipped", reason="'it was cancelled on request'", which="number", origin=ORIGIN)
+_SET_ASIDE = _END.format(outcome="failed", reason="?", which="job_id", origin=ORIGIN)
 _RETRY = (
     "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, conversion_time=NULL, latency=NULL, bytes_in=NULL, "
     "bytes_out=NULL, synced=NULL, age=NULL, retryable=0, place=? WHERE number=? AND retryable=1"
@@ -55,11 +55,10 @@ _RETRY = (
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What stands on the ledger for an entry. `new`: it was not there before; `source` is that of the job."""
+    """What stands on the ledger for a request. `new`: it was not there before; `source` is that of the job."""
 
     job_id: str
     source: str
-    report: FrameReport | None
     new: bool
 
 
@@ -76,15 +75,15 @@ class Ledger:
         self._last_place = max(place or 0 for place in last)
         self._earlier = self._last_place  # jobs up to here were begun by an earlier server
 
-    def accept(self, entries: Sequence[Entry], runs: Iterable[str] = ()) -> list[Booked]:
-        """Write jobs and announced runs in one transaction; return what stands there for each entry."""
-        uids = {entry.job.run_uid for entry in entries if entry.job.run_uid}.union(runs)
+    def accept(self, jobs: Sequence[Job], runs: Iterable[str] = ()) -> list[Booked]:
+        """Write jobs and announced runs in one transaction; return what stands there for each of the jobs."""
+        uids = {job.request.run_uid for job in jobs if job.request.run_uid}.union(runs)
         with self._database.transaction() as connection:
             connection.executemany(
                 "INSERT OR IGNORE INTO runs VALUES (?, ?)", [(uid, self._database.age) for uid in uids]
             )
             recipes: dict[int, int] = {}
-            return [self._book(connection, entry, recipes) for entry in entries]
+            return [self._book(connection, job, recipes) for job in jobs]
 
     def pending(self) -> int:
         """Return how many jobs have no report."""
@@ -226,26 +225,25 @@ class Ledger:
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM gatherings WHERE id=?", (gathering,))
 
-    def _book(self, connection: sqlite3.Connection, entry: Entry, recipes: dict[int, int]) -> Booked:
-        known = _by_key(connection, entry.key)
-        if known is not None and entry.report is None and _drop_refusal(connection, entry.key):
+    def _book(self, connection: sqlite3.Connection, job: Job, recipes: dict[int, int]) -> Booked:
+        key = job.request.key
+        known = _by_key(connection, key)
+        if known is not None and not job.refused and _drop_refusal(connection, key):
             known = None
         if known is not None:
             return known
-        recipe = entry.job.recipe
+        recipe = job.recipe
         if id(recipe) not in recipes:
             recipes[id(recipe)] = recipe_id(connection, recipe, self._database.age)
-        insert(connection, entry, recipes[id(recipe)], self._next_place(), self._database.age)
-        return Booked(entry.job.job_id, str(entry.job.source), entry.report, new=True)
+        insert(connection, job, recipes[id(recipe)], self._next_place(), self._database.age)
+        return Booked(job.job_id, str(job.source), new=True)
 
 
 def _by_key(connection: sqlite3.Connection, key: str | None) -> Booked | None:
     if key is None:
         return None
-    row = connection.execute("SELECT job_id, source, report FROM jobs WHERE key=?", (key,)).fetchone()
-    if row is None:
-        return None
-    return Booked(row[0], row[1], FrameReport.model_validate_json(row[2]) if row[2] else None, new=False)
+    row = connection.execute("SELECT job_id, source FROM jobs WHERE key=?", (key,)).fetchone()
+    return Booked(row[0], row[1], new=False) if row else None
 
 
 def _drop_refusal(connection: sqlite3.Connection, key: str | None) -> bool:

@@ -1,23 +1,18 @@
-"""How requests, jobs and reports stand in the tables of the ledger."""
+"""How jobs and reports stand in the tables of the ledger."""
 
 import json
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tango_server.jobs.job import Job
 from tango_server.jobs.ledger.sqlite_file import sqlite_integer
-from tango_server.jobs.state_machine.events import Job
-from tango_server.messages import FrameReport
+from tango_server.messages import FrameOrigin, FrameReport, FrameRequest
 from tango_server.recipe import Recipe
 
-NO_OUTPUT = Path()
-"""The output of a request that was refused at once."""
-
 PENDING_COLUMNS = (
-    "place, job_id, source, output, text, accepted, run_uid, stream, seq_num, source_root, output_root, metadata"
+    "place, job_id, source, output, mask, source_root, output_root, accepted, recipes.text, request, metadata"
 )
 """What `job_of` makes a job of, from `jobs JOIN recipes`."""
 
@@ -27,21 +22,15 @@ FINISHED_COLUMNS = (
 )
 """What `finished_row` gives values for, with the job id behind them."""
 
+ORIGIN = ", ".join(f"'{name}', json_extract(request, '$.{name}')" for name in FrameOrigin.model_fields)
+"""Names and values for `json_object`: what a report repeats of its request."""
+
 _COLUMNS = (
-    "number, place, job_id, key, source, source_root, output, output_root, recipe_id, accepted, run_uid, stream, "
-    "seq_num, metadata, outcome, report, finished, age"
+    "number, place, job_id, key, run_uid, source, source_root, output, output_root, mask, recipe_id, accepted, "
+    "request, metadata, outcome, report, finished, age"
 )
-_LARGEST_SIDE = 65_536  # pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What is written for one request: its job, its key and metadata, and its report if it was refused at once."""
-
-    job: Job
-    key: str | None
-    metadata: dict[str, object]
-    report: FrameReport | None = None
+_OWN_COLUMNS = {"recipe", "metadata"}
+"""Fields of a request that its JSON lacks: recipes are few, and metadata may hold NaN, which SQLite can't parse."""
 
 
 def job_of(row: tuple[Any, ...], earlier: int) -> Job:
@@ -52,29 +41,20 @@ def job_of(row: tuple[Any, ...], earlier: int) -> Job:
     ValueError
         if this version does not understand it.
     """
-    place, job_id, source, output, text, accepted, run_uid, stream, seq_num, source_root, output_root, data = row
-    recipe = _recipe(text)
+    place, job_id, source, output, mask, source_root, output_root, accepted, recipe, request, metadata = row
+    fields = {**json.loads(request), "recipe": _recipe(recipe), "metadata": json.loads(metadata)}
     return Job(
         job_id,
-        Path(source),
-        Path(output),
-        recipe,
-        accepted,
-        run_uid,
-        stream,
-        seq_num,
-        Path(source_root) if source_root else None,
-        Path(output_root) if output_root else None,
-        _shape(data),
-        place,
+        FrameRequest.model_validate(fields),
+        source=Path(source),
+        output=Path(output),
+        accepted=accepted,
+        source_root=_path(source_root),
+        output_root=_path(output_root),
+        mask=_path(mask),
+        place=place,
         resumed=place <= earlier,
-        fields=fields_of(run_uid, seq_num, json.loads(data)) if recipe.esperanto is not None else {},
     )
-
-
-def fields_of(run_uid: str | None, seq_num: int | None, metadata: Mapping[str, object]) -> dict[str, object]:
-    """Return what names and headers may take from a frame."""
-    return {**metadata, "run": run_uid or "", "seq_num": seq_num or 0}
 
 
 def recipe_id(connection: sqlite3.Connection, recipe: Recipe, used: float) -> int:
@@ -87,16 +67,16 @@ def recipe_id(connection: sqlite3.Connection, recipe: Recipe, used: float) -> in
     return int(connection.execute("SELECT id FROM recipes WHERE text=?", (text,)).fetchone()[0])
 
 
-def insert(connection: sqlite3.Connection, entry: Entry, recipe: int, place: int, age: float) -> None:
-    """Write the row of an entry; `age` is the ledger's."""
-    job, report = entry.job, entry.report
+def insert(connection: sqlite3.Connection, job: Job, recipe: int, place: int, age: float) -> None:
+    """Write the row of a job, with its report if it was refused; `age` is the ledger's."""
+    request, report = job.request, job.refusal
     connection.execute(
         f"INSERT INTO jobs ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
-            place, job.job_id, entry.key, str(job.source), _text(job.source_root), str(job.output),
-            _text(job.output_root), recipe, job.accepted, job.run_uid, job.stream, job.seq_num,
-            json.dumps(entry.metadata), report and report.outcome, report and _report_text(report),
-            report and report.finished, report and age,
+            place, job.job_id, request.key, request.run_uid, str(job.source), _text(job.source_root), str(job.output),
+            _text(job.output_root), _text(job.mask), recipe, job.accepted,
+            request.model_dump_json(exclude=_OWN_COLUMNS, exclude_defaults=True), json.dumps(request.metadata),
+            report and report.outcome, report and _report_text(report), report and report.finished, report and age,
         ),
     )  # fmt: skip
 
@@ -120,20 +100,10 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
 @lru_cache(maxsize=256)
 def _recipe(text: str) -> Recipe:
     return Recipe.model_validate_json(text)
-
-
-def _shape(metadata: str) -> tuple[int, int] | None:
-    """Return the shape (rows, columns) that a request tells of its frame in its metadata, None if it doesn't."""
-    if '"shape"' not in metadata:
-        return None
-    match json.loads(metadata).get("shape"):
-        case [*_, rows, columns] if _is_side(rows) and _is_side(columns):
-            return rows, columns
-    return None
-
-
-def _is_side(value: object) -> bool:
-    return type(value) is int and 0 < value <= _LARGEST_SIDE

@@ -1,6 +1,6 @@
 """The tables of the ledger, and the ways from earlier versions to this one."""
 
-VERSION = 3
+VERSION = 4
 
 SCHEMA = (
     """
@@ -10,6 +10,8 @@ SCHEMA = (
         used REAL NOT NULL
     )
     """,
+    # `request` is the FrameRequest in JSON, without recipe and metadata; `key` and `run_uid` are there once more to be
+    # found. `source`, `output` and `mask` are resolved.
     # `place` orders the queue: a retried job goes to its end. `synced`: 0 the output is not on disk for sure, 1 it is,
     # 2 flushing it has failed. `retryable`: failed, and RetryFailed would try it again. `age`: how long the ledger had
     # been in use when the job was finished, s; `announced` of runs and `used` of recipes are such ages, too.
@@ -19,15 +21,15 @@ SCHEMA = (
         place INTEGER NOT NULL,
         job_id TEXT NOT NULL UNIQUE,
         key TEXT UNIQUE,
+        run_uid TEXT,
         source TEXT NOT NULL,
         source_root TEXT,
         output TEXT NOT NULL,
         output_root TEXT,
+        mask TEXT,
         recipe_id INTEGER NOT NULL,
         accepted REAL NOT NULL,
-        run_uid TEXT,
-        stream TEXT,
-        seq_num INTEGER,
+        request TEXT NOT NULL,
         metadata TEXT NOT NULL,
         outcome TEXT,
         report TEXT,
@@ -62,40 +64,60 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
 
-_FROM_1 = (
-    "ALTER TABLE jobs RENAME TO jobs_1",
-    "ALTER TABLE runs RENAME TO runs_1",
-    "DROP INDEX IF EXISTS jobs_of_run",
-    "DROP INDEX IF EXISTS jobs_pending",
-    *SCHEMA,
-    """
-    INSERT INTO recipes (text, used)
-    SELECT recipe, 0 FROM jobs_1 GROUP BY recipe
-    """,
-    """
-    INSERT INTO jobs (number, place, job_id, key, source, output, recipe_id, accepted, run_uid, stream, seq_num,
-        metadata, outcome, report, finished, conversion_time, latency, bytes_in, bytes_out, retryable, age)
-    SELECT number, number, job_id, key, source, output,
-        (SELECT id FROM recipes WHERE text = recipe), accepted, run_uid, stream, seq_num, metadata,
-        outcome, report, json_extract(report, '$.finished'), conversion_time, latency, bytes_in, bytes_out, 0,
-        CASE WHEN outcome IS NULL THEN NULL ELSE 0 END
-    FROM jobs_1
-    """,
-    "INSERT INTO runs SELECT run_uid, 0 FROM runs_1",
-    "DROP TABLE jobs_1",
-    "DROP TABLE runs_1",
-)
+_INDEXES = (
+    "jobs_of_run", "jobs_finished_of_run", "jobs_numbers", "jobs_pending", "jobs_finished", "jobs_of_outcome",
+    "jobs_unsynced", "jobs_retryable", "jobs_of_recipe",
+)  # fmt: skip
 
+_COMMON = (
+    "number, job_id, key, run_uid, source, output, accepted, metadata, outcome, report, conversion_time, latency, "
+    "bytes_in, bytes_out"
+)
+_REQUEST = (
+    "json_object('source', source, 'key', key, 'run_uid', run_uid, 'stream', stream, 'seq_num', seq_num) AS request"
+)
+"""The request of a job of before, whose source is the resolved one."""
+
+
+def _rewritten(columns: str, values: str) -> tuple[str, ...]:
+    """Return the statements that write the jobs of an earlier version anew, with these columns besides the common ones.
+
+    `values` are those of `columns`, in the words of the earlier version.
+    """
+    copied = f"INSERT INTO jobs ({_COMMON}, request, {columns}) "
+    copied += f"SELECT {_COMMON}, {_REQUEST}, {values} FROM jobs_of_before"  # noqa: S608
+    return (
+        "ALTER TABLE jobs RENAME TO jobs_of_before",
+        *(f"DROP INDEX IF EXISTS {index}" for index in _INDEXES),
+        *SCHEMA,
+        copied,
+        "DROP TABLE jobs_of_before",
+    )
+
+
+_RECIPE_ID = "(SELECT id FROM recipes WHERE text = recipe)"
+_FINISHED = "json_extract(report, '$.finished')"
+_FINISHED_AT_AGE_0 = "CASE WHEN outcome IS NULL THEN NULL ELSE 0 END"
+_SINCE_2 = "place, source_root, output_root, recipe_id, finished, source_size, source_mtime_ns, synced, retryable"
+_FROM_1 = (
+    "ALTER TABLE runs RENAME TO runs_of_before",
+    SCHEMA[0],
+    "INSERT INTO recipes (text, used) SELECT recipe, 0 FROM jobs GROUP BY recipe",
+    *_rewritten(
+        "place, recipe_id, finished, retryable, age",
+        f"number, {_RECIPE_ID}, {_FINISHED}, 0, {_FINISHED_AT_AGE_0}",
+    ),
+    "INSERT INTO runs SELECT run_uid, 0 FROM runs_of_before",
+    "DROP TABLE runs_of_before",
+)
 _FROM_2 = (
-    "ALTER TABLE jobs ADD COLUMN age REAL",
-    "UPDATE jobs SET age=0 WHERE outcome IS NOT NULL",
+    *_rewritten(f"{_SINCE_2}, age", f"{_SINCE_2}, {_FINISHED_AT_AGE_0}"),
     "UPDATE runs SET announced=0",
     "UPDATE recipes SET used=0",
-    "DROP INDEX IF EXISTS jobs_finished",
-    *SCHEMA,
 )
+_FROM_3 = _rewritten(f"{_SINCE_2}, age", f"{_SINCE_2}, age")
 
-MIGRATIONS = {1: _FROM_1, 2: _FROM_2}
+MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
 """The statements that bring a version to this one. What was finished before counts as if it were now.
 
 A ledger of this version may lack an index that was thought of later: the schema is gone through at each start. It

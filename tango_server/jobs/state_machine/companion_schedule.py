@@ -7,7 +7,8 @@ whose frames come more slowly is given twice the time after each writing, up to 
 
 from pathlib import Path
 
-from tango_server.jobs.state_machine.events import Job, WriteCompanions
+from tango_server.jobs.job import Job
+from tango_server.jobs.state_machine.events import WriteCompanions
 
 PAUSE = 2.0  # s
 LONGEST_PAUSE = 64.0  # s

@@ -1,13 +1,12 @@
-"""The words that the parts of the job service speak: jobs, events in, instructions out. No I/O, no threads."""
+"""What goes into the state machine of the job service and comes out of it: events and instructions."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from tango_server.conversion.tiff.structure import Structure
+from tango_server.jobs.job import Job
 from tango_server.messages import FrameReport
-from tango_server.recipe import Recipe
 
 FailureKind = Literal["final", "not_ready", "blocked", "crashed", "unavailable", "away"]
 
@@ -18,47 +17,6 @@ class Instant:
 
     monotonic: float
     wall: float
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A request that is on the ledger.
-
-    `source` and `output` are resolved, and lie below the roots of when they were accepted. `accepted` is in Unix
-    seconds. `shape` (rows, columns) is what the source should have, if the request tells it. `place` orders the queue.
-    `fields` are run, seq_num and metadata of the frame, for formats that hold them.
-    `resumed`: it was pending when this server started, so that an earlier one may have left something of it.
-    """
-
-    job_id: str
-    source: Path
-    output: Path
-    recipe: Recipe
-    accepted: float
-    run_uid: str | None = None
-    stream: str | None = None
-    seq_num: int | None = None
-    source_root: Path | None = None
-    output_root: Path | None = None
-    shape: tuple[int, int] | None = None
-    place: int = 0
-    resumed: bool = False
-    fields: Mapping[str, object] = field(default_factory=dict, hash=False)
-
-    def failed(self, reason: str, finished: float) -> FrameReport:
-        """Return the report of this job's failure at `finished` (Unix seconds)."""
-        return FrameReport(
-            job_id=self.job_id,
-            source=str(self.source),
-            outcome="failed",
-            reason=reason,
-            accepted=self.accepted,
-            finished=finished,
-            recipe_hash=self.recipe.hash,
-            run_uid=self.run_uid,
-            stream=self.stream,
-            seq_num=self.seq_num,
-        )
 
 
 @dataclass(frozen=True, slots=True)

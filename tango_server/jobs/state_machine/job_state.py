@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tango_server.conversion.sidecar import is_expected
-from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Job, Observed, SidecarObserved
+from tango_server.jobs.job import Job
+from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Observed, SidecarObserved
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 from tango_server.messages import FrameReport
 
@@ -142,17 +143,14 @@ class JobState:
 
     def completed(self, report: FrameReport, now: Instant) -> FrameReport:
         """Return a worker's report with what only the server knows."""
-        job = self.job
         latency = now.monotonic - max(self.accepted, self.complete_seen) if report.outcome == "converted" else None
         return report.model_copy(
             update={
-                "job_id": job.job_id,
+                "job_id": self.job.job_id,
                 "latency": latency,
-                "accepted": job.accepted,
+                "accepted": self.job.accepted,
                 "finished": now.wall,
-                "run_uid": job.run_uid,
-                "stream": job.stream,
-                "seq_num": job.seq_num,
+                **self.job.request.origin,
             }
         )
 

@@ -17,6 +17,7 @@ It has no threads, does no I/O and never sleeps; `engine` does what it says.
 from pathlib import Path
 
 from tango_server.conversion.sidecar import is_sidecar_error
+from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.backlog import Backlog
 from tango_server.jobs.state_machine.companion_schedule import CompanionSchedule
 from tango_server.jobs.state_machine.events import (
@@ -36,7 +37,6 @@ from tango_server.jobs.state_machine.events import (
     Finish,
     Instant,
     Instruction,
-    Job,
     Observe,
     Observed,
     PauseWanted,
@@ -190,7 +190,7 @@ class JobStateMachine:
         return []
 
     def _rule_of(self, progress: JobState) -> ReadinessRule:
-        return self._rules.run_readiness if progress.job.run_uid else self._rules.readiness
+        return self._rules.run_readiness if progress.job.request.run_uid else self._rules.readiness
 
     def _give_up(self, progress: JobState, reason: str, now: Instant) -> list[Instruction]:
         """End a wait: as failed, or with a frame of zeros, which is never put in the place of a raw frame."""

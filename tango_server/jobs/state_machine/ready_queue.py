@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Container, Iterable, KeysView
 from pathlib import Path
 
-from tango_server.jobs.state_machine.events import Job
+from tango_server.jobs.job import Job
 
 
 class ReadyQueue:

@@ -20,11 +20,10 @@ from tango_server.conversion.tiff.provenance import read_provenance, tiff_time
 from tango_server.jobs.ledger.database import Database, LedgerBusyError
 from tango_server.jobs.ledger.history import History
 from tango_server.jobs.ledger.ledger import Ledger
-from tango_server.jobs.ledger.rows import Entry
-from tango_server.jobs.state_machine.events import Job
 from tango_server.messages import FrameReport, RefusedRequest, ReportsQuery
 from tango_server.recipe import Recipe
 from tango_server.text import printable
+from tests.unit.ledger_entries import job
 
 TEXTS = st.text(st.characters() | st.sampled_from("\x1b\x00\n\u202e\ud800\udfff\udce9\u2028\ufeff\x9b"), max_size=60)
 
@@ -215,14 +214,10 @@ def database(tmp_path: Path) -> Database:
     return Database(tmp_path / "state" / "ledger.sqlite")
 
 
-def job(name: str) -> Job:
-    return Job(name, Path(f"/raw/{name}.tif"), Path(f"/processed/{name}.tif"), Recipe(), 1.7e9)
-
-
 @pytest.mark.parametrize("mtime_ns", [2**63, 2**64, 10**21, -(2**70)])
 def test_times_that_sqlite_cannot_hold_are_booked_as_the_nearest(database: Database, mtime_ns: int) -> None:
     ledger = Ledger(database)
-    ledger.accept([Entry(job("a"), None, {})])
+    ledger.accept([job("a")])
     report = FrameReport(job_id="a", source="/raw/a.tif", outcome="converted", finished=1.7e9)
     ledger.finish([(report, (100, mtime_ns))])
     assert ledger.pending() == 0
@@ -231,7 +226,7 @@ def test_times_that_sqlite_cannot_hold_are_booked_as_the_nearest(database: Datab
 
 def test_a_job_whose_report_cannot_be_written_is_set_aside(database: Database) -> None:
     ledger = Ledger(database)
-    ledger.accept([Entry(job("a"), None, {})])
+    ledger.accept([job("a")])
     ledger.set_aside("a", "its report can't be written", 1.8e9)
     assert ledger.pending() == 0
     (report,), _ = History(database).reports(ReportsQuery(job_ids=["a"]))
@@ -242,7 +237,7 @@ def test_a_job_whose_report_cannot_be_written_is_set_aside(database: Database) -
 @pytest.mark.parametrize("what", ["deleted", "replaced", "folder moved"])
 def test_a_ledger_that_is_gone_accepts_nothing(database: Database, what: str) -> None:
     ledger = Ledger(database)
-    ledger.accept([Entry(job("a"), None, {})])
+    ledger.accept([job("a")])
     if what == "deleted":
         database.path.unlink()
     elif what == "replaced":
@@ -252,17 +247,17 @@ def test_a_ledger_that_is_gone_accepts_nothing(database: Database, what: str) ->
     else:
         database.path.parent.rename(database.path.parent.with_name("elsewhere"))
     with pytest.raises(LedgerBusyError, match="moved, deleted or replaced"):
-        ledger.accept([Entry(job("b"), None, {})])
+        ledger.accept([job("b")])
     if what == "folder moved":
         database.path.parent.with_name("elsewhere").rename(database.path.parent)
-        ledger.accept([Entry(job("b"), None, {})])
+        ledger.accept([job("b")])
         assert ledger.pending() == 2
     database.close()
 
 
 def test_unreadable_rows_stop_no_other_job(database: Database) -> None:
     ledger = Ledger(database)
-    ledger.accept([Entry(job(name), None, {}) for name in ("a", "b", "c")])
+    ledger.accept([job(name) for name in ("a", "b", "c")])
     with database.transaction() as connection:
         connection.execute("UPDATE jobs SET metadata=? WHERE job_id='a'", ('{"shape": ' + "[" * 100_000,))
         connection.execute("UPDATE jobs SET metadata=? WHERE job_id='b'", (json.dumps({"shape": [True, True]}),))

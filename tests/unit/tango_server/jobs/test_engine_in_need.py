@@ -12,10 +12,10 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.jobs import dispatch, engine
 from tango_server.jobs.engine import Engine
 from tango_server.jobs.executors.worker import Failure, Task
+from tango_server.jobs.job import Job
 from tango_server.jobs.ledger.database import Database, LedgerBusyError, LedgerDamagedError
 from tango_server.jobs.ledger.history import History
 from tango_server.jobs.ledger.ledger import Ledger
-from tango_server.jobs.ledger.rows import Entry
 from tango_server.jobs.mounts import Mounts
 from tango_server.jobs.state_machine.events import (
     Accepted,
@@ -23,14 +23,13 @@ from tango_server.jobs.state_machine.events import (
     Fetched,
     Instant,
     Instruction,
-    Job,
     Observe,
     Observed,
     Selection,
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.rules import ServiceRules
-from tango_server.messages import FrameReport, ReportsQuery
+from tango_server.messages import FrameReport, FrameRequest, ReportsQuery
 from tango_server.recipe import Recipe
 from tests.conftest import DATA
 from tests.unit.held_executor import PATIENCE, Bell, HeldExecutor, report_of
@@ -91,8 +90,10 @@ class Running:
             source = self.folder / "raw" / f"{name}.tif"
             source.write_bytes((DATA / "qxrd_f32_64.tif").read_bytes())
             target = self.folder / "processed" / (output or source.name)
-            jobs.append(Job(name, source, target, XDI, 1.7e9, source_root=self.folder, output_root=self.folder))
-        self.ledger.accept([Entry(one, None, {}) for one in jobs])
+            request = FrameRequest(source=str(source), recipe=XDI)
+            roots = {"source_root": self.folder, "output_root": self.folder}
+            jobs.append(Job(name, request, source, target, 1.7e9, **roots))
+        self.ledger.accept(jobs)
         self.engine.post(Accepted(len(jobs)))
 
     def until(self, true: Callable[[], bool], what: str) -> None:
@@ -203,12 +204,12 @@ def test_a_cancellation_spares_what_a_worker_has_and_counts_the_rest(
     with start() as running:
         running.accept("a", "b", "c", "d")
         task, done = running.executor.begun.get(timeout=PATIENCE)
-        others = {"a", "b", "c", "d"} - {str(task.job)}
+        others = {"a", "b", "c", "d"} - {task.job.job_id}
         assert running.engine.cancel(ALL, PATIENCE) == 3
         assert reports("a", "b", "c", "d") == dict.fromkeys(others, "skipped")
         done(Failure("final", "no image"))
         running.until(running.idle, "the last one is reported")
-        assert reports("a", "b", "c", "d") == {**dict.fromkeys(others, "skipped"), str(task.job): "failed"}
+        assert reports("a", "b", "c", "d") == {**dict.fromkeys(others, "skipped"), task.job.job_id: "failed"}
         assert running.executor.begun.empty()
         assert running.engine.snapshot.processed == 4
 
@@ -221,8 +222,8 @@ def test_a_cancellation_of_chosen_jobs_leaves_the_others_to_be_converted(
         task, done = running.executor.begun.get(timeout=PATIENCE)
         running.accept("b", "c")
         assert running.engine.cancel(Selection(("b", "unknown")), PATIENCE) == 1
-        done(FrameReport(source=str(task.source), outcome="converted", finished=0.0))
-        assert running.executor.end_next().job == "c"
+        done(FrameReport(source=str(task.job.source), outcome="converted", finished=0.0))
+        assert running.executor.end_next().job.job_id == "c"
         running.until(running.idle, "all is reported")
         assert reports("a", "b", "c") == {"a": "converted", "b": "skipped", "c": "converted"}
 
@@ -237,7 +238,7 @@ def test_a_cancellation_on_a_full_disk_is_refused_and_everything_goes_on(
         with pytest.raises(LedgerBusyError, match="Make room"):
             running.engine.cancel(ALL, PATIENCE)
         running.ledger.full.clear()
-        done(FrameReport(source=str(task.source), outcome="converted", finished=0.0))
+        done(FrameReport(source=str(task.job.source), outcome="converted", finished=0.0))
         running.executor.end_next()
         running.until(running.idle, "all is reported")
         assert reports("a", "b") == {"a": "converted", "b": "converted"}
@@ -255,7 +256,7 @@ def test_a_cancellation_that_takes_too_long_for_its_caller_is_done_nevertheless(
             running.engine.cancel(ALL, 0.01)
         running.ledger.holding.set()
         running.until(lambda: running.engine.snapshot.skipped == 1, "the cancellation is told")
-        assert reports("a", "b") == dict.fromkeys({"a", "b"} - {str(task.job)}, "skipped")
+        assert reports("a", "b") == dict.fromkeys({"a", "b"} - {task.job.job_id}, "skipped")
 
 
 def test_what_ends_while_the_service_is_being_closed_is_reported(
@@ -366,13 +367,13 @@ def test_two_jobs_for_one_output_run_one_after_the_other(start: Start, reports: 
         running.accept("a", "b", output="same.tif")
         running.accept("other")
         begun = [running.executor.begun.get(timeout=PATIENCE) for _ in range(2)]
-        outputs = [task.output.name for task, _ in begun]
+        outputs = [task.job.output.name for task, _ in begun]
         assert sorted(outputs) == ["other.tif", "same.tif"]
         task, done = begun[outputs.index("same.tif")]
         done(report_of(task))
         second, _ = running.executor.begun.get(timeout=PATIENCE)
-        assert {task.job, second.job} == {"a", "b"}
-        assert reports("a", "b") == {task.job: "converted"}, (
+        assert {task.job.job_id, second.job.job_id} == {"a", "b"}
+        assert reports("a", "b") == {task.job.job_id: "converted"}, (
             "the first one's report is written before the second begins"
         )
 

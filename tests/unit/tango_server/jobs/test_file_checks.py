@@ -9,7 +9,9 @@ import pytest
 from tango_server.conversion import convert_file
 from tango_server.conversion.files.roots import Roots
 from tango_server.jobs.file_checks import carry_sidecar_of, observe_source
-from tango_server.jobs.state_machine.events import AttemptFailed, Job, Observed, SidecarObserved
+from tango_server.jobs.job import Job
+from tango_server.jobs.state_machine.events import AttemptFailed, Observed, SidecarObserved
+from tango_server.messages import FrameRequest
 from tango_server.recipe import Recipe
 from tests.conftest import DATA
 from tests.unit.full_disk import no_file_grows_beyond
@@ -30,7 +32,7 @@ def job(roots: Roots) -> Job:
     source, output = root / "raw" / "scan" / "a.tif", root / "processed" / "scan" / "a.tif"
     source.parent.mkdir(parents=True)
     shutil.copy(DATA / "qxrd_f32_64.tif", source)
-    job = Job("4f3c", source, output, Recipe.preset("xdi"), accepted=0.0)
+    job = Job("4f3c", FrameRequest(source=str(source), recipe=Recipe.preset("xdi")), source, output, accepted=0.0)
     convert_file(source, job.recipe, output=output, roots=roots, job=job.job_id)
     source.with_name("a.tif.metadata").write_text("[metadata]\nwidth=64\nheight=64\n")
     return job

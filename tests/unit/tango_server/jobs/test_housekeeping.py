@@ -20,7 +20,7 @@ from tango_server.jobs.ledger.history import History, UnknownIdError
 from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.state_machine.events import Instant
 from tango_server.messages import ReportsQuery
-from tests.unit.ledger_entries import ACCEPTED, Stopwatch, accept, entry, finish, pending_ids, report
+from tests.unit.ledger_entries import ACCEPTED, Stopwatch, accept, finish, job, pending_ids, report
 from tests.unit.ledger_files import left_behind
 
 DAY = 86_400.0
@@ -273,7 +273,7 @@ def test_runs_without_frames_are_bounded_too(
     ledger = Ledger(database)
     for number in range(8):
         stopwatch.now += 1
-        ledger.accept([entry("a", "with a frame")] if number == 0 else [], [f"run-{number}"])
+        ledger.accept([job("a", "with a frame")] if number == 0 else [], [f"run-{number}"])
     keep_house(history_limit=5)
     looks.wait_for_another_round()
     with database.reading() as connection:

@@ -1,16 +1,14 @@
 """What the log says of a job, and the fields of its lines."""
 
 import logging
-from pathlib import Path
 
 import pytest
 
 from tango_server.jobs.job_log import about, log_finished
-from tango_server.jobs.state_machine.events import Job
 from tango_server.messages import FrameReport
-from tango_server.recipe import Recipe
+from tests.unit.ledger_entries import job
 
-JOB = Job("4f3c", Path("/raw/a.tif"), Path("/processed/a.tif"), Recipe.preset("xdi"), accepted=100.0, run_uid="run")
+JOB = job("4f3c", "run")
 
 
 def told(caplog: pytest.LogCaptureFixture, report: FrameReport) -> logging.LogRecord:
@@ -25,7 +23,7 @@ def test_messages_about_a_job_carry_its_ids() -> None:
 
 
 def test_a_job_without_a_run_has_no_empty_field() -> None:
-    assert about(Job("4f3c", JOB.source, JOB.output, JOB.recipe, accepted=100.0)) == {"job_id": "4f3c"}
+    assert about(job("4f3c")) == {"job_id": "4f3c"}
 
 
 def test_a_failure_is_a_warning_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:

@@ -106,7 +106,7 @@ def test_frames_wait_while_their_file_system_is_away(tmp_path: Path, monkeypatch
         assert (outcome(first), outcome(second)) == ([], [])
         shutil.copy(DATA / "qxrd_f32_64.tif", root / "raw" / "b.tif")
         here[0] = Place(41, NFS)
-        assert {executor.end_next().source.name for _ in range(2)} == {"a.tif", "b.tif"}
+        assert {executor.end_next().job.source.name for _ in range(2)} == {"a.tif", "b.tif"}
         bell.wait_for(lambda: runner.snapshot.queue_length == 0, "all is reported")
         assert (outcome(first), outcome(second)) == (["converted"], ["converted"])
         assert not runner.trouble

@@ -80,7 +80,7 @@ def serve(tmp_path: Path) -> Serve:
 
 
 def no_image(task: Task) -> Failure:
-    return Failure("final", f"{task.source}: no image")
+    return Failure("final", f"{task.job.source}: no image")
 
 
 def test_frame_is_converted_with_the_servers_recipe(serve: Serve) -> None:
@@ -89,8 +89,8 @@ def test_frame_is_converted_with_the_servers_recipe(serve: Serve) -> None:
         task = server.executor.end_next()
         server.until_idle()
         report = server.reports([job_id])[job_id]
-        assert (task.recipe, task.source.name) == (FLIPPED, "a.tif")
-        assert (report.outcome, report.run_uid, report.output) == ("converted", "run-1", str(task.output))
+        assert (task.job.recipe, task.job.source.name) == (FLIPPED, "a.tif")
+        assert (report.outcome, report.run_uid, report.output) == ("converted", "run-1", str(task.job.output))
         statistics = server.runner.run_statistics("run-1")
         assert (statistics.submitted, statistics.converted, statistics.pending) == (1, 1, 0)
 
@@ -102,7 +102,7 @@ def test_files_by_name_and_folders_become_jobs(serve: Serve) -> None:
         server.executor.end_next()
         server.frame("b")
         server.runner.submit_folder(str(server.folder))
-        assert sorted(server.executor.end_next().source.name for _ in range(2)) == ["a.tif", "b.tif"]
+        assert sorted(server.executor.end_next().job.source.name for _ in range(2)) == ["a.tif", "b.tif"]
         server.until_idle()
         assert server.runner.snapshot.converted == 3
 
@@ -142,7 +142,7 @@ def test_failed_frames_are_retried_unless_dismissed_by_a_reset(serve: Serve) -> 
         server.until_idle()
         assert sorted(server.outcomes(jobs)) == ["converted", "failed"]
         assert server.runner.retry_failed() == 1
-        assert server.executor.end_next().job == failed.job
+        assert server.executor.end_next().job.job_id == failed.job.job_id
         server.until_idle()
         assert server.outcomes(jobs) == ["converted", "converted"]
         assert server.runner.retry_failed() == 0
@@ -178,12 +178,12 @@ def test_a_restart_goes_on_where_the_server_was_and_repeats_no_report(serve: Ser
         jobs = server.submit("a", "b", "c", "d")
         first = server.executor.end_next()
         server.bell.wait_for(lambda: server.runner.snapshot.processed == 1, "the first is reported")
-        before = server.reports([str(first.job)])
+        before = server.reports([first.job.job_id])
     with serve() as server:
-        rest = [server.executor.end_next().job for _ in range(3)]
+        rest = [server.executor.end_next().job.job_id for _ in range(3)]
         server.until_idle()
-        assert {str(first.job), *rest} == set(jobs)
-        assert server.reports([str(first.job)]) == before
+        assert {first.job.job_id, *rest} == set(jobs)
+        assert server.reports([first.job.job_id]) == before
         assert server.outcomes(jobs) == ["converted"] * 4
         assert server.runner.snapshot.processed == 3, "the numbers are of this start"
 
@@ -201,7 +201,7 @@ def test_set_recipe_is_kept_over_restarts_if_it_is_valid(serve: Serve, caplog: p
     with serve(recipe=FLIPPED) as server:
         assert server.runner.recipe == turned
         server.submit("a")
-        assert server.executor.end_next().recipe == turned
+        assert server.executor.end_next().job.recipe == turned
         server.runner._ledger.keep("recipe", '{"rotation": 45}')
     with serve(recipe=FLIPPED) as server:
         assert server.runner.recipe == FLIPPED

@@ -11,10 +11,10 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.temporary_names import temporary_names, temporary_path
 from tango_server.jobs.executors.base import AttemptLostError, ExecutorUnavailableError
 from tango_server.jobs.executors.worker import Failure
-from tango_server.jobs.state_machine.events import Job
+from tango_server.jobs.job import Job
 from tango_server.jobs.temporary_files import TemporaryFiles
 from tango_server.messages import FrameReport
-from tango_server.recipe import Recipe
+from tests.unit.ledger_entries import job as ledger_job
 
 REPORT = FrameReport(source="/raw/a.tif", outcome="converted", finished=0.0)
 
@@ -42,7 +42,7 @@ def roots(tmp_path: Path) -> Roots:
 def make_job(roots: Roots, number: int, *, resumed: bool = True) -> Job:
     name = f"frame-{number:05d}.tif"
     output = roots.write[0] / "processed" / name
-    return Job(f"{number:016x}", Path("/raw", name), output, Recipe.preset("xdi"), accepted=0.0, resumed=resumed)
+    return replace(ledger_job(f"{number:016x}", source=name), output=output, resumed=resumed)
 
 
 def leave(job: Job, output: Path | None = None) -> Path:

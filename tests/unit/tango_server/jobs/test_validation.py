@@ -1,4 +1,4 @@
-"""From a request to a ledger entry, or to a refusal that says what to do."""
+"""From a request to a job, or to a refusal that says what to do."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import History
 from tango_server.jobs.ledger.ledger import Booked, Ledger
-from tango_server.jobs.validation import entry_for, explain
+from tango_server.jobs.validation import explain, job_for
 from tango_server.messages import FrameRequest, RefusedRequest, ReportsQuery
 from tango_server.recipe import Recipe
 from tests.conftest import DATA
@@ -126,18 +126,18 @@ def request(root: Path, **fields: Any) -> dict[str, Any]:
 def test_refusal_names_file_fault_and_fix_and_is_booked_for_its_run(
     fields: dict[str, Any], words: list[str], root: Path, roots: Roots, history: History, ledger: Ledger
 ) -> None:
-    entry = entry_for(request(root, **fields), XDI, roots, NOW)
-    assert entry.report is not None
-    assert entry.report.outcome == "failed"
+    job = job_for(request(root, **fields), XDI, roots, NOW)
+    assert job.refusal is not None
+    assert job.refusal.outcome == "failed"
     for word in words:
-        assert placed(word, root) in entry.report.reason
-    entry = entry_for(request(root, **{"run_uid": "run-1", **fields}), XDI, roots, NOW)
-    assert entry.report is not None
-    assert RefusedRequest(source=str(entry.job.source), reason=entry.report.reason).model_dump_json()
-    booked = Booked(entry.job.job_id, str(entry.job.source), entry.report, new=True)
-    assert ledger.accept([entry], ["run-1"]) == [booked]
+        assert placed(word, root) in job.refused
+    job = job_for(request(root, **{"run_uid": "run-1", **fields}), XDI, roots, NOW)
+    assert job.refusal is not None
+    assert RefusedRequest(source=str(job.source), reason=job.refused).model_dump_json()
+    booked = Booked(job.job_id, str(job.source), new=True)
+    assert ledger.accept([job], ["run-1"]) == [booked]
     assert ledger.pending() == 0
-    assert history.run_statistics("run-1").failed == (entry.job.run_uid == "run-1")
+    assert history.run_statistics("run-1").failed == (job.request.run_uid == "run-1")
 
 
 @pytest.mark.parametrize("fields", [{"recipe": {"rotation": 45}}, {"source": "raw/frame.tif"}], ids=["field", "path"])
@@ -145,31 +145,31 @@ def test_refused_frame_of_a_run_is_one_failed_frame_of_it(
     fields: dict[str, Any], root: Path, roots: Roots, history: History, ledger: Ledger
 ) -> None:
     raw = request(root, run_uid="run-1", stream="primary", seq_num=3, key="frame-1", **fields)
-    entry = entry_for(raw, XDI, roots, NOW)
-    ledger.accept([entry])
-    ledger.accept([entry_for(raw, XDI, roots, NOW)])
+    job = job_for(raw, XDI, roots, NOW)
+    ledger.accept([job])
+    ledger.accept([job_for(raw, XDI, roots, NOW)])
     statistics = history.run_statistics("run-1")
-    assert entry.report is not None
-    assert (entry.report.job_id, entry.report.source) == (entry.job.job_id, raw["source"])
-    assert (entry.report.run_uid, entry.report.stream, entry.report.seq_num) == ("run-1", "primary", 3)
-    assert entry.report.finished == entry.report.accepted
+    assert job.refusal is not None
+    assert (job.refusal.job_id, job.refusal.source) == (job.job_id, raw["source"])
+    assert (job.refusal.run_uid, job.refusal.stream, job.refusal.seq_num) == ("run-1", "primary", 3)
+    assert job.refusal.finished == job.refusal.accepted
     assert (statistics.submitted, statistics.failed, statistics.pending) == (1, 1, 0)
 
 
 def test_an_invalid_origin_is_not_booked(root: Path, roots: Roots) -> None:
-    entry = entry_for(request(root, run_uid="run-1", stream=5, seq_num="x", key=["k"]), XDI, roots, NOW)
-    assert entry.report is not None
-    assert (entry.report.run_uid, entry.report.stream, entry.report.seq_num) == ("run-1", None, None)
-    assert entry.key is None
+    job = job_for(request(root, run_uid="run-1", stream=5, seq_num="x", key=["k"]), XDI, roots, NOW)
+    assert job.refusal is not None
+    assert (job.refusal.run_uid, job.refusal.stream, job.refusal.seq_num) == ("run-1", None, None)
+    assert job.request.key is None
 
 
 def test_valid_request_becomes_a_job_with_its_fields(root: Path, roots: Roots) -> None:
     raw = request(root, key="frame-1", run_uid="run-1", stream="primary", seq_num=3, metadata={"exposure": 0.5})
-    entry = entry_for(raw, XDI, roots, NOW)
-    assert entry.report is None
-    assert (entry.key, entry.metadata) == ("frame-1", {"exposure": 0.5})
-    assert (entry.job.run_uid, entry.job.stream, entry.job.seq_num) == ("run-1", "primary", 3)
-    assert len({entry_for(raw, XDI, roots, NOW).job.job_id for _ in range(100)}) == 100
+    job = job_for(raw, XDI, roots, NOW)
+    assert job.refusal is None
+    assert (job.request.key, job.request.metadata) == ("frame-1", {"exposure": 0.5})
+    assert (job.request.run_uid, job.request.stream, job.request.seq_num) == ("run-1", "primary", 3)
+    assert len({job_for(raw, XDI, roots, NOW).job_id for _ in range(100)}) == 100
 
 
 @pytest.mark.parametrize(
@@ -184,21 +184,21 @@ def test_valid_request_becomes_a_job_with_its_fields(root: Path, roots: Roots) -
     ids=["plain", "link", "dots", "does not exist yet", "root called raw"],
 )
 def test_paths_are_resolved_before_the_path_rule_is_applied(written: str, below: str, name: str, root: Path) -> None:
-    entry = entry_for(request(root, source=written), XDI, Roots.of([root / below]), NOW)
-    assert entry.report is None
-    assert (entry.job.source, entry.job.output) == (root / "raw" / name, root / "processed" / name)
+    job = job_for(request(root, source=written), XDI, Roots.of([root / below]), NOW)
+    assert job.refusal is None
+    assert (job.source, job.output) == (root / "raw" / name, root / "processed" / name)
 
 
 def test_a_template_names_the_output_after_the_frame(root: Path, roots: Roots) -> None:
     recipe = {"output": {"mode": "new", "template": "{sample}_{run}_{seq_num:03d}"}}
     raw = request(root, recipe=recipe, run_uid="run-1", seq_num=7, metadata={"sample": "CeO2"})
-    assert entry_for(raw, XDI, roots, NOW).job.output == root / "processed" / "CeO2_run-1_007.tif"
+    assert job_for(raw, XDI, roots, NOW).output == root / "processed" / "CeO2_run-1_007.tif"
 
 
 def test_recipe_of_a_request_replaces_the_servers_as_a_whole(root: Path, roots: Roots) -> None:
-    assert entry_for(request(root), XDI, roots, NOW).job.recipe == XDI
-    assert entry_for(request(root, recipe=None), XDI, roots, NOW).job.recipe == XDI
-    assert entry_for(request(root, recipe={"rotation": 90}), XDI, roots, NOW).job.recipe == Recipe(rotation=90)
+    assert job_for(request(root), XDI, roots, NOW).recipe == XDI
+    assert job_for(request(root, recipe=None), XDI, roots, NOW).recipe == XDI
+    assert job_for(request(root, recipe={"rotation": 90}), XDI, roots, NOW).recipe == Recipe(rotation=90)
 
 
 @pytest.mark.parametrize(
@@ -210,16 +210,16 @@ def test_recipe_of_a_request_replaces_the_servers_as_a_whole(root: Path, roots: 
     ids=["of no run", "of a run that allows it"],
 )
 def test_in_place_is_accepted(fields: dict[str, Any], root: Path, roots: Roots) -> None:
-    entry = entry_for(request(root, **fields), XDI, roots, NOW)
-    assert entry.report is None
-    assert entry.job.output == entry.job.source
+    job = job_for(request(root, **fields), XDI, roots, NOW)
+    assert job.refusal is None
+    assert job.output == job.source
 
 
 def test_in_place_for_a_run_is_refused_in_the_servers_recipe_too(root: Path, roots: Roots) -> None:
     own = Recipe.model_validate({"output": IN_PLACE})
-    entry = entry_for(request(root, run_uid="run-1"), own, roots, NOW)
-    assert entry.report is not None
-    assert "allow_in_place" in entry.report.reason
+    job = job_for(request(root, run_uid="run-1"), own, roots, NOW)
+    assert job.refusal is not None
+    assert "allow_in_place" in job.refused
 
 
 def test_all_faults_are_explained_in_one_line() -> None:
@@ -256,10 +256,10 @@ def test_whatever_comes_over_the_wire_never_raises(fields: dict[str, Any], booki
     history = History(database)
     run_uid = next(RUN_UIDS)
     raw = {"source": f"{folder}/raw/frame.tif", "run_uid": run_uid, **fields}
-    entry = entry_for(raw, XDI, Roots.of([folder]), NOW)
-    (booked,) = Ledger(database).accept([entry], [run_uid])
-    job_id, report = booked.job_id, booked.report
-    assert history.run_statistics(run_uid).submitted == (booked.new and entry.job.run_uid == run_uid)
-    found, pending = history.reports(ReportsQuery(job_ids=[job_id]))
+    job = job_for(raw, XDI, Roots.of([folder]), NOW)
+    (booked,) = Ledger(database).accept([job], [run_uid])
+    report = job.refusal
+    assert history.run_statistics(run_uid).submitted == (booked.new and job.request.run_uid == run_uid)
+    found, pending = history.reports(ReportsQuery(job_ids=[booked.job_id]))
     assert [one.model_dump_json() for one in found] == ([] if report is None else [report.model_dump_json()])
     assert pending == (report is None)

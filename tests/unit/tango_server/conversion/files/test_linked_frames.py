@@ -12,7 +12,7 @@ from tango_server.conversion.errors import OutsideRootsError, UnfitPathError
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.sidecar import sidecar_path
 from tango_server.jobs.batch import FileSelection, plan, select
-from tango_server.jobs.validation import entry_for
+from tango_server.jobs.validation import job_for
 from tango_server.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="symbolic links need a right on Windows")
@@ -65,7 +65,7 @@ def test_the_output_is_named_after_the_link_and_the_sidecar_is_found(root: Path,
 
 def test_a_server_takes_the_link_and_reads_what_it_leads_to(root: Path) -> None:
     roots = Roots.of([root / "raw", root / ".git"], write=[root / "processed"])
-    job = entry_for({"source": str(frame_of(root))}, RECIPE, roots, now=0.0).job
+    job = job_for({"source": str(frame_of(root))}, RECIPE, roots, now=0.0)
     assert (job.source, job.output) == (frame_of(root), root / "processed" / "a-00001.tif")
     own = Roots(read=(root / "raw",), write=roots.write, every=roots.read)  # as a job of one root has them
     converts(convert_file(job.source, RECIPE, output=job.output, roots=own).output, root)
@@ -73,12 +73,12 @@ def test_a_server_takes_the_link_and_reads_what_it_leads_to(root: Path) -> None:
 
 def test_a_link_that_leads_out_of_the_roots_is_refused_when_it_comes_and_when_it_is_opened(root: Path) -> None:
     link, roots = frame_of(root), Roots.of([root])
-    accepted = entry_for({"source": str(link)}, RECIPE, roots, now=0.0).job
+    accepted = job_for({"source": str(link)}, RECIPE, roots, now=0.0)
     link.unlink()
     link.symlink_to(outside(root))
-    entry = entry_for({"source": str(link)}, RECIPE, roots, now=0.0)
-    assert entry.report is not None
-    assert "outside of the folders" in entry.report.reason
+    refused = job_for({"source": str(link)}, RECIPE, roots, now=0.0)
+    assert refused.refusal is not None
+    assert "outside of the folders" in refused.refusal.reason
     with pytest.raises(OutsideRootsError):
         convert_file(accepted.source, RECIPE, output=accepted.output, roots=roots)
     assert not (root / "processed").exists()
@@ -98,9 +98,9 @@ def test_no_link_is_converted_in_place(root: Path, roots: bool) -> None:
     recipe = Recipe.model_validate({**RECIPE.model_dump(mode="json"), "output": {"mode": "in_place"}})
     with pytest.raises(UnfitPathError, match=r"a-00001\.tif: .*symbolic link"):
         convert_file(frame_of(root), recipe, roots=Roots.of([root]) if roots else Roots())
-    entry = entry_for({"source": str(frame_of(root))}, recipe, Roots.of([root]), now=0.0)
-    assert entry.report is not None
-    assert "symbolic link" in entry.report.reason
+    refused = job_for({"source": str(frame_of(root))}, recipe, Roots.of([root]), now=0.0)
+    assert refused.refusal is not None
+    assert "symbolic link" in refused.refusal.reason
     assert frame_of(root).is_symlink()
     assert frame_of(root).read_bytes() == before
 

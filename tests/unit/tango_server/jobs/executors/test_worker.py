@@ -20,7 +20,8 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.temporary_names import remove_leftovers
 from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.worker import Failure, Task
-from tango_server.messages import FrameReport
+from tango_server.jobs.job import Job
+from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import Recipe
 from tests.conftest import DATA, QXRD_FILES, UNFINISHED_FILES
 
@@ -38,9 +39,15 @@ def make_task(tmp_path: Path) -> MakeTask:
         if (DATA / name).exists():
             shutil.copy(DATA / name, source)
         output = folder / "processed" / name
-        return Task(source, output, Recipe.preset("xdi", rotation=90), Roots.of([folder]), "0f3e", job="0f3e")
+        request = FrameRequest(source=str(source), recipe=Recipe.preset("xdi", rotation=90))
+        return Task(Job("0f3e", request, source, output, accepted=1.7e9), Roots.of([folder]))
 
     return make
+
+
+def with_recipe(task: Task, recipe: Recipe) -> Task:
+    job = task.job
+    return replace(task, job=replace(job, request=job.request.model_copy(update={"recipe": recipe})))
 
 
 @pytest.mark.parametrize("name", QXRD_FILES)
@@ -48,12 +55,12 @@ def test_a_frame_becomes_a_new_file_and_a_report_and_nothing_else(name: str, mak
     task = make_task(name)
     report = worker.run(task)
     assert isinstance(report, FrameReport)
-    assert (report.outcome, report.source, report.output) == ("converted", str(task.source), str(task.output))
-    assert report.recipe_hash == task.recipe.hash
+    assert (report.outcome, report.source, report.output) == ("converted", str(task.job.source), str(task.job.output))
+    assert report.recipe_hash == task.job.recipe.hash
     expected = np.rot90(tifffile.imread(DATA / name)).astype(np.int32)
-    np.testing.assert_array_equal(tifffile.imread(task.output), expected)
-    assert list(task.output.parent.iterdir()) == [task.output]
-    assert task.source.read_bytes() == (DATA / name).read_bytes()
+    np.testing.assert_array_equal(tifffile.imread(task.job.output), expected)
+    assert list(task.job.output.parent.iterdir()) == [task.job.output]
+    assert task.job.source.read_bytes() == (DATA / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", [*UNFINISHED_FILES, "truncated_tail.tif", "empty.tif", "never_written.tif"])
@@ -62,8 +69,8 @@ def test_a_file_that_is_not_complete_or_gone_is_not_ready(name: str, make_task: 
     failure = worker.run(task)
     assert isinstance(failure, Failure)
     assert failure.kind == "not_ready"
-    assert str(task.source) in failure.reason
-    assert not task.output.exists()
+    assert str(task.job.source) in failure.reason
+    assert not task.job.output.exists()
 
 
 def test_what_is_no_tiff_fails_for_good(make_task: MakeTask) -> None:
@@ -71,20 +78,20 @@ def test_what_is_no_tiff_fails_for_good(make_task: MakeTask) -> None:
     failure = worker.run(task)
     assert isinstance(failure, Failure)
     assert failure.kind == "final"
-    assert str(task.source) in failure.reason
+    assert str(task.job.source) in failure.reason
     assert "b'hell'" in failure.reason
-    assert not task.output.exists()
+    assert not task.job.output.exists()
 
 
 def test_a_stranger_s_file_in_the_place_of_the_output_fails_for_good_and_stays(make_task: MakeTask) -> None:
     task = make_task("qxrd_r16_64.tif")
-    task.output.parent.mkdir()
-    task.output.write_bytes(b"someone's result")
+    task.job.output.parent.mkdir()
+    task.job.output.write_bytes(b"someone's result")
     failure = worker.run(task)
     assert isinstance(failure, Failure)
     assert failure.kind == "final"
-    assert str(task.output) in failure.reason
-    assert task.output.read_bytes() == b"someone's result"
+    assert str(task.job.output) in failure.reason
+    assert task.job.output.read_bytes() == b"someone's result"
 
 
 def test_a_source_that_became_a_link_out_of_the_roots_is_neither_read_nor_written(
@@ -92,13 +99,13 @@ def test_a_source_that_became_a_link_out_of_the_roots_is_neither_read_nor_writte
 ) -> None:
     task = make_task("qxrd_r16_64.tif")
     outside = tmp_path_factory.mktemp("outside") / "frame.tif"
-    task.source.rename(outside)
-    task.source.symlink_to(outside)
+    task.job.source.rename(outside)
+    task.job.source.symlink_to(outside)
     failure = worker.run(task)
     assert isinstance(failure, Failure)
     assert failure.kind == "final"
     assert "outside of the folders that may be read" in failure.reason
-    assert not task.output.exists()
+    assert not task.job.output.exists()
 
 
 def test_a_frame_that_is_converted_again_with_the_same_recipe_is_replaced(make_task: MakeTask) -> None:
@@ -111,14 +118,14 @@ def test_a_frame_that_is_converted_again_with_the_same_recipe_is_replaced(make_t
 
 def test_an_in_place_frame_that_was_finished_before_a_crash_is_not_turned_twice(make_task: MakeTask) -> None:
     task = make_task("qxrd_r16_64.tif")
-    task = replace(task, recipe=Recipe.model_validate({"rotation": 90, "output": {"mode": "in_place"}}))
+    task = with_recipe(task, Recipe.model_validate({"rotation": 90, "output": {"mode": "in_place"}}))
     worker.run(task)
-    turned = task.source.read_bytes()
+    turned = task.job.source.read_bytes()
     assert turned != (DATA / "qxrd_r16_64.tif").read_bytes()
     again = worker.run(task)
     assert isinstance(again, FrameReport)
     assert again.outcome == "skipped"
-    assert task.source.read_bytes() == turned
+    assert task.job.source.read_bytes() == turned
 
 
 TWINS = 25
@@ -137,7 +144,7 @@ def with_a_twin(task: Task) -> FrameReport | Failure:
 
     def second() -> FrameReport | Failure:
         start.wait(10)
-        remove_leftovers(task.output, task.token, task.roots)
+        remove_leftovers(task.job.output, task.job.job_id, task.roots)
         return worker.run(task)
 
     with ThreadPoolExecutor(2) as threads:
@@ -148,14 +155,14 @@ def with_a_twin(task: Task) -> FrameReport | Failure:
 
 def test_an_in_place_frame_is_turned_once_by_two_attempts_at_the_same_time(make_task: MakeTask) -> None:
     task = make_task("qxrd_r16_64.tif")
-    task = replace(task, recipe=Recipe.model_validate({"rotation": 90, "output": {"mode": "in_place"}}))
-    original = tifffile.imread(task.source)
+    task = with_recipe(task, Recipe.model_validate({"rotation": 90, "output": {"mode": "in_place"}}))
+    original = tifffile.imread(task.job.source)
     for _ in range(TWINS):
-        shutil.copy(DATA / task.source.name, task.source)
+        shutil.copy(DATA / task.job.source.name, task.job.source)
         answer = with_a_twin(task)
         assert isinstance(answer, FrameReport) or answer.kind == "not_ready", answer
-        np.testing.assert_array_equal(tifffile.imread(task.source), np.rot90(original))
-        assert list(task.source.parent.iterdir()) == [task.source]
+        np.testing.assert_array_equal(tifffile.imread(task.job.source), np.rot90(original))
+        assert list(task.job.source.parent.iterdir()) == [task.job.source]
         third = worker.run(task)
         assert isinstance(third, FrameReport)
         assert third.outcome == "skipped"
@@ -164,13 +171,13 @@ def test_an_in_place_frame_is_turned_once_by_two_attempts_at_the_same_time(make_
 @pytest.mark.parametrize("on_existing", ["replace_own", "skip", "number", "refuse"])
 def test_one_new_file_is_made_by_two_attempts_at_the_same_time(on_existing: str, make_task: MakeTask) -> None:
     task = make_task("qxrd_f32_64.tif")
-    task = replace(task, recipe=Recipe.preset("xdi", rotation=90, output={"mode": "new", "on_existing": on_existing}))
-    expected = np.rot90(tifffile.imread(task.source)).astype(np.int32)
+    task = with_recipe(task, Recipe.preset("xdi", rotation=90, output={"mode": "new", "on_existing": on_existing}))
+    expected = np.rot90(tifffile.imread(task.job.source)).astype(np.int32)
     for _ in range(TWINS):
-        shutil.rmtree(task.output.parent, ignore_errors=True)
+        shutil.rmtree(task.job.output.parent, ignore_errors=True)
         assert isinstance(with_a_twin(task), FrameReport)
-        np.testing.assert_array_equal(tifffile.imread(task.output), expected)
-        assert list(task.output.parent.iterdir()) == [task.output]
+        np.testing.assert_array_equal(tifffile.imread(task.job.output), expected)
+        assert list(task.job.output.parent.iterdir()) == [task.job.output]
 
 
 @pytest.mark.parametrize("on_existing", ["replace_own", "skip", "number", "refuse"])
@@ -178,10 +185,10 @@ def test_a_twin_that_wakes_up_after_the_other_has_finished_makes_no_second_file(
     on_existing: str, make_task: MakeTask
 ) -> None:
     task = make_task("qxrd_f32_64.tif")
-    task = replace(task, recipe=Recipe.preset("xdi", rotation=90, output={"mode": "new", "on_existing": on_existing}))
+    task = with_recipe(task, Recipe.preset("xdi", rotation=90, output={"mode": "new", "on_existing": on_existing}))
     for _ in range(2):
         assert isinstance(worker.run(task), FrameReport)
-    assert list(task.output.parent.iterdir()) == [task.output]
+    assert list(task.job.output.parent.iterdir()) == [task.job.output]
 
 
 def test_an_attempt_whose_temporary_file_another_one_took_away_fails_and_harms_nothing(
@@ -189,12 +196,12 @@ def test_an_attempt_whose_temporary_file_another_one_took_away_fails_and_harms_n
 ) -> None:
     task = make_task("large.tif")
     image = np.random.default_rng(1).normal(100, 50, (2048, 2048)).astype(np.float32)
-    tifffile.imwrite(task.source, image)
+    tifffile.imwrite(task.job.source, image)
     ended = threading.Event()
 
     def clean_up() -> None:
         while not ended.is_set():
-            remove_leftovers(task.output, task.token)
+            remove_leftovers(task.job.output, task.job.job_id)
 
     other = threading.Thread(target=clean_up)
     other.start()
@@ -205,9 +212,9 @@ def test_an_attempt_whose_temporary_file_another_one_took_away_fails_and_harms_n
         other.join()
     assert isinstance(failure, Failure)
     assert failure.kind == "blocked"  # it is worth another attempt, if it was not the one taken for dead
-    assert not list(task.output.parent.iterdir())
+    assert not list(task.job.output.parent.iterdir())
     assert isinstance(worker.run(task), FrameReport)
-    np.testing.assert_array_equal(tifffile.imread(task.output), np.rot90(image).astype(np.int32))
+    np.testing.assert_array_equal(tifffile.imread(task.job.output), np.rot90(image).astype(np.int32))
 
 
 @pytest.mark.parametrize("name", ["qxrd_r16_64.tif", "not_a_tiff.tif"], ids=["report", "failure"])
@@ -248,7 +255,7 @@ def test_a_worker_whose_server_is_dead_begins_with_no_frame(
     os.close(server_lives)
     if alive:
         os.close(server_s_end)
-    assert task.output.parent.exists() == alive
+    assert task.job.output.parent.exists() == alive
 
 
 @pytest.fixture

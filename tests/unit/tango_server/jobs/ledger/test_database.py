@@ -219,9 +219,9 @@ def test_ledger_of_a_later_version_is_refused_and_left(ledger_path: Path, mode: 
     with closing(sqlite3.connect(ledger_path)) as plain:
         plain.execute(f"PRAGMA journal_mode={mode}")
         plain.execute("CREATE TABLE jobs (number INTEGER PRIMARY KEY, of_tomorrow TEXT)")
-        plain.execute("PRAGMA user_version=4")
+        plain.execute("PRAGMA user_version=5")
     before = ledger_path.read_bytes()
-    with pytest.raises(LedgerError, match=r"version 4; expected 3 or an earlier.*Start the version") as caught:
+    with pytest.raises(LedgerError, match=r"version 5; expected 4 or an earlier.*Start the version") as caught:
         Database(ledger_path)
     assert str(ledger_path) in str(caught.value)
     assert ledger_path.read_bytes() == before

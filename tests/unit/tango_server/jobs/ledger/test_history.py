@@ -11,7 +11,7 @@ from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import _LATEST, _LATEST_OF, _REPORTS_AFTER, History, UnknownIdError
 from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.messages import FrameReport, Outcome, PixelCounts, ReportsQuery, RunStatistics
-from tests.unit.ledger_entries import ACCEPTED, XDI, Stopwatch, accept, entry, finish, pending_ids, report
+from tests.unit.ledger_entries import ACCEPTED, XDI, Stopwatch, accept, finish, job, pending_ids, report
 
 
 def test_a_report_comes_back_as_it_was_written(ledger: Ledger, history: History) -> None:
@@ -21,7 +21,7 @@ def test_a_report_comes_back_as_it_was_written(ledger: Ledger, history: History)
         sidecar="carried", conversion_time=0.1, latency=0.3, accepted=1.7e9, finished=1.7e9 + 0.3, recipe_hash=XDI.hash,
         run_uid="run-1", stream="primary", seq_num=3, bytes_in=16_777_354, bytes_out=8_388_746, pages=2,
     )  # fmt: skip
-    ledger.accept([entry("a", "run-1")])
+    ledger.accept([job("a", "run-1")])
     finish(ledger, written)
     assert history.reports(ReportsQuery(job_ids=["a"])) == ([written], 0)
 
@@ -29,8 +29,8 @@ def test_a_report_comes_back_as_it_was_written(ledger: Ledger, history: History)
 @pytest.fixture
 def mixed(ledger: Ledger, history: History, stopwatch: Stopwatch) -> History:
     """Of run-1: a converted, b failed, c pending, d converted, e skipped; of run-2: f converted."""
-    ledger.accept([entry(name, "run-1") for name in "abcde"])
-    ledger.accept([entry("f", "run-2")], ["run-3"])
+    ledger.accept([job(name, "run-1") for name in "abcde"])
+    ledger.accept([job("f", "run-2")], ["run-3"])
     finish(ledger, report("e", "skipped"), report("d"), report("f"))
     stopwatch.now += 1
     finish(ledger, report("a"), report("b", "failed", reason="broken"))
@@ -103,7 +103,7 @@ def test_run_statistics_match_an_independent_calculation(frames: int, ledger: Le
     finished, sizes = ACCEPTED + random.uniform(1, 99, frames), random.integers(0, 2**40, (frames, 2))
     timed = random.random(frames) < 0.9
     names = [f"j{number}" for number in range(frames)]
-    ledger.accept([entry(name, "run-1") for name in names] + [entry("other", "run-2")], ["run-1"])
+    ledger.accept([job(name, "run-1") for name in names] + [job("other", "run-2")], ["run-1"])
     ledger.finish(
         [
             (
@@ -146,7 +146,7 @@ def test_only_new_outputs_are_unsynced_until_marked(ledger: Ledger, history: His
 
 
 def test_unsynced_outputs_are_pending_after_a_power_loss(ledger: Ledger, history: History) -> None:
-    ledger.accept([entry(name, "run-1") for name in "abcd"])
+    ledger.accept([job(name, "run-1") for name in "abcd"])
     finish(ledger, report("b"), report("c"), report("a"))
     history.mark_synced(["b"])
     history.mark_doubtful(["c"])

@@ -10,11 +10,10 @@ import pytest
 from tango_server.jobs.ledger.database import Database, LedgerBusyError
 from tango_server.jobs.ledger.history import History, UnknownIdError
 from tango_server.jobs.ledger.ledger import Booked, Ledger
-from tango_server.jobs.ledger.rows import Entry
 from tango_server.jobs.state_machine.events import Selection
 from tango_server.messages import FrameReport, ReportsQuery
 from tango_server.recipe import Recipe
-from tests.unit.ledger_entries import ACCEPTED, XDI, accept, entry, finish, job, pending_ids, refusal, report
+from tests.unit.ledger_entries import ACCEPTED, XDI, accept, finish, job, pending_ids, refused_job, report
 
 ALL = Selection()
 
@@ -29,8 +28,8 @@ def fail(ledger: Ledger, *job_ids: str) -> None:
 
 def test_jobs_come_back_whole_and_in_their_order(ledger: Ledger) -> None:
     jobs = [job("z", "run-1"), job("a", recipe=Recipe(rotation=180)), job("m", "run-1")]
-    ledger.accept([Entry(one, None, {}) for one in jobs[:2]])
-    ledger.accept([Entry(one, None, {}) for one in jobs[2:]])
+    ledger.accept(jobs[:2])
+    ledger.accept(jobs[2:])
     assert ledger.fetch(0, 10).jobs == tuple(replace(one, place=place) for place, one in enumerate(jobs, 1))
 
 
@@ -44,7 +43,7 @@ def test_shape_in_the_metadata_is_that_of_the_job(ledger: Ledger) -> None:
         ({"shape": [10**6, 5]}, None),
         ({"note": 'a "shape"'}, None),
     ]
-    ledger.accept([entry(str(number), metadata=metadata) for number, (metadata, _) in enumerate(table)])
+    ledger.accept([job(str(number), metadata=metadata) for number, (metadata, _) in enumerate(table)])
     assert [(metadata, one.shape) for (metadata, _), one in zip(table, ledger.fetch(0, 9).jobs, strict=True)] == table
 
 
@@ -66,12 +65,12 @@ def test_resumed_jobs_are_marked_and_keep_their_places(database: Database) -> No
 def test_call_with_one_unwritable_entry_is_rejected_whole(ledger: Ledger, history: History) -> None:
     accept(ledger, "a")
     with pytest.raises(sqlite3.IntegrityError):
-        ledger.accept([entry("b", "run-1", key="key-b"), entry("a")], ["run-2"])
+        ledger.accept([job("b", "run-1", key="key-b"), job("a")], ["run-2"])
     assert pending_ids(ledger) == ["a"]
     for run_uid in ("run-1", "run-2"):
         with pytest.raises(UnknownIdError):
             history.run_statistics(run_uid)
-    assert ledger.accept([entry("b", key="key-b")])[0].new
+    assert ledger.accept([job("b", key="key-b")])[0].new
     assert pending_ids(ledger) == ["a", "b"]
 
 
@@ -85,34 +84,34 @@ def test_first_report_of_a_job_holds(ledger: Ledger, history: History) -> None:
 
 
 def test_same_key_is_the_same_job_with_its_report(database: Database, ledger: Ledger) -> None:
-    booked = ledger.accept([entry("a", key="frame-1"), entry("b", key="2"), entry("c", key="frame-1", source="a")])
+    booked = ledger.accept([job("a", key="frame-1"), job("b", key="2"), job("c", key="frame-1", source="a")])
     assert booked == [
-        Booked("a", "/raw/a.tif", None, new=True),
-        Booked("b", "/raw/b.tif", None, new=True),
-        Booked("a", "/raw/a.tif", None, new=False),
+        Booked("a", "/raw/a.tif", new=True),
+        Booked("b", "/raw/b.tif", new=True),
+        Booked("a", "/raw/a.tif", new=False),
     ]
     assert pending_ids(ledger) == ["a", "b"]
-    again = entry("d", key="frame-1", source="another")  # the source that is returned shows the mistake
-    assert ledger.accept([again]) == [Booked("a", "/raw/a.tif", None, new=False)]
+    again = job("d", key="frame-1", source="another")  # the source that is returned shows the mistake
+    assert ledger.accept([again]) == [Booked("a", "/raw/a.tif", new=False)]
     fail(ledger, "a")
     ledger.retry_failed()
     ledger = Ledger(database)
-    assert ledger.accept([again]) == [Booked("a", "/raw/a.tif", None, new=False)]
+    assert ledger.accept([again]) == [Booked("a", "/raw/a.tif", new=False)]
     finish(ledger, report("a"))
-    assert ledger.accept([again]) == [Booked("a", "/raw/a.tif", report("a"), new=False)]
+    assert ledger.accept([again]) == [Booked("a", "/raw/a.tif", new=False)]
     assert pending_ids(ledger) == ["b"]
-    without = ledger.accept([entry("e", source="x"), entry("f", source="x")])
+    without = ledger.accept([job("e", source="x"), job("f", source="x")])
     assert [one.new for one in without] == [True, True]
 
 
 def test_refused_request_is_booked_once_until_it_is_corrected(ledger: Ledger, history: History) -> None:
-    refused = refusal("a", "run-1", key="frame-1")
-    assert ledger.accept([refused]) == [Booked("a", "/raw/a.tif", refused.report, new=True)]
-    assert ledger.accept([refusal("b", "run-1", key="frame-1")])[0].new is False
+    refused = refused_job("a", "run-1", key="frame-1")
+    assert ledger.accept([refused]) == [Booked("a", "/raw/a.tif", new=True)]
+    assert ledger.accept([refused_job("b", "run-1", key="frame-1")])[0].new is False
     assert ledger.pending() == 0
-    assert reports_of(history, "a") == [refused.report]
+    assert reports_of(history, "a") == [refused.refusal]
     assert history.run_statistics("run-1").failed == 1
-    assert ledger.accept([entry("b", "run-1", key="frame-1")])[0] == Booked("b", "/raw/b.tif", None, new=True)
+    assert ledger.accept([job("b", "run-1", key="frame-1")])[0] == Booked("b", "/raw/b.tif", new=True)
     assert pending_ids(ledger) == ["b"]
     statistics = history.run_statistics("run-1")
     assert (statistics.submitted, statistics.failed) == (1, 0)
@@ -121,7 +120,7 @@ def test_refused_request_is_booked_once_until_it_is_corrected(ledger: Ledger, hi
 def test_unreadable_job_is_logged_counted_and_left(
     database: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ledger.accept([entry("a"), entry("b", recipe=Recipe(rotation=180)), entry("c")])
+    ledger.accept([job("a"), job("b", recipe=Recipe(rotation=180)), job("c")])
     with database.transaction() as connection:
         connection.execute("""UPDATE recipes SET text='{"rotation": 45}' WHERE text LIKE '%"rotation":180%'""")
     fetched = ledger.fetch(0, 10)
@@ -131,7 +130,7 @@ def test_unreadable_job_is_logged_counted_and_left(
 
 
 def test_cancelled_jobs_have_a_report_that_says_so(ledger: Ledger, history: History) -> None:
-    ledger.accept([entry("a", "run-1")])
+    ledger.accept([job("a", "run-1")])
     assert ledger.cancel(ALL, [], ACCEPTED + 5) == {"a"}
     (found,) = reports_of(history, "a")
     assert found == FrameReport(
@@ -156,7 +155,7 @@ CANCELLED: list[tuple[Selection, str, str]] = [
 
 @pytest.mark.parametrize(("selection", "spared", "left"), CANCELLED, ids=lambda value: str(value)[:40])
 def test_only_selected_jobs_are_cancelled(selection: Selection, spared: str, left: str, ledger: Ledger) -> None:
-    ledger.accept([entry("a", "run-1"), entry("b", "run-1"), entry("c", "run-2"), entry("d"), entry("done", "run-1")])
+    ledger.accept([job("a", "run-1"), job("b", "run-1"), job("c", "run-2"), job("d"), job("done", "run-1")])
     finish(ledger, report("done"))
     assert ledger.cancel(selection, list(spared), ACCEPTED) == set("abcd") - set(left)
     assert pending_ids(ledger) == list(left)
@@ -166,7 +165,7 @@ def test_only_selected_jobs_are_cancelled(selection: Selection, spared: str, lef
 def test_cancel_in_portions_misses_no_job(by: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tango_server.jobs.ledger.ledger._PORTION", 100)
     names = [f"{number:05d}" for number in range(500)]
-    ledger.accept([entry(name, "even" if int(name) % 2 == 0 else "odd") for name in names])
+    ledger.accept([job(name, "even" if int(name) % 2 == 0 else "odd") for name in names])
     even = set(names[::2])
     selection = {"all": ALL, "run": Selection(run_uid="even"), "ids": Selection(job_ids=tuple(names[::2]))}[by]
     spared = set(names[1::2]) if by == "all" else set()
@@ -191,7 +190,7 @@ def test_disk_full_halfway_through_cancel_leaves_the_rest(
 
 def test_failed_jobs_are_retried_behind_all_others(ledger: Ledger, history: History) -> None:
     accept(ledger, "a", "b", "c")
-    ledger.accept([refusal("refused", "run-1")])
+    ledger.accept([refused_job("refused", "run-1")])
     finish(ledger, report("b"))
     fail(ledger, "c", "a")
     accept(ledger, "d")

@@ -14,7 +14,7 @@ from tango_server.jobs.ledger.history import History
 from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.state_machine.events import Selection
 from tango_server.messages import Outcome, ReportsQuery
-from tests.unit.ledger_entries import ACCEPTED, entry, finish, pending_ids, report
+from tests.unit.ledger_entries import ACCEPTED, finish, job, pending_ids, report
 
 RUNS = ("run-1", "run-2")
 KEYS = ("key-1", "key-2", "key-3", "key-4")
@@ -63,11 +63,11 @@ class LedgerBesideAList(RuleBasedStateMachine):
 
     @rule(wanted=st.lists(st.tuples(st.sampled_from(RUNS) | st.none(), st.sampled_from(KEYS) | st.none()), max_size=5))
     def accept(self, wanted: list[tuple[str | None, str | None]]) -> None:
-        entries, expected = [], []
+        jobs, expected = [], []
         for run_uid, key in wanted:
             place = self.next_place()
             job_id = f"job-{place}"
-            entries.append(entry(job_id, run_uid, key=key))
+            jobs.append(job(job_id, run_uid, key=key))
             if key in self.keys:
                 expected.append((self.keys[key], False))
                 continue
@@ -75,7 +75,7 @@ class LedgerBesideAList(RuleBasedStateMachine):
             self.jobs[job_id] = Known(job_id, place, run_uid)
             if key is not None:
                 self.keys[key] = job_id
-        booked = self.ledger.accept(entries)
+        booked = self.ledger.accept(jobs)
         assert [(one.job_id, one.new) for one in booked] == expected
 
     @rule(window=st.integers(1, 5))
@@ -115,9 +115,9 @@ class LedgerBesideAList(RuleBasedStateMachine):
     def retry(self) -> None:
         again = [job for job in self.jobs.values() if job.retryable]
         assert self.ledger.retry_failed() == len(again)
-        for job in again:
-            self.jobs[job.job_id] = replace(job, place=self.next_place(), outcome=None, retryable=False)
-            self.read.discard(job.job_id)
+        for one in again:
+            self.jobs[one.job_id] = replace(one, place=self.next_place(), outcome=None, retryable=False)
+            self.read.discard(one.job_id)
 
     @rule()
     def dismiss(self) -> None:
@@ -140,8 +140,8 @@ class LedgerBesideAList(RuleBasedStateMachine):
             return
         lost = [job for job in self.jobs.values() if job.outcome == "converted"]
         assert self.history.reopen_unsynced() == len(lost)
-        for job in lost:
-            self.jobs[job.job_id] = replace(job, outcome=None)
+        for one in lost:
+            self.jobs[one.job_id] = replace(one, outcome=None)
 
     @invariant()
     def both_agree(self) -> None:

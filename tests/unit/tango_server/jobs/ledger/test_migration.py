@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tango_server.jobs.job import Job
 from tango_server.jobs.ledger.database import Database, LedgerError
 from tango_server.jobs.ledger.history import History
 from tango_server.jobs.ledger.ledger import Ledger
-from tango_server.jobs.state_machine.events import Job
 from tango_server.messages import FrameReport, PixelCounts, ReportsQuery, RunStatistics
 from tango_server.recipe import Recipe
 from tests.unit.full_disk import no_file_grows_beyond
@@ -21,12 +21,12 @@ from tests.unit.ledger_entries import (
     XDI,
     Stopwatch,
     accept,
-    entry,
     finish,
+    job,
     known,
     pending_ids,
     prune,
-    refusal,
+    refused_job,
     report,
 )
 from tests.unit.ledger_version_1 import write_version_1
@@ -40,7 +40,7 @@ CONVERTED = FrameReport(
     run_uid="run-1", stream="primary", seq_num=3, bytes_in=16_777_354, bytes_out=8_388_746,
 )  # fmt: skip
 FAILED = report("failed", "failed", reason="it never came", run_uid="run-1")
-REFUSED = refusal("refused", "run-1", key="key-r")
+REFUSED = refused_job("refused", "run-1", key="key-r")
 
 
 WRITERS = {1: write_version_1, 2: write_version_2}
@@ -57,11 +57,11 @@ def path(tmp_path: Path, version: int) -> Path:
     """A file of that version: jobs that are pending (two recipes), converted, failed, refused; runs, keys, a recipe."""
     path = tmp_path / "ledger.sqlite"
     entries = [
-        entry("converted", "run-1", key="key-c"),
-        entry("first", "run-1", key="key-1", metadata={"shape": [1, 100, 200]}),
+        job("converted", "run-1", key="key-c"),
+        job("first", "run-1", key="key-1", metadata={"shape": [1, 100, 200]}),
         REFUSED,
-        entry("failed", "run-1"),
-        entry("second", recipe=OTHER),
+        job("failed", "run-1"),
+        job("second", recipe=OTHER),
     ]
     WRITERS[version](path, entries, [CONVERTED, FAILED], ["announced"], {"recipe": OTHER.model_dump_json()})
     return path
@@ -78,11 +78,12 @@ def test_jobs_reports_keys_and_recipe_are_taken_over(path: Path) -> None:
         fetched = ledger.fetch(0, 10)
         assert not fetched.unreadable
         assert fetched.jobs == (
-            replace(of_before(entry("first", "run-1").job, 2), shape=(100, 200)),
-            of_before(entry("second", recipe=OTHER).job, 5),
+            of_before(job("first", "run-1", key="key-1", metadata={"shape": [1, 100, 200]}), 2),
+            of_before(job("second", recipe=OTHER), 5),
         )
+        assert fetched.jobs[0].shape == (100, 200)
         assert ledger.pending() == 2
-        assert history.reports(ReportsQuery(run_uid="run-1")) == ([CONVERTED, REFUSED.report, FAILED], 1)
+        assert history.reports(ReportsQuery(run_uid="run-1")) == ([CONVERTED, REFUSED.refusal, FAILED], 1)
         assert history.reports(ReportsQuery(job_ids=["converted"])) == ([CONVERTED], 0)
         found = history.run_statistics("run-1")
         assert (found.submitted, found.converted, found.failed, found.pending) == (4, 1, 2, 1)
@@ -92,13 +93,9 @@ def test_jobs_reports_keys_and_recipe_are_taken_over(path: Path) -> None:
         assert ledger.kept("recipe") == OTHER.model_dump_json()
         assert history.unsynced(10) == [], "no output of before is made again"
         assert history.reopen_unsynced() == 0
-        again = [entry("x", source="converted", key="key-c"), entry("y", key="key-1"), entry("z", key="key-r")]
+        again = [job("x", source="converted", key="key-c"), job("y", key="key-1"), job("z", key="key-r")]
         booked = ledger.accept(again)
-        assert [(one.job_id, one.report, one.new) for one in booked] == [
-            ("converted", CONVERTED, False),
-            ("first", None, False),
-            ("z", None, True),
-        ]
+        assert [(one.job_id, one.new) for one in booked] == [("converted", False), ("first", False), ("z", True)]
         accept(ledger, "new")
         assert pending_ids(ledger) == ["first", "second", "z", "new"]
         finish(ledger, report("first", finished=1.7e9 + 9))
@@ -127,7 +124,7 @@ def test_history_of_before_ages_from_the_migration(path: Path) -> None:
 def test_limit_forgets_first_what_was_finished_first_before(tmp_path: Path, version: int) -> None:
     path = tmp_path / "ledger.sqlite"
     reports = [report(name, finished=ACCEPTED + place) for place, name in enumerate("cadb")]
-    WRITERS[version](path, [entry(name) for name in "abcd"], reports, [], {})
+    WRITERS[version](path, [job(name) for name in "abcd"], reports, [], {})
     with closing(Database(path, Stopwatch())) as database:
         assert prune(History(database), 1e9, limit=2) == 2
         assert known(History(database), *"abcd") == [False, True, False, True]
@@ -158,10 +155,27 @@ def test_tables_are_those_of_a_new_ledger_and_it_is_logged_once(
     for each in (path, new, path):
         Database(each).close()
     assert shape_of(path) == shape_of(new)
+    kept = path.with_name(f"{path.name}.version-{version}")
     told = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage() for record in told] == [
-        f"{path}: brought from version {version} to 3; an earlier program can't read it now"
+        f"{path}: kept as {kept}, as version {version} of the ledger was",
+        f"{path}: brought from version {version} to 4; an earlier program can't read it now",
     ]
+
+
+def test_the_file_of_before_is_kept_as_it_was(path: Path, version: int) -> None:
+    before = content_of(path)
+    Database(path).close()
+    assert content_of(path.with_name(f"{path.name}.version-{version}")) == before
+    assert sorted(path.parent.glob("*.part")) == []
+
+
+def content_of(path: Path) -> tuple[int, dict[str, list[tuple[object, ...]]]]:
+    """Return the version of a ledger and all that is in its tables."""
+    with closing(sqlite3.connect(path)) as plain:
+        tables = [name for (name,) in plain.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        rows = {name: plain.execute(f"SELECT * FROM {name}").fetchall() for name in tables}
+        return plain.execute("PRAGMA user_version").fetchone()[0], rows
 
 
 def test_log_of_a_killed_earlier_server_is_taken_over(path: Path, tmp_path: Path) -> None:
@@ -189,7 +203,7 @@ def test_damaged_earlier_ledger_is_put_aside(path: Path) -> None:
 def test_earlier_ledger_stays_as_it_was_on_a_full_disk(tmp_path: Path, version: int) -> None:
     path = tmp_path / "ledger.sqlite"
     names = [f"job-{number}" for number in range(300)]
-    entries = [entry(name, metadata={"note": "x" * 1000}) for name in names]
+    entries = [job(name, metadata={"note": "x" * 1000}) for name in names]
     WRITERS[version](path, entries, [report(name) for name in names[150:]], [], {})
     before = path.read_bytes()
     refused = pytest.raises(LedgerError, match=r"can't be opened \(disk I/O error\).*free space")

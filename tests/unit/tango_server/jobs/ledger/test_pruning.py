@@ -10,20 +10,20 @@ from tango_server.jobs.ledger.history import History, UnknownIdError
 from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.state_machine.events import Selection
 from tango_server.recipe import Recipe
-from tests.unit.ledger_entries import ACCEPTED, XDI, Stopwatch, accept, entry, finish, known, prune, refusal, report
+from tests.unit.ledger_entries import ACCEPTED, XDI, Stopwatch, accept, finish, job, known, prune, refused_job, report
 from tests.unit.ledger_files import left_behind
 
 
 def test_only_old_finished_jobs_are_forgotten_by_age(ledger: Ledger, history: History, stopwatch: Stopwatch) -> None:
     accept(ledger, "old", "cancelled", "young", "pending")
-    ledger.accept([refusal("refused", "run-1")])
+    ledger.accept([refused_job("refused", "run-1")])
     finish(ledger, report("old"))
     stopwatch.now += 100
     assert prune(history, 101.0) == 0
     assert prune(history, 99.0) == 2
     assert known(history, "old", "cancelled", "refused", "young", "pending") == [False, True, False, True, True]
     ledger.cancel(Selection(job_ids=("cancelled",)), (), ACCEPTED)  # age counts from then, as that of a refusal
-    ledger.accept([refusal("refused")])
+    ledger.accept([refused_job("refused")])
     stopwatch.now += 9
     finish(ledger, report("young"))
     assert prune(history, 9.0) == 0
@@ -112,7 +112,7 @@ def test_a_call_forgets_no_more_than_a_portion(ledger: Ledger, history: History)
 
 
 def test_run_is_unknown_once_its_frames_are_forgotten(ledger: Ledger, history: History) -> None:
-    ledger.accept([entry("a", "gone"), entry("b", "half"), entry("c", "half")], ["announced"])
+    ledger.accept([job("a", "gone"), job("b", "half"), job("c", "half")], ["announced"])
     finish(ledger, report("a"), report("b"))
     assert prune(history, 1.0, limit=0) == 2
     with pytest.raises(UnknownIdError, match="pruned"):
@@ -139,7 +139,7 @@ def test_recipes_are_kept_as_long_as_reports_since_last_use(
     database: Database, ledger: Ledger, history: History, stopwatch: Stopwatch
 ) -> None:
     turned = Recipe(rotation=180)
-    ledger.accept([entry("a"), entry("b", recipe=turned)])
+    ledger.accept([job("a"), job("b", recipe=turned)])
     stopwatch.now += 100
     accept(ledger, "c")
     finish(ledger, *(report(name) for name in "abc"))
@@ -153,7 +153,7 @@ def test_recipes_are_kept_as_long_as_reports_since_last_use(
 
 
 def test_recipes_go_when_no_job_has_them_any_more(database: Database, ledger: Ledger, history: History) -> None:
-    ledger.accept([entry("a"), entry("b", recipe=Recipe(rotation=180))])
+    ledger.accept([job("a"), job("b", recipe=Recipe(rotation=180))])
     finish(ledger, report("a"))
     prune(history, -1.0)
     with database.reading() as connection:
@@ -169,7 +169,7 @@ def test_file_does_not_grow_with_pruned_jobs(
     sizes = []
     for cycle in range(15):
         names = [f"{cycle}-{number}" for number in range(100)]
-        ledger.accept([entry(name, f"run-{cycle}", key=name) for name in names])
+        ledger.accept([job(name, f"run-{cycle}", key=name) for name in names])
         finish(ledger, *(report(name) for name in names))
         history.mark_synced(names)
         stopwatch.now += 1

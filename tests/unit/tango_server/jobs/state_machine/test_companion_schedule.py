@@ -1,17 +1,16 @@
 """When the companions of scans are written."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.companion_schedule import LONGEST_PAUSE, PAUSE, CompanionSchedule
 from tango_server.jobs.state_machine.events import (
     AttemptDone,
     Convert,
     Ending,
     Fetched,
-    Job,
     Observed,
     TimePassed,
     WriteCompanions,
@@ -32,7 +31,7 @@ def service() -> LedgerService:
 
 
 def frame(name: str) -> Job:
-    return replace(job(name), recipe=ESPERANTO)
+    return job(name, recipe=ESPERANTO)
 
 
 def test_they_are_due_when_the_frames_have_paused() -> None:

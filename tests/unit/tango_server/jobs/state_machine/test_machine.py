@@ -359,7 +359,7 @@ def test_a_sidecar_that_never_comes_is_reported_as_absent_at_its_deadline() -> N
 )
 def test_no_sidecar_is_awaited(rules: ServiceRules, structure: Structure, recipe: Recipe) -> None:
     service = LedgerService(rules)
-    service.handle(fetched((replace(job("a"), recipe=recipe),)), at(0))
+    service.handle(fetched((job("a", recipe=recipe),)), at(0))
     assert starts(service.handle(Observed("a", structure), at(0))) == ["a"]
     (report,) = reports(service.handle(converted("a", sidecar="absent", reason="It was read as grey."), at(1)))
     assert (report.outcome, report.sidecar, report.reason) == ("converted", "absent", "It was read as grey.")

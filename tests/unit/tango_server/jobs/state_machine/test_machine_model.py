@@ -11,10 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tango_server.jobs.job import Job
 from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import History
 from tango_server.jobs.ledger.ledger import Ledger
-from tango_server.jobs.ledger.rows import Entry
 from tango_server.jobs.state_machine import backlog
 from tango_server.jobs.state_machine.events import (
     Accepted,
@@ -32,7 +32,6 @@ from tango_server.jobs.state_machine.events import (
     Finish,
     Instant,
     Instruction,
-    Job,
     Observe,
     Observed,
     PauseWanted,
@@ -149,7 +148,7 @@ class World(RuleBasedStateMachine):
     def accept(self, outputs: list[Path]) -> None:
         names = [f"job-{len(self.accepted) + number}" for number in range(len(outputs))]
         jobs = [replace(job(name), output=output) for name, output in zip(names, outputs, strict=True)]
-        self.ledger.accept([Entry(one, None, {}) for one in jobs])
+        self.ledger.accept(jobs)
         self.accepted += names
         self.expected.update(names)
         self.inbox.append(Accepted(len(jobs)))

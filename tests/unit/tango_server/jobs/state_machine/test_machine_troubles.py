@@ -101,7 +101,7 @@ def test_a_placeholder_takes_the_place_of_a_file_that_never_came(
     told: tuple[int, int] | None, shape: tuple[int, int]
 ) -> None:
     service = LedgerService(WITH_PLACEHOLDERS)
-    service.handle(fetched((replace(job("a"), shape=told),)), at(0))
+    service.handle(fetched((job("a", metadata={"shape": told}),)), at(0))
     (start,) = give_up(service)
     assert isinstance(start, Convert)
     assert (start.attempt, start.placeholder) == (1, shape)
@@ -114,7 +114,7 @@ def test_a_placeholder_takes_the_place_of_a_file_that_never_came(
 def test_a_raw_frame_is_never_replaced_by_zeros() -> None:
     service = LedgerService(WITH_PLACEHOLDERS)
     in_place = Recipe.model_validate({"output": {"mode": "in_place"}})
-    service.handle(fetched((replace(job("a"), recipe=in_place),)), at(0))
+    service.handle(fetched((job("a", recipe=in_place),)), at(0))
     assert [report.outcome for report in reports(give_up(service))] == ["failed"]
 
 

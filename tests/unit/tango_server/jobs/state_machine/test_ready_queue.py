@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tango_server.jobs.state_machine.events import Job
+from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.ready_queue import ReadyQueue
 from tests.unit.ledger_entries import job
 
