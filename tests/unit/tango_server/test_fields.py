@@ -12,12 +12,12 @@ from pydantic.fields import FieldInfo
 
 from tango_server import messages
 from tango_server.recipe import InPlace, NewFile, Recipe
-from tango_server.recipe.esperanto import Esperanto
+from tango_server.recipe.esperanto import Circle, Esperanto
 from tests.conftest import DATA
 
 KNOWN: dict[str, list[str]] = json.loads((DATA / "2db7c4c" / "fields.json").read_text())
 MODELS: list[type[BaseModel]] = [
-    Recipe, NewFile, InPlace, Esperanto,
+    Recipe, NewFile, InPlace, Circle, Esperanto,
     *(getattr(messages, name) for name in sorted(KNOWN) if hasattr(messages, name)),
 ]  # fmt: skip
 
