@@ -39,7 +39,7 @@ class AtOnce:
         """End the task."""
         done(
             FrameReport(
-                job_id=task.job, source=str(task.source), output=str(task.output), outcome="converted",
+                job_id=task.job.job_id, source=str(task.job.source), output=str(task.job.output), outcome="converted",
                 conversion_time=0.02, finished=time.time(), bytes_in=1, bytes_out=1,
             )
         )  # fmt: skip

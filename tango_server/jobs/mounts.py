@@ -68,7 +68,7 @@ class Mounts:
     def trouble_of(self, *roots: Path) -> str:
         """Look at some roots; return what is wrong with the first one that lies elsewhere now, empty if none does."""
         first = ""
-        for root in roots:
+        for root in dict.fromkeys(roots):
             with self._lock:
                 noted = self._noted.get(root)
             trouble = self._compared(root, self._place_of(root, noted))

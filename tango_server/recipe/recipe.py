@@ -16,6 +16,7 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ValidationError, model_validator
@@ -124,21 +125,20 @@ class Recipe(Frozen):
     @property  # not cached: a copy with another field would keep the cached value
     def hash(self) -> str:
         """16 hexadecimal digits that stand for the whole recipe, the same on every machine."""
-        return _digest(self._fields())
+        return _digest(self.model_dump_json(exclude=self._foreign()))
 
     @property
     def content_hash(self) -> str:
         """16 hexadecimal digits that stand for what the recipe does to a frame's content, wherever it is put."""
-        return _digest(self.content_fields())
+        return _digest(self.model_dump_json(exclude=self._foreign("output")))
 
     def content_fields(self) -> dict[str, Any]:
         """Return the fields that decide a frame's content, as plain JSON."""
-        return self._fields("output")
+        return self.model_dump(mode="json", exclude=self._foreign("output"))
 
-    def _fields(self, *left_out: str) -> dict[str, Any]:
-        """Return the fields as plain JSON; a TIFF's has none of ESPERANTO, so that its hash stays what it ever was."""
-        own = set(left_out) if self.esperanto is not None else {*left_out, "esperanto"}
-        return self.model_dump(mode="json", exclude=own)
+    def _foreign(self, *left_out: str) -> set[str]:
+        """Return what is no part of a hash; a TIFF's has nothing of ESPERANTO, so that it stays what it ever was."""
+        return set(left_out) if self.esperanto is not None else {*left_out, "esperanto"}
 
     def output_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Return the (rows, columns) of the output for a source of `shape` (rows, columns)."""
@@ -177,6 +177,7 @@ def _fields_of(given: Any) -> Any:
     return {**PRESETS[name], **fields}
 
 
-def _digest(fields: dict[str, Any]) -> str:
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+@lru_cache(maxsize=256)  # each frame asks for those of its recipe
+def _digest(text: str) -> str:
+    text = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -100,6 +100,7 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
+@lru_cache(maxsize=256)  # roots and masks are few
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
