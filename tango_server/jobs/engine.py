@@ -24,7 +24,6 @@ from tango_server.jobs.state_machine.events import (
     Cancel,
     Cancelled,
     CancelWanted,
-    CarrySidecar,
     Convert,
     Ending,
     Event,
@@ -32,7 +31,6 @@ from tango_server.jobs.state_machine.events import (
     Fetch,
     Finish,
     Instruction,
-    Observe,
     Selection,
     Snapshot,
     TimePassed,
@@ -40,7 +38,6 @@ from tango_server.jobs.state_machine.events import (
     Written,
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
-from tango_server.messages import FrameReport
 
 _log = logging.getLogger(__name__)
 
@@ -125,27 +122,24 @@ class Engine:
             self._changed()
 
     def _step(self) -> bool:
-        """Take in what has happened and act on it; return whether to go on."""
-        instructions: list[Instruction] = []
+        """Take in what has happened and act on it; return whether to go on.
+
+        ::
+
+            events --> state machine --> Convert: workers need not wait for the ledger's disk
+                             ^           Finish: all reports in one transaction
+                             |           the other instructions
+                             +---------- Written: outputs of written reports are free for the next jobs
+        """
         events = self._next_events()
-        for event in events:
-            if event is not None:
-                instructions += self._handle(event)
-        # Workers first, since the ledger's disk takes its time. None of these writes the output of an unwritten report.
-        if not self._closing:
-            self._perform_all(step for step in instructions if isinstance(step, Convert))
-        finished = [(step.report, step.identity) for step in instructions if isinstance(step, Finish)]
+        steps = [step for event in events if event is not None for step in self._handle(event)]
+        finished = [step for step in steps if isinstance(step, Finish)]
+        self._perform_all(step for step in steps if isinstance(step, Convert))
         self._finish(finished)
-        if not self._closing:
-            self._perform_all(step for step in instructions if not isinstance(step, Convert | Finish))
-        else:
-            for step in instructions:
-                if isinstance(step, WriteCompanions):  # the other threads have ended
-                    self._dispatcher.write_companions(step)
+        self._perform_all(step for step in steps if not isinstance(step, Convert | Finish))
         if finished:
-            written = frozenset(str(report.job_id) for report, _ in finished)
-            freed = self._service.handle(Written(written), clock.now())
-            self._perform_all(freed if not self._closing else [])
+            written = Written(frozenset(str(step.report.job_id) for step in finished))
+            self._perform_all(self._service.handle(written, clock.now()))
         self._publish(sum(_arriving(event) for event in events if event is not None))
         return None not in events
 
@@ -172,7 +166,7 @@ class Engine:
             events.append(self._inbox.get())
         return [*events, TimePassed()]
 
-    def _finish(self, finished: list[tuple[FrameReport, tuple[int, int] | None]]) -> None:
+    def _finish(self, finished: list[Finish]) -> None:
         """Write reports to the ledger, in one transaction; one that can't be written keeps no other from it."""
         try:
             written = self._write(partial(self._ledger.finish, finished))
@@ -183,13 +177,13 @@ class Engine:
                 for one in finished:
                     self._finish([one])
                 return
-            report = finished[0][0]
+            report = finished[0].report
             _log.exception("a report can't be written; its job is set aside", extra={"job_id": report.job_id})
             reason = f"its report can't be written: {OWN_FAULT} ({type(error).__name__})"
             self._write(partial(self._ledger.set_aside, str(report.job_id), reason, clock.now().wall))
             return
-        for report, _ in finished if written else ():
-            log_finished(report)
+        for step in finished if written else ():
+            log_finished(step.report)
 
     def _write(self, write: Callable[[], None]) -> bool:
         """Write to the ledger; wait for as long as its disk is full. Return whether it was done."""
@@ -223,27 +217,30 @@ class Engine:
 
     def _perform_all(self, steps: Iterable[Instruction]) -> None:
         for step in steps:
+            if self._closing:  # observers and workers have ended; what else there is to do, the next server does
+                if isinstance(step, WriteCompanions):
+                    self._dispatcher.write_companions(step)
+                continue
             try:
                 self._perform(step)
             except Exception as error:
                 job = getattr(step, "job", None)
                 if job is None:
                     raise
-                if self._closing:  # threads and workers take nothing any more; the job is taken up at the next start
-                    continue
-                _log.exception("a step of a job failed", extra=about(job))
-                self._inbox.put(AttemptFailed(job.job_id, "final", f"{OWN_FAULT} ({error!r})"))
+                if not self._closing:
+                    _log.exception("a step of a job failed", extra=about(job))
+                    self._inbox.put(AttemptFailed(job.job_id, "final", f"{OWN_FAULT} ({error!r})"))
 
     def _perform(self, step: Instruction) -> None:
         match step:
             case Fetch(after, limit):
                 self._inbox.put(self._ledger.fetch(after, limit))
-            case Observe() | CarrySidecar() | WriteCompanions() | Convert():
-                self._dispatcher.dispatch(step)
             case Cancel():
                 self._cancel(step)
             case Finish():
-                pass  # `_finish` writes them all together
+                self._finish([step])
+            case _:
+                self._dispatcher.dispatch(step)
 
     def _cancel(self, step: Cancel) -> None:
         question = self._questions.pop(step.ticket)

@@ -6,6 +6,7 @@ from pathlib import Path
 from tango_server.jobs.job import NO_OUTPUT, Job
 from tango_server.jobs.ledger.history import History, UnknownIdError
 from tango_server.jobs.ledger.ledger import Ledger
+from tango_server.jobs.state_machine.events import Finish
 from tango_server.messages import FrameReport, FrameRequest, Outcome, ReportsQuery
 from tango_server.recipe import Recipe
 
@@ -63,7 +64,7 @@ def accept(ledger: Ledger, *job_ids: str) -> None:
 
 
 def finish(ledger: Ledger, *reports: FrameReport) -> None:
-    ledger.finish([(one, (1, 2)) for one in reports])
+    ledger.finish([Finish(one, (1, 2)) for one in reports])
 
 
 def pending_ids(ledger: Ledger, portion: int = 100) -> list[str]:

@@ -20,8 +20,7 @@ from tango_server.jobs.ledger.rows import (
     job_of,
     recipe_id,
 )
-from tango_server.jobs.state_machine.events import Fetched, Selection
-from tango_server.messages import FrameReport
+from tango_server.jobs.state_machine.events import Fetched, Finish, Selection
 
 _log = logging.getLogger(__name__)
 
@@ -104,12 +103,12 @@ class Ledger:
                 _log.error("job %s (%s) can't be read and waits for another version: %s", row[1], row[2], error)
         return Fetched(tuple(jobs), frozenset(unreadable), rows[-1][0] if rows else after)
 
-    def finish(self, finished: Sequence[tuple[FrameReport, tuple[int, int] | None]]) -> None:
-        """Write the reports of jobs in one transaction, each with size and modification time (ns) of its source."""
+    def finish(self, finished: Sequence[Finish]) -> None:
+        """Write the reports of jobs in one transaction."""
         if not finished:
             return
         age = self._database.age
-        rows = [finished_row(report, identity, age) for report, identity in finished]
+        rows = [finished_row(one.report, one.identity, age) for one in finished]
         with self._database.transaction() as connection:
             connection.executemany(_FINISH, rows)
 

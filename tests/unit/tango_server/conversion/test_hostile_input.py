@@ -20,6 +20,7 @@ from tango_server.conversion.tiff.provenance import read_provenance, tiff_time
 from tango_server.jobs.ledger.database import Database, LedgerBusyError
 from tango_server.jobs.ledger.history import History
 from tango_server.jobs.ledger.ledger import Ledger
+from tango_server.jobs.state_machine.events import Finish
 from tango_server.messages import FrameReport, RefusedRequest, ReportsQuery
 from tango_server.recipe import Recipe
 from tango_server.text import printable
@@ -219,7 +220,7 @@ def test_times_that_sqlite_cannot_hold_are_booked_as_the_nearest(database: Datab
     ledger = Ledger(database)
     ledger.accept([job("a")])
     report = FrameReport(job_id="a", source="/raw/a.tif", outcome="converted", finished=1.7e9)
-    ledger.finish([(report, (100, mtime_ns))])
+    ledger.finish([Finish(report, (100, mtime_ns))])
     assert ledger.pending() == 0
     database.close()
 

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tango_server.jobs.state_machine.events import (
     Accepted,
     Event,
     Fetched,
+    Finish,
     Instant,
     Instruction,
     Observe,
@@ -54,7 +55,7 @@ class TroubledLedger(Ledger):
         self.asked = threading.Semaphore(0)
         self.holding: threading.Event | None = None
 
-    def finish(self, finished: list[tuple[FrameReport, tuple[int, int] | None]]) -> None:  # type: ignore[override]
+    def finish(self, finished: Sequence[Finish]) -> None:
         if finished:
             self._require_room()
         super().finish(finished)

@@ -10,6 +10,7 @@ import pytest
 from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import _LATEST, _LATEST_OF, _REPORTS_AFTER, History, UnknownIdError
 from tango_server.jobs.ledger.ledger import Ledger
+from tango_server.jobs.state_machine.events import Finish
 from tango_server.messages import FrameReport, Outcome, PixelCounts, ReportsQuery, RunStatistics
 from tests.unit.ledger_entries import ACCEPTED, XDI, Stopwatch, accept, finish, job, pending_ids, report
 
@@ -106,7 +107,7 @@ def test_run_statistics_match_an_independent_calculation(frames: int, ledger: Le
     ledger.accept([job(name, "run-1") for name in names] + [job("other", "run-2")], ["run-1"])
     ledger.finish(
         [
-            (
+            Finish(
                 report(
                     name, outcome, conversion_time=float(times[number]), finished=float(finished[number]),
                     latency=float(latencies[number]) if timed[number] else None,

@@ -124,8 +124,8 @@ class World(RuleBasedStateMachine):
             case CarrySidecar(one):
                 self.places[one.job_id] = "carrying"
                 self.sidecars.append(one)
-            case Finish(report, identity):
-                self.ledger.finish([(report, identity)])
+            case Finish(report):
+                self.ledger.finish([step])
                 self.end(str(report.job_id))
                 self.inbox.append(Written(frozenset({str(report.job_id)})))
             case Cancel(_, selection, spared):
