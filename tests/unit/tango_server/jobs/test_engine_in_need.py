@@ -308,7 +308,7 @@ def test_a_report_that_cannot_be_written_sets_its_job_aside(
         write = running.ledger.finish
 
         def breaking(finished: list[tuple[FrameReport, tuple[int, int] | None]]) -> None:
-            if any(report.job_id == "bad" for report, _ in finished):
+            if any(one.report.job_id == "bad" for one in finished):
                 raise OverflowError("Python int too large to convert to SQLite INTEGER")
             write(finished)
 
