@@ -5,26 +5,25 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 
 from tango_server.conversion.files.roots import Roots
 from tango_server.jobs import clock
 from tango_server.jobs.dispatch import OWN_FAULT, Dispatcher
 from tango_server.jobs.executors.base import Executor
-from tango_server.jobs.job_log import about, log_finished
-from tango_server.jobs.ledger.database import LedgerBusyError, LedgerError
+from tango_server.jobs.job_log import about
+from tango_server.jobs.ledger.database import LedgerError
 from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.mounts import Mounts
+from tango_server.jobs.report_writer import ReportWriter
 from tango_server.jobs.state_machine.events import (
     Accepted,
     AttemptFailed,
     Cancel,
     Cancelled,
     CancelWanted,
-    Convert,
     Ending,
     Event,
     FailuresRetried,
@@ -35,14 +34,12 @@ from tango_server.jobs.state_machine.events import (
     Snapshot,
     TimePassed,
     WriteCompanions,
-    Written,
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
 
 _log = logging.getLogger(__name__)
 
 _IDLE_LOOK = 1.0  # rates fall with time, so the numbers are renewed even if nothing happens
-_LEDGER_PAUSE = 0.5
 
 
 class Engine:
@@ -63,17 +60,24 @@ class Engine:
         self._changed = changed
         self._inbox: queue.Queue[Event | None] = queue.Queue()  # a SimpleQueue may wait for ever at a tiny time-out
         self._dispatcher = Dispatcher(executor, roots=roots, mounts=mounts, post=self._inbox.put)
+        self._reports = ReportWriter(ledger, written=self._inbox.put, changed=changed)
         self._questions: dict[str, Future[int]] = {}
         self._numbers = threading.Lock()
         self._snapshot = service.snapshot(clock.now())
         self._on_the_way = 0  # jobs that are accepted and did not reach the service yet
         self._closing = False
-        self.fault = ""
+        self._stopped = ""
         self._thread = threading.Thread(target=self._loop, name="petif-jobs", daemon=True)
 
     def start(self) -> None:
         """Begin."""
+        self._reports.start()
         self._thread.start()
+
+    @property
+    def fault(self) -> str:
+        """Why nothing can be converted at present; empty: nothing is wrong."""
+        return self._stopped or self._reports.fault
 
     @property
     def snapshot(self) -> Snapshot:
@@ -106,10 +110,12 @@ class Engine:
     def close(self, patience: float) -> None:
         """Let running conversions finish and be reported, end the threads and the workers."""
         self._closing = True
+        self._reports.closing()
         self._dispatcher.close(patience)
         self._inbox.put(Ending())
         self._inbox.put(None)
         self._thread.join(patience)
+        self._reports.close(patience)
         self._dispatcher.clean_up(self._service.running_jobs())
 
     def _loop(self) -> None:
@@ -118,28 +124,15 @@ class Engine:
                 pass
         except Exception as error:  # noqa: BLE001 - the boundary of the thread that everything else depends on
             _log.exception("the job service stopped")
-            self.fault = f"the job service stopped: {error}. Look into the log, mend it, then call Init."
+            self._stopped = f"the job service stopped: {error}. Look into the log, mend it, then call Init."
             self._changed()
 
     def _step(self) -> bool:
-        """Take in what has happened and act on it; return whether to go on.
-
-        ::
-
-            events --> state machine --> Convert: workers need not wait for the ledger's disk
-                             ^           Finish: all reports in one transaction
-                             |           the other instructions
-                             +---------- Written: outputs of written reports are free for the next jobs
-        """
+        """Take in what has happened and act on it; return whether to go on."""
         events = self._next_events()
         steps = [step for event in events if event is not None for step in self._handle(event)]
-        finished = [step for step in steps if isinstance(step, Finish)]
-        self._perform_all(step for step in steps if isinstance(step, Convert))
-        self._finish(finished)
-        self._perform_all(step for step in steps if not isinstance(step, Convert | Finish))
-        if finished:
-            written = Written(frozenset(str(step.report.job_id) for step in finished))
-            self._perform_all(self._service.handle(written, clock.now()))
+        for step in steps:
+            self._attempt(step)
         self._publish(sum(_arriving(event) for event in events if event is not None))
         return None not in events
 
@@ -166,46 +159,6 @@ class Engine:
             events.append(self._inbox.get())
         return [*events, TimePassed()]
 
-    def _finish(self, finished: list[Finish]) -> None:
-        """Write reports to the ledger, in one transaction; one that can't be written keeps no other from it."""
-        try:
-            written = self._write(partial(self._ledger.finish, finished))
-        except LedgerError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a report holds, the others are written
-            if len(finished) > 1:
-                for one in finished:
-                    self._finish([one])
-                return
-            report = finished[0].report
-            _log.exception("a report can't be written; its job is set aside", extra={"job_id": report.job_id})
-            reason = f"its report can't be written: {OWN_FAULT} ({type(error).__name__})"
-            self._write(partial(self._ledger.set_aside, str(report.job_id), reason, clock.now().wall))
-            return
-        for step in finished if written else ():
-            log_finished(step.report)
-
-    def _write(self, write: Callable[[], None]) -> bool:
-        """Write to the ledger; wait for as long as its disk is full. Return whether it was done."""
-        while True:
-            try:
-                write()
-            except LedgerBusyError as error:
-                if self._closing:  # those jobs are pending on the ledger, and taken up at the next start
-                    _log.error("reports are lost at the end: %s", error)
-                    return False
-                if not self.fault:
-                    _log.error("%s It is tried again.", error)
-                self.fault = str(error)
-                self._changed()
-                time.sleep(_LEDGER_PAUSE)
-            else:
-                if self.fault:
-                    _log.warning("the ledger can be written again")
-                    self.fault = ""
-                    self._changed()
-                return True
-
     def _publish(self, arrived: int) -> None:
         snapshot = self._service.snapshot(clock.now())
         with self._numbers:
@@ -215,30 +168,30 @@ class Engine:
         if changed:
             self._changed()
 
-    def _perform_all(self, steps: Iterable[Instruction]) -> None:
-        for step in steps:
-            if self._closing:  # observers and workers have ended; what else there is to do, the next server does
-                if isinstance(step, WriteCompanions):
-                    self._dispatcher.write_companions(step)
-                continue
-            try:
-                self._perform(step)
-            except Exception as error:
-                job = getattr(step, "job", None)
-                if job is None:
-                    raise
-                if not self._closing:
-                    _log.exception("a step of a job failed", extra=about(job))
-                    self._inbox.put(AttemptFailed(job.job_id, "final", f"{OWN_FAULT} ({error!r})"))
+    def _attempt(self, step: Instruction) -> None:
+        """Do one step; if that fails, it ends the job which the step is about, and no other."""
+        try:
+            self._perform(step)
+        except Exception as error:
+            job = getattr(step, "job", None)
+            if job is None:
+                raise
+            if not self._closing:
+                _log.exception("a step of a job failed", extra=about(job))
+                self._inbox.put(AttemptFailed(job.job_id, "final", f"{OWN_FAULT} ({error!r})"))
 
     def _perform(self, step: Instruction) -> None:
         match step:
+            case Finish():
+                self._reports.put(step)
+            case WriteCompanions() if self._closing:  # the other threads have ended
+                self._dispatcher.write_companions(step)
+            case _ if self._closing:
+                pass  # the next server does it
             case Fetch(after, limit):
                 self._inbox.put(self._ledger.fetch(after, limit))
             case Cancel():
                 self._cancel(step)
-            case Finish():
-                self._finish([step])
             case _:
                 self._dispatcher.dispatch(step)
 

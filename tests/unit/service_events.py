@@ -21,6 +21,7 @@ from tango_server.jobs.state_machine.events import (
     Instruction,
     Observe,
     Observed,
+    Written,
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.messages import FrameReport, FrameRequest
@@ -50,14 +51,23 @@ def job(
 
 
 class LedgerService(JobStateMachine):
-    """A service whose ledger is read at once: jobs that are fetched were accepted an instant before."""
+    """A service whose ledger is at once: jobs that are fetched were accepted before, reports are written as they come.
+
+    With `holding` reports are written by the test's own events.
+    """
+
+    holding = False
 
     def handle(self, event: Event, now: Instant) -> list[Instruction]:
         if not isinstance(event, Fetched):
-            return super().handle(event, now)
+            return self._written(super().handle(event, now), now)
         fetch = super().handle(Accepted(len(event.jobs)), now)
-        steps = super().handle(event, now)
+        steps = self._written(super().handle(event, now), now)
         return [step for step in [*fetch, *steps] if not isinstance(step, Fetch)]
+
+    def _written(self, steps: list[Instruction], now: Instant) -> list[Instruction]:
+        written = frozenset(str(step.report.job_id) for step in steps if isinstance(step, Finish))
+        return steps if self.holding or not written else [*steps, *super().handle(Written(written), now)]
 
 
 def accepted(*names: str, run_uid: str | None = None) -> Fetched:

@@ -58,7 +58,7 @@ from tango_server.recipe import InPlace
 
 
 class JobStateMachine:
-    """Owner of all jobs that have no report yet, and of the counters."""
+    """Owner of all jobs without a report on the ledger, and of the counters: they count reports that are there."""
 
     def __init__(self, rules: ServiceRules, *, paused: bool = False) -> None:
         self._rules = rules
@@ -72,7 +72,7 @@ class JobStateMachine:
         self._paused = paused
         self._cancelling = 0
         self._postponed: list[Observed | AttemptFailed] = []
-        self._unwritten: set[str] = set()
+        self._unwritten: dict[str, FrameReport] = {}
         self._statistics = Statistics()
 
     def handle(self, event: Event, now: Instant) -> list[Instruction]:
@@ -127,7 +127,7 @@ class JobStateMachine:
 
     def snapshot(self, now: Instant) -> Snapshot:
         """Return the counters and the length of the queue (jobs without a report)."""
-        length = len(self._jobs) + self._backlog.length
+        length = len(self._jobs) + len(self._unwritten) + self._backlog.length
         return self._statistics.snapshot(now.monotonic, length, len(self._queue.running), paused=self._paused)
 
     def _note(self, event: Event, now: Instant) -> None:
@@ -135,8 +135,9 @@ class JobStateMachine:
             case PauseWanted(paused):
                 self._paused = paused
             case Written(job_ids):
-                self._unwritten -= job_ids
                 self._queue.free(job_ids)
+                for job_id in [each for each in self._unwritten if each in job_ids]:
+                    self._statistics.add(self._unwritten.pop(job_id), now.monotonic)
             case Refused(report):
                 self._statistics.add(report, now.monotonic)
             case StatisticsReset():
@@ -255,7 +256,7 @@ class JobStateMachine:
     def _beyond_recall(self) -> frozenset[str]:
         """Return the jobs that can't be cancelled any more: a worker has them, or their output or report is there."""
         converted = (job_id for job_id, progress in self._jobs.items() if progress.report is not None)
-        return frozenset(self._queue.running).union(converted, self._unwritten)
+        return frozenset(self._queue.running).union(converted, self._unwritten.keys())
 
     def _in_doubt(self, job_id: str) -> bool:
         """Whether a job may be cancelled already, so that it must not end: nobody knows before the ledger has told."""
@@ -282,8 +283,7 @@ class JobStateMachine:
 
     def _finish(self, progress: JobState, report: FrameReport, now: Instant) -> Instruction:
         self._forget(progress.job.job_id)
-        self._unwritten.add(progress.job.job_id)
-        self._statistics.add(report, now.monotonic)
+        self._unwritten[progress.job.job_id] = report
         if report.outcome in {"converted", "placeholder"} and report.output is not None:
             self._scans.converted(progress.job, report.output, now.monotonic)
         return Finish(report, progress.identity)

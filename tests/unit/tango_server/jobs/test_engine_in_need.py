@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tango_server.conversion.files.roots import Roots
-from tango_server.jobs import dispatch, engine
+from tango_server.jobs import dispatch, engine, report_writer
 from tango_server.jobs.engine import Engine
 from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.jobs.job import Job
@@ -42,7 +42,7 @@ SOON = 0.5
 
 @pytest.fixture(autouse=True)
 def it_tries_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_LEDGER_PAUSE", 0.02)
+    monkeypatch.setattr(report_writer, "_PAUSE", 0.02)
     monkeypatch.setattr(engine, "_IDLE_LOOK", 0.05)
 
 
@@ -330,7 +330,7 @@ def test_a_step_that_comes_at_the_end_fails_no_job(
         (job,) = running.engine._service.running_jobs()
         running.engine._dispatcher._observers.shutdown()
         running.engine._closing = True
-        running.engine._perform_all([Observe(job)])
+        running.engine._attempt(Observe(job))
     assert reports("a") == {}
     assert [one.job_id for one in Ledger(database).fetch(0, 10).jobs] == ["a"]
 

@@ -730,6 +730,7 @@ def test_a_file_that_only_looks_complete_waits_for_another_one_without_a_busy_lo
 
 def test_two_jobs_with_one_output_never_run_at_a_time() -> None:
     service = LedgerService(ServiceRules(workers=4, sidecar_timeout=0))
+    service.holding = True
     jobs = [replace(job, output=Path("/processed/same.tif")) for name in "abc" for job in accepted(name).jobs]
     other = accepted("d").jobs[0]
     service.handle(fetched((*jobs, other)), at(0))
@@ -742,7 +743,8 @@ def test_two_jobs_with_one_output_never_run_at_a_time() -> None:
     assert starts(service.handle(Written(frozenset("b")), at(2))) == ["c"]
 
 
-def test_an_output_stays_taken_until_the_sidecar_is_there_and_the_report_is_written(service: JobStateMachine) -> None:
+def test_an_output_stays_taken_until_the_sidecar_is_there_and_the_report_is_written(service: LedgerService) -> None:
+    service.holding = True
     jobs = [replace(job, output=Path("/processed/same.tif")) for name in "ab" for job in accepted(name).jobs]
     service.handle(fetched(tuple(jobs)), at(0))
     for name in "ab":
@@ -752,7 +754,8 @@ def test_an_output_stays_taken_until_the_sidecar_is_there_and_the_report_is_writ
     assert starts(service.handle(Written(frozenset("a")), at(1.2))) == ["b"]
 
 
-def test_a_report_that_is_not_written_yet_can_not_be_overtaken_by_a_cancellation(service: JobStateMachine) -> None:
+def test_a_report_that_is_not_written_yet_can_not_be_overtaken_by_a_cancellation(service: LedgerService) -> None:
+    service.holding = True
     make_ready(service, "a")
     service.handle(converted("a"), at(1))
     (cancel,) = service.handle(CancelWanted("ticket", Selection()), at(1))
