@@ -8,10 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tango_server.jobs.ledger.sqlite_file import sqlite_integer
 from tango_server.jobs.state_machine.events import Job
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
+from tango_server.sqlite.wal_file import sqlite_integer
 
 NO_OUTPUT = Path()
 """The output of a request that was refused at once."""

@@ -8,17 +8,19 @@ import logging
 import os
 import secrets
 import sqlite3
-import threading
 from pathlib import Path
 
-from tango_server.jobs.ledger.sqlite_file import check_for_damage, is_damage, open_alone, put_aside, version_of
 from tango_server.jobs.watch.folder_state import Changes, Identity, Known, Past
+from tango_server.sqlite.sole_owner import Damaged, check_for_damage, open_alone
+from tango_server.sqlite.wal_file import WalFile, version_of
 
 _log = logging.getLogger(__name__)
 
 VERSION = 1
 KEPT_FOLDERS = 1_000
 """How many folders are remembered: those that were watched last. No clock tells, so that none can make us forget."""
+
+_LOG_PAGES = 1_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS book (token TEXT NOT NULL);
@@ -52,42 +54,42 @@ class WatchStore:
 
     def __init__(self, path: Path) -> None:
         """Open or make the book. A damaged one is set aside: see `damage`."""
-        self._path = path
-        self._lock = threading.Lock()
+        try:
+            self._file, damaged = _opened(path)
+        except sqlite3.DatabaseError as error:
+            raise OSError(
+                f"{path}: the book of watched folders can't be opened ({error}); expected one that nobody else uses. "
+                "End the other server or petif watch if there is one, or give this one another state directory."
+            ) from error
         self.damage = ""
         """What to tell people of a book that had to be set aside."""
-        try:
-            self._database = _opened(path)
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise OSError(
-                    f"{path}: the book of watched folders can't be opened ({error}); expected one that nobody else "
-                    "uses. End the other server or petif watch if there is one, or give this one another state "
-                    "directory."
-                ) from error
-            self.damage = _set_aside(path, error)
-            self._database = _opened(path)
-        self._database.execute(_FORGET, (KEPT_FOLDERS,))
-        self.token: str = self._database.execute("SELECT token FROM book").fetchone()[0]
+        if damaged:
+            self.damage = (
+                f"{path}: the book of watched folders was damaged ({damaged.reason}) and lies at {damaged.aside} now. "
+                "The folders are watched as if for the first time: add frames that came while nobody watched by hand "
+                "(petif add, AddFolder)."
+            )
+            _log.error("%s", self.damage)
+        with self._file.transaction() as database:
+            database.execute(_FORGET, (KEPT_FOLDERS,))
+            self.token: str = database.execute("SELECT token FROM book").fetchone()[0]
         """What tells this book's keys from those of another one."""
 
     def close(self) -> None:
         """Close the file; later calls raise `sqlite3.ProgrammingError`."""
-        with self._lock:
-            self._database.close()
+        with self._file.closing():
+            pass
 
     def read(self, folder: Path) -> tuple[dict[str, Known], Past]:
         """Return what is known of a folder; it is being watched from now on."""
-        with self._lock:
-            row = self._database.execute(
-                "SELECT number, floor FROM folders WHERE path=?", (os.fsencode(folder),)
-            ).fetchone()
+        with self._file.transaction() as database:
+            row = database.execute("SELECT number, floor FROM folders WHERE path=?", (os.fsencode(folder),)).fetchone()
             if row is None:
                 return {}, Past()
             number, floor = row
-            self._database.execute(f"UPDATE folders SET opened={_LAST} WHERE number=?", (number,))  # noqa: S608 - our own
-            due = self._database.execute("SELECT name FROM due WHERE folder=?", (number,)).fetchall()
-            rows = self._database.execute(
+            database.execute(f"UPDATE folders SET opened={_LAST} WHERE number=?", (number,))  # noqa: S608 - our own
+            due = database.execute("SELECT name FROM due WHERE folder=?", (number,)).fetchall()
+            rows = database.execute(
                 "SELECT name, generation, size, mtime_ns, job_id, gone_since FROM files WHERE folder=?", (number,)
             ).fetchall()
         known = {
@@ -98,19 +100,18 @@ class WatchStore:
 
     def write(self, folder: Path, changes: Changes) -> None:
         """Write changes of a folder in one transaction."""
-        with self._lock, self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            number = self._number_of(folder)
+        with self._file.transaction() as database:
+            number = _number_of(database, folder)
             if changes.past is not None:
-                self._database.execute("UPDATE folders SET floor=? WHERE number=?", (changes.past.floor, number))
-                self._database.execute("DELETE FROM due WHERE folder=?", (number,))
+                database.execute("UPDATE folders SET floor=? WHERE number=?", (changes.past.floor, number))
+                database.execute("DELETE FROM due WHERE folder=?", (number,))
                 due = [(number, os.fsencode(name)) for name in changes.past.due]
-                self._database.executemany("INSERT INTO due VALUES (?, ?)", due)
-            self._database.executemany(
+                database.executemany("INSERT INTO due VALUES (?, ?)", due)
+            database.executemany(
                 "DELETE FROM files WHERE folder=? AND name=?",
                 [(number, os.fsencode(name)) for name in changes.forgotten],
             )
-            self._database.executemany(
+            database.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
                     (number, os.fsencode(name), file.generation, *(file.identity or (None, None)), file.job_id,
@@ -119,18 +120,21 @@ class WatchStore:
                 ],
             )  # fmt: skip
 
-    def _number_of(self, folder: Path) -> int:
-        path = os.fsencode(folder)
-        self._database.execute(
-            f"INSERT OR IGNORE INTO folders (path, floor, opened) VALUES (?, 0, {_LAST})",  # noqa: S608 - our own words
-            (path,),
-        )
-        number: int = self._database.execute("SELECT number FROM folders WHERE path=?", (path,)).fetchone()[0]
-        return number
+
+def _number_of(database: sqlite3.Connection, folder: Path) -> int:
+    path = os.fsencode(folder)
+    database.execute(
+        f"INSERT OR IGNORE INTO folders (path, floor, opened) VALUES (?, 0, {_LAST})",  # noqa: S608 - our own words
+        (path,),
+    )
+    number: int = database.execute("SELECT number FROM folders WHERE path=?", (path,)).fetchone()[0]
+    return number
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    return open_alone(path, admit=lambda connection: _admit(connection, path), prepare=_prepare)
+def _opened(path: Path) -> tuple[WalFile, Damaged | None]:
+    return open_alone(
+        path, admit=lambda connection: _admit(connection, path), prepare=_prepare, checkpoint_pages=_LOG_PAGES
+    )
 
 
 def _admit(connection: sqlite3.Connection, path: Path) -> None:
@@ -150,12 +154,3 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if found == 0:
         connection.execute("INSERT INTO book VALUES (?)", (secrets.token_hex(4),))
         connection.execute(f"PRAGMA user_version={VERSION}")
-
-
-def _set_aside(path: Path, error: sqlite3.DatabaseError) -> str:
-    told = (
-        f"{path}: the book of watched folders was damaged ({error}) and lies at {put_aside(path)} now. The folders are "
-        "watched as if for the first time: add frames that came while nobody watched by hand (petif add, AddFolder)."
-    )
-    _log.error("%s", told)
-    return told

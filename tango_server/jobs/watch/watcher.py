@@ -20,12 +20,12 @@ from tango_server.jobs.clock import now
 from tango_server.jobs.frame_listing import FrameLister
 from tango_server.jobs.ledger.database import LedgerBusyError
 from tango_server.jobs.ledger.history import UnknownIdError
-from tango_server.jobs.ledger.sqlite_file import sqlite_integer
 from tango_server.jobs.validation import NO_MAP, translated
 from tango_server.jobs.watch.folder_state import Identity, Wanted, WatchedFolder
 from tango_server.jobs.watch.sqlite_store import WatchStore
 from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitAnswer, SubmitQuery
 from tango_server.recipe import NewFile, Recipe
+from tango_server.sqlite.wal_file import sqlite_integer
 
 _log = logging.getLogger(__name__)
 

@@ -53,7 +53,7 @@ def test_a_book_of_another_version_is_refused_and_not_changed(path: Path) -> Non
 
 
 def test_a_book_has_one_owner(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tango_server.jobs.ledger.sqlite_file._PATIENCE", 0.05)
+    monkeypatch.setattr("tango_server.sqlite.sole_owner.PATIENCE", 0.05)
     owner = WatchStore(path)
     with pytest.raises(OSError, match="expected one that nobody else uses"):
         WatchStore(path)
@@ -79,7 +79,7 @@ def test_a_book_that_told_the_time_keeps_its_order(path: Path, monkeypatch: pyte
     with closing(WatchStore(path)) as book:
         for folder in ("/earlier", "/later"):
             book.write(Path(folder), Changes(files={"a.tif": Known()}))
-        book._database.execute("UPDATE folders SET opened = 1.7e9 + number")
+        book._file.writer.execute("UPDATE folders SET opened = 1.7e9 + number")
         book.write(Path("/now"), Changes(files={"a.tif": Known()}))
     with closing(WatchStore(path)) as book:
         assert [name for name in ("/earlier", "/later", "/now") if book.read(Path(name))[0]] == ["/now"]
