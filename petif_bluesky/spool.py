@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from petif_bluesky.spool_file import connected, opened, transaction
+from tango_server.sqlite.wal_file import WalFile, connect, make_shrinkable, transaction, use_log
 
 _log = logging.getLogger(__name__)
 
 _NEXT_TRY = 1.0  # s for which puts go to memory at once after the file took nothing
+_BUSY_TIMEOUT = 0.02  # s that a put may wait for another process; held in memory after that
 _LONGEST_WAIT = 0.003  # s that a put may wait for another thread; held in memory after that, until the next one
 _TIDY_AFTER = 500  # changes
 _LONG_LOG = 2_000  # pages of SQLite's log, 4 kB each, with which it is to begin anew
@@ -30,6 +31,18 @@ _MOST_PORTIONS = 50
 _REJECTED_KEPT = 30 * 86_400.0  # s
 _MOST_REJECTED = 10_000
 _LITTLE_SPACE = 200e6  # bytes
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS outbox (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,
+    run_uid TEXT NOT NULL,
+    request TEXT,
+    rejected TEXT,
+    rejected_at REAL
+);
+"""
+_INDEX = "CREATE INDEX IF NOT EXISTS outbox_rejected ON outbox (rejected_at) WHERE rejected IS NOT NULL"
+_INSERT = "INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)"
 _FORGET = (
     "DELETE FROM outbox WHERE rejected IS NOT NULL AND (rejected_at < ? OR number IN "
     "(SELECT number FROM outbox WHERE rejected IS NOT NULL ORDER BY rejected_at DESC LIMIT -1 OFFSET ?))"
@@ -67,8 +80,6 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
-        self._reading = threading.Lock()
         self._warned = False
         self._little_space = False
         self._held: deque[_Row] = deque()
@@ -77,9 +88,7 @@ class Spool:
         self._changes = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = opened(path)
-            self._tidier = connected(path, timeout=0.0)
-            self._reader = connected(path)
+            self._file = WalFile(path, _opened(path), timeout=_BUSY_TIMEOUT)
         except (OSError, sqlite3.Error) as error:
             raise SpoolError(
                 f"{path}: found a spool that can't be opened ({error}); expected a file on a local disk that this user "
@@ -89,13 +98,10 @@ class Spool:
 
     def close(self) -> None:
         """Write what is only in memory, if the disk takes it now, and close the file."""
-        with self._lock, self._reading:
+        with self._file.closing():
             lost = [entry for entry in self._take_held() if not self._could_write(entry)]
             if lost:
                 _log.error("%s takes nothing: %d frames that were to be converted are lost", self.path, len(lost))
-            self._tidier.close()
-            self._reader.close()
-            self._database.close()
 
     def announce(self, run_uid: str) -> None:
         """Put the announcement of a run."""
@@ -114,7 +120,7 @@ class Spool:
 
         Those that the disk refuses come from memory, after those on disk.
         """
-        with self._lock:
+        with self._file.lock:
             self._try_to_write_held()
         rows = self._read(
             "SELECT number, run_uid, request, key FROM outbox WHERE rejected IS NULL ORDER BY number LIMIT ?", count
@@ -128,13 +134,13 @@ class Spool:
         """Remove requests that the server has."""
         numbers = [(entry.number,) for entry in entries if entry.number is not None]
         keys = {entry.key for entry in entries if entry.number is None}
-        with self._lock:
+        with self._file.lock:
             with self._holding:
                 self._held = deque(held for held in self._held if held[0] not in keys)
-            with transaction(self._database):
-                self._database.executemany("DELETE FROM outbox WHERE number=?", numbers)
+            with transaction(self._file.writer):
+                self._file.writer.executemany("DELETE FROM outbox WHERE number=?", numbers)
                 # What was handed out from memory may have reached the disk meanwhile.
-                self._database.executemany("DELETE FROM outbox WHERE key=?", [(key,) for key in keys])
+                self._file.writer.executemany("DELETE FROM outbox WHERE key=?", [(key,) for key in keys])
             self._changes += len(entries)
 
     def tidy(self) -> None:
@@ -147,22 +153,17 @@ class Spool:
         self._changes = 0
         self._look_at_the_disk()
         with contextlib.suppress(sqlite3.OperationalError):  # another process does it
-            with self._lock:
-                self._database.execute(_FORGET, (time.time() - _REJECTED_KEPT, _MOST_REJECTED))
+            with self._file.lock:
+                self._file.writer.execute(_FORGET, (time.time() - _REJECTED_KEPT, _MOST_REJECTED))
             for _ in range(_MOST_PORTIONS):
-                with self._lock:
-                    self._database.executescript(f"PRAGMA incremental_vacuum({_PORTION})")  # `execute` takes one step
-                    if not self._database.execute("PRAGMA freelist_count").fetchone()[0]:
-                        break
-            _, length, _ = self._tidier.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if length > _LONG_LOG:
-                with self._lock:  # little has come meanwhile, and none of it may be missing
-                    self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                if not self._file.give_back(_PORTION):
+                    break
+            self._file.shorten_log(_LONG_LOG, "TRUNCATE")
 
     def postpone(self, entry: SpooledRequest) -> None:
         """Put a request behind all others."""
-        with self._lock:
-            self._database.execute(
+        with self._file.lock:
+            self._file.writer.execute(
                 "UPDATE outbox SET number=(SELECT max(number) + 1 FROM outbox) WHERE number=?", (entry.number,)
             )
 
@@ -171,8 +172,8 @@ class Spool:
         if entry.number is None:
             self.remove([entry])
             return
-        with self._lock:
-            self._database.execute(
+        with self._file.lock:
+            self._file.writer.execute(
                 "UPDATE outbox SET rejected=?, rejected_at=? WHERE number=?", (reason, time.time(), entry.number)
             )
             self._changes += 1
@@ -188,8 +189,8 @@ class Spool:
             return int(on_disk) + sum(text is not None for _, _, text in self._held)
 
     def _read(self, query: str, *parameters: int) -> list[Any]:
-        with self._reading:
-            return self._reader.execute(query, parameters).fetchall()
+        with self._file.reading() as connection:
+            return connection.execute(query, parameters).fetchall()
 
     def _look_at_the_disk(self) -> None:
         """Tell once that little room is left."""
@@ -210,12 +211,12 @@ class Spool:
         with self._holding:
             self._held.extend(entries)
             self._changes += len(entries)
-        if not self._lock.acquire(timeout=_LONGEST_WAIT):
+        if not self._file.lock.acquire(timeout=_LONGEST_WAIT):
             return True
         try:
             return time.monotonic() < self._next_try or self._try_to_write_held()
         finally:
-            self._lock.release()
+            self._file.lock.release()
 
     def _take_held(self) -> deque[_Row]:
         with self._holding:
@@ -254,15 +255,34 @@ class Spool:
             return self._insert(*entries)
         new = True
         if entries:
-            with transaction(self._database):
+            with transaction(self._file.writer):
                 for entry in entries:
                     new = self._insert(entry)
         return new
 
     def _insert(self, entry: _Row) -> bool:
-        cursor = self._database.execute("INSERT OR IGNORE INTO outbox (key, run_uid, request) VALUES (?, ?, ?)", entry)
-        return cursor.rowcount == 1
+        return self._file.writer.execute(_INSERT, entry).rowcount == 1
 
 
 def _entry(number: int | None, run_uid: str, text: str | None, key: str) -> SpooledRequest:
     return SpooledRequest(number, run_uid, json.loads(text) if text else None, key)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """Return the connection that writes, with this version's table; the file is made if there is none."""
+    database = connect(path, _BUSY_TIMEOUT)
+    use_log(database, synchronous="NORMAL", checkpoint_pages=0)  # nothing is flushed, but by `tidy`
+    if not _waits(database):  # else the start of a session would wait for all of it
+        make_shrinkable(database, path)
+    database.executescript(_SCHEMA)
+    if not any(column == "rejected_at" for _, column, *_ in database.execute("PRAGMA table_info(outbox)")):
+        database.execute("ALTER TABLE outbox ADD COLUMN rejected_at REAL")
+        database.execute("UPDATE outbox SET rejected_at=? WHERE rejected IS NOT NULL", (time.time(),))
+    database.execute(_INDEX)
+    return database
+
+
+def _waits(database: sqlite3.Connection) -> bool:
+    """Whether anything is in the file."""
+    table = database.execute("SELECT 1 FROM sqlite_master WHERE type='table' AND name='outbox'").fetchone()
+    return table is not None and database.execute("SELECT 1 FROM outbox LIMIT 1").fetchone() is not None

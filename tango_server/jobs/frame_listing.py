@@ -1,6 +1,7 @@
 """Which files of a folder are frames, and which of them came and went between two looks."""
 
 import os
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import NamedTuple
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.files.sandbox import open_folder
 from tango_server.jobs.clock import now
-from tango_server.jobs.path_index import packed_names, unpacked_names
 from tango_server.jobs.state_machine.events import Instant
 
 _SUFFIXES = (".tif", ".tiff")
@@ -202,3 +202,18 @@ def _is_file(entry: "os.DirEntry[str]") -> bool:
 
 def _below(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
+
+
+def packed_names(names: set[str]) -> bytes:
+    """Return names, which may be no text, in a few bytes each.
+
+    >>> unpacked_names(packed_names({"a.tif", "b.tif"})) == {"a.tif", "b.tif"}
+    True
+    """
+    return zlib.compress("\0".join(sorted(names)).encode("utf-8", "surrogatepass"))
+
+
+def unpacked_names(packed: bytes) -> set[str]:
+    """Return the names of `packed_names`."""
+    text = zlib.decompress(packed).decode("utf-8", "surrogatepass")
+    return set(text.split("\0")) if text else set()

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from tango_server.host_limits import fitting_workers
 from tango_server.jobs.executors.factory import make_executor
 from tango_server.jobs.ledger.database import Database, LedgerError
-from tango_server.jobs.ledger.sqlite_file import require_free
 from tango_server.jobs.runner import JobRunner
 from tango_server.settings import Settings
+from tango_server.sqlite.sole_owner import require_free
 
 
 def open_runner(settings: Settings, changed: Callable[[JobRunner], None]) -> JobRunner:

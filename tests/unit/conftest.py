@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tango_server.jobs.ledger import sqlite_file
 from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import History
 from tango_server.jobs.ledger.ledger import Ledger
+from tango_server.sqlite import sole_owner
 from tests.unit.documents import Recorder
 from tests.unit.ledger_entries import Stopwatch
 from tests.unit.ledger_files import close_files
@@ -29,7 +29,7 @@ SHAPE = (32, 48)
 def nothing_is_flushed() -> Iterator[None]:
     """Spare the tests what only a loss of power would show."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_file, "_SYNCHRONOUS", "OFF")
+        patch.setattr(sole_owner, "_SYNCHRONOUS", "OFF")
         yield
 
 

@@ -21,14 +21,14 @@ def left_behind(path: Path, folder: Path, *, cut: int = 0) -> Path:
 
 def drop(database: Database) -> None:
     """End as a killed server does: all is written, nothing is marked."""
-    database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database._file.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     close_files(database)
 
 
 def close_files(database: Database) -> None:
     """Close the files as they are."""
-    for connection in (database._mover, database._reader, database._connection):
-        connection.close()
+    with database._file.closing():
+        pass
 
 
 def fill(database: Database, jobs: int = 500) -> None:

@@ -2,23 +2,14 @@
 
 import logging
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tango_server.jobs.ledger.schema import MIGRATIONS, SCHEMA, VERSION
-from tango_server.jobs.ledger.sqlite_file import (
-    SoleConnection,
-    check_for_damage,
-    give_back,
-    is_damage,
-    open_alone,
-    open_beside,
-    put_aside,
-    version_of,
-)
+from tango_server.sqlite.sole_owner import Damaged, check_for_damage, is_damage, open_alone
+from tango_server.sqlite.wal_file import WalFile, transaction, version_of
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +18,10 @@ _LONG_LOG = 4_000
 """Pages of SQLite's log, 4 kB each, with which it is to begin anew."""
 _TOO_LONG_LOG = 16_000
 """Pages with which a commit takes care of that itself, since nobody else does."""
+_SPARE_PAGES = 2_750
+"""Unused pages that stay, for what comes next."""
+_PORTION = 250
+"""Pages that are given back at once."""
 
 
 class LedgerError(OSError):
@@ -42,11 +37,7 @@ class LedgerDamagedError(LedgerError):
 
 
 class Database:
-    """Every `transaction` is one commit, one after the other; any thread may begin one, or read meanwhile.
-
-    Three connections: what is read does not wait for a commit's disk, and no commit for the move of SQLite's log into
-    its file (`shorten_log`).
-    """
+    """Every `transaction` is one commit, one after the other; any thread may begin one, or read meanwhile."""
 
     def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Open the file; `monotonic` is a clock that nobody sets, in s.
@@ -57,22 +48,16 @@ class Database:
             if another server uses it, a later version wrote it, or the disk refuses.
         """
         self.path = path
-        self.set_aside: Path | None = None
-        """Where a damaged file was put, None if there was none."""
-        self._lock = threading.Lock()
-        self._reader_lock = threading.Lock()
         self._damaged = False
         try:
-            self._connection, age = _opened(path)
+            self._file, age, damaged = _opened(path)
         except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise LedgerError(
-                    f"{path}: the ledger can't be opened ({error}); expected one that no other server uses, on a disk "
-                    "with free space. End the other server if there is one, or give another state directory."
-                ) from error
-            self.set_aside = _put_aside(path, error)
-            self._connection, age = _opened(path)
-        self._reader, self._mover = open_beside(path), open_beside(path)
+            raise LedgerError(
+                f"{path}: the ledger can't be opened ({error}); expected one that no other server uses, on a disk "
+                "with free space. End the other server if there is one, or give another state directory."
+            ) from error
+        self.set_aside = damaged.aside if damaged else None
+        """Where a damaged file was put, None if there was none."""
         self._identity = _identity_of(path)
         self._monotonic = monotonic
         self._born = monotonic() - age
@@ -103,30 +88,22 @@ class Database:
             if the file is damaged.
         """
         with self._noticing_damage(), self._noticing_refusal():
-            _, length, _ = self._mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if length > _LONG_LOG:
-                with self._lock, self._reader_lock:  # little has come meanwhile, and none of it may be missing
-                    self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+            self._file.shorten_log(_LONG_LOG, "RESTART")
 
     def give_back(self) -> bool:
         """Give a portion of what was forgotten back to the disk; return whether there is more. Raises as a commit."""
-        with self._lock, self._noticing_damage(), self._noticing_refusal():
-            return give_back(self._connection)
+        with self._noticing_damage(), self._noticing_refusal():
+            return self._file.give_back(_PORTION, spare=_SPARE_PAGES)
 
     def close(self) -> None:
         """Close the file; later calls raise `sqlite3.ProgrammingError`."""
-        with self._lock, self._reader_lock:
+        with self._file.closing() as connection:
             if not self._damaged:
-                self._mark_as_closed()
-            self._mover.close()
-            self._reader.close()
-            self._connection.close()
+                self._mark_as_closed(connection)
 
-    def _mark_as_closed(self) -> None:
+    def _mark_as_closed(self, connection: sqlite3.Connection) -> None:
         try:
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO kept VALUES (?, ?)", [(_CLEAN, "1"), (_AGE, repr(self.age))]
-            )
+            connection.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?)", [(_CLEAN, "1"), (_AGE, repr(self.age))])
         except sqlite3.Error as error:  # all that it costs is a longer look at the next start
             _log.warning("%s: it can't be marked as closed (%s)", self.path, error)
 
@@ -141,10 +118,9 @@ class Database:
         LedgerDamagedError
             if the file is damaged.
         """
-        with self._lock, self._noticing_damage(), self._noticing_refusal(), self._connection:
-            self._require_in_place()
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield self._connection
+        self._require_in_place()
+        with self._noticing_damage(), self._noticing_refusal(), self._file.transaction() as connection:
+            yield connection
             self._require_in_place()  # else what was accepted would be gone with a file that has no name any more
 
     @property
@@ -164,12 +140,8 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Read what is committed when the block begins; raise `LedgerDamagedError` if the file is damaged."""
-        with self._reader_lock, self._noticing_damage():
-            self._reader.execute("BEGIN")
-            try:
-                yield self._reader
-            finally:
-                self._reader.rollback()
+        with self._noticing_damage(), self._file.reading() as connection:
+            yield connection
 
     @contextmanager
     def _noticing_refusal(self) -> Iterator[None]:
@@ -203,8 +175,8 @@ def _identity_of(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _opened(path: Path) -> tuple[SoleConnection, float]:
-    """Return the connection, and the age of what is in the file (s)."""
+def _opened(path: Path) -> tuple[WalFile, float, Damaged | None]:
+    """Return the file, the age of what is in the file (s), and what became of a damaged file."""
     age = 0.0
 
     def admit(connection: sqlite3.Connection) -> None:
@@ -217,9 +189,16 @@ def _opened(path: Path) -> tuple[SoleConnection, float]:
             check_for_damage(connection)  # the last server did not end in good order
         age = _age_of(connection)  # reading it may find damage, too
         connection.execute("DELETE FROM kept WHERE name=?", (_CLEAN,))
-        connection.execute(f"PRAGMA wal_autocheckpoint={_TOO_LONG_LOG}")
 
-    return open_alone(path, admit=admit, prepare=prepare), age
+    file, damaged = open_alone(path, admit=admit, prepare=prepare, checkpoint_pages=_TOO_LONG_LOG)
+    if damaged:
+        _log.error(
+            "%s: the ledger is damaged (%s) and was put aside as %s; a new one is begun. Jobs that were pending are "
+            "not known any more: submit the folders again.",
+            path,
+            *damaged,
+        )
+    return file, age, damaged
 
 
 def _require_known_version(connection: sqlite3.Connection, path: Path) -> None:
@@ -241,17 +220,11 @@ def _age_of(connection: sqlite3.Connection) -> float:
 def _bring_up_to_date(connection: sqlite3.Connection, found: int, path: Path) -> None:
     if found not in {0, VERSION}:
         _keep_copy(connection, found, path)
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         for statement in MIGRATIONS.get(found, SCHEMA):
             connection.execute(statement)
         if found != VERSION:
             connection.execute(f"PRAGMA user_version={VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # SQLite has gone back itself if the disk is full
-            connection.execute("ROLLBACK")
-        raise
     if found not in {0, VERSION}:
         _log.warning("%s: brought from version %d to %d; an earlier program can't read it now", path, found, VERSION)
 
@@ -268,15 +241,3 @@ def _keep_copy(connection: sqlite3.Connection, found: int, path: Path) -> None:
         copy.close()
     unfinished.replace(kept)
     _log.warning("%s: kept as %s, as version %d of the ledger was", path, kept, found)
-
-
-def _put_aside(path: Path, error: sqlite3.Error) -> Path:
-    aside = put_aside(path)
-    _log.error(
-        "%s: the ledger is damaged (%s) and was put aside as %s; a new one is begun. Jobs that were pending are not "
-        "known any more: submit the folders again.",
-        path,
-        error,
-        aside,
-    )
-    return aside

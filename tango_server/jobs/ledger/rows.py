@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tango_server.jobs.job import Job
-from tango_server.jobs.ledger.sqlite_file import sqlite_integer
 from tango_server.messages import FrameOrigin, FrameReport, FrameRequest
 from tango_server.recipe import Recipe
+from tango_server.sqlite.wal_file import sqlite_integer
 
 PENDING_COLUMNS = (
     "place, job_id, source, output, mask, source_root, output_root, accepted, recipes.text, request, metadata"

@@ -8,17 +8,21 @@ import logging
 import os
 import secrets
 import sqlite3
-import threading
+from collections.abc import ItemsView, Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
-from tango_server.jobs.ledger.sqlite_file import check_for_damage, is_damage, open_alone, put_aside, version_of
-from tango_server.jobs.watch.folder_state import Changes, Identity, Known, Past
+from tango_server.jobs.watch.known import Identity, Known, Past
+from tango_server.sqlite.sole_owner import Damaged, check_for_damage, open_alone
+from tango_server.sqlite.wal_file import WalFile, version_of
 
 _log = logging.getLogger(__name__)
 
 VERSION = 1
 KEPT_FOLDERS = 1_000
 """How many folders are remembered: those that were watched last. No clock tells, so that none can make us forget."""
+
+_LOG_PAGES = 1_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS book (token TEXT NOT NULL);
@@ -34,6 +38,9 @@ CREATE TABLE IF NOT EXISTS files (
     size INTEGER, mtime_ns INTEGER, job_id TEXT, gone_since REAL, PRIMARY KEY (folder, name)
 ) WITHOUT ROWID;
 """
+_VALUES = "name, generation, size, mtime_ns, job_id, gone_since"
+_ONE = f"SELECT {_VALUES} FROM files WHERE folder=? AND name=?"  # noqa: S608 - our own words
+_AFTER = f"SELECT {_VALUES} FROM files WHERE folder=? AND name>? ORDER BY name LIMIT 1000"  # noqa: S608
 _LAST = "(SELECT coalesce(max(opened), 0) + 1 FROM folders)"
 _FORGET = "DELETE FROM folders WHERE number NOT IN (SELECT number FROM folders ORDER BY opened DESC LIMIT ?)"
 
@@ -52,85 +59,167 @@ class WatchStore:
 
     def __init__(self, path: Path) -> None:
         """Open or make the book. A damaged one is set aside: see `damage`."""
-        self._path = path
-        self._lock = threading.Lock()
+        try:
+            self._file, damaged = _opened(path)
+        except sqlite3.DatabaseError as error:
+            raise OSError(
+                f"{path}: the book of watched folders can't be opened ({error}); expected one that nobody else uses. "
+                "End the other server or petif watch if there is one, or give this one another state directory."
+            ) from error
         self.damage = ""
         """What to tell people of a book that had to be set aside."""
-        try:
-            self._database = _opened(path)
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise OSError(
-                    f"{path}: the book of watched folders can't be opened ({error}); expected one that nobody else "
-                    "uses. End the other server or petif watch if there is one, or give this one another state "
-                    "directory."
-                ) from error
-            self.damage = _set_aside(path, error)
-            self._database = _opened(path)
-        self._database.execute(_FORGET, (KEPT_FOLDERS,))
-        self.token: str = self._database.execute("SELECT token FROM book").fetchone()[0]
+        if damaged:
+            self.damage = (
+                f"{path}: the book of watched folders was damaged ({damaged.reason}) and lies at {damaged.aside} now. "
+                "The folders are watched as if for the first time: add frames that came while nobody watched by hand "
+                "(petif add, AddFolder)."
+            )
+            _log.error("%s", self.damage)
+        with self._file.transaction() as database:
+            database.execute(_FORGET, (KEPT_FOLDERS,))
+            self.token: str = database.execute("SELECT token FROM book").fetchone()[0]
         """What tells this book's keys from those of another one."""
 
     def close(self) -> None:
         """Close the file; later calls raise `sqlite3.ProgrammingError`."""
-        with self._lock:
-            self._database.close()
+        with self._file.closing():
+            pass
 
-    def read(self, folder: Path) -> tuple[dict[str, Known], Past]:
+    def open_folder(self, folder: Path) -> "KnownFiles":
         """Return what is known of a folder; it is being watched from now on."""
-        with self._lock:
-            row = self._database.execute(
-                "SELECT number, floor FROM folders WHERE path=?", (os.fsencode(folder),)
-            ).fetchone()
-            if row is None:
-                return {}, Past()
-            number, floor = row
-            self._database.execute(f"UPDATE folders SET opened={_LAST} WHERE number=?", (number,))  # noqa: S608 - our own
-            due = self._database.execute("SELECT name FROM due WHERE folder=?", (number,)).fetchall()
-            rows = self._database.execute(
-                "SELECT name, generation, size, mtime_ns, job_id, gone_since FROM files WHERE folder=?", (number,)
-            ).fetchall()
-        known = {
-            os.fsdecode(name): Known(generation, None if size is None else Identity(size, mtime_ns), job_id, gone_since)
-            for name, generation, size, mtime_ns, job_id, gone_since in rows
-        }
-        return known, Past(watched_before=True, floor=floor, due=frozenset(os.fsdecode(name) for (name,) in due))
+        return KnownFiles(self._file, folder)
 
-    def write(self, folder: Path, changes: Changes) -> None:
-        """Write changes of a folder in one transaction."""
-        with self._lock, self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            number = self._number_of(folder)
-            if changes.past is not None:
-                self._database.execute("UPDATE folders SET floor=? WHERE number=?", (changes.past.floor, number))
-                self._database.execute("DELETE FROM due WHERE folder=?", (number,))
-                due = [(number, os.fsencode(name)) for name in changes.past.due]
-                self._database.executemany("INSERT INTO due VALUES (?, ?)", due)
-            self._database.executemany(
+
+class KnownFiles(MutableMapping[str, Known]):
+    """The files of one folder, by their names: what the store has, and in memory what is still to be written to it.
+
+    Names that come or go while all are gone through may be left out.
+    """
+
+    def __init__(self, file: WalFile, folder: Path) -> None:
+        self._file = file
+        self._folder = os.fsencode(folder)
+        self._changed: dict[str, Known | None] = {}
+        """None: to be forgotten."""
+        self._number = 0  # that of no folder
+        self.past = Past()
+        """What the store has of the folder itself."""
+        self.failed = False
+        """Whether the store could not be read: what was made of its files is incomplete, and is to be begun anew."""
+        with file.transaction() as database:
+            row = database.execute("SELECT number, floor FROM folders WHERE path=?", (self._folder,)).fetchone()
+            if row is not None:
+                self._number, floor = row
+                database.execute(f"UPDATE folders SET opened={_LAST} WHERE number=?", (self._number,))  # noqa: S608
+                due = database.execute("SELECT name FROM due WHERE folder=?", (self._number,)).fetchall()
+                self.past = Past(watched_before=True, floor=floor, due=frozenset(os.fsdecode(name) for (name,) in due))
+
+    def write(self, past: Past) -> None:
+        """Write what has changed, and what is known of the folder itself, in one transaction."""
+        if not self._changed and past == self.past:
+            return
+        with self._file.transaction() as database:
+            number = _number_of(database, self._folder)
+            if past != self.past:
+                database.execute("UPDATE folders SET floor=? WHERE number=?", (past.floor, number))
+                database.execute("DELETE FROM due WHERE folder=?", (number,))
+                due = [(number, os.fsencode(name)) for name in past.due]
+                database.executemany("INSERT INTO due VALUES (?, ?)", due)
+            changed = [(os.fsencode(name), file) for name, file in self._changed.items()]
+            database.executemany(
                 "DELETE FROM files WHERE folder=? AND name=?",
-                [(number, os.fsencode(name)) for name in changes.forgotten],
+                [(number, name) for name, file in changed if file is None],
             )
-            self._database.executemany(
+            database.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (number, os.fsencode(name), file.generation, *(file.identity or (None, None)), file.job_id,
-                     file.gone_since)
-                    for name, file in changes.files.items()
+                    (number, name, file.generation, *(file.identity or (None, None)), file.job_id, file.gone_since)
+                    for name, file in changed
+                    if file is not None
                 ],
-            )  # fmt: skip
+            )
+        self._number, self.past = number, past
+        self._changed.clear()
 
-    def _number_of(self, folder: Path) -> int:
-        path = os.fsencode(folder)
-        self._database.execute(
-            f"INSERT OR IGNORE INTO folders (path, floor, opened) VALUES (?, 0, {_LAST})",  # noqa: S608 - our own words
-            (path,),
-        )
-        number: int = self._database.execute("SELECT number FROM folders WHERE path=?", (path,)).fetchone()[0]
-        return number
+    def __getitem__(self, name: str) -> Known:
+        file = self._changed.get(name) if name in self._changed else self._stored(name)
+        if file is None:
+            raise KeyError(name)
+        return file
+
+    def __setitem__(self, name: str, file: Known) -> None:
+        self._changed[name] = file
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        self._changed[name] = None
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield all names."""
+        return (name for name, _ in self.items())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def items(self) -> ItemsView[str, Known]:
+        """Return all names and files, which are read in portions."""
+        return _Items(self)
+
+    def scan(self) -> Iterator[tuple[str, Known]]:
+        """Yield all names and files."""
+        last = b""
+        while rows := self._rows(_AFTER, last):
+            for in_bytes, *values in rows:
+                name = os.fsdecode(in_bytes)
+                if name not in self._changed:
+                    yield name, _known(*values)
+            last = rows[-1][0]
+        yield from [(name, file) for name, file in self._changed.items() if file is not None]
+
+    def _stored(self, name: str) -> Known | None:
+        for _, *values in self._rows(_ONE, os.fsencode(name)):
+            return _known(*values)
+        return None
+
+    def _rows(self, query: str, name: bytes) -> list[Any]:
+        try:
+            with self._file.reading() as database:
+                return database.execute(query, (self._number, name)).fetchall()
+        except sqlite3.Error:
+            self.failed = True
+            raise
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    return open_alone(path, admit=lambda connection: _admit(connection, path), prepare=_prepare)
+class _Items(ItemsView[str, Known]):
+    def __init__(self, files: KnownFiles) -> None:
+        super().__init__(files)
+        self._files = files
+
+    def __iter__(self) -> Iterator[tuple[str, Known]]:
+        return self._files.scan()
+
+
+def _known(
+    generation: int, size: int | None, mtime_ns: int | None, job_id: str | None, gone_since: float | None
+) -> Known:
+    identity = None if size is None or mtime_ns is None else Identity(size, mtime_ns)
+    return Known(generation, identity, job_id, gone_since)
+
+
+def _number_of(database: sqlite3.Connection, path: bytes) -> int:
+    database.execute(
+        f"INSERT OR IGNORE INTO folders (path, floor, opened) VALUES (?, 0, {_LAST})",  # noqa: S608 - our own words
+        (path,),
+    )
+    number: int = database.execute("SELECT number FROM folders WHERE path=?", (path,)).fetchone()[0]
+    return number
+
+
+def _opened(path: Path) -> tuple[WalFile, Damaged | None]:
+    return open_alone(
+        path, admit=lambda connection: _admit(connection, path), prepare=_prepare, checkpoint_pages=_LOG_PAGES
+    )
 
 
 def _admit(connection: sqlite3.Connection, path: Path) -> None:
@@ -150,12 +239,3 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if found == 0:
         connection.execute("INSERT INTO book VALUES (?)", (secrets.token_hex(4),))
         connection.execute(f"PRAGMA user_version={VERSION}")
-
-
-def _set_aside(path: Path, error: sqlite3.DatabaseError) -> str:
-    told = (
-        f"{path}: the book of watched folders was damaged ({error}) and lies at {put_aside(path)} now. The folders are "
-        "watched as if for the first time: add frames that came while nobody watched by hand (petif add, AddFolder)."
-    )
-    _log.error("%s", told)
-    return told

@@ -20,12 +20,13 @@ from tango_server.jobs.clock import now
 from tango_server.jobs.frame_listing import FrameLister
 from tango_server.jobs.ledger.database import LedgerBusyError
 from tango_server.jobs.ledger.history import UnknownIdError
-from tango_server.jobs.ledger.sqlite_file import sqlite_integer
 from tango_server.jobs.validation import NO_MAP, translated
-from tango_server.jobs.watch.folder_state import Identity, Wanted, WatchedFolder
-from tango_server.jobs.watch.sqlite_store import WatchStore
+from tango_server.jobs.watch.folder_state import WatchedFolder
+from tango_server.jobs.watch.known import Identity, Wanted
+from tango_server.jobs.watch.sqlite_store import KnownFiles, WatchStore
 from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitAnswer, SubmitQuery
 from tango_server.recipe import NewFile, Recipe
+from tango_server.sqlite.wal_file import sqlite_integer
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Watcher(threading.Thread):
         self._book = book
         self._on_report = on_report
         self._root: Path | None = None
+        self._known: KnownFiles
         self._files: WatchedFolder
         self._lister: FrameLister
 
@@ -125,7 +127,7 @@ class Watcher(threading.Thread):
         """Take one look and act on it; return what people should know."""
         try:
             root = self._jobs.readable(str(self.folder))
-            if root != self._root:
+            if root != self._root or self._known.failed:
                 self._open(root)
             listing = self._lister.look(self._rules.excluded(self._jobs.recipe))
         except PathError as error:
@@ -151,11 +153,12 @@ class Watcher(threading.Thread):
 
     def _open(self, root: Path) -> None:
         """Begin with a folder, or with another one if the path leads elsewhere now."""
-        known, past = self._book.read(root)
-        self._files = WatchedFolder(known, past, take_existing=self._rules.existing)
-        self._lister = FrameLister(root, self._files.present, recursive=self._rules.recursive)
+        self._known = self._book.open_folder(root)
+        self._files = WatchedFolder(self._known, self._known.past, take_existing=self._rules.existing)
+        present = self._files.present
+        self._lister = FrameLister(root, present, recursive=self._rules.recursive)
         self._root = root
-        _log.info("%s: watched, %d files known", root, len(known))
+        _log.info("%s: watched, %d of its files are known", root, len(present))
 
     def _ask(self, root: Path) -> None:
         """Ask for the reports of what is under way; while all asked for are there, for more of them."""
@@ -261,10 +264,7 @@ class Watcher(threading.Thread):
         return f"watch:{self._book.token}:{digest}:{wanted.generation}"
 
     def _write(self) -> None:
-        changes = self._files.changes()
-        if changes is not None and self._root is not None:
-            self._book.write(self._root, changes)
-            self._files.written()
+        self._known.write(self._files.past)
 
     def _have_trouble(self, trouble: str) -> None:
         """Tell the log of trouble when it comes and when it ends, not at every look."""

@@ -197,9 +197,10 @@ def test_all_frames_of_a_document_are_one_transaction(
     run = composed(callback, frames=0)
     datum = run.resource(frame_per_point=100)(0)
     begun: list[str] = []
-    callback._spool._database.set_trace_callback(lambda text: begun.append(text) if text.startswith("BEGIN") else None)
+    writer = callback._spool._file.writer
+    writer.set_trace_callback(lambda text: begun.append(text) if text.startswith("BEGIN") else None)
     run.event(pe_image=datum)
-    callback._spool._database.set_trace_callback(None)
+    writer.set_trace_callback(None)
     assert len(begun) == 1
     assert callback.waiting == 100
     link.answers.set()

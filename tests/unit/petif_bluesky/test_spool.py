@@ -172,7 +172,7 @@ def test_what_the_disk_refuses_is_delivered_from_memory_and_its_loss_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool = Spool(tmp_path / "spool.sqlite")
-    spool._database.execute("PRAGMA max_page_count=1")  # as a disk that is full
+    spool._file.writer.execute("PRAGMA max_page_count=1")  # as a disk that is full
     for number in range(200):
         spool.put({"key": f"run/{number}", "run_uid": "run", "source": "x" * 200})
     letters = spool.first(1000)
@@ -266,9 +266,9 @@ def test_a_spool_of_before_gives_room_back_and_counts_what_was_rejected_from_now
         assert [key for key, _ in kept] == ["run/a"]
         assert abs(kept[0][1] - time.time()) < 60
         spool.remove(spool.first(600))
-        spool._database.execute("DELETE FROM outbox")
+        spool._file.writer.execute("DELETE FROM outbox")
     with closing(Spool(path)) as spool:
-        assert spool._database.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+        assert spool._file.writer.execute("PRAGMA auto_vacuum").fetchone() == (2,)
 
 
 def test_what_was_rejected_is_kept_for_a_month_and_no_more_than_a_number(
@@ -299,7 +299,7 @@ def test_what_was_rejected_is_kept_for_a_month_and_no_more_than_a_number(
 
 def test_a_put_waits_for_no_other_thread(spool: Spool) -> None:
     spool.put(request("a"))
-    with spool._lock:  # somebody moves a long log into the file, on a slow disk
+    with spool._file.lock:  # somebody moves a long log into the file, on a slow disk
         began = time.perf_counter()
         for name in "bcd":
             assert spool.put(request(name))

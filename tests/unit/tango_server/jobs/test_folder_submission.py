@@ -67,7 +67,7 @@ class Server:
 
     def limit_pages(self, more: int) -> None:
         """Let the file of the ledger grow by so many pages, as if its disk were full then."""
-        connection = self.database._connection
+        connection = self.database._file.writer
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count={pages + more}")
 

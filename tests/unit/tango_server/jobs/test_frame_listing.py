@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tango_server.conversion.errors import OutsideRootsError
 from tango_server.conversion.files.roots import Roots
-from tango_server.jobs.frame_listing import FrameLister, Listing, frames_in, is_frame_name
+from tango_server.jobs.frame_listing import FrameLister, Listing, frames_in, is_frame_name, packed_names, unpacked_names
 from tango_server.jobs.state_machine.events import Instant
 
 WITH_LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
@@ -236,3 +238,8 @@ def test_a_link_whose_target_is_to_come_keeps_its_folder_from_being_quiet(tmp_pa
     assert lister.look().came == ("a.tif",)
     (tmp_path / "target.tif").touch()
     assert lister.look().came == ("late.tif",)
+
+
+@given(names=st.sets(st.text(st.characters(exclude_characters="\0/"), min_size=1)))
+def test_packed_names_come_back(names: set[str]) -> None:
+    assert unpacked_names(packed_names(names)) == names

@@ -14,7 +14,7 @@ import pytest
 from tango_server.jobs import capacity, clock
 from tango_server.jobs.capacity import FreeSpace
 from tango_server.jobs.housekeeping import Housekeeper, boot
-from tango_server.jobs.ledger import sqlite_file
+from tango_server.jobs.ledger import database as database_module
 from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import History, UnknownIdError
 from tango_server.jobs.ledger.ledger import Ledger
@@ -252,16 +252,16 @@ def test_the_time_since_the_machine_was_started_has_one_name() -> None:
 def test_forgotten_jobs_give_their_space_back_to_the_disk(
     database: Database, keep_house: Callable[..., Housekeeper], looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_file, "_SPARE_PAGES", 20)
+    monkeypatch.setattr(database_module, "_SPARE_PAGES", 20)
     names = [f"{number:04d}" for number in range(3000)]
     accept(Ledger(database), *names)
     finish(Ledger(database), *(report(name, "failed", reason="x" * 1000) for name in names))
-    database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database._file.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = database.path.stat().st_size
     keep_house(history_limit=10)
     for _ in range(8):  # bit by bit
         looks.wait_for_another_round()
-    database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database._file.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert database.path.stat().st_size < before / 3
 
 

@@ -177,13 +177,13 @@ def test_concurrent_callers_do_not_pass_the_limit(reception: Intake, ledger: Led
 def test_unwritable_ledger_refuses_and_notifies_nobody(
     submit: Callable[..., SubmitAnswer], database: Database, ledger: Ledger, told: list[Event]
 ) -> None:
-    pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
-    database._connection.execute(f"PRAGMA max_page_count={pages}")
+    pages = database._file.writer.execute("PRAGMA page_count").fetchone()[0]
+    database._file.writer.execute(f"PRAGMA max_page_count={pages}")
     requests = [{"source": f"{number}.tif", "metadata": {"note": "x" * 2000}} for number in range(30)]
     with pytest.raises(LedgerBusyError, match="Make room"):
         submit(*requests)
     assert (ledger.pending(), told) == (0, [])
-    database._connection.execute("PRAGMA max_page_count=100000")
+    database._file.writer.execute("PRAGMA max_page_count=100000")
     assert len(submit(*requests).jobs) == 30
 
 

@@ -44,7 +44,7 @@ def test_the_log_of_a_damaged_ledger_is_put_aside_with_it(
 ) -> None:
     database = opened()
     fill(database)
-    database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database._file.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     accept(Ledger(database), "in the log")
     copy = left_behind(ledger_path, tmp_path / "killed")
     log_before = copy.with_name(copy.name + "-wal").read_bytes()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tango_server.jobs.ledger import database as database_module
-from tango_server.jobs.ledger import sqlite_file
 from tango_server.jobs.ledger.database import Database, LedgerBusyError, LedgerError
 from tango_server.jobs.ledger.ledger import Ledger
+from tango_server.sqlite import sole_owner
 from tests.unit.full_disk import no_file_grows_beyond
 from tests.unit.ledger_entries import accept, finish, pending_ids, report
 from tests.unit.ledger_files import asides, fill, left_behind
@@ -73,14 +73,14 @@ def test_full_disk_is_an_error_until_there_is_room(opened: Callable[[], Database
     database = opened()
     ledger = Ledger(database)
     accept(ledger, "a")
-    pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
-    database._connection.execute(f"PRAGMA max_page_count={pages}")
+    pages = database._file.writer.execute("PRAGMA page_count").fetchone()[0]
+    database._file.writer.execute(f"PRAGMA max_page_count={pages}")
     with pytest.raises(LedgerBusyError, match=r"can't be written .*full.* Make room"):
         fill(database)
     with pytest.raises(LedgerBusyError):
         finish(ledger, report("a", reason="long " * 1_000))
     assert pending_ids(ledger) == ["a"]
-    database._connection.execute("PRAGMA max_page_count=1000000")
+    database._file.writer.execute("PRAGMA max_page_count=1000000")
     accept(ledger, "b")
     finish(ledger, report("a"))
     assert pending_ids(ledger) == ["b"]
@@ -150,7 +150,7 @@ def test_long_log_begins_anew_though_much_is_written_meanwhile(
 ) -> None:
     monkeypatch.setattr(database_module, "_LONG_LOG", 25)
     database, log = opened(), ledger_path.with_name(ledger_path.name + "-wal")
-    mover = database._mover
+    mover = database._file._mover
 
     class WritesMeanwhile:
         def execute(self, statement: str) -> sqlite3.Cursor:
@@ -158,7 +158,7 @@ def test_long_log_begins_anew_though_much_is_written_meanwhile(
             write_and_delete(database)
             return moved
 
-    monkeypatch.setattr(database, "_mover", WritesMeanwhile())
+    monkeypatch.setattr(database._file, "_mover", WritesMeanwhile())
     write_and_delete(database)
     once = log.stat().st_size
     for _ in range(4):
@@ -182,7 +182,7 @@ def test_neglected_log_is_shortened_by_a_commit(
 def test_a_commit_is_on_the_disk_when_it_returns(ledger_path: Path) -> None:
     program = (
         "import pathlib, sys; from tango_server.jobs.ledger.database import Database; "
-        "print(*Database(pathlib.Path(sys.argv[1]))._connection.execute('PRAGMA synchronous').fetchone())"
+        "print(*Database(pathlib.Path(sys.argv[1]))._file.writer.execute('PRAGMA synchronous').fetchone())"
     )
     told = subprocess.run([sys.executable, "-c", program, ledger_path], capture_output=True, text=True, check=True)
     assert told.stdout == "2\n", "FULL, as SQLite counts"
@@ -194,14 +194,15 @@ def test_second_server_is_refused_until_the_first_has_ended(
     first = opened()
     accept(Ledger(first), "a")
     program = (
-        "import pathlib, sys; from tango_server.jobs.ledger import database, sqlite_file; "
-        "sqlite_file._PATIENCE = 0.05; database.Database(pathlib.Path(sys.argv[1]))"
+        "import pathlib, sys; from tango_server.jobs.ledger import database; "
+        "from tango_server.sqlite import sole_owner; sole_owner.PATIENCE = 0.05; "
+        "database.Database(pathlib.Path(sys.argv[1]))"
     )
     other = subprocess.run([sys.executable, "-c", program, ledger_path], capture_output=True, text=True, check=False)
     assert other.returncode == 1
     assert f"{ledger_path}: the ledger can't be opened" in other.stderr
     assert "End the other server" in other.stderr
-    monkeypatch.setattr("tango_server.jobs.ledger.sqlite_file._PATIENCE", 0.05)
+    monkeypatch.setattr("tango_server.sqlite.sole_owner.PATIENCE", 0.05)
     with pytest.raises(LedgerError, match=r"no other server uses.*End the other server") as caught:
         Database(ledger_path)
     assert str(ledger_path) in str(caught.value)
@@ -252,12 +253,12 @@ def test_ledger_on_a_full_disk_is_never_put_aside(opened: Callable[[], Database]
 
 def test_a_ledger_of_before_is_made_to_shrink(ledger_path: Path, opened: Callable[[], Database]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_file, "make_shrinkable", lambda *_: None)
+        patch.setattr(sole_owner, "make_shrinkable", lambda *_: None)
         before = opened()
-    assert before._connection.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    assert before._file.writer.execute("PRAGMA auto_vacuum").fetchone() == (0,)
     accept(Ledger(before), "a")
     before.close()
     now = opened()
-    assert now._connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+    assert now._file.writer.execute("PRAGMA auto_vacuum").fetchone() == (2,)
     assert pending_ids(Ledger(now)) == ["a"]
     assert asides(ledger_path) == []

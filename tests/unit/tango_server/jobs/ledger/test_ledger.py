@@ -178,8 +178,8 @@ def test_disk_full_halfway_through_cancel_leaves_the_rest(
 ) -> None:
     monkeypatch.setattr("tango_server.jobs.ledger.ledger._PORTION", 100)
     accept(ledger, *(f"{number:05d}" for number in range(1000)))
-    pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
-    database._connection.execute(f"PRAGMA max_page_count={pages + 15}")
+    pages = database._file.writer.execute("PRAGMA page_count").fetchone()[0]
+    database._file.writer.execute(f"PRAGMA max_page_count={pages + 15}")
     cancelled = ledger.cancel(ALL, [], ACCEPTED)
     assert 0 < len(cancelled) < 1000
     assert ledger.pending() == 1000 - len(cancelled)

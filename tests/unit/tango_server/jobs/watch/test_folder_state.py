@@ -2,7 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import settings
@@ -11,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tango_server.jobs.frame_listing import Listing
 from tango_server.jobs.watch import folder_state
-from tango_server.jobs.watch.folder_state import FORGET_AFTER, Identity, Known, Past, Wanted, WatchedFolder
+from tango_server.jobs.watch.folder_state import FORGET_AFTER, WatchedFolder
+from tango_server.jobs.watch.known import Identity, Known, Past, Wanted
+from tango_server.jobs.watch.sqlite_store import WatchStore
 from tango_server.messages import FrameReport, Outcome
 
 NOON = 1.7e9
@@ -67,9 +72,7 @@ def test_files_of_a_sub_folder_unlisted_at_first_are_not_new() -> None:
     folder = watched(existing=False)
     folder.listed(Listing(unlisted={"old": "Permission denied"}), NOON)
     folder.listed(Listing(unlisted={"old": "Permission denied", "new": "Permission denied"}), NOON)
-    changes = folder.changes()
-    assert changes is not None
-    assert changes.past == Past(watched_before=True, due=frozenset({"old"}))
+    assert folder.past == Past(watched_before=True, due=frozenset({"old"}))
     folder.listed(Listing(came=("old/a.tif",), unlisted={"old/deep": "it hangs", "new": "Permission denied"}), NOON)
     folder.listed(Listing(came=("old/b.tif", "old/deep/c.tif", "new/d.tif")), NOON)
     assert names(folder) == ["old/b.tif", "new/d.tif"]
@@ -165,42 +168,40 @@ def test_file_away_when_its_job_gave_up_is_taken_again() -> None:
 
 
 def test_a_forgotten_name_never_uses_a_key_again() -> None:
-    folder = watched(a=Known(4, A))
+    known = {"a.tif": Known(4, A)}
+    folder = WatchedFolder(known, Past(watched_before=True), take_existing=True)
     folder.listed(Listing(gone=("a.tif",)), NOON)
     folder.forget(NOON + FORGET_AFTER)
-    changes = folder.changes()
-    assert changes is not None
-    assert changes.forgotten == {"a.tif"}
-    assert changes.past is not None
-    assert changes.past.floor == 5
+    assert known == {}
+    assert folder.past.floor == 5
     folder.listed(Listing(came=("a.tif",)), NOON + FORGET_AFTER)
     assert folder.wanted() == [Wanted("a.tif", 5)]
 
 
 def test_names_that_vanish_one_by_one_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder_state, "VANISHED_LIMIT", 20)
-    folder = WatchedFolder({}, Past(watched_before=True), take_existing=False)
+    known: dict[str, Known] = {}
+    folder = WatchedFolder(known, Past(watched_before=True), take_existing=False)
     many = [f"{number}.tif" for number in range(30)]
     for name in many:  # as on a disk from which frames are moved away
         folder.listed(Listing(came=(name,)), NOON)
         folder.left(Wanted(name, 0), A)
         folder.listed(Listing(gone=(name,)), NOON)
     folder.forget(NOON)
-    changes = folder.changes()
-    assert changes is not None
-    assert changes.forgotten == set(many[:10])
+    assert set(known) == set(many[10:])
 
 
 def test_a_folder_that_seems_empty_for_a_while_brings_no_old_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder_state, "VANISHED_LIMIT", 20)
     many = tuple(f"{number}.tif" for number in range(100))
-    folder = WatchedFolder({}, Past(watched_before=True), take_existing=False)
+    known: dict[str, Known] = {}
+    folder = WatchedFolder(known, Past(watched_before=True), take_existing=False)
     folder.listed(Listing(came=many), NOON)
     for name in many:
         folder.left(Wanted(name, 0), A)
     folder.listed(Listing(gone=many), NOON + 1)
     folder.forget(NOON + 1)
-    again = WatchedFolder(dict(folder.changes().files), Past(watched_before=True), take_existing=False)  # type: ignore[union-attr]
+    again = WatchedFolder(dict(known), Past(watched_before=True), take_existing=False)
     for one in (folder, again):  # the server may be started anew meanwhile
         one.forget(NOON + 2)
         one.listed(Listing(came=many), NOON + 3)
@@ -227,14 +228,21 @@ def test_all_files_are_checked_in_turn_in_bounded_shares() -> None:
     assert max(checked.values()) <= 2
 
 
-def test_a_quiet_folder_has_nothing_to_write_down() -> None:
-    folder = taken(A)
-    folder.reported("a.tif", report("converted", A.size), A)
-    folder.written()
-    folder.listed(Listing(), NOON)
-    check(folder, A, times=3)
-    folder.forget(NOON)
-    assert folder.changes() is None
+def test_a_quiet_folder_has_nothing_to_write_down(tmp_path: Path) -> None:
+    with closing(WatchStore(tmp_path / "watched.sqlite")) as store:
+        known = store.open_folder(Path("/raw"))
+        folder = WatchedFolder(known, known.past, take_existing=True)
+        folder.listed(Listing(came=("a.tif",)), NOON)
+        folder.intended(Wanted("a.tif", 0), A)
+        folder.submitted(Wanted("a.tif", 0), "job-0")
+        folder.reported("a.tif", report("converted", A.size), A)
+        known.write(folder.past)
+        before = store._file.writer.total_changes
+        folder.listed(Listing(), NOON)
+        check(folder, A, times=3)
+        folder.forget(NOON)
+        known.write(folder.past)
+        assert store._file.writer.total_changes == before
 
 
 @dataclass
@@ -245,12 +253,10 @@ class Job:
 
 @dataclass
 class Disk:
-    """The watched folder, the ledger and the book: what outlives the watch."""
+    """The watched folder and the ledger: what, with the store, outlives the watch."""
 
     files: dict[str, Identity] = field(default_factory=dict)
     jobs: dict[tuple[str, int], Job] = field(default_factory=dict)
-    known: dict[str, Known] = field(default_factory=dict)
-    past: Past = field(default_factory=Past)
 
 
 NAMES = st.sampled_from(["a.tif", "b.tif", "c.tif"])
@@ -265,12 +271,15 @@ class Watching(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.disk = Disk()
+        self.state = TemporaryDirectory()
+        self.store = WatchStore(Path(self.state.name, "watched.sqlite"))
         self.contents = 0
         self.converted: Counter[Identity] = Counter()
         self.start()
 
     def start(self) -> None:
-        self.folder = WatchedFolder(self.disk.known, self.disk.past, take_existing=True)
+        self.known = self.store.open_folder(Path("/raw"))
+        self.folder = WatchedFolder(self.known, self.known.past, take_existing=True)
         self.listed = set(self.folder.present)
         self.steps = self.watch()
 
@@ -312,11 +321,7 @@ class Watching(RuleBasedStateMachine):
             yield
 
     def write(self) -> None:
-        changes = self.folder.changes()
-        if changes is not None:
-            self.disk.known.update(changes.files)
-            self.disk.past = changes.past or self.disk.past
-            self.folder.written()
+        self.known.write(self.folder.past)
 
     @rule(name=NAMES, finished=st.booleans())
     def put(self, name: str, finished: bool) -> None:
@@ -349,6 +354,10 @@ class Watching(RuleBasedStateMachine):
         self.start()
 
     def teardown(self) -> None:
+        with self.state, closing(self.store):
+            self.check_in_the_end()
+
+    def check_in_the_end(self) -> None:
         for _ in range(8):
             self.go_on(15)
             self.jobs_end(gives_up=True)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -360,10 +361,30 @@ def test_damaged_book_is_set_aside_and_has_one_owner(
     with start() as session:
         until(lambda: session.converted == ["a.tif"])
         assert "was damaged" in session.watch.trouble
-        monkeypatch.setattr("tango_server.jobs.ledger.sqlite_file._PATIENCE", 0.05)
+        monkeypatch.setattr("tango_server.sqlite.sole_owner.PATIENCE", 0.05)
         with pytest.raises(OSError, match="another state directory"):
             FolderWatch(rules_from(Settings(read_roots=[raw], state_dir=tmp_path)), session.service, tmp_path / "state")
     assert len(list((tmp_path / "state").glob(f"{BOOK_NAME}.damaged-*"))) == 1
+
+
+def test_store_that_cannot_be_read_for_a_while_costs_no_frame(start: Start, raw: Path, data: Path) -> None:
+    put(raw, data, "a.tif")
+    with start() as session:
+        until(lambda: session.converted == ["a.tif"])
+        store = session.watch._book._file
+        reading, failures = store.reading, [0]
+
+        def fail() -> Any:
+            failures[0] += 1
+            raise sqlite3.OperationalError("disk I/O error")
+
+        store.reading = fail  # type: ignore[method-assign]
+        put(raw, data, "b.tif")
+        until(lambda: failures[0] > 3)
+        assert "disk I/O error" in session.watch.trouble
+        store.reading = reading  # type: ignore[method-assign]
+        until(lambda: session.converted == ["a.tif", "b.tif"] and session.watch.idle)
+        assert session.service.asked == ["a.tif", "b.tif"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="2,000 links take their time there")
