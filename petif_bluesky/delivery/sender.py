@@ -6,9 +6,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from petif_bluesky.link import Link, LinkDownError, LinkError, RequestRejectedError, ServerFaultError, ServerFullError
 from petif_bluesky.owned_thread import FOR_EVER, keep_calling
 from petif_bluesky.spool import Spool, SpooledRequest
+from tango_server.client.client import (
+    Client,
+    LinkDownError,
+    LinkError,
+    RequestRejectedError,
+    ServerFaultError,
+    ServerFullError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -25,10 +32,10 @@ class Sender:
     """
 
     def __init__(
-        self, spool: Spool, link: Link, *, set_aside: Callable[[SpooledRequest], None] = lambda _entry: None
+        self, spool: Spool, client: Client, *, set_aside: Callable[[SpooledRequest], None] = lambda _entry: None
     ) -> None:
         self._spool = spool
-        self._link = link
+        self._client = client
         self._set_aside = set_aside
         self._reporter = PileUpReporter(spool.path)
         self._wake = threading.Event()
@@ -121,7 +128,7 @@ class Sender:
     def _submit(self, entries: list[SpooledRequest]) -> None:
         requests = [entry.request for entry in entries if entry.request is not None]
         runs = sorted({entry.run_uid for entry in entries if entry.request is None})
-        answer = self._link.submit(requests, runs)
+        answer = self._client.submit(requests, runs)
         for refused in answer.refused:
             _log.warning("a frame will not be converted: %s", refused.reason)
         self._spool.remove(entries)

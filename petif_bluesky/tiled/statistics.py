@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from petif_bluesky.callback import Submitting
-from petif_bluesky.link import Link, LinkError
 from petif_bluesky.owned_thread import FOR_EVER, keep_calling
 from petif_bluesky.tiled.patches import write_statistics
+from tango_server.client.client import Client, LinkError
 from tango_server.messages import RunStatistics
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class CatalogueStatistics:
 
     def __init__(self, client: Any, converter: Submitting, *, patience: float = _PATIENCE) -> None:
         self._client = client
-        self._link = converter.link
+        self._server = converter.client
         self._book = converter.runs
         self._patience = patience
         self._runs: dict[str, _Run] = {}
@@ -145,7 +145,7 @@ class CatalogueStatistics:
 
     def _write(self, run: _Run) -> bool:
         """Write the run's statistics if they are news; return whether nothing more is to come."""
-        statistics = _completed(self._link.run_statistics(run.uid), run.submitted)
+        statistics = _completed(self._server.run_statistics(run.uid), run.submitted)
         if statistics != run.written:
             write_statistics(self._catalogued(run.uid), statistics)
             run.written = statistics
@@ -182,7 +182,7 @@ class CatalogueStatistics:
         )
 
 
-def refresh_statistics(client: Any, link: Link, run_uid: str) -> RunStatistics:
+def refresh_statistics(catalogue: Any, server: Client, run_uid: str) -> RunStatistics:
     """Ask the server for the statistics of a run, put them into the catalogue, and return them.
 
     For runs whose frames were converted after the session had ended.
@@ -195,8 +195,8 @@ def refresh_statistics(client: Any, link: Link, run_uid: str) -> RunStatistics:
         if the catalogue does not have the run.
 
     """
-    statistics = link.run_statistics(run_uid)
-    write_statistics(client[run_uid], statistics)
+    statistics = server.run_statistics(run_uid)
+    write_statistics(catalogue[run_uid], statistics)
     return statistics
 
 
