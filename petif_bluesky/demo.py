@@ -34,6 +34,7 @@ from petif_bluesky.tiled.patches import with_trailing_slash, write_statistics
 from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
 from tango_server.commands.output import INTERRUPTED
+from tango_server.commands.statistics import rows_of
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.files.roots import Roots, output_path
 from tango_server.conversion.preview import draw_before_after
@@ -230,11 +231,6 @@ def _progress(console: Console) -> Progress:
 
 def _table(statistics: RunStatistics) -> Table:
     table = Table("conversion of this run", "", title="from the catalogue and the server")
-    table.add_row("submitted", str(statistics.submitted))
-    table.add_row("converted", str(statistics.converted))
-    table.add_row("failed", str(statistics.failed))
-    table.add_row("conversion time, mean", f"{1e3 * statistics.conversion_time_mean:.0f} ms")
-    table.add_row("file complete to output visible, median", f"{1e3 * statistics.latency_median:.0f} ms")
-    table.add_row("file complete to output visible, 95 %", f"{1e3 * statistics.latency_p95:.0f} ms")
-    table.add_row("read / written", f"{statistics.bytes_in / 1e6:.0f} MB / {statistics.bytes_out / 1e6:.0f} MB")
+    for row in rows_of(statistics):
+        table.add_row(*row)
     return table
