@@ -8,6 +8,7 @@ from pathlib import Path
 
 from petif_bluesky.owned_thread import FOR_EVER, keep_calling
 from petif_bluesky.spool import Spool, SpooledRequest
+from tango_server.backoff import Backoff
 from tango_server.client.client import (
     Client,
     LinkDownError,
@@ -16,12 +17,12 @@ from tango_server.client.client import (
     ServerFaultError,
     ServerFullError,
 )
+from tango_server.text import local_time
 
 _log = logging.getLogger(__name__)
 
 _BATCH = 50  # the server answers one call after the other, and others wait meanwhile
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 5.0
+_PAUSES = Backoff(shortest=0.2, longest=5.0)
 
 
 class Sender:
@@ -97,7 +98,7 @@ class Sender:
     def _hold(self, error: Exception) -> None:
         self._reporter.stuck(lambda: self._spool.frames, error)
         self._batch = max(1, self._batch // 2)  # paths on slow storage may take longer than the time-out of one call
-        self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
+        self._pause = _PAUSES.after(self._pause)
 
     def _go_on(self) -> None:
         self._reporter.flows(lambda: self._spool.frames)
@@ -154,7 +155,7 @@ class PileUpReporter:
         _log.warning(
             "the conversion server has taken nothing since %s; %s wait in %s until it does. "
             "Runs go on, and nothing is lost. %s%s",
-            _clock_time(self._since),
+            local_time(self._since),
             f"{waiting} frames and all that follow" if waiting else "all frames",
             self._place,
             str(error),
@@ -168,15 +169,11 @@ class PileUpReporter:
             _log.warning(
                 "the conversion server takes frames again; %d more have waited since %s (%.0f s)",
                 count(),
-                _clock_time(self._since),
+                local_time(self._since),
                 self._clock() - self._since,
             )
         self._since = None
         self._told.clear()
-
-
-def _clock_time(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
 def _advice(error: Exception) -> str:

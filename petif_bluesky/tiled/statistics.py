@@ -10,14 +10,14 @@ from typing import Any
 from petif_bluesky.callback import Submitting
 from petif_bluesky.owned_thread import FOR_EVER, keep_calling
 from petif_bluesky.tiled.patches import write_statistics
+from tango_server.backoff import Backoff
 from tango_server.client.client import Client, LinkError
 from tango_server.messages import RunStatistics
 
 _log = logging.getLogger(__name__)
 
-_FIRST_PAUSE = 0.1
+_PAUSES = Backoff(shortest=0.1, longest=30.0)
 _PAUSE_AFTER_NEWS = 1.0
-_LONGEST_PAUSE = 30.0
 _PATIENCE = 24 * 3600.0
 _MOST_RUNS = 10_000
 _HINT = "Write its statistics with petif_bluesky.tiled.statistics.refresh_statistics later."
@@ -35,7 +35,7 @@ class _Run:
     submitted: int
     since: float
     next_look: float
-    pause: float = _FIRST_PAUSE
+    pause: float = _PAUSES.shortest
     written: RunStatistics | None = None
     trouble: str = ""
 
@@ -141,7 +141,7 @@ class CatalogueStatistics:
                     del self._runs[run.uid]
                 self._changed.notify_all()
             run.next_look = time.monotonic() + run.pause
-            run.pause = min(2 * run.pause, _LONGEST_PAUSE)
+            run.pause = _PAUSES.after(run.pause)
 
     def _write(self, run: _Run) -> bool:
         """Write the run's statistics if they are news; return whether nothing more is to come."""

@@ -26,6 +26,7 @@ from petif_bluesky.delivery import sender
 from petif_bluesky.server_poller import ServerPoller
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.sim.qxrd_file import write_frame
+from tango_server.backoff import Backoff
 from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
@@ -86,7 +87,7 @@ class Session:
 def open_session(
     run_engine: RunEngine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], Session]]:
-    monkeypatch.setattr(sender, "_LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(sender, "_PAUSES", Backoff(shortest=0.2, longest=0.5))
     opened: list[Session] = []
 
     def open_(address: str) -> Session:

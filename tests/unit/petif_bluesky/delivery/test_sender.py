@@ -11,6 +11,7 @@ import pytest
 from petif_bluesky.delivery.sender import Sender
 from petif_bluesky.spool import Spool
 from petif_bluesky.testing.fake_server import FakeServer
+from tango_server.backoff import Backoff
 from tango_server.client.client import LinkDownError, UnknownRunError
 
 NAME = "petif-sender"
@@ -18,8 +19,7 @@ NAME = "petif-sender"
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("petif_bluesky.delivery.sender._FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("petif_bluesky.delivery.sender._LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr("petif_bluesky.delivery.sender._PAUSES", Backoff(0.01, 0.02))
 
 
 @pytest.fixture
@@ -252,8 +252,7 @@ def test_answer_that_comes_after_the_spool_was_closed_harms_nobody(
 def test_close_does_not_wait_for_what_the_server_does_not_take(
     spool: Spool, server: FakeServer, start: Callable[[], Sender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("petif_bluesky.delivery.sender._FIRST_PAUSE", 60.0)
-    monkeypatch.setattr("petif_bluesky.delivery.sender._LONGEST_PAUSE", 60.0)
+    monkeypatch.setattr("petif_bluesky.delivery.sender._PAUSES", Backoff(60.0, 60.0))
     server.go_down()
     put(spool, *"ab")
     sender = start()

@@ -12,6 +12,7 @@ from petif_bluesky import PETifConverter
 from petif_bluesky.testing.fake_server import PATIENCE, FakeServer
 from petif_bluesky.tiled import statistics as module
 from petif_bluesky.tiled.statistics import CatalogueStatistics, refresh_statistics
+from tango_server.backoff import Backoff
 from tango_server.client.client import LinkDownError, UnknownRunError
 
 RUN = "run-1"
@@ -72,8 +73,8 @@ class Catalogue:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_FIRST_PAUSE", "_PAUSE_AFTER_NEWS", "_LONGEST_PAUSE"):
-        monkeypatch.setattr(module, name, 0.01)
+    monkeypatch.setattr(module, "_PAUSES", Backoff(0.01, 0.01))
+    monkeypatch.setattr(module, "_PAUSE_AFTER_NEWS", 0.01)
 
 
 @pytest.fixture
