@@ -6,7 +6,7 @@ A real RunEngine counts a detector that writes no files, so that an event costs 
 callback subscribed and runs without take turns in one process.
 """
 
-# ruff: noqa: D102 - the methods are bluesky's and the link's
+# ruff: noqa: D102 - the methods are bluesky's and the client's
 
 import argparse
 import gc
@@ -30,8 +30,8 @@ from rich.console import Console
 
 from petif_bluesky import ConversionCallback
 from petif_bluesky.delivery.run_book import RunBook
-from petif_bluesky.link import Link, LinkDownError, Listener, ServerState
-from tango_server.messages import AcceptedJob, RunStatistics, SubmitAnswer
+from tango_server.client.client import Client, LinkDownError
+from tango_server.messages import AcceptedJob, SubmitAnswer
 from tango_server.recipe import Recipe
 
 START = {"conversion": {"recipe": Recipe.preset("xdi", rotation=90).model_dump(mode="json")}, "sample_name": "diamond"}
@@ -89,14 +89,13 @@ class Detector:
         yield from documents
 
 
-@dataclass
-class StandIn:
-    """A server that takes everything at once, or (`down`) nothing; its calls go through JSON as the real ones do."""
+class StandIn(Client):
+    """A server that takes everything at once, or (`down`) nothing."""
 
-    address: str = "tango://benchmark:1/petif/converter/1#dbase=no"
-    down: bool = False
-    server: ServerState = field(default_factory=ServerState)
-    taken: int = 0
+    def __init__(self, *, down: bool = False) -> None:
+        super().__init__("tango://benchmark:1/petif/converter/1#dbase=no")
+        self.down = down
+        self.taken = 0
 
     def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()) -> SubmitAnswer:
         if self.down:
@@ -105,19 +104,12 @@ class StandIn:
         self.taken += len(requests)
         return SubmitAnswer(jobs=[AcceptedJob(job_id="1", source=fields["source"]) for fields in requests], refused=[])
 
-    def run_statistics(self, run_uid: str) -> RunStatistics:
-        return RunStatistics(run_uid=run_uid)
-
-    def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
-        del run_uid, listener
-        return lambda: None
-
 
 @dataclass
 class Converter:
     """What the callback needs of one."""
 
-    link: Link
+    client: Client
     runs: RunBook = field(default_factory=RunBook)
 
 
@@ -156,8 +148,8 @@ def overhead(folder: Path, events: int, rounds: int) -> list[str]:
     bench = Bench()
     kinds: dict[str, ConversionCallback | None] = {"none subscribed": None}
     for name, down in (("callback, server takes all", False), ("callback, server is down", True)):
-        link = StandIn(down=down)
-        kinds[name] = ConversionCallback(Converter(link), spool=folder / f"{down}.sqlite")
+        server = StandIn(down=down)
+        kinds[name] = ConversionCallback(Converter(server), spool=folder / f"{down}.sqlite")
     took: dict[str, list[float]] = {name: [] for name in kinds}
     calls: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(rounds):
@@ -186,8 +178,8 @@ def _timed(callback: ConversionCallback, took: list[float]) -> Callable[[str, An
 
 
 def memory(folder: Path, events: int, runs: int) -> list[str]:
-    bench, link = Bench(), StandIn()
-    converter = Converter(link)
+    bench, server = Bench(), StandIn()
+    converter = Converter(server)
     callback = ConversionCallback(converter, spool=folder / "memory.sqlite")
     bench.engine.subscribe(callback)
     process = psutil.Process()
@@ -199,11 +191,11 @@ def memory(folder: Path, events: int, runs: int) -> list[str]:
         gc.collect()
         sizes.append(process.memory_info().rss / MIB)
     callback.close()
-    assert link.taken == runs * events, f"{link.taken} frames came, not {runs * events}"
+    assert server.taken == runs * events, f"{server.taken} frames came, not {runs * events}"
     shown = [0, 1, 4, 9, 14, 19]
     return [
         f"Memory of the session after so many runs of {events} events, the callback subscribed;",
-        f"all {link.taken} frames came to the server:",
+        f"all {server.taken} frames came to the server:",
         "",
         "| runs | " + " | ".join(str(index + 1) for index in shown if index < runs) + " |",
         "|---|" + "---|" * sum(index < runs for index in shown),

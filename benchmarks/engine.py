@@ -53,7 +53,7 @@ def rate(runner: JobRunner, changed: threading.Event, paths: list[str], count: i
     before, began = runner.snapshot.converted, time.monotonic()
     for start in range(0, count, _BATCH):
         numbers = range(start, min(start + _BATCH, count))
-        runner.submit(SubmitQuery(requests=[{"source": paths[n % _FILES], "run_uid": "run"} for n in numbers]))
+        runner.intake.submit(SubmitQuery(requests=[{"source": paths[n % _FILES], "run_uid": "run"} for n in numbers]))
         while runner.snapshot.queue_length > 20 * _BATCH:
             changed.wait(1.0)
             changed.clear()

@@ -33,7 +33,7 @@ from bluesky import Msg, RunEngine
 
 from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
 from petif_bluesky.sim import SimulatedPerkinElmer
-from petif_bluesky.testing.fake_link import FakeLink
+from petif_bluesky.testing.fake_server import FakeServer
 from tango_server.client.local_server import LocalServer
 
 _NOWHERE = "tango://127.0.0.1:9/petif/converter/1#dbase=no"
@@ -183,7 +183,7 @@ def startups(count: int, folder: Path, _seed: int) -> dict[str, Any]:
     for number in range(count):
         converter = PETifConverter(_NOWHERE, name="converter")
         callback = ConversionCallback(converter, spool=folder / "spool.sqlite")
-        converter.link.wait_for_first_look(10)  # type: ignore[attr-defined]
+        converter.poller.wait_for_first_poll(10)
         callback.close()
         converter.destroy()
         if number == 0:
@@ -194,8 +194,8 @@ def startups(count: int, folder: Path, _seed: int) -> dict[str, Any]:
 
 def close_run(count: int, folder: Path, _seed: int) -> dict[str, Any]:
     """The end of a run of so many converted frames, beside a bare RunEngine that writes as many events."""
-    link = FakeLink()
-    converter = PETifConverter(link.address, name="converter", link=link)
+    server = FakeServer()
+    converter = PETifConverter(server.address, name="converter", poller=server)
     engine, took = RunEngine({}, context_managers=[]), [0.0, 0.0]
 
     def converted() -> Any:
@@ -203,7 +203,7 @@ def close_run(count: int, folder: Path, _seed: int) -> dict[str, Any]:
         for start in range(0, count, 1000):
             names = range(start, min(start + 1000, count))
             asked = {"run_uid": uid, "stream": "primary", "recipe": None}
-            link.submit([{**asked, "source": f"/raw/{n}.tif", "key": f"{uid}/{n}", "seq_num": n + 1} for n in names])
+            server.submit([{**asked, "source": f"/raw/{n}.tif", "key": f"{uid}/{n}", "seq_num": n + 1} for n in names])
         took[0] = time.monotonic()
         yield Msg("close_run")
         took[0] = time.monotonic() - took[0]

@@ -14,9 +14,9 @@ from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.rotation_scans import RotationScans
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.frames import FrameFinder
-from petif_bluesky.link import Link
 from petif_bluesky.metadata import FrameMetadata, MetadataSelection
 from petif_bluesky.spool import Spool, SpooledRequest
+from tango_server.client.client import Client
 from tango_server.home import state_folder
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _OF_A_DESCRIPTOR = {"event", "event_page", "stream_datum"}
 class Submitting(Protocol):
     """What is needed of a converter: a `PETifConverter`, or a `RemoteSession` where there is none."""
 
-    link: Link
+    client: Client
     runs: RunBook
 
 
@@ -76,13 +76,13 @@ class ConversionCallback:
         metadata: MetadataSelection | None = None,
     ) -> None:
         self._book = converter.runs
-        self._spool = Spool(Path(spool) if spool else default_spool_path(converter.link.address))
+        self._spool = Spool(Path(spool) if spool else default_spool_path(converter.client.address))
         self._finder = FrameFinder(frames)
         self._facts = FrameMetadata(metadata)
         self._scans = RotationScans()
         self._troubles = DocumentErrorLog()
         self._recipes: dict[str, Any] = {}
-        self._sender = Sender(self._spool, converter.link, set_aside=self._set_aside)
+        self._sender = Sender(self._spool, converter.client, set_aside=self._set_aside)
 
     @property
     def waiting(self) -> int:

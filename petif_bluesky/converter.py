@@ -1,17 +1,18 @@
 """The conversion server as an ophyd Device; its readings are the statistics of the current run."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from ophyd import Component, Device, Kind
 from ophyd.status import DeviceStatus
 
 from petif_bluesky.delivery.run_book import RunBook
-from petif_bluesky.link import Link, TangoLink
+from petif_bluesky.server_poller import Poller, ServerPoller
 from petif_bluesky.signals.drain_status import DrainStatus, RunReading
 from petif_bluesky.signals.recipe import RecipeSignal
 from petif_bluesky.signals.run_reports import RunReports
 from petif_bluesky.signals.server import MirrorSignal, ServerSignals
+from tango_server.client.client import Client
 
 
 def _count(doc: str) -> Any:
@@ -35,7 +36,7 @@ class PETifConverter(Device):
     address: Tango resource locator, as `tango://127.0.0.1:45450/petif/converter/1#dbase=no`
     name: name of the device
     drain_timeout: seconds after which `trigger` is done although frames have no report yet (`drained` is False then)
-    link: another connection than the one to `address`
+    poller: used instead of polling the server at `address`; a test may give a `petif_bluesky.testing.FakeServer`
 
     """
 
@@ -56,24 +57,27 @@ class PETifConverter(Device):
     server = Component(ServerSignals, "", kind=Kind.normal, doc="the attributes of the server")
 
     def __init__(
-        self, address: str, *, name: str, drain_timeout: float = 30.0, link: Link | None = None, **kwargs: Any
+        self, address: str, *, name: str, drain_timeout: float = 30.0, poller: Poller | None = None, **kwargs: Any
     ) -> None:
         super().__init__(address, name=name, **kwargs)
-        self._own_link = None if link else TangoLink(address)
-        self.link: Link = link or cast("TangoLink", self._own_link)
+        self._own_poller: ServerPoller | None = None
+        if poller is None:
+            poller = self._own_poller = ServerPoller(Client(address))
+        self.poller = poller
+        self.client = self.poller.client
         self.runs = RunBook()
         self.drain_timeout = drain_timeout
         self.current_run: str | None = None
         self.reports = RunReports("")
         """The reports of the run that was waited for last, as they were finished."""
-        self._unwatch = self.link.watch(self.server.renew)
-        self.server.renew(self.link.server)
+        self._unwatch = self.poller.watch(self.server.renew)
+        self.server.renew(self.poller.state)
 
     def destroy(self) -> None:
-        """End the connection, unless it was given, and the device."""
+        """End the polling, unless the poller was given, and the device."""
         self._unwatch()
-        if self._own_link is not None:
-            self._own_link.close()
+        if self._own_poller is not None:
+            self._own_poller.close()
         super().destroy()
 
     def configure(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -147,7 +151,7 @@ class PETifConverter(Device):
         return DrainStatus(
             self,
             run_uid,
-            link=self.link,
+            poller=self.poller,
             runs=self.runs,
             reports=kept,
             timeout=limit,

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,12 +27,14 @@ from tiled.server import SimpleTiledServer
 
 from petif_bluesky.callback import ConversionCallback
 from petif_bluesky.converter import PETifConverter
-from petif_bluesky.link import TangoLink
 from petif_bluesky.preprocessors import ConversionPreprocessor
+from petif_bluesky.server_poller import ServerPoller
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.tiled.patches import with_trailing_slash, write_statistics
+from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
 from tango_server.commands.output import INTERRUPTED
+from tango_server.commands.statistics import rows_of
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.files.roots import Roots, output_path
 from tango_server.conversion.preview import draw_before_after
@@ -103,15 +105,14 @@ class Demo:
             catalogue = stack.enter_context(SimpleTiledServer(self._places.catalogue, readable_storage=storage))
             client = from_uri(catalogue.uri)
             stack.callback(client.context.close)
-            link = TangoLink(server.address)
-            stack.callback(link.close)
-            converter = PETifConverter(server.address, name="converter", link=link)
-            link.wait_for_first_look(timeout=10.0)
+            poller = stack.enter_context(closing(ServerPoller(Client(server.address))))
+            converter = PETifConverter(server.address, name="converter", poller=poller)
+            poller.wait_for_first_poll(timeout=10.0)
             uid = self._scan(converter, client, stack)
             if uid is None:
                 return INTERRUPTED
             self._console.print("reading the run back from the catalogue, comparing each frame with numpy ...")
-            statistics = link.run_statistics(uid)
+            statistics = converter.client.run_statistics(uid)
             run = client[uid]
             write_statistics(run, statistics)
             return self._tell(client[uid], statistics)
@@ -203,14 +204,14 @@ class _Bars:
 
     def __init__(self, progress: Progress, converter: PETifConverter, frames: int) -> None:
         self._progress = progress
-        self._link = converter.link
+        self._poller = converter.poller
         self._taken = progress.add_task("taken", total=frames)
         self._converted = progress.add_task("converted", total=frames)
         self._unfollow: Callable[[], None] = lambda: None
 
     def __call__(self, name: str, document: Any) -> None:
         if name == "start":
-            self._unfollow = self._link.follow(document["uid"], self._look)
+            self._unfollow = self._poller.follow(document["uid"], self._look)
         elif name == "event" and "pe_full_file_name" in document["data"]:
             self._progress.advance(self._taken)
         elif name == "event" and "converter_converted" in document["data"]:
@@ -230,11 +231,6 @@ def _progress(console: Console) -> Progress:
 
 def _table(statistics: RunStatistics) -> Table:
     table = Table("conversion of this run", "", title="from the catalogue and the server")
-    table.add_row("submitted", str(statistics.submitted))
-    table.add_row("converted", str(statistics.converted))
-    table.add_row("failed", str(statistics.failed))
-    table.add_row("conversion time, mean", f"{1e3 * statistics.conversion_time_mean:.0f} ms")
-    table.add_row("file complete to output visible, median", f"{1e3 * statistics.latency_median:.0f} ms")
-    table.add_row("file complete to output visible, 95 %", f"{1e3 * statistics.latency_p95:.0f} ms")
-    table.add_row("read / written", f"{statistics.bytes_in / 1e6:.0f} MB / {statistics.bytes_out / 1e6:.0f} MB")
+    for row in rows_of(statistics):
+        table.add_row(*row)
     return table

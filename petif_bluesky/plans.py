@@ -74,7 +74,7 @@ def convert_files(
     """
     device, chosen = _converter(converter), session_recipe(recipe)
     named = _named(paths)
-    yield from in_background(lambda: require_files(device.link, named, timeout, "convert_files"), _THREAD)
+    yield from in_background(lambda: require_files(device.client, named, timeout, "convert_files"), _THREAD)
     about = {"plan_name": "convert_files", "num_frames": len(named), **(md or {})}
     return (yield from conversion_run(device, _by_name(named), recipe=chosen, md=about, timeout=timeout, spool=spool))
 
@@ -114,7 +114,7 @@ def convert_folder(
 
     """
     device, chosen = _converter(converter), session_recipe(recipe)
-    found: list[str] = yield from in_background(lambda: frames_in_folder(device.link, folder, timeout), _THREAD)
+    found: list[str] = yield from in_background(lambda: frames_in_folder(device.client, folder, timeout), _THREAD)
     about = {"plan_name": "convert_folder", "folder": folder, "num_frames": len(found), **(md or {})}
     return (yield from conversion_run(device, _by_name(found), recipe=chosen, md=about, timeout=timeout, spool=spool))
 
@@ -170,7 +170,7 @@ def reprocess_run(
 
     def find() -> RawRun:
         raw = frames_of_run(find_run(catalogue, run) if isinstance(run, str) else run)
-        require_files(device.link, [frame.path for frame in raw.frames], timeout, f"run {raw.uid}")
+        require_files(device.client, [frame.path for frame in raw.frames], timeout, f"run {raw.uid}")
         return raw
 
     raw: RawRun = yield from in_background(find, _THREAD)

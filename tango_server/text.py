@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import time
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -41,6 +42,11 @@ def counted(number: int, thing: str) -> str:
     ('1 frame', '0 frames', '20 reports')
     """
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def local_time(instant: float) -> str:
+    """Return an instant (Unix s) as the clocks of this host show it, as `2026-01-31 23:59:59`."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
 
 
 def explain(error: "ValidationError", known: Iterable[str] = ()) -> str:

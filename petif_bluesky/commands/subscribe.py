@@ -54,20 +54,19 @@ def subscribe(
     Ctrl-C ends it; what waits for the server stays in the spool, and goes on its way at the next start.
     """
     from petif_bluesky.callback import ConversionCallback
-    from petif_bluesky.link import TangoLink
     from petif_bluesky.remote.session import RemoteSession
     from petif_bluesky.remote.zmq_host import ZmqHost
     from petif_bluesky.spool import SpoolError
     from petif_bluesky.tiled.lazy_client import CatalogueAt
     from petif_bluesky.tiled.statistics import CatalogueStatistics
+    from tango_server.client.client import Client
 
     if tiled_uri:
         import_module("tiled.client")  # which is to be missed now, and not by the thread that needs it
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
-        link = stack.enter_context(closing(TangoLink(address)))
-        session = RemoteSession(link)
+        session = RemoteSession(Client(address))
         try:
             callback = stack.enter_context(closing(ConversionCallback(session, spool=spool)))
         except SpoolError as error:

@@ -6,15 +6,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from petif_bluesky.link import Link, LinkDownError, LinkError, RequestRejectedError, ServerFaultError, ServerFullError
 from petif_bluesky.owned_thread import FOR_EVER, keep_calling
 from petif_bluesky.spool import Spool, SpooledRequest
+from tango_server.backoff import Backoff
+from tango_server.client.client import (
+    Client,
+    LinkDownError,
+    LinkError,
+    RequestRejectedError,
+    ServerFaultError,
+    ServerFullError,
+)
+from tango_server.text import local_time
 
 _log = logging.getLogger(__name__)
 
 _BATCH = 50  # the server answers one call after the other, and others wait meanwhile
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 5.0
+_PAUSES = Backoff(shortest=0.2, longest=5.0)
 
 
 class Sender:
@@ -25,10 +33,10 @@ class Sender:
     """
 
     def __init__(
-        self, spool: Spool, link: Link, *, set_aside: Callable[[SpooledRequest], None] = lambda _entry: None
+        self, spool: Spool, client: Client, *, set_aside: Callable[[SpooledRequest], None] = lambda _entry: None
     ) -> None:
         self._spool = spool
-        self._link = link
+        self._client = client
         self._set_aside = set_aside
         self._reporter = PileUpReporter(spool.path)
         self._wake = threading.Event()
@@ -90,7 +98,7 @@ class Sender:
     def _hold(self, error: Exception) -> None:
         self._reporter.stuck(lambda: self._spool.frames, error)
         self._batch = max(1, self._batch // 2)  # paths on slow storage may take longer than the time-out of one call
-        self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
+        self._pause = _PAUSES.after(self._pause)
 
     def _go_on(self) -> None:
         self._reporter.flows(lambda: self._spool.frames)
@@ -121,7 +129,7 @@ class Sender:
     def _submit(self, entries: list[SpooledRequest]) -> None:
         requests = [entry.request for entry in entries if entry.request is not None]
         runs = sorted({entry.run_uid for entry in entries if entry.request is None})
-        answer = self._link.submit(requests, runs)
+        answer = self._client.submit(requests, runs)
         for refused in answer.refused:
             _log.warning("a frame will not be converted: %s", refused.reason)
         self._spool.remove(entries)
@@ -147,7 +155,7 @@ class PileUpReporter:
         _log.warning(
             "the conversion server has taken nothing since %s; %s wait in %s until it does. "
             "Runs go on, and nothing is lost. %s%s",
-            _clock_time(self._since),
+            local_time(self._since),
             f"{waiting} frames and all that follow" if waiting else "all frames",
             self._place,
             str(error),
@@ -161,15 +169,11 @@ class PileUpReporter:
             _log.warning(
                 "the conversion server takes frames again; %d more have waited since %s (%.0f s)",
                 count(),
-                _clock_time(self._since),
+                local_time(self._since),
                 self._clock() - self._since,
             )
         self._since = None
         self._told.clear()
-
-
-def _clock_time(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
 def _advice(error: Exception) -> str:

@@ -33,7 +33,7 @@ def conversion_run(
     reports for at most `timeout` seconds. What is in the spool then is sent by whoever uses it next.
     """
     facts = start_facts(converter, recipe, md.get(CONVERSION) or {})
-    mail = _Mail(converter, Path(spool) if spool else default_spool_path(converter.link.address))
+    mail = _Mail(converter, Path(spool) if spool else default_spool_path(converter.client.address))
 
     def run() -> MsgGenerator[str]:
         uid: str = yield from bps.open_run(dict(md))
@@ -66,7 +66,7 @@ class _Mail:
     def __init__(self, converter: PETifConverter, path: Path) -> None:
         self._book = converter.runs
         self._spool = Spool(path)
-        self._sender = Sender(self._spool, converter.link, set_aside=self._set_aside)
+        self._sender = Sender(self._spool, converter.client, set_aside=self._set_aside)
         self._run_uid = ""
 
     def post(self, run_uid: str, requests: Sequence[Mapping[str, Any]]) -> None:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from petif_bluesky.documents.errors import FramesNotFoundError
-from petif_bluesky.link import Link
+from tango_server.client.client import Client
 from tango_server.client.paging import listed, lost, with_retries
 
 _MOST_TOLD = 5
 
 
-def frames_in_folder(link: Link, folder: str, patience: float) -> list[str]:
+def frames_in_folder(client: Client, folder: str, patience: float) -> list[str]:
     """Return the frames in a folder as the server sees it, in the order of their names.
 
     Raises
@@ -23,7 +23,7 @@ def frames_in_folder(link: Link, folder: str, patience: float) -> list[str]:
 
     """
     deadline = time.monotonic() + patience
-    frames = list(listed(lambda after: with_retries(partial(link.frames_in, folder, after), deadline)))
+    frames = list(listed(lambda after: with_retries(partial(client.frames_in, folder, after), deadline)))
     if not frames:
         raise FramesNotFoundError(
             f"{folder}: found no frames; expected .tif or .tiff files that are no darks. Sub-folders are not gone "
@@ -32,7 +32,7 @@ def frames_in_folder(link: Link, folder: str, patience: float) -> list[str]:
     return frames
 
 
-def require_files(link: Link, paths: Sequence[str], patience: float, whose: str) -> None:
+def require_files(client: Client, paths: Sequence[str], patience: float, whose: str) -> None:
     """Raise `FramesNotFoundError` if the server does not see one of the files; `whose` begins the message.
 
     Raises
@@ -42,7 +42,7 @@ def require_files(link: Link, paths: Sequence[str], patience: float, whose: str)
 
     """
     deadline = time.monotonic() + patience
-    found = lost(lambda part: with_retries(partial(link.missing, part), deadline), paths)
+    found = lost(lambda part: with_retries(partial(client.missing, part), deadline), paths)
     reasons = [each.reason for each in found]
     if reasons:
         more = f" And {len(reasons) - _MOST_TOLD} more." if len(reasons) > _MOST_TOLD else ""

@@ -44,12 +44,12 @@ def start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any
             "Name other metadata otherwise."
         )
     own = _written_out(from_plan.get("recipe") or recipe or converter.recipe.chosen)
-    server = converter.link.server
+    server = converter.poller.state
     return {
         **from_plan,
         "recipe": own or server.recipe,
         "recipe_source": "run" if own else "server",
-        "device": converter.link.address,
+        "device": converter.client.address,
         "server_version": server.version,
     }
 

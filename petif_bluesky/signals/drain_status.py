@@ -10,8 +10,9 @@ from typing import Any
 from ophyd.status import DeviceStatus
 
 from petif_bluesky.delivery.run_book import RunBook
-from petif_bluesky.link import Link, LinkError, UnknownRunError
+from petif_bluesky.server_poller import Poller
 from petif_bluesky.signals.run_reports import RunReports
+from tango_server.client.client import LinkError, UnknownRunError
 from tango_server.messages import RunStatistics
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class DrainStatus(DeviceStatus):
         device: Any,
         run_uid: str,
         *,
-        link: Link,
+        poller: Poller,
         runs: RunBook,
         reports: RunReports,
         timeout: float,
@@ -55,7 +56,7 @@ class DrainStatus(DeviceStatus):
     ) -> None:
         super().__init__(device)
         self._run_uid = run_uid
-        self._link = link
+        self._client = poller.client
         self._runs = runs
         self._reports = reports
         self._taken = taken
@@ -71,12 +72,12 @@ class DrainStatus(DeviceStatus):
         self._timers = [_timer(timeout, self._ask), _timer(timeout + _GRACE, self.give_up)]
         for timer in self._timers:
             timer.start()
-        unfollow = link.follow(run_uid, self._look)
+        unfollow = poller.follow(run_uid, self._look)
         with self._deciding:
             over, self._unfollow = self._ended.is_set(), unfollow
         if over:  # already: by a timer, or by the first look
             unfollow()
-        elif link.server.down:
+        elif poller.state.down:
             self._look(None)
 
     def watch(self, func: Callable[..., None]) -> None:
@@ -115,7 +116,7 @@ class DrainStatus(DeviceStatus):
     def _fetch(self) -> None:
         while not self._ended.is_set():
             try:
-                self._reports.gather(self._link.reports, reported(self._last))
+                self._reports.gather(self._client.reports_of_run, reported(self._last))
             except UnknownRunError as error:
                 _log.debug("%s", error)
             except LinkError as error:

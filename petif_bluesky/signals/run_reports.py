@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
-from petif_bluesky.link import UnknownRunError
+from tango_server.client.client import UnknownRunError
 from tango_server.limits import MANY_REPORTS
 from tango_server.messages import FrameReport
 

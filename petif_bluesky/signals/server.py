@@ -5,7 +5,7 @@ from typing import Any
 from ophyd import Component, Device, Kind, Signal
 from ophyd.signal import SignalRO
 
-from petif_bluesky.link import ServerState
+from petif_bluesky.server_poller import ServerState
 
 
 class MirrorSignal(SignalRO):
@@ -99,7 +99,7 @@ class ServerSignals(Device):
     reachable = Component(MirrorSignal, value=False, dtype_numpy="|b1", kind=Kind.omitted, doc="whether it answers")
 
     def renew(self, server: ServerState) -> None:
-        """Take what the link knows; called from its thread."""
+        """Take what the poller knows; called from its thread."""
         for name in self.component_names:
             signal = getattr(self, name)
             found = server.attributes.get(signal.attribute) if isinstance(signal, AttributeSignal) else None
@@ -108,4 +108,4 @@ class ServerSignals(Device):
         if server.seen and server.version != self.version.get():
             self.version.renew(server.version, server.seen)
         if server.asked and server.connected is not self.reachable.get():
-            self.reachable.renew(server.connected, server.looked)
+            self.reachable.renew(server.connected, server.polled)

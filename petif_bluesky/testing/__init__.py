@@ -7,13 +7,13 @@ imports neither pytest nor Tango.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from petif_bluesky.testing.fake_link import FakeLink
+    from petif_bluesky.testing.fake_server import FakeServer
     from petif_bluesky.testing.reports import converted_beside, failed, really_converted
 
-__all__ = ["FakeLink", "converted_beside", "failed", "really_converted"]
+__all__ = ["FakeServer", "converted_beside", "failed", "really_converted"]
 
 _HOMES = {
-    "FakeLink": "fake_link",
+    "FakeServer": "fake_server",
     "converted_beside": "reports",
     "failed": "reports",
     "really_converted": "reports",

@@ -10,7 +10,6 @@ from typing import Any
 from tango_server.conversion.files.roots import ANYWHERE, Resolve, Roots
 from tango_server.jobs.job import Job
 from tango_server.jobs.validation import job_for
-from tango_server.limits import MANY_REPORTS
 from tango_server.messages import (
     AcceptedJob,
     FrameReport,
@@ -85,15 +84,10 @@ class FakeBook:
             if booked.report is None and booked.request is not None:
                 self._finish(booked, report(booked.request))
 
-    def reports(self, run_uid: str) -> list[FrameReport]:
-        """Return the reports of a run, as they came."""
-        return list(self._finished.get(run_uid, ()))
-
-    def reports_after(self, run_uid: str, after: str) -> list[FrameReport]:
-        """Return the next reports of a run, those that came after that of a job, or the first ones."""
-        reports = self.reports(run_uid)
-        start = [report.job_id for report in reports].index(after) + 1 if after else 0
-        return reports[start : start + MANY_REPORTS]
+    def reports(self, run_uid: str, after: str = "") -> list[FrameReport]:
+        """Return the reports of a run, as they came; only those after that of a job, if one is named."""
+        reports = self._finished.get(run_uid, [])
+        return reports[[report.job_id for report in reports].index(after) + 1 if after else 0 :]
 
     def statistics(self, run_uid: str) -> RunStatistics:
         """Return the statistics of a run; all zeros for one that is not known."""

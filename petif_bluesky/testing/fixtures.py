@@ -12,10 +12,10 @@ import pytest
 if TYPE_CHECKING:
     from petif_bluesky import ConversionCallback, PETifConverter
     from petif_bluesky.sim import SimulatedPerkinElmer
-    from petif_bluesky.testing.fake_link import FakeLink
+    from petif_bluesky.testing.fake_server import FakeServer
     from tango_server.client.local_server import LocalServer
 
-_FIRST_LOOK = 10.0
+_FIRST_POLL = 10.0
 
 
 @pytest.fixture
@@ -47,12 +47,13 @@ def petif_server(petif_root: Path, tmp_path: Path) -> Iterator["LocalServer"]:
 def petif_converter(petif_server: "LocalServer") -> Iterator["PETifConverter"]:
     """Return the device, `converter`, of the real server; it knows the server already."""
     from petif_bluesky import PETifConverter  # noqa: PLC0415 - as above
-    from petif_bluesky.link import TangoLink  # noqa: PLC0415 - as above
+    from petif_bluesky.server_poller import ServerPoller  # noqa: PLC0415 - as above
+    from tango_server.client.client import Client  # noqa: PLC0415 - as above
 
-    link = TangoLink(petif_server.address)
-    link.wait_for_first_look(_FIRST_LOOK)
-    yield PETifConverter(petif_server.address, name="converter", link=link)
-    link.close()
+    poller = ServerPoller(Client(petif_server.address))
+    poller.wait_for_first_poll(_FIRST_POLL)
+    yield PETifConverter(petif_server.address, name="converter", poller=poller)
+    poller.close()
 
 
 @pytest.fixture
@@ -62,19 +63,19 @@ def petif_callback(petif_converter: "PETifConverter", tmp_path: Path) -> Iterato
 
 
 @pytest.fixture
-def petif_fake_link(petif_root: Path) -> "FakeLink":
+def petif_fake_server(petif_root: Path) -> "FakeServer":
     """Return the stand-in for a server that may read and write `petif_root`."""
-    from petif_bluesky.testing.fake_link import FakeLink  # noqa: PLC0415 - as above
+    from petif_bluesky.testing.fake_server import FakeServer  # noqa: PLC0415 - as above
 
-    return FakeLink(petif_root)
+    return FakeServer(petif_root)
 
 
 @pytest.fixture
-def petif_fake_converter(petif_fake_link: "FakeLink") -> "PETifConverter":
+def petif_fake_converter(petif_fake_server: "FakeServer") -> "PETifConverter":
     """Return the device, `converter`, of the stand-in; no process is started."""
     from petif_bluesky import PETifConverter  # noqa: PLC0415 - as above
 
-    return PETifConverter(petif_fake_link.address, name="converter", link=petif_fake_link)
+    return PETifConverter(petif_fake_server.address, name="converter", poller=petif_fake_server)
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from petif_bluesky.callback import Submitting
-from petif_bluesky.link import Link, LinkError
 from petif_bluesky.owned_thread import FOR_EVER, keep_calling
 from petif_bluesky.tiled.patches import write_statistics
+from tango_server.backoff import Backoff
+from tango_server.client.client import Client, LinkError
 from tango_server.messages import RunStatistics
 
 _log = logging.getLogger(__name__)
 
-_FIRST_PAUSE = 0.1
+_PAUSES = Backoff(shortest=0.1, longest=30.0)
 _PAUSE_AFTER_NEWS = 1.0
-_LONGEST_PAUSE = 30.0
 _PATIENCE = 24 * 3600.0
 _MOST_RUNS = 10_000
 _HINT = "Write its statistics with petif_bluesky.tiled.statistics.refresh_statistics later."
@@ -35,7 +35,7 @@ class _Run:
     submitted: int
     since: float
     next_look: float
-    pause: float = _FIRST_PAUSE
+    pause: float = _PAUSES.shortest
     written: RunStatistics | None = None
     trouble: str = ""
 
@@ -58,7 +58,7 @@ class CatalogueStatistics:
 
     def __init__(self, client: Any, converter: Submitting, *, patience: float = _PATIENCE) -> None:
         self._client = client
-        self._link = converter.link
+        self._server = converter.client
         self._book = converter.runs
         self._patience = patience
         self._runs: dict[str, _Run] = {}
@@ -141,11 +141,11 @@ class CatalogueStatistics:
                     del self._runs[run.uid]
                 self._changed.notify_all()
             run.next_look = time.monotonic() + run.pause
-            run.pause = min(2 * run.pause, _LONGEST_PAUSE)
+            run.pause = _PAUSES.after(run.pause)
 
     def _write(self, run: _Run) -> bool:
         """Write the run's statistics if they are news; return whether nothing more is to come."""
-        statistics = _completed(self._link.run_statistics(run.uid), run.submitted)
+        statistics = _completed(self._server.run_statistics(run.uid), run.submitted)
         if statistics != run.written:
             write_statistics(self._catalogued(run.uid), statistics)
             run.written = statistics
@@ -182,7 +182,7 @@ class CatalogueStatistics:
         )
 
 
-def refresh_statistics(client: Any, link: Link, run_uid: str) -> RunStatistics:
+def refresh_statistics(catalogue: Any, server: Client, run_uid: str) -> RunStatistics:
     """Ask the server for the statistics of a run, put them into the catalogue, and return them.
 
     For runs whose frames were converted after the session had ended.
@@ -195,8 +195,8 @@ def refresh_statistics(client: Any, link: Link, run_uid: str) -> RunStatistics:
         if the catalogue does not have the run.
 
     """
-    statistics = link.run_statistics(run_uid)
-    write_statistics(client[run_uid], statistics)
+    statistics = server.run_statistics(run_uid)
+    write_statistics(catalogue[run_uid], statistics)
     return statistics
 
 

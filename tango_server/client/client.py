@@ -22,8 +22,10 @@ from pydantic import BaseModel, ValidationError
 
 from tango_server.client.attributes import ATTRIBUTES, AttributeReading, readings, require
 from tango_server.client.connection import TIMEOUT, Connection
+from tango_server.limits import MANY_REPORTS, MOST_REPORTS
 from tango_server.messages import (
     FolderAnswer,
+    FrameReport,
     MissingAnswer,
     RefusedRequest,
     ReportsAnswer,
@@ -130,6 +132,19 @@ class Client:
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
         """Ask what became of jobs."""
         return self._asked(ReportsAnswer, "GetReports", query.model_dump_json(exclude_defaults=True))
+
+    def reports_of_run(self, run_uid: str, after: str | None = None) -> Sequence[FrameReport]:
+        """Ask for the reports of a run's frames, oldest first.
+
+        With `after` only the first `MANY_REPORTS` that were finished after that of a job ("": of all), in that order. A
+        server too old for that returns all of them.
+        """
+        if after is not None:
+            try:
+                return self.reports(ReportsQuery(run_uid=run_uid, after=after, limit=MANY_REPORTS)).reports
+            except RequestRejectedError:
+                pass
+        return self.reports(ReportsQuery(run_uid=run_uid, limit=MOST_REPORTS)).reports
 
     def run_statistics(self, run_uid: str) -> RunStatistics:
         """Ask for the statistics of a run."""

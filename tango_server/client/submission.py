@@ -6,41 +6,18 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from tango_server.client.client import RequestRejectedError
+from tango_server.client.client import Client, RequestRejectedError
 from tango_server.client.paging import listed, lost, with_retries
 from tango_server.conversion.files.path_map import is_whole
-from tango_server.messages import (
-    FolderAnswer,
-    FrameReport,
-    RefusedRequest,
-    ReportsAnswer,
-    ReportsQuery,
-    SubmitAnswer,
-)
+from tango_server.messages import FrameReport, RefusedRequest, ReportsQuery, SubmitAnswer
 
 _PORTION = 500
 """Frames of one call: it is answered in some 50 ms, and the server's limits are far away."""
 _PAUSE = 0.1
 _EMPTY = "found no frame; expected .tif or .tiff files that are no darks. Sub-folders are not gone through."
 _FRAMES = (".tif", ".tiff")
-
-
-class Server(Protocol):
-    """What is needed of a `tango_server.client.client.Client`."""
-
-    def submit(self, requests: Sequence[dict[str, Any]]) -> SubmitAnswer:
-        """Hand requests to the server."""
-
-    def reports(self, query: ReportsQuery) -> ReportsAnswer:
-        """Ask what became of jobs."""
-
-    def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
-        """Ask for the frames in a folder."""
-
-    def missing(self, paths: Sequence[str]) -> Sequence[RefusedRequest]:
-        """Ask which files the server does not see."""
 
 
 def whole_path(path: str) -> str:
@@ -52,7 +29,7 @@ def whole_path(path: str) -> str:
     return path if is_whole(path) else os.path.abspath(path)  # noqa: PTH100 - resolves no links: the server does
 
 
-def frames_at(server: Server, paths: Sequence[str]) -> tuple[list[str], list[RefusedRequest]]:
+def frames_at(client: Client, paths: Sequence[str]) -> tuple[list[str], list[RefusedRequest]]:
     """Return the frames at these paths, those of folders included, and the paths at which there is nothing to convert.
 
     Raises
@@ -69,19 +46,19 @@ def frames_at(server: Server, paths: Sequence[str]) -> tuple[list[str], list[Ref
             files.append(path)
             continue
         try:
-            found = list(listed(partial(server.frames_in, path)))
+            found = list(listed(partial(client.frames_in, path)))
         except RequestRejectedError:  # it is no folder
             files.append(path)
             continue
         frames += found
         if not found:
             refused.append(RefusedRequest(source=path, reason=f"{path}: {_EMPTY}"))
-    refused += lost(server.missing, files)
+    refused += lost(client.missing, files)
     absent = {each.source for each in refused}
     return [*(file for file in files if file not in absent), *frames], refused
 
 
-def submit_all(server: Server, requests: Sequence[dict[str, Any]]) -> Iterator[SubmitAnswer]:
+def submit_all(client: Client, requests: Sequence[dict[str, Any]]) -> Iterator[SubmitAnswer]:
     """Hand requests to the server portion by portion; yield its answers, one for each.
 
     Raises
@@ -91,10 +68,10 @@ def submit_all(server: Server, requests: Sequence[dict[str, Any]]) -> Iterator[S
 
     """
     for start in range(0, len(requests), _PORTION):
-        yield server.submit(requests[start : start + _PORTION])
+        yield client.submit(requests[start : start + _PORTION])
 
 
-def follow(server: Server, job_ids: Sequence[str], patience: float) -> Iterator[list[FrameReport]]:
+def follow(client: Client, job_ids: Sequence[str], patience: float) -> Iterator[list[FrameReport]]:
     """Yield the new reports of these jobs, as often as was looked for them, until all are there.
 
     A server that is away for a while is asked again: it keeps its jobs.
@@ -112,7 +89,7 @@ def follow(server: Server, job_ids: Sequence[str], patience: float) -> Iterator[
     while waiting:
         asked = [waiting.popleft() for _ in range(min(_PORTION, len(waiting)))]
         query = ReportsQuery(job_ids=asked, limit=_PORTION)
-        reports = with_retries(partial(server.reports, query), time.monotonic() + patience).reports
+        reports = with_retries(partial(client.reports, query), time.monotonic() + patience).reports
         known = {report.job_id for report in reports}
         waiting.extend(job_id for job_id in asked if job_id not in known)
         yield reports

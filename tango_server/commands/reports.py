@@ -1,6 +1,5 @@
 """`petif reports`: what became of frames, from a running server."""
 
-import time
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -9,7 +8,7 @@ from tango_server.commands.output import say, show_table
 from tango_server.commands.server_options import errors_in_words, server_options
 from tango_server.limits import MOST_REPORTS
 from tango_server.messages import Outcome
-from tango_server.text import counted
+from tango_server.text import counted, local_time
 
 if TYPE_CHECKING:
     from tango_server.messages import FrameReport
@@ -52,8 +51,7 @@ def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_j
 
 
 def _row(report: "FrameReport") -> tuple[str, str, str, str]:
-    done = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report.finished))
-    return done, report.outcome, report.source, _details(report)
+    return local_time(report.finished), report.outcome, report.source, _details(report)
 
 
 def _details(report: "FrameReport") -> str:

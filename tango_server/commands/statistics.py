@@ -45,10 +45,11 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
     if as_json:
         say(found.model_dump_json())
     else:
-        show_table(("", ""), _rows(found), title=f"run {run_uid}")
+        show_table(("", ""), rows_of(found), title=f"run {run_uid}")
 
 
-def _rows(found: "RunStatistics") -> list[tuple[str, str]]:
+def rows_of(found: "RunStatistics") -> list[tuple[str, str]]:
+    """Return the statistics of a run for people: what they are called, and their values with units."""
     frames = {
         "submitted": found.submitted,
         "converted": found.converted,

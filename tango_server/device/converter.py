@@ -126,7 +126,7 @@ class PETifConverter(Counters):
     def AddFileOrDir(self, path: str) -> int:
         """Convert a file or the frames of a folder, which is gone through after the answer."""
         with self._service("AddFileOrDir") as service:
-            is_folder = service.readable(path).is_dir()
+            is_folder = service.intake.source(path).is_dir()
         if is_folder:
             return int(self.AddFolder(path))
         self._add_files([path])
@@ -178,19 +178,19 @@ class PETifConverter(Counters):
     def TestOsExists(self, path: str) -> bool:
         """Whether this host sees the path (within the roots)."""
         with self._service("TestOsExists") as service:
-            return service.readable(path).exists()
+            return service.intake.source(path).exists()
 
     @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is so")
     def TestOsIsDir(self, path: str) -> bool:
         """Whether this host sees the path (within the roots) as a folder."""
         with self._service("TestOsIsDir") as service:
-            return service.readable(path).is_dir()
+            return service.intake.source(path).is_dir()
 
     @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is so")
     def TestOsIsFile(self, path: str) -> bool:
         """Whether this host sees the path (within the roots) as a file."""
         with self._service("TestOsIsFile") as service:
-            return service.readable(path).is_file()
+            return service.intake.source(path).is_file()
 
     @command(
         dtype_in=str, doc_in='JSON {"folder": PATH}', dtype_out=str, doc_out='JSON {"frames": [...], "more": bool}'
@@ -199,21 +199,21 @@ class PETifConverter(Counters):
         """Tell the frames that AddFolder would take from a folder, by the paths that this host has for them."""
         query = from_wire(FolderQuery, text, "ListFolder")
         with self._long_call("ListFolder") as service:
-            return to_wire(service.list_folder(query))
+            return to_wire(service.intake.listed(query))
 
     @command(dtype_in=str, doc_in='JSON {"paths": [...]}', dtype_out=str, doc_out='JSON {"missing": [...]}')
     def FindMissing(self, text: str) -> str:
         """Tell at which of these paths this host finds no file that it may read, and why."""
         query = from_wire(MissingQuery, text, "FindMissing")
         with self._long_call("FindMissing") as service:
-            return to_wire(service.find_missing(query))
+            return to_wire(service.intake.missing(query))
 
     @command(dtype_in=str, doc_in='JSON {"requests": [FrameRequest...]}', dtype_out=str, doc_out="JSON: jobs, refused")
     def Submit(self, text: str) -> str:
         """Accept requests; answers when they are durable."""
         query = from_wire(SubmitQuery, text, "Submit")
         with self._service("Submit") as service:
-            return to_wire(service.submit(query))
+            return to_wire(service.intake.submit(query))
 
     @command(
         dtype_in=str,
@@ -233,7 +233,7 @@ class PETifConverter(Counters):
         """Tell what became of the frames of a run; an unknown run is an error."""
         require_at_most(LONGEST_ID, len(run_uid), "characters of a run uid", "GetRunStatistics")
         with self._service("GetRunStatistics") as service:
-            return to_wire(service.run_statistics(run_uid))
+            return to_wire(service.history.run_statistics(run_uid))
 
     @command(dtype_in=str, doc_in="JSON of a recipe")
     def SetRecipe(self, text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tango_server.jobs import capacity, clock
 from tango_server.jobs.capacity import FreeSpace
+from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import History
 
 _log = logging.getLogger(__name__)
@@ -26,21 +27,22 @@ class Housekeeper:
 
     def __init__(
         self,
-        history: History,
+        database: Database,
         *,
         folders: Callable[[], tuple[Path, ...]],
         history_days: float,
         history_limit: int,
         on_free_space: Callable[[FreeSpace], None],
     ) -> None:
-        self._history = history
+        self._database = database
+        self._history = History(database)
         self._folders = folders
         self._history_days = history_days
         self._history_limit = history_limit
         self._on_free_space = on_free_space
         self._ending = threading.Event()
         self._next_prune = 0.0
-        self._chores = (self._measure, self._shorten_log, self._sync, self._prune, self._give_back)
+        self._chores = (self._measure, self._shorten_log, self._sync, self._prune, database.give_back)
         self._troubles: dict[str, str] = {}
         """What went wrong with which chore, so that it is told once."""
         self._thread = threading.Thread(target=self._run, name="petif-housekeeping", daemon=True)
@@ -78,7 +80,7 @@ class Housekeeper:
         return False
 
     def _shorten_log(self) -> bool:
-        self._history.shorten_log()
+        self._database.shorten_log()
         return False
 
     def _sync(self) -> bool:
@@ -97,16 +99,12 @@ class Housekeeper:
             self._history.mark_doubtful(doubtful)
         return len(flushed) == _SYNCED_AT_ONCE
 
-    def _give_back(self) -> bool:
-        """Give forgotten space back to the disk, bit by bit; return whether there is more."""
-        return self._history.give_back()
-
     def _prune(self) -> bool:
         now = clock.now().monotonic
         if now < self._next_prune:
             return False
         self._next_prune = now + _PRUNE_INTERVAL
-        self._history.keep_age()
+        self._database.keep_age()
         kept_for = self._history_days * _DAY
         while not self._ending.is_set() and (pruned := self._history.prune(kept_for, self._history_limit)):
             _log.info("forgot the reports of %d jobs, as history_days and history_limit say", pruned)

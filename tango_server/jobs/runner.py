@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -32,15 +31,9 @@ from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.messages import (
     CancelAnswer,
     CancelQuery,
-    FolderAnswer,
-    FolderQuery,
-    MissingAnswer,
-    MissingQuery,
     ReportsAnswer,
     ReportsQuery,
-    RunStatistics,
     SubmitAnswer,
-    SubmitQuery,
 )
 from tango_server.recipe import Recipe
 from tango_server.settings import Settings
@@ -56,7 +49,18 @@ _RECIPE, _PAUSED, _BOOT = "recipe", "paused", "boot"
 
 
 class JobRunner:
-    """One per server start or Init, closed for good by `close`."""
+    """One per server start or Init, closed for good by `close`.
+
+    Attributes
+    ----------
+    intake
+        takes requests, and knows what files this host sees
+    history
+        what became of the jobs
+    recipe
+        the recipe for requests that bring none
+
+    """
 
     def __init__(
         self, settings: Settings, database: Database, executor: Executor, changed: Callable[["JobRunner"], None]
@@ -64,7 +68,7 @@ class JobRunner:
         """Take up what the ledger has pending. `changed` is called, from a thread, when the numbers have changed."""
         self._database = database
         self._executor = executor
-        self._history = History(database)
+        self.history = History(database)
         self._ledger = Ledger(database)
         self._make_lost_outputs_pending()
         self.recipe = _kept_recipe(self._ledger) or settings.recipe
@@ -80,17 +84,17 @@ class JobRunner:
         if pending:
             _log.info("taking up %d jobs that were not finished", pending)
             self._engine.post(Accepted(pending))
-        self._intake = Intake(
+        self.intake = Intake(
             settings,
             self._ledger,
             recipe=lambda: self.recipe,
             waiting=lambda: self._engine.snapshot.queue_length,
             post=self._engine.post,
         )
-        self._folder_submitter = FolderSubmitter(self._ledger, self._intake)
+        self._folder_submitter = FolderSubmitter(self._ledger, self.intake)
         self._housekeeper = Housekeeper(
-            self._history,
-            folders=lambda: (*settings.roots().write, *self._intake.output_folders),
+            database,
+            folders=lambda: (*settings.roots().write, *self.intake.output_folders),
             history_days=settings.history_days,
             history_limit=settings.history_limit,
             on_free_space=self._measured,
@@ -101,7 +105,7 @@ class JobRunner:
     def snapshot(self) -> Snapshot:
         """The numbers now; a job counts from when its acceptance was answered, a folder as one until it is searched."""
         gathering = self._folder_submitter.waiting  # first, so that files that become jobs meanwhile are not missed
-        intake, now = self._intake, self._engine.snapshot
+        intake, now = self.intake, self._engine.snapshot
         full = now.queue_length >= intake.backlog_limit
         notices = (
             intake.disk_trouble,
@@ -127,16 +131,6 @@ class JobRunner:
         """Why frames can only wait at present, though nothing is wrong with the service; empty: they need not."""
         return self._executor.trouble or self._mounts.last_trouble
 
-    def submit(self, query: SubmitQuery) -> SubmitAnswer:
-        """Write the requests to the ledger and return their job ids, or why they are refused.
-
-        Raises
-        ------
-        NoRoomError, LedgerBusyError
-            if there is no room at present; nothing was accepted.
-        """
-        return self._intake.submit(query)
-
     def submit_files(self, paths: Sequence[str]) -> SubmitAnswer:
         """Submit files by name, with the server's recipe; each call makes new jobs.
 
@@ -144,7 +138,7 @@ class JobRunner:
         is refused is reported as failed; a name that stands there twice becomes one job.
         """
         if len(paths) <= _ANSWERED_AT_ONCE:
-            return self._intake.submit(requests_for(paths))
+            return self.intake.submit(requests_for(paths))
         self._folder_submitter.gather(paths)
         return SubmitAnswer(jobs=[], refused=[])
 
@@ -156,17 +150,9 @@ class JobRunner:
         PathError
             if it is no folder, or lies outside of the read roots.
         """
-        if not self._intake.source(path).is_dir():
+        if not self.intake.source(path).is_dir():
             raise PathError(path, "found no folder", "one that this host sees", "Check it.")
         self._folder_submitter.gather([path], _LISTING_PATIENCE)
-
-    def list_folder(self, query: FolderQuery) -> FolderAnswer:
-        """Return the frames of a folder; raise `PathError` if it is none that may be read."""
-        return self._intake.listed(query)
-
-    def find_missing(self, query: MissingQuery) -> MissingAnswer:
-        """Return the paths at which there is no file that may be read."""
-        return self._intake.missing(query)
 
     def set_recipe(self, recipe: Recipe) -> None:
         """Take another recipe for requests that bring none, and keep it over restarts.
@@ -176,7 +162,7 @@ class JobRunner:
         PathError
             if its outputs would lie outside of the write roots, or its mask outside of the read roots.
         """
-        self._intake.require_allowed(recipe)
+        self.intake.require_allowed(recipe)
         self._ledger.keep(_RECIPE, recipe.model_dump_json())
         self.recipe = recipe
         _log.info("the recipe is now %s", recipe.model_dump_json())
@@ -221,16 +207,8 @@ class JobRunner:
 
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
         """Return the reports asked for; raise `UnknownIdError`."""
-        reports, pending = self._history.reports(query)
+        reports, pending = self.history.reports(query)
         return ReportsAnswer(reports=reports, pending=pending)
-
-    def run_statistics(self, run_uid: str) -> RunStatistics:
-        """Return the statistics of one run; raise `UnknownIdError`."""
-        return self._history.run_statistics(run_uid)
-
-    def readable(self, path: str) -> Path:
-        """Return the resolved path; raise `PathError` if it lies outside of the read roots."""
-        return self._intake.source(path)
 
     def close(self) -> None:
         """Let running conversions finish and be reported, end the threads and the workers.
@@ -246,14 +224,14 @@ class JobRunner:
         self._listener(self)
 
     def _measured(self, space: FreeSpace) -> None:
-        before = self._intake.disk_trouble
+        before = self.intake.disk_trouble
         places_before = self._ledger_trouble, self._mounts.last_trouble
         self._ledger_trouble = self._database.trouble
         self._mounts.look()
-        changed = space != self._intake.space or (self._ledger_trouble, self._mounts.last_trouble) != places_before
-        self._intake.space = space
-        if self._intake.disk_trouble and not before:
-            _log.error("%s Nothing is accepted until there is room.", self._intake.disk_trouble)
+        changed = space != self.intake.space or (self._ledger_trouble, self._mounts.last_trouble) != places_before
+        self.intake.space = space
+        if self.intake.disk_trouble and not before:
+            _log.error("%s Nothing is accepted until there is room.", self.intake.disk_trouble)
         if changed:
             self._changed()
 
@@ -267,7 +245,7 @@ class JobRunner:
         )
         now, before = boot(), self._ledger.kept(_BOOT)
         if before is not None and before != now:
-            lost = self._history.reopen_unsynced()
+            lost = self.history.reopen_unsynced()
             _log.warning("this machine was started anew; %d outputs that may be lost are made again", lost)
         self._ledger.keep(_BOOT, now)
 

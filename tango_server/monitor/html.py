@@ -10,6 +10,7 @@ from tango_server.messages import FrameReport, RunStatistics
 from tango_server.monitor.state import MonitorState
 from tango_server.recipe import Recipe
 from tango_server.recipe.words import recipe_words
+from tango_server.text import local_time
 
 _COLOURS = {
     "ON": ("#00c853", "#000"),
@@ -27,9 +28,9 @@ _SHORT_UID = 8
 
 def clock(instant: float) -> str:
     """Return the local time of day of an instant (Unix s), with the date if that is not today's."""
-    then = time.localtime(instant)
-    today = then[:3] == time.localtime()[:3]
-    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)
+    then = local_time(instant)
+    date, _, time_of_day = then.partition(" ")
+    return time_of_day if local_time(time.time()).startswith(date) else then
 
 
 def size(count: float) -> str:

@@ -84,7 +84,7 @@ def test_public_names_are_in_the_reference(site: Path) -> None:
         "petif_bluesky.ConversionCallback",
         "petif_bluesky.plans.reprocess_run",
         "petif_bluesky.sim.SimulatedPerkinElmer",
-        "petif_bluesky.testing.FakeLink",
+        "petif_bluesky.testing.FakeServer",
         "tango_server.recipe.Recipe.preset",
         "tango_server.messages.FrameReport",
         "tango_server.conversion.convert_file",

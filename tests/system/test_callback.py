@@ -23,9 +23,11 @@ from bluesky import RunEngine
 
 from petif_bluesky import ConversionCallback, PETifConverter
 from petif_bluesky.delivery import sender
-from petif_bluesky.link import TangoLink
+from petif_bluesky.server_poller import ServerPoller
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.sim.qxrd_file import write_frame
+from tango_server.backoff import Backoff
+from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
@@ -47,9 +49,9 @@ class Session:
     def __init__(self, engine: RunEngine, root: Path, address: str) -> None:
         self.engine = engine
         self.root = root
-        self.link = TangoLink(address, TIME_OUT)
-        self.link.wait_for_first_look(10)
-        self.converter = PETifConverter(address, name="converter", link=self.link)
+        self.poller = ServerPoller(Client(address, TIME_OUT))
+        self.poller.wait_for_first_poll(10)
+        self.converter = PETifConverter(address, name="converter", poller=self.poller)
         self.callback = ConversionCallback(self.converter, spool=root / "spool.sqlite")
         self.moments: list[float] = []
         self.stops: list[dict[str, Any]] = []
@@ -78,14 +80,14 @@ class Session:
 
     def close(self) -> None:
         self.callback.close()
-        self.link.close()
+        self.poller.close()
 
 
 @pytest.fixture
 def open_session(
     run_engine: RunEngine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], Session]]:
-    monkeypatch.setattr(sender, "_LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(sender, "_PAUSES", Backoff(shortest=0.2, longest=0.5))
     opened: list[Session] = []
 
     def open_(address: str) -> Session:
@@ -194,15 +196,15 @@ def test_a_session_killed_loses_no_frame_that_its_callback_took(
         process.kill()
         taken += process.stdout.read().split()
     again = start_server("--port", port)
-    link = TangoLink(again.address)
+    poller = ServerPoller(Client(again.address))
     callback = ConversionCallback(
-        PETifConverter(again.address, name="converter", link=link), spool=root / "spool.sqlite"
+        PETifConverter(again.address, name="converter", poller=poller), spool=root / "spool.sqlite"
     )
     outputs = [root / "processed" / Path(path).name for path in taken]
     until(lambda: all(output.exists() for output in outputs), "every frame is converted")
     until(lambda: callback.waiting == 0, "the spool is empty")
     callback.close()
-    link.close()
+    poller.close()
     assert len(set(outputs)) >= 40
     for path, output in zip(taken, outputs, strict=True):
         expected = np.flip(np.rot90(tifffile.imread(path)), 1).astype(np.int32)

@@ -14,10 +14,11 @@ from bluesky import preprocessors as bpp
 from bluesky.plans import count
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
-from petif_bluesky.link import TangoLink
+from petif_bluesky.server_poller import ServerPoller
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.tiled.literal_names import LiteralNames
 from petif_bluesky.tiled.statistics import CatalogueStatistics
+from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
 from tango_server.messages import RunStatistics
 from tango_server.recipe import Recipe
@@ -40,9 +41,9 @@ class Session:
         (root / "processed").mkdir()
         self.tiled = self.open_catalogue()
         self.client = open_client(self.tiled.uri)
-        self.link = TangoLink(address)
-        self.link.wait_for_first_look(10)
-        self.converter = PETifConverter(address, name="converter", link=self.link, drain_timeout=10)
+        self.poller = ServerPoller(Client(address))
+        self.poller.wait_for_first_poll(10)
+        self.converter = PETifConverter(address, name="converter", poller=self.poller, drain_timeout=10)
         self.detector = SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=SHAPE, exposure_time=0.01)
         self.callback = ConversionCallback(self.converter, spool=root / "spool.sqlite")
         self.statistics = CatalogueStatistics(self.client, self.converter)
@@ -62,7 +63,9 @@ class Session:
 
     def server_statistics(self, uid: str) -> dict[str, Any]:
         """What the server itself says of a run."""
-        answer = RunStatistics.model_validate_json(tango.DeviceProxy(self.link.address).GetRunStatistics(uid))
+        answer = RunStatistics.model_validate_json(
+            tango.DeviceProxy(self.converter.client.address).GetRunStatistics(uid)
+        )
         return answer.model_dump(mode="json", exclude={"run_uid"})
 
     def raw_files(self, uid: str) -> list[Path]:
@@ -72,7 +75,7 @@ class Session:
     def close(self) -> None:
         self.statistics.close()
         self.callback.close()
-        self.link.close()
+        self.poller.close()
         self.client.context.close()
         self.tiled.close()
 
@@ -159,7 +162,7 @@ def statistics_agree(session: Session, uid: str, *, converted: int, failed: int 
 
 
 def test_late_frames_are_added_to_the_metadata_of_the_run(session: Session) -> None:
-    proxy = tango.DeviceProxy(session.link.address)
+    proxy = tango.DeviceProxy(session.converter.client.address)
     proxy.Pause()
     session.converter.drain_timeout = 0.3
     (uid,) = session.engine(count([session.detector], 3))
@@ -176,7 +179,7 @@ def test_late_frames_are_added_to_the_metadata_of_the_run(session: Session) -> N
 
 
 def test_a_catalogue_that_was_away_gets_the_statistics_when_it_is_back(session: Session) -> None:
-    proxy = tango.DeviceProxy(session.link.address)
+    proxy = tango.DeviceProxy(session.converter.client.address)
     proxy.Pause()
     session.converter.drain_timeout = 0.3
     (uid,) = session.engine(count([session.detector], 2))

@@ -8,7 +8,6 @@ import pytest
 import tango
 
 from petif_bluesky import PETifConverter
-from petif_bluesky.link import TangoLink
 from petif_bluesky.signals.server import AttributeSignal
 from tango_server.client.local_server import LocalServer
 from tests.system.waiting import until
@@ -17,11 +16,10 @@ from tests.system.waiting import until
 @pytest.fixture
 def converter(server: LocalServer) -> Iterator[PETifConverter]:
     converter = PETifConverter(server.address, name="converter")
-    assert isinstance(converter.link, TangoLink)
-    assert converter.link.wait_for_first_look(10).connected
+    assert converter.poller.wait_for_first_poll(10).connected
     until(converter.server.reachable.get, "the signals know of the server")
     yield converter
-    converter.link.close()
+    converter.destroy()
 
 
 def attribute_signals(converter: PETifConverter) -> list[AttributeSignal]:
@@ -62,7 +60,6 @@ def test_signals_survive_a_restart_of_the_server(
     first = start_server("--port", "0")
     port = first.address.split(":")[2].split("/")[0]
     converter = PETifConverter(first.address, name="converter")
-    assert isinstance(converter.link, TangoLink)
     until(converter.server.reachable.get, "the server is seen")
     workers = converter.server.workers.read()
     first.stop()
@@ -71,7 +68,7 @@ def test_signals_survive_a_restart_of_the_server(
     start_server("--port", port)
     until(converter.server.reachable.get, "the new one is seen")
     assert converter.server.workers.timestamp > workers["converter_server_workers"]["timestamp"]
-    converter.link.close()
+    converter.destroy()
 
 
 def test_device_that_can_not_convert_is_not_reachable_and_says_so(
@@ -83,8 +80,7 @@ def test_device_that_can_not_convert_is_not_reachable_and_says_so(
     configuration.write_text("watch_interval = 'soon'\n")
     tango.DeviceProxy(server.address).Init()
     converter = PETifConverter(server.address, name="converter")
-    assert isinstance(converter.link, TangoLink)
     until(lambda: converter.server.state.get() == "FAULT", "the state is seen")
     assert converter.server.reachable.get() is False
     assert "watch_interval: found 'soon'" in converter.server.status.get()
-    converter.link.close()
+    converter.destroy()

@@ -11,7 +11,8 @@ import tango
 import tifffile
 
 from petif_bluesky import ConversionCallback, PETifConverter
-from petif_bluesky.link import TangoLink
+from petif_bluesky.server_poller import ServerPoller
+from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.conftest import FAST, settings
@@ -44,17 +45,17 @@ def test_every_frame_of_a_shape_is_converted(name: str, served: tuple[LocalServe
     for source, image in zip(sources, pixels, strict=True):
         source.parent.mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(source, image)
-    link = TangoLink(server.address)
-    converter = PETifConverter(server.address, name="converter", link=link)
+    poller = ServerPoller(Client(server.address))
+    converter = PETifConverter(server.address, name="converter", poller=poller)
     callback = ConversionCallback(converter, spool=root / f"{name}.sqlite")
     run_uid = _play(shape.documents, callback)
     proxy = tango.DeviceProxy(server.address)
-    until(lambda: _submitted(link, run_uid) == len(sources), "the server has every frame")
+    until(lambda: _submitted(converter.client, run_uid) == len(sources), "the server has every frame")
     all_done(proxy)
-    until(lambda: link.run_statistics(run_uid).pending == 0, "every frame has its report")
-    assert link.run_statistics(run_uid).converted == len(sources)
+    until(lambda: converter.client.run_statistics(run_uid).pending == 0, "every frame has its report")
+    assert converter.client.run_statistics(run_uid).converted == len(sources)
     callback.close()
-    link.close()
+    poller.close()
     outputs = [processed / source.relative_to(raw) for source in sources]
     assert sorted(path for path in processed.rglob("*") if path.is_file()) == sorted(outputs)
     for output, image in zip(outputs, pixels, strict=True):
@@ -71,8 +72,8 @@ def _play(documents: list[tuple[str, dict[str, Any]]], callback: ConversionCallb
     return uid
 
 
-def _submitted(link: TangoLink, run_uid: str) -> int:
+def _submitted(client: Client, run_uid: str) -> int:
     try:
-        return link.run_statistics(run_uid).submitted
+        return client.run_statistics(run_uid).submitted
     except LookupError:  # the announcement is still on its way
         return -1

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from petif_bluesky.link import RequestRejectedError, TangoLink
+from tango_server.client.client import Client, RequestRejectedError
 from tango_server.client.local_server import LocalServer
 
 
@@ -20,11 +20,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def link(base: Path) -> Iterator[TangoLink]:
+def client(base: Path) -> Iterator[Client]:
     with LocalServer(base, base / "state", ["--workers", "1"]) as server:
-        link = TangoLink(server.address)
-        yield link
-        link.close()
+        yield Client(server.address)
 
 
 @pytest.fixture
@@ -44,25 +42,25 @@ def fill(root: Path, data: Path, *names: str) -> list[str]:
     return [str(root / "raw" / name) for name in sorted(names)]
 
 
-def test_folder_is_listed_in_parts_in_name_order(link: TangoLink, root: Path, data: Path) -> None:
+def test_folder_is_listed_in_parts_in_name_order(client: Client, root: Path, data: Path) -> None:
     paths = fill(root, data, "b.tif", "a.TIFF", "\u03b2 \u00b5.tif", "c.tif")
     for name in ("a.dark.tif", "a.tif.metadata", ".b.tif"):
         (root / "raw" / name).touch()
-    assert link.frames_in(str(root / "raw")).model_dump() == {"frames": paths, "more": False}
-    assert link.frames_in(str(root / "raw"), after="b.tif").frames == paths[2:]
+    assert client.frames_in(str(root / "raw")).model_dump() == {"frames": paths, "more": False}
+    assert client.frames_in(str(root / "raw"), after="b.tif").frames == paths[2:]
     query = json.dumps({"folder": str(root / "raw"), "limit": 3, "skip_dark": False})
-    answer = json.loads(link._client._command("ListFolder", query))
+    answer = json.loads(client._command("ListFolder", query))
     assert (len(answer["frames"]), answer["more"]) == (3, True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
-def test_undecodable_name_hides_no_other(link: TangoLink, root: Path, data: Path) -> None:
+def test_undecodable_name_hides_no_other(client: Client, root: Path, data: Path) -> None:
     (path,) = fill(root, data, "a.tif")
     os.link(path, os.fsencode(root / "raw") + b"/\xff.tif")
-    assert link.frames_in(str(root / "raw")).frames == [path]
+    assert client.frames_in(str(root / "raw")).frames == [path]
 
 
-def test_only_folders_below_the_roots_are_listed(link: TangoLink, root: Path, data: Path) -> None:
+def test_only_folders_below_the_roots_are_listed(client: Client, root: Path, data: Path) -> None:
     (path,) = fill(root, data, "a.tif")
     (root / "raw" / "link").symlink_to(root.parent.parent)
     for folder, words in (
@@ -72,16 +70,16 @@ def test_only_folders_below_the_roots_are_listed(link: TangoLink, root: Path, da
         (str(root / "raw" / "link"), "outside of the folders"),
     ):
         with pytest.raises(RequestRejectedError, match=words):
-            link.frames_in(folder)
+            client.frames_in(folder)
 
 
-def test_missing_files_are_reported_with_the_reason(link: TangoLink, root: Path, data: Path) -> None:
+def test_missing_files_are_reported_with_the_reason(client: Client, root: Path, data: Path) -> None:
     paths = fill(root, data, "a.tif", "\u03b2.tif")
     absent, folder, outside = str(root / "raw" / "\u03b3.tif"), str(root / "raw" / "deeper"), "/etc/passwd"
-    missing = link.missing([absent, *paths, folder, outside])
+    missing = client.missing([absent, *paths, folder, outside])
     assert [lost.source for lost in missing] == [absent, folder, outside]
     for lost, words in zip(
         missing, ("found no such file", "found no such file", "outside of the folders"), strict=True
     ):
         assert words in lost.reason
-    assert link.missing([]) == []
+    assert client.missing([]) == []

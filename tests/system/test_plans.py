@@ -14,11 +14,12 @@ from bluesky import RunEngine
 from bluesky.plans import count
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
-from petif_bluesky.link import TangoLink
 from petif_bluesky.plans import FramesNotFoundError, convert_files, convert_folder, reprocess_run
+from petif_bluesky.server_poller import ServerPoller
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.tiled.literal_names import LiteralNames
 from petif_bluesky.tiled.patches import with_trailing_slash
+from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
@@ -49,9 +50,9 @@ class Session:
         storage = [root / "raw", root / "processed"]
         self.tiled = open_tiled(root / "catalogue", api_key="secret", readable_storage=storage)
         self.client = open_client(self.tiled.uri)
-        self.link = TangoLink(address)
-        self.link.wait_for_first_look(10)
-        self.converter = PETifConverter(address, name="converter", link=self.link, drain_timeout=10)
+        self.poller = ServerPoller(Client(address))
+        self.poller.wait_for_first_poll(10)
+        self.converter = PETifConverter(address, name="converter", poller=self.poller, drain_timeout=10)
         self.detector = SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=SHAPE, exposure_time=0.01)
         self.callback = ConversionCallback(self.converter, spool=root / "spool.sqlite")
         self.recorder = Recorder()
@@ -79,7 +80,7 @@ class Session:
 
     def close(self) -> None:
         self.callback.close()
-        self.link.close()
+        self.poller.close()
         self.client.context.close()
         self.tiled.close()
 
@@ -200,7 +201,7 @@ def test_server_that_is_stopped_and_started_again_within_a_run_costs_nothing_but
     def restart() -> None:
         until(lambda: len(session.recorder.of("start")) == 1, "the run is open")
         server.stop()
-        until(lambda: session.link.server.down, "the link has noticed")
+        until(lambda: session.poller.state.down, "the poller has noticed")
         tango.DeviceProxy(start_server("--port", port).address).Resume()
 
     restarting = threading.Thread(target=restart)

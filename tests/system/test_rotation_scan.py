@@ -23,9 +23,10 @@ from ophyd import Signal
 from ophyd.sim import SynAxis
 
 from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
-from petif_bluesky.link import TangoLink
+from petif_bluesky.server_poller import ServerPoller
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.sim.pattern import Pattern
+from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.conftest import FAST, settings
@@ -43,9 +44,9 @@ class Session:
 
     def __init__(self, engine: RunEngine, root: Path, server: LocalServer) -> None:
         self.engine, self.root = engine, root
-        self.link = TangoLink(server.address)
-        self.link.wait_for_first_look(10)
-        self.converter = PETifConverter(server.address, name="converter", link=self.link)
+        self.poller = ServerPoller(Client(server.address))
+        self.poller.wait_for_first_poll(10)
+        self.converter = PETifConverter(server.address, name="converter", poller=self.poller)
         self.callback = ConversionCallback(self.converter, spool=root / "spool.sqlite")
         self.recorder = Recorder()
         self.proxy = tango.DeviceProxy(server.address)
@@ -62,11 +63,11 @@ class Session:
             return bool(found["submitted"]) and found["pending"] == 0
 
         until(done, "every frame has its report")
-        return sorted(self.link.reports(uid), key=lambda report: report.seq_num)
+        return sorted(self.converter.client.reports_of_run(uid), key=lambda report: report.seq_num)
 
     def close(self) -> None:
         self.callback.close()
-        self.link.close()
+        self.poller.close()
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +282,7 @@ def test_a_sidecar_that_comes_late_is_waited_for(session: Session, folder: Path,
         "run_uid": "late",
         "seq_num": 1,
     }
-    session.link.submit([request], ["late"])
+    session.converter.client.submit([request], ["late"])
     text = "[metadata]\nexposureTime=1\n[centerfinder]\ncenterX=3\ncenterY=4\ndetectorXPixelSize=200\n"
     text += "detectorYPixelSize=200\ndetectorDistance=350\nenergy=42700\n"
     source.with_name("pat-00001.tif.metadata").write_text(text)
@@ -289,7 +290,7 @@ def test_a_sidecar_that_comes_late_is_waited_for(session: Session, folder: Path,
     assert report.outcome == "converted", report.reason
     assert angles(report) == (1.5, 1.5)
     never = shutil.copy(data / "qxrd_f32_64.tif", folder / "raw" / "pat-00002.tif")
-    session.link.submit([{**request, "source": str(never), "run_uid": "never"}], ["never"])
+    session.converter.client.submit([{**request, "source": str(never), "run_uid": "never"}], ["never"])
     (report,) = session.reports("never")
     assert (report.outcome, "nothing for wavelength; distance" in report.reason) == ("failed", True)
 

@@ -15,9 +15,10 @@ from bluesky.plans import count, scan
 from ophyd.sim import SynAxis
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
-from petif_bluesky.link import TangoLink
+from petif_bluesky.server_poller import ServerPoller
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.tiled.patches import with_trailing_slash, write_statistics
+from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import all_done, until, workers_of
@@ -36,9 +37,9 @@ class Session:
     def __init__(self, engine: RunEngine, root: Path, address: str, size: int = 64) -> None:
         self.engine = engine
         self.root = root
-        self.link = TangoLink(address)
-        self.link.wait_for_first_look(10)
-        self.converter = PETifConverter(address, name="converter", link=self.link, drain_timeout=10)
+        self.poller = ServerPoller(Client(address))
+        self.poller.wait_for_first_poll(10)
+        self.converter = PETifConverter(address, name="converter", poller=self.poller, drain_timeout=10)
         self.motor = SynAxis(name="motor")
         self.detector = SimulatedPerkinElmer(
             name="pe", directory=root / "raw", shape=(size, size), motor=self.motor, exposure_time=0.01
@@ -68,7 +69,7 @@ class Session:
 
     def close(self) -> None:
         self.callback.close()
-        self.link.close()
+        self.poller.close()
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def catalogue(root: Path) -> Iterator[Any]:
 def test_a_run_read_back_from_the_catalogue_tells_all_about_its_conversion(session: Session, catalogue: Any) -> None:
     session.engine.subscribe(tiled_writer(catalogue, patches={"resource": with_trailing_slash}))
     (uid,) = session.engine(scan([session.detector], session.motor, -1, 1, 5))
-    write_statistics(catalogue[uid], session.link.run_statistics(uid))
+    write_statistics(catalogue[uid], session.converter.client.run_statistics(uid))
     run = catalogue[uid]
     assert Recipe.model_validate(run.metadata["start"]["conversion"]["recipe"]) == RECIPE
     assert run.metadata["start"]["conversion"]["recipe_source"] == "run"
@@ -181,7 +182,9 @@ def test_bad_frames_are_counted_and_the_run_goes_on(session: Session, root: Path
     statistics = session.statistics()
     assert (statistics["submitted"], statistics["converted"], statistics["failed"]) == (5, 2, 3)
     assert statistics["drained"] is True
-    reports = tango.DeviceProxy(session.link.address).GetReports(f'{{"run_uid": "{uid}", "outcome": "failed"}}')
+    reports = tango.DeviceProxy(session.converter.client.address).GetReports(
+        f'{{"run_uid": "{uid}", "outcome": "failed"}}'
+    )
     for words in ("no TIFF", "the file ends at", "no such file"):
         assert words in reports or "starts with b'no T'" in reports
     assert len(list((root / "processed").glob("*.tif"))) == 2
@@ -204,7 +207,7 @@ def test_a_wrong_recipe_in_the_plans_metadata_fails_the_frames_not_the_run(sessi
     session.engine(count([session.detector], 2, md={"conversion": {"recipe": {"rotation": 45}}}))
     assert session.of("stop")[0]["exit_status"] == "success"
     assert (session.statistics()["failed"], session.statistics()["drained"]) == (2, True)
-    proxy = tango.DeviceProxy(session.link.address)
+    proxy = tango.DeviceProxy(session.converter.client.address)
     assert "recipe.rotation: found 45" in proxy.LastError
 
 
@@ -215,7 +218,7 @@ def test_a_run_without_a_server_succeeds_and_its_frames_are_converted_later(
     address = server.address
     session = open_session(address)
     server.stop()
-    until(lambda: session.link.server.down, "the link has noticed")
+    until(lambda: session.poller.state.down, "the poller has noticed")
     (uid,) = session.engine(count([session.detector], 3))
     assert session.of("stop")[0]["exit_status"] == "success"
     assert (session.statistics()["submitted"], session.statistics()["drained"]) == (3, False)
@@ -223,7 +226,7 @@ def test_a_run_without_a_server_succeeds_and_its_frames_are_converted_later(
     port = address.split(":")[2].split("/")[0]
     proxy = tango.DeviceProxy(start_server("--port", port).address)
     until(lambda: proxy.StatisticsTotalFrames == 3, "the frames are converted")
-    assert session.link.run_statistics(uid).converted == 3
+    assert session.converter.client.run_statistics(uid).converted == 3
 
 
 def test_a_worker_killed_in_a_run_loses_nothing(

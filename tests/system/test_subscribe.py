@@ -163,7 +163,7 @@ def test_the_recipe_of_a_preprocessor_comes_to_the_host(
     detector = SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=(64, 64), exposure_time=0.01)
     (uid,) = run_engine(bp.count([detector], num=3))
     until(lambda: converted(server.address, uid) == 3, "every frame is converted")
-    converter.link.close()
+    converter.destroy()
     for path in (root / "raw").glob("*.tif"):
         expected = np.rot90(tifffile.imread(path), 2).astype(np.int32)
         np.testing.assert_array_equal(tifffile.imread(root / "processed" / path.name), expected)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from petif_bluesky import ConversionCallback, PETifConverter
     from petif_bluesky.sim import SimulatedPerkinElmer
-    from petif_bluesky.testing.fake_link import FakeLink
+    from petif_bluesky.testing.fake_server import FakeServer
     from tests.unit.lab import Lab
 
 SHAPE = (32, 48)
@@ -126,17 +126,17 @@ def make_detector(tmp_path: Path) -> Iterator[Callable[..., "SimulatedPerkinElme
 
 
 @pytest.fixture
-def link() -> "FakeLink":
-    from petif_bluesky.testing.fake_link import FakeLink
+def server() -> "FakeServer":
+    from petif_bluesky.testing.fake_server import FakeServer
 
-    return FakeLink()
+    return FakeServer()
 
 
 @pytest.fixture
-def converter(link: "FakeLink") -> "PETifConverter":
+def converter(server: "FakeServer") -> "PETifConverter":
     from petif_bluesky import PETifConverter
 
-    return PETifConverter(link.address, name="converter", link=link, drain_timeout=20.0)
+    return PETifConverter(server.address, name="converter", poller=server, drain_timeout=20.0)
 
 
 @pytest.fixture
@@ -153,9 +153,9 @@ def lab(
     run_engine: "RunEngine",
     recorder: Recorder,
     converter: "PETifConverter",
-    link: "FakeLink",
+    server: "FakeServer",
     make_detector: Callable[..., "SimulatedPerkinElmer"],
 ) -> "Lab":
     from tests.unit.lab import Lab
 
-    return Lab(run_engine, recorder, converter, link, make_detector)
+    return Lab(run_engine, recorder, converter, server, make_detector)

@@ -8,7 +8,7 @@ from typing import Any
 from bluesky import RunEngine
 
 from petif_bluesky import PETifConverter, conversion_wrapper
-from petif_bluesky.testing.fake_link import FakeLink
+from petif_bluesky.testing.fake_server import FakeServer
 from tests.unit.documents import Recorder
 
 
@@ -19,7 +19,7 @@ class Lab:
     run_engine: RunEngine
     recorder: Recorder
     converter: PETifConverter
-    link: FakeLink
+    server: FakeServer
     make_detector: Callable[..., Any]
 
     @cached_property

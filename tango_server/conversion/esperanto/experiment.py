@@ -13,10 +13,10 @@ from typing import Any
 from tango_server.conversion.errors import ExperimentMissingError, ExperimentUnfitError
 from tango_server.conversion.esperanto.goniometer import rotation_sense
 from tango_server.conversion.esperanto.header import Angles
-from tango_server.conversion.esperanto.units import UnknownUnitError, in_unit
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.sidecar import Sidecar
 from tango_server.recipe.esperanto import CIRCLES, HC, Circle, Esperanto, require_one_wavelength
+from tango_server.units import UnknownUnitError, in_unit
 
 UNITS = "units"
 """The key of a frame's metadata under which the units of its other numbers stand, by their names."""

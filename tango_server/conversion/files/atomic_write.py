@@ -13,6 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tango_server.backoff import Backoff
 from tango_server.conversion.errors import OutputWriteError
 from tango_server.conversion.files.folder import Folder
 from tango_server.conversion.files.ownership import PLAIN, Ownership
@@ -21,7 +22,8 @@ from tango_server.conversion.files.sandbox import open_folder
 from tango_server.conversion.files.temporary_names import held, temporary_path
 
 _BLOCK = 2**20  # bytes
-_RETRY_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # s; on Windows a reader may hold the file for a moment
+_RETRIES = 5 if os.name == "nt" else 0  # on Windows a reader may hold the file for a moment
+_PAUSES = Backoff(shortest=0.05)
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 Write = Callable[[BinaryIO], None]
@@ -189,10 +191,12 @@ def _require_undisturbed(folder: Folder, temporary: str, file: FileIO) -> None:
 
 def _take_name(folder: Folder, temporary: str, name: str, *, exclusive: bool) -> None:
     rename = _rename_new if exclusive else Folder.rename
-    for pause in _RETRY_PAUSES if os.name == "nt" else ():
+    pause = 0.0
+    for _ in range(_RETRIES):
         try:
             rename(folder, temporary, name)
         except PermissionError:
+            pause = _PAUSES.after(pause)
             time.sleep(pause)
         else:
             return

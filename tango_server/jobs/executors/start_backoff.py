@@ -6,9 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from time import monotonic
 
+from tango_server.backoff import Backoff
+
 _log = logging.getLogger(__name__)
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+PAUSES = Backoff(shortest=1.0, longest=30.0)
 
 
 class StartBackoff:
@@ -43,7 +45,7 @@ class StartBackoff:
             )
             if before and now < self._again:  # it was begun together with the one that failed before
                 return
-            self._pause = min(max(2 * self._pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+            self._pause = PAUSES.after(self._pause)
             self._again = now + self._pause
         if not before:
             _log.error("%s Frames wait until then.", self._trouble, exc_info=error)

@@ -139,18 +139,6 @@ class History:
                 _prune_empty_runs(connection, limit)
         return len(old)
 
-    def keep_age(self) -> None:
-        """Write down how long the ledger has been in use."""
-        self._database.keep_age()
-
-    def give_back(self) -> bool:
-        """Give a portion of the ledger's unused space back to the disk; return whether there is more."""
-        return self._database.give_back()
-
-    def shorten_log(self) -> None:
-        """Move what is committed into the ledger's file."""
-        self._database.shorten_log()
-
     def _reports_of_jobs(self, job_ids: Sequence[str], query: ReportsQuery) -> tuple[list[FrameReport], int]:
         rows: dict[str, tuple[str | None, str]] = {}
         for start in range(0, len(job_ids), _VARIABLES):

@@ -1,17 +1,17 @@
 """When the companions of a scan of ESPERANTO frames are to be written: once its frames have paused for a while.
 
 Nobody tells the server that a run has closed, and a frame may come late. So they are written when no frame of the scan
-was converted for `PAUSE` seconds, and again when more have come. All headers of the scan are read for that, so a scan
-whose frames come more slowly is given twice the time after each writing, up to `LONGEST_PAUSE`.
+was converted for `PAUSES.shortest` seconds, and again when more have come. All headers of the scan are read for that,
+so a scan whose frames come more slowly is given twice the time after each writing, up to `PAUSES.longest`.
 """
 
 from pathlib import Path
 
+from tango_server.backoff import Backoff
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.events import WriteCompanions
 
-PAUSE = 2.0  # s
-LONGEST_PAUSE = 64.0  # s
+PAUSES = Backoff(shortest=2.0, longest=64.0)
 _KEPT = 1000  # folders
 
 
@@ -28,7 +28,7 @@ class CompanionSchedule:
         if job.recipe.esperanto is not None:
             folder = Path(output).parent
             self._due.pop(folder, None)
-            self._due[folder] = (now + self._pauses.get(folder, PAUSE), WriteCompanions(job, Path(output)))
+            self._due[folder] = (now + self._pauses.get(folder, PAUSES.shortest), WriteCompanions(job, Path(output)))
 
     def take_due(self, now: float) -> list[WriteCompanions]:
         """Return what is to be written now."""
@@ -40,7 +40,7 @@ class CompanionSchedule:
 
     def _take(self, folders: list[Path]) -> list[WriteCompanions]:
         for folder in folders:
-            self._pauses[folder] = min(2 * self._pauses.pop(folder, PAUSE), LONGEST_PAUSE)
+            self._pauses[folder] = PAUSES.after(self._pauses.pop(folder, PAUSES.shortest))
         while len(self._pauses) > _KEPT:
             del self._pauses[next(iter(self._pauses))]
         return [self._due.pop(folder)[1] for folder in folders]

@@ -3,17 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tango_server.backoff import Backoff
 from tango_server.conversion.sidecar import is_expected
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Observed, SidecarObserved
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 from tango_server.messages import FrameReport
 
-_SIDECAR_INTERVAL = 0.1
-_SIDECAR_SLOWDOWN = 0.5  # of the time that it is awaited: most come at once, and without QXRD none does
+_SIDECAR_POLLS = Backoff(shortest=0.1, factor=0.5)  # most sidecars come at once, and without QXRD none does
 _UNFIT_INTERVAL = 0.5
 _UNAVAILABLE_INTERVAL = 1.0
-_BLOCKED_INTERVALS = (0.5, 10.0)
+_BLOCKED_RETRIES = Backoff(shortest=0.5, longest=10.0, factor=0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class JobState:
             if self.needed_until is None:
                 self.needed_until = now.monotonic + sidecar_timeout
             if now.monotonic < self.needed_until:
-                return Verdict("wait", again=min(now.monotonic + _SIDECAR_INTERVAL, self.needed_until))
+                return Verdict("wait", again=min(now.monotonic + _SIDECAR_POLLS.shortest, self.needed_until))
         settled = look.structure is not None and look.structure.ifd_last
         self.complete_seen = self.wait.still_since if settled else now.monotonic
         carried = self.job.recipe.esperanto is None
@@ -120,7 +120,7 @@ class JobState:
         elapsed = self._blocked_for(now)
         if elapsed >= rule.timeout:
             return Sequel("end", reason=f"gave up after {elapsed:.0f} s: {reason}")
-        return Sequel("later", now + _blocked_interval(elapsed))
+        return Sequel("later", now + _BLOCKED_RETRIES.after(elapsed))
 
     def sidecar_observed(
         self, report: FrameReport, look: SidecarObserved, rule: ReadinessRule, now: float
@@ -129,10 +129,10 @@ class JobState:
         sidecar = "carried" if look.carried else "absent"
         self.report = report.model_copy(update={"sidecar": sidecar, "reason": look.trouble})
         deadline = self.sidecar_deadline
-        interval = max(_SIDECAR_INTERVAL, _SIDECAR_SLOWDOWN * (now - self.sidecar_since))
+        interval = _SIDECAR_POLLS.after(now - self.sidecar_since)
         if look.blocked:  # it is there, and is tried for as long as the image would have been
             elapsed = self._blocked_for(now)
-            deadline, interval = now - elapsed + rule.timeout, _blocked_interval(elapsed)
+            deadline, interval = now - elapsed + rule.timeout, _BLOCKED_RETRIES.after(elapsed)
         return None if look.carried or now >= deadline else min(now + interval, deadline)
 
     def _blocked_for(self, now: float) -> float:
@@ -158,9 +158,3 @@ class JobState:
         """Return the report of a failure; the reason names the file."""
         source = str(self.job.source)
         return self.job.failed(reason if source in reason else f"{source}: {reason}", now.wall)
-
-
-def _blocked_interval(elapsed: float) -> float:
-    """Return when to try again (s) what can't be written for `elapsed` seconds."""
-    shortest, longest = _BLOCKED_INTERVALS
-    return min(max(elapsed / 5, shortest), longest)

@@ -8,12 +8,12 @@ Structure first: a TIFF whose directory follows its pixels is complete when it p
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tango_server.backoff import Backoff
 from tango_server.conversion.tiff.structure import Structure
 from tango_server.jobs.state_machine.events import Instant
 
-_FIRST_INTERVAL = 0.02
+_POLLS = Backoff(shortest=0.02, factor=0.1)  # a file that has been awaited for t seconds is looked at every t/10
 _LONGEST_INTERVAL = 0.5
-_SLOWDOWN = 0.1  # a file that has been awaited for t seconds is looked at every t/10
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +103,5 @@ def _later(rule: ReadinessRule, wait: Wait, now: float, latest: float) -> Verdic
             reason=f"not complete within {rule.timeout:g} s: {wait.found}. "
             "Check whether the detector wrote it, then try it again (RetryFailed, petif retry).",
         )
-    interval = max(_FIRST_INTERVAL, _SLOWDOWN * (now - deadline + rule.timeout))
-    return Verdict("wait", again=min(now + interval, max(latest, now + _FIRST_INTERVAL), deadline))
+    interval = _POLLS.after(now - deadline + rule.timeout)
+    return Verdict("wait", again=min(now + interval, max(latest, now + _POLLS.shortest), deadline))

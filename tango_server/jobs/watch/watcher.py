@@ -18,13 +18,14 @@ from tango_server.conversion.tiff.provenance import read_provenance
 from tango_server.jobs.capacity import NoRoomError
 from tango_server.jobs.clock import now
 from tango_server.jobs.frame_listing import FrameLister
+from tango_server.jobs.intake import Intake
 from tango_server.jobs.ledger.database import LedgerBusyError
 from tango_server.jobs.ledger.history import UnknownIdError
 from tango_server.jobs.validation import NO_MAP, translated
 from tango_server.jobs.watch.folder_state import WatchedFolder
 from tango_server.jobs.watch.known import Identity, Wanted
 from tango_server.jobs.watch.sqlite_store import KnownFiles, WatchStore
-from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitAnswer, SubmitQuery
+from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitQuery
 from tango_server.recipe import NewFile, Recipe
 from tango_server.sqlite.wal_file import sqlite_integer
 
@@ -38,14 +39,12 @@ _ROUNDS = 10
 class Jobs(Protocol):
     """What a watch asks of the job service; `JobRunner` has it."""
 
-    def submit(self, query: SubmitQuery) -> SubmitAnswer:
-        """Accept requests durably; raise `NoRoomError` or `LedgerBusyError` if there is no room at present."""
+    @property
+    def intake(self) -> Intake:
+        """Accepts requests, and resolves paths."""
 
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
         """Return the reports of jobs; raise `UnknownIdError`."""
-
-    def readable(self, path: str) -> Path:
-        """Return the resolved path; raise `PathError`."""
 
     @property
     def recipe(self) -> Recipe:
@@ -126,7 +125,7 @@ class Watcher(threading.Thread):
     def _look(self) -> str:
         """Take one look and act on it; return what people should know."""
         try:
-            root = self._jobs.readable(str(self.folder))
+            root = self._jobs.intake.source(str(self.folder))
             if root != self._root or self._known.failed:
                 self._open(root)
             listing = self._lister.look(self._rules.excluded(self._jobs.recipe))
@@ -243,7 +242,7 @@ class Watcher(threading.Thread):
         if not found:
             return
         requests = [{"source": str(root / one.name), "key": self._key(root, one)} for one in found]
-        answer = self._jobs.submit(SubmitQuery(requests=requests))
+        answer = self._jobs.intake.submit(SubmitQuery(requests=requests))
         if not answer.refused:
             for one, job in zip(found, answer.jobs, strict=True):
                 self._files.submitted(one, job.job_id)

@@ -17,7 +17,7 @@ from bluesky import RunEngine
 from petif_bluesky import ConversionCallback, PETifConverter
 from petif_bluesky.callback import default_spool_path
 from petif_bluesky.spool import Spool
-from petif_bluesky.testing.fake_link import FakeLink
+from petif_bluesky.testing.fake_server import FakeServer
 from tango_server.recipe import Recipe
 from tests.unit.documents import IMAGE, NUMBER, ComposedRun, Recorder, replay
 
@@ -40,40 +40,44 @@ def composed(callback: Callable[[str, Any], None], frames: int = 1, **metadata: 
 
 
 def test_every_frame_of_a_run_becomes_one_request(
-    run_engine: RunEngine, recorder: Recorder, callback: ConversionCallback, link: FakeLink, make_detector: MakeDetector
+    run_engine: RunEngine,
+    recorder: Recorder,
+    callback: ConversionCallback,
+    server: FakeServer,
+    make_detector: MakeDetector,
 ) -> None:
     run_engine.subscribe(callback)
     (uid,) = run_engine(bp.count([make_detector("pe1"), make_detector("pe2")], num=3, md=as_metadata(RECIPE)))
-    link.until(lambda: len(link.requests) == 6)
-    requests = list(link.requests.values())
+    server.until(lambda: len(server.requests) == 6)
+    requests = list(server.requests.values())
     written = [event["data"][f"{name}_full_file_name"] for event in recorder.of("event") for name in ("pe1", "pe2")]
     assert sorted(request.source for request in requests) == sorted(written)
     assert [request.seq_num for request in requests] == [1, 1, 2, 2, 3, 3]
     assert {(request.run_uid, request.stream) for request in requests} == {(uid, "primary")}
     assert all(request.recipe == RECIPE for request in requests)
-    assert link.announced == [uid]
+    assert server.announced == [uid]
     recorder.check()
 
 
 def test_run_without_frames_is_announced(
-    run_engine: RunEngine, callback: ConversionCallback, converter: PETifConverter, link: FakeLink
+    run_engine: RunEngine, callback: ConversionCallback, converter: PETifConverter, server: FakeServer
 ) -> None:
     run_engine.subscribe(callback)
     (uid,) = run_engine(bpp.run_wrapper(bps.null()))
-    link.until(lambda: link.announced == [uid])
-    assert link.requests == {}
+    server.until(lambda: server.announced == [uid])
+    assert server.requests == {}
     assert converter.runs.submitted(uid) == 0
 
 
-def test_without_a_recipe_in_the_start_the_servers_holds(callback: ConversionCallback, link: FakeLink) -> None:
+def test_without_a_recipe_in_the_start_the_servers_holds(callback: ConversionCallback, server: FakeServer) -> None:
     starts: list[dict[str, Any]] = [{}, {"conversion": {"note": "as ever"}}, {"conversion": {"recipe": None}}]
     for metadata in starts:
         composed(callback, **metadata).stop()
-    link.until(lambda: len(link.requests) == len(starts))
-    assert [request.recipe for request in link.requests.values()] == [None] * len(starts)
+    server.until(lambda: len(server.requests) == len(starts))
+    assert [request.recipe for request in server.requests.values()] == [None] * len(starts)
 
 
-def test_interleaved_runs_have_their_own_recipes(callback: ConversionCallback, link: FakeLink) -> None:
+def test_interleaved_runs_have_their_own_recipes(callback: ConversionCallback, server: FakeServer) -> None:
     recipes = [Recipe.preset("xdi", rotation=angle) for angle in (90, 180)]
     runs = [composed(callback, frames=0, **as_metadata(recipe)) for recipe in recipes]
     data = [run.resource(filename=run.uid) for run in runs]
@@ -82,22 +86,22 @@ def test_interleaved_runs_have_their_own_recipes(callback: ConversionCallback, l
             run.event(pe_image=datum(point))
     for run in runs:
         run.stop()
-    link.until(lambda: len(link.requests) == 4)
-    assert [(request.run_uid, request.recipe) for request in link.requests.values()] == 2 * [
+    server.until(lambda: len(server.requests) == 4)
+    assert [(request.run_uid, request.recipe) for request in server.requests.values()] == 2 * [
         (run.uid, recipe) for run, recipe in zip(runs, recipes, strict=True)
     ]
 
 
 def test_documents_delivered_twice_make_the_same_keys(
-    callback: ConversionCallback, converter: PETifConverter, link: FakeLink, tmp_path: Path
+    callback: ConversionCallback, converter: PETifConverter, server: FakeServer, tmp_path: Path
 ) -> None:
     run = composed(callback, frames=3)
     run.stop()
-    link.until(lambda: len(link.requests) == 3)
-    keys = list(link.requests)
+    server.until(lambda: len(server.requests) == 3)
+    keys = list(server.requests)
     assert len(set(keys)) == 3
-    elsewhere = FakeLink()
-    stranger = PETifConverter(elsewhere.address, name="stranger", link=elsewhere)
+    elsewhere = FakeServer()
+    stranger = PETifConverter(elsewhere.address, name="stranger", poller=elsewhere)
     again = ConversionCallback(stranger, spool=tmp_path / "another.sqlite")
     replay(run.recorder.documents, again)
     elsewhere.until(lambda: len(elsewhere.requests) == 3)
@@ -105,14 +109,14 @@ def test_documents_delivered_twice_make_the_same_keys(
     assert list(elsewhere.requests) == keys
 
 
-def test_two_runs_that_show_the_same_files_are_two_jobs(callback: ConversionCallback, link: FakeLink) -> None:
+def test_two_runs_that_show_the_same_files_are_two_jobs(callback: ConversionCallback, server: FakeServer) -> None:
     for _ in range(2):
         run = ComposedRun(callback)
         run.stream(pe={"image": IMAGE})
         run.event(pe_image=run.resource()(0))
         run.stop()
-    link.until(lambda: len(link.requests) == 2)
-    assert len(set(link.sources)) == 1
+    server.until(lambda: len(server.requests) == 2)
+    assert len(set(server.sources)) == 1
 
 
 GARBAGE = [
@@ -140,7 +144,7 @@ GARBAGE = [
 
 @pytest.mark.parametrize(("name", "document"), GARBAGE)
 def test_garbage_is_logged_and_the_next_run_is_none_the_worse(
-    name: str, document: Any, callback: ConversionCallback, link: FakeLink, caplog: pytest.LogCaptureFixture
+    name: str, document: Any, callback: ConversionCallback, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback(name, document)
     (record,) = caplog.records
@@ -148,18 +152,18 @@ def test_garbage_is_logged_and_the_next_run_is_none_the_worse(
     assert f"a {name!r} document could not be taken in" in record.getMessage()
     run = composed(callback)
     run.stop()
-    link.until(lambda: len(link.requests) == 1)
-    assert run.uid in link.announced
+    server.until(lambda: len(server.requests) == 1)
+    assert run.uid in server.announced
 
 
 def test_documents_that_are_not_ours_are_passed_over(
-    callback: ConversionCallback, link: FakeLink, caplog: pytest.LogCaptureFixture
+    callback: ConversionCallback, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = composed(callback, frames=0)
     for name in ("bulk_events", "bulk_datum", "nonsense"):
         callback(name, {"uid": "x"})
     run.event(pe_image=run.resource()(0))
-    link.until(lambda: len(link.requests) == 1)
+    server.until(lambda: len(server.requests) == 1)
     assert caplog.records == []
 
 
@@ -178,22 +182,22 @@ def test_run_that_can_not_be_read_is_told_once_and_counted_at_its_end(
 
 
 def test_frame_of_a_run_whose_beginning_was_missed_is_not_converted_with_another_recipe(
-    callback: ConversionCallback, link: FakeLink, caplog: pytest.LogCaptureFixture
+    callback: ConversionCallback, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     documents = Recorder()
     run = composed(documents, frames=2, **as_metadata(RECIPE))
     run.stop()
     replay(documents.documents[1:], callback)
     seen = composed(callback)
-    link.until(lambda: len(link.requests) == 1)
-    assert [request.run_uid for request in link.requests.values()] == [seen.uid]
+    server.until(lambda: len(server.requests) == 1)
+    assert [request.run_uid for request in server.requests.values()] == [seen.uid]
     assert "start document was not seen" in caplog.text
 
 
 def test_all_frames_of_a_document_are_one_transaction(
-    callback: ConversionCallback, link: FakeLink, tmp_path: Path
+    callback: ConversionCallback, server: FakeServer, tmp_path: Path
 ) -> None:
-    link.answers.clear()
+    server.answers.clear()
     run = composed(callback, frames=0)
     datum = run.resource(frame_per_point=100)(0)
     begun: list[str] = []
@@ -203,46 +207,48 @@ def test_all_frames_of_a_document_are_one_transaction(
     writer.set_trace_callback(None)
     assert len(begun) == 1
     assert callback.waiting == 100
-    link.answers.set()
-    link.until(lambda: len(link.requests) == 100)
+    server.answers.set()
+    server.until(lambda: len(server.requests) == 100)
 
 
-def test_metadata_of_the_frame_travel_with_it(callback: ConversionCallback, link: FakeLink) -> None:
+def test_metadata_of_the_frame_travel_with_it(callback: ConversionCallback, server: FakeServer) -> None:
     run = ComposedRun(callback, sample_name="diamond", scan_id=7)
     run.stream(pe={"image": IMAGE, "total": NUMBER})
     run.event(pe_image=run.resource()(0), pe_total=np.float64(1.5))
-    link.until(lambda: len(link.requests) == 1)
-    (request,) = link.requests.values()
+    server.until(lambda: len(server.requests) == 1)
+    (request,) = server.requests.values()
     assert request.metadata["shape"] == [48, 64]
     assert (request.metadata["sample_name"], request.metadata["scan_id"]) == ("diamond", 7)
     assert (request.metadata["pe_total"], request.metadata["timestamps"]) == (1.5, {"pe_total": 1.7e9})
 
 
 def test_frame_that_the_server_will_never_take_is_not_counted_as_submitted(
-    callback: ConversionCallback, converter: PETifConverter, link: FakeLink
+    callback: ConversionCallback, converter: PETifConverter, server: FakeServer
 ) -> None:
     run = ComposedRun(callback)
     run.stream(pe={"image": IMAGE})
     datum = run.resource()
-    link.rejected = {"/data/raw/sample/sample-00001.tif"}
+    server.rejected = {"/data/raw/sample/sample-00001.tif"}
     for point in range(3):
         run.event(pe_image=datum(point))
     run.stop()
-    link.until(lambda: len(link.requests) == 2)
+    server.until(lambda: len(server.requests) == 2)
     callback._sender.close(5.0)
     assert converter.runs.submitted(run.uid) == 2
     assert converter.runs.set_aside_of(run.uid) == 1
     assert callback.waiting == 0
 
 
-def test_template_that_fits_no_number_costs_only_its_own_frames(callback: ConversionCallback, link: FakeLink) -> None:
+def test_template_that_fits_no_number_costs_only_its_own_frames(
+    callback: ConversionCallback, server: FakeServer
+) -> None:
     run = composed(callback, frames=0)
     good, bad = run.resource(filename="good"), run.resource(template="%s%s%s%s")
     run.event(pe_image=good(0))
     run.event(pe_image=bad(0))
     run.event(pe_image=good(1))
-    link.until(lambda: len(link.requests) == 2)
-    assert [Path(source).name for source in link.sources] == ["good-00000.tif", "good-00001.tif"]
+    server.until(lambda: len(server.requests) == 2)
+    assert [Path(source).name for source in server.sources] == ["good-00000.tif", "good-00001.tif"]
 
 
 def test_plan_goes_on_though_the_spool_is_gone(
@@ -256,39 +262,39 @@ def test_plan_goes_on_though_the_spool_is_gone(
 
 
 def test_frames_of_a_run_without_a_server_go_in_the_next_session(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink, make_detector: MakeDetector,
-    tmp_path: Path,
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, server: FakeServer,
+    make_detector: MakeDetector, tmp_path: Path,
 ) -> None:  # fmt: skip
-    link.go_down()
+    server.go_down()
     first = ConversionCallback(converter, spool=tmp_path / "spool.sqlite")
     run_engine.subscribe(first)
     (uid,) = run_engine(bp.count([make_detector()], num=3, md=as_metadata(RECIPE)))
     first.close()
-    assert link.requests == {}
-    link.go_up()
+    assert server.requests == {}
+    server.go_up()
     second = ConversionCallback(converter, spool=tmp_path / "spool.sqlite")
-    link.until(lambda: len(link.requests) == 3)
+    server.until(lambda: len(server.requests) == 3)
     second.close()
-    assert link.sources == [event["data"]["pe_full_file_name"] for event in recorder.of("event")]
-    assert link.announced == [uid]
-    assert {request.recipe for request in link.requests.values()} == {RECIPE}
+    assert server.sources == [event["data"]["pe_full_file_name"] for event in recorder.of("event")]
+    assert server.announced == [uid]
+    assert {request.recipe for request in server.requests.values()} == {RECIPE}
 
 
 def test_run_does_not_wait_for_a_server_that_hangs(
-    run_engine: RunEngine, callback: ConversionCallback, link: FakeLink, make_detector: MakeDetector
+    run_engine: RunEngine, callback: ConversionCallback, server: FakeServer, make_detector: MakeDetector
 ) -> None:
     run_engine.subscribe(callback)
-    link.answers.clear()
+    server.answers.clear()
     run_engine(bp.count([make_detector()], num=3))
-    assert link.requests == {}
-    link.answers.set()
-    link.until(lambda: len(link.requests) == 3)
-    assert {thread.name for thread in link.callers} == {"petif-sender"}
-    assert threading.current_thread() not in link.callers
+    assert server.requests == {}
+    server.answers.set()
+    server.until(lambda: len(server.requests) == 3)
+    assert {thread.name for thread in server.callers} == {"petif-sender"}
+    assert threading.current_thread() not in server.callers
 
 
 def test_callback_lives_as_long_as_its_subscription(
-    run_engine: RunEngine, converter: PETifConverter, link: FakeLink, make_detector: MakeDetector, tmp_path: Path
+    run_engine: RunEngine, converter: PETifConverter, server: FakeServer, make_detector: MakeDetector, tmp_path: Path
 ) -> None:
     callback = ConversionCallback(converter, spool=tmp_path / "spool.sqlite")
     reference = weakref.ref(callback)
@@ -296,16 +302,16 @@ def test_callback_lives_as_long_as_its_subscription(
     del callback
     gc.collect()
     run_engine(bp.count([make_detector()], num=2))
-    link.until(lambda: len(link.requests) == 2)
+    server.until(lambda: len(server.requests) == 2)
     alive = reference()
     assert alive is not None
     alive.close()
 
 
 def test_frames_are_counted_at_once_and_stay_in_the_spool_at_the_end(
-    converter: PETifConverter, link: FakeLink, tmp_path: Path
+    converter: PETifConverter, server: FakeServer, tmp_path: Path
 ) -> None:
-    link.go_down()
+    server.go_down()
     callback = ConversionCallback(converter, spool=str(tmp_path / "spool.sqlite"))
     runs = [composed(callback, frames=2), composed(callback, frames=1)]
     assert [converter.runs.submitted(run.uid) for run in runs] == [2, 1]

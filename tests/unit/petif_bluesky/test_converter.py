@@ -16,9 +16,9 @@ from ophyd.utils import ReadOnlyError
 from tango import AttrDataFormat, CmdArgType
 
 from petif_bluesky import PETifConverter, conversion_wrapper
-from petif_bluesky.link import ServerState, TangoLink
+from petif_bluesky.server_poller import ServerState
 from petif_bluesky.signals.server import AttributeSignal
-from petif_bluesky.testing.fake_link import PATIENCE, UP, FakeLink
+from petif_bluesky.testing.fake_server import PATIENCE, UP, FakeServer
 from tango_server.client.attributes import ATTRIBUTES, AttributeReading
 from tango_server.device.converter import PETifConverter as DeviceClass
 from tango_server.recipe import Recipe
@@ -49,15 +49,13 @@ def lonely() -> Iterator[PETifConverter]:
     converter = PETifConverter(NOBODY, name="lonely")
     assert time.monotonic() - began < 2.0  # Tango itself would try for longer
     yield converter
-    assert isinstance(converter.link, TangoLink)
-    converter.link.close()
+    converter.destroy()
 
 
 def test_construction_trigger_and_read_need_no_server(lonely: PETifConverter) -> None:
-    assert lonely.link.address == NOBODY
+    assert lonely.client.address == NOBODY
     assert lonely.read().keys() == {f"lonely_{name}" for name in (*UNITS, "drained")}
-    assert isinstance(lonely.link, TangoLink)
-    assert lonely.link.wait_for_first_look(PATIENCE).down
+    assert lonely.poller.wait_for_first_poll(PATIENCE).down
     lonely.runs.add("run", "first")
     lonely.runs.add("run", "second")
     lonely.current_run = "run"
@@ -102,15 +100,15 @@ def test_no_reading_can_be_set_from_outside(converter: PETifConverter) -> None:
 
 
 def test_it_may_be_counted_as_any_detector(
-    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink
+    run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, server: FakeServer
 ) -> None:
     run_engine(bp.count([converter], num=2))
     assert [event["data"]["converter_submitted"] for event in recorder.stream("primary")] == [0, 0]
     recorder.check()
-    assert link.callers == set()
+    assert server.callers == set()
 
 
-def test_readings_are_as_of_when_they_were_taken(converter: PETifConverter, link: FakeLink) -> None:
+def test_readings_are_as_of_when_they_were_taken(converter: PETifConverter, server: FakeServer) -> None:
     def stamps() -> set[Any]:
         return {reading["timestamp"] for reading in converter.read().values()}
 
@@ -123,7 +121,7 @@ def test_readings_are_as_of_when_they_were_taken(converter: PETifConverter, link
 
 def state(**attributes: Any) -> ServerState:
     readings = {name: AttributeReading(value, 1.7e9 + 5) for name, value in attributes.items()}
-    return replace(UP, attributes=readings, looked=1.7e9 + 6)
+    return replace(UP, attributes=readings, polled=1.7e9 + 6)
 
 
 def server_signals(converter: PETifConverter) -> dict[str, AttributeSignal]:
@@ -144,27 +142,29 @@ def test_signals_are_described_as_the_server_does(converter: PETifConverter) -> 
         assert described.get("units", "") == attribute.att_prop.unit, name
         if described["dtype"] in {"integer", "number"}:
             assert described["precision"] == int(re.sub(r"\D", "", attribute.att_prop.format) or 0), name
-        assert described["source"] == f"TANGO:{converter.link.address}/{name}", name
+        assert described["source"] == f"TANGO:{converter.client.address}/{name}", name
 
 
-def test_signals_of_the_server_show_what_the_link_knows(converter: PETifConverter, link: FakeLink) -> None:
+def test_signals_of_the_server_show_what_the_poller_knows(converter: PETifConverter, server: FakeServer) -> None:
     assert converter.server.queue_length.get() == 0
     changes: list[int] = []
     converter.server.queue_length.subscribe(lambda value, **_: changes.append(value), run=False)
-    link.look(state(QueueLength=3, State="RUNNING", FailedFiles=["/a", "/b"]))
+    server.poll(state(QueueLength=3, State="RUNNING", FailedFiles=["/a", "/b"]))
     converter.server.wait_for_connection()
     reading = converter.server.queue_length.read()["converter_server_queue_length"]
     assert reading == {"value": 3, "timestamp": 1.7e9 + 5}
     assert converter.server.state.get() == "RUNNING"
     assert converter.server.failed_files.get() == ["/a", "/b"]
     assert (converter.server.version.get(), converter.server.reachable.get()) == ("1.2.3", True)
-    link.go_down()
+    server.go_down()
     assert converter.server.reachable.get() is False
     assert converter.server.queue_length.read()["converter_server_queue_length"] == reading
 
 
-def test_the_server_is_part_of_the_configuration_not_of_the_reading(converter: PETifConverter, link: FakeLink) -> None:
-    link.look(state(NumWorkers=2, Recipe='{"rotation": 90}'))
+def test_the_server_is_part_of_the_configuration_not_of_the_reading(
+    converter: PETifConverter, server: FakeServer
+) -> None:
+    server.poll(state(NumWorkers=2, Recipe='{"rotation": 90}'))
     values = {key: reading["value"] for key, reading in converter.read_configuration().items()}
     assert values == {
         "converter_recipe": "",
@@ -180,7 +180,7 @@ def test_the_server_is_part_of_the_configuration_not_of_the_reading(converter: P
 
 @pytest.mark.parametrize("given", [RECIPE, RECIPE.model_dump(mode="json"), RECIPE.model_dump_json()])
 def test_configured_recipe_is_that_of_the_next_runs(
-    given: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, link: FakeLink
+    given: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, server: FakeServer
 ) -> None:
     def plan() -> Any:
         before, after = yield from bps.configure(converter, {"recipe": given})
@@ -195,7 +195,7 @@ def test_configured_recipe_is_that_of_the_next_runs(
     facts = [start["conversion"] for start in recorder.of("start")]
     assert [each["recipe_source"] for each in facts] == ["run", "run", "server"]
     assert [Recipe.model_validate(each["recipe"]) for each in facts[:2]] == [RECIPE, OTHER]
-    assert {thread.name for thread in link.callers} <= {"petif-drain"}
+    assert {thread.name for thread in server.callers} <= {"petif-drain"}
 
 
 @pytest.mark.parametrize(
@@ -216,26 +216,26 @@ def test_wrong_configuration_is_refused_and_changes_nothing(
     assert converter.recipe.chosen == RECIPE
 
 
-def test_staged_anew_it_does_not_wait_for_a_run_that_has_ended(converter: PETifConverter, link: FakeLink) -> None:
-    link.converts = False
+def test_staged_anew_it_does_not_wait_for_a_run_that_has_ended(converter: PETifConverter, server: FakeServer) -> None:
+    server.converts = False
     converter.current_run = "ended"
     converter.runs.add("ended", "frame")
     converter.runs.close("ended")
     assert converter in converter.stage()
     converter.trigger().wait(PATIENCE)
     converter.unstage()
-    assert link.listeners == {}
+    assert server.listeners == {}
 
 
 def test_without_a_wrapper_the_run_is_the_one_that_the_callback_has_seen(
-    converter: PETifConverter, link: FakeLink
+    converter: PETifConverter, server: FakeServer
 ) -> None:
     for run_uid in ("first", "second", "third"):
         converter.runs.announce(run_uid)
     converter.current_run = "third"
     converter.runs.close("third")
-    link.converts = False
-    link.prompt = False
+    server.converts = False
+    server.prompt = False
     converter.trigger()
-    assert [run_uid for run_uid, _ in link.listeners.values()] == ["second"]
-    link.tell("second", None)
+    assert [run_uid for run_uid, _ in server.listeners.values()] == ["second"]
+    server.tell("second", None)

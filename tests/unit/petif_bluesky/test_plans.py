@@ -9,10 +9,10 @@ from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 
 from petif_bluesky import ConversionCallback, ConversionPreprocessor, PETifConverter
-from petif_bluesky.link import LinkDownError, RequestRejectedError
 from petif_bluesky.plans import FramesNotFoundError, convert_files, convert_folder, reprocess_run
-from petif_bluesky.testing.fake_link import PATIENCE
+from petif_bluesky.testing.fake_server import PATIENCE
 from petif_bluesky.testing.reports import XDI, converted_beside
+from tango_server.client.client import LinkDownError, RequestRejectedError
 from tango_server.messages import FolderAnswer
 from tango_server.recipe import Recipe
 from tests.unit.documents import IMAGE, NAME, ComposedRun, Recorder
@@ -77,7 +77,7 @@ def test_messages_of_a_plan_find_open_hand_over_wait_tell_and_close(
 
 
 def test_files_become_a_run_that_tells_of_each(options: dict[str, Any], lab: Lab) -> None:
-    lab.link.refused.add("/data/raw/none.tif")
+    lab.server.refused.add("/data/raw/none.tif")
     (uid,) = lab.run_engine(
         convert_files(lab.converter, [*PATHS, PATHS[0]], recipe=RECIPE, md={"sample": "CeO2"}, **options)
     )
@@ -85,11 +85,11 @@ def test_files_become_a_run_that_tells_of_each(options: dict[str, Any], lab: Lab
     (start,) = lab.recorder.of("start")
     assert (start["uid"], start["plan_name"], start["num_frames"], start["sample"]) == (uid, "convert_files", 3, "CeO2")
     assert Recipe.model_validate(start["conversion"]["recipe"]) == RECIPE
-    assert (start["conversion"]["recipe_source"], start["conversion"]["device"]) == ("run", lab.link.address)
+    assert (start["conversion"]["recipe_source"], start["conversion"]["device"]) == ("run", lab.server.address)
     assert told(lab.recorder) == [(path, "", number) for number, path in enumerate(PATHS, start=1)]
     assert numbers(lab.recorder) == (3, 3, 0, True)
     assert lab.recorder.of("stop")[0]["exit_status"] == "success"
-    assert [(request.recipe, request.run_uid, request.key) for request in lab.link.requests.values()] == [
+    assert [(request.recipe, request.run_uid, request.key) for request in lab.server.requests.values()] == [
         (RECIPE, uid, f"{uid}/{path}") for path in PATHS
     ]
 
@@ -107,7 +107,7 @@ def test_files_become_a_run_that_tells_of_each(options: dict[str, Any], lab: Lab
 )
 def test_recipe_may_be_json(given: Any, meant: Recipe, options: dict[str, Any], lab: Lab) -> None:
     lab.run_engine(convert_files(lab.converter, PATHS, recipe=given, **options))
-    assert {request.recipe for request in lab.link.requests.values()} == {meant}
+    assert {request.recipe for request in lab.server.requests.values()} == {meant}
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_without_a_recipe_that_of_the_converter_holds(options: dict[str, Any], l
     assert lab.recorder.of("start")[0]["conversion"]["recipe_source"] == "server"
     lab.converter.configure({"recipe": RECIPE})
     lab.run_engine(convert_files(lab.converter, PATHS, **options))
-    assert [request.recipe for request in lab.link.requests.values()] == [XDI] * 3 + [RECIPE] * 3
+    assert [request.recipe for request in lab.server.requests.values()] == [XDI] * 3 + [RECIPE] * 3
 
 
 def test_what_the_server_does_not_see_is_told_before_anything_is_opened(options: dict[str, Any], lab: Lab) -> None:
-    lab.link.absent = {PATHS[1]}
+    lab.server.absent = {PATHS[1]}
     with pytest.raises(
         FramesNotFoundError, match=r"convert_files: 1 of 3 frames can't be found: /data/raw/a.tif: found"
     ):
@@ -153,37 +153,37 @@ def test_what_the_server_does_not_see_is_told_before_anything_is_opened(options:
 def test_server_that_does_not_answer_in_time_ends_the_plan_before_anything_is_opened(
     options: dict[str, Any], lab: Lab
 ) -> None:
-    lab.link.go_down()
+    lab.server.go_down()
     with pytest.raises(LinkDownError, match="expected a running server"):
         lab.run_engine(convert_files(lab.converter, PATHS, **{**options, "timeout": 0.1}))
     assert lab.recorder.documents == []
 
 
 def test_server_that_comes_back_in_time_is_waited_for(options: dict[str, Any], lab: Lab) -> None:
-    lab.link.troubles.append(LinkDownError("it hangs"))
+    lab.server.troubles.append(LinkDownError("it hangs"))
     lab.run_engine(convert_files(lab.converter, PATHS, **options))
     assert numbers(lab.recorder) == (3, 3, 0, True)
 
 
 def test_frames_without_reports_in_time_are_no_failure(options: dict[str, Any], lab: Lab) -> None:
-    lab.link.converts = False
+    lab.server.converts = False
     lab.run_engine(convert_files(lab.converter, PATHS, **{**options, "timeout": 0.3}))
     assert numbers(lab.recorder) == (3, 0, 0, False)
     assert lab.recorder.of("stop")[0]["exit_status"] == "success"
 
 
 def test_request_that_the_server_never_takes_is_not_waited_for(options: dict[str, Any], lab: Lab) -> None:
-    lab.link.rejected = {PATHS[0]}
+    lab.server.rejected = {PATHS[0]}
     lab.run_engine(convert_files(lab.converter, PATHS, **options))
     assert numbers(lab.recorder) == (2, 2, 0, True)
 
 
 def test_no_call_is_made_in_the_run_engines_thread(raw_run: Catalogued, options: dict[str, Any], lab: Lab) -> None:
-    lab.link.folders["/data/raw"] = [FolderAnswer(frames=PATHS, more=False)]
+    lab.server.folders["/data/raw"] = [FolderAnswer(frames=PATHS, more=False)]
     lab.run_engine(convert_files(lab.converter, PATHS, **options))
     lab.run_engine(convert_folder(lab.converter, "/data/raw", **options))
     lab.run_engine(reprocess_run(lab.converter, raw_run, recipe="xdi", **options))
-    assert {thread.name for thread in lab.link.callers} == {"petif-find", "petif-sender", "petif-drain"}
+    assert {thread.name for thread in lab.server.callers} == {"petif-find", "petif-sender", "petif-drain"}
     assert raw_run.readers == ["petif-find"]
 
 
@@ -193,8 +193,8 @@ def test_session_with_callback_and_preprocessor_converts_each_file_once(
     lab.run_engine.subscribe(callback)
     lab.run_engine.preprocessors.append(ConversionPreprocessor(lab.converter, recipe=Recipe(rotation=270)))
     lab.run_engine(convert_files(lab.converter, PATHS, recipe=RECIPE, **options))
-    assert lab.link.sources == PATHS
-    assert {request.recipe for request in lab.link.requests.values()} == {RECIPE}
+    assert lab.server.sources == PATHS
+    assert {request.recipe for request in lab.server.requests.values()} == {RECIPE}
     assert numbers(lab.recorder) == (3, 3, 0, True)
 
 
@@ -202,7 +202,7 @@ def test_outputs_of_whatever_structure_are_no_frames(
     callback: ConversionCallback, options: dict[str, Any], lab: Lab
 ) -> None:
     shapes = dict(zip(PATHS, [(48, 32), (20, 30), (48, 32)], strict=True))
-    lab.link.report = lambda request: converted_beside(request).model_copy(update={"shape": shapes[request.source]})
+    lab.server.report = lambda request: converted_beside(request).model_copy(update={"shape": shapes[request.source]})
     lab.run_engine.subscribe(callback)
     (uid,) = lab.run_engine(convert_files(lab.converter, PATHS, **options))
     assert lab.recorder.of("stop")[0]["num_events"] == {"converted": 2, "converted-2": 1, "conversion": 1}
@@ -210,7 +210,7 @@ def test_outputs_of_whatever_structure_are_no_frames(
 
 
 def test_pause_repeats_nothing(options: dict[str, Any], lab: Lab) -> None:
-    lab.link.converts = False
+    lab.server.converts = False
     paused: list[None] = []
 
     def pause() -> None:
@@ -218,20 +218,20 @@ def test_pause_repeats_nothing(options: dict[str, Any], lab: Lab) -> None:
             paused.append(None)
             threading.Thread(target=lab.run_engine.request_pause, daemon=True).start()
 
-    lab.link.on_follow = pause
+    lab.server.on_follow = pause
     with pytest.raises(RunEngineInterrupted):
         lab.run_engine(convert_files(lab.converter, PATHS, recipe=RECIPE, **options))
-    lab.link.converts = True
+    lab.server.converts = True
     lab.run_engine.resume()
     assert told(lab.recorder) == [(path, "", number) for number, path in enumerate(PATHS, start=1)]
-    assert lab.link.sources == PATHS
+    assert lab.server.sources == PATHS
 
 
 @pytest.mark.parametrize("ending", ["resume", "abort"])
 def test_plan_may_be_paused_while_files_are_looked_for(ending: str, options: dict[str, Any], lab: Lab) -> None:
-    lab.link.answers.clear()
+    lab.server.answers.clear()
     pausing = threading.Thread(
-        target=lambda: (lab.link.until(lambda: lab.link.attempts > 0), lab.run_engine.request_pause())
+        target=lambda: (lab.server.until(lambda: lab.server.attempts > 0), lab.run_engine.request_pause())
     )
     pausing.start()
     with pytest.raises(RunEngineInterrupted):
@@ -239,18 +239,18 @@ def test_plan_may_be_paused_while_files_are_looked_for(ending: str, options: dic
     pausing.join(PATIENCE)
     if ending == "abort":
         lab.run_engine.abort()
-        lab.link.answers.set()
+        lab.server.answers.set()
         assert lab.recorder.documents == []
     else:
-        threading.Timer(0.1, lab.link.answers.set).start()
+        threading.Timer(0.1, lab.server.answers.set).start()
         lab.run_engine.resume()
-        assert [thread.name for thread in lab.link.callers].count("petif-find") == 1
+        assert [thread.name for thread in lab.server.callers].count("petif-find") == 1
         assert numbers(lab.recorder) == (3, 3, 0, True)
 
 
 def test_folder_is_what_the_server_lists_in_however_many_parts(options: dict[str, Any], lab: Lab) -> None:
     listed = sorted(PATHS)
-    lab.link.folders["/data/raw"] = [
+    lab.server.folders["/data/raw"] = [
         FolderAnswer(frames=listed[:2], more=True),
         FolderAnswer(frames=listed[2:], more=False),
     ]
@@ -263,7 +263,7 @@ def test_folder_is_what_the_server_lists_in_however_many_parts(options: dict[str
 def test_folder_without_frames_or_none_at_all_is_told_before_anything_is_opened(
     options: dict[str, Any], lab: Lab
 ) -> None:
-    lab.link.folders["/data/raw"] = [FolderAnswer(frames=[], more=False)]
+    lab.server.folders["/data/raw"] = [FolderAnswer(frames=[], more=False)]
     with pytest.raises(FramesNotFoundError, match="/data/raw: found no frames; expected"):
         lab.run_engine(convert_folder(lab.converter, "/data/raw", **options))
     with pytest.raises(RequestRejectedError, match="found no folder"):
@@ -285,7 +285,7 @@ def test_catalogued_run_is_converted_anew_with_its_provenance(
         ("/data/raw/sample/sample-00000.tif", "primary", 1),
         ("/data/raw/sample/sample-00001-00001.tif", "primary", 2),
     ]
-    requests = list(lab.link.requests.values())
+    requests = list(lab.server.requests.values())
     assert {request.run_uid for request in requests} == {uid}
     assert [request.metadata["sample_name"] for request in requests] == ["CeO2", "CeO2"]
     assert [request.recipe.output.on_existing for request in requests if request.recipe] == ["number", "number"]
@@ -295,7 +295,7 @@ def test_recipe_that_says_what_happens_to_earlier_outputs_is_obeyed(
     raw_run: Catalogued, options: dict[str, Any], lab: Lab
 ) -> None:
     lab.run_engine(reprocess_run(lab.converter, raw_run, recipe={"output": {"on_existing": "replace_own"}}, **options))
-    assert {request.recipe.output.on_existing for request in lab.link.requests.values() if request.recipe} == {
+    assert {request.recipe.output.on_existing for request in lab.server.requests.values() if request.recipe} == {
         "replace_own"
     }
 
@@ -316,6 +316,6 @@ def test_run_that_can_not_be_converted_anew_is_named_before_anything_is_opened(
     broken = Catalogued(empty)
     broken._documents = [*empty.recorder.documents[:1], ("event", {"descriptor": "unknown", "uid": "e", "data": {}})]
     refused(broken, FramesNotFoundError, f"run {empty.uid}: its documents can't be followed .*event document e")
-    lab.link.absent = {"/data/raw/sample/sample-00000.tif"}
+    lab.server.absent = {"/data/raw/sample/sample-00000.tif"}
     refused(raw_run, FramesNotFoundError, f"run {raw_run.uid}: 1 of 2 frames can't be found")
     assert lab.recorder.documents == []

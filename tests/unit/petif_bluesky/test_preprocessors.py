@@ -23,8 +23,8 @@ from petif_bluesky import (
     conversion_decorator,
     conversion_wrapper,
 )
-from petif_bluesky.link import ServerState
-from petif_bluesky.testing.fake_link import FakeLink
+from petif_bluesky.server_poller import ServerState
+from petif_bluesky.testing.fake_server import FakeServer
 from petif_bluesky.testing.reports import XDI
 from tango_server.recipe import Recipe
 from tests.unit.documents import Recorder
@@ -78,7 +78,7 @@ def test_start_document_tells_recipe_device_and_server(lab: Lab) -> None:
     assert start["conversion"] == {
         "recipe": RECIPE.model_dump(mode="json"),
         "recipe_source": "run",
-        "device": lab.link.address,
+        "device": lab.server.address,
         "server_version": "1.2.3",
     }
     assert type(start["conversion"]) is dict, "or a dispatcher without this package can not unpickle it"
@@ -93,7 +93,7 @@ def test_without_a_recipe_the_start_document_says_that_it_is_the_servers(lab: La
         XDI.model_dump(mode="json"),
         "server",
     )
-    assert [request.recipe for request in lab.link.requests.values()] == [XDI]
+    assert [request.recipe for request in lab.server.requests.values()] == [XDI]
 
 
 @pytest.mark.parametrize("given", [OTHER, OTHER.model_dump(mode="json")], ids=["Recipe", "json"])
@@ -104,15 +104,15 @@ def test_recipe_of_the_plan_goes_before_that_of_the_wrapper(given: Any, lab: Lab
     assert Recipe.model_validate(start["conversion"]["recipe"]) == OTHER
     assert start["conversion"]["recipe"] == OTHER.model_dump(mode="json")
     assert (start["conversion"]["recipe_source"], start["conversion"]["note"]) == ("run", "as last week")
-    assert [request.recipe for request in lab.link.requests.values()] == [OTHER]
+    assert [request.recipe for request in lab.server.requests.values()] == [OTHER]
     assert metadata == {"conversion": {"recipe": given, "note": "as last week"}}
 
 
 @pytest.mark.parametrize("state", [ServerState(), ServerState().lost("off")], ids=["not-asked-yet", "down"])
 def test_run_goes_well_though_the_server_does_not(state: ServerState, lab: Lab) -> None:
     lab.converter.drain_timeout = 20.0 if state.down else 0.1
-    lab.link.server = state
-    lab.link.converts = False
+    lab.server.state = state
+    lab.server.converts = False
     lab.run(bp.count([lab.detector], num=2), recipe=RECIPE)
     check_the_end(lab.recorder)
     assert lab.recorder.of("stop")[0]["exit_status"] == "success"
@@ -138,8 +138,8 @@ def test_statistics_of_a_run_are_its_last_event(lab: Lab) -> None:
         }
     ]
     assert lab.recorder.of("stop")[0]["num_events"] == {"primary": 3, "converted": 3, "conversion": 1}
-    assert lab.link.listeners == {}
-    assert {thread.name for thread in lab.link.callers} == {"petif-sender", "petif-drain"}  # never the RunEngine's
+    assert lab.server.listeners == {}
+    assert {thread.name for thread in lab.server.callers} == {"petif-sender", "petif-drain"}  # never the RunEngine's
 
 
 def test_plan_without_a_run_is_left_as_it_is(lab: Lab) -> None:
@@ -181,11 +181,11 @@ def pause_after_each_reading(readables: Any) -> Any:
     yield from bps.pause()
 
 
-def paused_while_draining(run_engine: RunEngine, link: FakeLink, plan: Any) -> None:
+def paused_while_draining(run_engine: RunEngine, server: FakeServer, plan: Any) -> None:
     """Run a plan until it waits for the reports of its frames, and pause it then."""
-    link.converts = False
+    server.converts = False
     draining = threading.Event()
-    link.on_follow = draining.set
+    server.on_follow = draining.set
 
     def pause() -> None:
         assert draining.wait(10)
@@ -196,14 +196,14 @@ def paused_while_draining(run_engine: RunEngine, link: FakeLink, plan: Any) -> N
     with pytest.raises(RunEngineInterrupted):
         run_engine(plan)
     pauser.join(10)
-    link.until(lambda: len(link.requests) > 0)
-    link.converts = True
+    server.until(lambda: len(server.requests) > 0)
+    server.converts = True
 
 
 def test_pause_while_draining_takes_no_point_again(tmp_path: Path, lab: Lab) -> None:
     plan = conversion_wrapper(bp.count([lab.detector], num=3), lab.converter, recipe=RECIPE)
-    paused_while_draining(lab.run_engine, lab.link, plan)
-    lab.link.until(lambda: len(lab.link.requests) == 3)
+    paused_while_draining(lab.run_engine, lab.server, plan)
+    lab.server.until(lambda: len(lab.server.requests) == 3)
     lab.run_engine.resume()
     check_the_end(lab.recorder)
     assert [event["seq_num"] for event in lab.recorder.stream("primary")] == [1, 2, 3]
@@ -226,20 +226,20 @@ def test_pause_between_points_takes_no_point_again(lab: Lab) -> None:
     check_the_end(lab.recorder)
     assert lab.recorder.of("stop")[0]["num_events"] == {"primary": 2, "converted": 2, "conversion": 1}
     assert counts(lab.recorder) == [(2, 2, True)]
-    assert len(lab.link.requests) == 2
+    assert len(lab.server.requests) == 2
 
 
 def test_abort_while_draining_ends_the_run(lab: Lab) -> None:
     plan = conversion_wrapper(bp.count([lab.detector], num=2), lab.converter, recipe=RECIPE)
-    lab.link.prompt = False
-    paused_while_draining(lab.run_engine, lab.link, plan)
+    lab.server.prompt = False
+    paused_while_draining(lab.run_engine, lab.server, plan)
     lab.run_engine.abort("enough")
     assert lab.run_engine.state == "idle"
     (stop,) = lab.recorder.of("stop")
     assert (stop["exit_status"], stop["num_events"]["primary"]) == ("abort", 2)
     assert stop["num_events"]["conversion"] == 1
     assert counts(lab.recorder)[0][2] is False
-    assert lab.link.listeners == {}
+    assert lab.server.listeners == {}
     lab.recorder.check()
 
 
@@ -278,7 +278,7 @@ def test_interleaved_runs_each_have_their_own_numbers(keys: tuple[str | None, st
     assert counts(lab.recorder, first) == [(2, 2, True)]
     assert counts(lab.recorder, second) == [(3, 3, True)]
     assert {start["conversion"]["recipe_source"] for start in lab.recorder.of("start")} == {"run"}
-    assert {(request.run_uid, request.recipe) for request in lab.link.requests.values()} == {
+    assert {(request.run_uid, request.recipe) for request in lab.server.requests.values()} == {
         (first, RECIPE),
         (second, OTHER),
     }

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from petif_bluesky import ConversionCallback, PETifConverter
-from petif_bluesky.link import TangoLink
-from petif_bluesky.testing.fake_link import PATIENCE, FakeLink
+from petif_bluesky.server_poller import ServerPoller
+from petif_bluesky.testing.fake_server import PATIENCE, FakeServer
 from petif_bluesky.tiled.statistics import CatalogueStatistics
+from tango_server.client.client import Client
 
 NOWHERE = "tango://127.0.0.1:9/petif/converter/1#dbase=no"
 
@@ -33,7 +34,7 @@ def ended(found: list[threading.Thread]) -> bool:
     return not any(thread.is_alive() for thread in found)
 
 
-def test_a_converter_that_is_destroyed_ends_its_connection(started: Callable[[], Any]) -> None:
+def test_a_converter_that_is_destroyed_ends_its_polling(started: Callable[[], Any]) -> None:
     converters = [PETifConverter(NOWHERE, name="converter") for _ in range(3)]
     found = started()
     assert len(found) == 3
@@ -42,14 +43,14 @@ def test_a_converter_that_is_destroyed_ends_its_connection(started: Callable[[],
     assert ended(found)
 
 
-def test_a_connection_that_was_given_goes_on() -> None:
-    link = TangoLink(NOWHERE)
-    link.wait_for_first_look(PATIENCE)
-    PETifConverter(NOWHERE, name="converter", link=link).destroy()
-    looked = threading.Event()
-    link.watch(lambda _: looked.set())
-    assert looked.wait(PATIENCE)
-    link.close()
+def test_a_poller_that_was_given_goes_on() -> None:
+    poller = ServerPoller(Client(NOWHERE))
+    poller.wait_for_first_poll(PATIENCE)
+    PETifConverter(NOWHERE, name="converter", poller=poller).destroy()
+    polled = threading.Event()
+    poller.watch(lambda _: polled.set())
+    assert polled.wait(PATIENCE)
+    poller.close()
 
 
 def converter_alone(_folder: Path) -> Any:
@@ -57,17 +58,19 @@ def converter_alone(_folder: Path) -> Any:
 
 
 def callback_with_frames_that_wait(folder: Path) -> Any:
-    link = FakeLink()
-    link.go_down()
-    callback = ConversionCallback(PETifConverter(link.address, name="c", link=link), spool=folder / "spool.sqlite")
+    server = FakeServer()
+    server.go_down()
+    callback = ConversionCallback(
+        PETifConverter(server.address, name="c", poller=server), spool=folder / "spool.sqlite"
+    )
     callback._spool.put({"key": "a", "run_uid": "run"})
     callback._sender.wake()
     return callback
 
 
 def statistics_of_a_run(_folder: Path) -> Any:
-    link = FakeLink()
-    statistics = CatalogueStatistics({}, PETifConverter(link.address, name="c", link=link))
+    server = FakeServer()
+    statistics = CatalogueStatistics({}, PETifConverter(server.address, name="c", poller=server))
     statistics("stop", {"run_start": "run"})
     return statistics
 

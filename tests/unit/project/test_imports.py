@@ -32,7 +32,7 @@ FORBIDDEN = {
         "import petif_bluesky": SESSION_LIGHT,
         "import petif_bluesky.testing": SESSION_LIGHT,
         "from petif_bluesky import PETifConverter": {"pytest", "cv2", "bluesky", "tifffile", "imagecodecs", "rich"},
-        "from petif_bluesky.testing import FakeLink; FakeLink()": {"pytest", "cv2", "bluesky"},
+        "from petif_bluesky.testing import FakeServer; FakeServer()": {"pytest", "cv2", "bluesky"},
         "import petif_bluesky.converter": {"cv2", "tifffile", "imagecodecs", "rich"},
         "import petif_bluesky.callback": {"cv2", "tifffile", "imagecodecs", "rich"},
         "import petif_bluesky.preprocessors": {"cv2", "tifffile", "imagecodecs", "rich"},

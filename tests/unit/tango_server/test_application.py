@@ -65,7 +65,7 @@ def test_without_workers_it_is_a_fault_that_accepts_frames(
     life.open(lambda: settings_in(tmp_path.resolve()), Silent(), lambda: None)
     monkeypatch.setattr(HeldExecutor, "trouble", "no worker process can be started. Look into the log.")
     assert life.state() == ("FAULT", "no worker process can be started. Look into the log.")
-    answer = life.service.submit(SubmitQuery(requests=[{"source": str(tmp_path.resolve() / "raw" / "a.tif")}]))
+    answer = life.service.intake.submit(SubmitQuery(requests=[{"source": str(tmp_path.resolve() / "raw" / "a.tif")}]))
     assert len(answer.jobs) == 1
     monkeypatch.setattr(HeldExecutor, "trouble", "")
     assert life.state()[0] != "FAULT"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from petif_bluesky.delivery.sender import PileUpReporter
-from petif_bluesky.link import LinkDownError, ServerFullError
+from tango_server.client.client import LinkDownError, ServerFullError
 
 
 class Clock:

@@ -13,7 +13,7 @@ import pytest
 from bluesky.utils import RunEngineInterrupted
 
 from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, FrameStream, in_order
-from petif_bluesky.testing.fake_link import PATIENCE
+from petif_bluesky.testing.fake_server import PATIENCE
 from tango_server.messages import FrameReport, FrameRequest
 from tests.unit.documents import Recorder
 from tests.unit.lab import Lab
@@ -213,12 +213,12 @@ def test_run_tells_of_frames_of_every_kind(lab: Lab) -> None:
         3: {"outcome": "placeholder"},
         4: {"shape": (16, 16)},
     }
-    whole = lab.link.report
+    whole = lab.server.report
 
     def different(request: FrameRequest) -> FrameReport:
         return whole(request).model_copy(update=kinds.get(request.seq_num, {}))
 
-    lab.link.report = different
+    lab.server.report = different
     lab.run(bp.count([lab.detector], num=5))
     lab.recorder.check()
     check_images(lab.recorder)
@@ -249,16 +249,16 @@ def test_frame_by_frame_the_plan_has_the_converted_ones(lab: Lab) -> None:
 
 
 def test_pause_while_waiting_for_a_point_takes_no_point_again(lab: Lab) -> None:
-    lab.link.converts = False
+    lab.server.converts = False
     waiting = threading.Event()
-    lab.link.on_follow = waiting.set
+    lab.server.on_follow = waiting.set
     pauser = threading.Thread(target=lambda: waiting.wait(PATIENCE) and lab.run_engine.request_pause())
     pauser.start()
     with pytest.raises(RunEngineInterrupted):
         lab.run(bp.count([lab.detector], num=2), wait="point")
     pauser.join(PATIENCE)
-    lab.link.until(lambda: len(lab.link.requests) == 1)
-    lab.link.converts = True
+    lab.server.until(lambda: len(lab.server.requests) == 1)
+    lab.server.converts = True
     lab.run_engine.resume()
     lab.recorder.check()
     check_images(lab.recorder)
@@ -268,13 +268,13 @@ def test_pause_while_waiting_for_a_point_takes_no_point_again(lab: Lab) -> None:
 
 def test_points_that_come_too_late_are_told_at_the_end(lab: Lab) -> None:
     lab.converter.drain_timeout = 0.05
-    lab.link.converts = False
+    lab.server.converts = False
 
     def convert_at_last(readables: Any) -> Any:
         yield from bps.one_shot(readables)
         frames = len(lab.recorder.stream("primary"))
-        lab.link.until(lambda: len(lab.link.requests) == frames)
-        lab.link.converts = frames == 3
+        lab.server.until(lambda: len(lab.server.requests) == frames)
+        lab.server.converts = frames == 3
 
     lab.run(bp.count([lab.detector], 3, per_shot=convert_at_last), wait="point")
     lab.recorder.check()
@@ -290,7 +290,7 @@ def test_reports_that_are_not_to_be_had_cost_the_run_nothing_but_them(
     def fail(_run_uid: str) -> list[FrameReport]:
         raise RuntimeError("an answer from another world")
 
-    monkeypatch.setattr(lab.link, "reports", fail)
+    monkeypatch.setattr(lab.server, "reports", fail)
     lab.run(bp.count([lab.detector], num=2))
     lab.recorder.check()
     assert lab.recorder.stream("converted") == []

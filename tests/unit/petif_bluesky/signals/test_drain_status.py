@@ -8,19 +8,19 @@ import pytest
 from bluesky.utils import ProgressBar
 
 from petif_bluesky import PETifConverter
-from petif_bluesky.link import ServerState
-from petif_bluesky.testing.fake_link import PATIENCE, FakeLink
+from petif_bluesky.server_poller import ServerState
+from petif_bluesky.testing.fake_server import PATIENCE, FakeServer
 from tango_server.messages import RunStatistics
 
 RUN = "run"
 
 
 @pytest.fixture
-def link() -> FakeLink:
-    link = FakeLink()
-    link.converts = False
-    link.prompt = False
-    return link
+def server() -> FakeServer:
+    server = FakeServer()
+    server.converts = False
+    server.prompt = False
+    return server
 
 
 @pytest.fixture
@@ -52,18 +52,18 @@ def finish(status: Any) -> None:
     assert status.success
 
 
-def test_converter_without_a_run_has_nothing_to_wait_for(converter: PETifConverter, link: FakeLink) -> None:
+def test_converter_without_a_run_has_nothing_to_wait_for(converter: PETifConverter, server: FakeServer) -> None:
     finish(converter.trigger())
-    assert link.listeners == {}
+    assert server.listeners == {}
 
 
 def test_done_when_every_frame_has_its_report_of_whatever_kind(
-    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=4)
-    link.tell(RUN, statistics(submitted=4, converted=1, skipped=1, placeholders=1, pending=1))
+    server.tell(RUN, statistics(submitted=4, converted=1, skipped=1, placeholders=1, pending=1))
     assert not status.done
-    link.tell(RUN, statistics(submitted=4, converted=1, skipped=1, placeholders=1, failed=1))
+    server.tell(RUN, statistics(submitted=4, converted=1, skipped=1, placeholders=1, failed=1))
     finish(status)
     assert readings(converter, "submitted", "converted", "skipped", "placeholders", "failed", "drained") == [
         4, 1, 1, 1, 1, True,
@@ -71,14 +71,14 @@ def test_done_when_every_frame_has_its_report_of_whatever_kind(
 
 
 def test_every_number_of_the_server_is_read(
-    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin()
     numbers = {
         "submitted": 10, "converted": 1, "skipped": 2, "placeholders": 3, "failed": 4,
         "conversion_time_total": 5.5, "conversion_time_mean": 6.5, "latency_median": 7.5, "latency_p95": 8.5,
     }  # fmt: skip
-    link.tell(RUN, statistics(**numbers))
+    server.tell(RUN, statistics(**numbers))
     finish(status)
     assert dict(zip(numbers, readings(converter, *numbers), strict=True)) == numbers
     assert {reading["timestamp"] for reading in converter.read().values()} == {
@@ -87,137 +87,139 @@ def test_every_number_of_the_server_is_read(
 
 
 def test_run_without_frames_is_done_at_the_first_look(
-    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=0)
     assert not status.done
-    link.tell(RUN, statistics())
+    server.tell(RUN, statistics())
     finish(status)
     assert readings(converter, "submitted", "drained") == [0, True]
 
 
 def test_frames_that_the_server_does_not_have_yet_are_waited_for(
-    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=3)
-    link.tell(RUN, statistics(submitted=2, converted=2))
+    server.tell(RUN, statistics(submitted=2, converted=2))
     assert not status.done
     converter.runs.add(RUN, "one more")
-    link.tell(RUN, statistics(submitted=3, converted=3))
+    server.tell(RUN, statistics(submitted=3, converted=3))
     assert not status.done
-    link.tell(RUN, statistics(submitted=4, converted=4))
+    server.tell(RUN, statistics(submitted=4, converted=4))
     finish(status)
     assert readings(converter, "submitted") == [4]
 
 
 def test_frames_that_another_session_submitted_are_waited_for(
-    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=0)
-    link.tell(RUN, statistics(submitted=2, converted=1, pending=1))
+    server.tell(RUN, statistics(submitted=2, converted=1, pending=1))
     assert not status.done
-    link.tell(RUN, statistics(submitted=2, converted=2))
+    server.tell(RUN, statistics(submitted=2, converted=2))
     finish(status)
     assert readings(converter, "submitted", "drained") == [2, True]
 
 
 def test_after_the_timeout_it_is_done_with_what_there_is(
-    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     converter.drain_timeout = 0.3
-    link.on_follow = lambda: link.tell(RUN, statistics(submitted=4, converted=3, pending=1))
+    server.on_follow = lambda: server.tell(RUN, statistics(submitted=4, converted=3, pending=1))
     status = begin(frames=5)
     assert not status.done
     finish(status)
     assert readings(converter, "submitted", "converted", "drained") == [5, 3, False]
-    link.tell(RUN, statistics(submitted=5, converted=5))
+    server.tell(RUN, statistics(submitted=5, converted=5))
     assert readings(converter, "converted", "drained") == [3, False]
 
 
 @pytest.mark.parametrize("converts", [True, False])
 def test_no_time_at_all_is_no_trouble(
-    converts: bool, converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+    converts: bool, converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     converter.drain_timeout = 0.0
-    link.converts = converts
+    server.converts = converts
     finish(begin(frames=1))
     assert readings(converter, "drained") == [False]
-    link.until(lambda: link.listeners == {})
+    server.until(lambda: server.listeners == {})
 
 
-def test_timer_that_is_faster_than_the_link_leaves_no_listener(
-    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+def test_timer_that_is_faster_than_the_server_leaves_no_listener(
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     ended = threading.Event()
-    link.on_follow = lambda: link.tell(RUN, None) or ended.set()
+    server.on_follow = lambda: server.tell(RUN, None) or ended.set()
     finish(begin(frames=1))
     assert ended.is_set()
-    assert link.listeners == {}
+    assert server.listeners == {}
     assert readings(converter, "submitted", "drained") == [1, False]
 
 
 @pytest.mark.parametrize("prompt", [True, False], ids=["told-at-once", "never-told"])
-def test_link_that_is_down_ends_it_at_once(
-    prompt: bool, converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+def test_server_that_is_down_ends_it_at_once(
+    prompt: bool, converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
-    link.prompt = prompt
-    link.go_down()
+    server.prompt = prompt
+    server.go_down()
     status = begin(frames=2)
     assert status.done
     finish(status)
     assert readings(converter, "submitted", "converted", "drained") == [2, 0, False]
-    assert link.listeners == {}
+    assert server.listeners == {}
 
 
-def test_link_that_goes_down_meanwhile_ends_it_with_what_was_known(
-    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+def test_server_that_goes_down_meanwhile_ends_it_with_what_was_known(
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=2)
-    link.tell(RUN, statistics(submitted=2, converted=1, pending=1))
-    link.tell(RUN, None)
+    server.tell(RUN, statistics(submitted=2, converted=1, pending=1))
+    server.tell(RUN, None)
     assert status.done
     finish(status)
     assert readings(converter, "submitted", "converted", "drained") == [2, 1, False]
 
 
-def test_outage_is_sat_out_if_asked_for_no_longer_than_the_time(converter: PETifConverter, link: FakeLink) -> None:
+def test_outage_is_sat_out_if_asked_for_no_longer_than_the_time(converter: PETifConverter, server: FakeServer) -> None:
     converter.runs.add(RUN, "frame")
-    link.go_down()
+    server.go_down()
     finish(converter.drain(RUN, timeout=0.05, through_outages=True))
     assert readings(converter, "submitted", "drained") == [1, False]
     status = converter.drain(RUN, timeout=PATIENCE, through_outages=True)
-    link.tell(RUN, None)
+    server.tell(RUN, None)
     assert not status.done
-    link.go_up()
-    link.tell(RUN, statistics(submitted=1, converted=1))
+    server.go_up()
+    server.tell(RUN, statistics(submitted=1, converted=1))
     finish(status)
     assert readings(converter, "converted", "drained") == [1, True]
 
 
-def test_link_that_was_not_asked_yet_is_given_its_time(
-    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+def test_server_that_was_not_asked_yet_is_given_its_time(
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
-    link.server = ServerState()
+    server.state = ServerState()
     status = begin(frames=1)
     assert not status.done
-    link.tell(RUN, statistics(submitted=1, converted=1))
+    server.tell(RUN, statistics(submitted=1, converted=1))
     finish(status)
     assert readings(converter, "drained") == [True]
 
 
-@pytest.mark.parametrize("last", [statistics(submitted=1, converted=1), None], ids=["drained", "link-lost"])
-def test_nobody_listens_when_it_is_done(last: RunStatistics | None, link: FakeLink, begin: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("last", [statistics(submitted=1, converted=1), None], ids=["drained", "server-lost"])
+def test_nobody_listens_when_it_is_done(
+    last: RunStatistics | None, server: FakeServer, begin: Callable[..., Any]
+) -> None:
     status = begin(frames=1)
-    assert [run_uid for run_uid, _ in link.listeners.values()] == [RUN]
-    link.tell(RUN, last)
+    assert [run_uid for run_uid, _ in server.listeners.values()] == [RUN]
+    server.tell(RUN, last)
     finish(status)
-    assert link.listeners == {}
+    assert server.listeners == {}
     assert all(timer.finished.is_set() for timer in status._timers)
 
 
-def test_many_ends_at_the_same_time_are_one(link: FakeLink, begin: Callable[..., Any]) -> None:
+def test_many_ends_at_the_same_time_are_one(server: FakeServer, begin: Callable[..., Any]) -> None:
     status = begin(frames=1)
-    ((_, listener),) = link.listeners.values()
+    ((_, listener),) = server.listeners.values()
     calls: list[str] = []
     status.add_callback(lambda _status: calls.append("done"))
     errors: list[Exception] = []
@@ -239,33 +241,35 @@ def test_many_ends_at_the_same_time_are_one(link: FakeLink, begin: Callable[...,
     assert (calls, errors) == (["done"], [])
 
 
-def test_several_wait_for_the_same_run(converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]) -> None:
+def test_several_wait_for_the_same_run(
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
+) -> None:
     waiting = [begin(frames=1) for _ in range(3)]
-    link.tell(RUN, statistics(submitted=1, converted=1))
+    server.tell(RUN, statistics(submitted=1, converted=1))
     for status in waiting:
         finish(status)
     assert readings(converter, "converted") == [1]
 
 
 def test_runs_are_waited_for_independently(
-    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     first, second = begin(frames=1, run_uid="first"), begin(frames=2, run_uid="second")
-    link.tell("second", statistics(run_uid="second", submitted=2, converted=2))
+    server.tell("second", statistics(run_uid="second", submitted=2, converted=2))
     finish(second)
     assert readings(converter, "submitted") == [2]
     assert not first.done
-    link.tell("first", statistics(run_uid="first", submitted=1, failed=1))
+    server.tell("first", statistics(run_uid="first", submitted=1, failed=1))
     finish(first)
     assert readings(converter, "submitted", "failed", "drained") == [1, 1, True]
 
 
-def test_watchers_are_told_how_far_it_is(link: FakeLink, begin: Callable[..., Any]) -> None:
+def test_watchers_are_told_how_far_it_is(server: FakeServer, begin: Callable[..., Any]) -> None:
     status = begin(frames=4)
     told: list[dict[str, Any]] = []
     status.watch(lambda **progress: told.append(progress) if "current" in progress else None)
     for converted in (0, 1, 4):
-        link.tell(RUN, statistics(submitted=4, converted=converted))
+        server.tell(RUN, statistics(submitted=4, converted=converted))
     finish(status)
     assert [(progress["current"], progress["target"], progress["fraction"]) for progress in told] == [
         (0, 4, 1.0), (1, 4, 0.75), (4, 4, 0.0),
@@ -279,21 +283,21 @@ def test_watchers_are_told_how_far_it_is(link: FakeLink, begin: Callable[..., An
 
 
 def test_blueskys_own_progress_bar_shows_it(
-    link: FakeLink, begin: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    server: FakeServer, begin: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = begin(frames=4)
     bar = ProgressBar([status], delay_draw=0)
-    link.tell(RUN, statistics(submitted=4, converted=1, failed=1))
+    server.tell(RUN, statistics(submitted=4, converted=1, failed=1))
     shown = capsys.readouterr().out
     assert "converter" in shown
     assert "50%" in shown
-    link.tell(RUN, statistics(submitted=4, converted=3, failed=1))
+    server.tell(RUN, statistics(submitted=4, converted=3, failed=1))
     finish(status)
     bar.clear()
 
 
 def test_watcher_that_fails_harms_neither_the_waiting_nor_the_others(
-    converter: PETifConverter, link: FakeLink, begin: Callable[..., Any]
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=1)
     told: list[int] = []
@@ -303,7 +307,7 @@ def test_watcher_that_fails_harms_neither_the_waiting_nor_the_others(
 
     status.watch(fail)
     status.watch(lambda current=-1, **_: told.append(current))
-    link.tell(RUN, statistics(submitted=1, converted=1))
+    server.tell(RUN, statistics(submitted=1, converted=1))
     finish(status)
     assert told[0] == 1
     assert readings(converter, "drained") == [True]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from petif_bluesky.link import LinkDownError, UnknownRunError
 from petif_bluesky.signals.run_reports import RunReports
 from petif_bluesky.testing.reports import converted_beside
+from tango_server.client.client import LinkDownError, UnknownRunError
 from tango_server.limits import MANY_REPORTS
 from tango_server.messages import FrameReport, FrameRequest
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from petif_bluesky import PETifConverter
-from petif_bluesky.link import LinkDownError, UnknownRunError
-from petif_bluesky.testing.fake_link import PATIENCE, FakeLink
+from petif_bluesky.testing.fake_server import PATIENCE, FakeServer
 from petif_bluesky.tiled import statistics as module
 from petif_bluesky.tiled.statistics import CatalogueStatistics, refresh_statistics
+from tango_server.backoff import Backoff
+from tango_server.client.client import LinkDownError, UnknownRunError
 
 RUN = "run-1"
 
@@ -72,8 +73,8 @@ class Catalogue:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_FIRST_PAUSE", "_PAUSE_AFTER_NEWS", "_LONGEST_PAUSE"):
-        monkeypatch.setattr(module, name, 0.01)
+    monkeypatch.setattr(module, "_PAUSES", Backoff(0.01, 0.01))
+    monkeypatch.setattr(module, "_PAUSE_AFTER_NEWS", 0.01)
 
 
 @pytest.fixture
@@ -91,13 +92,13 @@ def statistics(catalogue: Catalogue, converter: PETifConverter) -> Iterator[Cata
     assert not component._thread.is_alive()
 
 
-def frames(converter: PETifConverter, link: FakeLink, count: int, run: str = RUN) -> None:
+def frames(converter: PETifConverter, server: FakeServer, count: int, run: str = RUN) -> None:
     """Let a run have frames, in the session's book and at the server."""
     converter.runs.announce(run)
     requests = [{"source": f"/raw/{n}.tif", "key": f"{run}/{n}", "run_uid": run} for n in range(count)]
     for request in requests:
         converter.runs.add(run, request["key"])
-    link.submit(requests, [run])
+    server.submit(requests, [run])
 
 
 def stop(component: CatalogueStatistics, run: str = RUN) -> None:
@@ -105,57 +106,57 @@ def stop(component: CatalogueStatistics, run: str = RUN) -> None:
 
 
 def test_statistics_are_written_after_the_stop_document_in_another_thread(
-    statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, link: FakeLink
+    statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
-    frames(converter, link, 3)
-    link.callers.clear()
+    frames(converter, server, 3)
+    server.callers.clear()
     for name in ("start", "descriptor", "event"):
         statistics(name, {"uid": RUN})
     assert statistics.pending == []
     stop(statistics)
     assert statistics.wait(PATIENCE)
-    expected = link.statistics(RUN).model_dump(mode="json", exclude={"run_uid"})
+    expected = server.statistics(RUN).model_dump(mode="json", exclude={"run_uid"})
     assert catalogue.written == [(RUN, expected)]
     assert (expected["submitted"], expected["converted"]) == (3, 3)
-    assert threading.current_thread() not in catalogue.callers | link.callers
+    assert threading.current_thread() not in catalogue.callers | server.callers
 
 
 def test_late_frames_are_written_again_and_only_news_are(
-    statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, link: FakeLink
+    statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
-    link.converts = False
-    frames(converter, link, 2)
+    server.converts = False
+    frames(converter, server, 2)
     stop(statistics)
     catalogue.until_written(1)
     assert (catalogue.written[0][1]["converted"], catalogue.written[0][1]["pending"]) == (0, 2)
-    asked = link.attempts
-    link.until(lambda: link.attempts > asked + 3)
+    asked = server.attempts
+    server.until(lambda: server.attempts > asked + 3)
     assert len(catalogue.written) == 1
     assert statistics.pending == [RUN]
-    link.converts = True
+    server.converts = True
     assert statistics.wait(PATIENCE)
     assert [(fields["converted"], fields["pending"]) for _, fields in catalogue.written] == [(0, 2), (2, 0)]
 
 
 def test_frames_still_in_the_spool_are_pending(
-    statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, link: FakeLink
+    statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
-    frames(converter, link, 1)
+    frames(converter, server, 1)
     converter.runs.add(RUN, "not sent yet")
     stop(statistics)
     catalogue.until_written(1)
     assert [catalogue.written[0][1][name] for name in ("submitted", "converted", "pending")] == [2, 1, 1]
     assert not statistics.wait(0.05)
-    link.submit([{"source": "/raw/9.tif", "key": "not sent yet", "run_uid": RUN}])
+    server.submit([{"source": "/raw/9.tif", "key": "not sent yet", "run_uid": RUN}])
     assert statistics.wait(PATIENCE)
     assert [catalogue.written[-1][1][name] for name in ("submitted", "converted", "pending")] == [2, 2, 0]
 
 
 def test_nothing_is_written_before_the_catalogue_has_the_stop_document(
-    statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, link: FakeLink
+    statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
     catalogue.metadata.clear()
-    frames(converter, link, 1)
+    frames(converter, server, 1)
     stop(statistics)
     catalogue.until_looks(3)
     catalogue.add(RUN, stopped=False)
@@ -172,17 +173,17 @@ def test_what_is_away_is_asked_again_and_told_once(
     statistics: CatalogueStatistics,
     catalogue: Catalogue,
     converter: PETifConverter,
-    link: FakeLink,
+    server: FakeServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    frames(converter, link, 2)
+    frames(converter, server, 2)
     match away:
         case "catalogue":
             catalogue.troubles.extend(ConnectionError("nobody listens") for _ in range(5))
         case "server":
-            link.troubles.extend(LinkDownError("no answer") for _ in range(5))
+            server.troubles.extend(LinkDownError("no answer") for _ in range(5))
         case _:
-            link.troubles.extend(UnknownRunError(RUN) for _ in range(5))
+            server.troubles.extend(UnknownRunError(RUN) for _ in range(5))
     stop(statistics)
     assert statistics.wait(PATIENCE)
     assert catalogue.written[-1][1]["converted"] == 2
@@ -192,10 +193,10 @@ def test_what_is_away_is_asked_again_and_told_once(
 
 
 def test_one_run_in_trouble_holds_up_no_other(
-    statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, link: FakeLink
+    statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
     for run in ("lost", RUN):
-        frames(converter, link, 1, run)
+        frames(converter, server, 1, run)
         stop(statistics, run)
     catalogue.until_written(1)
     assert catalogue.written[0][0] == RUN
@@ -208,10 +209,10 @@ def test_no_document_makes_it_raise(statistics: CatalogueStatistics, document: A
 
 
 def test_a_run_is_given_up_after_the_patience(
-    catalogue: Catalogue, converter: PETifConverter, link: FakeLink, caplog: pytest.LogCaptureFixture
+    catalogue: Catalogue, converter: PETifConverter, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     component = CatalogueStatistics(catalogue, converter, patience=0.0)
-    frames(converter, link, 1)
+    frames(converter, server, 1)
     stop(component, "nobody knows it")
     assert component.wait(PATIENCE)
     component.close(PATIENCE)
@@ -219,11 +220,11 @@ def test_a_run_is_given_up_after_the_patience(
 
 
 def test_closing_writes_what_can_be_written_and_tells_what_is_left(
-    catalogue: Catalogue, converter: PETifConverter, link: FakeLink, caplog: pytest.LogCaptureFixture
+    catalogue: Catalogue, converter: PETifConverter, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     component = CatalogueStatistics(catalogue, converter)
-    link.converts = False
-    frames(converter, link, 1)
+    server.converts = False
+    frames(converter, server, 1)
     stop(component)
     component.close(PATIENCE)
     assert not component._thread.is_alive()
@@ -234,25 +235,25 @@ def test_closing_writes_what_can_be_written_and_tells_what_is_left(
 
 
 def test_closing_does_not_wait_for_a_server_that_hangs(
-    catalogue: Catalogue, converter: PETifConverter, link: FakeLink
+    catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
     component = CatalogueStatistics(catalogue, converter)
-    frames(converter, link, 1)
-    link.answers.clear()
+    frames(converter, server, 1)
+    server.answers.clear()
     stop(component)
-    link.until(lambda: link.attempts == 2)
+    server.until(lambda: server.attempts == 2)
     component.close(0.05)
     assert component._thread.is_alive()
-    link.answers.set()
+    server.answers.set()
     component._thread.join(PATIENCE)
     assert not component._thread.is_alive()
 
 
 def test_a_run_of_an_earlier_session_is_refreshed_by_hand(
-    catalogue: Catalogue, converter: PETifConverter, link: FakeLink
+    catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
-    frames(converter, link, 2)
-    assert refresh_statistics(catalogue, link, RUN).converted == 2
+    frames(converter, server, 2)
+    assert refresh_statistics(catalogue, server, RUN).converted == 2
     assert catalogue.metadata[RUN]["conversion"]["converted"] == 2
     with pytest.raises(UnknownRunError):
-        refresh_statistics(catalogue, link, "another")
+        refresh_statistics(catalogue, server, "another")

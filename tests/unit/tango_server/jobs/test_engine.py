@@ -53,7 +53,7 @@ class Service:
 
     def submit(self, source: Path, **output: Any) -> str:
         request: dict[str, Any] = {"source": str(source), "recipe": {"rotation": 90, "output": output or {}}}
-        return self.runner.submit(SubmitQuery(requests=[request])).jobs[0].job_id
+        return self.runner.intake.submit(SubmitQuery(requests=[request])).jobs[0].job_id
 
     def report(self, job_id: str) -> FrameReport:
         """Wait for the report of a job."""

@@ -58,7 +58,7 @@ def keep_house(
 
     def start(**changes: object) -> Housekeeper:
         options = {"folders": lambda: (tmp_path,), "history_days": 60.0, "history_limit": 1000, "on_free_space": looks}
-        started.append(Housekeeper(History(database), **{**options, **changes}))  # type: ignore[arg-type]
+        started.append(Housekeeper(database, **{**options, **changes}))  # type: ignore[arg-type]
         return started[-1]
 
     yield start

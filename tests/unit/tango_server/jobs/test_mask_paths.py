@@ -58,7 +58,7 @@ class Server:
 
     def submit(self, mask: Path | str, **fields: Any) -> SubmitAnswer:
         request = {"source": str(self.source), "recipe": recipe(mask).model_dump(mode="json"), **fields}
-        return self.runner.submit(SubmitQuery(requests=[request]))
+        return self.runner.intake.submit(SubmitQuery(requests=[request]))
 
     def reason(self, mask: Path | str) -> str:
         """Return why a request is refused, without the path that it named."""

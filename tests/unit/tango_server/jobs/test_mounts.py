@@ -89,7 +89,9 @@ def test_frames_wait_while_their_file_system_is_away(tmp_path: Path, monkeypatch
     runner = JobRunner(settings, open_database(settings), executor, bell.ring)
 
     def submit(name: str) -> str:
-        return runner.submit(SubmitQuery(requests=[{"source": str(root / "raw" / f"{name}.tif")}])).jobs[0].job_id
+        return (
+            runner.intake.submit(SubmitQuery(requests=[{"source": str(root / "raw" / f"{name}.tif")}])).jobs[0].job_id
+        )
 
     def outcome(job_id: str) -> list[str]:
         return [report.outcome for report in runner.reports(ReportsQuery(job_ids=[job_id])).reports]

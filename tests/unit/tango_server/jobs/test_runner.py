@@ -41,7 +41,7 @@ class Server:
     def submit(self, *names: str, run_uid: str | None = None) -> list[str]:
         """Submit complete frames; return their job ids."""
         requests: list[dict[str, Any]] = [{"source": self.frame(name), "run_uid": run_uid} for name in names]
-        return [job.job_id for job in self.runner.submit(SubmitQuery(requests=requests)).jobs]
+        return [job.job_id for job in self.runner.intake.submit(SubmitQuery(requests=requests)).jobs]
 
     def reports(self, job_ids: list[str]) -> dict[str, FrameReport]:
         answer = self.runner.reports(ReportsQuery(job_ids=job_ids))
@@ -91,7 +91,7 @@ def test_frame_is_converted_with_the_servers_recipe(serve: Serve) -> None:
         report = server.reports([job_id])[job_id]
         assert (task.job.recipe, task.job.source.name) == (FLIPPED, "a.tif")
         assert (report.outcome, report.run_uid, report.output) == ("converted", "run-1", str(task.job.output))
-        statistics = server.runner.run_statistics("run-1")
+        statistics = server.runner.history.run_statistics("run-1")
         assert (statistics.submitted, statistics.converted, statistics.pending) == (1, 1, 0)
 
 
@@ -117,7 +117,7 @@ def test_unknown_folders_and_ids_are_errors(serve: Serve) -> None:
         with pytest.raises(UnknownIdError):
             server.runner.reports(ReportsQuery(job_ids=["nothing"]))
         with pytest.raises(UnknownIdError):
-            server.runner.run_statistics("nothing")
+            server.runner.history.run_statistics("nothing")
 
 
 def test_cancelled_frames_are_reported_as_skipped(serve: Serve) -> None:

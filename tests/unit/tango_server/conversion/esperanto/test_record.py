@@ -16,9 +16,9 @@ from tango_server.conversion.esperanto.record import history, provenance_in
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.inspection import inspect_file
 from tango_server.messages import FrameReport
-from tango_server.monitor.html import recipe_words
 from tango_server.monitor.images import read_pair
 from tango_server.recipe import Recipe
+from tango_server.recipe.words import recipe_words
 
 GEOMETRY = {"wavelength": 0.29, "distance": 300.0, "pixel_size": 0.2, "beam_center": (30.0, 31.5), "exposure": 0.5}
 TURNS: list[dict[str, Any]] = [{}, {"rotation": 0, "flip": "1"}, {"rotation": 180, "flip": "both"}]

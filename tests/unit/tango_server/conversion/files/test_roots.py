@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tango_server.conversion.errors import ConversionError, NoOutputPathError, OutsideRootsError, UnfitPathError
-from tango_server.conversion.files.path_checks import printable, require_fit
+from tango_server.conversion.files.path_checks import require_fit
 from tango_server.conversion.files.roots import ANYWHERE, Roots, caching_resolver, output_path
 from tango_server.recipe import Recipe
+from tango_server.text import printable
 
 
 @pytest.fixture

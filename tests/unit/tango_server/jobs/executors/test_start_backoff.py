@@ -5,7 +5,7 @@ from concurrent.futures import BrokenExecutor
 
 import pytest
 
-from tango_server.jobs.executors.start_backoff import LONGEST_PAUSE, SHORTEST_PAUSE, StartBackoff
+from tango_server.jobs.executors.start_backoff import PAUSES, StartBackoff
 
 
 class Clock:
@@ -47,15 +47,15 @@ def test_at_first_nothing_is_against_it(starts: StartBackoff) -> None:
 
 def test_pauses_grow_and_have_an_end(starts: StartBackoff, clock: Clock) -> None:
     found = pauses(starts, clock, 8)
-    assert found[0] == SHORTEST_PAUSE
+    assert found[0] == PAUSES.shortest
     assert found == sorted(found)
-    assert found[-2:] == [LONGEST_PAUSE] * 2
+    assert found[-2:] == [PAUSES.longest] * 2
 
 
 def test_workers_that_fail_together_make_no_longer_pause_than_one(starts: StartBackoff, clock: Clock) -> None:
     for _ in range(8):
         starts.failed(MemoryError())
-    clock.now += SHORTEST_PAUSE
+    clock.now += PAUSES.shortest
     assert starts.may_begin()
 
 
@@ -65,7 +65,7 @@ def test_a_worker_that_got_ready_ends_the_trouble(starts: StartBackoff, clock: C
     starts.succeeded()
     assert starts.may_begin()
     assert not starts.trouble
-    assert pauses(starts, clock, 1) == [SHORTEST_PAUSE]
+    assert pauses(starts, clock, 1) == [PAUSES.shortest]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tango_server.jobs.job import Job
-from tango_server.jobs.state_machine.companion_schedule import LONGEST_PAUSE, PAUSE, CompanionSchedule
+from tango_server.jobs.state_machine.companion_schedule import PAUSES, CompanionSchedule
 from tango_server.jobs.state_machine.events import (
     AttemptDone,
     Convert,
@@ -39,13 +39,13 @@ def test_they_are_due_when_the_frames_have_paused() -> None:
     assert scans.next is None
     scans.converted(frame("1"), str(FIRST), 10.0)
     scans.converted(frame("2"), str(FIRST.with_name("a_1_2.esperanto")), 11.0)
-    assert scans.next == 11.0 + PAUSE
+    assert scans.next == 11.0 + PAUSES.shortest
     assert scans.take_due(12.9) == []
     assert scans.take_due(13.0) == [WriteCompanions(frame("2"), FIRST.with_name("a_1_2.esperanto"))]
     assert scans.take_due(99.0) == []
     scans.converted(frame("3"), str(FIRST), 20.0)
-    assert scans.take_due(20.0 + PAUSE) == []
-    assert len(scans.take_due(20.0 + 2 * PAUSE)) == 1
+    assert scans.take_due(20.0 + PAUSES.shortest) == []
+    assert len(scans.take_due(20.0 + 2 * PAUSES.shortest)) == 1
 
 
 def test_slow_scans_are_not_read_again_for_each_frame() -> None:
@@ -55,10 +55,10 @@ def test_slow_scans_are_not_read_again_for_each_frame() -> None:
         scans.converted(frame(str(number)), str(FIRST), 10.0 * number)
         written += len(scans.take_due(10.0 * number + 9.9))
     assert written == 3
-    assert len(scans.take_due(990.0 + LONGEST_PAUSE)) == 1
+    assert len(scans.take_due(990.0 + PAUSES.longest)) == 1
     for number in range(3):  # a frame every other minute
         scans.converted(frame(str(number)), str(FIRST), 2000.0 + 120 * number)
-        assert len(scans.take_due(2000.0 + 120 * number + LONGEST_PAUSE)) == 1
+        assert len(scans.take_due(2000.0 + 120 * number + PAUSES.longest)) == 1
 
 
 def test_each_folder_is_a_scan_and_tiffs_are_none() -> None:
@@ -80,8 +80,8 @@ def converted(service: JobStateMachine) -> None:
 
 def test_the_service_asks_for_them(service: LedgerService) -> None:
     converted(service)
-    assert service.next_look == 1 + PAUSE
-    assert service.handle(TimePassed(), at(1 + PAUSE)) == [WriteCompanions(frame("a"), FIRST)]
+    assert service.next_look == 1 + PAUSES.shortest
+    assert service.handle(TimePassed(), at(1 + PAUSES.shortest)) == [WriteCompanions(frame("a"), FIRST)]
     assert service.next_look is None
 
 
@@ -94,8 +94,8 @@ def test_the_pauses_of_a_thousand_folders_are_remembered() -> None:
     scans = CompanionSchedule()
     for number in range(1001):
         scans.converted(frame("1"), f"/processed/{number}/a_1_1.esperanto", 10.0)
-        assert len(scans.take_due(10.0 + PAUSE)) == 1
-    for number, due in ((1000, 2 * PAUSE), (0, PAUSE)):
+        assert len(scans.take_due(10.0 + PAUSES.shortest)) == 1
+    for number, due in ((1000, 2 * PAUSES.shortest), (0, PAUSES.shortest)):
         scans.converted(frame("1"), f"/processed/{number}/a_1_2.esperanto", 50.0)
         assert scans.next == 50.0 + due
         assert len(scans.take_all()) == 1

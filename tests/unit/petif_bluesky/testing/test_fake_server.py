@@ -9,8 +9,8 @@ import pytest
 from bluesky import RunEngine
 
 from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
-from petif_bluesky.link import LinkDownError, ServerFullError
-from petif_bluesky.testing import FakeLink, converted_beside, failed
+from petif_bluesky.testing import FakeServer, converted_beside, failed
+from tango_server.client.client import LinkDownError, ServerFullError
 from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import Recipe
 
@@ -29,61 +29,61 @@ def scan(run_engine: RunEngine, converter: PETifConverter, detector: Any) -> lis
 
 
 def test_frames_that_fail_are_counted_as_failed(
-    run_engine: RunEngine, converter: PETifConverter, link: FakeLink, make_detector: Any
+    run_engine: RunEngine, converter: PETifConverter, server: FakeServer, make_detector: Any
 ) -> None:
-    link.report = lambda request: failed(request, "no TIFF") if request.seq_num == 2 else converted_beside(request)
+    server.report = lambda request: failed(request, "no TIFF") if request.seq_num == 2 else converted_beside(request)
     assert scan(run_engine, converter, make_detector()) == [3, 2, 1, True]
 
 
 def test_frames_that_are_refused_are_not_waited_for(
-    run_engine: RunEngine, converter: PETifConverter, link: FakeLink, make_detector: Any, tmp_path: Path
+    run_engine: RunEngine, converter: PETifConverter, server: FakeServer, make_detector: Any, tmp_path: Path
 ) -> None:
     detector = make_detector(directory=tmp_path / "no-such-folder-in-the-path-rule")
     assert scan(run_engine, converter, detector) == [3, 0, 3, True]
-    assert link.requests == {}
+    assert server.requests == {}
     assert {report.outcome for report in converter.reports} == {"failed"}
     assert "no folder named 'raw' in its path" in converter.reports[0].reason
 
 
-def test_a_frame_is_converted_once_however_often_it_is_asked_for(link: FakeLink) -> None:
+def test_a_frame_is_converted_once_however_often_it_is_asked_for(server: FakeServer) -> None:
     made: list[str | None] = []
 
     def count(request: FrameRequest) -> FrameReport:
         made.append(request.key)
         return converted_beside(request)
 
-    link.report = count
-    link.submit([REQUEST])
-    link.submit([REQUEST])
-    assert link.reports("run") == link.reports("run")
+    server.report = count
+    server.submit([REQUEST])
+    server.submit([REQUEST])
+    assert server.reports_of_run("run") == server.reports_of_run("run")
     assert made == ["a"]
 
 
 def test_the_servers_own_recipe_is_that_of_frames_without_one() -> None:
     recipe = Recipe.preset("xdi-unsigned", rotation=90)
-    link = FakeLink(recipe=recipe)
-    link.submit([{**REQUEST, "metadata": {"shape": [1, 32, 48]}}])
-    (report,) = link.reports("run")
+    server = FakeServer(recipe=recipe)
+    server.submit([{**REQUEST, "metadata": {"shape": [1, 32, 48]}}])
+    (report,) = server.reports_of_run("run")
     assert (report.shape, report.pixel_type, report.recipe_hash) == ((48, 32), "uint32", recipe.hash)
-    link.go_down()
-    link.go_up()
-    assert link.server.recipe == recipe.model_dump(mode="json")
+    server.go_down()
+    server.go_up()
+    assert server.state.recipe == recipe.model_dump(mode="json")
 
 
-def test_a_server_that_hangs_is_given_up_in_the_end(link: FakeLink, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("petif_bluesky.testing.fake_link.PATIENCE", 0.05)
-    link.answers.clear()
+def test_a_server_that_hangs_is_given_up_in_the_end(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petif_bluesky.testing.fake_server.PATIENCE", 0.05)
+    server.answers.clear()
     with pytest.raises(LinkDownError, match="found no answer"):
-        link.submit([REQUEST])
-    assert link.requests == {}
+        server.submit([REQUEST])
+    assert server.requests == {}
     with pytest.raises(TimeoutError, match=r"did not come true within 0\.05 s"):
-        link.until(lambda: bool(link.requests))
+        server.until(lambda: bool(server.requests))
 
 
-def test_troubles_are_raised_one_by_one(link: FakeLink) -> None:
-    link.troubles.append(ServerFullError("no room"))
+def test_troubles_are_raised_one_by_one(server: FakeServer) -> None:
+    server.troubles.append(ServerFullError("no room"))
     with pytest.raises(ServerFullError):
-        link.submit([REQUEST])
-    link.submit([REQUEST])
-    assert (link.attempts, link.sources) == (2, [REQUEST["source"]])
-    assert link.callers == {threading.current_thread()}
+        server.submit([REQUEST])
+    server.submit([REQUEST])
+    assert (server.attempts, server.sources) == (2, [REQUEST["source"]])
+    assert server.callers == {threading.current_thread()}

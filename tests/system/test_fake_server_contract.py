@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import tango
 
-from petif_bluesky.link import Link, LinkDownError, RequestRejectedError, TangoLink, UnknownRunError
-from petif_bluesky.testing import FakeLink, converted_beside, failed
+from petif_bluesky.server_poller import Poller, ServerPoller
+from petif_bluesky.testing import FakeServer, converted_beside, failed
+from tango_server.client.client import Client, LinkDownError, RequestRejectedError, UnknownRunError
 from tango_server.client.local_server import LocalServer
 from tango_server.messages import FolderAnswer, FrameReport, FrameRequest, RunStatistics
 from tango_server.recipe import Recipe
@@ -19,9 +20,13 @@ from tests.system.waiting import until
 
 
 class Side(ABC):
-    """A connection, and what may be done to its server."""
+    """A poller, and what may be done to its server."""
 
-    link: Link
+    poller: Poller
+
+    @property
+    def client(self) -> Client:
+        return self.poller.client
 
     @abstractmethod
     def frame(self, name: str) -> str:
@@ -54,7 +59,7 @@ class Side(ABC):
 
 class Fake(Side):
     def __init__(self) -> None:
-        self.link = self.fake = FakeLink("/data")
+        self.poller = self.fake = FakeServer("/data")
         self.fake.report = self._report
         self._broken: set[str] = set()
 
@@ -93,8 +98,8 @@ class Fake(Side):
 
 class Real(Side):
     def __init__(self, server: LocalServer, root: Path, put: Callable[..., Path]) -> None:
-        self.link = self.tango = TangoLink(server.address)
-        self.tango.wait_for_first_look(10)
+        self.poller = self.real = ServerPoller(Client(server.address))
+        self.real.wait_for_first_poll(10)
         self._server, self._root, self._put = server, root, put
 
     def frame(self, name: str) -> str:
@@ -111,10 +116,10 @@ class Real(Side):
         return str(self._root / "raw" / "none.tif")
 
     def pause(self) -> None:
-        tango.DeviceProxy(self.link.address).Pause()
+        tango.DeviceProxy(self.client.address).Pause()
 
     def resume(self) -> None:
-        tango.DeviceProxy(self.link.address).Resume()
+        tango.DeviceProxy(self.client.address).Resume()
 
     def stop(self) -> None:
         self._server.stop()
@@ -128,7 +133,7 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     root, put, server = (request.getfixturevalue(name) for name in ("root", "put", "server"))
     real = Real(server, root, put)
     yield real
-    real.tango.close()
+    real.real.close()
 
 
 def asked(source: str, number: int = 1, **changes: Any) -> dict[str, Any]:
@@ -138,18 +143,18 @@ def asked(source: str, number: int = 1, **changes: Any) -> dict[str, Any]:
 
 def test_frames_of_a_run_get_their_reports_in_order(side: Side) -> None:
     sources = [side.frame(f"a-{number}.tif") for number in (1, 2, 3)]
-    answer = side.link.submit([asked(source, number) for number, source in enumerate(sources, start=1)], ["run"])
+    answer = side.client.submit([asked(source, number) for number, source in enumerate(sources, start=1)], ["run"])
     assert [job.source for job in answer.jobs] == sources
     assert answer.refused == []
-    until(lambda: side.link.run_statistics("run").converted == 3, "all are converted")
-    reports = side.link.reports("run")
+    until(lambda: side.client.run_statistics("run").converted == 3, "all are converted")
+    reports = side.client.reports_of_run("run")
     assert [(report.source, report.seq_num) for report in reports] == [
         (source, number) for number, source in enumerate(sources, start=1)
     ]
     assert [report.job_id for report in reports] == [job.job_id for job in answer.jobs]
-    finished = list(side.link.reports("run", ""))
+    finished = list(side.client.reports_of_run("run", ""))
     assert sorted(finished, key=reports.index) == reports
-    assert list(side.link.reports("run", finished[0].job_id)) == finished[1:]
+    assert list(side.client.reports_of_run("run", finished[0].job_id)) == finished[1:]
     for report in reports:
         assert (report.outcome, report.run_uid, report.stream) == ("converted", "run", "primary")
         assert report.output == report.source.replace("/raw/", "/processed/")
@@ -157,27 +162,27 @@ def test_frames_of_a_run_get_their_reports_in_order(side: Side) -> None:
 
 def test_the_same_key_is_the_same_job(side: Side) -> None:
     request = asked(side.frame("a-1.tif"))
-    first, second = side.link.submit([request]), side.link.submit([request])
+    first, second = side.client.submit([request]), side.client.submit([request])
     assert first.jobs == second.jobs
-    until(lambda: side.link.run_statistics("run").converted == 1, "it is converted")
-    assert side.link.run_statistics("run").submitted == 1
+    until(lambda: side.client.run_statistics("run").converted == 1, "it is converted")
+    assert side.client.run_statistics("run").submitted == 1
 
 
 def test_a_run_is_known_once_it_was_announced_or_has_a_frame(side: Side) -> None:
-    for ask in (side.link.run_statistics, side.link.reports):
+    for ask in (side.client.run_statistics, side.client.reports_of_run):
         with pytest.raises(UnknownRunError):
             ask("nobody")
-    side.link.submit([], ["empty"])
-    assert side.link.run_statistics("empty") == RunStatistics(run_uid="empty")
-    assert list(side.link.reports("empty")) == []
-    side.link.submit([asked(side.frame("a-1.tif"), run_uid="other", key="other")])
-    assert side.link.run_statistics("other").submitted == 1
+    side.client.submit([], ["empty"])
+    assert side.client.run_statistics("empty") == RunStatistics(run_uid="empty")
+    assert list(side.client.reports_of_run("empty")) == []
+    side.client.submit([asked(side.frame("a-1.tif"), run_uid="other", key="other")])
+    assert side.client.run_statistics("other").submitted == 1
 
 
 def test_a_wrong_request_is_refused_alone(side: Side) -> None:
     good, outside = side.frame("a-1.tif"), side.outside()
     wrong = [asked(outside, 2), asked(good, 3, key="wrong", recipe={"rotation": 45})]
-    answer = side.link.submit([asked(good), *wrong], ["run"])
+    answer = side.client.submit([asked(good), *wrong], ["run"])
     assert [job.source for job in answer.jobs] == [good]
     assert [refused.source for refused in answer.refused] == [outside, good]
     assert "outside of the folders that may be read" in answer.refused[0].reason
@@ -187,40 +192,40 @@ def test_a_wrong_request_is_refused_alone(side: Side) -> None:
 def test_refused_frames_of_a_run_are_failed_frames_of_it(side: Side) -> None:
     good, outside = side.frame("a-1.tif"), side.outside()
     for _ in range(2):
-        side.link.submit([asked(outside, 1), asked(good, 2)], ["run"])
-    side.link.submit([asked(outside, run_uid=None, key=None)])
-    until(lambda: side.link.run_statistics("run").converted == 1, "the good one is converted")
-    statistics = side.link.run_statistics("run")
+        side.client.submit([asked(outside, 1), asked(good, 2)], ["run"])
+    side.client.submit([asked(outside, run_uid=None, key=None)])
+    until(lambda: side.client.run_statistics("run").converted == 1, "the good one is converted")
+    statistics = side.client.run_statistics("run")
     assert (statistics.submitted, statistics.failed, statistics.pending) == (2, 1, 0)
-    reports = side.link.reports("run")
+    reports = side.client.reports_of_run("run")
     assert [(report.seq_num, report.outcome) for report in reports] == [(1, "failed"), (2, "converted")]
     assert outside in reports[0].reason
 
 
 def test_a_refused_request_may_come_again_corrected(side: Side) -> None:
     good = side.frame("a-1.tif")
-    assert side.link.submit([asked(good, recipe={"rotation": 45})]).refused
-    assert side.link.submit([asked(good)]).jobs
-    until(lambda: side.link.run_statistics("run").converted == 1, "it is converted")
-    assert side.link.run_statistics("run").submitted == 1
+    assert side.client.submit([asked(good, recipe={"rotation": 45})]).refused
+    assert side.client.submit([asked(good)]).jobs
+    until(lambda: side.client.run_statistics("run").converted == 1, "it is converted")
+    assert side.client.run_statistics("run").submitted == 1
 
 
 def test_the_key_of_another_frame_is_refused(side: Side) -> None:
     first, second = side.frame("a-1.tif"), side.frame("a-2.tif")
-    answer = side.link.submit([asked(first), asked(second, key=f"run/{first}")])
+    answer = side.client.submit([asked(first), asked(second, key=f"run/{first}")])
     assert [job.source for job in answer.jobs] == [first]
     assert [refused.source for refused in answer.refused] == [second]
     assert "found the key of" in answer.refused[0].reason
-    assert side.link.run_statistics("run").submitted == 1
+    assert side.client.run_statistics("run").submitted == 1
 
 
 def test_a_frame_that_can_not_be_converted_is_told_as_failed(side: Side) -> None:
-    side.link.submit([asked(side.broken("a-1.tif"), 1), asked(side.frame("a-2.tif"), 2)])
-    until(lambda: side.link.run_statistics("run").pending == 0, "both have their report")
-    statistics = side.link.run_statistics("run")
+    side.client.submit([asked(side.broken("a-1.tif"), 1), asked(side.frame("a-2.tif"), 2)])
+    until(lambda: side.client.run_statistics("run").pending == 0, "both have their report")
+    statistics = side.client.run_statistics("run")
     assert (statistics.submitted, statistics.converted, statistics.failed) == (2, 1, 1)
     assert statistics.conversion_time_mean == pytest.approx(statistics.conversion_time_total)
-    first, second = side.link.reports("run")
+    first, second = side.client.reports_of_run("run")
     assert (first.outcome, first.output, first.shape, first.pixel_type) == ("failed", None, None, None)
     assert first.reason
     assert (second.outcome, second.reason) == ("converted", "")
@@ -231,9 +236,9 @@ def test_reports_tell_what_the_recipe_asks_for(side: Side) -> None:
     metadata = {"sample": "CeO2", "shape": [1, 64, 64]}
     plain, named = side.frame("cell/raw/a.tif"), side.frame("b.tif")
     fields = {"recipe": recipe.model_dump(mode="json"), "metadata": metadata}
-    side.link.submit([asked(plain, 1, metadata=metadata), asked(named, 2, **fields)])
-    until(lambda: side.link.run_statistics("run").converted == 2, "both are converted")
-    first, second = side.link.reports("run")
+    side.client.submit([asked(plain, 1, metadata=metadata), asked(named, 2, **fields)])
+    until(lambda: side.client.run_statistics("run").converted == 2, "both are converted")
+    first, second = side.client.reports_of_run("run")
     assert first.output == plain.replace("/raw/", "/processed/", 1)
     assert second.output == named.replace("/raw/b.tif", "/processed/CeO2_002.tif")
     assert [(report.shape, report.pixel_type) for report in (first, second)] == [
@@ -247,15 +252,15 @@ def test_reports_tell_what_the_recipe_asks_for(side: Side) -> None:
 
 
 def test_a_paused_server_lets_frames_wait(side: Side) -> None:
-    side.link.submit([asked(side.frame("a-1.tif"), 1)])
-    until(lambda: side.link.run_statistics("run").converted == 1, "the first is converted")
+    side.client.submit([asked(side.frame("a-1.tif"), 1)])
+    until(lambda: side.client.run_statistics("run").converted == 1, "the first is converted")
     side.pause()
-    side.link.submit([asked(side.frame("a-2.tif"), 2)])
-    statistics = side.link.run_statistics("run")
+    side.client.submit([asked(side.frame("a-2.tif"), 2)])
+    statistics = side.client.run_statistics("run")
     assert (statistics.submitted, statistics.converted, statistics.pending) == (2, 1, 1)
-    assert [report.seq_num for report in side.link.reports("run")] == [1]
+    assert [report.seq_num for report in side.client.reports_of_run("run")] == [1]
     side.resume()
-    until(lambda: side.link.run_statistics("run").converted == 2, "the second is converted")
+    until(lambda: side.client.run_statistics("run").converted == 2, "the second is converted")
 
 
 def test_who_follows_a_run_is_told_what_becomes_of_it(side: Side) -> None:
@@ -265,15 +270,15 @@ def test_who_follows_a_run_is_told_what_becomes_of_it(side: Side) -> None:
         while not wanted(looks.get(timeout=30)):
             pass
 
-    unfollow = side.link.follow("run", looks.put)
+    unfollow = side.poller.follow("run", looks.put)
     await_look(lambda look: look == RunStatistics(run_uid="run"))
     side.pause()
-    side.link.submit([asked(side.frame("a-1.tif"))], ["run"])
+    side.client.submit([asked(side.frame("a-1.tif"))], ["run"])
     await_look(lambda look: look is not None and (look.submitted, look.pending) == (1, 1))
     side.resume()
     await_look(lambda look: look is not None and look.converted == 1)
     ended: queue.Queue[RunStatistics | None] = queue.Queue()
-    side.link.follow("run", ended.put)
+    side.poller.follow("run", ended.put)
     unfollow()
     side.stop()
     while ended.get(timeout=30) is not None:
@@ -282,7 +287,7 @@ def test_who_follows_a_run_is_told_what_becomes_of_it(side: Side) -> None:
 
 
 def test_it_knows_the_server_before_anything_is_asked(side: Side) -> None:
-    server = side.link.server
+    server = side.poller.state
     assert (server.asked, server.connected, server.down, server.trouble) == (True, True, False, "")
     assert server.version
     assert server.recipe == Recipe.preset("xdi").model_dump(mode="json")
@@ -290,27 +295,27 @@ def test_it_knows_the_server_before_anything_is_asked(side: Side) -> None:
 
 def test_a_wrong_call_is_rejected(side: Side) -> None:
     with pytest.raises(RequestRejectedError):
-        side.link.submit([], [""])
+        side.client.submit([], [""])
     with pytest.raises(RequestRejectedError):
-        side.link.frames_in("/nowhere")
+        side.client.frames_in("/nowhere")
 
 
 def test_folders_and_missing_files_are_told(side: Side) -> None:
     frames = [side.frame(name) for name in ("b.tif", "a.tif")]
     folder = frames[0].rpartition("/")[0]
-    assert side.link.frames_in(folder) == FolderAnswer(frames=sorted(frames), more=False)
+    assert side.client.frames_in(folder) == FolderAnswer(frames=sorted(frames), more=False)
     absent = side.absent()
-    assert [lost.source for lost in side.link.missing([*frames, absent])] == [absent]
+    assert [lost.source for lost in side.client.missing([*frames, absent])] == [absent]
 
 
 def test_a_server_that_has_ended_is_down(side: Side) -> None:
     seen = threading.Event()
-    side.link.watch(lambda server: seen.set() if server.down else None)
-    assert side.link.server.connected
+    side.poller.watch(lambda server: seen.set() if server.down else None)
+    assert side.poller.state.connected
     side.stop()
     assert seen.wait(30), "those who watch are told"
-    assert side.link.server.down
-    assert side.link.server.trouble
-    for call in (lambda: side.link.submit([], ["run"]), lambda: side.link.run_statistics("run")):
+    assert side.poller.state.down
+    assert side.poller.state.trouble
+    for call in (lambda: side.client.submit([], ["run"]), lambda: side.client.run_statistics("run")):
         with pytest.raises(LinkDownError):
             call()

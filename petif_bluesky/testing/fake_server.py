@@ -1,4 +1,4 @@
-"""A stand-in for the connection to a server and for the server behind it, which a test holds in its hands."""
+"""A stand-in for a conversion server, which a test controls: no process, no network, no thread."""
 
 import threading
 from collections import deque
@@ -9,10 +9,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from petif_bluesky.link import LinkDownError, Listener, RequestRejectedError, ServerState, UnknownRunError, Watcher
+from petif_bluesky.server_poller import Listener, ServerState, Watcher
 from petif_bluesky.testing.fake_book import FakeBook, Reporter
 from petif_bluesky.testing.reports import XDI, converted_beside
-from tango_server.messages import FolderAnswer, FrameReport, FrameRequest, RefusedRequest, RunStatistics, SubmitAnswer
+from tango_server.client.client import Client, LinkDownError, RequestRejectedError, UnknownRunError
+from tango_server.messages import (
+    FolderAnswer,
+    FrameRequest,
+    RefusedRequest,
+    ReportsAnswer,
+    ReportsQuery,
+    RunStatistics,
+    SubmitAnswer,
+)
 from tango_server.recipe import Recipe
 from tango_server.text import explain
 
@@ -24,8 +33,8 @@ UP = ServerState(
 """What is known of the server at first."""
 
 
-class FakeLink:
-    """Takes the place of a `TangoLink`: `PETifConverter(link.address, name="converter", link=link)`.
+class FakeServer(Client):
+    """Takes the place of a `ServerPoller` and its `Client`: `PETifConverter(fake.address, name="c", poller=fake)`.
 
     It takes and refuses what a server would, once per key, and says at once that each frame was converted, although
     nothing is: `report = really_converted` changes that.
@@ -39,12 +48,12 @@ class FakeLink:
 
     Attributes
     ----------
-    server
+    state
         what is known of the server; `go_down` and `go_up` change it
     converts
         whether frames get their report at once; False leaves them pending until it is True again, as a paused server
     prompt
-        whether listeners are told of each change, within the call that makes it; a real link tells them a moment later
+        whether listeners are told of each change within the call that makes it; a real poller tells them later
     report
         what becomes of a frame: `converted_beside`, `really_converted`, or a function that chooses, with `failed`
     refused
@@ -76,8 +85,8 @@ class FakeLink:
     """
 
     def __init__(self, root: str | Path | None = None, *, recipe: Recipe = XDI) -> None:
-        self.address = "tango://fake:1/petif/converter/1#dbase=no"
-        self.server = replace(UP, recipe=recipe.model_dump(mode="json"))
+        super().__init__("tango://fake:1/petif/converter/1#dbase=no")
+        self.state = replace(UP, recipe=recipe.model_dump(mode="json"))
         self.prompt = True
         self.report: Reporter = converted_beside
         self.refused: set[str] = set()
@@ -95,6 +104,11 @@ class FakeLink:
         self._converts = True
         self._book = FakeBook(None if root is None else Path(root), recipe)
         self._changed = threading.Condition()
+
+    @property
+    def client(self) -> Client:
+        """Itself: it is both the poller and the client."""
+        return self
 
     @property
     def requests(self) -> dict[str, FrameRequest]:
@@ -144,12 +158,17 @@ class FakeLink:
         self._require_known(run_uid)
         return self.statistics(run_uid)
 
-    def reports(self, run_uid: str, after: str | None = None) -> list[FrameReport]:
-        """Return the reports of a run's frames, or those that came after that of a job."""
+    def reports(self, query: ReportsQuery) -> ReportsAnswer:
+        """Return the reports of a run; other queries are rejected."""
         self._called()
-        self._require_known(run_uid)
+        if query.run_uid is None:
+            raise RequestRejectedError(f"{self.address}: found no run_uid; expected one: the stand-in knows runs only.")
+        self._require_known(query.run_uid)
         with self._changed:
-            return self._book.reports(run_uid) if after is None else self._book.reports_after(run_uid, after)
+            found = self._book.reports(query.run_uid, query.after or "")
+            pending = self._book.statistics(query.run_uid).pending
+        wanted = [report for report in found if query.outcome in (None, report.outcome)]
+        return ReportsAnswer(reports=wanted[: query.limit], pending=pending)
 
     def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
         """Return the part of a folder that comes after a name."""
@@ -167,6 +186,11 @@ class FakeLink:
         return [
             RefusedRequest(source=path, reason=f"{path}: found no such file") for path in paths if path in self.absent
         ]
+
+    def wait_for_first_poll(self, timeout: float) -> ServerState:
+        """Return the state at once."""
+        del timeout
+        return self.state
 
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
         """Have `listener` called with what becomes of a run."""
@@ -191,25 +215,25 @@ class FakeLink:
             return self._book.statistics(run_uid)
 
     def tell(self, run_uid: str, statistics: RunStatistics | None) -> None:
-        """Tell those who follow a run, as the poll of a real link does."""
+        """Tell those who follow a run, as a real poller does."""
         for followed, listener in list(self.listeners.values()):
             if followed == run_uid:
                 listener(statistics)
 
-    def look(self, server: ServerState) -> None:
-        """Know this of the server, and show it, as the poll of a real link does."""
-        self.server = server
+    def poll(self, state: ServerState) -> None:
+        """Take this as the state of the server, and tell those who watch it, as a real poller does."""
+        self.state = state
         for watcher in list(self.watchers.values()):
-            watcher(server)
+            watcher(state)
 
     def go_down(self) -> None:
         """Have the server be down: calls fail, and are to be tried again."""
-        self.look(self.server.lost("it was switched off"))
+        self.poll(self.state.lost("it was switched off"))
         self._tell_all()
 
     def go_up(self) -> None:
         """Have the server be back."""
-        self.look(replace(UP, recipe=self.server.recipe))
+        self.poll(replace(UP, recipe=self.state.recipe))
         self._tell_all()
 
     def until(self, condition: Callable[[], bool]) -> None:
@@ -226,7 +250,7 @@ class FakeLink:
         answered = self.answers.wait(PATIENCE)
         if self.troubles:
             raise self.troubles.popleft()
-        if self.server.down or not answered:
+        if self.state.down or not answered:
             raise LinkDownError(f"{self.address}: found no answer; expected a running server.")
 
     def _require_known(self, run_uid: str) -> None:
@@ -244,9 +268,9 @@ class FakeLink:
             self._tell_of_now(run_uid, listener)
 
     def _tell_of_now(self, run_uid: str, listener: Listener) -> None:
-        if self.server.connected:
+        if self.state.connected:
             listener(self.statistics(run_uid))
-        elif self.server.asked:
+        elif self.state.asked:
             listener(None)
 
     def _unfollow(self, key: object) -> None:

@@ -11,7 +11,8 @@ import pytest
 import tango
 from tango.utils import PyTangoThread
 
-from petif_bluesky.link import LinkDownError, LinkError, TangoLink, UnknownRunError
+from petif_bluesky.server_poller import ServerPoller
+from tango_server.client.client import Client, LinkDownError, LinkError, UnknownRunError
 from tango_server.client.local_server import LocalServer
 from tests.system.waiting import until
 
@@ -24,13 +25,13 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="ne
 
 
 @pytest.fixture
-def link(server: LocalServer) -> Iterator[TangoLink]:
-    """A link that knows a run."""
-    link = TangoLink(server.address, TIME_OUT)
-    assert link.wait_for_first_look(10).connected
-    link.submit([], ["run"])
-    yield link
-    link.close()
+def poller(server: LocalServer) -> Iterator[ServerPoller]:
+    """A poller whose server knows a run."""
+    poller = ServerPoller(Client(server.address, TIME_OUT))
+    assert poller.wait_for_first_poll(10).connected
+    poller.client.submit([], ["run"])
+    yield poller
+    poller.close()
 
 
 def freeze(server: LocalServer) -> psutil.Process:
@@ -47,23 +48,23 @@ def states_of_threads(pid: int) -> list[str]:
 
 
 @pytest.fixture
-def frozen(server: LocalServer, link: TangoLink) -> Iterator[psutil.Process]:
+def frozen(server: LocalServer, poller: ServerPoller) -> Iterator[psutil.Process]:
     process = freeze(server)
     yield process
     with suppress(psutil.NoSuchProcess):
         process.resume()
 
 
-def seconds_without_answer(link: TangoLink) -> float:
+def seconds_without_answer(poller: ServerPoller) -> float:
     begun = time.monotonic()
     with pytest.raises(LinkDownError, match=r"found no answer to GetRunStatistics.*expected a running server"):
-        link.run_statistics("run")
+        poller.client.run_statistics("run")
     return time.monotonic() - begun
 
 
-def answers(link: TangoLink) -> bool:
+def answers(poller: ServerPoller) -> bool:
     try:
-        return link.run_statistics("run").submitted == 0
+        return poller.client.run_statistics("run").submitted == 0
     except LinkError:
         return False
 
@@ -72,33 +73,33 @@ def test_one_proxy_is_enough(server: LocalServer, monkeypatch: pytest.MonkeyPatc
     made = []
     real = tango.DeviceProxy
     monkeypatch.setattr(tango, "DeviceProxy", lambda address: made.append(address) or real(address))
-    link = TangoLink(server.address)
-    link.wait_for_first_look(10)
+    poller = ServerPoller(Client(server.address))
+    poller.wait_for_first_poll(10)
     for _ in range(20):
         with pytest.raises(UnknownRunError, match="nobody"):
-            link.run_statistics("nobody")
-    link.close()
+            poller.client.run_statistics("nobody")
+    poller.close()
     assert made == [server.address]
 
 
-def test_frozen_server_costs_a_time_out_a_call(link: TangoLink, frozen: psutil.Process) -> None:
-    first = seconds_without_answer(link)
+def test_frozen_server_costs_a_time_out_a_call(poller: ServerPoller, frozen: psutil.Process) -> None:
+    first = seconds_without_answer(poller)
     assert first < 2 * TIME_OUT + SLACK  # Tango asks once more whether a device is alive that has just answered
-    assert max(seconds_without_answer(link) for _ in range(2)) < TIME_OUT + SLACK
-    until(lambda: link.server.down, "the link's own look has failed, too")
+    assert max(seconds_without_answer(poller) for _ in range(2)) < TIME_OUT + SLACK
+    until(lambda: poller.state.down, "the poller's own call has failed, too")
     frozen.resume()
-    until(lambda: answers(link), "the link works again")
-    until(lambda: link.server.connected, "the link has noticed")
+    until(lambda: answers(poller), "calls are answered again")
+    until(lambda: poller.state.connected, "the poller has noticed")
 
 
-def test_calls_at_a_time_share_one_time_out(link: TangoLink, frozen: psutil.Process) -> None:
-    seconds_without_answer(link)
+def test_calls_at_a_time_share_one_time_out(poller: ServerPoller, frozen: psutil.Process) -> None:
+    seconds_without_answer(poller)
     took: list[float] = []
     together = threading.Barrier(4)
 
     def call() -> None:
         together.wait()
-        took.append(seconds_without_answer(link))
+        took.append(seconds_without_answer(poller))
 
     threads = [PyTangoThread(target=call) for _ in range(4)]
     for thread in threads:
@@ -111,25 +112,25 @@ def test_calls_at_a_time_share_one_time_out(link: TangoLink, frozen: psutil.Proc
 
 @pytest.mark.parametrize("way", ["stopped", "killed while frozen"])
 def test_a_server_that_is_started_again_is_found_again(
-    link: TangoLink, server: LocalServer, start_server: Start, way: str
+    poller: ServerPoller, server: LocalServer, start_server: Start, way: str
 ) -> None:
     if way == "killed while frozen":
         process = freeze(server)
-        seconds_without_answer(link)
+        seconds_without_answer(poller)
         process.kill()
     server.stop()
-    assert seconds_without_answer(link) < SLACK
+    assert seconds_without_answer(poller) < SLACK
     again = start_server("--port", server.address.split(":")[2].split("/")[0])
     assert again.address == server.address
-    until(lambda: answers(link), "the link works again")
-    until(lambda: link.server.connected, "the link has noticed")
+    until(lambda: answers(poller), "calls are answered again")
+    until(lambda: poller.state.connected, "the poller has noticed")
 
 
-def test_link_made_while_the_server_is_frozen_works_later(server: LocalServer, frozen: psutil.Process) -> None:
-    late = TangoLink(server.address, TIME_OUT)
-    late.wait_for_first_look(20)
-    assert late.server.down
+def test_poller_made_while_the_server_is_frozen_works_later(server: LocalServer, frozen: psutil.Process) -> None:
+    late = ServerPoller(Client(server.address, TIME_OUT))
+    late.wait_for_first_poll(20)
+    assert late.state.down
     assert seconds_without_answer(late) < TIME_OUT + SLACK
     frozen.resume()
-    until(lambda: answers(late), "the link works")
+    until(lambda: answers(late), "calls are answered")
     late.close()
