@@ -247,9 +247,11 @@ def test_a_state_folder_that_is_gone_is_a_fault_also_while_nothing_is_done(
 ) -> None:
     with serve() as server:
         state = tmp_path / "state"
-        state.rename(tmp_path / "away") if replaced else shutil.rmtree(state)
+        state.rename(tmp_path / "away")  # at once, whatever is just being written there
         if replaced:
             state.mkdir()
+        else:
+            shutil.rmtree(tmp_path / "away")
         server.bell.wait_for(lambda: "moved, deleted or replaced" in server.runner.fault, "the fault is noticed")
         with pytest.raises(LedgerBusyError):
             server.submit("a")
