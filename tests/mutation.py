@@ -70,7 +70,7 @@ ROOMS = {
         (
             *_in(
                 "petif_bluesky/documents",
-                "assets", "descriptors", "errors", "frame", "reported_names", "uris", "resources", "run_frames",
+                "assets", "descriptors", "errors", "frame", "file_names", "uris", "resources", "points", "run",
                 "selection", "file_series", "stream_resources", "templates",
             ),
             "petif_bluesky/frames.py",

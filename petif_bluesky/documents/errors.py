@@ -1,7 +1,8 @@
 """What can be wrong with run documents."""
 
 from collections.abc import Mapping
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 
 class DocumentError(ValueError):
@@ -27,8 +28,36 @@ class UnknownDescriptorError(DocumentError, LookupError):
     """A document belongs to a descriptor that was never seen, or to a run that is over."""
 
 
+class UnknownRecipeError(LookupError):
+    """The start document of a run was not seen, and the recipe is in it."""
+
+
 class TemplateError(DocumentError):
     """The template of file names can't be followed."""
+
+
+class Attempts:
+    """Steps of which a failure must not cost the others: `with attempts: ...`, and in the end `raise_first`."""
+
+    def __init__(self) -> None:
+        self._first: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if isinstance(error, Exception):
+            self._first = self._first or error
+            return True
+        return False
+
+    def raise_first(self) -> None:
+        """Raise the first error since the last call, if there was one."""
+        first, self._first = self._first, None
+        if first is not None:
+            raise first
 
 
 def uid_of(document: Any) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from petif_bluesky.documents.errors import MalformedDocumentError, TemplateError, uid_of
-from petif_bluesky.documents.file_series import PassedOver, Series, frame_count
+from petif_bluesky.documents.file_series import FileSeries, PassedOver, frame_count
 from petif_bluesky.documents.templates import printf_namer
 from petif_bluesky.documents.uris import folder_of, is_tiff, stem_of, tidy
 
@@ -26,7 +26,7 @@ def has_tiff_template(document: Document) -> bool:
     return isinstance(template, str) and (document["spec"].upper().startswith(_SPEC) or is_tiff(template))
 
 
-def series_of_resource(document: Document, sequences: Mapping[str, str]) -> Series | PassedOver:
+def series_of_resource(document: Document, sequences: Mapping[str, str]) -> FileSeries | PassedOver:
     """Return the files of a resource.
 
     Raises
@@ -44,10 +44,10 @@ def series_of_resource(document: Document, sequences: Mapping[str, str]) -> Seri
         return _templated(document, folder_of(root, path, windows=windows))
     if extension is not None and settings.keys().isdisjoint({"template", "filename"}):
         stem = stem_of(root, path, windows=windows)
-        return Series(lambda number: f"{stem}_{number}.{extension}")
+        return FileSeries(lambda number: f"{stem}_{number}.{extension}")
     if "template" not in settings and is_tiff(path):
         file = tidy(stem_of(root, path, windows=windows))
-        return Series(lambda _number: file)
+        return FileSeries(lambda _number: file)
     if spec.upper().startswith(_SPEC):
         raise MalformedDocumentError(
             "resource",
@@ -71,10 +71,10 @@ def point_of_datum(document: Document) -> int:
     return 0
 
 
-def _templated(document: Document, folder: str) -> Series:
+def _templated(document: Document, folder: str) -> FileSeries:
     settings: Document = document["resource_kwargs"]
     try:
-        return Series(
+        return FileSeries(
             printf_namer(settings["template"], (folder, settings["filename"])),
             frame_count(settings.get("frame_per_point", 1)),
         )

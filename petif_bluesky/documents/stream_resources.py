@@ -3,37 +3,17 @@
 The file `j` is `path(uri) + template.format(j)`, with j in [i n, (i+1) n) for the index i of a stream datum.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from petif_bluesky.documents.errors import MalformedDocumentError, TemplateError, uid_of
-from petif_bluesky.documents.file_series import MOST_FRAMES, PassedOver, Series, frame_count
+from petif_bluesky.documents.file_series import MOST_FRAMES, FileSeries, PassedOver, frame_count
 from petif_bluesky.documents.mime_types import MANY_TIFFS, ONE_TIFF
-from petif_bluesky.documents.templates import Namer, format_namer
+from petif_bluesky.documents.templates import format_namer
 from petif_bluesky.documents.uris import path_of_uri
 
 Document = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamFiles:
-    """The files of a stream resource; how many belong to one index may depend on the descriptor."""
-
-    data_key: str
-    namer: Namer
-    count: int | None
-    frames_per_file: int
-
-    def series(self, described: Sequence[Any]) -> Series:
-        """Return the files for frames that the descriptor describes with the shape `described`.
-
-        A shape of two dimensions is one frame. (bluesky's consolidator takes its rows for frames.)
-        """
-        if self.count is not None:
-            return Series(self.namer, self.count)
-        frames = frame_count(described[0]) if len(described) > 2 else 1  # noqa: PLR2004 - rows and columns
-        return Series(self.namer, max(1, frames // self.frames_per_file))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +34,7 @@ class Span:
         return self.first_seq_num + index - self.first
 
 
-def files_of_stream_resource(document: Document) -> StreamFiles | PassedOver:
+def files_of_stream_resource(document: Document) -> FileSeries | PassedOver:
     """Return the files of a stream resource.
 
     Raises
@@ -71,7 +51,7 @@ def files_of_stream_resource(document: Document) -> StreamFiles | PassedOver:
     if folder is None:
         return PassedOver(f"{uri} is no file", document["data_key"])
     if mimetype == ONE_TIFF:
-        return StreamFiles(document["data_key"], lambda _number: folder, 1, 1)
+        return FileSeries(lambda _number: folder, data_key=document["data_key"])
     return _many(document, folder)
 
 
@@ -99,7 +79,7 @@ def span_of_stream_datum(document: Document) -> Span:
     return Span(int(first), int(stop), int(seq_nums["start"]) if filled else int(first) + 1)
 
 
-def _many(document: Document, folder: str) -> StreamFiles:
+def _many(document: Document, folder: str) -> FileSeries:
     settings: Document = document["parameters"]
     try:
         name = format_namer(settings["template"], settings.get("filename") or "")
@@ -119,4 +99,4 @@ def _many(document: Document, folder: str) -> StreamFiles:
             "one that takes a number, as name_{:06d}.tiff, and one or more frames for a file",
             "Its frames will not be converted; correct the device that emits it.",
         ) from error
-    return StreamFiles(document["data_key"], lambda number: folder + name(number), count, frames_per_file)
+    return FileSeries(lambda number: folder + name(number), count, frames_per_file, document["data_key"])
