@@ -85,7 +85,7 @@ class ConversionCallback:
             self._follow(name, document)
         except Exception as error:  # noqa: BLE001 - the boundary to the RunEngine: our trouble must not end a plan
             self._errors.tell(run_uid, name, error)
-        if name == "stop":
+        if name == "stop" and run_uid:
             self._book.close(run_uid)
             self._errors.end(run_uid)
 

@@ -13,19 +13,17 @@ from event_model import DocumentNames, DocumentRouter, unpack_datum_page, unpack
 
 from petif_bluesky.documents.assets import Assets, Files
 from petif_bluesky.documents.descriptors import Descriptor
-from petif_bluesky.documents.errors import (
-    Attempts,
-    DocumentError,
-    MalformedDocumentError,
-    UnknownDescriptorError,
-    uid_of,
-)
+from petif_bluesky.documents.errors import Attempts, DocumentError, MalformedDocumentError, UnknownDescriptorError
 from petif_bluesky.documents.file_series import PassedOver
 from petif_bluesky.documents.frame import Frame
-from petif_bluesky.documents.resources import point_of_datum, series_of_resource
+from petif_bluesky.documents.resources import (
+    files_of_resource,
+    files_of_stream_resource,
+    point_of_datum,
+    span_of_stream_datum,
+)
 from petif_bluesky.documents.run import Run
 from petif_bluesky.documents.selection import FrameSelection
-from petif_bluesky.documents.stream_resources import files_of_stream_resource, span_of_stream_datum
 from petif_bluesky.metadata import MetadataSelection
 
 __all__ = ["Frame", "FrameRouter", "FrameSelection", "recipe_in"]
@@ -43,9 +41,8 @@ def recipe_in(start: Document) -> Any:
         return conversion.get("recipe")
     raise MalformedDocumentError(
         "start",
-        uid_of(start),
-        f"conversion is {conversion!r}",
-        "a dict with a recipe",
+        start,
+        f"conversion is {conversion!r}; expected a dict with a recipe",
         "The server's own recipe holds. Name other metadata otherwise.",
     )
 
@@ -131,7 +128,7 @@ class FrameRouter(DocumentRouter):
 
     def resource(self, doc: Document) -> None:
         """Keep what a resource stands for."""
-        self._announce(doc, lambda: series_of_resource(doc, self._selection.sequences))
+        self._announce(doc, lambda: files_of_resource(doc, self._selection.sequences))
 
     def stream_resource(self, doc: Document) -> None:
         """Keep what a stream resource stands for."""
@@ -162,7 +159,7 @@ class FrameRouter(DocumentRouter):
     def stream_datum(self, doc: Document) -> None:
         """Find the frames of a stream datum."""
         run, descriptor = self._descriptor_of("stream_datum", doc)
-        run.stream_datum(descriptor, doc["stream_resource"], span_of_stream_datum(doc))
+        run.stream_datum(descriptor, doc["stream_resource"], *span_of_stream_datum(doc))
 
     def stop(self, doc: Document) -> None:
         """End a run."""
@@ -186,9 +183,8 @@ class FrameRouter(DocumentRouter):
         if run is None:
             raise UnknownDescriptorError(
                 kind,
-                uid_of(doc),
-                f"the descriptor {doc['descriptor']!r}, which is unknown",
-                "one that came before, of a run that is going on",
+                doc,
+                f"its descriptor {doc['descriptor']!r} is unknown; expected one of a run that is going on",
                 "Subscribe before runs begin: frames of runs that have begun already are not converted.",
             )
         self._runs.move_to_end(run.uid)
@@ -226,10 +222,4 @@ class FrameRouter(DocumentRouter):
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             if isinstance(error, DocumentError):
                 raise
-            raise MalformedDocumentError(
-                name,
-                uid_of(document),
-                f"{type(error).__name__}: {error}",
-                "what the event model asks for",
-                "Its frames will not be converted; correct the device or program that emits it.",
-            ) from error
+            raise MalformedDocumentError(name, document, f"{type(error).__name__}: {error}") from error

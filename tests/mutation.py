@@ -71,7 +71,7 @@ ROOMS = {
             *_in(
                 "petif_bluesky/documents",
                 "assets", "descriptors", "errors", "frame", "file_names", "uris", "resources", "points", "run",
-                "selection", "file_series", "stream_resources", "templates",
+                "selection", "file_series", "templates",
             ),
             "petif_bluesky/frames.py",
         ),

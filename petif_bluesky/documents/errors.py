@@ -4,20 +4,14 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+_ADVICE = "Its frames will not be converted; correct the device or program that emits it."
+
 
 class DocumentError(ValueError):
-    """A run document can't be followed; the parts of the message are attributes."""
+    """A run document can't be followed."""
 
-    def __init__(self, kind: str, uid: str, found: str, expected: str, advice: str) -> None:
-        super().__init__(kind, uid, found, expected, advice)
-        self.kind = kind
-        self.uid = uid
-        self.found = found
-        self.expected = expected
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return f"{self.kind} document {self.uid}: {self.found}; expected {self.expected}. {self.advice}"
+    def __init__(self, kind: str, document: Any, why: str, advice: str = _ADVICE) -> None:
+        super().__init__(f"{kind} document {_uid_of(document)}: {why}. {advice}")
 
 
 class MalformedDocumentError(DocumentError):
@@ -60,7 +54,7 @@ class Attempts:
             raise first
 
 
-def uid_of(document: Any) -> str:
+def _uid_of(document: Any) -> str:
     """Return how people find a document again."""
     if not isinstance(document, Mapping):
         return f"of type {type(document).__name__}"

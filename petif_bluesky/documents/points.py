@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from petif_bluesky.documents.assets import Assets
 from petif_bluesky.documents.descriptors import Descriptor, Detector, ImageKey
 from petif_bluesky.documents.file_series import FileSeries, PassedOver
-from petif_bluesky.documents.stream_resources import Span
 
 Document = Mapping[str, Any]
 
@@ -71,8 +70,8 @@ class Points:
         self._assets = assets
         self._note = note
         self._open: dict[tuple[str, str, int], Point] = {}
-        self._unannounced: dict[str, list[tuple[Descriptor, Span]]] = {}
-        """What stream datums cover, by the stream resource that is not announced yet."""
+        self._unannounced: dict[str, list[tuple[Descriptor, range, int]]] = {}
+        """By stream resources that are not announced yet: what stream datums cover, and the seq_num of the first."""
         self._events: dict[str, dict[int, Document]] = {}
         """The last events of each descriptor; the very last one, unless `patient`."""
         self._flying: set[str] = set()
@@ -99,14 +98,14 @@ class Points:
             whole += self._settle(point)
         return whole
 
-    def stream_datum(self, descriptor: Descriptor, resource_uid: str, span: Span) -> list[Point]:
-        """Take a stream datum in."""
+    def stream_datum(self, descriptor: Descriptor, resource_uid: str, indices: range, first: int) -> list[Point]:
+        """Take a stream datum in; `first` is the seq_num of the first index."""
         if not descriptor.detectors:
             return []
         files = self._assets.files(resource_uid, self._run_uid)
         if files is None:
             if self._may_wait():
-                self._unannounced.setdefault(resource_uid, []).append((descriptor, span))
+                self._unannounced.setdefault(resource_uid, []).append((descriptor, indices, first))
             return []
         if isinstance(files, PassedOver):
             self._pass_over(files, files.data_key)
@@ -115,17 +114,16 @@ class Points:
         if chosen is None:
             return []
         detector, image = chosen
-        whole = self._overtaken(descriptor, span.first_seq_num)
-        expected = self._expects_events(descriptor, span)
-        for index in span.indices:
-            reference, seq_num = Reference(image, files, index), span.seq_num(index)
+        whole = self._overtaken(descriptor, first)
+        expected = self._expects_events(descriptor, len(indices), first)
+        for seq_num, index in enumerate(indices, start=first):
             event = self._events.get(descriptor.uid, {}).get(seq_num)
             point = Point(descriptor, detector, seq_num, event)
             if event is None and expected:
                 point = self._open.setdefault(point.key, point)
             else:
                 whole.append(point)
-            point.from_streams.append(reference)
+            point.from_streams.append(Reference(image, files, index))
         return whole
 
     def datum_came(self, datum_id: str) -> list[Point]:
@@ -136,7 +134,11 @@ class Points:
     def resource_came(self, resource_uid: str) -> list[Point]:
         """Return the points that have waited for a resource, or for a stream resource."""
         late = self._unannounced.pop(resource_uid, [])
-        whole = [point for descriptor, span in late for point in self.stream_datum(descriptor, resource_uid, span)]
+        whole = [
+            point
+            for descriptor, indices, first in late
+            for point in self.stream_datum(descriptor, resource_uid, indices, first)
+        ]
         waiting = [point for point in self._open.values() if point.missing]
         return whole + [settled for point in waiting for settled in self._settle(point)]
 
@@ -146,7 +148,7 @@ class Points:
         for datum_id in dict.fromkeys(datum_id for point in left for datum_id in sorted(point.missing)):
             self._note(f"the datum {datum_id} was never announced: its frames are converted only if events name them")
         for resource_uid, late in self._unannounced.items():
-            count = sum(len(span.indices) for _, span in late)
+            count = sum(len(indices) for _, indices, _ in late)
             self._note(
                 f"the stream resource {resource_uid} was never announced: {count} of its points are not converted"
             )
@@ -176,12 +178,12 @@ class Points:
             self._open[point.key] = point
         return []
 
-    def _expects_events(self, descriptor: Descriptor, span: Span) -> bool:
+    def _expects_events(self, descriptor: Descriptor, count: int, first: int) -> bool:
         """Return whether an event is to come that says more of the frames of a stream datum."""
         if self.patient or not descriptor.has_events_of_its_own:
             return descriptor.has_events_of_its_own
         last = next(iter(self._events.get(descriptor.uid, ())), 0)
-        return len(span.indices) == 1 and descriptor.uid not in self._flying and last < span.first_seq_num
+        return count == 1 and descriptor.uid not in self._flying and last < first
 
     def _overtaken(self, descriptor: Descriptor, seq_num: int) -> list[Point]:
         """Return the points that still wait for their event while stream datums of later ones come."""

@@ -26,15 +26,11 @@ class _Readings:
     values: list[float] = field(default_factory=list)
 
     def add(self, time: float, value: float) -> None:
-        if self.times and time <= self.times[-1]:
-            place = bisect_right(self.times, time)
-            if self.times[place - 1] == time:  # the same reading once more
-                return
+        place = bisect_right(self.times, time)
+        twice = place > 0 and self.times[place - 1] == time
+        if not twice and len(self.times) < _KEPT_READINGS:
             self.times.insert(place, time)
             self.values.insert(place, value)
-        elif len(self.times) < _KEPT_READINGS:
-            self.times.append(time)
-            self.values.append(value)
 
     def at(self, time: float, reach: float) -> float | None:
         """Return the value at a time, None if the readings do not reach so far.

@@ -13,7 +13,6 @@ from petif_bluesky.documents.points import Point, Points
 from petif_bluesky.documents.rotation_angles import RotationAngles, esperanto_of
 from petif_bluesky.documents.run_metadata import RunMetadata
 from petif_bluesky.documents.selection import FrameSelection
-from petif_bluesky.documents.stream_resources import Span
 from petif_bluesky.metadata import MetadataSelection
 from tango_server.conversion.errors import UnfitPathError
 
@@ -75,7 +74,9 @@ class Run:
         self._attempts = attempts
 
     def begin(self, start: Document, recipe: Any) -> None:
-        """Take the start document in; `recipe` is what it says of the conversion of its frames."""
+        """Take the start document in; `recipe` is the one that it brings."""
+        if self._begun:
+            return
         self._begun, self._recipe = True, recipe
         esperanto = esperanto_of(recipe)
         self._angles = RotationAngles(esperanto) if esperanto is not None else None
@@ -106,9 +107,9 @@ class Run:
                     self._release_held(self._angles)
         self._convert(self._points.event(descriptor, event))
 
-    def stream_datum(self, descriptor: Descriptor, resource_uid: str, span: Span) -> None:
-        """Take a stream datum in."""
-        self._convert(self._points.stream_datum(descriptor, resource_uid, span))
+    def stream_datum(self, descriptor: Descriptor, resource_uid: str, indices: range, seq_num: int) -> None:
+        """Take a stream datum in; `seq_num` is that of the first index."""
+        self._convert(self._points.stream_datum(descriptor, resource_uid, indices, seq_num))
 
     def datum_came(self, datum_id: str) -> None:
         """A datum was announced."""

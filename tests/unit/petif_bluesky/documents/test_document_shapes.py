@@ -5,12 +5,14 @@ import itertools
 import json
 from typing import Any
 
+import event_model
 import pytest
 
 from petif_bluesky.documents.errors import MalformedDocumentError, TemplateError, UnknownDescriptorError
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.documents.uris import path_of_uri
+from petif_bluesky.frames import FrameRouter
 from tango_server.conversion.files.path_map import PathMap
 from tests.unit.document_shapes import SHAPES, described
 from tests.unit.documents import IMAGE, IN_STREAM, NAME, NUMBER, ComposedRun, Document, FrameFinder, replay
@@ -109,6 +111,43 @@ def test_frames_whose_events_never_come_are_given_with_the_next_stream_datum_or_
     assert other.stream_resource("det_image", "file:///e/", "{:d}.tif")(0, 1, seq_num=1) == []
     (frame,) = finder.feed("stop", {"run_start": other.uid})
     assert (frame.path, "time" in frame.metadata) == ("/e/0.tif", False)
+
+
+def test_name_that_the_event_reports_holds_for_a_stream_datum_that_comes_after_it() -> None:
+    run = ComposedRun(FrameFinder().feed)
+    run.stream(det={"image": IN_STREAM, "full_file_name": NAME})
+    datum = run.stream_resource("det_image", "file:///d/", "{:d}.tif")
+    assert run.event(det_full_file_name="/d/0-00001.tif") == []
+    (frame,) = datum(0, 1, seq_num=1)
+    assert (frame.path, "time" in frame.metadata) == ("/d/0-00001.tif", True)
+
+
+@pytest.mark.parametrize("event_first", [True, False])
+def test_one_name_beside_two_images_costs_no_frame(event_first: bool) -> None:
+    finder = FrameFinder()
+    run = ComposedRun(finder.feed)
+    run.stream(det={"image": IN_STREAM, "other_image": IN_STREAM, "full_file_name": NAME})
+    first, second = (
+        run.stream_resource(f"det_{key}", f"file:///{key}/", "{:d}.tif") for key in ("image", "other_image")
+    )
+    steps = [lambda: first(0, 1, seq_num=1), lambda: second(0, 1, seq_num=1)]
+    steps.insert(0 if event_first else 2, lambda: run.event(det_full_file_name="/other_image/0.tif"))
+    paths = [frame.path for step in steps for frame in step()]
+    assert paths == ["/image/0.tif", "/other_image/0.tif"]
+
+
+def test_wrong_event_of_a_page_is_told_and_does_not_cost_the_others() -> None:
+    frames: list[Frame] = []
+    router = FrameRouter(frames.extend)
+    run = ComposedRun(lambda name, document: None if name == "event" else router(name, document))
+    run.stream(pe={"full_file_name": NAME})
+    for number in range(3):
+        run.event(pe_full_file_name=f"/d/{number}.tif")
+    page = event_model.pack_event_page(*run.recorder.of("event"))
+    page["seq_num"][1] = ["no number"]
+    with pytest.raises(MalformedDocumentError, match=r"^event_page document"):
+        router("event_page", page)
+    assert [frame.path for frame in frames] == ["/d/0.tif", "/d/2.tif"]
 
 
 def test_stream_datum_before_its_resource_waits_for_it() -> None:
@@ -260,6 +299,12 @@ def test_stream_datum_of_a_thousand_million_frames_is_refused() -> None:
     datum = flying().stream_resource("det_image", "file:///d/", "{:d}.tif")
     with pytest.raises(MalformedDocumentError, match="indices from 0 to 1000000000"):
         datum(0, 10**9, stream="fly")
+
+
+def test_images_of_our_own_streams_are_never_taken() -> None:
+    run = ComposedRun(FrameFinder(FrameSelection(without_streams=["dark"])).feed)
+    run.stream("converted", det={"image": IN_STREAM})
+    assert run.stream_resource("det_image", "file:///d/", "{:d}.tif")(0, 1, stream="converted") == []
 
 
 def test_event_of_a_run_that_was_never_seen_says_what_to_do() -> None:
