@@ -2,7 +2,7 @@
 
 Every way in which a run announces TIFF files is followed: resource and datum documents, stream resources and stream
 datums, and strings with the name of a file; see `petif_bluesky.documents`. Each file is taken once in a run, by its
-path: a dark frame that is shown again, or a name that an image key and a string tell both, is one frame.
+path: a dark frame that is shown again, or a file that an image key and a string both name, is one frame.
 """
 
 from collections import OrderedDict

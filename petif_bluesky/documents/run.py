@@ -92,7 +92,7 @@ class Run:
         return descriptor
 
     def may_use(self, data_key: str) -> bool:
-        """Tell whether frames of a data key may be taken; of converted images there are always more resources."""
+        """Return whether frames of a data key may be taken: those of converted images announce more and more files."""
         described = [each for each in self.descriptors.values() if data_key in each.data_keys]
         return not described or any(each.image(data_key) for each in described)
 
