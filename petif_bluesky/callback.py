@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,19 +11,14 @@ from petif_bluesky.delivery.document_errors import DocumentErrorLog
 from petif_bluesky.delivery.run_book import RunBook
 from petif_bluesky.delivery.sender import Sender
 from petif_bluesky.documents.frame import Frame
-from petif_bluesky.documents.rotation_scans import RotationScans
 from petif_bluesky.documents.selection import FrameSelection
-from petif_bluesky.frames import FrameFinder
-from petif_bluesky.metadata import FrameMetadata, MetadataSelection
+from petif_bluesky.frames import FrameRouter
+from petif_bluesky.metadata import MetadataSelection
 from petif_bluesky.spool import Spool, SpooledRequest
 from tango_server.client.client import Client
 from tango_server.home import state_folder
 
 _log = logging.getLogger(__name__)
-
-_KEPT_RUNS = 100
-_OF_A_RUN = {"descriptor", "resource", "stream_resource", "stop"}
-_OF_A_DESCRIPTOR = {"event", "event_page", "stream_datum"}
 
 
 class Submitting(Protocol):
@@ -40,10 +35,6 @@ def default_spool_path(address: str) -> Path:
     """
     digest = hashlib.sha256(f"{platform.node()} {address}".encode()).hexdigest()[:12]
     return state_folder() / f"spool-{digest}.sqlite"
-
-
-class UnknownRecipeError(LookupError):
-    """The start document of a run was not seen, and the recipe is in it."""
 
 
 class ConversionCallback:
@@ -77,11 +68,8 @@ class ConversionCallback:
     ) -> None:
         self._book = converter.runs
         self._spool = Spool(Path(spool) if spool else default_spool_path(converter.client.address))
-        self._finder = FrameFinder(frames)
-        self._facts = FrameMetadata(metadata)
-        self._scans = RotationScans()
-        self._troubles = DocumentErrorLog()
-        self._recipes: dict[str, Any] = {}
+        self._router = FrameRouter(self._enqueue, note=_note, frames=frames, metadata=metadata)
+        self._errors = DocumentErrorLog()
         self._sender = Sender(self._spool, converter.client, set_aside=self._set_aside)
 
     @property
@@ -93,122 +81,44 @@ class ConversionCallback:
         """Take one document in."""
         run_uid = ""
         try:
-            run_uid = self._run_of(name, document)
-            self._take(name, document)
+            run_uid = self._router.run_of(name, document)
+            self._follow(name, document)
         except Exception as error:  # noqa: BLE001 - the boundary to the RunEngine: our trouble must not end a plan
-            self._troubles.tell(run_uid, name, error)
-        if name == "stop":
-            self._troubles.end(run_uid)
+            self._errors.tell(run_uid, name, error)
+        if name == "stop" and run_uid:
+            self._book.close(run_uid)
+            self._errors.end(run_uid)
 
     def close(self, timeout: float = 5.0) -> None:
         """End the sending; what the server does not have yet stays in the spool for the next session."""
         self._sender.close(timeout)
         self._spool.close()
 
-    def _run_of(self, name: str, document: Mapping[str, Any]) -> str:
-        if name == "start":
-            return str(document["uid"])
-        if name in _OF_A_RUN:
-            return str(document.get("run_start", ""))
-        if name in _OF_A_DESCRIPTOR:
-            return self._facts.run_of(document.get("descriptor", "")) or ""
-        return ""
+    def _follow(self, name: str, document: Mapping[str, Any]) -> None:
+        try:
+            if name == "start":
+                self._announce(document["uid"])
+        finally:
+            self._router(name, document)
 
-    def _take(self, name: str, document: Mapping[str, Any]) -> None:
-        """Do all that can be done with a document; raise the first error then."""
-        errors: list[Exception] = []
-
-        def attempt(step: Callable[[], None]) -> None:
-            try:
-                step()
-            except Exception as error:  # noqa: BLE001 - one step's trouble must not cost the others; it is raised below
-                errors.append(error)
-
-        if name == "start":
-            attempt(lambda: self._begin(document))
-        if name != "stop":  # which makes the facts of the run forgotten, and may bring its last frames
-            attempt(lambda: self._facts.feed(name, document))
-            attempt(lambda: self._scans.feed(name, document))
-        attempt(lambda: self._enqueue(self._scans.released(self._run_of(name, document))))
-        attempt(lambda: self._enqueue(self._taken(self._finder.feed(name, document))))
-        if name == "stop":
-            attempt(lambda: self._enqueue(self._scans.end(document["run_start"])))
-            attempt(lambda: self._scans.forget(document["run_start"]))
-            attempt(lambda: self._facts.feed(name, document))
-            attempt(lambda: self._end(document["run_start"]))
-        for note in self._finder.take_notes():
-            _log.warning("%s", note)
-        if errors:
-            raise errors[0]
-
-    def _begin(self, start: Mapping[str, Any]) -> None:
-        run_uid = start["uid"]
-        self._troubles.begin()
-        conversion = start.get("conversion") or {}
-        self._recipes[run_uid] = conversion.get("recipe") if isinstance(conversion, Mapping) else None
-        self._scans.begin(run_uid, self._recipes[run_uid])
-        while len(self._recipes) > _KEPT_RUNS:  # of runs that never stopped
-            left = next(iter(self._recipes))
-            self._recipes.pop(left)
-            self._scans.forget(left)
+    def _announce(self, run_uid: str) -> None:
+        self._errors.begin()
         self._book.announce(run_uid)
         self._spool.announce(run_uid)
         self._sender.wake()
-        if not isinstance(conversion, Mapping):
-            raise TypeError(
-                f"conversion in the start document: found {conversion!r}; expected a dict with a recipe. "
-                "The server's own recipe holds. Name other metadata otherwise."
-            )
 
-    def _taken(self, frames: Sequence[Frame]) -> list[Frame]:
-        """Return those frames that need not wait for more readings."""
-        return [whole for frame in frames if (whole := self._scans.take(frame, self._exposure(frame))) is not None]
-
-    def _exposure(self, frame: Frame) -> float:
-        exposure = self._metadata(frame).get("exposure_time") if self._scans.concern(frame) else None
-        return exposure if isinstance(exposure, float) else 0.0
-
-    def _enqueue(self, frames: Sequence[Frame]) -> None:
-        if not frames:
-            return
-        requests = [self._request(frame) for frame in frames if frame.run_uid in self._recipes]
-        if requests:
-            self._spool.put_all(requests)
-            for request in requests:
-                self._book.add(request["run_uid"], request["key"])
-            self._sender.wake()
-        for frame in frames:
-            if frame.run_uid not in self._recipes:
-                raise UnknownRecipeError(
-                    f"{frame.path}: found a frame of run {frame.run_uid}, whose start document was not seen; expected "
-                    "that first, because the recipe is in it. Subscribe before the run begins."
-                )
-
-    def _end(self, run_uid: str) -> None:
-        self._recipes.pop(run_uid, None)
-        self._book.close(run_uid)
-
-    def _request(self, frame: Frame) -> dict[str, Any]:
-        return {
-            "source": frame.path,
-            "recipe": self._recipes[frame.run_uid],
-            "key": f"{frame.run_uid}/{frame.data_key}/{frame.path}",
-            "run_uid": frame.run_uid,
-            "stream": frame.stream,
-            "seq_num": frame.seq_num,
-            "metadata": self._metadata(frame),
-        }
-
-    def _metadata(self, frame: Frame) -> dict[str, Any]:
-        try:
-            metadata = self._facts.of(frame)
-            angles = self._scans.angles(frame, metadata.get("exposure_time", 0.0))
-        except Exception as error:  # noqa: BLE001 - a frame without its metadata is better than none
-            self._troubles.tell(frame.run_uid, "event", error)
-            return {}
-        return {**metadata, **angles}
+    def _enqueue(self, frames: list[Frame]) -> None:
+        requests = [frame.request() for frame in frames]
+        self._spool.put_all(requests)
+        for request in requests:
+            self._book.add(request["run_uid"], request["key"])
+        self._sender.wake()
 
     def _set_aside(self, entry: SpooledRequest) -> None:
         """Called by the sender's thread."""
         if entry.request is not None:
             self._book.set_aside(entry.run_uid, entry.key)
+
+
+def _note(text: str) -> None:
+    _log.warning("%s", text)

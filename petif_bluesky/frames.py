@@ -1,189 +1,225 @@
-"""From run documents to the files of frames. Pure: no file is looked at.
+"""From run documents to the frames of runs. Pure: no file is looked at.
 
-Every way in which a run tells of TIFF files is followed: resource and datum documents, stream resources and stream
+Every way in which a run announces TIFF files is followed: resource and datum documents, stream resources and stream
 datums, and strings with the name of a file; see `petif_bluesky.documents`. Each file is taken once in a run, by its
-path: a dark frame that is shown again, or a name that an image key and a string tell both, is one frame.
+path: a dark frame that is shown again, or a file that an image key and a string both name, is one frame.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import event_model
+from event_model import DocumentNames, DocumentRouter, unpack_datum_page, unpack_event_page
 
 from petif_bluesky.documents.assets import Assets, Files
-from petif_bluesky.documents.descriptors import Stream, stream_of
-from petif_bluesky.documents.errors import (
-    DocumentError,
-    MalformedDocumentError,
-    TemplateError,
-    UnknownDescriptorError,
-    uid_of,
-)
+from petif_bluesky.documents.descriptors import Descriptor
+from petif_bluesky.documents.errors import Attempts, DocumentError, MalformedDocumentError, UnknownDescriptorError
 from petif_bluesky.documents.file_series import PassedOver
 from petif_bluesky.documents.frame import Frame
-from petif_bluesky.documents.resources import point_of_datum, series_of_resource
-from petif_bluesky.documents.run_frames import RunFrames
-from petif_bluesky.documents.selection import OWN_STREAMS, FrameSelection
-from petif_bluesky.documents.stream_resources import files_of_stream_resource, span_of_stream_datum
+from petif_bluesky.documents.resources import (
+    files_of_resource,
+    files_of_stream_resource,
+    point_of_datum,
+    span_of_stream_datum,
+)
+from petif_bluesky.documents.run import Run
+from petif_bluesky.documents.selection import FrameSelection
+from petif_bluesky.metadata import MetadataSelection
 
-__all__ = [
-    "OWN_STREAMS",
-    "DocumentError",
-    "Frame",
-    "FrameFinder",
-    "FrameSelection",
-    "MalformedDocumentError",
-    "TemplateError",
-    "UnknownDescriptorError",
-]
+__all__ = ["Frame", "FrameRouter", "FrameSelection", "recipe_in"]
 
 Document = Mapping[str, Any]
 
 _MOST_OPEN_RUNS = 100
-_MOST_NOTES = 1000
+_FOLLOWED = DocumentNames.__members__.keys() - {"bulk_events", "bulk_datum"}
 
 
-class FrameFinder:
-    """Takes documents in, gives frames out. Runs may be interleaved.
+def recipe_in(start: Document) -> Any:
+    """Return the recipe that a start document brings; None if the server's own holds."""
+    conversion = start.get("conversion") or {}
+    if isinstance(conversion, Mapping):
+        return conversion.get("recipe")
+    raise MalformedDocumentError(
+        "start",
+        start,
+        f"conversion is {conversion!r}; expected a dict with a recipe",
+        "The server's own recipe holds. Name other metadata otherwise.",
+    )
 
-    What a run needed is forgotten when it stops, or when a hundred others have shown documents since its last one.
-    `take_notes` tells what is not converted, and why.
+
+class FrameRouter(DocumentRouter):
+    """Routes documents to their runs, which may be interleaved, and hands on the frames that each document completes.
+
+    What is known of a run is forgotten when it stops, or when a hundred others have shown documents since its last one.
+
+    Parameters
+    ----------
+    take: gets the frames of a document, if there are any, before an error of it is raised
+    note: gets what is not converted, and why, each text once for a run: images in other formats, lost frames
+    frames: which are taken
+    metadata: which keys of the documents travel with each frame
+    recipe_of: what a start document says of the conversion
+
     """
 
-    def __init__(self, selection: FrameSelection | None = None) -> None:
-        self._selection = selection or FrameSelection()
+    def __init__(
+        self,
+        take: Callable[[list[Frame]], None],
+        *,
+        note: Callable[[str], None] = lambda _text: None,
+        frames: FrameSelection | None = None,
+        metadata: MetadataSelection | None = None,
+        recipe_of: Callable[[Document], Any] = recipe_in,
+    ) -> None:
+        super().__init__()
+        self._take = take
+        self._note = note
+        self._selection = frames or FrameSelection()
+        self._metadata = metadata or MetadataSelection()
+        self._recipe_of = recipe_of
         self._assets = Assets()
-        self._runs: OrderedDict[str, RunFrames] = OrderedDict()
-        self._streams: dict[str, Stream] = {}
-        self._of_abandoned: list[Frame] = []
-        self._notes: deque[str] = deque(maxlen=_MOST_NOTES)
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._descriptors: dict[str, Run] = {}
+        """The run of each descriptor."""
+        self._found: list[Frame] = []
+        self._attempts = Attempts()
 
-    def feed(self, name: str, document: Document) -> list[Frame]:
-        """Return the frames that this document completes, or that are complete by now.
+    def __call__(self, name: str, document: Any, validate: bool = False) -> tuple[str, Any]:  # noqa: FBT001, FBT002 - event-model's
+        """Take one document in; what goes wrong with a part of it does not cost the rest.
 
         Raises
         ------
         DocumentError
             if the document does not follow the event model, or what it builds on was never seen.
+        UnknownRecipeError
+            if it shows a frame of a run whose start document was not seen.
 
         """
-        try:
-            frames = self._feed(name, document)
-        except DocumentError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise MalformedDocumentError(
-                name,
-                uid_of(document),
-                f"{type(error).__name__}: {error}",
-                "what the event model asks for",
-                "Its frames will not be converted; correct the device or program that emits it.",
-            ) from error
-        abandoned, self._of_abandoned = self._of_abandoned, []
-        return abandoned + frames
-
-    def take_notes(self) -> list[str]:
-        """Return what is to be told since the last call, each once for a run: images in other formats, lost frames."""
-        notes = list(self._notes)
-        self._notes.clear()
-        return notes
-
-    def _feed(self, name: str, document: Document) -> list[Frame]:
-        takers: dict[str, Callable[[Document], list[Frame]]] = {
-            "start": self._start,
-            "descriptor": self._descriptor,
-            "resource": self._resource,
-            "stream_resource": self._stream_resource,
-            "datum": self._datum,
-            "datum_page": lambda page: self._each(self._datum, event_model.unpack_datum_page(page)),
-            "event": self._event,
-            "event_page": lambda page: self._each(self._event, event_model.unpack_event_page(page)),
-            "stream_datum": self._stream_datum,
-            "stop": lambda stop: self._stop(stop["run_start"]),
-        }
-        return takers[name](document) if name in takers else []
-
-    def _start(self, document: Document) -> list[Frame]:
-        self._run(document["uid"])
-        return []
-
-    def _descriptor(self, document: Document) -> list[Frame]:
-        stream = stream_of(document, self._selection)
-        self._run(stream.run_uid).describe(stream, document["data_keys"])
-        self._streams[stream.uid] = stream
-        return []
-
-    def _resource(self, document: Document) -> list[Frame]:
-        return self._files(document, lambda: series_of_resource(document, self._selection.sequences))
-
-    def _stream_resource(self, document: Document) -> list[Frame]:
-        run = self._runs.get(document.get("run_start", ""))
-        if run is not None and run.is_ours(document["data_key"]):
-            return []
-        return self._files(document, lambda: files_of_stream_resource(document))
-
-    def _each(self, take: Callable[[Document], list[Frame]], documents: Iterable[Document]) -> list[Frame]:
-        """Take the documents of a page; one that is wrong does not cost the others."""
-        frames: list[Frame] = []
-        for document in documents:
+        if name in _FOLLOWED:
+            with self._attempts:
+                super().__call__(name, document, validate)
+            found = self._found.copy()
+            self._found.clear()
             try:
-                frames += take(document)
-            except (DocumentError, KeyError, TypeError, ValueError, AttributeError) as error:
-                self._notes.append(f"a document of a page can't be followed: {type(error).__name__}: {error}")
-        return frames
+                self._raise_first(name, document)
+            finally:
+                if found:
+                    self._take(found)
+        return name, document
 
-    def _files(self, document: Document, parse: Callable[[], Files]) -> list[Frame]:
-        uid, run_uid = document["uid"], document.get("run_start")
-        try:
+    def run_of(self, name: str, document: Document) -> str:
+        """Return the uid of the run that a document belongs to, "" if that is not known."""
+        if name == "start":
+            return str(document["uid"])
+        run = self._descriptors.get(document.get("descriptor", ""))
+        return run.uid if run else str(document.get("run_start", ""))
+
+    def start(self, doc: Document) -> None:
+        """Begin a run."""
+        recipe = None
+        with self._attempts:
+            recipe = self._recipe_of(doc)
+        self._run(doc["uid"]).begin(doc, recipe)
+
+    def descriptor(self, doc: Document) -> None:
+        """Begin a stream; a run whose start was missed begins with it."""
+        run = self._run(doc["run_start"])
+        self._descriptors[run.describe(doc).uid] = run
+
+    def resource(self, doc: Document) -> None:
+        """Keep what a resource stands for."""
+        self._announce(doc, lambda: files_of_resource(doc, self._selection.sequences))
+
+    def stream_resource(self, doc: Document) -> None:
+        """Keep what a stream resource stands for."""
+        run = self._runs.get(doc.get("run_start", ""))
+        if run is None or run.may_use(doc["data_key"]):
+            self._announce(doc, lambda: files_of_stream_resource(doc))
+
+    def datum(self, doc: Document) -> None:
+        """Keep a datum."""
+        datum_id = doc["datum_id"]
+        self._assets.add_datum(datum_id, doc["resource"], point_of_datum(doc))
+        for run in self._runs.values():
+            run.datum_came(datum_id)
+
+    def datum_page(self, doc: Document) -> None:
+        """Keep the datums of a page."""
+        self._each(self.datum, unpack_datum_page(doc))
+
+    def event(self, doc: Document) -> None:
+        """Find the frames of an event."""
+        run, descriptor = self._descriptor_of("event", doc)
+        run.event(descriptor, doc)
+
+    def event_page(self, doc: Document) -> None:
+        """Find the frames of the events of a page."""
+        self._each(self.event, unpack_event_page(doc))
+
+    def stream_datum(self, doc: Document) -> None:
+        """Find the frames of a stream datum."""
+        run, descriptor = self._descriptor_of("stream_datum", doc)
+        run.stream_datum(descriptor, doc["stream_resource"], *span_of_stream_datum(doc))
+
+    def stop(self, doc: Document) -> None:
+        """End a run."""
+        self._end(doc["run_start"])
+
+    def _each(self, take: Callable[[Document], None], documents: Iterable[Document]) -> None:
+        for document in documents:
+            with self._attempts:
+                take(document)
+
+    def _announce(self, doc: Document, parse: Callable[[], Files]) -> None:
+        files: Files = PassedOver("the resource document can't be followed")
+        with self._attempts:
             files = parse()
-        except Exception:
-            self._assets.add_resource(uid, PassedOver("the resource document can't be followed"), run_uid)
-            raise
-        self._assets.add_resource(uid, files, run_uid)
-        return [frame for run in self._runs.values() for frame in run.resource_came(uid)]
+        self._assets.add_resource(doc["uid"], files, doc.get("run_start"))
+        for run in self._runs.values():
+            run.resource_came(doc["uid"])
 
-    def _datum(self, document: Document) -> list[Frame]:
-        datum_id = document["datum_id"]
-        self._assets.add_datum(datum_id, document["resource"], point_of_datum(document))
-        return [frame for run in self._runs.values() for frame in run.datum_came(datum_id)]
-
-    def _event(self, document: Document) -> list[Frame]:
-        stream = self._stream("event", document)
-        return self._run(stream.run_uid).event(stream, document)
-
-    def _stream_datum(self, document: Document) -> list[Frame]:
-        stream = self._stream("stream_datum", document)
-        span = span_of_stream_datum(document)
-        return self._run(stream.run_uid).stream_datum(stream, document["stream_resource"], span)
-
-    def _stream(self, kind: str, document: Document) -> Stream:
-        stream = self._streams.get(document["descriptor"])
-        if stream is None:
+    def _descriptor_of(self, kind: str, doc: Document) -> tuple[Run, Descriptor]:
+        run = self._descriptors.get(doc["descriptor"])
+        if run is None:
             raise UnknownDescriptorError(
                 kind,
-                uid_of(document),
-                f"the descriptor {document['descriptor']!r}, which is unknown",
-                "one that came before, of a run that is going on",
+                doc,
+                f"its descriptor {doc['descriptor']!r} is unknown; expected one of a run that is going on",
                 "Subscribe before runs begin: frames of runs that have begun already are not converted.",
             )
-        return stream
+        self._runs.move_to_end(run.uid)
+        return run, run.descriptors[doc["descriptor"]]
 
-    def _run(self, uid: str) -> RunFrames:
-        """Return a run; one whose start was missed begins with its first document."""
-        if uid not in self._runs:
-            self._runs[uid] = RunFrames(uid, self._selection, self._assets, self._notes.append)
+    def _run(self, uid: str) -> Run:
+        run = self._runs.get(uid) or Run(
+            uid,
+            self._selection,
+            self._metadata,
+            self._assets,
+            give=self._found.append,
+            note=self._note,
+            attempts=self._attempts,
+        )
+        self._runs[uid] = run
         self._runs.move_to_end(uid)
         while len(self._runs) > _MOST_OPEN_RUNS:
             oldest = next(iter(self._runs))
-            self._of_abandoned += self._stop(oldest)
-            self._notes.append(f"run {oldest}: never stopped; what comes of it from now on is not converted")
-        return self._runs[uid]
+            self._end(oldest)
+            self._note(f"run {oldest}: never stopped; what comes of it from now on is not converted")
+        return run
 
-    def _stop(self, uid: str) -> list[Frame]:
+    def _end(self, uid: str) -> None:
         run = self._runs.pop(uid, None)
-        if run is None:
-            return []
-        for descriptor in [key for key, stream in self._streams.items() if stream.run_uid == uid]:
-            del self._streams[descriptor]
-        return run.stop()
+        if run is not None:
+            for descriptor in run.descriptors:
+                self._descriptors.pop(descriptor, None)
+            run.stop()
+            self._assets.end_run(uid, self._runs)
+
+    def _raise_first(self, name: str, document: Any) -> None:
+        try:
+            self._attempts.raise_first()
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if isinstance(error, DocumentError):
+                raise
+            raise MalformedDocumentError(name, document, f"{type(error).__name__}: {error}") from error

@@ -17,7 +17,7 @@ from bluesky.utils import MsgGenerator, plan
 
 from petif_bluesky.converter import PETifConverter
 from petif_bluesky.documents.errors import FramesNotFoundError
-from petif_bluesky.documents.frame import RawFrame, RawRun
+from petif_bluesky.documents.frame import Frame
 from petif_bluesky.plan_stubs.background import in_background
 from petif_bluesky.plan_stubs.conversion_run import conversion_run
 from petif_bluesky.plan_stubs.server_files import frames_in_folder, require_files
@@ -168,14 +168,14 @@ def reprocess_run(
     if isinstance(run, str) and catalogue is None:
         raise ValueError(f"run: found the uid {run!r} without a catalogue; expected one to look it up in. Give both.")
 
-    def find() -> RawRun:
-        raw = frames_of_run(find_run(catalogue, run) if isinstance(run, str) else run)
-        require_files(device.client, [frame.path for frame in raw.frames], timeout, f"run {raw.uid}")
-        return raw
+    def find() -> list[Frame]:
+        frames = frames_of_run(find_run(catalogue, run) if isinstance(run, str) else run)
+        require_files(device.client, [frame.path for frame in frames], timeout, f"run {frames[0].run_uid}")
+        return frames
 
-    raw: RawRun = yield from in_background(find, _THREAD)
-    about = {"plan_name": "reprocess_run", "num_frames": len(raw.frames), **(md or {}), "parent_uid": raw.uid}
-    return (yield from conversion_run(device, raw.frames, recipe=chosen, md=about, timeout=timeout, spool=spool))
+    raw: list[Frame] = yield from in_background(find, _THREAD)
+    about = {"plan_name": "reprocess_run", "num_frames": len(raw), **(md or {}), "parent_uid": raw[0].run_uid}
+    return (yield from conversion_run(device, raw, recipe=chosen, md=about, timeout=timeout, spool=spool))
 
 
 def _converter(given: Any) -> PETifConverter:
@@ -194,8 +194,8 @@ def _named(paths: Any) -> list[str]:
     return named
 
 
-def _by_name(paths: Sequence[str]) -> list[RawFrame]:
-    return [RawFrame(path, path, number) for number, path in enumerate(paths, start=1)]
+def _by_name(paths: Sequence[str]) -> list[Frame]:
+    return [Frame(path, number) for number, path in enumerate(paths, start=1)]
 
 
 def _numbering(recipe: Recipe | None) -> Recipe:

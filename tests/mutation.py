@@ -70,8 +70,8 @@ ROOMS = {
         (
             *_in(
                 "petif_bluesky/documents",
-                "assets", "descriptors", "errors", "frame", "reported_names", "uris", "resources", "run_frames",
-                "selection", "file_series", "stream_resources", "templates",
+                "assets", "descriptors", "errors", "frame", "file_names", "uris", "resources", "points", "run",
+                "selection", "file_series", "templates",
             ),
             "petif_bluesky/frames.py",
         ),

@@ -33,17 +33,19 @@ class ImageKey:
 class Detector:
     """What one object of a stream tells of its frames."""
 
+    name: str
     images: tuple[ImageKey, ...]
     name_keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """A stream of events of a run."""
+class Descriptor:
+    """A stream of events of a run, as far as its frames are concerned."""
 
     uid: str
     run_uid: str
-    name: str
+    stream: str
+    data_keys: frozenset[str]
     detectors: tuple[Detector, ...]
     has_events_of_its_own: bool
     """Whether events show more than stream datums do, so that they are worth waiting for."""
@@ -57,43 +59,45 @@ class Stream:
         return None
 
 
-def stream_of(document: Document, selection: FrameSelection) -> Stream:
+def descriptor_of(document: Document, selection: FrameSelection) -> Descriptor:
     """Return what a descriptor says of the images that are selected. It is copied: others may change their document."""
     keys: Mapping[str, Document] = document["data_keys"]
-    name = document.get("name") or "primary"
-    owners = _owners(document)
+    stream = document.get("name") or "primary"
+    owners = owners_in(document)
     grouped: dict[str, list[str]] = {}
-    for key in keys if selection.takes_stream(name) else ():
+    for key in keys if selection.takes_stream(stream) else ():
         if selection.takes_key(key, owners[key]):
             grouped.setdefault(owners[key], []).append(key)
-    detectors = [_detector(keys, names, selection) for names in grouped.values()]
-    return Stream(
+    detectors = [_detector(owner, keys, names, selection) for owner, names in grouped.items()]
+    return Descriptor(
         uid=document["uid"],
         run_uid=document["run_start"],
-        name=name,
+        stream=stream,
+        data_keys=frozenset(keys),
         detectors=tuple(detector for detector in detectors if detector.images or detector.name_keys),
         has_events_of_its_own=any(not _is_in_stream(described) for described in keys.values()),
     )
 
 
-def _detector(keys: Mapping[str, Document], names: list[str], selection: FrameSelection) -> Detector:
-    images = [name for name in names if keys[name].get("external") and keys[name]["dtype"] == "array"]
-    told = [name for name in names if keys[name]["dtype"] == "string" and selection.is_name_key(name)]
-    return Detector(
-        images=tuple(
-            ImageKey(name, tuple(keys[name].get("shape") or ()), _is_in_stream(keys[name])) for name in images
-        ),
-        name_keys=tuple(name for name in told if not keys[name].get("external")),
-    )
-
-
-def _owners(document: Document) -> dict[str, str]:
+def owners_in(document: Document) -> dict[str, str]:
     """Return the object of each data key; without a statement its first word, so that names find their images."""
     listed = {key: owner for owner, keys in (document.get("object_keys") or {}).items() for key in keys}
     keys: Mapping[str, Document] = document["data_keys"]
     return {
         key: described.get("object_name") or listed.get(key) or key.split("_", 1)[0] for key, described in keys.items()
     }
+
+
+def _detector(owner: str, keys: Mapping[str, Document], names: list[str], selection: FrameSelection) -> Detector:
+    images = [name for name in names if keys[name].get("external") and keys[name]["dtype"] == "array"]
+    reported = [name for name in names if keys[name]["dtype"] == "string" and selection.is_name_key(name)]
+    return Detector(
+        name=owner,
+        images=tuple(
+            ImageKey(name, tuple(keys[name].get("shape") or ()), _is_in_stream(keys[name])) for name in images
+        ),
+        name_keys=tuple(name for name in reported if not keys[name].get("external")),
+    )
 
 
 def _is_in_stream(described: Document) -> bool:

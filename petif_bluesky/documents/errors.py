@@ -1,22 +1,17 @@
 """What can be wrong with run documents."""
 
 from collections.abc import Mapping
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+_ADVICE = "Its frames will not be converted; correct the device or program that emits it."
 
 
 class DocumentError(ValueError):
-    """A run document can't be followed; the parts of the message are attributes."""
+    """A run document can't be followed."""
 
-    def __init__(self, kind: str, uid: str, found: str, expected: str, advice: str) -> None:
-        super().__init__(kind, uid, found, expected, advice)
-        self.kind = kind
-        self.uid = uid
-        self.found = found
-        self.expected = expected
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return f"{self.kind} document {self.uid}: {self.found}; expected {self.expected}. {self.advice}"
+    def __init__(self, kind: str, document: Any, why: str, advice: str = _ADVICE) -> None:
+        super().__init__(f"{kind} document {_uid_of(document)}: {why}. {advice}")
 
 
 class MalformedDocumentError(DocumentError):
@@ -27,11 +22,39 @@ class UnknownDescriptorError(DocumentError, LookupError):
     """A document belongs to a descriptor that was never seen, or to a run that is over."""
 
 
+class UnknownRecipeError(LookupError):
+    """The start document of a run was not seen, and the recipe is in it."""
+
+
 class TemplateError(DocumentError):
     """The template of file names can't be followed."""
 
 
-def uid_of(document: Any) -> str:
+class Attempts:
+    """Steps of which a failure must not cost the others: `with attempts: ...`, and in the end `raise_first`."""
+
+    def __init__(self) -> None:
+        self._first: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if isinstance(error, Exception):
+            self._first = self._first or error
+            return True
+        return False
+
+    def raise_first(self) -> None:
+        """Raise the first error since the last call, if there was one."""
+        first, self._first = self._first, None
+        if first is not None:
+            raise first
+
+
+def _uid_of(document: Any) -> str:
     """Return how people find a document again."""
     if not isinstance(document, Mapping):
         return f"of type {type(document).__name__}"

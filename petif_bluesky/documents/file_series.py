@@ -1,6 +1,8 @@
-"""Files of one resource, numbered by the points that a detector has taken."""
+"""Files of one resource or stream resource, numbered by the points that a detector has taken."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from petif_bluesky.documents.templates import Namer
 from petif_bluesky.documents.uris import tidy
@@ -10,15 +12,28 @@ MOST_FRAMES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """TIFF files: `count` of them for each point, numbered from `count` times the number of the point."""
+class FileSeries:
+    """TIFF files: `count` of them for each point, numbered from `count` times the number of the point.
+
+    With `count` None that depends on how the descriptor describes the image, and on `frames_per_file`. `data_key`: that
+    of a stream resource; a resource is known by its datums.
+    """
 
     namer: Namer
-    count: int = 1
+    count: int | None = 1
+    frames_per_file: int = 1
+    data_key: str = ""
 
-    def paths(self, point: int) -> list[str]:
-        """Return the files of a point."""
-        return [tidy(self.namer(number)) for number in range(point * self.count, (point + 1) * self.count)]
+    def paths(self, point: int, described: Sequence[Any]) -> list[str]:
+        """Return the files of a point of an image that the descriptor describes with the shape `described`.
+
+        A shape of two dimensions is one frame. (bluesky's consolidator takes its rows for frames.)
+        """
+        count = self.count
+        if count is None:
+            frames = frame_count(described[0]) if len(described) > 2 else 1  # noqa: PLR2004 - rows and columns
+            count = max(1, frames // self.frames_per_file)
+        return [tidy(self.namer(number)) for number in range(point * count, (point + 1) * count)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,44 +1,51 @@
-"""A frame of a run, as its documents show it."""
+"""A frame of a run, as it leaves the documents: all that a request to the server says, and whose image it is."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 
+def frame_key(run_uid: str, source: str, data_key: str = "", frame: int | None = None) -> str:
+    """Return what makes a request idempotent: the same key is the same job, across sessions and versions.
+
+    `frame` is the index in a file that holds several frames, None where each frame has a file of its own.
+
+    >>> frame_key("1f", "/raw/a.tif", "pe_image")
+    '1f/pe_image//raw/a.tif'
+    >>> frame_key("1f", "/raw/a.h5", "eiger_image", frame=7)
+    '1f/eiger_image//raw/a.h5#7'
+    >>> frame_key("1f", "/raw/a.tif")
+    '1f//raw/a.tif'
+    """
+    whole = f"{run_uid}/{data_key}/{source}" if data_key else f"{run_uid}/{source}"
+    return whole if frame is None else f"{whole}#{frame}"
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One frame of a run.
 
-    `path`: as the detector names it, or the selection's path map. `number`: among the frames of its event, from 0.
-    `shape`: (rows, columns), if the descriptor tells. `descriptor`: the uid of it. `event`: the event that completed
-    it, never to be changed; None where stream datums come without events, as in fly scans.
+    `path`: as the detector names it, or the selection's path map. `stream`, `data_key`: None and "" for files that were
+    named by hand. `recipe`: that of the run's start document, unchecked: a wrong one is refused by the server, frame by
+    frame. `metadata`: fit for JSON and for the server's limit.
     """
 
     path: str
-    run_uid: str
-    stream: str
     seq_num: int
-    data_key: str
-    number: int = 0
-    shape: tuple[int, int] | None = None
-    descriptor: str = ""
-    event: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class RawFrame:
-    """A frame that is on disk, and where it came from; `name` is what tells it from others of its run."""
-
-    path: str
-    name: str
-    seq_num: int
+    run_uid: str = ""
     stream: str | None = None
+    data_key: str = ""
+    recipe: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-
-@dataclass(frozen=True, slots=True)
-class RawRun:
-    """A run that is over, and its frames."""
-
-    uid: str
-    frames: tuple[RawFrame, ...]
+    def request(self) -> dict[str, Any]:
+        """Return the fields of a `FrameRequest`, which is not built here: that takes time, and the server checks it."""
+        return {
+            "source": self.path,
+            "recipe": self.recipe,
+            "key": frame_key(self.run_uid, self.path, self.data_key),
+            "run_uid": self.run_uid,
+            "stream": self.stream,
+            "seq_num": self.seq_num,
+            "metadata": self.metadata,
+        }

@@ -32,17 +32,25 @@ def plain(value: Any) -> bool | int | float | str:
     """
     if getattr(value, "ndim", None) == 0:  # numpy's, which is not needed for this
         value = value.item()
-    if isinstance(value, bytes | bytearray):
-        value = _decoded(bytes(value))
     match value:
         case bool():
             return bool(value)
         case int():
-            return _whole(int(value))
+            if not -_LARGEST_WHOLE <= value < _LARGEST_WHOLE:
+                raise UnfitError("it is a whole number beyond 64 bits")
+            return int(value)
         case float():
-            return _real(float(value))
+            if not math.isfinite(value):
+                raise UnfitError(f"it is {value}, which JSON does not have")
+            return float(value)
         case str():
-            return _text(str(value))
+            text = str(value) if len(value) <= LONGEST_STRING else value[:LONGEST_STRING] + _ELLIPSIS
+            return text.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no UTF-8
+        case bytes() | bytearray():
+            try:
+                return plain(value.decode())
+            except UnicodeDecodeError:
+                raise UnfitError(f"it is {len(value)} bytes that are no text") from None
     raise UnfitError(f"it is a {type(value).__name__}, and only single values are taken")
 
 
@@ -83,28 +91,3 @@ class Values:
 
 def _is_several(value: Any) -> bool:
     return isinstance(value, list | tuple | dict | set) or getattr(value, "ndim", 0) > 0
-
-
-def _decoded(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise UnfitError(f"it is {len(value)} bytes that are no text") from None
-
-
-def _whole(value: int) -> int:
-    if not -_LARGEST_WHOLE <= value < _LARGEST_WHOLE:
-        raise UnfitError("it is a whole number beyond 64 bits")
-    return value
-
-
-def _real(value: float) -> float:
-    if not math.isfinite(value):
-        raise UnfitError(f"it is {value}, which JSON does not have")
-    return value
-
-
-def _text(value: str) -> str:
-    if len(value) > LONGEST_STRING:
-        value = value[:LONGEST_STRING] + _ELLIPSIS
-    return value.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no UTF-8

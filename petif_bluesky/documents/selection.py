@@ -34,7 +34,7 @@ class FrameSelection:
     detectors: Names | None = None
     streams: Names | None = None
     without_detectors: Names = ()
-    without_streams: Names = OWN_STREAMS
+    without_streams: Names = ()
     name_keys: Names = ("*full_file_name",)
     sequences: Mapping[str, str] = field(default_factory=lambda: {"AD_TIFF": "tif"})
     paths: PathMap = field(default_factory=PathMap)
@@ -44,8 +44,8 @@ class FrameSelection:
             object.__setattr__(self, name, _names(getattr(self, name)))
 
     def takes_stream(self, name: str) -> bool:
-        """Tell whether frames of a stream are taken."""
-        return _among(self.streams, name) and not _matches(self.without_streams, name)
+        """Tell whether frames of a stream are taken; never those of the conversion itself."""
+        return _among(self.streams, name) and not _matches((*self.without_streams, *OWN_STREAMS), name)
 
     def takes_key(self, data_key: str, owner: str) -> bool:
         """Tell whether frames of a data key of the detector `owner` are taken."""

@@ -1,6 +1,7 @@
 """A run whose frames are on disk already: it is opened, the server gets them, and the run tells what became of each."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from bluesky.utils import MsgGenerator
 from petif_bluesky.callback import default_spool_path
 from petif_bluesky.converter import PETifConverter
 from petif_bluesky.delivery.sender import Sender
-from petif_bluesky.documents.frame import RawFrame
+from petif_bluesky.documents.frame import Frame
 from petif_bluesky.plan_stubs.background import in_background
 from petif_bluesky.plan_stubs.run_wrapper import RunWrapper
 from petif_bluesky.plan_stubs.start_facts import CONVERSION, start_facts
@@ -20,7 +21,7 @@ from tango_server.recipe import Recipe
 
 def conversion_run(
     converter: PETifConverter,
-    frames: Sequence[RawFrame],
+    frames: Sequence[Frame],
     *,
     recipe: Recipe | None,
     md: Mapping[str, Any],
@@ -37,7 +38,7 @@ def conversion_run(
 
     def run() -> MsgGenerator[str]:
         uid: str = yield from bps.open_run(dict(md))
-        requests = [_request(frame, uid, facts["recipe"]) for frame in frames]
+        requests = [replace(frame, run_uid=uid, recipe=facts["recipe"]).request() for frame in frames]
         yield from in_background(lambda: mail.post(uid, requests), "petif-post")
         yield from bps.close_run()
         return uid
@@ -46,18 +47,6 @@ def conversion_run(
         return (yield from RunWrapper(converter, lambda _given: facts, timeout=timeout).wrapped(run()))
     finally:
         mail.close()
-
-
-def _request(frame: RawFrame, run_uid: str, recipe: Any) -> dict[str, Any]:
-    return {
-        "source": frame.path,
-        "recipe": recipe,
-        "key": f"{run_uid}/{frame.name}",
-        "run_uid": run_uid,
-        "stream": frame.stream,
-        "seq_num": frame.seq_num,
-        "metadata": dict(frame.metadata),
-    }
 
 
 class _Mail:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.literal_uri import literal_uri
 from petif_bluesky.documents.mime_types import MANY_TIFFS
-from petif_bluesky.frames import FrameFinder
+from petif_bluesky.frames import FrameRouter
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ class LiteralNames:
 
     def __init__(self, subscriber: Callable[[str, Any], Any]) -> None:
         self._subscriber = subscriber
-        self._finder = FrameFinder()
+        self._found: list[Frame] = []
+        self._router = FrameRouter(self._found.extend, recipe_of=lambda _start: None)  # which would hold frames back
         self._single: dict[str, set[str]] = {}
         """For each descriptor the image keys that have one file per event."""
         self._descriptors: dict[str, list[str]] = {}
@@ -60,11 +61,12 @@ class LiteralNames:
             self._forget(document["run_start"])
 
     def _frames(self, name: str, document: Document) -> list[Frame]:
+        self._found.clear()
         try:
-            return self._finder.feed(name, document)
+            self._router(name, document)
         except Exception:  # noqa: BLE001 - the boundary to the RunEngine: the writer gets the document in any case
             _log.exception("a %r document could not be read; the catalogue gets it as it is", name)
-            return []
+        return list(self._found)
 
     def _describe(self, descriptor: Document) -> None:
         self._descriptors.setdefault(descriptor["run_start"], []).append(descriptor["uid"])

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from petif_bluesky.documents.errors import DocumentError, FramesNotFoundError
-from petif_bluesky.documents.frame import Frame, RawFrame, RawRun
+from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.selection import FrameSelection
-from petif_bluesky.frames import FrameFinder
-from petif_bluesky.metadata import FrameMetadata
+from petif_bluesky.frames import FrameRouter
 from petif_bluesky.tiled.run_documents import documents_of
 
 _log = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ def find_run(catalogue: Any, uid: str) -> Any:
         ) from error
 
 
-def frames_of_run(run: Any, selection: FrameSelection | None = None) -> RawRun:
+def frames_of_run(run: Any, selection: FrameSelection | None = None) -> list[Frame]:
     """Return the frames of a catalogued run.
 
     Raises
@@ -40,24 +39,22 @@ def frames_of_run(run: Any, selection: FrameSelection | None = None) -> RawRun:
     def takes_stream(name: str) -> bool:
         return name == _BASELINE or selection.takes_stream(name)
 
-    return _frames_in(documents_of(run, takes_stream), FrameFinder(selection))
+    return _frames_in(documents_of(run, takes_stream), selection)
 
 
-def _frames_in(documents: Iterable[tuple[str, Mapping[str, Any]]], finder: FrameFinder) -> RawRun:
-    facts, uid, found = FrameMetadata(), "", []
+def _frames_in(documents: Iterable[tuple[str, Mapping[str, Any]]], selection: FrameSelection) -> list[Frame]:
+    uid, found, notes = "", list[Frame](), list[str]()
+    router = FrameRouter(found.extend, note=notes.append, frames=selection)
     try:
         for name, document in documents:
             if name == "start":
                 uid = document["uid"]
-            if name != "stop":  # which makes the facts of the run forgotten, and may bring its last frames
-                facts.feed(name, document)
-            found += [_raw(frame, facts) for frame in finder.feed(name, document)]
+            router(name, document)
     except (DocumentError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FramesNotFoundError(
             f"run {uid}: its documents can't be followed ({type(error).__name__}: {error}); expected what the event "
             "model asks for. Name its files to convert_files."
         ) from error
-    notes = finder.take_notes()
     if not found:
         why = "; ".join(notes) or "none of its streams has images, or names of files, that are TIFFs"
         raise FramesNotFoundError(
@@ -65,8 +62,4 @@ def _frames_in(documents: Iterable[tuple[str, Mapping[str, Any]]], finder: Frame
         )
     for note in notes:
         _log.warning("%s", note)
-    return RawRun(uid, tuple(found))
-
-
-def _raw(frame: Frame, facts: FrameMetadata) -> RawFrame:
-    return RawFrame(frame.path, f"{frame.data_key}/{frame.path}", frame.seq_num, frame.stream, facts.of(frame))
+    return found

@@ -39,8 +39,8 @@ def writer(client: Any) -> Any:
 def found(client: Any, run: ComposedRun, selection: FrameSelection | None = None) -> list[tuple[Any, ...]]:
     run.stop()
     raw = frames_of_run(client[run.uid], selection)
-    assert raw.uid == run.uid
-    return [(Path(frame.path).name, frame.stream, frame.seq_num) for frame in raw.frames]
+    assert {frame.run_uid for frame in raw} == {run.uid}
+    return [(Path(frame.path).name, frame.stream, frame.seq_num) for frame in raw]
 
 
 def test_several_frames_for_each_event(client: Any, writer: Any) -> None:
@@ -52,7 +52,7 @@ def test_several_frames_for_each_event(client: Any, writer: Any) -> None:
         run.event(pe_temperature=20.0 + number)
     run.stop()
     raw = frames_of_run(client[run.uid])
-    assert [(frame.path, frame.seq_num, frame.metadata["pe_temperature"]) for frame in raw.frames] == [
+    assert [(frame.path, frame.seq_num, frame.metadata["pe_temperature"]) for frame in raw] == [
         ("/data/raw/a_0000.tif", 1, 20.0),
         ("/data/raw/a_0001.tif", 1, 20.0),
         ("/data/raw/a_0002.tif", 2, 21.0),

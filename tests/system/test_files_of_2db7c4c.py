@@ -19,7 +19,6 @@ import pytest
 import tango
 import tifffile
 
-from petif_bluesky.frames import FrameFinder
 from petif_bluesky.remote import safe_pickle
 from petif_bluesky.spool import Spool
 from tango_server.client.local_server import LocalServer
@@ -30,6 +29,7 @@ from tango_server.settings import Configuration
 from tests.conftest import DATA
 from tests.system.conftest import FAST, settings
 from tests.system.waiting import reports
+from tests.unit.documents import FrameFinder, replay
 
 KEPT = DATA / "2db7c4c"
 OLD_ROOT = "/petif-kept"
@@ -99,8 +99,7 @@ def test_documents_of_its_sessions_are_read_from_0mq() -> None:
     assert documents[0][0] == "start"
     assert documents[0][1]["conversion"] == kept("start.json")["conversion"]
     assert Recipe.model_validate(documents[0][1]["conversion"]["recipe"]) == TURNED
-    finder = FrameFinder()
-    frames = [frame for name, document in documents for frame in finder.feed(name, document)]
+    frames = [frame for frames in replay(documents, FrameFinder().feed) for frame in frames]
     raw = f"{OLD_ROOT}/raw/s/sample_0001-0000"
     assert [(frame.path, frame.seq_num) for frame in frames] == [(f"{raw}0.tif", 1), (f"{raw}1.tif", 2)]
 

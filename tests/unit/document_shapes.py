@@ -266,4 +266,4 @@ SHAPES: Table = {
 
 def described(frames: list[Any]) -> list[Expected]:
     """What the table expects, of frames that were found."""
-    return [(frame.path, frame.stream, frame.seq_num, frame.number) for frame in frames]
+    return [(frame.path, frame.stream, frame.seq_num, frame.metadata["number"]) for frame in frames]

@@ -6,6 +6,9 @@ from typing import Any
 
 import event_model
 
+from petif_bluesky.documents.frame import Frame
+from petif_bluesky.frames import FrameRouter
+
 TIFFS = "multipart/related;type=image/tiff"
 
 Document = dict[str, Any]
@@ -136,6 +139,31 @@ class ComposedRun:
     def _emit(self, name: str, document: Document) -> Any:
         self.recorder(name, document)
         return self._subscriber(name, document)
+
+
+class FrameFinder:
+    """Takes documents in, and returns the frames that each of them completes."""
+
+    def __init__(self, selection: Any = None, **settings: Any) -> None:
+        self._found: list[Frame] = []
+        self.notes: list[str] = []
+        self.router = FrameRouter(self._found.extend, note=self.notes.append, frames=selection, **settings)
+
+    def feed(self, name: str, document: Any) -> list[Frame]:
+        self._found.clear()
+        self.router(name, document)
+        return list(self._found)
+
+    def take_notes(self) -> list[str]:
+        """The notes since the last call."""
+        notes = list(self.notes)
+        self.notes.clear()
+        return notes
+
+    def knows_nothing(self) -> bool:
+        """Whether no run, descriptor or datum is remembered."""
+        router = self.router
+        return not (router._runs or router._descriptors or router._assets._datums)
 
 
 def replay(documents: Sequence[tuple[str, Document]], subscriber: Subscriber) -> list[Any]:

@@ -1,7 +1,9 @@
 """From documents to files, with area-detector-handlers as the independent reader of the same documents."""
 
+import gc
 import posixpath
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,7 @@ from hypothesis import strategies as st
 
 from petif_bluesky.documents.errors import UnknownDescriptorError
 from petif_bluesky.documents.frame import Frame
-from petif_bluesky.frames import FrameFinder
-from tests.unit.documents import IMAGE, NAME, NUMBER, ComposedRun, Document, Recorder, replay
+from tests.unit.documents import IMAGE, NAME, NUMBER, ComposedRun, Document, FrameFinder, Recorder, replay
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12)
 
@@ -285,7 +286,8 @@ def test_everything_of_a_run_is_forgotten_when_it_stops(finder: FrameFinder) -> 
     assert len(kept.event(pe_image=waiting)) == 1
     with pytest.raises(UnknownDescriptorError, match="Subscribe before runs begin"):
         ended.event(pe_image="whatever")
+    state = weakref.ref(finder.router._runs[kept.uid])
     kept.stop()
-    assert not finder._runs
-    assert not finder._streams
-    assert not finder._assets._datums
+    assert finder.knows_nothing()
+    gc.collect()
+    assert state() is None

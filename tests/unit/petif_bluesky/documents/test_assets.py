@@ -19,13 +19,12 @@ POINTS = st.integers(-(2**70), 2**70) | st.integers(0, 3)
 @example([("r/0", "s", 1), ("r/0", "r", 2), ("s/0", "s", 2**63), ("s/0", "s", 5)])
 def test_datums_are_found_with_the_last_that_was_said_of_them(datums: list[tuple[str, str, int]]) -> None:
     assets, known = Assets(), {}
-    assets.open("run")
     for uid in RESOURCES:
         assets.add_resource(uid, FILES, "run")
     for datum_id, resource, point in datums:
         assets.add_datum(datum_id, resource, point)
         known[datum_id] = (FILES, point)
         assert {each: assets.datum(each, "run") for each in known} == known
-    assets.close("run")
+    assets.end_run("run", ())
     assert all(assets.datum(each, "run") is None for each in known)
     assert len(assets) == len(RESOURCES)

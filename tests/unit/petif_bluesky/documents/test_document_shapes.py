@@ -5,16 +5,17 @@ import itertools
 import json
 from typing import Any
 
+import event_model
 import pytest
 
 from petif_bluesky.documents.errors import MalformedDocumentError, TemplateError, UnknownDescriptorError
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.documents.uris import path_of_uri
-from petif_bluesky.frames import FrameFinder
+from petif_bluesky.frames import FrameRouter
 from tango_server.conversion.files.path_map import PathMap
 from tests.unit.document_shapes import SHAPES, described
-from tests.unit.documents import IMAGE, IN_STREAM, NAME, NUMBER, ComposedRun, Document, replay
+from tests.unit.documents import IMAGE, IN_STREAM, NAME, NUMBER, ComposedRun, Document, FrameFinder, replay
 
 FOLDER = "/data/raw"
 
@@ -38,11 +39,11 @@ def test_shape_gives_each_frame_once_and_nothing_stays(name: str) -> None:
     finder = FrameFinder()
     assert described(found(finder, shape.documents)) == shape.expected
     assert shape.documents == before
-    assert (finder._runs, finder._streams, finder._assets._datums) == ({}, {}, {})
+    assert finder.knows_nothing()
     again = FrameFinder()
     twice = [pair for pair in shape.documents for _ in range(2)]
     assert sorted(described(found(again, twice))) == sorted(shape.expected)
-    assert (again._runs, again._streams, again._assets._datums) == ({}, {}, {})
+    assert again.knows_nothing()
 
 
 def test_shapes_interleaved_give_what_each_gives_alone() -> None:
@@ -53,7 +54,7 @@ def test_shapes_interleaved_give_what_each_gives_alone() -> None:
     for shape in shapes:
         uid = shape.documents[0][1]["uid"]
         assert described([frame for frame in frames if frame.run_uid == uid]) == shape.expected
-    assert not finder._runs
+    assert finder.knows_nothing()
 
 
 @pytest.mark.parametrize(
@@ -83,21 +84,21 @@ def test_stream_files_are_those_of_blueskys_consolidator(
         reference.consume_stream_datum(document)
     unique = list(dict.fromkeys(path_of_uri(asset.data_uri) for asset in reference.assets))
     assert [frame.path for frame in frames] == unique
-    assert {frame.shape for frame in frames} == {(48, 64)}
+    assert [frame.metadata["shape"] for frame in frames] == len(frames) * [[48, 64]]
     assert {frame.seq_num for frame in frames} <= {3, 4, 5}
 
 
 def test_shape_of_two_sides_is_one_frame() -> None:
     (frame,) = flying(shape=[48, 64]).stream_resource("det_image", "file:///d/", "{:d}.tif")(0, 1, stream="fly")
-    assert (frame.path, frame.shape) == ("/d/0.tif", (48, 64))
+    assert (frame.path, frame.metadata["shape"]) == ("/d/0.tif", [48, 64])
 
 
 def test_frame_of_a_step_scan_brings_its_event_and_that_of_a_fly_scan_none() -> None:
     for name in ("resource", "step_scan_of_streams", "names_only"):
         shape = SHAPES[name](FOLDER)
-        events = [document for kind, document in shape.documents if kind == "event"]
-        assert [frame.event for frame in found(FrameFinder(), shape.documents)] == events
-    assert {frame.event is None for frame in found(FrameFinder(), SHAPES["fly_scan"](FOLDER).documents)} == {True}
+        times = [document["time"] for kind, document in shape.documents if kind == "event"]
+        assert [frame.metadata["time"] for frame in found(FrameFinder(), shape.documents)] == times
+    assert not any("time" in frame.metadata for frame in found(FrameFinder(), SHAPES["fly_scan"](FOLDER).documents))
 
 
 def test_frames_whose_events_never_come_are_given_with_the_next_stream_datum_or_the_stop() -> None:
@@ -109,7 +110,44 @@ def test_frames_whose_events_never_come_are_given_with_the_next_stream_datum_or_
     other = flying(finder, motor=True)
     assert other.stream_resource("det_image", "file:///e/", "{:d}.tif")(0, 1, seq_num=1) == []
     (frame,) = finder.feed("stop", {"run_start": other.uid})
-    assert (frame.path, frame.event) == ("/e/0.tif", None)
+    assert (frame.path, "time" in frame.metadata) == ("/e/0.tif", False)
+
+
+def test_name_that_the_event_reports_holds_for_a_stream_datum_that_comes_after_it() -> None:
+    run = ComposedRun(FrameFinder().feed)
+    run.stream(det={"image": IN_STREAM, "full_file_name": NAME})
+    datum = run.stream_resource("det_image", "file:///d/", "{:d}.tif")
+    assert run.event(det_full_file_name="/d/0-00001.tif") == []
+    (frame,) = datum(0, 1, seq_num=1)
+    assert (frame.path, "time" in frame.metadata) == ("/d/0-00001.tif", True)
+
+
+@pytest.mark.parametrize("event_first", [True, False])
+def test_one_name_beside_two_images_costs_no_frame(event_first: bool) -> None:
+    finder = FrameFinder()
+    run = ComposedRun(finder.feed)
+    run.stream(det={"image": IN_STREAM, "other_image": IN_STREAM, "full_file_name": NAME})
+    first, second = (
+        run.stream_resource(f"det_{key}", f"file:///{key}/", "{:d}.tif") for key in ("image", "other_image")
+    )
+    steps = [lambda: first(0, 1, seq_num=1), lambda: second(0, 1, seq_num=1)]
+    steps.insert(0 if event_first else 2, lambda: run.event(det_full_file_name="/other_image/0.tif"))
+    paths = [frame.path for step in steps for frame in step()]
+    assert paths == ["/image/0.tif", "/other_image/0.tif"]
+
+
+def test_wrong_event_of_a_page_is_told_and_does_not_cost_the_others() -> None:
+    frames: list[Frame] = []
+    router = FrameRouter(frames.extend)
+    run = ComposedRun(lambda name, document: None if name == "event" else router(name, document))
+    run.stream(pe={"full_file_name": NAME})
+    for number in range(3):
+        run.event(pe_full_file_name=f"/d/{number}.tif")
+    page = event_model.pack_event_page(*run.recorder.of("event"))
+    page["seq_num"][1] = ["no number"]
+    with pytest.raises(MalformedDocumentError, match=r"^event_page document"):
+        router("event_page", page)
+    assert [frame.path for frame in frames] == ["/d/0.tif", "/d/2.tif"]
 
 
 def test_stream_datum_before_its_resource_waits_for_it() -> None:
@@ -135,7 +173,7 @@ def test_detector_staged_around_two_runs_announces_its_files_once() -> None:
     second.stream(pe={"image": IMAGE})
     assert [frame.run_uid for frame in second.event(pe_image=datum(1))] == [second.uid]
     second.stop()
-    assert not finder._assets._datums
+    assert finder.knows_nothing()
 
 
 def test_datum_that_never_comes_is_told_at_the_stop_and_a_name_stands_for_it() -> None:
@@ -263,6 +301,12 @@ def test_stream_datum_of_a_thousand_million_frames_is_refused() -> None:
         datum(0, 10**9, stream="fly")
 
 
+def test_images_of_our_own_streams_are_never_taken() -> None:
+    run = ComposedRun(FrameFinder(FrameSelection(without_streams=["dark"])).feed)
+    run.stream("converted", det={"image": IN_STREAM})
+    assert run.stream_resource("det_image", "file:///d/", "{:d}.tif")(0, 1, stream="converted") == []
+
+
 def test_event_of_a_run_that_was_never_seen_says_what_to_do() -> None:
     with pytest.raises(UnknownDescriptorError, match="Subscribe before runs begin"):
         FrameFinder().feed("event", {"descriptor": "never", "data": {}, "seq_num": 1})
@@ -274,7 +318,7 @@ def test_abandoned_runs_are_forgotten_after_many_others_with_their_last_frames_g
     assert run.stream_resource("det_image", "file:///d/", "{:d}.tif")(0, 1, seq_num=1) == []
     late = [frame for number in range(100) for frame in finder.feed("start", {"uid": str(number)})]
     assert [frame.path for frame in late] == ["/d/0.tif"]
-    assert len(finder._runs) == 100
+    assert len(finder.router._runs) == 100
     assert f"run {run.uid}: never stopped" in finder.take_notes()[-1]
 
 
@@ -287,8 +331,8 @@ def test_memory_is_flat_over_many_runs() -> None:
     for number in range(1100):
         (frame,) = found(finder, renamed(source.recorder.documents, str(number)))
         assert frame.run_uid == f"{source.uid}{number}"
-    assert len(finder._assets) == 1000
-    assert (finder._runs, finder._streams) == ({}, {})
+    assert len(finder.router._assets) == 1000
+    assert finder.knows_nothing()
 
 
 def renamed(documents: list[tuple[str, Document]], suffix: str) -> list[tuple[str, Document]]:

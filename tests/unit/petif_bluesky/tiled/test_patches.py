@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from event_model import compose_resource
 
-from petif_bluesky.frames import FrameFinder
 from petif_bluesky.tiled.patches import with_trailing_slash
-from tests.unit.documents import IMAGE, ComposedRun, replay
+from tests.unit.documents import IMAGE, ComposedRun, FrameFinder, replay
 
 
 def resource(path: str, spec: str = "AD_TIFF") -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """What travels with a frame, out of the documents of its run."""
 
+import contextlib
 import copy
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.errors import MalformedDocumentError
 from petif_bluesky.documents.json_values import UnfitError, plain
-from petif_bluesky.frames import FrameFinder
-from petif_bluesky.metadata import OWN_KEYS, FrameMetadata, MetadataSelection
+from petif_bluesky.documents.run_metadata import OWN_KEYS, RunMetadata
+from petif_bluesky.metadata import MetadataSelection
 from tango_server.limits import LARGEST_METADATA
 from tango_server.messages import FrameRequest
-from tests.unit.documents import IMAGE, NAME, NUMBER, ComposedRun
+from tests.unit.documents import IMAGE, IN_STREAM, NUMBER, ComposedRun, FrameFinder
 
 SETTINGS = {
     "pe": {
@@ -36,24 +38,24 @@ class Reader:
     """Takes documents as the callback does, and keeps frames with their metadata."""
 
     def __init__(self, selection: MetadataSelection | None = None) -> None:
-        self.facts = FrameMetadata(selection)
-        self.finder = FrameFinder()
-        self.read: list[dict[str, Any]] = []
-        self.frames: list[Frame] = []
+        self.finder = FrameFinder(metadata=selection)
+        self.read: list[Mapping[str, Any]] = []
 
     def __call__(self, name: str, document: Any) -> None:
-        before = copy.deepcopy(document)
         if name == "descriptor" and document["name"] == "primary":
             document = {**document, "configuration": SETTINGS}
-        if name != "stop":
-            self.facts.feed(name, document)
-        for frame in self.finder.feed(name, document):
-            self.frames.append(frame)
-            self.read.append(self.facts.of(frame))
-        if name == "stop":
-            self.facts.feed(name, document)
-        if name != "descriptor":
-            assert document == before
+        before = copy.deepcopy(document)
+        self.read += [frame.metadata for frame in self.finder.feed(name, document)]
+        assert document == before
+
+
+def described(*descriptors: Any, start: Any = None) -> RunMetadata:
+    """What is known of a run after its start and some descriptors."""
+    metadata = RunMetadata(MetadataSelection())
+    metadata.begin(start or {"uid": "run"}, None)
+    for uid, keys in descriptors:
+        metadata.describe({"uid": uid, "run_start": "run", "name": uid, "data_keys": keys})
+    return metadata
 
 
 def one_frame(reader: Reader, data: dict[str, Any], *, baseline: dict[str, Any] | None = None, **start: Any) -> Any:
@@ -98,28 +100,24 @@ def test_metadata_are_flat_and_name_everything_as_the_documents_do() -> None:
 
 
 def test_units_travel_with_what_has_some() -> None:
-    facts = FrameMetadata()
-    facts.feed("start", {"uid": "run", "wavelength": 0.29})
-    for uid, name, keys in (
-        ("b", "baseline", {"det_z": {**NUMBER, "units": "m"}, "note": NUMBER}),
-        ("d", "primary", {"pe_image": IMAGE, "omega": {**NUMBER, "units": "deg"}}),
-    ):
-        facts.feed("descriptor", {"uid": uid, "run_start": "run", "name": name, "data_keys": keys})
-    facts.feed("event", {"descriptor": "b", "data": {"det_z": 0.35, "note": 1}})
+    metadata = described(
+        ("b", {"det_z": {**NUMBER, "units": "m"}, "note": NUMBER}),
+        ("d", {"pe_image": IMAGE, "omega": {**NUMBER, "units": "deg"}}),
+        start={"uid": "run", "wavelength": 0.29},
+    )
+    metadata.read_baseline({"descriptor": "b", "data": {"det_z": 0.35, "note": 1}})
     event = {"data": {"omega": 1.5}, "time": 1.7e9, "timestamps": {"omega": 1.7e9}}
-    metadata = facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image", descriptor="d", event=event))
-    assert metadata["units"] == {"det_z": "m", "omega": "deg"}
-    assert (metadata["wavelength"], metadata["det_z"], metadata["omega"]) == (0.29, 0.35, 1.5)
+    found = metadata.of("d", "pe_image", seq_num=1, event=event)
+    assert found["units"] == {"det_z": "m", "omega": "deg"}
+    assert (found["wavelength"], found["det_z"], found["omega"]) == (0.29, 0.35, 1.5)
 
 
 def test_what_the_recipe_names_for_headers_is_taken_from_the_start_document() -> None:
     recipe = {"format": "esperanto", "esperanto": {"omega": {"start": "om0", "step": "dom"}, "distance": "detz"}}
-    start = {"uid": "run", "conversion": {"recipe": recipe}, "om0": -10.0, "dom": 0.5, "detz": 300.0, "secret": 1}
-    facts = FrameMetadata()
-    facts.feed("start", start)
-    metadata = facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image"))
-    assert {name: metadata[name] for name in ("om0", "dom", "detz")} == {"om0": -10.0, "dom": 0.5, "detz": 300.0}
-    assert "secret" not in metadata
+    reader = Reader()
+    found = one_frame(reader, {}, conversion={"recipe": recipe}, om0=-10.0, dom=0.5, detz=300.0, secret=1)
+    assert {name: found[name] for name in ("om0", "dom", "detz")} == {"om0": -10.0, "dom": 0.5, "detz": 300.0}
+    assert "secret" not in found
 
 
 def test_keys_are_chosen_by_patterns() -> None:
@@ -185,14 +183,14 @@ def test_names_of_our_own_are_not_taken_by_others() -> None:
 @pytest.mark.parametrize("length", [10, 900])
 def test_what_has_no_room_is_left_out_from_the_least_dear(length: int) -> None:
     baseline = {f"m_{number}": "é" * length for number in range(2000)}
-    facts = FrameMetadata()
-    facts.feed("start", {"uid": "run", "sample_name": "diamond"})
-    primary = {"pe_image": IMAGE, "pe_total": NUMBER}
-    for uid, name, keys in (("b", "baseline", dict.fromkeys(baseline, NUMBER)), ("d", "primary", primary)):
-        facts.feed("descriptor", {"uid": uid, "run_start": "run", "name": name, "data_keys": keys})
-    facts.feed("event", {"descriptor": "b", "data": baseline})
+    run = described(
+        ("b", dict.fromkeys(baseline, NUMBER)),
+        ("d", {"pe_image": IMAGE, "pe_total": NUMBER}),
+        start={"uid": "run", "sample_name": "diamond"},
+    )
+    run.read_baseline({"descriptor": "b", "data": baseline})
     event = {"data": {"pe_total": 5}, "time": 1.7e9, "timestamps": {"pe_total": 1.7e9}}
-    metadata = facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image", descriptor="d", event=event))
+    metadata = run.of("d", "pe_image", seq_num=1, event=event)
     FrameRequest.model_validate_json(json.dumps({"source": "/raw/a.tif", "metadata": metadata}))
     assert LARGEST_METADATA // 2 < len(json.dumps(metadata)) <= LARGEST_METADATA
     assert metadata["pe_total"] == 5
@@ -207,8 +205,8 @@ def test_what_has_no_room_is_left_out_from_the_least_dear(length: int) -> None:
 @settings(max_examples=40)
 def test_server_takes_the_metadata_of_any_event(data: dict[str, Any]) -> None:
     event = {"data": data, "timestamps": dict.fromkeys(data, math.nan), "time": math.inf, "filled": {}}
-    frame = Frame("/raw/a.tif", "run", "primary", 1, "pe_image", 0, (4, 5), "descriptor", event)
-    request = {"source": frame.path, "metadata": FrameMetadata().of(frame)}
+    metadata = described().of("descriptor", "pe_image", seq_num=1, shape=(4, 5), event=event)
+    request = {"source": "/raw/a.tif", "metadata": metadata}
     taken = FrameRequest.model_validate_json(json.dumps(request, allow_nan=False))
     assert len(json.dumps(taken.metadata)) <= LARGEST_METADATA
 
@@ -216,7 +214,7 @@ def test_server_takes_the_metadata_of_any_event(data: dict[str, Any]) -> None:
 def test_server_takes_an_event_with_thousands_of_long_names() -> None:
     data = {f"{number}" + "é" * 200: 1.0 for number in range(2000)}
     event = {"data": data, "timestamps": dict.fromkeys(data, 1.7e9), "time": 1.7e9}
-    metadata = FrameMetadata().of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image", 0, (4, 5), "descriptor", event))
+    metadata = described().of("descriptor", "pe_image", seq_num=1, shape=(4, 5), event=event)
     assert len(json.dumps(metadata)) <= LARGEST_METADATA
     assert metadata["shape"] == [4, 5]
     assert metadata["left_out"]["timestamps"] == "there was no room for it"
@@ -224,43 +222,55 @@ def test_server_takes_an_event_with_thousands_of_long_names() -> None:
 
 def test_frames_of_a_fly_scan_have_what_is_known_without_an_event() -> None:
     reader = Reader()
-    one_frame(reader, {"pe_total": 5}, sample_name="diamond")
-    facts = FrameMetadata()
-    facts.feed("start", {"uid": "run", "sample_name": "diamond"})
-    keys = {"pe_image": {**IMAGE, "object_name": "pe"}}
-    facts.feed(
-        "descriptor",
-        {"uid": "d", "run_start": "run", "name": "primary", "data_keys": keys, "configuration": SETTINGS},
-    )
-    assert facts.of(Frame("/raw/a.tif", "run", "primary", 4, "pe_image", 3, (4, 5), "d")) == {
-        "sample_name": "diamond",
-        "pe_exposure_time": 100.0,
-        "exposure_time": pytest.approx(0.1),
-        "seq_num": 4,
-        "number": 3,
-        "shape": [4, 5],
-        "units": {"pe_exposure_time": "ms"},
-    }
+    run = ComposedRun(reader, sample_name="diamond")
+    run.stream("primary", pe={"image": IN_STREAM})
+    run.stream_resource("pe_image", "file:///d/", "{:d}.tif")(3, 4, seq_num=4)
+    assert reader.read == [
+        {
+            "sample_name": "diamond",
+            "pe_exposure_time": 100.0,
+            "exposure_time": pytest.approx(0.1),
+            "seq_num": 4,
+            "number": 0,
+            "shape": [48, 64],
+            "units": {"pe_exposure_time": "ms"},
+        }
+    ]
 
 
 def test_baseline_may_come_as_a_page() -> None:
-    facts = FrameMetadata()
-    facts.feed("start", {"uid": "run"})
-    facts.feed("descriptor", {"uid": "b", "run_start": "run", "name": "baseline", "data_keys": {"phi": NUMBER}})
-    facts.feed("event_page", {"descriptor": "b", "data": {"phi": [1.0, 2.0]}})
-    assert facts.of(Frame("/raw/a.tif", "run", "primary", 1, "pe_image"))["phi"] == 2.0
+    source = ComposedRun(lambda _name, _document: None)
+    source.stream("baseline", m={"phi": NUMBER})
+    for phi in (1.0, 2.0):
+        source.event("baseline", m_phi=phi)
+    reader = Reader()
+    run = ComposedRun(reader)
+    reader("descriptor", {**source.recorder.of("descriptor")[0], "run_start": run.uid})
+    run.page("event", source.recorder.of("event"))
+    run.stream(pe={"image": IMAGE})
+    run.event(pe_image=run.resource()(0))
+    assert [found["m_phi"] for found in reader.read] == [2.0]
 
 
-def test_runs_are_forgotten_when_they_stop_and_when_too_many_do_not() -> None:
-    facts = FrameMetadata()
-    for number in range(500):
-        facts.feed("start", {"uid": f"run {number}"})
-        facts.feed(
-            "descriptor",
-            {"uid": f"d {number}", "run_start": f"run {number}", "name": "primary", "data_keys": {"a": NAME}},
-        )
-        if number % 2:
-            facts.feed("stop", {"run_start": f"run {number}"})
-    assert 90 < len(facts._runs) == len(facts._descriptors) <= 100
-    assert facts.run_of("d 498") == "run 498"
-    assert facts.run_of("d 499") is None
+def test_configuration_belongs_to_the_object_that_took_the_image_however_that_is_stated() -> None:
+    keys = {"pe_image": IMAGE}
+    metadata = RunMetadata(MetadataSelection())
+    for uid, stated in (("d", {"object_keys": {"pe": ["pe_image"]}}), ("e", {"object_keys": {"mono": ["pe_image"]}})):
+        metadata.describe({"uid": uid, "run_start": "run", "data_keys": keys, "configuration": SETTINGS, **stated})
+    assert metadata.of("d", "pe_image", seq_num=1)["pe_exposure_time"] == 100.0
+    assert metadata.of("e", "pe_image", seq_num=1)["mono_energy"] == 42.7
+
+
+def test_frame_goes_without_metadata_that_can_not_be_read() -> None:
+    finder = FrameFinder()
+    frames: list[Any] = []
+
+    def spoil(name: str, document: Any) -> None:
+        spoilt = {**document, "configuration": 5} if name == "descriptor" else document
+        with contextlib.suppress(MalformedDocumentError):
+            frames.extend(finder.feed(name, spoilt))
+
+    run = ComposedRun(spoil)
+    run.stream(pe={"image": IMAGE})
+    run.event(pe_image=run.resource()(0))
+    assert [(frame.path, frame.metadata["seq_num"]) for frame in frames] == [("/data/raw/sample/sample-00000.tif", 1)]

@@ -1,0 +1,211 @@
+"""What belongs together in a run: the images of a detector, and the event that says where the motors were.
+
+In whatever way and order documents announce a frame, it becomes a reference, and references become a point:
+
+    resource, datum, event  ─┐
+    their pages             ─┼─>  Reference  ─>  Point  (one detector, one event; with the event, if one comes)
+    stream resource, datum  ─┘
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from petif_bluesky.documents.assets import Assets
+from petif_bluesky.documents.descriptors import Descriptor, Detector, ImageKey
+from petif_bluesky.documents.file_series import FileSeries, PassedOver
+
+Document = Mapping[str, Any]
+
+_MOST_WAITING = 1000
+_KEPT_EVENTS = 10_000
+
+
+class Reference(NamedTuple):
+    """The files of one image in one event."""
+
+    image: ImageKey
+    files: FileSeries
+    point: int
+
+    def paths(self) -> list[str]:
+        """Return the files, as the documents predict them."""
+        return self.files.paths(self.point, self.image.described)
+
+
+@dataclass(slots=True)
+class Point:
+    """What one detector shows in one event."""
+
+    descriptor: Descriptor
+    detector: Detector
+    seq_num: int
+    event: Document | None = None
+    from_streams: list[Reference] = field(default_factory=list)
+    from_datums: list[Reference] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+    """Datums that the event names, and that are not announced yet."""
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells it from other points of its run."""
+        return self.descriptor.uid, self.detector.name, self.seq_num
+
+    @property
+    def references(self) -> list[Reference]:
+        """The files that are known."""
+        return self.from_streams + self.from_datums
+
+
+class Points:
+    """Those of one run that wait for documents. Each method returns the points that need not wait any more.
+
+    References of stream datums wait for the event, if there is one to come: the stream datum of a step scan comes
+    before its event. Where the next stream datum comes before that event, none is waited for any more, unless
+    `patient`: then they wait until the run stops.
+    """
+
+    def __init__(self, run_uid: str, assets: Assets, note: Callable[[str], None]) -> None:
+        self._run_uid = run_uid
+        self._assets = assets
+        self._note = note
+        self._open: dict[tuple[str, str, int], Point] = {}
+        self._unannounced: dict[str, list[tuple[Descriptor, range, int]]] = {}
+        """By stream resources that are not announced yet: what stream datums cover, and the seq_num of the first."""
+        self._events: dict[str, dict[int, Document]] = {}
+        """The last events of each descriptor; the very last one, unless `patient`."""
+        self._flying: set[str] = set()
+        self.patient = False
+        self.passed_over: set[str] = set()
+        """Images whose files are not converted."""
+
+    def event(self, descriptor: Descriptor, event: Document) -> list[Point]:
+        """Take an event in."""
+        if not descriptor.detectors:
+            return []
+        seq_num = event["seq_num"]
+        events = self._events.setdefault(descriptor.uid, {})
+        events.pop(seq_num, None)
+        events[seq_num] = event
+        if len(events) > (_KEPT_EVENTS if self.patient else 1):
+            del events[next(iter(events))]
+        whole = []
+        for detector in descriptor.detectors:
+            point = Point(descriptor, detector, seq_num)
+            if self._open:
+                point = self._open.pop(point.key, point)
+            point.event = event
+            whole += self._settle(point)
+        return whole
+
+    def stream_datum(self, descriptor: Descriptor, resource_uid: str, indices: range, first: int) -> list[Point]:
+        """Take a stream datum in; `first` is the seq_num of the first index."""
+        if not descriptor.detectors:
+            return []
+        files = self._assets.files(resource_uid, self._run_uid)
+        if files is None:
+            if self._may_wait():
+                self._unannounced.setdefault(resource_uid, []).append((descriptor, indices, first))
+            return []
+        if isinstance(files, PassedOver):
+            self._pass_over(files, files.data_key)
+            return []
+        chosen = descriptor.image(files.data_key)
+        if chosen is None:
+            return []
+        detector, image = chosen
+        whole = self._overtaken(descriptor, first)
+        expected = self._expects_events(descriptor, len(indices), first)
+        for seq_num, index in enumerate(indices, start=first):
+            event = self._events.get(descriptor.uid, {}).get(seq_num)
+            point = Point(descriptor, detector, seq_num, event)
+            if event is None and expected:
+                point = self._open.setdefault(point.key, point)
+            else:
+                whole.append(point)
+            point.from_streams.append(Reference(image, files, index))
+        return whole
+
+    def datum_came(self, datum_id: str) -> list[Point]:
+        """Return the points that have waited for a datum."""
+        waiting = [point for point in self._open.values() if datum_id in point.missing] if self._open else []
+        return [whole for point in waiting for whole in self._settle(point)]
+
+    def resource_came(self, resource_uid: str) -> list[Point]:
+        """Return the points that have waited for a resource, or for a stream resource."""
+        late = self._unannounced.pop(resource_uid, [])
+        whole = [
+            point
+            for descriptor, indices, first in late
+            for point in self.stream_datum(descriptor, resource_uid, indices, first)
+        ]
+        waiting = [point for point in self._open.values() if point.missing]
+        return whole + [settled for point in waiting for settled in self._settle(point)]
+
+    def stop(self) -> list[Point]:
+        """Return the points that have waited in vain, with what is known of them; note what is not."""
+        left, self._open = list(self._open.values()), {}
+        for datum_id in dict.fromkeys(datum_id for point in left for datum_id in sorted(point.missing)):
+            self._note(f"the datum {datum_id} was never announced: its frames are converted only if events name them")
+        for resource_uid, late in self._unannounced.items():
+            count = sum(len(indices) for _, indices, _ in late)
+            self._note(
+                f"the stream resource {resource_uid} was never announced: {count} of its points are not converted"
+            )
+        return left
+
+    def _settle(self, point: Point) -> list[Point]:
+        """Look up the datums that a point's event names; return the point if all are known, else keep it."""
+        point.from_datums, point.missing = [], set()
+        data = point.event["data"] if point.event else {}
+        for image in point.detector.images:
+            datum_id = data.get(image.name)
+            if image.in_stream or not isinstance(datum_id, str):
+                continue
+            known = self._assets.datum(datum_id, self._run_uid)
+            if known is None:
+                point.missing.add(datum_id)
+                continue
+            files, number = known
+            if isinstance(files, PassedOver):
+                self._pass_over(files, image.name)
+            else:
+                point.from_datums.append(Reference(image, files, number))
+        if not point.missing:
+            self._open.pop(point.key, None)
+            return [point]
+        if point.key in self._open or self._may_wait():
+            self._open[point.key] = point
+        return []
+
+    def _expects_events(self, descriptor: Descriptor, count: int, first: int) -> bool:
+        """Return whether an event is to come that says more of the frames of a stream datum."""
+        if self.patient or not descriptor.has_events_of_its_own:
+            return descriptor.has_events_of_its_own
+        last = next(iter(self._events.get(descriptor.uid, ())), 0)
+        return count == 1 and descriptor.uid not in self._flying and last < first
+
+    def _overtaken(self, descriptor: Descriptor, seq_num: int) -> list[Point]:
+        """Return the points that still wait for their event while stream datums of later ones come."""
+        if self.patient or not self._open:
+            return []
+        earlier = [
+            point
+            for point in self._open.values()
+            if point.descriptor.uid == descriptor.uid and point.event is None and point.seq_num < seq_num
+        ]
+        for point in earlier:
+            self._flying.add(descriptor.uid)
+            del self._open[point.key]
+        return earlier
+
+    def _may_wait(self) -> bool:
+        waiting = sum(bool(point.missing) for point in self._open.values())
+        if waiting + sum(map(len, self._unannounced.values())) < _MOST_WAITING:
+            return True
+        self._note(f"more than {_MOST_WAITING} points wait for documents that never came; later ones are not converted")
+        return False
+
+    def _pass_over(self, files: PassedOver, data_key: str) -> None:
+        self.passed_over.add(data_key)
+        self._note(f"images are passed over: {files.reason}")

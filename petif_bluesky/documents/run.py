@@ -1,0 +1,198 @@
+"""All that is known of one run, from its first document to its last; when it is dropped, everything of it is gone."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from petif_bluesky.documents.assets import Assets
+from petif_bluesky.documents.descriptors import Descriptor, descriptor_of
+from petif_bluesky.documents.errors import Attempts, UnknownRecipeError
+from petif_bluesky.documents.file_names import FileNames, reported_tiffs
+from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.points import Point, Points
+from petif_bluesky.documents.rotation_angles import RotationAngles, esperanto_of
+from petif_bluesky.documents.run_metadata import RunMetadata
+from petif_bluesky.documents.selection import FrameSelection
+from petif_bluesky.metadata import MetadataSelection
+from tango_server.conversion.errors import UnfitPathError
+
+Document = Mapping[str, Any]
+
+_BASELINE = "baseline"
+_MOST_NOTES = 1000
+
+
+class _Held(NamedTuple):
+    """A frame that waits for readings beyond the end of its exposure (s)."""
+
+    frame: Frame
+    end: float | None
+    exposure: float
+
+
+class Run:
+    """Takes the documents of one run in, and gives each of its files once, as a frame.
+
+    With an ESPERANTO recipe a frame also waits for the readings that its angles are interpolated from, until the run
+    stops.
+
+    Parameters
+    ----------
+    uid: of the run
+    frames, metadata: what is selected
+    assets: shared by all runs
+    give: gets each frame
+    note: gets what is not converted, and why; each text once
+    attempts: collects the errors of steps
+
+    """
+
+    def __init__(
+        self,
+        uid: str,
+        frames: FrameSelection,
+        metadata: MetadataSelection,
+        assets: Assets,
+        *,
+        give: Callable[[Frame], None],
+        note: Callable[[str], None],
+        attempts: Attempts,
+    ) -> None:
+        self.uid = uid
+        self.descriptors: dict[str, Descriptor] = {}
+        self._begun = False
+        self._recipe: Any = None
+        self._selection = frames
+        self._metadata = RunMetadata(metadata)
+        self._angles: RotationAngles | None = None
+        self._points = Points(uid, assets, self._note_once)
+        self._names = FileNames()
+        self._held: list[_Held] = []
+        self._give = give
+        self._note = note
+        self._notes: set[str] = set()
+        self._attempts = attempts
+
+    def begin(self, start: Document, recipe: Any) -> None:
+        """Take the start document in; `recipe` is the one that it brings."""
+        if self._begun:
+            return
+        self._begun, self._recipe = True, recipe
+        esperanto = esperanto_of(recipe)
+        self._angles = RotationAngles(esperanto) if esperanto is not None else None
+        self._points.patient = esperanto is not None
+        self._metadata.begin(start, esperanto)
+
+    def describe(self, document: Document) -> Descriptor:
+        """Take a descriptor in."""
+        descriptor = descriptor_of(document, self._selection)
+        self.descriptors[descriptor.uid] = descriptor
+        with self._attempts:  # frames without their metadata are better than none
+            self._metadata.describe(document)
+        return descriptor
+
+    def may_use(self, data_key: str) -> bool:
+        """Return whether frames of a data key may be taken: those of converted images announce more and more files."""
+        described = [each for each in self.descriptors.values() if data_key in each.data_keys]
+        return not described or any(each.image(data_key) for each in described)
+
+    def event(self, descriptor: Descriptor, event: Document) -> None:
+        """Take an event in."""
+        if descriptor.stream == _BASELINE:
+            with self._attempts:
+                self._metadata.read_baseline(event)
+        if self._angles is not None:
+            with self._attempts:
+                if self._angles.read(event):
+                    self._release_held(self._angles)
+        self._convert(self._points.event(descriptor, event))
+
+    def stream_datum(self, descriptor: Descriptor, resource_uid: str, indices: range, seq_num: int) -> None:
+        """Take a stream datum in; `seq_num` is that of the first index."""
+        self._convert(self._points.stream_datum(descriptor, resource_uid, indices, seq_num))
+
+    def datum_came(self, datum_id: str) -> None:
+        """A datum was announced."""
+        self._convert(self._points.datum_came(datum_id))
+
+    def resource_came(self, resource_uid: str) -> None:
+        """A resource or a stream resource was announced."""
+        self._convert(self._points.resource_came(resource_uid))
+
+    def stop(self) -> None:
+        """Give the frames that have waited in vain, as far as their files are known."""
+        self._convert(self._points.stop())
+        if self._angles is not None:
+            self._release_held(self._angles, at_last=True)
+
+    def _convert(self, points: Iterable[Point]) -> None:
+        for point in points:
+            with self._attempts:
+                for data_key, shape, paths in self._files(point):
+                    for number, path in enumerate(paths):
+                        if self._names.take(path):
+                            self._found(point, path, data_key, number, shape)
+
+    def _files(self, point: Point) -> Iterator[tuple[str, tuple[int, int] | None, list[str]]]:
+        """Yield data key, shape and files of each image of a point, under the names that its event reports."""
+        reported = reported_tiffs(point.event["data"], point.detector.name_keys) if point.event else {}
+        images, references, passed_over = point.detector.images, point.references, self._points.passed_over
+        if not references and not any(image.in_stream and image.name not in passed_over for image in images):
+            yield from ((key, None, self._here([path])) for key, path in reported.items())
+        names = self._here(reported.values())
+        for reference in references:
+            paths, data_key = self._here(reference.paths()), reference.image.name
+            if len(paths) == 1 and names:
+                others = {image.name for image in images} - passed_over - {data_key}
+                paths = [self._names.true_name(paths[0], names, alone=len(references) == 1 and not others)]
+            yield data_key, reference.image.shape, paths
+
+    def _found(self, point: Point, path: str, data_key: str, number: int, shape: tuple[int, int] | None) -> None:
+        """Give a frame, or hold it for its angles."""
+        if not self._begun:
+            raise UnknownRecipeError(
+                f"{path}: found a frame of run {self.uid}, whose start document was not seen; expected that first, "
+                "because the recipe is in it. Subscribe before the run begins."
+            )
+        descriptor, seq_num, event = point.descriptor, point.seq_num, point.event
+        metadata: dict[str, Any] = {}
+        with self._attempts:  # a frame without its metadata is better than none
+            metadata = self._metadata.of(
+                descriptor.uid, data_key, seq_num=seq_num, number=number, shape=shape, event=event
+            )
+        frame = Frame(path, seq_num, self.uid, descriptor.stream, data_key, self._recipe, metadata)
+        if self._angles is None:
+            self._give(frame)
+            return
+        end = None
+        with self._attempts:
+            end = float(event.get("timestamps", {}).get(data_key, event["time"])) if event is not None else None
+        self._give_with(self._angles, _Held(frame, end, metadata.get("exposure_time", 0.0)))
+
+    def _release_held(self, angles: RotationAngles, *, at_last: bool = False) -> None:
+        held, self._held = self._held, []
+        for each in held:
+            self._give_with(angles, each, at_last=at_last)
+
+    def _give_with(self, angles: RotationAngles, held: _Held, *, at_last: bool = False) -> None:
+        """Give a frame with its angles; hold it while some are to come, unless that is over."""
+        known, complete = angles.at(held.end, held.exposure)
+        if complete or at_last:
+            self._give(replace(held.frame, metadata={**held.frame.metadata, **known}))
+        else:
+            self._held.append(held)
+
+    def _here(self, paths: Iterable[str]) -> list[str]:
+        """Return what paths of the documents are called on the conversion host."""
+        here = []
+        for path in paths:
+            try:
+                here.append(self._selection.here(path))
+            except UnfitPathError as error:
+                self._note_once(f"a frame is not converted: {error}")
+        return here
+
+    def _note_once(self, what: str) -> None:
+        if what not in self._notes and len(self._notes) < _MOST_NOTES:
+            self._notes.add(what)
+            self._note(f"run {self.uid}: {what}")
