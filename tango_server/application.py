@@ -13,7 +13,7 @@ from tango_server.jobs.startup import open_runner
 from tango_server.jobs.state_machine.events import Snapshot
 from tango_server.jobs.state_machine.server_state import Word, server_state
 from tango_server.jobs.watch.folder_watch import FolderWatch, open_watch
-from tango_server.observability.logs import Logging, LogStream, start_logging
+from tango_server.observability.logs import Logging
 from tango_server.observability.metrics import Metrics, MetricsError, start_metrics
 from tango_server.recipe import Recipe
 from tango_server.settings import ConfigurationError, Settings
@@ -47,7 +47,7 @@ class Application:
         self._watch: FolderWatch | None = None
         self._turns = threading.BoundedSemaphore(_TURNS)
 
-    def open(self, settings: Callable[[], Settings], stream: LogStream, changed: Callable[[], None]) -> None:
+    def open(self, settings: Callable[[], Settings], stream: logging.Handler, changed: Callable[[], None]) -> None:
         """Bring everything up; what is wrong with the settings becomes a fault in words.
 
         `changed` is called, from a thread, when the numbers have changed. `stream` takes the messages, too.
@@ -148,10 +148,16 @@ class Observability:
     """
 
     def __init__(
-        self, settings: Settings, stream: LogStream, numbers: Callable[[], Snapshot], state: Callable[[], str]
+        self, settings: Settings, stream: logging.Handler, numbers: Callable[[], Snapshot], state: Callable[[], str]
     ) -> None:
         self._lacks = ""
-        self._logging = _start_logging(settings, stream)
+        self._logging = Logging(
+            settings.state_dir / _LOG_FOLDER,
+            level=settings.log_level,
+            max_bytes=settings.log_bytes,
+            files=settings.log_files,
+            stream=stream,
+        )
         self._metrics: Metrics | None = None
         if not settings.metrics_port:
             return
@@ -170,13 +176,3 @@ class Observability:
         if self._metrics:
             self._metrics.close()
         self._logging.close()
-
-
-def _start_logging(settings: Settings, stream: LogStream) -> Logging:
-    return start_logging(
-        settings.state_dir / _LOG_FOLDER,
-        level=settings.log_level,
-        max_bytes=settings.log_bytes,
-        files=settings.log_files,
-        stream=stream,
-    )

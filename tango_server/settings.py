@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from tango_server.conversion.files.path_map import PathMap
+from tango_server.conversion.files.path_map import PathMap, rule_of
 from tango_server.conversion.files.roots import Roots
 from tango_server.home import state_folder
 from tango_server.host_limits import usable_cores
@@ -54,14 +54,7 @@ def _as_pairs(value: object) -> object:
         value = [value]
     if not isinstance(value, list | tuple):
         return value
-    return tuple(_pair(line) if isinstance(line, str) else line for line in value)
-
-
-def _pair(line: str) -> tuple[str, str]:
-    prefix, arrow, folder = (part.strip() for part in line.partition("->"))
-    if not (prefix and arrow and folder):
-        raise ValueError(rf"found {line!r}; a line of path_maps is PREFIX -> FOLDER, as Y:\ -> /gpfs/current")
-    return prefix, folder
+    return tuple(rule_of(line) if isinstance(line, str) else line for line in value)
 
 
 def _whole_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from tango_server.client.client import LinkDownError
-from tango_server.conversion.files.path_map import name_of
+from tango_server.conversion.files.path_map import absolute
 from tango_server.messages import FolderAnswer, RefusedRequest
 
 _PAUSE = 0.5
@@ -44,7 +44,8 @@ def listed(ask: Callable[[str], FolderAnswer]) -> Iterator[str]:
         answer = ask(after)
         yield from answer.frames
         more = answer.more
-        after = name_of(answer.frames[-1]) if answer.frames else ""
+        last = absolute(answer.frames[-1]) if answer.frames else None
+        after = last.name if last else ""
 
 
 def lost(ask: Callable[[Sequence[str]], Sequence[RefusedRequest]], paths: Sequence[str]) -> Iterator[RefusedRequest]:

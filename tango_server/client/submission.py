@@ -10,7 +10,7 @@ from typing import Any
 
 from tango_server.client.client import Client, RequestRejectedError
 from tango_server.client.paging import listed, lost, with_retries
-from tango_server.conversion.files.path_map import is_whole
+from tango_server.conversion.files.path_map import absolute
 from tango_server.messages import FrameReport, RefusedRequest, ReportsQuery, SubmitAnswer
 
 _PORTION = 500
@@ -26,7 +26,7 @@ def whole_path(path: str) -> str:
     >>> whole_path("/data/raw/a.tif"), whole_path(r"Z:\raw\a.tif"), whole_path(r"\\filer\raw")
     ('/data/raw/a.tif', 'Z:\\raw\\a.tif', '\\\\filer\\raw')
     """
-    return path if is_whole(path) else os.path.abspath(path)  # noqa: PTH100 - resolves no links: the server does
+    return path if absolute(path) else os.path.abspath(path)  # noqa: PTH100 - resolves no links: the server does
 
 
 def frames_at(client: Client, paths: Sequence[str]) -> tuple[list[str], list[RefusedRequest]]:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from contextlib import closing, nullcontext
 from logging.handlers import RotatingFileHandler
@@ -118,35 +119,40 @@ class _Printer:
 
 def _watch_on(runner: "JobRunner", watcher: "FolderWatch", printer: _Printer, *, once: bool) -> int:
     """Show how it goes until Ctrl-C, or until all is done if `once`; return the exit code."""
-    interrupted = False
-    trouble = ""
-    pause = threading.Event()
-    begun = done = False
     try:
-        with printer.errors.status("") if printer.errors.is_terminal else nullcontext() as line:
-            while not done:
-                done = bool(runner.fault or printer.deaf or (once and watcher.idle))
-                if watcher.begun and not begun:
-                    begun = True
-                    say("looking at what is there" if once else "watching (Ctrl-C ends it)", err=True)
-                if watcher.trouble != trouble:
-                    trouble = watcher.trouble
-                    printer.warn(trouble or "the trouble is over")
-                if line is not None:
-                    line.update(_numbers(runner, printer))
-                pause.wait(0 if done else _REFRESH)
+        _show_progress(runner, watcher, printer, once=once)
+        interrupted = False
     except KeyboardInterrupt:
         interrupted = True
     if runner.fault or printer.deaf:
         raise click.ClickException(runner.fault or printer.deaf)
     say(_counts(runner, printer), err=printer.as_json)
-    if once and not interrupted and not printer.outcomes and not watcher.trouble:
-        say(_NOTHING_NEW, err=True)
     if not once:
         return 0
     if interrupted:
         return INTERRUPTED
+    if not printer.outcomes and not watcher.trouble:
+        say(_NOTHING_NEW, err=True)
     return SOME_FAILED if printer.outcomes["failed"] or watcher.trouble else 0
+
+
+def _show_progress(runner: "JobRunner", watcher: "FolderWatch", printer: _Printer, *, once: bool) -> None:
+    """Show what is new and the numbers, until the watch can't go on, or until all is done if `once`."""
+    begun, trouble = False, ""
+    with printer.errors.status("") if printer.errors.is_terminal else nullcontext() as line:
+        while True:
+            done = runner.fault or printer.deaf or (once and watcher.idle)  # first, so that what it ends with is shown
+            if watcher.begun and not begun:
+                begun = True
+                say("looking at what is there" if once else "watching (Ctrl-C ends it)", err=True)
+            if watcher.trouble != trouble:
+                trouble = watcher.trouble
+                printer.warn(trouble or "the trouble is over")
+            if line is not None:
+                line.update(_numbers(runner, printer))
+            if done:
+                return
+            time.sleep(_REFRESH)
 
 
 def _numbers(runner: "JobRunner", printer: _Printer) -> str:

@@ -6,23 +6,20 @@ device's Status instead of ending the server's start.
 
 from typing import Any
 
-from pydantic.fields import FieldInfo
-from tango.server import Device, device_property
+from tango.server import Device, DeviceMeta, device_property
 
 from tango_server.device.property_lines import is_list
 from tango_server.settings import Settings
 
+_PROPERTIES = {
+    name: device_property(dtype=[str] if is_list(name) else str, doc=field.description or "")
+    for name, field in Settings.model_fields.items()
+}
+_DeviceWithProperties: Any = DeviceMeta("_DeviceWithProperties", (Device,), _PROPERTIES)
 
-def _property(name: str, field: FieldInfo) -> Any:
-    return device_property(dtype=[str] if is_list(name) else str, doc=field.description or "")
 
-
-class Configured(Device):
+class Configured(_DeviceWithProperties):
     """A device with a property for every setting."""
-
-    for _name, _field in Settings.model_fields.items():
-        locals()[_name] = _property(_name, _field)
-    del _name, _field
 
     def set_properties(self) -> dict[str, Any]:
         """Return the settings that properties give; an empty property counts as not set."""

@@ -3,13 +3,12 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TextIO
 
-from tango_server.observability.formatters import ConsoleFormatter
+from tango_server.observability.formatters import LineFormatter
 
 _BURST = 10
-_WINDOW = 60.0
+_WINDOW = 60.0  # s
 
 
 def log_to_stderr(*, verbose: bool) -> None:
@@ -22,27 +21,20 @@ class RateLimitedHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
-        self.setFormatter(ConsoleFormatter())
+        self.setFormatter(LineFormatter("{asctime} {levelname} {name}: {message}", style="{"))
         self._clock = clock
-        self._places: dict[tuple[str, int], _Place] = {}
+        self._windows: dict[tuple[str, int], tuple[float, int]] = {}
+        """For each place when its minute began, and its messages since then."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the message, unless there were too many like it."""
-        now = self._clock()
-        place = self._places.setdefault((record.pathname, record.lineno), _Place(now))
-        if now - place.since >= _WINDOW:
-            place.since, place.seen = now, 0
-        place.seen += 1
-        if place.seen <= _BURST:
+        now, place = self._clock(), (record.pathname, record.lineno)
+        begun, written = self._windows.get(place, (now, 0))
+        if now - begun >= _WINDOW:
+            begun, written = now, 0
+        self._windows[place] = begun, written + 1
+        if written < _BURST:
             super().emit(record)
-        elif place.seen == _BURST + 1:
+        elif written == _BURST:
             text = f"more messages like the last one are left out here for {_WINDOW:g} s; the log file has them"
             super().emit(logging.LogRecord(record.name, record.levelno, __file__, 0, text, None, None))
-
-
-@dataclass(slots=True)
-class _Place:
-    """How often a place in the program has had something to say since an instant."""
-
-    since: float
-    seen: int = 0

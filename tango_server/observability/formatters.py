@@ -1,9 +1,12 @@
-"""Log records as text: one JSON object a line for programs, one line for people."""
+"""Log records as text: one JSON object a line for programs, one line of ASCII for people."""
 
+import copy
 import logging
 import time
 
 from pythonjsonlogger.json import JsonFormatter
+
+from tango_server.text import printable
 
 
 def json_formatter() -> logging.Formatter:
@@ -25,32 +28,24 @@ def one_line(text: str) -> str:
     >>> one_line("a\nb \x1b[31m \u03b2")
     'a\\nb \\x1b[31m \\u03b2'
     """
-    if text.isascii() and text.isprintable():
-        return text
-    shown = (char if char.isprintable() else repr(char)[1:-1] for char in text)
-    return "".join(shown).encode("ascii", "backslashreplace").decode("ascii")
+    return printable(text, len(text)).encode("ascii", "backslashreplace").decode("ascii")
 
 
-def for_people(record: logging.LogRecord) -> str:
-    """Return a record's message on one line, with the id of its job."""
-    job_id = getattr(record, "job_id", None)
-    message = record.getMessage()
-    named = job_id is None or str(job_id) in message
-    return one_line(message if named else f"{message} (job {job_id})")
+class LineFormatter(logging.Formatter):
+    """For standard error and Tango's log stream: message, id of its job, last line of its traceback, on one line.
 
-
-class ConsoleFormatter(logging.Formatter):
-    """The format of standard error: nothing in a message or an error can pass for another line of the log."""
-
-    def __init__(self) -> None:
-        super().__init__("{asctime} {levelname} {name}: {message}", style="{")
+    Nothing in a message or an error can pass for another line of the log.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line, and an indented traceback if there is one."""
-        record.message = for_people(record)
-        record.asctime = self.formatTime(record)
-        line = self.formatMessage(record)
-        if not record.exc_info:
-            return line
-        trace = self.formatException(record.exc_info).split("\n")
-        return "\n".join([line, *(f"  {one_line(part)}" for part in trace)])
+        """Return one line of ASCII."""
+        line = record.getMessage()
+        job_id = getattr(record, "job_id", None)
+        if job_id is not None and str(job_id) not in line:
+            line += f" (job {job_id})"
+        trace = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
+        if trace:
+            line += ": " + trace.rstrip().rpartition("\n")[2]
+        record = copy.copy(record)
+        record.msg, record.args, record.exc_info, record.exc_text = one_line(line), None, None, None
+        return super().format(record)

@@ -14,16 +14,14 @@ It is text in, text out; whether the result may be touched, others decide.
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 
 from tango_server.conversion.errors import UnfitPathError, UnmappedPathError
 from tango_server.text import printable
 
-_DRIVE = re.compile(r"[A-Za-z]:(?![^\\/])")  # with a separator or nothing after it: Y:a.tif depends on a working folder
-_LONG_FORM = re.compile(r"[\\/]{2}\?[\\/](UNC[\\/])?", re.IGNORECASE)
-_SHARE = re.compile(r"[\\/]{2}(?![\\/?.])")
-_WINDOWS = re.compile(r"[A-Za-z]:|\\")
-_SEPARATORS = re.compile(r"[\\/]+")
+_LONG_FORM = re.compile(r"^[\\/]{2}\?[\\/](UNC[\\/])?", re.IGNORECASE)
+_DOUBLED = re.compile(r"(?<=[^\\/])[\\/]+")
 _WINDOWS_HOST = os.name == "nt"
 
 Rule = tuple[str, str]
@@ -43,23 +41,27 @@ class PathMap:
     """
 
     rules: tuple[Rule, ...] = ()
+    _parsed: dict[PurePath, Rule] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        seen: dict[tuple[str, ...], str] = {}
+        parsed: dict[PurePath, Rule] = {}
         for prefix, folder in self.rules:
-            names = _comparable(prefix)
-            if names is None:
+            start, end = absolute(prefix), absolute(folder)
+            if start is None:
                 raise ValueError(
                     rf"found the prefix {prefix!r}; expected a drive, a share or an absolute path, as Y:\, "
                     r"\\server\share or /mnt/detector"
                 )
-            if names in seen:
-                raise ValueError(f"found the prefixes {seen[names]!r} and {prefix!r}, which are one; keep one of them")
-            seen[names] = prefix
-            if _comparable(folder) is None or ".." in _names(folder):
+            if start in parsed:
+                raise ValueError(
+                    f"found the prefixes {parsed[start][0]!r} and {prefix!r}, which are one; keep one of them"
+                )
+            if end is None or ".." in end.parts:
                 raise ValueError(f"found {folder!r} for {prefix!r}; expected the whole path of a folder of this host")
+            parsed[start] = prefix, folder
+        object.__setattr__(self, "_parsed", parsed)
         for prefix, folder in self.rules:
-            if self._fitting(folder):
+            if self._match(folder):
                 raise ValueError(
                     f"found {folder!r} for {prefix!r}, which would be translated again; expected a folder that begins "
                     "with none of the prefixes"
@@ -74,7 +76,7 @@ class PathMap:
         """
         if isinstance(rules, Mapping):
             return cls(tuple(rules.items()))
-        return cls(tuple(_rule(rule) if isinstance(rule, str) else rule for rule in rules))
+        return cls(tuple(rule_of(rule) if isinstance(rule, str) else rule for rule in rules))
 
     def translate(self, path: str, *, windows_host: bool = _WINDOWS_HOST) -> str:
         r"""Return what a client's `path` is called here; a path that no prefix fits stays as it is.
@@ -91,24 +93,25 @@ class PathMap:
         ...
         tango_server.conversion.errors.UnfitPathError: Y:\..\..\etc\passwd: '..' in it; expected ...
         """
-        fitting = self._fitting(path)
-        if not fitting:
-            if not windows_host and _WINDOWS.match(path):
+        match = self._match(path)
+        if match is None:
+            if not windows_host and (path.startswith("\\") or PureWindowsPath(path).drive[1:] == ":"):
                 raise self._unmapped(path)
             return path
-        length, folder = max(fitting)
-        rest = _names(path)[length - 1 :]
-        if ".." in rest:
+        folder, rest = match
+        if ".." in rest.parts:
             raise UnfitPathError(printable(path), "'..' in it", "the way without it", "Give the path as it really is.")
-        return "/".join((folder.rstrip("/\\"), *rest)) or "/"
+        return "/".join((folder.rstrip("/\\"), *rest.parts)) or "/"
 
-    def _fitting(self, path: str) -> list[tuple[int, str]]:
-        """Return for each prefix that fits how long it is, and its folder."""
-        names = _comparable(path) if self.rules else None
-        if names is None:
-            return []
-        prefixes = [(_comparable(prefix) or (), folder) for prefix, folder in self.rules]
-        return [(len(prefix), folder) for prefix, folder in prefixes if names[: len(prefix)] == prefix]
+    def _match(self, path: str) -> tuple[str, PurePath] | None:
+        """Return the folder of the longest prefix that fits, and the rest of the path."""
+        whole = absolute(path) if self.rules else None
+        if whole is None:
+            return None
+        for start in (whole, *whole.parents):
+            if start in self._parsed:
+                return self._parsed[start][1], whole.relative_to(start)
+        return None
 
     def _unmapped(self, path: str) -> UnmappedPathError:
         known = ", ".join(prefix for prefix, _ in self.rules)
@@ -120,55 +123,25 @@ class PathMap:
         )
 
 
-def is_whole(path: str) -> bool:
-    r"""Tell whether a path is absolute, on whatever machine it is one: of a drive, a share, or of POSIX.
+def absolute(path: str) -> PurePath | None:
+    r"""Return an absolute path as its machine reads it, without the mark of Windows' long form; None for other paths.
 
-    >>> is_whole(r"Z:\raw"), is_whole(r"\\filer\raw"), is_whole("/raw"), is_whole("raw/a.tif")
-    (True, True, True, False)
+    A drive or a share is of Windows, where names compare in any case; on POSIX a backslash is a character of a name.
+
+    >>> absolute(r"\\?\UNC\Server\Share\a"), absolute("y:/A"), absolute("/A"), absolute("Y:a")
+    (PureWindowsPath('//Server/Share/a'), PureWindowsPath('y:/A'), PurePosixPath('/A'), None)
     """
-    return _comparable(path) is not None
+    short = _LONG_FORM.sub(lambda mark: "\\\\" if mark[1] else "", path, count=1)
+    windows = PureWindowsPath(_DOUBLED.sub(r"\\", short) + "\\")
+    server, _, share = windows.drive.lstrip("\\").partition("\\")
+    if windows.root and (windows.drive[1:] == ":" or (share and server[0] not in ".?")):
+        return windows
+    return PurePosixPath("/" + path.lstrip("/")) if path.startswith("/") else None
 
 
-def name_of(path: str) -> str:
-    r"""Return the last name of an absolute path; on POSIX a backslash is a character of a name.
-
-    >>> name_of(r"Z:\raw\a.tif"), name_of("/raw/a.tif"), name_of(r"/raw/a\b.tif")
-    ('a.tif', 'a.tif', 'a\\b.tif')
-    """
-    return _names(path)[-1]
-
-
-def _rule(line: str) -> Rule:
+def rule_of(line: str) -> Rule:
+    """Return the prefix and the folder of a line `PREFIX -> FOLDER`."""
     prefix, arrow, folder = (part.strip() for part in line.partition("->"))
     if not (prefix and arrow and folder):
         raise ValueError(rf"found {line!r}; expected PREFIX -> FOLDER, as Y:\ -> /gpfs/current")
     return prefix, folder
-
-
-def _comparable(path: str) -> tuple[str, ...] | None:
-    r"""Return what tells an absolute path's machine and names, in one case on Windows; None for other paths.
-
-    >>> _comparable(r"\\?\UNC\Server\Share\a"), _comparable("y:/A"), _comparable("/A"), _comparable(r"Y:a")
-    (('share', 'server', 'share', 'a'), ('drive', 'y:', 'a'), ('path', 'A'), None)
-    """
-    short = _short(path)
-    if _DRIVE.match(short):
-        return ("drive", *(name.lower() for name in _names(short)))
-    if _SHARE.match(short) and len(_names(short)) > 1:
-        return ("share", *(name.lower() for name in _names(short)))
-    return ("path", *_names(path)) if path.startswith("/") else None
-
-
-def _short(path: str) -> str:
-    r"""Return a path of Windows without the mark of its long form, as in `\\?\C:\...` and `\\?\UNC\server\...`."""
-    mark = _LONG_FORM.match(path)
-    if mark is None:
-        return path
-    return ("\\\\" if mark[1] else "") + path[mark.end() :]
-
-
-def _names(path: str) -> list[str]:
-    """Return the names in a path; on POSIX a backslash is a character of a name."""
-    short = _short(path)
-    separators = _SEPARATORS if _WINDOWS.match(short) or _SHARE.match(short) else re.compile("/+")
-    return [name for name in separators.split(short) if name not in {"", "."}]

@@ -20,16 +20,6 @@ from tests.unit.held_executor import HeldExecutor
 PATIENCE = 30.0
 
 
-class Silent:
-    """A log stream that takes nothing."""
-
-    def takes(self, level: int) -> bool:
-        return level < 0
-
-    def write(self, level: int, text: str) -> None:
-        raise AssertionError(level, text)
-
-
 @pytest.fixture
 def life(monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
     """An application whose tasks nobody runs."""
@@ -49,7 +39,7 @@ def test_it_serves_with_the_settings_while_it_is_open(life: Application, tmp_pat
         _ = life.service
     changed = threading.Event()
     recipe = Recipe.preset("xdi", rotation=180)
-    life.open(lambda: settings_in(tmp_path.resolve(), numworkers=3, recipe=recipe), Silent(), changed.set)
+    life.open(lambda: settings_in(tmp_path.resolve(), numworkers=3, recipe=recipe), logging.NullHandler(), changed.set)
     assert (life.workers, life.recipe, life.state()[0]) == (3, recipe, "ON")
     life.service.pause(paused=True)
     assert changed.wait(PATIENCE)
@@ -62,7 +52,7 @@ def test_it_serves_with_the_settings_while_it_is_open(life: Application, tmp_pat
 def test_without_workers_it_is_a_fault_that_accepts_frames(
     life: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    life.open(lambda: settings_in(tmp_path.resolve()), Silent(), lambda: None)
+    life.open(lambda: settings_in(tmp_path.resolve()), logging.NullHandler(), lambda: None)
     monkeypatch.setattr(HeldExecutor, "trouble", "no worker process can be started. Look into the log.")
     assert life.state() == ("FAULT", "no worker process can be started. Look into the log.")
     answer = life.service.intake.submit(SubmitQuery(requests=[{"source": str(tmp_path.resolve() / "raw" / "a.tif")}]))
@@ -87,7 +77,7 @@ def test_wrong_settings_are_a_fault_with_the_remedy(
                 (tmp_path / "state" / "ledger.sqlite").mkdir(parents=True)
                 return settings_in(tmp_path.resolve())
 
-    life.open(settings, Silent(), lambda: None)
+    life.open(settings, logging.NullHandler(), lambda: None)
     word, status = life.state()
     assert word == "FAULT"
     assert status.endswith("call Init.")
@@ -102,7 +92,7 @@ def test_long_calls_are_few_at_a_time_and_the_end_waits_for_them(
     life: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(application, "_TURN_PATIENCE", 0.01)
-    life.open(lambda: settings_in(tmp_path.resolve()), Silent(), lambda: None)
+    life.open(lambda: settings_in(tmp_path.resolve()), logging.NullHandler(), lambda: None)
     with ExitStack() as calls:
         for _ in range(3):
             service = calls.enter_context(life.in_turn())

@@ -18,8 +18,9 @@ import pytest
 
 from tango_server.observability import logs
 from tango_server.observability.console import RateLimitedHandler
+from tango_server.observability.formatters import LineFormatter
 from tango_server.observability.log_file import LogFile, note
-from tango_server.observability.logs import Logging, start_logging
+from tango_server.observability.logs import Logging
 
 PACKAGE = logging.getLogger("tango_server")
 LOG = logging.getLogger("tango_server.jobs.runner")
@@ -28,22 +29,20 @@ HOSTILE = 'x\n{"time": "2026-01-01T00:00:00.000Z", "level": "ERROR"}\r\x1b[2J\u2
 Start = Callable[..., Logging]
 
 
-class Memory:
+class Memory(logging.Handler):
     """A log stream that keeps what it takes, once `before` has returned."""
 
     def __init__(self, lowest: int = logging.INFO, expected: int = 0, before: Callable[[], object] = bool) -> None:
-        self.lowest = lowest
+        super().__init__(lowest)
+        self.setFormatter(LineFormatter())
         self.texts: list[tuple[int, str]] = []
         self.complete = threading.Event()
         self._expected = expected
         self._before = before
 
-    def takes(self, level: int) -> bool:
-        return level >= self.lowest
-
-    def write(self, level: int, text: str) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
         self._before()
-        self.texts.append((level, text))
+        self.texts.append((record.levelno, self.format(record)))
         if len(self.texts) == self._expected:
             self.complete.set()
 
@@ -68,16 +67,17 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(folder: Path) -> Iterator[Start]:
     running: list[Logging] = []
+    threads = set(threading.enumerate())
 
     def start_it(level: str = "INFO", max_bytes: int = 1_000_000, files: int = 3, **more: Any) -> Logging:
         directory = more.pop("directory", folder)
-        running.append(start_logging(directory, level=level, max_bytes=max_bytes, files=files, **more))
+        running.append(Logging(directory, level=level, max_bytes=max_bytes, files=files, **more))
         return running[-1]
 
     yield start_it
     for log in running:
         log.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "petif-log"]
+    assert set(threading.enumerate()) <= threads
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def failure(reason: str) -> logging.LogRecord:
 def test_line_holds_time_level_logger_message_and_job(folder: Path, start: Start) -> None:
     before = datetime.now(UTC)
     job = {"job_id": "4f3c", "run_uid": "run", "conversion_time": 0.017}
-    with start():
+    with closing(start()):
         LOG.info("converted %s", "/raw/a.tif", extra=job)
         LOG.info("no job")
     first, second = lines(folder)
@@ -138,7 +138,7 @@ def test_line_holds_time_level_logger_message_and_job(folder: Path, start: Start
 
 def test_traceback_is_a_field_in_the_file_and_short_in_the_stream(folder: Path, start: Start) -> None:
     stream = Memory()
-    with start(stream=stream), pytest.MonkeyPatch.context() as patch:
+    with closing(start(stream=stream)), pytest.MonkeyPatch.context() as patch:
         patch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()])  # xdist can't send lone surrogates
         for reason in ("no good", HOSTILE):
             try:
@@ -155,7 +155,7 @@ def test_traceback_is_a_field_in_the_file_and_short_in_the_stream(folder: Path, 
 
 def test_file_name_cannot_forge_a_line_anywhere(folder: Path, start: Start) -> None:
     stream, shown = Memory(), io.StringIO()
-    with start(stream=stream):
+    with closing(start(stream=stream)):
         LOG.info("converted %s", HOSTILE)
     raw = (folder / "petif.log").read_bytes()
     assert raw.count(b"\n") == 1
@@ -166,9 +166,9 @@ def test_file_name_cannot_forge_a_line_anywhere(folder: Path, start: Start) -> N
     console = RateLimitedHandler(shown)
     console.handle(LOG.makeRecord(LOG.name, logging.WARNING, "a.py", 1, "%s", (HOSTILE,), None, extra={"job_id": "4f"}))
     console.handle(failure(f"/raw/{HOSTILE}"))
-    heads = [line for line in shown.getvalue().splitlines() if not line.startswith("  ")]
-    assert len(heads) == 2
-    assert heads[0].endswith("(job 4f)")
+    about_job, about_failure = shown.getvalue().splitlines()
+    assert about_job.endswith("(job 4f)")
+    assert ": failed: " in about_failure
     ((_, text),) = stream.texts
     for seen in (text, shown.getvalue().replace("\n", "")):
         assert seen.isascii()
@@ -177,11 +177,11 @@ def test_file_name_cannot_forge_a_line_anywhere(folder: Path, start: Start) -> N
 
 def test_file_and_stream_each_take_their_own_level(folder: Path, start: Start) -> None:
     stream = Memory(logging.ERROR, expected=1)
-    with start("WARNING", stream=stream):
+    with closing(start("WARNING", stream=stream)):
         for write in (LOG.debug, LOG.info, LOG.warning, LOG.error):
             write("%s", write.__name__, extra={"job_id": "4f3c"})
         assert stream.complete.wait(30)
-        stream.lowest = logging.DEBUG  # it may change its mind
+        stream.setLevel(logging.DEBUG)  # it may change its mind
         LOG.debug("wanted now")
     assert messages(folder) == ["warning", "error"]
     assert stream.texts == [(logging.ERROR, "error (job 4f3c)"), (logging.DEBUG, "wanted now")]
@@ -189,7 +189,7 @@ def test_file_and_stream_each_take_their_own_level(folder: Path, start: Start) -
 
 @pytest.mark.parametrize("names", [["petif.log", "petif.log.1", "petif.log.2"], ["petif.log"]], ids=["three", "one"])
 def test_files_stay_small_and_few(names: list[str], folder: Path, start: Start) -> None:
-    with start(max_bytes=10_000, files=len(names)):
+    with closing(start(max_bytes=10_000, files=len(names))):
         log_many(1000)
     assert sorted(path.name for path in folder.iterdir()) == names
     assert all((folder / name).stat().st_size <= 10_000 for name in names)
@@ -202,7 +202,7 @@ def test_restarted_log_appends_and_doubles_nothing(folder: Path, start: Start) -
     folder.mkdir()
     (folder / "petif.log").write_text('{"message": "whole"}\n{"messa')  # as a killed server leaves it
     for number in range(5):
-        with start():
+        with closing(start()):
             LOG.info("start %d", number)
         LOG.info("nobody listens")
     whole, half, *others = (folder / "petif.log").read_text().splitlines()
@@ -212,13 +212,14 @@ def test_restarted_log_appends_and_doubles_nothing(folder: Path, start: Start) -
 
 @pytest.mark.skipif(os.name == "nt", reason="no file that is open can be renamed there")
 @pytest.mark.parametrize("moved", [True, False], ids=["renamed", "deleted"])
-def test_a_log_that_somebody_takes_away_is_begun_anew(tmp_path: Path, moved: bool) -> None:
+def test_a_log_that_somebody_takes_away_is_begun_anew(tmp_path: Path, moved: bool, program: io.StringIO) -> None:
     path = tmp_path / "petif.log"
-    with closing(LogFile(path, max_bytes=10_000, files=2, on_failure=pytest.fail)) as log:
+    with closing(LogFile(path, level="INFO", max_bytes=10_000, files=2)) as log:
         log.emit(note("first"))
         path.rename(tmp_path / "taken") if moved else path.unlink()
         log.emit(note("second"))
     assert [json.loads(line)["message"] for line in path.read_text().splitlines()] == ["second"]
+    assert not program.getvalue()
 
 
 def test_closed_log_leaves_nothing_behind(start: Start) -> None:
@@ -254,7 +255,7 @@ def test_embedding_program_sees_what_it_would_see_anyway(
 ) -> None:
     PACKAGE.setLevel(level)
     try:
-        with start("DEBUG"):
+        with closing(start("DEBUG")):
             LOG.debug("quiet")
             LOG.warning("loud")
             LOG.error("loudest")
@@ -267,10 +268,21 @@ def test_embedding_program_sees_what_it_would_see_anyway(
     assert messages(folder) == ["quiet", "loud", "loudest"]
 
 
+def test_program_that_wants_no_messages_gets_none(
+    folder: Path, start: Start, program: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PACKAGE, "propagate", False)
+    with closing(start()):
+        LOG.warning("for the file")
+    assert not PACKAGE.propagate
+    assert not program.getvalue()
+    assert messages(folder) == ["for the file"]
+
+
 def test_unwritable_folder_is_reported_once(folder: Path, start: Start, program: io.StringIO) -> None:
     folder.write_text("a file is in the way")
     stream = Memory()
-    with start(stream=stream):
+    with closing(start(stream=stream)):
         log_many(100)
     (told,) = program.getvalue().splitlines()
     assert str(folder / "petif.log") in told
@@ -285,7 +297,7 @@ def test_failing_stream_is_reported_once(folder: Path, start: Start, program: io
         written.append("a line")
         fail("nobody there")
 
-    with start(stream=Memory(before=refuse)):
+    with closing(start(stream=Memory(before=refuse))):
         log_many(20)
     assert len(written) == 20
     assert messages(folder) == numbered(20)
@@ -300,7 +312,7 @@ def test_full_disk_is_reported_once_and_later_the_gap(
     folder.mkdir()
     path.symlink_to("/dev/full")
     stream = Memory(expected=50)
-    with start(stream=stream):
+    with closing(start(stream=stream)):
         log_many(50)
         assert stream.complete.wait(30)  # the file's turn comes before the stream's
         path.unlink()
@@ -311,16 +323,23 @@ def test_full_disk_is_reported_once_and_later_the_gap(
     assert capfd.readouterr() == ("", "")
 
 
-def test_logging_never_waits_and_counts_losses(folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("later", [[], ["room again"]], ids=["at the end", "in between"])
+def test_logging_never_waits_and_counts_losses(
+    later: list[str], folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logs, "_QUEUED", 10)
     gate = Gate()
-    with start(stream=Memory(before=gate)):
+    stream = Memory(expected=11, before=gate)
+    with closing(start(stream=stream)):
         LOG.info("first")
         assert gate.reached.wait(30)
         log_many(100)
         gate.opened.set()
+        assert stream.complete.wait(30)
+        for text in later:
+            LOG.info(text)
     lost = "90 messages are lost: they came faster than the log could be written"
-    assert messages(folder) == ["first", *numbered(10), lost]
+    assert messages(folder) == ["first", *numbered(10), lost, *later]
 
 
 def test_hanging_log_does_not_hold_up_the_end(start: Start, program: io.StringIO) -> None:
@@ -334,13 +353,14 @@ def test_hanging_log_does_not_hold_up_the_end(start: Start, program: io.StringIO
     assert "writing the log hangs" in program.getvalue()
     assert not PACKAGE.handlers
     gate.opened.set()
-    log._thread.join(30)
+    for thread in threading.enumerate():
+        if thread.name == "petif-log":
+            thread.join(30)
     assert [text for _, text in stream.texts] == ["one"]
 
 
-def test_file_that_cannot_be_renamed_keeps_growing(tmp_path: Path) -> None:
-    told: list[str] = []
-    file = LogFile(tmp_path / "petif.log", max_bytes=1000, files=2, on_failure=told.append)
+def test_file_that_cannot_be_renamed_keeps_growing(tmp_path: Path, program: io.StringIO) -> None:
+    file = LogFile(tmp_path / "petif.log", level="INFO", max_bytes=1000, files=2)
 
     def refuse(source: str, target: str) -> None:
         raise PermissionError(13, "open in another program", source, None, target)
@@ -350,7 +370,7 @@ def test_file_that_cannot_be_renamed_keeps_growing(tmp_path: Path) -> None:
         file.handle(PACKAGE.makeRecord("tango_server", logging.INFO, "", 0, text, (), None))
     file.close()
     assert messages(tmp_path) == numbered(50)
-    assert not told
+    assert not program.getvalue()
 
 
 def test_ten_thousand_failures_a_minute_show_ten_on_stderr() -> None:
@@ -359,9 +379,10 @@ def test_ten_thousand_failures_a_minute_show_ten_on_stderr() -> None:
     for number in range(10_000):
         console.handle(failure(f"/raw/{number}{HOSTILE}"))
     console.handle(LOG.makeRecord(LOG.name, logging.ERROR, "runner.py", 8, "something else", (), None))
-    heads = [line for line in text.getvalue().splitlines() if not line.startswith("  ")]
-    assert [head.split(": ", 1)[1] for head in heads] == [
-        *(["failed"] * 10),
+    *failures, left_out, other = text.getvalue().splitlines()
+    assert len(failures) == 10
+    assert all(": failed: " in line for line in failures)
+    assert [line.split(": ", 1)[1] for line in (left_out, other)] == [
         "more messages like the last one are left out here for 60 s; the log file has them",
         "something else",
     ]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tango_server.conversion.errors import OutsideRootsError, PathError, UnfitPathError, UnmappedPathError
-from tango_server.conversion.files.path_map import PathMap
+from tango_server.conversion.files.path_map import PathMap, absolute
 from tango_server.conversion.files.roots import Roots
 
 P022 = PathMap.of(
@@ -139,3 +139,21 @@ def test_what_is_translated_once_is_not_translated_again(lines: list[str]) -> No
 def test_two_prefixes_that_are_one_are_refused() -> None:
     with pytest.raises(ValueError, match="which are one"):
         PathMap.of([r"Y:\Raw -> /a", "y:/raw/ -> /b"])
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(r"Z:\raw\a.tif", "a.tif"), ("Z:/raw/", "raw"), (r"\\filer\raw\a.tif", "a.tif"), (r"\\filer\\raw\a.tif", "a.tif"),
+     (r"\\?\Z:\a.tif", "a.tif"), (r"\\?\unc\filer\raw\a.tif", "a.tif"), ("/raw/a.tif", "a.tif"),
+     (r"/raw/a\b.tif", r"a\b.tif"), ("//a.tif", "a.tif")],
+)  # fmt: skip
+def test_absolute_paths_of_every_machine_have_their_names(path: str, name: str) -> None:
+    whole = absolute(path)
+    assert whole is not None
+    assert whole.name == name
+
+
+@pytest.mark.parametrize("path", ["", "raw/a.tif", "Z:a.tif", "Z:.", r"\raw\a.tif", r"\\filer", r"\\.\PhysicalDrive0",
+                                  r"\\?\GLOBALROOT\x"])  # fmt: skip
+def test_a_path_that_depends_on_a_place_is_not_absolute(path: str) -> None:
+    assert absolute(path) is None
