@@ -18,17 +18,22 @@ class TangoStream(logging.Handler):
         super().__init__()
         self.setFormatter(LineFormatter())
         logger = device.get_logger()
-        self._writers = (
-            (logging.CRITICAL, logger.fatal),
-            (logging.ERROR, logger.error),
-            (logging.WARNING, logger.warn),
-            (logging.INFO, logger.info),
-            (logging.NOTSET, logger.debug),
+        self._levels = (
+            (logging.CRITICAL, logger.is_fatal_enabled, logger.fatal),
+            (logging.ERROR, logger.is_error_enabled, logger.error),
+            (logging.WARNING, logger.is_warn_enabled, logger.warn),
+            (logging.INFO, logger.is_info_enabled, logger.info),
+            (logging.NOTSET, logger.is_debug_enabled, logger.debug),
         )
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the device's logging level lets the record through."""
+        enabled = next(enabled for lowest, enabled, _ in self._levels if record.levelno >= lowest)
+        return bool(enabled()) and bool(super().filter(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass one line on to the logging targets of the device, from whatever thread."""
-        write = next(write for lowest, write in self._writers if record.levelno >= lowest)
+        write = next(write for lowest, _, write in self._levels if record.levelno >= lowest)
         harmless = self.format(record).replace("]]>", "]]\\>")  # Tango's log files are XML, and it escapes nothing
         with tango.EnsureOmniThread():  # a target may be another device
             write(harmless)

@@ -62,8 +62,8 @@ class Engine:
         self._dispatcher = Dispatcher(executor, roots=roots, mounts=mounts, post=self._inbox.put)
         self._reports = ReportWriter(ledger, written=self._inbox.put, changed=changed)
         self._questions: dict[str, Future[int]] = {}
-        self._numbers = threading.Lock()
-        self._snapshot = service.snapshot(clock.now())
+        self._handling = threading.Lock()
+        """Held while the service takes events in, and while its numbers are read."""
         self._on_the_way = 0  # jobs that are accepted and did not reach the service yet
         self._closing = False
         self._stopped = ""
@@ -82,12 +82,13 @@ class Engine:
     @property
     def snapshot(self) -> Snapshot:
         """The numbers now; a job counts from the moment that its acceptance was answered."""
-        with self._numbers:
-            return replace(self._snapshot, queue_length=self._snapshot.queue_length + self._on_the_way)
+        with self._handling:
+            now = self._service.snapshot(clock.now())
+            return replace(now, queue_length=now.queue_length + self._on_the_way)
 
     def post(self, event: Event) -> None:
         """Hand an event to the service."""
-        with self._numbers:
+        with self._handling:
             self._on_the_way += _arriving(event)
         self._inbox.put(event)
 
@@ -130,10 +131,12 @@ class Engine:
     def _step(self) -> bool:
         """Take in what has happened and act on it; return whether to go on."""
         events = self._next_events()
-        steps = [step for event in events if event is not None for step in self._handle(event)]
+        with self._handling:
+            steps = [step for event in events if event is not None for step in self._handle(event)]
+            self._on_the_way -= sum(_arriving(event) for event in events if event is not None)
         for step in steps:
             self._attempt(step)
-        self._publish(sum(_arriving(event) for event in events if event is not None))
+        self._changed()
         return None not in events
 
     def _handle(self, event: Event) -> list[Instruction]:
@@ -158,15 +161,6 @@ class Engine:
         while not self._inbox.empty():
             events.append(self._inbox.get())
         return [*events, TimePassed()]
-
-    def _publish(self, arrived: int) -> None:
-        snapshot = self._service.snapshot(clock.now())
-        with self._numbers:
-            changed = snapshot != self._snapshot
-            self._snapshot = snapshot
-            self._on_the_way -= arrived
-        if changed:
-            self._changed()
 
     def _attempt(self, step: Instruction) -> None:
         """Do one step; if that fails, it ends the job which the step is about, and no other."""

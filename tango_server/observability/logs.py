@@ -12,6 +12,7 @@ import copy
 import logging
 import queue
 import threading
+from collections.abc import Sequence
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from typing import TypeVar
@@ -46,9 +47,9 @@ class Logging(QueueListener):
         self, directory: Path, *, level: str, max_bytes: int, files: int, stream: logging.Handler | None = None
     ) -> None:
         self._path = directory / LOG_NAME
-        self._intake = _Intake()
         self._stream_failed = False
         handlers = [LogFile(self._path, level=level, max_bytes=max_bytes, files=files), *([stream] if stream else [])]
+        self._intake = _Intake(handlers)
         super().__init__(self._intake.queue, *handlers, respect_handler_level=True)
         self.start()
         _attach(self._intake)
@@ -85,12 +86,18 @@ class Logging(QueueListener):
 
 
 class _Intake(QueueHandler):
-    """Puts records into a queue, never waiting; those that find it full are lost, and counted."""
+    """Puts records that a handler wants into a queue, never waiting; those that find it full are lost, and counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, handlers: Sequence[logging.Handler]) -> None:
         self._records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()  # the mark of its end always has room
         super().__init__(self._records)
+        self._handlers = handlers
         self._lost = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a handler wants the record; else it is not worth to be prepared."""
+        wanted = any(record.levelno >= each.level and each.filter(record) for each in self._handlers)
+        return wanted and bool(super().filter(record))
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """Return a copy that depends on nothing which may change until it is written, and keeps no traceback alive."""
