@@ -140,7 +140,7 @@ def test_frame_that_kills_workers_costs_only_its_own_attempts(
     dispatcher = Dispatcher(connect(cluster.scheduler_address))
     dispatcher.add([deadly, *tasks])
     dispatcher.run()
-    assert "the Dask worker that converted it was lost" in str(dispatcher.ended[deadly.token])
+    assert "the Dask worker that converted it was lost" in str(dispatcher.ended[deadly.job.job_id])
     assert len((root / "diary").read_text().split()) == ATTEMPTS
     require_converted(tasks)
 

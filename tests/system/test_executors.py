@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,6 +16,7 @@ from tango_server.client.local_server import LocalServer
 from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.base import ExecutorUnavailableError, Result
 from tango_server.jobs.executors.processes import ProcessExecutor
+from tango_server.jobs.executors.worker import Task
 from tango_server.messages import FrameReport
 from tests.executor_tasks import (
     ATTEMPTS,
@@ -68,9 +70,24 @@ def test_a_frame_that_kills_its_worker_fails_after_its_attempts_and_costs_no_oth
     dispatcher = Dispatcher(executor)
     dispatcher.add([deadly, *tasks])
     dispatcher.run()
-    assert "the worker process died" in str(dispatcher.ended[deadly.token])
+    assert "the worker process died" in str(dispatcher.ended[deadly.job.job_id])
     assert len((root / "diary").read_text().split()) == len(dispatcher.crashes) == ATTEMPTS
     require_converted(tasks)
+
+
+def test_frame_that_kills_its_worker_among_others_costs_them_no_attempt(executor: ProcessExecutor, root: Path) -> None:
+    """They reach the worker in one message: what had been converted is found, what had not been begun is begun."""
+    tasks = frame_tasks(root, 20)
+    tasks[9] = replace(tasks[9], roots=DeadlyRoots((root,), (root,), diary=root / "diary"))
+    answers: SimpleQueue[tuple[Task, Result]] = SimpleQueue()
+    for task in tasks:
+        executor.start(task, partial(lambda task, result: answers.put((task, result)), task))
+    results = {task.job.job_id: result for task, result in (answers.get(timeout=PATIENCE) for _ in tasks)}
+    died = results.pop(tasks[9].job.job_id)
+    assert isinstance(died, RuntimeError)
+    assert len((root / "diary").read_text().split()) == 2, "once with the others, once alone"
+    assert {type(result) for result in results.values()} == {FrameReport}
+    require_converted([*tasks[:9], *tasks[10:]])
 
 
 def test_workers_that_are_killed_while_they_have_nothing_to_do_cost_nothing(
@@ -139,7 +156,7 @@ def test_a_conversion_that_hangs_ends_with_its_process(root: Path) -> None:
         assert isinstance(answers.get(timeout=PATIENCE), FrameReport)
     finally:
         executor.close(0.0)
-    assert not hanging.output.exists()
+    assert not hanging.job.output.exists()
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="the system shows no shared memory as files")

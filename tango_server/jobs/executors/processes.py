@@ -5,12 +5,12 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, wait
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.base import Done, ExecutorUnavailableError, Result
@@ -25,6 +25,9 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENC
 _ENVIRONMENT = {"PYTHONSAFEPATH": "1", **dict.fromkeys(_THREADS, "1")}
 _CHANGING = threading.Lock()
 
+Answers = list[FrameReport | Failure]
+"""What a worker says of the tasks of one message."""
+
 
 class ProcessExecutor:
     """Spawned worker processes, each for itself: a crash or a hang costs the one task in it.
@@ -32,14 +35,14 @@ class ProcessExecutor:
     A pool of the standard library fails every pending task when one worker dies, and leaves semaphores in the system
     when it is killed as a whole. A worker that can't get ready (no memory, a broken installation) costs no frame
     anything: they wait, and it is tried again after a pause.
+
+    A worker gets all tasks that wait for it in one message: of small frames there may be several, see `ReadyQueue`.
     """
 
     def __init__(self, workers: int, time_limit: float) -> None:
         self._watchdog = Watchdog(time_limit)
         self._starts = StartBackoff()
         self._slots = [_Slot(time_limit, self._watchdog, self._starts) for _ in range(workers)]
-        self._free = deque(self._slots)
-        self._closed = False
 
     @property
     def trouble(self) -> str:
@@ -47,23 +50,25 @@ class ProcessExecutor:
         return self._starts.trouble
 
     def start(self, task: Task, done: Done) -> None:
-        """Run `task` in a free worker process; raise `IndexError` if there is none."""
-        slot = self._free.popleft()
-
-        def finished(result: Result) -> None:
-            self._free.append(slot)
-            if not self._closed:
-                done(result)
-
-        slot.start(task, finished)
+        """Run `task` in the worker process that has least to do."""
+        min(self._slots, key=lambda slot: slot.load).start(task, done)
 
     def close(self, patience: float) -> None:
         """Let running tasks finish for at most `patience` seconds, then kill the workers."""
+        for slot in self._slots:
+            slot.begin_no_more()
         wait([slot.running for slot in self._slots if slot.running is not None], timeout=patience)
-        self._closed = True
         self._watchdog.close()
         for slot in self._slots:
             slot.close()
+
+
+class _Given(NamedTuple):
+    """A task, and who is to know what becomes of it. `alone`: a worker died or hung over it and others."""
+
+    task: Task
+    done: Done
+    alone: bool = False
 
 
 class _Slot:
@@ -73,49 +78,93 @@ class _Slot:
         self._time_limit = time_limit
         self._watchdog = watchdog
         self._starts = starts
-        self._closing = False
-        self.running: Future[FrameReport | Failure] | None = None
+        self._ending = False  # begin nothing
+        self._closed = False  # nobody wants to know any more
+        self._lock = threading.Lock()
+        self._waiting: deque[_Given] = deque()
+        self._in_work: list[_Given] = []
+        self.running: Future[Answers] | None = None
         self._worker: _Worker | None = None
         self._renew()
 
-    def start(self, task: Task, finished: Done) -> None:
-        submitted = self._submit(task)
+    @property
+    def load(self) -> int:
+        """How many tasks it has."""
+        with self._lock:
+            return len(self._waiting) + len(self._in_work)
+
+    def start(self, task: Task, done: Done) -> None:
+        with self._lock:
+            self._waiting.append(_Given(task, done))
+        self._go_on()
+
+    def begin_no_more(self) -> None:
+        with self._lock:
+            self._ending = True
+
+    def close(self) -> None:
+        self._closed = True
+        if self._worker is not None:
+            self._worker.close()
+
+    def _go_on(self) -> None:
+        """Give the worker what waits, if it has nothing."""
+        with self._lock:
+            if self._in_work or not self._waiting or self._ending:
+                return
+            self._in_work = together = self._next()
+        submitted = self._submit([given.task for given in together])
         if submitted is None:
-            finished(self._unavailable())
+            self._told(together, [self._unavailable()] * len(together))
             return
         in_charge, future = submitted
         self.running = future
         hung = threading.Event()
 
         def end_hung() -> None:
-            if self.running is future:  # a watchdog that was held up may be late, when another task is at work
+            if self.running is future:  # a watchdog that was held up may be late, when other tasks are at work
                 hung.set()
                 in_charge.kill()
 
         call_off = self._watchdog.watch(end_hung)
 
-        def ended(future: "Future[FrameReport | Failure]") -> None:
+        def ended(future: "Future[Answers]") -> None:
             call_off()
-            result = self._result(in_charge, future, hung=hung.is_set())
+            results = self._results(in_charge, future, len(together), hung=hung.is_set())
             self.running = None
-            finished(result)
+            self._told(together, results)
 
         future.add_done_callback(ended)
 
-    def close(self) -> None:
-        self._closing = True
-        if self._worker is not None:
-            self._worker.close()
+    def _next(self) -> list[_Given]:
+        """Take what goes together: all that waits, but alone whatever has to."""
+        together = [self._waiting.popleft()]
+        while self._waiting and not together[0].alone and not self._waiting[0].alone:
+            together.append(self._waiting.popleft())
+        return together
 
-    def _submit(self, task: Task) -> "tuple[_Worker, Future[FrameReport | Failure]] | None":
-        """Hand the task to the worker, or to its successor if it is gone; return None if there is none."""
+    def _told(self, together: list[_Given], results: Sequence[Result]) -> None:
+        """Pass on what became of tasks; which of several has cost the worker its life is found by giving each alone."""
+        innocent = len(together) > 1 and isinstance(results[0], BaseException)
+        innocent = innocent and not isinstance(results[0], ExecutorUnavailableError)
+        with self._lock:
+            self._in_work = []
+            if innocent:
+                self._waiting.extendleft(given._replace(alone=True) for given in reversed(together))
+        if not innocent and not self._closed:
+            for given, result in zip(together, results, strict=True):
+                given.done(result)
+        self._go_on()
+
+    def _submit(self, tasks: list[Task]) -> "tuple[_Worker, Future[Answers]] | None":
+        """Hand tasks to the worker, or to its successor if it is gone; return None if there is none."""
         if self._worker is None or self._worker.is_unfit:
             self._renew()
         for _ in range(2):
             if self._worker is None:
                 break
             try:
-                return self._worker, self._worker.submit(task)
+                return self._worker, self._worker.submit(tasks)
             except BrokenExecutor:  # its process was killed while it had nothing to do
                 self._renew()
         return None
@@ -125,7 +174,7 @@ class _Slot:
         if self._worker is not None:
             self._worker.give_up()
         self._worker = None
-        if self._closing or not self._starts.may_begin():
+        if self._closed or not self._starts.may_begin():
             return
         try:
             self._worker = _Worker(self._prepared)
@@ -133,7 +182,7 @@ class _Slot:
             self._starts.failed(error)
 
     def _prepared(self, preparation: "Future[None]") -> None:
-        if self._closing:
+        if self._closed:
             return
         error = preparation.exception()
         if error is None:
@@ -144,7 +193,8 @@ class _Slot:
     def _unavailable(self) -> ExecutorUnavailableError:
         return ExecutorUnavailableError(self._starts.trouble or "a worker process ended before it was ready")
 
-    def _result(self, in_charge: "_Worker", future: "Future[FrameReport | Failure]", *, hung: bool) -> Result:
+    def _results(self, in_charge: "_Worker", future: "Future[Answers]", count: int, *, hung: bool) -> Sequence[Result]:
+        """Return what became of so many tasks; the same of each if the worker has not told."""
         error = future.exception()
         if error is None:
             return future.result()
@@ -152,13 +202,14 @@ class _Slot:
         if broken or not ready:
             self._renew()
         if not ready:
-            return self._unavailable()
-        if not broken:
+            error = self._unavailable()
+        elif not broken:
             _log.error("a worker failed in a way that it should not", exc_info=error)
-            return error
-        if hung:
-            return TimeoutError(f"the conversion took longer than {self._time_limit:g} s and its worker was ended")
-        return RuntimeError("the worker process died (was it killed, or did the memory run out?)")
+        elif hung:
+            error = TimeoutError(f"the conversion took longer than {self._time_limit:g} s and its worker was ended")
+        else:
+            error = RuntimeError("the worker process died (was it killed, or did the memory run out?)")
+        return [error] * count
 
 
 class _Worker:
@@ -179,7 +230,7 @@ class _Worker:
             except BaseException:
                 self._pipe.close()
                 raise
-        self._tasks: SimpleQueue[tuple[Task, Future[FrameReport | Failure]] | None] = SimpleQueue()
+        self._tasks: SimpleQueue[tuple[list[Task], Future[Answers]] | None] = SimpleQueue()
         self._preparation: Future[None] = Future()
         self._preparation.add_done_callback(prepared)
         self._life = threading.Thread(target=self._process.join, name="petif-worker-life", daemon=True)
@@ -197,12 +248,12 @@ class _Worker:
         """Whether it is known that it can't get ready."""
         return self._preparation.done() and not self.is_ready
 
-    def submit(self, task: Task) -> "Future[FrameReport | Failure]":
-        """Have a task run, after those before; raise `BrokenExecutor` if the process is gone."""
+    def submit(self, tasks: list[Task]) -> "Future[Answers]":
+        """Have tasks run, after those before; raise `BrokenExecutor` if the process is gone."""
         if not self._life.is_alive():
             raise BrokenExecutor
-        future: Future[FrameReport | Failure] = Future()
-        self._tasks.put((task, future))
+        future: Future[Answers] = Future()
+        self._tasks.put((tasks, future))
         return future
 
     def kill(self) -> None:
@@ -219,17 +270,17 @@ class _Worker:
         self._life.join()
 
     def _ask(self) -> None:
-        """Hand over one task after the other and pass the answers on, until told to end."""
+        """Hand over what there is to do and pass the answers on, until told to end."""
         with self._pipe:
             _settle(self._preparation, self._answer)
             while (item := self._tasks.get()) is not None:
-                task, future = item
-                _settle(future, partial(self._answer, task))
+                tasks, future = item
+                _settle(future, partial(self._answer, tasks))
 
-    def _answer(self, task: Task | None = None) -> Any:
+    def _answer(self, tasks: list[Task] | None = None) -> Any:
         try:
-            if task is not None:
-                self._pipe.send(task)
+            if tasks is not None:
+                self._pipe.send(tasks)
             answer = self._pipe.recv()
         except (EOFError, OSError) as error:  # the process is gone
             raise BrokenExecutor from error

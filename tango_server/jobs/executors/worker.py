@@ -62,7 +62,7 @@ def prepare() -> None:
     warm_up()
 
 
-def serve(server: "Connection[object, Task]", get_ready: Callable[[], None]) -> None:
+def serve(server: "Connection[object, list[Task]]", get_ready: Callable[[], None]) -> None:
     """Be a worker process: get ready and tell so (None, or why not), then answer tasks until the server has ended.
 
     A process that was stopped for a while may find its server dead, and others at its task: it begins with nothing.
@@ -75,15 +75,14 @@ def serve(server: "Connection[object, Task]", get_ready: Callable[[], None]) -> 
     server.send(None)
     with contextlib.suppress(EOFError, OSError):  # the other end is gone
         while True:
-            task = server.recv()
-            _end_without_server()
-            server.send(run(task))
+            server.send([_run_for_server(task) for task in server.recv()])
 
 
-def _end_without_server() -> None:
+def _run_for_server(task: Task) -> FrameReport | Failure:
     parent = multiprocessing.parent_process()
     if parent is not None and wait([parent.sentinel], timeout=0):
         os._exit(1)
+    return run(task)
 
 
 def warm_up() -> None:

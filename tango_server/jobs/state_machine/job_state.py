@@ -16,6 +16,9 @@ _UNAVAILABLE_INTERVAL = 1.0
 _BLOCKED_RETRIES = Backoff(shortest=0.5, longest=10.0, factor=0.2)
 
 
+_SMALL = 2**20  # bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Sequel:
     """What follows a failed attempt.
@@ -60,6 +63,11 @@ class JobState:
     def identity(self) -> tuple[int, int] | None:
         """Size (bytes) and modification time (ns) of the source as it was seen last."""
         return self.wait.identity[1:] if self.wait.identity else None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether converting it takes a worker no time to speak of."""
+        return self.identity is not None and self.identity[0] <= _SMALL
 
     def seen(self, look: Observed, rule: ReadinessRule, now: Instant, sidecar_timeout: float = 0.0) -> Verdict:
         """Take in one more look at the source; return whether it is ready.

@@ -66,7 +66,7 @@ class JobStateMachine:
         self._backlog = Backlog()
         self._first_looks: set[str] = set()
         self._blocked: set[str] = set()
-        self._queue = ReadyQueue(rules.workers)
+        self._queue = ReadyQueue(rules.workers, rules.small_at_once)
         self._looks = PollSchedule()
         self._scans = CompanionSchedule()
         self._paused = paused
@@ -183,7 +183,7 @@ class JobStateMachine:
         verdict = progress.seen(event, self._rule_of(progress), now, self._rules.sidecar_timeout)
         match verdict.kind:
             case "ready":
-                self._queue.add(progress.job)
+                self._queue.add(progress.job, small=progress.is_small)
             case "wait":
                 self._looks.add(job_id, verdict.again, now.monotonic)
             case "give_up":

@@ -6,16 +6,19 @@ from typing import Self
 from tango_server.jobs.state_machine.readiness import ReadinessRule
 from tango_server.settings import Settings
 
+_SMALL_AT_ONCE = 8
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceRules:
     """What the service goes by. `run_readiness` holds for frames of a run, which the detector has announced.
 
-    With `placeholders` a new frame of zeros takes the place of a file that never came, of `placeholder_shape` (rows,
-    columns) unless its request tells another.
+    A worker gets one frame at a time, or up to `small_at_once` small ones. With `placeholders` a new frame of zeros
+    takes the place of a file that never came, of `placeholder_shape` (rows, columns) unless its request tells another.
     """
 
     workers: int = 2
+    small_at_once: int = 1
     readiness: ReadinessRule = field(default_factory=ReadinessRule)
     run_readiness: ReadinessRule = field(default_factory=lambda: ReadinessRule(timeout=300.0))
     attempts: int = 3
@@ -35,6 +38,7 @@ class ServiceRules:
         )
         return cls(
             workers=settings.numworkers,
+            small_at_once=_SMALL_AT_ONCE if settings.executor == "process" else 1,
             readiness=rule,
             run_readiness=replace(rule, timeout=settings.run_timeout),
             attempts=settings.attempts,

@@ -240,12 +240,13 @@ def test_a_worker_whose_server_is_dead_begins_with_no_frame(
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(sentinel=server_lives))
     monkeypatch.setattr(os, "_exit", leave)
     with ours, theirs:
-        ours.send(task)
+        ours.send([task])
         if alive:
             serving = threading.Thread(target=worker.serve, args=(theirs, lambda: None))
             serving.start()
             assert ours.recv() is None
-            assert isinstance(ours.recv(), FrameReport)
+            (report,) = ours.recv()
+            assert isinstance(report, FrameReport)
             ours.close()
             serving.join()
         else:

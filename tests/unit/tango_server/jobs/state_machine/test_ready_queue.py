@@ -59,6 +59,20 @@ def test_the_end_of_a_job_that_does_not_run_changes_nothing() -> None:
     assert set(queue.running) == {"a"}
 
 
+def test_worker_has_one_job_or_several_small_ones() -> None:
+    queue = ReadyQueue(2, small_at_once=3)
+    for name in ("s1", "s2", "s3", "s4"):
+        queue.add(job(name), small=True)
+    queue.add(job("large"))
+    queue.add(job("s5"), small=True)
+    assert names(queue.take()) == ["s1", "s2", "s3", "s4"], "the large one would be a third worker's"
+    queue.ended("s2")
+    assert names(queue.take()) == ["large"]
+    assert names(queue.take()) == []
+    queue.ended("large")
+    assert names(queue.take()) == ["s5"]
+
+
 class BesideAList(RuleBasedStateMachine):
     """The list says who may start: the first ones whose outputs nobody writes, as long as there are workers."""
 
