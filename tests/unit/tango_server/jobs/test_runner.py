@@ -124,6 +124,8 @@ def test_cancelled_frames_are_reported_as_skipped(serve: Serve) -> None:
     with serve() as server:
         first = server.submit("a", run_uid="run-1")
         server.bell.wait_for(lambda: server.runner.snapshot.running == 1, "the first is running")
+        server.runner.pause(paused=True)  # small frames would begin beside it
+        server.bell.wait_for(lambda: server.runner.snapshot.paused, "it is paused")
         others = server.submit("b", "c", run_uid="run-2")
         assert server.runner.cancel(CancelQuery(run_uid="run-2")).cancelled == 2
         assert server.outcomes([*first, *others]) == ["pending", "skipped", "skipped"]
