@@ -103,7 +103,7 @@ class Intake:
             self._note_folders({job.output.parent for job in jobs if not job.refused})
             new = [job for job, book in zip(bookable, booked, strict=True) if book.new]
             if count := sum(not job.refused for job in new):
-                _log.info("accepted %d frames, the first is %s", count, jobs[0].source)
+                _log.debug("accepted %d frames, the first is %s", count, jobs[0].source)
                 self._post(Accepted(count))
         for job in new:
             if job.refusal is not None:

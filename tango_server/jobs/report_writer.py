@@ -9,7 +9,7 @@ from functools import partial
 
 from tango_server.jobs import clock
 from tango_server.jobs.dispatch import OWN_FAULT
-from tango_server.jobs.job_log import log_finished
+from tango_server.jobs.job_log import RunSummaries, log_finished
 from tango_server.jobs.ledger.database import LedgerBusyError, LedgerError
 from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.state_machine.events import Finish, Written
@@ -37,6 +37,7 @@ class ReportWriter:
         self._written = written
         self._changed = changed
         self._reports: queue.Queue[Finish | None] = queue.Queue(_MOST_UNWRITTEN)
+        self._summaries = RunSummaries()
         self._closing = threading.Event()
         self.fault = ""
         """Why reports can't be written at present, so that nothing is converted; empty: they can."""
@@ -71,9 +72,7 @@ class ReportWriter:
     def _run(self) -> None:
         going_on = True
         while going_on:
-            batch = [self._reports.get()]
-            while not self._reports.empty():
-                batch.append(self._reports.get())
+            batch = self._next()
             finished = [step for step in batch if step is not None]
             going_on = len(finished) == len(batch)
             try:
@@ -81,8 +80,21 @@ class ReportWriter:
                     self._written(Written(frozenset(str(step.report.job_id) for step in finished)))
             except Exception as error:  # noqa: BLE001 - the boundary of the thread that everything else depends on
                 _log.exception("reports can't be written")
-                self._say(f"reports can't be written: {error}. Look into the log, mend it, then call Init.")
+                self._say(f"reports can't be written: {error}. Check the log, fix the cause, then call Init.")
                 return
+        self._summaries.log_all()
+
+    def _next(self) -> list[Finish | None]:
+        """Return the reports that have come; none if it is time for the summary of a run."""
+        due = self._summaries.due
+        try:
+            batch = [self._reports.get(timeout=None if due is None else max(due - clock.now().monotonic, 0.0))]
+        except queue.Empty:
+            self._summaries.log_due(clock.now().monotonic)
+            return []
+        while not self._reports.empty():
+            batch.append(self._reports.get())
+        return batch
 
     def _finish(self, finished: list[Finish]) -> bool:
         """Write reports in one transaction, and return whether that was done; a bad one keeps no other from it."""
@@ -101,6 +113,7 @@ class ReportWriter:
             return self._write(partial(self._ledger.set_aside, str(report.job_id), reason, clock.now().wall))
         for step in finished:
             log_finished(step.report)
+            self._summaries.add(step.report, clock.now().monotonic)
         return True
 
     def _write(self, write: Callable[[], None]) -> bool:

@@ -4,15 +4,15 @@ import logging
 
 import pytest
 
-from tango_server.jobs.job_log import about, log_finished
+from tango_server.jobs.job_log import RunSummaries, about, log_finished
 from tango_server.messages import FrameReport
-from tests.unit.ledger_entries import job
+from tests.unit.ledger_entries import job, report
 
 JOB = job("4f3c", "run")
 
 
 def told(caplog: pytest.LogCaptureFixture, report: FrameReport) -> logging.LogRecord:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         log_finished(report)
     (record,) = caplog.records
     return record
@@ -59,5 +59,25 @@ def test_a_converted_frame_is_information_with_its_times(caplog: pytest.LogCaptu
         finished=101.0,
     )
     record = told(caplog, report)
-    assert (record.levelname, record.getMessage()) == ("INFO", "converted: /raw/a.tif -> /processed/a.tif")
+    assert (record.levelname, record.getMessage()) == ("DEBUG", "converted: /raw/a.tif -> /processed/a.tif")
     assert vars(record).items() >= {"conversion_time": 0.5, "latency": 0.75, "output": "/processed/a.tif"}.items()
+
+
+def test_run_is_summarized_once_when_its_frames_have_paused(caplog: pytest.LogCaptureFixture) -> None:
+    summaries = RunSummaries(pause=30.0)
+    assert summaries.due is None
+    with caplog.at_level(logging.INFO):
+        for seconds in (0.0, 10.0, 20.0):
+            summaries.add(report("a", run_uid="run"), 100.0 + seconds)
+        summaries.add(report("b", "failed", run_uid="run"), 125.0)
+        summaries.add(report("c", "skipped"), 126.0)
+        assert summaries.due == 155.0
+        summaries.log_due(154.9)
+        assert not caplog.records
+        summaries.log_due(155.0)
+        (of_run,) = caplog.records
+        summaries.log_due(155.0)
+        summaries.log_all()
+    assert (of_run.levelname, of_run.getMessage()) == ("INFO", "run run: 3 converted, 1 failed in 25.0 s")
+    assert vars(of_run)["run_uid"] == "run"
+    assert [record.getMessage() for record in caplog.records[1:]] == ["frames without a run: 1 skipped in 0.0 s"]
