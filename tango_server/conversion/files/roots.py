@@ -12,7 +12,9 @@ name, becomes `processed`.
 None
 """
 
+import errno
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -158,6 +160,8 @@ class Roots:
         written = Path(path)
         try:
             resolved = written if roots and _is_of_processes(written, roots) else resolve(written)
+            if sys.version_info >= (3, 13):
+                _require_no_loop(resolved)
             inside = not roots or (self._holds(resolved, roots) and self._passes(written, roots, resolve))
         except (OSError, RuntimeError, ValueError) as error:  # links in a loop, too long a name, a NUL byte
             if not roots or any(_lies_below(written, root) for root in roots):
@@ -263,6 +267,16 @@ def _is_of_processes(path: Path, roots: tuple[Path, ...]) -> bool:
 def _innermost(path: Path, roots: tuple[Path, ...]) -> Path:
     holders = [root for root in roots if _lies_below(path, root)]
     return max(holders, key=lambda root: len(str(root))) if holders else Path(path.anchor)
+
+
+def _require_no_loop(resolved: Path) -> None:
+    """Raise `OSError` if symbolic links form a loop, which `Path.resolve` of Python 3.13 leaves as they are."""
+    try:
+        os.readlink(resolved)  # noqa: PTH115 - for each frame
+    except OSError as error:  # no link, or nothing there
+        if error.errno != errno.ELOOP:
+            return
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 def _lies_below(path: Path, root: Path) -> bool:
