@@ -14,15 +14,14 @@ _INTRODUCTION = """\
 
 <!-- Written by docs/generate_settings.py from tango_server/settings.py; change the descriptions there. -->
 
-Each is a key of the TOML file of `petif serve --config FILE` and a Tango device property of the same name. A property
-goes over the command line, that over the file, the file over the default. Unknown names are errors. Times are in s,
-sizes in bytes. How to use them: [configure the server](../how-to/configure.md); all of them in one file:
-[p02.2.toml](../../examples/configuration/p02.2.toml).
+Each setting is a key of the TOML file for `petif serve --config FILE` and a Tango device property. Unknown names are
+errors. Times are in s, sizes in bytes. [How to set them](../how-to/configure.md);
+[a file with all of them](../../examples/configuration/p02.2.toml).
 
 | name | type | default | meaning |
 |---|---|---|---|
 """
-_NAMES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+_NAMES = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false"}
 _COMPUTED = {"numworkers": "one for each core, 4 at the most"}
 _LARGE = 10_000
 
