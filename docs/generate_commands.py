@@ -5,6 +5,7 @@ Options that several commands share are described once.
 """
 
 import inspect
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -80,8 +81,16 @@ def _paragraphs(command: click.Command) -> list[str]:
 
 
 def _rows(command: click.Command) -> list[Row]:
+    """Return a row for each option; one for all whose texts differ only in the word that begins their names."""
     options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
-    return [(f"{_names(option)} {_value(option)}".strip(), _help(option)) for option in options]
+    alike: dict[Row, list[click.Option]] = defaultdict(list)
+    for option in options:
+        word = option.opts[0].strip("-").partition("-")[0]
+        alike[_value(option), re.sub(rf"\b{word}\b", "that circle", _help(option))].append(option)
+    return [
+        (f"{', '.join(map(_names, same))} {value}".strip(), meaning if len(same) > 1 else _help(same[0]))
+        for (value, meaning), same in alike.items()
+    ]
 
 
 def _names(option: click.Option) -> str:

@@ -18,8 +18,8 @@ Each setting is a key of the TOML file for `petif serve --config FILE` and a Tan
 errors. Times are in s, sizes in bytes. [How to set them](../how-to/configure.md);
 [a file with all of them](../../examples/configuration/p02.2.toml).
 
-| name | type | default | meaning |
-|---|---|---|---|
+| name | value (default) | meaning |
+|---|---|---|
 """
 _NAMES = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false"}
 _COMPUTED = {"numworkers": "one for each core, 4 at the most"}
@@ -31,7 +31,8 @@ def page() -> str:
     schema = Settings.model_json_schema()
     rows = []
     for name, field in Settings.model_fields.items():
-        cells = (f"`{name}`", _type_of(name, schema["properties"][name]), _default_of(name), field.description or "")
+        value = f"{_type_of(name, schema['properties'][name])} ({_default_of(name)})"
+        cells = (f"`{name}`", value, field.description or "")
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
     return _INTRODUCTION + "".join(rows)
 
@@ -63,7 +64,7 @@ def _limits(schema: dict[str, Any]) -> str:
     texts = [
         f"above {_number(above)}" if above is not None else "",
         f"from {_number(low)}" if low is not None else "",
-        f"up to {_number(high)}" if high is not None else "",
+        f"to {_number(high)}" if high is not None else "",
     ]
     return "".join(f" {text}" for text in texts if text)
 
@@ -71,7 +72,7 @@ def _limits(schema: dict[str, Any]) -> str:
 def _default_of(name: str) -> str:
     field = Settings.model_fields[name]
     if field.is_required():
-        return "must be given"
+        return "required"
     if field.default_factory is not None:
         return _COMPUTED[name]
     default = field.default

@@ -41,8 +41,8 @@ Requests and reports are JSON: [`FrameRequest`, `FrameReport`, `RunStatistics`](
 3 s; follow long work by job ids or by the uid of a run. An error is a `DevFailed` with a reason and a text that says
 what to do.
 
-| name | takes | returns | meaning |
-|---|---|---|---|
+| name | takes → returns | meaning |
+|---|---|---|
 """
 _TYPES = {
     tango.CmdArgType.DevString: "text",
@@ -90,10 +90,10 @@ def _attribute(info: tango.AttributeInfoEx) -> str:
 
 
 def _command(info: tango.CommandInfo) -> str:
+    taken, returned = _argument(info.in_type, info.in_type_desc), _argument(info.out_type, info.out_type_desc)
     return _row(
         _name(info.cmd_name),
-        _argument(info.in_type, info.in_type_desc),
-        _argument(info.out_type, info.out_type_desc),
+        f"{taken} → {returned}" if returned else taken,
         _OF_TANGO.get(info.cmd_name) or _summary(info.cmd_name),
     )
 
