@@ -1,6 +1,6 @@
-"""What does the callback cost the RunEngine, and how does the memory of a session grow? One command makes the page.
+"""What the callback costs the RunEngine, and how the memory of a session grows.
 
-    python -m benchmarks.callback [--short] [--write docs/explanation/callback-speed.md]
+    python -m benchmarks.callback [--short] [--write docs/explanation/performance/callback.csv]
 
 A real RunEngine counts a detector that writes no files, so that an event costs as little as it can. Runs with the
 callback subscribed and runs without take turns in one process.
@@ -10,13 +10,10 @@ callback subscribed and runs without take turns in one process.
 
 import argparse
 import gc
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from bluesky import RunEngine
 from event_model import compose_resource
 from rich.console import Console
 
+from benchmarks.results import Figure, machine, publish, rows
 from petif_bluesky import ConversionCallback
 from petif_bluesky.delivery.run_book import RunBook
 from tango_server.client.client import Client, LinkDownError
@@ -139,12 +137,12 @@ class Bench:
         return took
 
 
-def figures(name: str, seconds: Sequence[float]) -> str:
-    median, high, most = (1e3 * float(np.quantile(seconds, q)) for q in (0.5, 0.99, 1.0))
-    return f"| {name} | {median:.3f} | {high:.3f} | {most:.2f} |"
+def figures(measurement: str, case: str, seconds: Sequence[float]) -> list[Figure]:
+    quantiles = {"median": 0.5, "99 %": 0.99, "max": 1.0}
+    return rows(measurement, case, "ms", {name: 1e3 * float(np.quantile(seconds, q)) for name, q in quantiles.items()})
 
 
-def overhead(folder: Path, events: int, rounds: int) -> list[str]:
+def overhead(folder: Path, events: int, rounds: int) -> list[Figure]:
     bench = Bench()
     kinds: dict[str, ConversionCallback | None] = {"none subscribed": None}
     for name, down in (("callback, server takes all", False), ("callback, server is down", True)):
@@ -161,10 +159,9 @@ def overhead(folder: Path, events: int, rounds: int) -> list[str]:
     for callback in kinds.values():
         if callback:
             callback.close()
-    lines = ["| one event, ms | median | 99 % | max |", "|---|---|---|---|"]
-    lines += [figures(name, seconds) for name, seconds in took.items()]
-    lines += [figures(f"the call with the event alone: {name}", calls[name]) for name in kinds if calls[name]]
-    return [f"{rounds} runs of {events} events of each kind, taking turns:", "", *lines, ""]
+    events_of = [figures("one event", name, seconds) for name, seconds in took.items()]
+    calls_of = [figures("one call of the callback", name, seconds) for name, seconds in calls.items() if seconds]
+    return [figure for each in (*events_of, *calls_of) for figure in each]
 
 
 def _timed(callback: ConversionCallback, took: list[float]) -> Callable[[str, Any], None]:
@@ -177,7 +174,7 @@ def _timed(callback: ConversionCallback, took: list[float]) -> Callable[[str, An
     return call
 
 
-def memory(folder: Path, events: int, runs: int) -> list[str]:
+def memory(folder: Path, events: int, runs: int) -> list[Figure]:
     bench, server = Bench(), StandIn()
     converter = Converter(server)
     callback = ConversionCallback(converter, spool=folder / "memory.sqlite")
@@ -192,42 +189,23 @@ def memory(folder: Path, events: int, runs: int) -> list[str]:
         sizes.append(process.memory_info().rss / MIB)
     callback.close()
     assert server.taken == runs * events, f"{server.taken} frames came, not {runs * events}"
-    shown = [0, 1, 4, 9, 14, 19]
+    shown = [number for number in (1, 2, 5, 10, 15, 20) if number <= runs]
     return [
-        f"Memory of the session after so many runs of {events} events, the callback subscribed;",
-        f"all {server.taken} frames came to the server:",
-        "",
-        "| runs | " + " | ".join(str(index + 1) for index in shown if index < runs) + " |",
-        "|---|" + "---|" * sum(index < runs for index in shown),
-        "| MiB | " + " | ".join(f"{sizes[index]:.1f}" for index in shown if index < runs) + " |",
-        "",
+        Figure("memory of the session", f"{number} runs of {events} events", "resident", sizes[number - 1], "MiB")
+        for number in shown
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a fraction of everything")
-    parser.add_argument("--write", type=Path, help="write the page to this Markdown file")
+    parser.add_argument("--write", type=Path, help="write the figures to this CSV file")
     arguments = parser.parse_args()
     events, rounds, runs = (100, 2, 5) if arguments.short else (1000, 5, 20)
-    load = psutil.getloadavg()[0]
+    measured = machine(f"python -m benchmarks.callback{' --short' if arguments.short else ''}")
     with tempfile.TemporaryDirectory() as name, Console(stderr=True).status("measuring"):
-        lines = [
-            "# What the callback costs a run",
-            "",
-            f"Made by `python -m benchmarks.callback{' --short' if arguments.short else ''}`; not edited by hand.",
-            "A detector that writes no files, with 20 numbers beside its image in each event; the spool on the disk.",
-            "The goal is less than 1 ms an event in the RunEngine's thread.",
-            f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()},",
-            f"{datetime.now():%Y-%m-%d}; load of the machine before: {load:.1f}.",
-            "",
-            *overhead(Path(name), events, rounds),
-            *memory(Path(name), events, runs),
-        ]
-    text = "\n".join(lines)
-    print(text)
-    if arguments.write:
-        arguments.write.write_text(text)
+        measured += [*overhead(Path(name), events, rounds), *memory(Path(name), events, runs)]
+    publish(measured, arguments.write)
 
 
 if __name__ == "__main__":

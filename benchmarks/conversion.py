@@ -1,6 +1,6 @@
 """How fast is the conversion? Side by side with a plain copy and with other ways, in one run.
 
-    python benchmarks/conversion.py [--rounds 7] [--write docs/explanation/speed.md]
+    python -m benchmarks.conversion [--rounds 7] [--write docs/explanation/performance/conversion.csv]
 
 Every round runs all ways one after the other, on one core, so that the machine's mood falls on all alike; the figures
 are medians, and the ratios are medians of the ratios within a round. Input is a float32 file as QXRD writes it, the
@@ -10,7 +10,6 @@ result int32 as XDI reads it.
 import argparse
 import logging
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import fabio
 import numpy as np
 import tifffile
 
+from benchmarks.results import Figure, machine, publish
 from petif_bluesky.sim.pattern import Pattern
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.convert import convert_file
@@ -168,9 +168,9 @@ def memory_in_frames(folder: Path) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def refusals(source: Path) -> list[str]:
+def refusals(source: Path) -> dict[str, str]:
     """Return what other programs say to a QXRD file."""
-    return [f"ImageMagick: {imagemagick(source)}", f"libvips: {libvips(source)}"]
+    return {"ImageMagick": imagemagick(source), "libvips": libvips(source)}
 
 
 def imagemagick(source: Path) -> str:
@@ -193,109 +193,63 @@ def libvips(source: Path) -> str:
     return "reads it"
 
 
-def table(results: dict[str, dict[str, tuple[float, float]]], first: str) -> list[str]:
-    lines = [f"| {first} | " + " | ".join(WAYS) + " |", "|---" * (len(WAYS) + 1) + "|"]
-    for label, result in results.items():
-        cells = [f"{ms:.1f} ms ({ratio:.2f})" for ms, ratio in result.values()]
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def headline(result: dict[str, tuple[float, float]], size: int) -> str:
-    """Return in one sentence what people ask for first."""
-    (ms, ratio), (fabio_ms, _) = result["petif"], result["fabio + numpy"]
-    return (
-        f"Turned by 90 degrees and flipped left-right: {ratio:.2f} times a plain copy, {fabio_ms / ms:.1f} times as "
-        f"fast as fabio + numpy, {1e6 * ms / size**2:.2f} ns a pixel, {1.5 * ms:.0f} % of one core at 15 frames/s."
-    )
-
-
-def measure(folder: Path, where: str, rounds: int, heads: dict[int, list[dict[str, tuple[float, float]]]]) -> list[str]:
-    """Return the tables of one file system; `heads` collects the headline's results, by size."""
-    lines = [f"## {where}", ""]
+def measure(folder: Path, where: str, rounds: int) -> list[Figure]:
+    """Return what every way takes for every size and orientation on one file system."""
+    figures = []
     with one_core():
         for size in SIZES:
             source = frame(folder, size)
-            results = {}
             for rotation, flip in TRANSFORMS:
                 recipe = Recipe.preset("xdi", rotation=rotation, flip=flip)
-                results[f"{rotation}, {flip}"] = compared(source, folder, recipe, rounds)
-                print(
-                    where,
-                    size,
-                    rotation,
-                    flip,
-                    {name: round(ms, 1) for name, (ms, _) in results[f"{rotation}, {flip}"].items()},
-                )
-            lines += [f"{size} x {size}:", "", *table(results, "rotation, flip"), ""]
-            heads.setdefault(size, []).append(results[f"{HEADLINE[0]}, {HEADLINE[1]}"])
-            lines += [headline(results[f"{HEADLINE[0]}, {HEADLINE[1]}"], size), ""]
-    return lines
+                results = compared(source, folder, recipe, rounds)
+                print(where, size, rotation, flip, {name: round(ms, 1) for name, (ms, _) in results.items()},
+                      file=sys.stderr)  # fmt: skip
+                measurement, case = f"file to file, {size} x {size}, {where}", f"rotation {rotation}, flip {flip}"
+                for way, (ms, ratio) in results.items():
+                    figures.append(Figure(measurement, case, way, ms, "ms"))
+                    figures.append(Figure(measurement, case, f"{way} / plain copy", ratio))
+                if (rotation, flip) == HEADLINE:
+                    figures += headline(results, size, where)
+    return figures
 
 
-def what_the_disk_adds(heads: dict[int, list[dict[str, tuple[float, float]]]]) -> list[str]:
-    """Return how the two file systems differ, turned by 90 degrees and flipped."""
-    lines = [
-        "What the disk adds to each way, in ms (less than nothing: its pages are written later, by the system):",
-        "",
+def headline(results: dict[str, tuple[float, float]], size: int, where: str) -> list[Figure]:
+    """Return what people ask for first."""
+    (ms, _), (fabio_ms, _) = results["petif"], results["fabio + numpy"]
+    measurement, case = f"summary, {where}", f"{size} x {size}, rotation {HEADLINE[0]}, flip {HEADLINE[1]}"
+    return [
+        Figure(measurement, case, "times as fast as fabio + numpy", fabio_ms / ms),
+        Figure(measurement, case, "time per pixel", 1e6 * ms / size**2, "ns"),
+        Figure(measurement, case, "one core at 15 frames/s", 1.5 * ms, "%"),
     ]
-    for size, (memory, disk) in heads.items():
-        added = ", ".join(f"{name} {disk[name][0] - memory[name][0]:+.1f}" for name in WAYS)
-        lines.append(f"- {size} x {size}: {added}")
-    return [*lines, ""]
 
 
-def in_memory_only(folder: Path) -> list[str]:
+def in_memory_only(folder: Path) -> list[Figure]:
     """Return what needs to be measured once: two processes, memory, and who can't take part."""
     speedup, frames = two_processes(frame(folder, 2048), folder), memory_in_frames(folder)
     return [
-        f"Two worker processes reach {speedup:.2f} times one.",
-        f"Peak memory of one conversion above the loaded program: {frames:.2f} frames of 4096 x 4096.",
-        "",
-        "Programs that can't take part, since they refuse QXRD's files:",
-        "",
-        *(f"- {line}" for line in refusals(frame(folder, 1024))),
-        "",
+        Figure("two processes", "2048 x 2048", "rate / rate of one process", speedup),
+        Figure("memory", "4096 x 4096", "peak of a conversion", frames, "frames"),
+        *(Figure("reads QXRD's files", name, "answer", said) for name, said in refusals(frame(folder, 1024)).items()),
     ]
-
-
-def machine() -> str:
-    return (
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, {datetime.now():%Y-%m-%d}"
-    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--write", type=Path, help="write the tables to this Markdown file")
+    parser.add_argument("--write", type=Path, help="write the figures to this CSV file")
     arguments = parser.parse_args()
     logging.getLogger("fabio").setLevel(logging.ERROR)
-    lines = [
-        "# Speed of the conversion",
-        "",
-        "Made by `python benchmarks/conversion.py --write docs/explanation/speed.md`; not edited by hand.",
-        "Medians of one run, in which all ways take turns, on one core; in parentheses the ratio to a plain copy",
-        f"(`shutil.copyfile`). {machine()}.",
-        "",
-    ]
+    figures = machine("python -m benchmarks.conversion")
     memory = Path("/dev/shm")
-    heads: dict[int, list[dict[str, tuple[float, float]]]] = {}
-    for parent, where in ((memory, "On a memory file system"), (Path(tempfile.gettempdir()), "On disk")):
+    for parent, where in ((memory, "memory file system"), (Path(tempfile.gettempdir()), "disk")):
         if not parent.exists():
             continue
         with tempfile.TemporaryDirectory(dir=parent, prefix="petif-") as name:
-            folder = Path(name)
-            lines += measure(folder, where, arguments.rounds, heads)
+            figures += measure(Path(name), where, arguments.rounds)
             if parent == memory:
-                lines += in_memory_only(folder)
-    if all(len(results) == 2 for results in heads.values()):
-        lines += what_the_disk_adds(heads)
-    text = "\n".join(lines)
-    print(text)
-    if arguments.write:
-        arguments.write.parent.mkdir(parents=True, exist_ok=True)
-        arguments.write.write_text(text)
+                figures += in_memory_only(Path(name))
+    publish(figures, arguments.write)
 
 
 if __name__ == "__main__":

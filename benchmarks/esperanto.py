@@ -1,6 +1,6 @@
 """How fast are ESPERANTO frames written and read? Side by side with fabio, in one run.
 
-    python -m benchmarks.esperanto [--rounds 7] [--write docs/explanation/esperanto-speed.md]
+    python -m benchmarks.esperanto [--rounds 7] [--write docs/explanation/performance/esperanto.csv]
 
 Every round runs all ways one after the other, so that the machine's mood falls on all alike; the figures are medians,
 and the ratios are medians of the ratios within a round. The frames are those of the simulated flat panel.
@@ -9,7 +9,6 @@ and the ratios are medians of the ratios within a round. The frames are those of
 import argparse
 import logging
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import fabio
 import numpy as np
 from fabio.compression import agi_bitfield
 
+from benchmarks.results import Figure, machine, publish
 from petif_bluesky.sim.pattern import Pattern
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.convert import convert_file
@@ -99,43 +99,34 @@ def measured(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def table(title: str, image: np.ndarray, rounds: int) -> list[str]:
+def figures(title: str, image: np.ndarray, rounds: int) -> list[Figure]:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
         times = measured(ways_of(image, Path(name)), rounds)
     compared = {"write": "write, petif", "decode": "decode, petif", "file": "file to file, petif, AGI_BITFIELD"}
-    lines = [f"{title}:", "", "| way | ms | times as long as petif's |", "|---|---|---|"]
+    found = []
     for name, each in times.items():
         own = times[compared[name.split()[0].rstrip(",")]]
         ratio = median(one / other for one, other in zip(each, own, strict=True))
-        lines.append(f"| {name} | {median(each):.1f} | {ratio:.2f} |")
-    return [*lines, ""]
+        found += [Figure(title, name, "time", median(each), "ms"), Figure(title, name, "ratio to petif", ratio)]
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--write", type=Path, help="write the page to this Markdown file")
+    parser.add_argument("--write", type=Path, help="write the figures to this CSV file")
     arguments = parser.parse_args()
     logging.getLogger("fabio").setLevel(logging.ERROR)  # it warns of QXRD's missing tag each time
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     pattern = Pattern(shape=(SIDE, SIDE), center=(1100.0, 880.0), distance=500.0, energy=42_700.0)
     weak = np.random.default_rng(1).normal(0, 3, (SIDE, SIDE)).astype(np.float32)
-    lines = [
-        "# Speed of ESPERANTO",
-        "",
-        "Made by `python -m benchmarks.esperanto`; not edited by hand. Frames of 2048 x 2048 float32, turned by 180",
-        "degrees, on one core; files on a memory file system; nothing else running.",
-        f"Python {platform.python_version()}, fabio {fabio.version}, {platform.machine()}, {datetime.now():%Y-%m-%d}.",
-        "",
-        *table(
-            "Powder rings as the simulated panel shows them, of up to 3000 counts", pattern.frame(), arguments.rounds
-        ),
-        *table("A dark-subtracted frame of a weak scatterer, with a noise of 3 counts", weak, arguments.rounds),
+    measured = [
+        *machine("python -m benchmarks.esperanto"),
+        Figure("machine", "", "fabio", fabio.version),
+        *figures("powder rings of up to 3000 counts", pattern.frame(), arguments.rounds),
+        *figures("weak scatterer, dark subtracted, noise of 3 counts", weak, arguments.rounds),
     ]
-    text = "\n".join(lines)
-    print(text)
-    if arguments.write:
-        arguments.write.write_text(text)
+    publish(measured, arguments.write)
 
 
 if __name__ == "__main__":

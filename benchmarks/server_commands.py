@@ -14,6 +14,7 @@ from typing import Any
 
 import tango
 
+from benchmarks.results import Figure, rows
 from benchmarks.server_rig import client, ordered_at
 
 RUN = "load"
@@ -34,21 +35,15 @@ class Asked:
 
     times: Times = field(default_factory=dict)
 
-    def table(self) -> list[str]:
-        """Return a row for each command."""
-        lines = ["| command | calls | median | p99 | max |", "|---|---|---|---|---|"]
+    def figures(self, measurement: str) -> list[Figure]:
+        """Return what each command took, and how many calls met the goal."""
+        found = []
         for name, times in self.times.items():
-            lines.append(
-                f"| {name} | {len(times)} | {median(times):.1f} ms | {ordered_at(times, 0.99):.1f} ms "
-                f"| {max(times):.1f} ms |"
-            )
-        return lines
-
-    def verdict(self) -> str:
-        """Return how many calls met the goal."""
+            quantiles = {"median": median(times), "99 %": ordered_at(times, 0.99), "max": max(times)}
+            found += rows(measurement, name, "ms", quantiles)
         every = [taken for times in self.times.values() for taken in times]
-        late = sum(taken > GOAL for taken in every)
-        return f"{len(every) - late} of {len(every)} calls took less than {GOAL:.0f} ms; the goal is all."
+        in_time = sum(taken <= GOAL for taken in every)
+        return [*found, *rows(measurement, "all calls", "", {"calls": len(every), f"within {GOAL:.0f} ms": in_time})]
 
 
 @contextmanager

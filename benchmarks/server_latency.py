@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from benchmarks.results import Figure, rows
 from benchmarks.server_rig import RECIPE, Rig, image, ordered_at, put, put_sidecar, rig, wait_for
 from tango_server.conversion.convert import convert_file
 
@@ -81,45 +82,43 @@ class Camera:
         return float(report["conversion_time"])
 
 
-def single_frames(parent: Path, where: str, count: int) -> list[str]:
-    """Return what single frames take on one file system."""
+def single_frames(parent: Path, where: str, count: int) -> list[Figure]:
+    """Return what single frames take on one file system: written, submitted when closed, the output awaited.
+
+    The goal is a median below 60 ms, 95 % below 150 ms, and at most 5 times `convert_file`.
+    """
     with rig(parent) as server:
         shots = Camera(server).shots(count)
-    visible = [shot.visible for shot in shots]
-    parts = [[shot.accepted for shot in shots], [shot.conversion for shot in shots], [shot.bare for shot in shots]]
-    times = [median(visible), ordered_at(visible, 0.95), max(visible), *map(median, parts)]
+    times = {
+        "Submit answered, median": median(shot.accepted for shot in shots),
+        "worker's part, median": median(shot.conversion for shot in shots),
+        "convert_file alone, median": median(shot.bare for shot in shots),
+    }
     ratio = median(shot.visible / shot.bare for shot in shots)
-    return [f"| {where} | " + " | ".join(f"{taken:.1f} ms" for taken in times) + f" | {ratio:.2f} |"]
-
-
-def heading(count: int) -> list[str]:
     return [
-        f"{count} frames of {SIZE} x {SIZE}, one after the other: written, submitted when closed, the output awaited",
-        f"(a look every {1e3 * _LOOK:g} ms); then one more is written and converted by `convert_file` alone. The goal",
-        "is a median below 60 ms, 95 % below 150 ms, and at most 5 times `convert_file`.",
-        "",
-        "| | closed to visible, median | 95 % | max | Submit answered | worker's part | `convert_file` | ratio |",
-        "|---|---|---|---|---|---|---|---|",
+        *_closed_to_visible("single frames", where, shots),
+        *rows("single frames", where, "ms", times),
+        Figure("single frames", where, "closed to visible / convert_file", ratio),
     ]
 
 
-def behind_missing_files(parent: Path, missing: int, count: int) -> list[str]:
+def behind_missing_files(parent: Path, missing: int, count: int) -> list[Figure]:
     """Return what single frames take with and without missing files before them in the queue."""
     with rig(parent, run_timeout=_PATIENT, timeout=_PATIENT) as server:
         camera = Camera(server)
-        without = [shot.visible for shot in camera.shots(count)]
+        without = camera.shots(count)
         server.submit([server.raw / f"missing-{number:05d}.tif" for number in range(missing)], run_uid="missing")
-        behind = [shot.visible for shot in camera.shots(count)]
+        behind = camera.shots(count)
         still = server.queued()
+    name = "behind missing files"
     return [
-        f"{count} frames of {SIZE} x {SIZE}, closed to visible, without and with {missing} missing files queued before",
-        f"them ({still} of these were still awaited at the end):",
-        "",
-        "| missing files before | median | 95 % | max |",
-        "|---|---|---|---|",
-        *(
-            f"| {before} | {median(taken):.1f} ms | {ordered_at(taken, 0.95):.1f} ms | {max(taken):.1f} ms |"
-            for before, taken in ((0, without), (missing, behind))
-        ),
-        "",
+        *_closed_to_visible(name, "0 missing files", without),
+        *_closed_to_visible(name, f"{missing} missing files", behind),
+        Figure(name, f"{missing} missing files", "still awaited at the end", still, "files"),
     ]
+
+
+def _closed_to_visible(measurement: str, case: str, shots: list[Shot]) -> list[Figure]:
+    times = [shot.visible for shot in shots]
+    quantiles = {"median": median(times), "95 %": ordered_at(times, 0.95), "max": max(times)}
+    return rows(measurement, case, "ms", {f"closed to visible, {name}": value for name, value in quantiles.items()})

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.results import Figure, rows
 from benchmarks.server_commands import RUN, asking
 from benchmarks.server_rig import MEMORY_FOLDER, WORKERS, Memory, Rig, memory, rig, small_frames, wait_for
 
@@ -14,7 +15,7 @@ _LOOK = 0.5  # s; a look lists thousands of files, and is not to be a load of it
 _ROOMY = {"backlog_limit": 1_000_000, "run_timeout": 600}
 
 
-def under_load(jobs: int, *, sidecars: bool) -> list[str]:
+def under_load(jobs: int, *, sidecars: bool) -> list[Figure]:
     """Return what 10,000 or so small frames through Submit show."""
     with rig(MEMORY_FOLDER, **_ROOMY) as server:
         frames = small_frames(server.raw, "frame", jobs, sidecars=sidecars)
@@ -31,38 +32,31 @@ def under_load(jobs: int, *, sidecars: bool) -> list[str]:
         _check(server, jobs)
         after = memory(server.server)
     asked.times[f"Submit of {BATCH} frames"] = batches
+    name = f"small frames, {'with' if sidecars else 'without'} sidecars"
     return [
-        f"{'Each with its sidecar' if sidecars else 'No sidecars'}: accepted at {jobs / accepted:.0f} jobs/s,",
-        f"converted at **{jobs / visible:.0f} frames/s**.",
-        "",
-        *asked.table(),
-        "",
-        asked.verdict(),
-        "",
-        *_memory_table({"before": before, f"after {jobs} jobs": after}),
-        "",
+        *rows(name, f"{jobs} frames of 64 x 64", "1/s", {"accepted": jobs / accepted, "converted": jobs / visible}),
+        *asked.figures(name),
+        *_memory(name, {"before": before, f"after {jobs} jobs": after}),
     ]
 
 
-def long_queue(lengths: Sequence[int]) -> list[str]:
+def long_queue(lengths: Sequence[int]) -> list[Figure]:
     """Return the memory of the server with ever more jobs in its queue."""
     with rig(MEMORY_FOLDER, **_ROOMY) as server:
         frames = small_frames(server.raw, "frame", max(lengths), sidecars=False)
         server.proxy.command_inout("Pause")
-        rows, sent, started = {"empty": memory(server.server)}, 0, time.perf_counter()
+        sizes, sent, started = {"empty": memory(server.server)}, 0, time.perf_counter()
         for length in lengths:
             for start in range(sent, length, BATCH):
                 server.submit(frames[start : min(start + BATCH, length)])
             sent = length
-            rows[f"{server.queued()} queued"] = memory(server.server)
+            sizes[f"{server.queued()} queued"] = memory(server.server)
         rate = sent / (time.perf_counter() - started)
-    grown = (list(rows.values())[-1].server - rows["empty"].server) * 1e3 / sent
+    grown = (list(sizes.values())[-1].server - sizes["empty"].server) * 1e3 / sent
     return [
-        f"Frames of 64 x 64, queued in calls of {BATCH} at {rate:.0f} jobs/s while the server pauses:",
-        f"{grown:.3f} kB of memory a job.",
-        "",
-        *_memory_table(rows),
-        "",
+        Figure("long queue", f"{sent} queued", "accepted while paused", rate, "1/s"),
+        Figure("long queue", f"{sent} queued", "memory of a job", grown, "kB"),
+        *_memory("long queue", sizes),
     ]
 
 
@@ -83,8 +77,12 @@ def _check(server: Rig, jobs: int) -> None:
         raise RuntimeError(f"not all frames of the load were converted: {statistics}")
 
 
-def _memory_table(rows: dict[str, Memory]) -> list[str]:
-    lines = ["| | server | server at its peak | workers together |", "|---|---|---|---|"]
-    for name, taken in rows.items():
-        lines.append(f"| {name} | {taken.server:.1f} MB | {taken.server_peak:.1f} MB | {taken.workers:.0f} MB |")
-    return lines
+def _memory(measurement: str, sizes: dict[str, Memory]) -> list[Figure]:
+    return [
+        figure
+        for case, taken in sizes.items()
+        for figure in rows(
+            measurement, case, "MB",
+            {"server": taken.server, "server, peak": taken.server_peak, "workers together": taken.workers},
+        )
+    ]  # fmt: skip

@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
+from benchmarks.results import Figure, rows
 from benchmarks.server_rig import RECIPE, WORKERS, Rig, flush, image, put, put_sidecar, rig, wait_for
 from tango_server.conversion.convert import convert_file
 
@@ -27,8 +28,13 @@ class Round:
     copy: float
 
 
-def throughput(parent: Path, where: str, count: int, rounds: int) -> list[str]:
-    """Return how fast full frames are converted and copied on one file system, in alternating rounds."""
+def throughput(parent: Path, where: str, count: int, rounds: int) -> list[Figure]:
+    """Return how fast full frames are converted and copied on one file system, in alternating rounds.
+
+    Each way replaces what it made in the round before, so that all write into memory that was freed just then: fresh
+    memory may be ten times slower on a virtual machine. The time ends when the last output is visible. Rates are
+    medians, ratios medians of those within a round. The goal in memory is 60 frames/s and 0.3 times the copy.
+    """
     with rig(parent) as server, ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
         pixels = image(SIZE)
         frames = [put(server.raw / f"frame-{number:05d}.tif", pixels) for number in range(count)]
@@ -36,29 +42,21 @@ def throughput(parent: Path, where: str, count: int, rounds: int) -> list[str]:
             put_sidecar(frame)
         _round(server, pool, frames)  # loads what the processes need, and makes what is then replaced
         results = [_round(server, pool, frames) for _ in range(rounds)]
-    rates = [median(getattr(one, way) for one in results) for way in ("server", "bare", "copy")]
-    ratios = [_spread([one.server / one.copy for one in results]), _spread([one.server / one.bare for one in results])]
-    cells = [where, *(f"{rate:.1f}" for rate in rates), *ratios, f"{rates[0] / ANCESTOR:.0f}"]
-    return ["| " + " | ".join(cells) + " |"]
+    rates = {
+        "server": median(one.server for one in results),
+        "convert_file alone": median(one.bare for one in results),
+        "copy": median(one.copy for one in results),
+    }
+    ratios = {
+        **_spread("server / copy", [one.server / one.copy for one in results]),
+        **_spread("server / convert_file alone", [one.server / one.bare for one in results]),
+        "server / PETifConverter": rates["server"] / ANCESTOR,
+    }
+    return [*rows("full frames", where, "frames/s", rates), *rows("full frames", where, "", ratios)]
 
 
-def heading(count: int) -> list[str]:
-    return [
-        f"{count} frames of {SIZE} x {SIZE} in one AddFiles, {WORKERS} workers; the same files converted by",
-        f"`convert_file` in {WORKERS} processes without a server, and copied (`shutil.copyfile`) by as many. Each way",
-        "replaces what it made in the round before: so all write into memory that was freed just then, and none into",
-        "fresh one, which a virtual machine may get from its host ten times slower than it is written.",
-        "Rates in frames/s are medians of rounds in which the three take turns, ratios are medians of those within",
-        "a round (lowest to highest). The time ends when the last output is visible. The goal in memory is 60 frames/s",
-        f"and 0.3 times the copy; the ancestor did {ANCESTOR} frames/s.",
-        "",
-        "| | server | `convert_file` | copy | server / copy | server / `convert_file` | server / ancestor |",
-        "|---|---|---|---|---|---|---|",
-    ]
-
-
-def _spread(ratios: Sequence[float]) -> str:
-    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+def _spread(name: str, ratios: Sequence[float]) -> dict[str, float]:
+    return {name: median(ratios), f"{name}, lowest": min(ratios), f"{name}, highest": max(ratios)}
 
 
 def _round(server: Rig, pool: ProcessPoolExecutor, frames: Sequence[Path]) -> Round:

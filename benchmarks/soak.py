@@ -1,6 +1,6 @@
-"""A long night in some minutes: what grows? One command prints the table of docs/explanation/reliability.md.
+"""What grows over a long night, measured in some minutes.
 
-    python -m benchmarks.soak [--scale 0.1] [--only points,runs] [--seed 16]
+    python -m benchmarks.soak [--scale 0.1] [--only points,runs] [--write docs/explanation/performance/soak.csv]
 
 Each part runs in a process of its own, with a real server, a real RunEngine and small frames, and tells memory,
 threads, open files and files on disk at an early instant and at the end. `--scale` makes all of it shorter.
@@ -31,6 +31,7 @@ import tango
 import tifffile
 from bluesky import Msg, RunEngine
 
+from benchmarks.results import Figure, machine, publish
 from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.testing.fake_server import FakeServer
@@ -39,6 +40,7 @@ from tango_server.client.local_server import LocalServer
 _NOWHERE = "tango://127.0.0.1:9/petif/converter/1#dbase=no"
 _QUICK = ["--set", "numworkers=2", "--set", "settle_time=0.1", "--set", "sidecar_timeout=0.2"]
 _BATCH = 500
+_INSTANTS = ("early", "at the end")
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,8 @@ def outage(count: int, folder: Path, _seed: int) -> dict[str, Any]:
     after = Usage.at(folder)
     callback.close()
     converter.destroy()
-    worst = [round(float(value) * 1e3, 2) for value in np.percentile(took, [50, 99.9])]
-    return _told(before, after, put_ms_median_and_999=worst)
+    median, slow = (round(float(value) * 1e3, 2) for value in np.percentile(took, [50, 99.9]))
+    return _told(before, after, put_ms_median=median, put_ms_999_of_1000=slow)
 
 
 def startups(count: int, folder: Path, _seed: int) -> dict[str, Any]:
@@ -223,7 +225,7 @@ def close_run(count: int, folder: Path, _seed: int) -> dict[str, Any]:
     engine(conversion_wrapper(converted(), converter))
     after = Usage.at(folder)
     engine(bare())
-    return _told(before, after, seconds=[round(each, 1) for each in took])
+    return _told(before, after, seconds=round(took[0], 1), seconds_bare=round(took[1], 1))
 
 
 PARTS: dict[str, tuple[Callable[..., dict[str, Any]], int, dict[str, Any]]] = {
@@ -239,11 +241,12 @@ PARTS: dict[str, tuple[Callable[..., dict[str, Any]], int, dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Run the parts, each in a process of its own, and print the table."""
+    """Run the parts, each in a process of its own, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--only", default="")
     parser.add_argument("--seed", type=int, default=16)
+    parser.add_argument("--write", type=Path, help="write the figures to this CSV file")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
@@ -253,14 +256,22 @@ def main() -> None:
         sys.stdout.write(json.dumps(told) + "\n")
         return
     wanted = options.only.split(",") if options.only else list(PARTS)
-    sys.stdout.write("| part | memory, MB | threads | open files | files, MB | more |\n|---|---|---|---|---|---|\n")
+    figures = machine(f"python -m benchmarks.soak --scale {options.scale:g}")
     for name in wanted:
         command = [sys.executable, "-m", "benchmarks.soak", "--part", name, "--scale", str(options.scale)]
         ended = subprocess.run([*command, "--seed", str(options.seed)], stdout=subprocess.PIPE, text=True, check=True)
-        told = json.loads(ended.stdout.splitlines()[-1])
-        columns = [" -> ".join(map(str, told.pop(field))) for field in Usage.__annotations__]
-        sys.stdout.write(f"| {name} | {' | '.join(columns)} | {json.dumps(told)[1:-1]} |\n")
-        sys.stdout.flush()
+        figures += _figures(name, json.loads(ended.stdout.splitlines()[-1]))
+    publish(figures, options.write)
+
+
+def _figures(part: str, measured: dict[str, Any]) -> list[Figure]:
+    units = {"memory": "MB", "files": "MB"}
+    found = []
+    for quantity, value in measured.items():
+        both = isinstance(value, list) and len(value) == len(_INSTANTS)
+        for case, one in zip(_INSTANTS, value, strict=True) if both else [("", value)]:
+            found.append(Figure(part, case, quantity, str(one), units.get(quantity, "")))
+    return found
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 """Writes docs/reference/commands.md from the commands themselves: `python docs/generate_commands.py`.
 
 Subcommands are found as `petif` finds them, by their entry points: after a new one `pip install -e .` comes first.
+Options that several commands share are described once.
 """
 
 import inspect
+import re
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +22,75 @@ _INTRODUCTION = """\
 
 <!-- Written by docs/generate_commands.py from the commands; change the texts in the folders `commands`. -->
 
-`petif COMMAND --help` shows the same. Options marked "repeatable" may be given several times.
-
-| command | does |
-|---|---|
+`petif COMMAND --help` shows the same. Options marked "repeatable" may be given several times. Options that several
+commands have are under [shared options](#shared-options).
+"""
+_SHARED = """
+## Shared options
 """
 _TANGO = """
 ## PETifConverter
 
-```text
-PETifConverter INSTANCE [Tango's own arguments]
-```
+`PETifConverter INSTANCE [Tango's own arguments]`
 
-Run the server with its devices and settings from the Tango database, as Astor and Starter do.
-[How](../how-to/deploy.md#with-a-tango-database). Exit code 0: it was told to end; anything else: it can't serve.
+Runs the server with devices and settings from the Tango database, as Astor and Starter do
+([how](../how-to/deploy.md#with-a-tango-database)). Exit code 0: stopped on request; any other: the server cannot run.
 """
+
+Row = tuple[str, str]
+"""An option with its values, and its meaning."""
 
 
 def page() -> str:
     """Return the whole page."""
     context = click.Context(petif, info_name="petif")
-    commands = {name: petif.get_command(context, name) for name in petif.list_commands(context)}
-    rows = [
-        f"| [`petif {name}`](#petif-{name}) | {_paragraphs(command)[0]} |\n"
-        for name, command in commands.items()
-        if command is not None
-    ]
-    parts = [_command(name, command, context) for name, command in commands.items() if command is not None]
-    return "".join([_INTRODUCTION, *rows, *parts, _TANGO])
+    found = {name: petif.get_command(context, name) for name in petif.list_commands(context)}
+    commands = {name: command for name, command in found.items() if command is not None}
+    users: dict[Row, list[str]] = defaultdict(list)
+    for name, command in commands.items():
+        for row in _rows(command):
+            users[row].append(name)
+    shared = {row: names for row, names in users.items() if len(names) > 1}
+    parts = [_command(name, command, context, shared) for name, command in commands.items()]
+    return "".join([_INTRODUCTION, *parts, _TANGO, _SHARED, *_shared(shared)])
 
 
-def _command(name: str, command: click.Command, parent: click.Context) -> str:
+def _command(name: str, command: click.Command, parent: click.Context, shared: Iterable[Row]) -> str:
     context = click.Context(command, info_name=name, parent=parent)
     usage = " ".join(["petif", name, *command.collect_usage_pieces(context)])
     text = "\n\n".join(_paragraphs(command))
-    options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
-    table = "".join(f"| {_names(option)} | {_value(option)} | {_help(option)} |\n" for option in options)
-    head = "\n| option | value | meaning |\n|---|---|---|\n" if table else ""
-    return f"\n## petif {name}\n\n```text\n{usage}\n```\n\n{text}\n{head}{table}"
+    own = [row for row in _rows(command) if row not in shared]
+    return f"\n## petif {name}\n\n`{usage}`\n\n{text}\n{_list(own)}"
+
+
+def _shared(shared: dict[Row, list[str]]) -> list[str]:
+    """Return a list of options for each set of commands that have them."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row, users in shared.items():
+        groups[", ".join(users)].append(row)
+    return [f"\nOf {users}:\n{_list(rows)}" for users, rows in groups.items()]
+
+
+def _list(rows: list[Row]) -> str:
+    return "".join(["\n" if rows else "", *(f"- {names}: {meaning}\n" for names, meaning in rows)])
 
 
 def _paragraphs(command: click.Command) -> list[str]:
     text = inspect.cleandoc(command.help or "").replace("\b\n", "")
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+
+
+def _rows(command: click.Command) -> list[Row]:
+    """Return a row for each option; one for all whose texts differ only in the word that begins their names."""
+    options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
+    alike: dict[Row, list[click.Option]] = defaultdict(list)
+    for option in options:
+        word = option.opts[0].strip("-").partition("-")[0]
+        alike[_value(option), re.sub(rf"\b{word}\b", "that circle", _help(option))].append(option)
+    return [
+        (f"{', '.join(map(_names, same))} {value}".strip(), meaning if len(same) > 1 else _help(same[0]))
+        for (value, meaning), same in alike.items()
+    ]
 
 
 def _names(option: click.Option) -> str:
@@ -71,34 +101,31 @@ def _value(option: click.Option) -> str:
     if option.is_flag:
         return ""
     if isinstance(option.type, click.Choice):
-        return _cell(", ".join(f"`{choice}`" for choice in option.type.choices))
-    return _cell(f"`{option.metavar}`" if option.metavar else _kind(option.type))
+        return ", ".join(f"`{choice}`" for choice in option.type.choices)
+    return f"`{option.metavar}`" if option.metavar else _kind(option.type)
 
 
 def _kind(kind: click.ParamType) -> str:
-    words = {"path": "path", "file": "path", "directory": "folder", "text": "text", "integer": "whole number",
-             "integer range": "whole number", "float": "number", "float range": "number"}  # fmt: skip
+    words = {"path": "path", "file": "path", "directory": "folder", "text": "text", "integer": "integer",
+             "integer range": "integer", "float": "number", "float range": "number"}  # fmt: skip
     limits: dict[str, Any] = vars(kind) if isinstance(kind, click.IntRange | click.FloatRange) else {}
     low, high = limits.get("min"), limits.get("max")
     return (
         words.get(kind.name, kind.name)
         + (f" {'above' if limits['min_open'] else 'from'} {low}" if low is not None else "")
-        + (f" up to {high}" if high is not None else "")
+        + (f" to {high}" if high is not None else "")
     )
 
 
 def _help(option: click.Option) -> str:
     default = option.default
     shown = option.show_default and not callable(default) and not _is_nothing(default)
-    return _cell(" ".join((option.help or "").split()) + (f" [default: {default}]" if shown else ""))
+    text = " ".join((option.help or "").split()) + (f" [default: {default}]" if shown else "")
+    return text.replace("[default", "\\[default")
 
 
 def _is_nothing(default: object) -> bool:
     return default is None or default is False or default in ((), "")
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("[default", "\\[default")
 
 
 if __name__ == "__main__":

@@ -14,15 +14,14 @@ _INTRODUCTION = """\
 
 <!-- Written by docs/generate_settings.py from tango_server/settings.py; change the descriptions there. -->
 
-Each is a key of the TOML file of `petif serve --config FILE` and a Tango device property of the same name. A property
-goes over the command line, that over the file, the file over the default. Unknown names are errors. Times are in s,
-sizes in bytes. How to use them: [configure the server](../how-to/configure.md); all of them in one file:
-[p02.2.toml](../../examples/configuration/p02.2.toml).
+Each setting is a key of the TOML file for `petif serve --config FILE` and a Tango device property. Unknown names are
+errors. Times are in s, sizes in bytes. [How to set them](../how-to/configure.md);
+[a file with all of them](../../examples/configuration/p02.2.toml).
 
-| name | type | default | meaning |
-|---|---|---|---|
+| name | value (default) | meaning |
+|---|---|---|
 """
-_NAMES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+_NAMES = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false"}
 _COMPUTED = {"numworkers": "one for each core, 4 at the most"}
 _LARGE = 10_000
 
@@ -32,7 +31,8 @@ def page() -> str:
     schema = Settings.model_json_schema()
     rows = []
     for name, field in Settings.model_fields.items():
-        cells = (f"`{name}`", _type_of(name, schema["properties"][name]), _default_of(name), field.description or "")
+        value = f"{_type_of(name, schema['properties'][name])} ({_default_of(name)})"
+        cells = (f"`{name}`", value, field.description or "")
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
     return _INTRODUCTION + "".join(rows)
 
@@ -64,7 +64,7 @@ def _limits(schema: dict[str, Any]) -> str:
     texts = [
         f"above {_number(above)}" if above is not None else "",
         f"from {_number(low)}" if low is not None else "",
-        f"up to {_number(high)}" if high is not None else "",
+        f"to {_number(high)}" if high is not None else "",
     ]
     return "".join(f" {text}" for text in texts if text)
 
@@ -72,7 +72,7 @@ def _limits(schema: dict[str, Any]) -> str:
 def _default_of(name: str) -> str:
     field = Settings.model_fields[name]
     if field.is_required():
-        return "must be given"
+        return "required"
     if field.default_factory is not None:
         return _COMPUTED[name]
     default = field.default

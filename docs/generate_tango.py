@@ -1,4 +1,4 @@
-"""Writes docs/reference/tango.md, asking a running server for its interface: `python docs/generate_tango.py`."""
+"""Writes docs/reference/tango.md from the interface of a running server: `python docs/generate_tango.py`."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,8 +7,6 @@ import tango
 
 from tango_server.client.local_server import LocalServer
 from tango_server.device.converter import PETifConverter
-from tango_server.device.property_lines import is_list
-from tango_server.settings import Settings
 
 PAGE = Path(__file__).parent / "reference" / "tango.md"
 ANCESTOR = {
@@ -16,45 +14,39 @@ ANCESTOR = {
     *("StatisticsTotalFrames", "StatisticsTotalTime", "StatisticsAverageTime"),
     *("AddFiles", "AddFolder", "AddFileOrDir", "ResetStats", "TestOsExists", "TestOsIsDir", "TestOsIsFile"),
 }
-"""The names that PETifConverter had, and that go on working."""
+"""The names that K. Glazyrin's PETifConverter had; they keep working."""
 
 _INTRODUCTION = """\
 # Tango interface
 
 <!-- Written by docs/generate_tango.py from tango_server/device/converter.py; change the descriptions there. -->
 
-Device class `PETifConverter`, as a running server tells it. All attributes are read-only, and all push change events.
-Names with a * are those of [PETifConverter](../how-to/migrate.md). What the states mean, and what to do when a command
-is refused: [operate a running server](../how-to/operate.md).
+Device class `PETifConverter`, read from a running server. All attributes are read-only and push change events. Names
+with a * come from [K. Glazyrin's PETifConverter](../how-to/migrate.md). For states and refused commands see
+[Troubleshooting](../how-to/troubleshooting.md).
+
+Device properties are the [settings](settings.md), by the same names and with the same checks; a list has one line for
+each element. A wrong one puts the device into `FAULT`, with the reason in `Status`.
 """
 _ATTRIBUTES = """
 ## Attributes
 
-| name | type | unit | meaning |
-|---|---|---|---|
+| name | type | meaning |
+|---|---|---|
 """
 _COMMANDS = """
 ## Commands
 
-The JSON of requests and reports: [`FrameRequest`, `FrameReport`, `RunStatistics`](api.md#the-messages). Commands answer
-within 3 s; long work is followed by job ids or by the uid of a run. An error is a `DevFailed` with a reason and a text
-that says what to do.
+Requests and reports are JSON: [`FrameRequest`, `FrameReport`, `RunStatistics`](api.md#messages). Commands answer within
+3 s; follow long work by job ids or by the uid of a run. An error is a `DevFailed` with a reason and a text that says
+what to do.
 
-| name | takes | returns | meaning |
-|---|---|---|---|
-"""
-_PROPERTIES = """
-## Device properties
-
-Each is a [setting](settings.md) of the same name, with the same checks; types and defaults are there. A list has one
-line for each element. A wrong one leaves the device alive in `FAULT`, with the reason in `Status`.
-
-| name | lines | meaning |
+| name | takes → returns | meaning |
 |---|---|---|
 """
 _TYPES = {
     tango.CmdArgType.DevString: "text",
-    tango.CmdArgType.DevLong64: "whole number",
+    tango.CmdArgType.DevLong64: "integer",
     tango.CmdArgType.DevDouble: "number",
     tango.CmdArgType.DevBoolean: "true or false",
     tango.CmdArgType.DevState: "state",
@@ -62,14 +54,14 @@ _TYPES = {
 }
 _OF_TANGO = {
     "State": "What the server is doing",
-    "Status": "The same in words, with what to do",
-    "Init": "Read properties and configuration file again; the queue is kept",
+    "Status": "The state in words, and what to do",
+    "Init": "Read properties and configuration file again; keep the queue",
 }
 _NOTHING = tango.CmdArgType.DevVoid
 
 
 def page() -> str:
-    """Return the whole page; a server is started to ask it."""
+    """Return the whole page, read from a server that is started for it."""
     with TemporaryDirectory(prefix="petif-docs-") as folder:
         server = LocalServer(Path(folder).resolve(), Path(folder).resolve() / "state", ["--workers", "1"]).start()
         try:
@@ -84,12 +76,7 @@ def page() -> str:
             _ATTRIBUTES,
             *(_attribute(info) for info in attributes),
             _COMMANDS,
-            *(_command(info) for info in commands),
-            _PROPERTIES,
-            *(
-                _row(f"`{name}`", "one for each element" if is_list(name) else "one", field.description or "")
-                for name, field in Settings.model_fields.items()
-            ),
+            *(_command(info) for info in commands if info.cmd_name not in {"State", "Status"}),
         ]
     )
 
@@ -98,14 +85,15 @@ def _attribute(info: tango.AttributeInfoEx) -> str:
     kind = _TYPES[tango.CmdArgType.values[info.data_type]]
     if info.data_format == tango.AttrDataFormat.SPECTRUM:
         kind = f"up to {info.max_dim_x} {kind}s"
-    return _row(_name(info.name), kind, info.unit, _OF_TANGO.get(info.name, info.description))
+    typed = f"{kind}, {info.unit}" if info.unit else kind
+    return _row(_name(info.name), typed, _OF_TANGO.get(info.name, info.description))
 
 
 def _command(info: tango.CommandInfo) -> str:
+    taken, returned = _argument(info.in_type, info.in_type_desc), _argument(info.out_type, info.out_type_desc)
     return _row(
         _name(info.cmd_name),
-        _argument(info.in_type, info.in_type_desc),
-        _argument(info.out_type, info.out_type_desc),
+        f"{taken} → {returned}" if returned else taken,
         _OF_TANGO.get(info.cmd_name) or _summary(info.cmd_name),
     )
 

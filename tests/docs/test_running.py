@@ -1,5 +1,6 @@
-"""What the documentation lets people run without a server runs here, line by line, on a small folder of frames."""
+"""The lines of the documentation run, one by one, on a small folder of frames: without a server, then with one."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,12 +15,15 @@ from click.testing import CliRunner
 
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.cli import petif
+from tango_server.client.local_server import LocalServer
 from tests.docs.pages import DOCS, PAGES, PROJECT, blocks, name_of
 from tests.docs.shell import Command, commands
 
 RUNNING = {"convert", "inspect", "preview", "watch"}
+HOW_TO = DOCS / "how-to"
 TUTORIAL = sorted((DOCS / "tutorial").glob("[0-9]*.md"))
-ELSEWHERE = ("/gpfs/current", "/data", "/tmp")
+TALKING = {"acknowledge", "add", "reports", "retry", "statistics", "status"}
+ELSEWHERE = ("/gpfs/current", "/data", "/tmp", "/var/lib", "/etc/petif")
 
 
 def lines(pages: list[Path], *names: str) -> list[Command]:
@@ -51,12 +55,23 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def host(tmp_path: Path, frames: list[Path]) -> Path:
     """A folder that stands for a whole machine; `here` is the working directory."""
+    configuration = (PROJECT / "examples" / "configuration" / "p02.2.toml").read_text(encoding="utf-8")
+    for folder in ("etc/petif", "here/first-steps", "var/lib"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "etc" / "petif" / "petif.toml").write_text(
+        configuration.replace('"/gpfs', f'"{tmp_path}/gpfs').replace('"/var', f'"{tmp_path}/var'), encoding="utf-8"
+    )
     for folder in ("here", "here/raw", "gpfs/current/raw/sample", "data/raw/sample", "tmp"):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         for number, frame in enumerate(frames, 1):
             shutil.copy(frame, tmp_path / folder / f"pattern-{number:05d}.tif")
             shutil.copy(f"{frame}.metadata", tmp_path / folder / f"pattern-{number:05d}.tif.metadata")
     return tmp_path
+
+
+def within(host: Path, command: Command) -> list[str]:
+    """Return the words of a command with its paths below `host`."""
+    return [next((str(host) + word for place in ELSEWHERE if word.startswith(place)), word) for word in command.words]
 
 
 @pytest.fixture
@@ -67,14 +82,14 @@ def run(host: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Comma
     before = signal.getsignal(signal.SIGTERM)
 
     def run_it(command: Command) -> str:
-        words = [
-            next((str(host) + word for place in ELSEWHERE if word.startswith(place)), word) for word in command.words
-        ]
+        words = within(host, command)
         match words[1]:  # options that make it end soon
             case "watch" if "--once" not in words:
                 words.append("--once")
             case "convert":
                 words += ["--workers", "1"]
+            case "serve":
+                words.append("--check")
         result = CliRunner().invoke(petif, words[1:])
         assert result.exit_code == 0, f"{command}\n{result.output}{result.exception}"
         return result.output
@@ -120,3 +135,42 @@ def test_first_pages_of_the_tutorial_run(host: Path, frames: list[Path], run: Ca
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )
     assert finished.stdout.startswith(f"converted {host}/tmp/turned/sample_0001-00001.tif (64, 64) int32"), finished
+
+
+@pytest.mark.skipif(os.name == "nt", reason="/gpfs is no absolute path on Windows")
+def test_server_accepts_its_lines(run: Callable[[Command], str]) -> None:
+    calls = [call for call in lines(PAGES, "serve") if "$PWD" not in call.words]
+    assert len(calls) >= 4
+    for command in calls:
+        run(command)
+
+
+@pytest.mark.system
+@pytest.mark.skipif(os.name == "nt", reason="the paths of the pages are those of Linux")
+def test_lines_for_a_running_server_run(host: Path) -> None:
+    """The failed frame that a page retries is one that was damaged until then."""
+    frame = host / "data" / "raw" / "sample" / "pattern-00001.tif"
+    whole = frame.read_bytes()
+    maps = f"path_maps=Z:\\ -> {host}/data"
+    quick = ["--workers", "1", "--set", "settle_time=0.1", "--set", "timeout=0.5", "--set", maps]
+    with LocalServer(host, host / "state", quick) as server:
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PETIF_DEVICE": server.address}
+
+        def petif_says(words: list[str]) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "tango_server", *words[1:]]
+            return subprocess.run(
+                command, check=False, cwd=host / "here", capture_output=True, text=True, timeout=60, env=environment
+            )
+
+        (host / "data" / "raw" / "other").mkdir()
+        shutil.copy(frame, host / "data" / "raw" / "other")
+        frame.write_bytes(b"no TIFF")
+        assert petif_says(["petif", "add", str(frame), "--wait"]).returncode == 1
+        frame.write_bytes(whole)
+        for command in lines([HOW_TO / "troubleshooting.md", HOW_TO / "from-a-shell.md"], *TALKING):
+            words = [word for word in within(host, command) if word != "--follow"]
+            finished = petif_says(words)
+            failing = words[1] == "status" and "ALARM" in finished.stdout
+            assert finished.returncode == int(failing), f"{command}\n{finished.stdout}{finished.stderr}"
+        answer = petif_says(["petif", "statistics", "sample-again", "--wait", "--json"]).stdout
+        assert json.loads(answer)["converted"] == 2
