@@ -55,8 +55,8 @@ def convert_file(
     source: the file to convert
     recipe: how to convert it
     output: path of the output; by default the recipe decides
-    roots: the folders that may be read and written; by default all. If `output` is given too, both paths must be
-        resolved: one that has become a symbolic link since is refused
+    roots: the folders that may be read and written; by default all. If `output` is given too, both paths must
+        already be resolved, and a path that has become a symbolic link since is refused
     fields: run, seq_num and metadata of the frame, for a template of the output's name and for formats that hold them
     token: part of the temporary file's name, to find what a killed process leaves
     job: the unique id of a server's job, for the output's provenance: a later attempt at the same job replaces the
