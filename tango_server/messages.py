@@ -1,6 +1,6 @@
-"""The wire contract: what goes over Tango as JSON, in both directions.
+"""The wire contract: the JSON messages over Tango, in both directions.
 
-Times are in seconds, instants in Unix seconds. An unknown key is an error, on either side.
+Times are in seconds, instants in Unix seconds. Unknown keys are errors in requests, and ignored in answers.
 """
 
 import json
@@ -29,7 +29,7 @@ def _shown(value: object) -> object:
 
 
 Shown = Annotated[str, BeforeValidator(_shown)]
-"""Text that a report repeats of files and their names: everybody who gets the report can take it."""
+"""Text from files and their names, made printable for all receivers of a report."""
 Outcome = Literal["converted", "skipped", "placeholder", "failed"]
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 
@@ -41,11 +41,11 @@ def _bounded(metadata: dict[str, Any]) -> dict[str, Any]:
         if not inner:
             break
         if depth == DEEPEST:
-            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+            raise ValueError(f"nested more than {DEEPEST} levels deep")
         level = [value for values in inner for value in values]
     size = len(json.dumps(metadata, default=str))
     if size > LARGEST_METADATA:
-        raise ValueError(f"it takes {size} bytes of JSON, and at most {LARGEST_METADATA} are taken")
+        raise ValueError(f"{size} bytes of JSON (at most {LARGEST_METADATA})")
     return metadata
 
 
@@ -53,22 +53,19 @@ Metadata = Annotated[dict[str, Any], AfterValidator(_bounded)]
 
 
 class _Message(BaseModel):
-    """What a server receives: a key that it does not know is an error, not something it passes over."""
+    """A message to a server: unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", cache_strings="keys")  # ids and paths come but once
+    model_config = ConfigDict(frozen=True, extra="forbid", cache_strings="keys")  # ids and paths rarely repeat
 
 
 class _Answer(_Message):
-    """What a client receives: keys of a later version are passed over."""
+    """A message to a client: keys of a later version are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class FrameOrigin(_Message):
-    """Where a frame came from: what its request says of it, its report repeats.
-
-    A field that is added here goes with the frame from the request to the report, with no line in between.
-    """
+    """Where a frame came from; the report repeats these fields of the request."""
 
     run_uid: Name | None = None
     stream: Name | None = None
@@ -76,14 +73,14 @@ class FrameOrigin(_Message):
 
     @property
     def origin(self) -> dict[str, Any]:
-        """The values of these fields alone, by their names."""
+        """The values of these fields, by name."""
         return {name: getattr(self, name) for name in FrameOrigin.model_fields}
 
 
 class FrameRequest(FrameOrigin):
     """One frame to convert, and where it came from.
 
-    `recipe=None` means the server's own recipe. The same `key` is the same job, however often it is submitted.
+    `recipe=None` means the server's recipe. Requests with the same `key` are one job.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=LONGEST_SOURCE)]
@@ -93,16 +90,16 @@ class FrameRequest(FrameOrigin):
 
     @property
     def fields(self) -> dict[str, object]:
-        """What names and headers may take from the frame."""
+        """The fields of the frame for name templates and headers."""
         return {**self.metadata, "run": self.run_uid or "", "seq_num": self.seq_num or 0}
 
 
 class PixelCounts(_Answer):
-    """How many pixels the conversion to another pixel type had to touch, and the source's finite range.
+    """How many pixels changed their value with the pixel type, and the source's finite range.
 
-    `nan`: became `invalid_value`. `saturated_low`, `saturated_high`: were outside of the target's range, Inf included.
-    `negative`: were below zero and became 0 of an unsigned type. `minimum`, `maximum`: of the source's finite pixels,
-    None if it has none.
+    `nan`: became `invalid_value`. `saturated_low`, `saturated_high`: outside the target's range, Inf included.
+    `negative`: below zero, became 0 in an unsigned type. `minimum`, `maximum`: of the source's finite pixels, None
+    if it has none.
     """
 
     nan: int = 0
@@ -114,12 +111,12 @@ class PixelCounts(_Answer):
 
 
 class FrameReport(FrameOrigin):
-    """What became of one frame.
+    """The result of one frame.
 
-    `reason` tells why a frame was not converted; of a converted one, why its sidecar, which is there, is absent, and
-    whether its pixels were read otherwise than the file says.
-    `shape` is the output's (rows, columns). `latency` is output visible minus the later of accepted and first seen
-    complete; it and the job's own fields are None for a conversion without a server.
+    `reason`: why the frame was not converted; for a converted one, why an existing sidecar was not copied, or that its
+    pixels were read differently from what the file says.
+    `shape` is the output's (rows, columns). `latency` is the time from accepted, or first seen complete if that was
+    later, until the output is visible; it and the job's fields are None for a conversion without a server.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -144,9 +141,9 @@ class FrameReport(FrameOrigin):
 
 
 class RunStatistics(_Answer):
-    """What became of the frames of one run so far; `pending` are those without a report.
+    """The results of one run so far; `pending` frames have no report yet.
 
-    `bytes_per_second` are bytes read, from the first frame accepted to the last one converted.
+    `bytes_per_second`: bytes read, from the first frame accepted to the last one converted.
     """
 
     run_uid: str
@@ -166,14 +163,14 @@ class RunStatistics(_Answer):
 
 
 class AcceptedJob(_Answer):
-    """A request that is on the ledger: it survives `kill -9` of the server."""
+    """A request in the ledger: it survives `kill -9` of the server."""
 
     job_id: str
     source: str
 
 
 class RefusedRequest(_Answer):
-    """A request that can never be done as it stands; sending it again changes nothing."""
+    """A request that can never succeed; sending it again does not help."""
 
     source: Shown
     reason: Shown
@@ -182,8 +179,8 @@ class RefusedRequest(_Answer):
 class SubmitQuery(_Message):
     """The argument of `Submit`.
 
-    `requests` are validated one by one, so that a wrong one is refused alone. `runs` announces run uids: a run is
-    known, with zero frames, from then on.
+    `requests` are validated one by one, so that only wrong ones are refused. `runs` announces run uids: such a run is
+    known from then on, even without frames.
     """
 
     requests: Annotated[list[dict[str, Any]], Field(max_length=MOST_REQUESTS)] = []
@@ -191,7 +188,7 @@ class SubmitQuery(_Message):
 
 
 class SubmitAnswer(_Answer):
-    """The answer of `Submit`: in the order of the requests, each is in one of the two lists."""
+    """The answer of `Submit`: each request is in one of the two lists, in order."""
 
     jobs: list[AcceptedJob]
     refused: list[RefusedRequest]
@@ -200,10 +197,10 @@ class SubmitAnswer(_Answer):
 class ReportsQuery(_Message):
     """The argument of `GetReports`: job ids, a run uid, or the newest reports of all.
 
-    `limit` bounds the reports: the first of a run, the `latest` of all. Both come oldest first.
+    `limit` restricts the number of reports: the first of a run, the `latest` of all. Both come oldest first.
 
-    With `after` the reports of a run come in the order in which they were finished: the first ones ("") or those after
-    that of a job, so that a client asks for new ones only.
+    With `after`, the reports of a run come in the order of finishing: from the first one on (""), or those after the
+    given job, so that a client can fetch new ones only.
     """
 
     job_ids: Annotated[list[Name], Field(max_length=MOST_JOB_IDS)] | None = None
@@ -216,14 +213,14 @@ class ReportsQuery(_Message):
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:
         if self.after is not None and self.run_uid is None:
-            raise ValueError("after: expected a run_uid beside it")
+            raise ValueError("after needs a run_uid")
         if (self.job_ids is not None) + (self.run_uid is not None) + self.latest != 1:
             raise ValueError('give one of job_ids, run_uid and "latest": true')
         return self
 
 
 class FolderQuery(_Message):
-    """The argument of `ListFolder`; `after` is the last name of the answer before, to go on from there."""
+    """The argument of `ListFolder`; `after` is the last name of the previous answer, to continue from there."""
 
     folder: Annotated[str, Field(min_length=1, max_length=LONGEST_SOURCE)]
     skip_dark: bool = True
@@ -232,7 +229,7 @@ class FolderQuery(_Message):
 
 
 class FolderAnswer(_Answer):
-    """The answer of `ListFolder`: paths in the order of their names, and whether there are more."""
+    """The answer of `ListFolder`: paths sorted by name, and whether there are more."""
 
     frames: list[str]
     more: bool
@@ -245,7 +242,7 @@ class MissingQuery(_Message):
 
 
 class MissingAnswer(_Answer):
-    """The answer of `FindMissing`: the paths at which the server finds no file that it may read, and why."""
+    """The answer of `FindMissing`: the paths without a file that the server may read, and why."""
 
     missing: list[RefusedRequest]
 
@@ -265,13 +262,13 @@ class CancelQuery(_Message):
 
 
 class CancelAnswer(_Answer):
-    """The answer of `Cancel`: how many jobs will not be converted; those that a worker has already go on."""
+    """The answer of `Cancel`: the number of cancelled jobs; those already with a worker continue."""
 
     cancelled: int
 
 
 class ReportsAnswer(_Answer):
-    """The answer of `GetReports`; `pending` counts the jobs asked for that have no report yet."""
+    """The answer of `GetReports`; `pending` counts the requested jobs without a report yet."""
 
     reports: list[FrameReport]
     pending: int

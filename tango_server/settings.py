@@ -1,7 +1,7 @@
-"""Everything that can be set about a server, validated in one place.
+"""The settings of a server, and their validation.
 
-The same names are keys of the TOML file of `petif serve --config` and Tango device properties; a property goes over
-the command line, that over the file, and the file over the default. Every Init reads all of them anew.
+The names are keys of the TOML file of `petif serve --config`, and Tango device properties. Properties override the
+command line, which overrides the file, which overrides the defaults. Every Init reads all of them again.
 """
 
 import logging
@@ -27,14 +27,14 @@ GIGABYTE = 10**9
 
 
 class ConfigurationError(ValueError):
-    """A configuration file that can't be read."""
+    """A configuration file cannot be read."""
 
 
 def _absolute(path: Path) -> Path:
     if "\0" in str(path):
-        raise ValueError(f"{str(path)!r} holds a character that no path has")
+        raise ValueError(f"{str(path)!r} is not a valid path: it contains a NUL character")
     if not path.is_absolute():
-        raise ValueError(f"a relative path depends on where the server is started; give the whole path of {path}")
+        raise ValueError(f"{path} is a relative path; give an absolute one")
     return path
 
 
@@ -42,12 +42,12 @@ def _without_threads(value: object) -> object:
     """Read the "thread" of earlier versions as "process"."""
     if value != "thread":
         return value
-    _log.warning('executor: "thread" is no more, and is read as "process". Write that, or leave the setting out.')
+    _log.warning('executor: "thread" is no longer supported, using "process". Change or remove the setting.')
     return "process"
 
 
 def _as_pairs(value: object) -> object:
-    """Take path maps as a table, or as lines `PREFIX -> FOLDER`, as Tango properties hold them."""
+    """Accept path maps as a table, or as lines `PREFIX -> FOLDER` (in Tango properties)."""
     if isinstance(value, dict):
         return tuple(value.items())
     if isinstance(value, str):
@@ -60,13 +60,13 @@ def _as_pairs(value: object) -> object:
 def _whole_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     for prefix, folder in pairs:
         if not prefix.strip():
-            raise ValueError(f"the prefix that stands for {folder} is empty")
+            raise ValueError(f"the prefix for {folder} is empty")
         _absolute(Path(folder))
     return PathMap(pairs).rules
 
 
 def _as_shape(value: object) -> object:
-    """Take rows and columns as one text, as `2048, 2048`, which may be the only line of a property."""
+    """Accept rows and columns as one text, such as `2048, 2048`, perhaps as the only line of a property."""
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
     return re.split(r"[\s,x]+", value.strip()) if isinstance(value, str) else value
@@ -84,121 +84,120 @@ Side = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class Settings(BaseModel):
-    """The settings of one server. Times in s, sizes in bytes; each field says the rest."""
+    """The settings of one server. Times in s, sizes in bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     read_roots: Annotated[Folders, Field(min_length=1, description="Folders that may be read")]
     write_roots: Annotated[
         Folders,
-        Field(
-            description="Folders that may be written (default: the read roots, and their images under the path rule)"
-        ),
+        Field(description="Folders that may be written (default: the read roots and their outputs by the path rule)"),
     ] = ()
-    state_dir: Annotated[AbsolutePath, Field(description="Folder of the ledger and of the logs, on a local disk")]
+    state_dir: Annotated[AbsolutePath, Field(description="Folder for the ledger and the logs, on a local disk")]
     path_maps: Annotated[
         tuple[tuple[str, str], ...],
         BeforeValidator(_as_pairs),
         AfterValidator(_whole_pairs),
-        Field(description=r"How clients name folders of this host, as lines: Y:\ -> /gpfs/current"),
+        Field(description=r"Translation of clients' paths to this host, in lines such as Y:\ -> /gpfs/current"),
     ] = ()
     recipe: Annotated[
         Recipe,
-        Field(description="Recipe for requests that bring none, until SetRecipe: JSON or the name of a preset"),
+        Field(description="Recipe for requests without one, until SetRecipe: JSON or the name of a preset"),
     ] = Recipe.preset("xdi")
 
     numworkers: Annotated[
-        int, Field(ge=1, le=256, description="Conversions at a time; taken up by Init with the queue kept")
+        int, Field(ge=1, le=256, description="Number of simultaneous conversions; Init applies it and keeps the queue")
     ] = Field(default_factory=lambda: min(usable_cores(), 4))
     executor: Annotated[
         Literal["process", "dask"],
         BeforeValidator(_without_threads),
-        Field(description="Where conversions run: processes of this host, or a Dask cluster"),
+        Field(description="Where conversions run: in processes on this host, or on a Dask cluster"),
     ] = "process"
     dask_scheduler: Annotated[
-        str | None, Field(description="Address of the Dask scheduler, as tcp://10.0.0.1:8786; for executor dask")
+        str | None, Field(description="Address of the Dask scheduler, such as tcp://10.0.0.1:8786; for executor dask")
     ] = None
-    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False, description="Longest time of one conversion, s")] = 60
-    attempts: Annotated[int, Field(ge=1, le=100, description="How often a frame may cost a worker its life")] = 3
+    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False, description="Time limit for one conversion, s")] = 60
+    attempts: Annotated[
+        int, Field(ge=1, le=100, description="Maximum attempts for a frame that crashes its worker")
+    ] = 3
 
     readiness: Annotated[
         Literal["structure", "age"],
-        Field(description="When a file is complete: structure (then stillness), or age alone, as PETifConverter had"),
+        Field(description="How complete files are recognised: by their structure, or by age alone"),
     ] = "structure"
-    settle_time: Annotated[Seconds, Field(description="Stillness asked of files whose structure proves nothing, s")] = 3
+    settle_time: Annotated[
+        Seconds, Field(description="How long a file whose structure proves nothing must be unchanged, s")
+    ] = 3
     settle_complete: Annotated[
-        Seconds, Field(description="Stillness asked of complete files, s: 0 on local disks, 1 on network storage")
+        Seconds,
+        Field(description="How long a complete file must be unchanged, s: 0 on local disks, 1 on network storage"),
     ] = 0
-    min_size: Annotated[Bytes, Field(description="A smaller file is not complete, bytes")] = 0
-    timeout: Annotated[Seconds, Field(description="How long a file is awaited, s")] = 15
-    run_timeout: Annotated[Seconds, Field(description="How long a frame of a bluesky run is awaited, s")] = 300
-    on_timeout: Annotated[
-        Literal["fail", "placeholder"], Field(description="What becomes of a frame that never came")
-    ] = "fail"
+    min_size: Annotated[Bytes, Field(description="Minimum size of a complete file, bytes")] = 0
+    timeout: Annotated[Seconds, Field(description="How long to wait for a complete file, s")] = 15
+    run_timeout: Annotated[Seconds, Field(description="How long to wait for a frame of a bluesky run, s")] = 300
+    on_timeout: Annotated[Literal["fail", "placeholder"], Field(description="What to do about a missing frame")] = (
+        "fail"
+    )
     placeholder_shape: Annotated[
         tuple[Side, Side],
         BeforeValidator(_as_shape),
-        Field(description="Rows and columns of a frame that never came, before it is turned"),
+        Field(description="Rows and columns of a placeholder, before rotation"),
     ] = (2048, 2048)
-    sidecar_timeout: Annotated[
-        Seconds, Field(description="How long a report waits for QXRD's sidecar to come, s; 0: not at all")
-    ] = 2
+    sidecar_timeout: Annotated[Seconds, Field(description="How long to wait for QXRD's sidecar, s; 0: not at all")] = 2
 
     backlog_limit: Annotated[
-        int, Field(ge=1, description="Frames in the queue beyond which Submit and AddFiles refuse")
+        int, Field(ge=1, description="Length of the queue above which Submit and AddFiles are refused")
     ] = 100_000
     history_days: Annotated[
         float,
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="How long reports and the keys of requests are kept, days in which the server was running",
+            description="How long reports and the keys of requests are kept, in days of a running server",
         ),
     ] = 60
-    history_limit: Annotated[int, Field(ge=1, description="How many reports are kept at most, however young")] = 500_000
+    history_limit: Annotated[int, Field(ge=1, description="Maximum number of reports, whatever their age")] = 500_000
     free_space_warning: Annotated[
         Bytes, Field(description="Free space of a write root below which the server warns, bytes")
     ] = 20 * GIGABYTE
     free_space_limit: Annotated[
-        Bytes, Field(description="Free space of a write root below which the server accepts nothing, bytes")
+        Bytes, Field(description="Free space of a write root below which the server accepts no frames, bytes")
     ] = GIGABYTE
 
-    watch: Annotated[Folders, Field(description="Folders whose new frames are converted without being asked")] = ()
+    watch: Annotated[Folders, Field(description="Folders whose new frames are converted automatically")] = ()
     watch_existing: Annotated[
-        bool, Field(description="Whether frames that are there at the first start are taken, too")
+        bool, Field(description="Whether to convert frames that exist when a folder is first watched")
     ] = False
-    watch_recursive: Annotated[bool, Field(description="Whether sub-folders are watched, too")] = True
-    watch_interval: Annotated[float, Field(gt=0, le=3600, description="Time between two looks at a folder, s")] = 1
+    watch_recursive: Annotated[bool, Field(description="Whether to watch subfolders too")] = True
+    watch_interval: Annotated[float, Field(gt=0, le=3600, description="Polling interval of watched folders, s")] = 1
 
     log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="What the log file tells of")
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="Minimum level written to the log file")
     ] = "INFO"
-    log_bytes: Annotated[int, Field(ge=10_000, description="Size of one log file, bytes")] = 10_000_000
-    log_files: Annotated[int, Field(ge=1, le=1000, description="Log files that are kept")] = 100
-    metrics_port: Annotated[
-        int, Field(ge=0, le=65_535, description="TCP port of the Prometheus endpoint; 0: there is none")
-    ] = 0
-    metrics_host: Annotated[str, Field(description="Address that the Prometheus endpoint listens at")] = "127.0.0.1"
+    log_bytes: Annotated[int, Field(ge=10_000, description="Maximum size of one log file, bytes")] = 10_000_000
+    log_files: Annotated[int, Field(ge=1, le=1000, description="Number of log files to keep")] = 100
+    metrics_port: Annotated[int, Field(ge=0, le=65_535, description="TCP port of the Prometheus endpoint; 0: none")] = 0
+    metrics_host: Annotated[str, Field(description="Address of the Prometheus endpoint")] = "127.0.0.1"
 
     @model_validator(mode="after")
     def _patient_enough(self) -> Self:
         settle = max(self.settle_time, self.settle_complete)
         for name, timeout in (("timeout", self.timeout), ("run_timeout", self.run_timeout)):
             if timeout <= settle:
-                raise ValueError(f"{name} ({timeout:g} s) must be longer than the time to settle ({settle:g} s)")
+                raise ValueError(f"{name} ({timeout:g} s) must be longer than the settle time ({settle:g} s)")
         return self
 
     @model_validator(mode="after")
     def _one_by_the_other(self) -> Self:
         if self.executor == "dask" and not self.dask_scheduler:
-            raise ValueError("executor dask needs dask_scheduler, as tcp://10.0.0.1:8786")
+            raise ValueError("executor dask needs dask_scheduler, such as tcp://10.0.0.1:8786")
         if self.free_space_limit > self.free_space_warning:
-            raise ValueError("free_space_limit must not be above free_space_warning")
+            raise ValueError("free_space_limit must not exceed free_space_warning")
         return self
 
     @classmethod
     def merged(cls, *layers: dict[str, Any]) -> "Settings":
-        """Return the settings of several layers, later ones over earlier ones; raise `ValidationError`."""
+        """Return the settings from several layers, where later ones override earlier ones; raise `ValidationError`."""
         fields: dict[str, Any] = {}
         for layer in layers:
             fields.update(layer)
@@ -206,48 +205,50 @@ class Settings(BaseModel):
 
     @property
     def ledger_path(self) -> Path:
-        """Where the ledger lies."""
+        """The path of the ledger."""
         return self.state_dir / LEDGER_NAME
 
     def roots(self) -> Roots:
-        """The folders that may be read and written, resolved now; the server's own is neither."""
+        """The folders that may be read and written, resolved now; never the server's own."""
         return Roots.of(self.read_roots, self.write_roots, [self.state_dir])
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
-    """Return the settings in a TOML file, not validated yet.
+    """Return the settings in a TOML file, without validation.
 
     Raises
     ------
     ConfigurationError
-        if it can't be read or is no TOML; with the line.
+        if it cannot be read or is not TOML; with the line.
     """
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise ConfigurationError(f"{path}: it can't be read ({error.strerror}). Check the path of --config.") from error
+        raise ConfigurationError(
+            f"{path}: cannot read the file ({error.strerror}). Check the path of --config."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            rf"{path}: found no valid TOML ({error}). Correct the line; write Windows paths in single quotes, 'Y:\'."
+            rf"{path}: invalid TOML ({error}). Correct the line; write Windows paths in single quotes, 'Y:\'."
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What a server is started with: defaults of the program, a TOML file over them, options over the file."""
+    """The configuration of a server process: program defaults, overridden by a TOML file and by options."""
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, properties: Mapping[str, Any], device: str) -> Settings:
-        """Return the settings of a device, with its properties over all.
+        """Return the settings of a device, whose properties override everything else.
 
         Raises
         ------
         ConfigurationError
-            if the file can't be read.
+            if the file cannot be read.
         NoHomeError
             if no state_dir is given and the user has no home folder.
         pydantic.ValidationError
@@ -260,5 +261,5 @@ class Configuration:
 
 
 def state_dir_of(device: str) -> Path:
-    """Return where ledger and logs of a device go unless told otherwise, by the custom of this platform."""
+    """Return the default folder for ledger and logs of a device on this platform."""
     return state_folder() / device.lower().replace("/", "-")

@@ -18,6 +18,6 @@ _HOMES = {"convert_file": "convert", "ConversionError": "errors"}
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - spawned workers pay for what stands above
+    from importlib import import_module  # noqa: PLC0415 - spawned workers pay for imports above
 
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

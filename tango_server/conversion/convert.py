@@ -53,19 +53,19 @@ def convert_file(
     Parameters
     ----------
     source: the file to convert
-    recipe: what to do to it
-    output: where the output goes, if that was decided before; by default the recipe says it
-    roots: the folders that may be read and written; by default every one. With an `output` that was decided before,
-        both paths are taken as they were resolved then: one that leads through a symbolic link now is refused
+    recipe: how to convert it
+    output: path of the output; by default the recipe decides
+    roots: the folders that may be read and written; by default all. If `output` is given too, both paths must
+        already be resolved, and a path that has become a symbolic link since is refused
     fields: run, seq_num and metadata of the frame, for a template of the output's name and for formats that hold them
-    token: names the temporary file, so that what a killed process leaves can be found
-    job: the id of a server's job, which no other has; it goes into the output's own record, so that an attempt whose
-        forerunner got as far as the output replaces that one, and nothing else
+    token: part of the temporary file's name, to find what a killed process leaves
+    job: the unique id of a server's job, for the output's provenance: a later attempt at the same job replaces the
+        output of an earlier one, and no other file
 
     Raises
     ------
     ConversionError
-        one of its kinds; the source is untouched then, and no partial output exists.
+        one of its subclasses. The source is unchanged then, and there is no partial output.
     """
     started = time.perf_counter()
     path, target = _places(source, output, recipe, roots, fields)
@@ -79,7 +79,7 @@ def _places(
     source: str | Path, output: Path | None, recipe: Recipe, roots: Roots, fields: Mapping[str, object]
 ) -> tuple[Path, Path]:
     """Return the resolved paths of source and output."""
-    if output is not None and roots != ANYWHERE:  # they are opened without following a link
+    if output is not None and roots != ANYWHERE:  # they are opened without following links
         return Path(source), output
     path = roots.frame(source)
     return path, output_path(path, recipe, roots, fields) if output is None else roots.target(output)
@@ -87,7 +87,7 @@ def _places(
 
 @dataclass(slots=True)
 class _Conversion:
-    """One open source on its way to its output."""
+    """One open source that is being converted."""
 
     source: Source
     target: Path
@@ -103,9 +103,8 @@ class _Conversion:
         if provenance is not None and not output.force:
             raise ConvertedDifferentlyError(
                 self.source.path,
-                provenance.summary,
-                "a raw frame",
-                "Convert the raw frame, or say force if what it is now is to be converted.",
+                f"not a raw frame but {provenance.summary}",
+                "Convert the raw frame, or use force to convert this file again.",
             )
         attempt = Attempt(
             self.token,
@@ -118,7 +117,7 @@ class _Conversion:
                 return self._skipped(chosen, reason)
             try:
                 report = self._publish(chosen, attempt if replace else _exclusive(attempt))
-            except FileExistsError:  # somebody took the name meanwhile: decide once more
+            except FileExistsError:  # another process took the name: decide again
                 continue
             carried = self._carry_sidecar(chosen)
             if report.reason and "reason" in carried:
@@ -126,8 +125,8 @@ class _Conversion:
             return report.model_copy(update=carried)
 
     def _carry_sidecar(self, chosen: Path) -> dict[str, str]:
-        """Return what the report says of the sidecar: the image is written, so that its trouble is no failure."""
-        if self.recipe.esperanto is not None:  # what it tells is in the header
+        """Copy the sidecar and return fields of the report: the image is written, so an error here is no failure."""
+        if self.recipe.esperanto is not None:  # its values are in the header
             return {}
         try:
             return {"sidecar": carry_sidecar(self.source.path, chosen, self.recipe, self.token, self.roots)}
@@ -138,13 +137,12 @@ class _Conversion:
         path, structure = self.source.path, self.source.structure
         provenance = read_provenance(structure)
         if provenance is not None and provenance.matches(self.recipe):
-            return self._skipped(path, "it carries the provenance of this recipe already")
+            return self._skipped(path, "already converted in place with this recipe")
         if provenance is not None and not output.force:
             raise ConvertedDifferentlyError(
                 path,
-                provenance.summary,
-                "a raw frame, or one converted with the same recipe",
-                "Restore the raw frame first, convert it to a new file, or say force to convert what it is now.",
+                f"cannot convert in place: not a raw frame but {provenance.summary}",
+                "Restore the raw frame, convert to a new file, or use force to convert this file again.",
             )
         like = Ownership(like=self._attributes())
         kept = read_kept_tags(path, self.source.file, structure, backup=output.backup, ours=provenance is not None)
@@ -171,7 +169,7 @@ class _Conversion:
                 turnings[-1].forget()
 
         taken = acquired(pages[0], source.structure.mtime_ns)
-        was = read_provenance(source.structure)  # what is made of a placeholder, by force, is none the less one
+        was = read_provenance(source.structure)  # the conversion of a placeholder, by force, is one too
         stands_in = was is not None and was.placeholder
         record = partial(describe, original=kept.original) if self.recipe.esperanto is None else history
         description = record(self.recipe, source.path, chosen, placeholder=stands_in, job=self.job)
@@ -184,9 +182,7 @@ class _Conversion:
             in_place = chosen == source.path
             size = publish(chosen, _still_there(write, source, self.roots) if in_place else write, attempt, self.roots)
         except InexactPixelsError as error:
-            raise UnsupportedImageError(
-                source.path, str(error), "values that the type holds exactly", "Choose an integer type, or float64."
-            ) from error
+            raise UnsupportedImageError(source.path, str(error), "Choose an integer type, or float64.") from error
         return FrameReport(
             source=str(source.path),
             output=str(chosen),
@@ -203,13 +199,13 @@ class _Conversion:
         )
 
     def _esperanto(self, record: str, taken: str) -> EsperantoFrame | None:
-        """Return the frame for CrysAlis, None if a TIFF is wanted."""
+        """Return the ESPERANTO frame, None for a TIFF."""
         wanted, pages, path = self.recipe.esperanto, self.source.structure.pages, self.source.path
         if wanted is None:
             return None
         if len(pages) > 1:
             raise UnsupportedImageError(
-                path, f"{len(pages)} pages", "one, for an ESPERANTO frame", "Write each page into a file of its own."
+                path, f"an ESPERANTO frame has one page, this file has {len(pages)}", "Split the file into pages first."
             )
         turned = self.source.orientation(pages[0]).then(Orientation.of(self.recipe))
         return EsperantoFrame(path, wanted, self.fields, turned, pages[0].shape, taken, record, self.roots)
@@ -220,13 +216,12 @@ class _Conversion:
         except OSError as error:
             raise OutputWriteError(
                 self.source.path,
-                f"its extended attributes can't be read ({error.strerror})",
-                "those of a file that can be replaced by one like it",
+                f"cannot convert in place: its extended attributes cannot be read ({error.strerror})",
                 "Convert it to a new file.",
             ) from error
 
     def _back_up(self, like: Ownership) -> None:
-        """Keep the first original; a later one would be a conversion."""
+        """Keep the first original; a later one would already be converted."""
         backup = self.source.path.with_name(self.source.path.name + BACKUP_SUFFIX)
 
         try:
@@ -259,19 +254,18 @@ def _exclusive(attempt: Attempt) -> Attempt:
 
 
 def _still_there(write: Write, source: Source, roots: Roots) -> Write:
-    """Return `write` with a last look at whether the file to replace is still the one that was read."""
+    """Return `write` with a final check that the file to replace is still the one that was read."""
 
     def write_and_look(file: BinaryIO) -> None:
         write(file)
-        source.file.close()  # Windows renames nothing over an open file
+        source.file.close()  # Windows cannot replace an open file
         status = status_of(source.path, roots.write)
         opened: Structure = source.structure
         if (status.st_ino, status.st_size, status.st_mtime_ns) != (opened.inode, opened.size, opened.mtime_ns):
             raise SourceChangedError(
                 source.path,
-                "another file took its name while it was being converted in place",
-                "the file that was read",
-                "Nothing was replaced. Convert it again once nobody writes it any more.",
+                "the file was replaced during its conversion in place",
+                "The new file was left unchanged. Convert it again when nothing writes to it.",
             )
 
     return write_and_look

@@ -5,28 +5,28 @@ r"""Everything that can go wrong with one frame.
     ConversionError
     +-- SourceError                 the file to convert
     |   +-- SourceMissingError          is not there
-    |   +-- NotATiffError               is something else
-    |   +-- NotEsperantoError           is no ESPERANTO frame where one is to be read, or a damaged one
-    |   +-- IncompleteFileError         ends before its structure says so
-    |   +-- UnsupportedImageError       holds an image that has no single right conversion
-    |   +-- SourceUnreadableError       can't be opened or decoded
-    |   \-- SourceChangedError          was replaced while it was being converted in place
-    +-- PathError                   where it lies or would go
-    |   +-- OutsideRootsError           beyond the folders that the server may touch
-    |   +-- UnfitPathError              no path that a server takes: relative, too long, with control characters
-    |   +-- UnmappedPathError           a path of a Windows machine that no path map translates
-    |   +-- NoOutputPathError           the path rule finds no component to replace
-    |   \-- NameTemplateError           the template of the output's name asks for what the frame lacks
-    +-- ExperimentError             what an ESPERANTO frame says beside its pixels
-    |   +-- ExperimentMissingError      is found nowhere
-    |   \-- ExperimentUnfitError        can't be right: a contradiction, an unknown unit, no number
+    |   +-- NotATiffError               is not a TIFF
+    |   +-- NotEsperantoError           is not an ESPERANTO frame, or a damaged one
+    |   +-- IncompleteFileError         ends before its structure does
+    |   +-- UnsupportedImageError       holds an image without a unique conversion
+    |   +-- SourceUnreadableError       cannot be opened or decoded
+    |   \-- SourceChangedError          was replaced during its conversion in place
+    +-- PathError                   the path of the source or of the output
+    |   +-- OutsideRootsError           is outside the folders that the server may use
+    |   +-- UnfitPathError              is relative, too long, or has control characters
+    |   +-- UnmappedPathError           is a Windows path without a path map
+    |   +-- NoOutputPathError           has no component that the path rule can replace
+    |   \-- NameTemplateError           needs a field that the frame does not have
+    +-- ExperimentError             the header of an ESPERANTO frame
+    |   +-- ExperimentMissingError      lacks a value
+    |   \-- ExperimentUnfitError        has a wrong value: a contradiction, an unknown unit, not a number
     \-- OutputError                 the file to write
-        +-- OutputExistsError           there is one already that is not ours to replace
-        +-- ConvertedDifferentlyError   in place: already converted, with another recipe
-        +-- PlaceholderInPlaceError     zeros would stand where the detector writes
-        \-- OutputWriteError            the disk or the folder refuses it
+        +-- OutputExistsError           exists and may not be replaced
+        +-- ConvertedDifferentlyError   was already converted in place with another recipe
+        +-- PlaceholderInPlaceError     would be a placeholder in place of the raw frame
+        \-- OutputWriteError            cannot be written
 
-Each names the file, what was found, what was expected, and what to do.
+Each message names the file, the problem and what to do.
 """
 
 import os
@@ -34,33 +34,31 @@ import os
 from tango_server.text import printable
 
 _LONGEST_PATH = 1_000
-_LONGEST_FINDING = 2_000
+_LONGEST_PROBLEM = 2_000
 
 
 class ConversionError(Exception):
-    """A frame can't be converted; the parts of the message are attributes.
+    """A frame cannot be converted. The parts of the message are attributes: `path: problem. advice`.
 
-    The arguments stay positional so that the error survives the pickling between processes.
+    The arguments are positional so that the error can be pickled between processes.
     """
 
-    def __init__(self, path: str | os.PathLike[str], found: str, expected: str, advice: str) -> None:
-        super().__init__(os.fspath(path), found, expected, advice)
+    def __init__(self, path: str | os.PathLike[str], problem: str, advice: str) -> None:
+        super().__init__(os.fspath(path), problem, advice)
         self.path = os.fspath(path)
-        self.found = found
-        self.expected = expected
+        self.problem = problem
         self.advice = advice
 
     def __str__(self) -> str:
-        found = printable(self.found, _LONGEST_FINDING)
-        return f"{printable(self.path, _LONGEST_PATH)}: {found}; expected {self.expected}. {self.advice}"
+        return f"{printable(self.path, _LONGEST_PATH)}: {printable(self.problem, _LONGEST_PROBLEM)}. {self.advice}"
 
 
 class SourceError(ConversionError):
-    """The file to convert is at fault."""
+    """The file to convert is the problem."""
 
 
 class SourceMissingError(SourceError):
-    """The file to convert is not there."""
+    """The file to convert does not exist."""
 
 
 class NotATiffError(SourceError):
@@ -68,39 +66,39 @@ class NotATiffError(SourceError):
 
 
 class NotEsperantoError(SourceError):
-    """The file is no ESPERANTO frame, or a damaged one."""
+    """The file is not an ESPERANTO frame, or a damaged one."""
 
 
 class IncompleteFileError(SourceError):
-    """The file ends before its structure says so."""
+    """The file ends before its structure does."""
 
 
 class UnsupportedImageError(SourceError):
-    """The file holds an image that has no single right conversion."""
+    """The file holds an image without a unique conversion."""
 
 
 class SourceUnreadableError(SourceError):
-    """The file can't be opened or decoded."""
+    """The file cannot be opened or decoded."""
 
 
 class SourceChangedError(SourceError):
-    """The file to convert in place was replaced meanwhile."""
+    """The file was replaced during its conversion in place."""
 
 
 class PathError(ConversionError):
-    """The place of the source or of the output is at fault."""
+    """The path of the source or of the output is the problem."""
 
 
 class OutsideRootsError(PathError):
-    """A path lies beyond the folders that may be read or written."""
+    """A path is outside the folders that may be read or written."""
 
 
 class UnfitPathError(PathError):
-    """A path is none that a server takes: it is relative, too long, or holds control characters."""
+    """A path is relative, too long, or has control characters."""
 
 
 class UnmappedPathError(PathError):
-    """A path of a Windows machine that no path map translates into one of this host."""
+    """A Windows path that no path map translates into a path of this host."""
 
 
 class NoOutputPathError(PathError):
@@ -108,33 +106,31 @@ class NoOutputPathError(PathError):
 
 
 class NameTemplateError(PathError):
-    """The template of the output's name asks for a field that the frame lacks, or makes no file name."""
+    """The template of the output's name needs a field that the frame lacks, or gives an invalid file name."""
 
 
 class ExperimentError(ConversionError):
-    """What an ESPERANTO frame says beside its pixels is at fault."""
+    """The header values of an ESPERANTO frame are the problem."""
 
 
 class ExperimentMissingError(ExperimentError):
-    """Something is found nowhere; `in_sidecar`: QXRD's sidecar might still bring some of it."""
+    """Values are missing; `in_sidecar`: QXRD's sidecar might still provide some of them."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], found: str, expected: str, advice: str, *, in_sidecar: bool = False
-    ) -> None:
-        super().__init__(path, found, expected, advice)
+    def __init__(self, path: str | os.PathLike[str], problem: str, advice: str, *, in_sidecar: bool = False) -> None:
+        super().__init__(path, problem, advice)
         self.in_sidecar = in_sidecar
 
 
 class ExperimentUnfitError(ExperimentError):
-    """Something is found that can't be right."""
+    """A value is wrong."""
 
 
 class OutputError(ConversionError):
-    """The file to write is at fault."""
+    """The file to write is the problem."""
 
 
 class OutputExistsError(OutputError):
-    """There is a file already that is not ours to replace."""
+    """The output exists and may not be replaced."""
 
 
 class ConvertedDifferentlyError(OutputError):
@@ -142,16 +138,16 @@ class ConvertedDifferentlyError(OutputError):
 
 
 class PlaceholderInPlaceError(OutputError):
-    """A placeholder would stand where the detector writes."""
+    """A placeholder would take the place of the raw frame."""
 
 
 class OutputWriteError(OutputError):
-    """The disk or the folder refuses the output."""
+    """The output cannot be written."""
 
     @property
     def may_pass(self) -> bool:
-        """Whether the operating system refused it, as with a full disk; else nothing changes by itself.
+        """Whether the operating system refused it (a full disk, say), so that a retry may succeed.
 
-        It is known where the error was raised only: what caused an error does not travel between processes.
+        Only known in the process that raised the error: its cause is not pickled.
         """
         return isinstance(self.__cause__, OSError)

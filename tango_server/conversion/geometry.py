@@ -1,8 +1,8 @@
-"""Where a point, and pyFAI's geometry, go when an image is turned by a recipe.
+"""Points and pyFAI geometries for an image that a recipe turns.
 
 pyFAI's convention (Kieffer & Ashiotis 2013; its `Geometry.rotation_matrix`): a pixel at (p1, p2) in the detector plane
 lies at R3 R2 R1 (p1 - poni1, p2 - poni2, distance), axis 1 along the rows' order, axis 2 along the columns'. Its
-detector orientation (1 to 4, 3 by default) says at which corner the first pixel lies.
+detector orientation (1 to 4, 3 by default) says in which corner the first pixel is.
 """
 
 import json
@@ -22,7 +22,7 @@ _REVERSED = {1: (True, True), 2: (True, False), 3: (False, False), 4: (False, Tr
 
 
 class GeometryError(ValueError):
-    """A geometry can't be understood, or lacks what is needed to turn it; the message names the field."""
+    """A geometry is invalid or incomplete; the message names the field."""
 
 
 def transform_point(x: float, y: float, shape: tuple[int, int], recipe: Recipe) -> tuple[float, float]:
@@ -39,19 +39,19 @@ def transform_point(x: float, y: float, shape: tuple[int, int], recipe: Recipe) 
 def transform_poni(text: str, recipe: Recipe, shape: tuple[int, int] | None = None) -> str:
     """Return the text of pyFAI's `.poni` file for the output of `recipe`.
 
-    The scattering angle of every pixel stays what it was, and the azimuth turns with the image. The detector becomes a
-    generic one of orientation 3, since a turned detector is no longer the one of its name.
+    The scattering angle of every pixel stays the same, and the azimuth turns with the image. The detector becomes a
+    generic one of orientation 3, since a turned detector no longer matches its name.
 
     Parameters
     ----------
     text: a `.poni` file, version 1 or 2
     recipe: what turns the image
-    shape: (rows, columns) of the image, if the file does not hold it (`max_shape`)
+    shape: (rows, columns) of the image, if the file does not contain it (`max_shape`)
 
     Raises
     ------
     GeometryError
-        if a field is missing or makes no sense.
+        if a field is missing or invalid.
     """
     poni = _Poni.parsed(text, shape)
     return poni.turned(Orientation.of(recipe)).text()
@@ -72,12 +72,10 @@ class _Poni:
         config = _config(fields.get("Detector_config", "{}"))
         found = shape or config.get("max_shape")
         if not found:
-            raise GeometryError("max_shape: not in the .poni file; expected (rows, columns). Give the image's shape.")
+            raise GeometryError("max_shape is missing in the .poni file. Give the image's shape (rows, columns).")
         orientation = int(config.get("orientation") or _NATIVE_ORIENTATION)
         if orientation not in _REVERSED:
-            raise GeometryError(
-                f"orientation: found {orientation}; expected 1 to 4, the ones that pyFAI computes with."
-            )
+            raise GeometryError(f"Invalid detector orientation {orientation} in the .poni file: pyFAI supports 1 to 4.")
         merged = {
             **fields,
             **{f"PixelSize{axis}": config[f"pixel{axis}"] for axis in (1, 2) if f"pixel{axis}" in config},
@@ -142,7 +140,7 @@ def _config(text: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
     except ValueError as error:
-        raise GeometryError(f"Detector_config: found {text!r}; expected JSON ({error}).") from error
+        raise GeometryError(f"Detector_config in the .poni file is not valid JSON: {text!r} ({error}).") from error
     return config if isinstance(config, dict) else {}
 
 
@@ -151,9 +149,9 @@ def _number(fields: dict[str, Any], name: str, default: float | None = None) -> 
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise GeometryError(f"{name}: found {value!r}; expected a number. Write it into the .poni file.") from None
+        raise GeometryError(f"{name} is not a number: {value!r}. Correct the .poni file.") from None
     if not math.isfinite(number):
-        raise GeometryError(f"{name}: found {value!r}; expected a finite number.")
+        raise GeometryError(f"{name} is not finite: {value!r}. Correct the .poni file.")
     return number
 
 

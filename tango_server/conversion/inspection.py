@@ -1,4 +1,4 @@
-"""What a file is, for people and programs: structure, completeness, tags or header, provenance, sidecar."""
+"""Inspect a file: structure, completeness, tags or header, provenance, sidecar."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -27,18 +27,18 @@ _WORDS: dict[tuple[int, Any], str] = {
     (262, 1): "0 is black",
     (262, 2): "RGB",
 }
-"""What the numbers of tags mean."""
-_MOST_SHOWN = 100  # pages of which tags are told
+"""The meaning of tag values."""
+_MOST_SHOWN = 100  # pages whose tags are shown
 _KINDS = {1: "uint", 2: "int", 3: "float"}
 
 
 def inspect_file(path: Path) -> dict[str, Any]:
-    """Return what there is to know of a file, as plain JSON.
+    """Return all about a file, as plain JSON.
 
     Raises
     ------
     SourceError
-        if there is no such file, or it can't be opened. Damage is no error: `state` and `problem` tell.
+        if it does not exist or cannot be opened. Damage raises nothing: see `state` and `problem` in the result.
     """
     return _esperanto(path) if is_esperanto(path) else _tiff(path)
 
@@ -60,7 +60,7 @@ def _tiff(path: Path) -> dict[str, Any]:
 
 
 def _esperanto(path: Path) -> dict[str, Any]:
-    """Return what there is to know of an ESPERANTO frame: `header` in the units of `EsperantoHeader`."""
+    """Return all about an ESPERANTO frame: `header` has the units of `EsperantoHeader`."""
     found: dict[str, Any] = {
         "path": str(path),
         "bytes": path.stat().st_size,
@@ -77,7 +77,7 @@ def _esperanto(path: Path) -> dict[str, Any]:
         found["provenance"] = _provenance(provenance_in(header.history))
         read_esperanto(path)
     except NotEsperantoError as error:
-        return {**found, "problem": error.found}
+        return {**found, "problem": error.problem}
     return {**found, "state": "complete"}
 
 
@@ -95,7 +95,7 @@ def _provenance(provenance: Provenance | None) -> dict[str, Any] | None:
 
 
 def _tags(path: Path, structure: Structure) -> list[dict[str, str]]:
-    """Return the private tags of each page, by their numbers, with the beginning of what they say."""
+    """Return the private tags of each page, by number, with the beginning of their values."""
     with reading(path), open_file(path, ()) as file:
         return [
             {str(code): printable(text) for code, text in shown_tags(file, structure, number)}
@@ -105,7 +105,7 @@ def _tags(path: Path, structure: Structure) -> list[dict[str, str]]:
 
 def _kind(structure: Structure) -> str:
     if structure.state == "not_tiff":
-        return "no TIFF"
+        return "not a TIFF"
     order = "little-endian" if structure.byte_order == "<" else "big-endian"
     return f"{'Big' if structure.big else 'classic '}TIFF, {order}"
 

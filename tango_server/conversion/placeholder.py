@@ -1,4 +1,4 @@
-"""Zero-filled frames in place of files that never came, for programs that need every point of a grid."""
+"""Zero-filled frames in place of missing files, for programs that need every point of a grid."""
 
 import time
 from collections.abc import Mapping
@@ -45,31 +45,31 @@ def make_placeholder(
     job: str | None = None,
     fields: Mapping[str, object] = NO_FIELDS,
 ) -> FrameReport:
-    """Write zeros where the conversion of a frame that never came would stand, and return the report of it.
+    """Write zeros in place of the output of a missing frame, and return its report.
 
-    The file has the layout that the recipe asks for and says of itself that it is a placeholder. It takes a free name,
-    or that of an earlier placeholder of the same source; it never replaces a frame, and no number is appended to it.
+    The file has the layout of the recipe, and its tags mark it as a placeholder. It takes a free name, or replaces an
+    earlier placeholder of the same source; it never replaces a frame, and no number is appended to its name.
 
     Parameters
     ----------
-    source: the file that never came
-    recipe: what would have been done to it
+    source: the missing file
+    recipe: for its conversion
     shape: rows and columns of the source, before the recipe turns it
-    output: where its conversion would have gone
-    roots: the folders that may be read and written; the paths are taken as they were resolved before
-    reason: why there is no frame; it stands in the report, and in the error if there is no placeholder either
-    token: names the temporary file, so that what a killed process leaves can be found
-    job: the id of a server's job, for the file's own record
+    output: path of the converted frame
+    roots: the folders that may be read and written; both paths are already resolved
+    reason: why the frame is missing, for the report, and for the error if there is no placeholder either
+    token: part of the temporary file's name, to find what a killed process leaves
+    job: the id of a server's job, for the file's provenance
     fields: run, seq_num and metadata of the frame, for formats that hold them
 
     Raises
     ------
     PlaceholderInPlaceError
-        if the placeholder would stand where the detector writes.
+        if the placeholder would take the place of the raw frame.
     OutputExistsError
-        if there is a file already that is no placeholder of this source.
+        if there is a file that is not a placeholder of this source.
     ConversionError
-        another of its kinds, if a path lies beyond the roots, the shape is that of no frame, or the disk refuses.
+        (other subclasses) if a path is outside the roots, the shape is invalid, or the file cannot be written.
     """
     started = time.perf_counter()
     if roots == ANYWHERE:
@@ -95,7 +95,7 @@ def make_placeholder(
 
 @dataclass(frozen=True, slots=True)
 class _StandIn:
-    """A placeholder on its way to its name."""
+    """A placeholder that is being written."""
 
     source: Path
     target: Path
@@ -109,31 +109,30 @@ class _StandIn:
         if isinstance(self.recipe.output, InPlace) or self.target == self.source:
             raise PlaceholderInPlaceError(
                 self.source,
-                f"its placeholder would stand where the detector writes, and the frame is missing ({self.reason})",
-                "a recipe that writes new files",
-                "Nothing was written. Give the recipe an output to new files, or the server on_timeout = fail.",
+                f"the frame is missing ({self.reason}), and a placeholder cannot be written in place",
+                'Nothing was written. Use a recipe that writes new files, or the setting on_timeout = "fail".',
             )
 
     def zeros(self, shape: tuple[int, int]) -> Turning:
-        """Return zeros of the source's `shape` on their way through the recipe; they take no memory before that."""
+        """Return zeros of the source's `shape` for the recipe; they take no memory yet."""
         if not all(1 <= side <= _LARGEST_SIDE for side in shape) or shape[0] * shape[1] > _MOST_PIXELS:
             raise UnsupportedImageError(
                 self.source,
-                f"a placeholder of {' x '.join(map(str, shape))} pixels was asked for ({self.reason})",
-                f"1 to {_LARGEST_SIDE} rows and columns, and at most {_MOST_PIXELS} pixels",
-                "Correct placeholder_shape, or what the run says of its frames.",
+                f"cannot make a placeholder of {' x '.join(map(str, shape))} pixels for the missing frame: "
+                f"the limits are {_LARGEST_SIDE} rows and columns and {_MOST_PIXELS} pixels ({self.reason})",
+                "Correct placeholder_shape, or the frame's shape in the run's documents.",
             )
         zero = np.zeros((), self.recipe.pixel_type or _SOURCE_TYPE)
         return Turning(np.broadcast_to(zero, shape), self.recipe)
 
     def put(self, zeros: Turning, shape: tuple[int, int], attempt: Attempt) -> int:
-        """Let the file appear, and return its size in bytes."""
+        """Publish the file, and return its size in bytes."""
         while True:
             self._require_no_frame()
             free = not is_taken(self.target, self.roots.write)
             try:
                 return publish(self.target, self._writer(zeros, shape), replace(attempt, exclusive=free), self.roots)
-            except FileExistsError:  # somebody took the name meanwhile: look once more
+            except FileExistsError:  # another process took the name: check again
                 continue
 
     def _writer(self, zeros: Turning, shape: tuple[int, int]) -> Write:
@@ -141,7 +140,7 @@ class _StandIn:
 
         def write_and_look(file: BinaryIO) -> None:
             write(file)
-            self._require_no_frame()  # the real one may have come while zeros were written
+            self._require_no_frame()  # the frame may have arrived while zeros were written
 
         return write_and_look
 
@@ -161,8 +160,6 @@ class _StandIn:
         if is_taken(target, self.roots.write) and not is_placeholder_of(self.source, target, self.roots):
             raise OutputExistsError(
                 target,
-                f"a file that is there already and is no placeholder for {self.source}, which is missing "
-                f"({self.reason})",
-                "a free name, or an earlier placeholder of the same source",
-                "It was left as it is: a placeholder never replaces a frame.",
+                f"this file exists and is not a placeholder for {self.source}, which is missing ({self.reason})",
+                "It was left unchanged: a placeholder never replaces a frame.",
             )

@@ -1,4 +1,4 @@
-"""A picture of a frame before and after its conversion, for people who would rather look than read."""
+"""A picture of a frame before and after its conversion."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One image (rows, columns) with its title and its beam centre (x, y) in pixels, if that is known."""
+    """One image (rows, columns) with its title and its beam centre (x, y) in pixels, if known."""
 
     image: Image
     title: str
@@ -38,7 +38,7 @@ def draw_preview(source: Path, recipe: Recipe, picture: Path) -> None:
     Raises
     ------
     SourceError, OSError
-        if the frame can't be read, or the picture can't be written.
+        if the frame cannot be read, or the picture cannot be written.
     """
     with open_source(source) as opened:
         stored = opened.orientation(opened.structure.pages[0])

@@ -1,4 +1,4 @@
-"""The records that our outputs carry, read from files of either format."""
+"""The provenance of our outputs, read from files of either format."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from tango_server.conversion.tiff.provenance import Provenance, origin_of, read_
 
 
 def record_of(path: Path, roots: Roots = ANYWHERE) -> Provenance | None:
-    """Return the record of a file that we wrote, None for every other file.
+    """Return the provenance of a file that we wrote, None for every other file.
 
     Raises
     ------
     SourceError
-        if it is not there, can't be read, or is a damaged ESPERANTO frame.
+        if it is missing, unreadable, or a damaged ESPERANTO frame.
     OutsideRootsError
-        if there are read roots, and it lies beyond.
+        if there are read roots, and it is outside them.
 
     """
     if is_esperanto(path, roots):
@@ -35,9 +35,9 @@ def is_esperanto(path: Path, roots: Roots = ANYWHERE) -> bool:
 
 
 def is_placeholder_of(source: Path, output: Path, roots: Roots = ANYWHERE) -> bool:
-    """Whether the file at `output` is a placeholder that stands for `source`; False where that can't be told.
+    """Whether the file at `output` is a placeholder for `source`; False if it cannot be read.
 
-    With write roots, `output` is a resolved path below them; a symbolic link is no placeholder and is not followed.
+    With write roots, `output` is a resolved path below them; symbolic links are not followed.
     """
     try:
         provenance = record_of(output, roots.outputs)

@@ -1,4 +1,4 @@
-"""QXRD's text sidecar (`name.tif.metadata`), carried along with the image that it describes.
+"""QXRD's text sidecar (`name.tif.metadata`), copied with the image that it describes.
 
 Width, height, beam centre, pixel sizes and tilt plane rotation are turned with the image; every other byte stays.
 The tilt plane rotation is an angle in degrees from +x towards +y of the stored image: QXRD measures along
@@ -25,17 +25,17 @@ from tango_server.recipe import Recipe
 ENCODING = "latin-1"
 _LINE_ENDS = "\r\n"
 _PHOTOMETRIC = 262
-_TROUBLE = "its sidecar can't be carried: "
+_TROUBLE = "the sidecar could not be copied: "
 _LARGEST = 2**20  # bytes; QXRD writes some four thousand
 _UM = 1e-3  # mm
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What we use of a sidecar; None where it is absent, or not above 0 where only that makes sense.
+    """The values of a sidecar that we use; None where one is absent, or not above 0 where it has to be.
 
-    The beam centre in pixels, the distance and the pixel's edges in mm, the energy in eV; `exposure_time`, that of all
-    exposures which are summed in the frame, in s.
+    The beam centre in pixels, the distance and the pixel size in mm, the energy in eV, and `exposure_time` in s, of all
+    exposures that are summed in the frame.
     """
 
     text: str
@@ -49,29 +49,29 @@ class Sidecar:
 
 
 def sidecar_path(image: Path) -> Path:
-    """Return where QXRD puts the sidecar of an image."""
+    """Return the path of the sidecar that QXRD writes for an image."""
     return image.with_name(image.name + ".metadata")
 
 
 def read_sidecar(image: Path, roots: Roots = ANYWHERE) -> Sidecar | None:
-    """Return the finished sidecar of an image, None if there is none, or none that can be understood.
+    """Return the complete sidecar of an image; None if it is missing, unfinished or in another format.
 
     Raises
     ------
     OutsideRootsError
-        if there are read roots, and it is a symbolic link that leads out of them.
+        if there are read roots, and it is a symbolic link to somewhere else.
     SourceUnreadableError
-        if it is larger than any that QXRD writes.
+        if it is larger than any sidecar of QXRD.
     """
     path = sidecar_path(image)
     try:
         with BufferedReader(open_frame_file(path, roots)) as file:
             text = file.read(_LARGEST + 1).decode(ENCODING)
-    except OSError:  # absence is no error, whatever its reason
+    except OSError:  # a sidecar may be absent for any reason
         return None
     if len(text) > _LARGEST:
         raise SourceUnreadableError(
-            path, f"more than {_LARGEST} bytes", "a sidecar as QXRD writes it", "Check what wrote it; it was not used."
+            path, f"too large for a QXRD sidecar (more than {_LARGEST} bytes)", "Check what wrote it; it was not used."
         )
     if "[metadata]" not in text or not text.endswith("\n"):
         return None
@@ -104,18 +104,18 @@ def is_expected(structure: Structure) -> bool:
 def carry_sidecar(
     source: Path, output: Path, recipe: Recipe, token: str, roots: Roots = ANYWHERE
 ) -> Literal["carried", "absent"]:
-    """Carry the finished sidecar of `source` to `output`, turned with the image; absence and damage are no errors.
+    """Write the complete sidecar of `source` for `output`, turned with the image. It may be absent or damaged.
 
     Raises
     ------
     ConversionError
-        if the source or the place of the output fails.
+        if the source cannot be read, or the sidecar cannot be written.
     """
     sidecar = read_sidecar(source, roots)
     if sidecar is None:
         return "absent"
     pages = read_structure(source, roots).pages
-    if not pages:  # it is being written anew
+    if not pages:  # it is being written again
         return "absent"
     page = pages[0]
     turned = Orientation.of_tag(page.tags.get(274, 1)).then(Orientation.of(recipe))
@@ -125,17 +125,17 @@ def carry_sidecar(
 
 
 def sidecar_error(error: ConversionError) -> str:
-    """Return what the report of a converted frame says of a sidecar that is there and could not follow."""
+    """Return the reason for the report of a converted frame whose sidecar could not be copied."""
     return f"{_TROUBLE}{error}"
 
 
 def is_sidecar_error(reason: str) -> bool:
-    """Whether the reason of a converted frame is, or holds, what `sidecar_error` says."""
+    """Whether the reason of a converted frame contains that of `sidecar_error`."""
     return _TROUBLE in reason
 
 
 def turned_text(text: str, orientation: Orientation, shape: tuple[int, int]) -> str:
-    r"""Return the text of the sidecar for the turned image of one of `shape` (rows, columns).
+    r"""Return the text of the sidecar after turning its image of `shape` (rows, columns).
 
     >>> from tango_server.recipe import Recipe
     >>> text = "[centerfinder]\ncenterX=3\ncenterY=1\ntiltPlaneRotation=30\n"
@@ -179,7 +179,7 @@ def _replacements(
 
 
 def turned_angle(degrees: float, orientation: Orientation) -> float:
-    """Return what an angle from +x towards +y becomes when the image is turned, in [0, 360)."""
+    """Return an angle from +x towards +y after turning the image, in [0, 360)."""
     x, y = orientation.direction(math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
     return round(math.degrees(math.atan2(y, x)), 9) % 360
 
@@ -203,6 +203,6 @@ def _numbers(text: str, wanted: str = "[centerfinder]") -> dict[str, float]:
 
 
 def _setting(line: str) -> tuple[str, str]:
-    """Return the key of a line and what follows its `=`, end of the line included; no key: it sets nothing."""
+    """Return the key of a line and the rest after its `=`, with the line end; an empty key for other lines."""
     key, equals, value = line.partition("=")
     return (key.rstrip(), value) if equals and not {"[", ";"}.intersection(key) else ("", "")

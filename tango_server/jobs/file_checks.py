@@ -25,7 +25,7 @@ def observe_source(job: Job, roots: Roots) -> Observed | AttemptFailed:
     except PathError as error:
         return AttemptFailed(job.job_id, "final", str(error))
     except ConversionError as error:
-        return Observed(job.job_id, None, error.found)
+        return Observed(job.job_id, None, error.problem)
 
 
 def _lacks_sidecar(job: Job, roots: Roots) -> bool:

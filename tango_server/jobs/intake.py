@@ -141,13 +141,11 @@ class Intake:
         """
         folder = self.source(query.folder)
         if not folder.is_dir():
-            raise PathError(query.folder, "found no folder", "one that the conversion host sees", "Check it.")
+            raise PathError(query.folder, "the conversion host has no such folder", "Check the path.")
         try:
             listed = list(frames_in(folder, skip_dark=query.skip_dark, roots=self._settings.roots()))
         except OSError as error:
-            raise PathError(
-                query.folder, f"it can't be listed ({error})", "a folder that the server may read", "Change its mode."
-            ) from error
+            raise PathError(query.folder, f"cannot list the folder ({error})", "Check its permissions.") from error
         frames = [str(path) for path in listed if path.name > query.after and _is_utf8(path.name)]
         return FolderAnswer(frames=frames[: query.limit], more=len(frames) > query.limit)
 

@@ -151,7 +151,7 @@ class JobRunner:
             if it is no folder, or lies outside of the read roots.
         """
         if not self.intake.source(path).is_dir():
-            raise PathError(path, "found no folder", "one that this host sees", "Check it.")
+            raise PathError(path, "the conversion host has no such folder", "Check the path.")
         self._folder_submitter.gather([path], _LISTING_PATIENCE)
 
     def set_recipe(self, recipe: Recipe) -> None:

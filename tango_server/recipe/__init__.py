@@ -1,7 +1,7 @@
-"""What to do to a frame: a value that is complete in itself, immutable, hashable and plain JSON.
+"""How to convert a frame: a complete, immutable, hashable value that is plain JSON.
 
-For everybody: `from tango_server.recipe import Recipe`; the names are loaded when they are used.
-Never looks at a file, a path or a pixel.
+For all packages: `from tango_server.recipe import Recipe`; names are loaded when they are used.
+Never accesses files, paths or pixels.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,6 @@ _OF_OUTPUT = {"InPlace", "NewFile", "OnExisting"}
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - spawned workers pay for what stands above
+    from importlib import import_module  # noqa: PLC0415 - spawned workers pay for imports above
 
     return getattr(import_module(f"{__name__}.{'output' if name in _OF_OUTPUT else 'recipe'}"), name)

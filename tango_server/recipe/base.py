@@ -1,9 +1,9 @@
-"""What all models of a recipe are."""
+"""The base of a recipe's models."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """Immutable, and without unknown fields."""
+    """Immutable, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

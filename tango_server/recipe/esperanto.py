@@ -1,6 +1,6 @@
-"""What a recipe says of ESPERANTO frames beside their pixels: where angles, wavelength, distance and centre come from.
+"""A recipe's part for the header of ESPERANTO frames: the source of angles, wavelength, distance and centre.
 
-A quantity is a number, or the name of a field of the frame's metadata that holds it, as `"omega_readback"`:
+A quantity is a number, or the name of a field of the frame's metadata, such as `"omega_readback"`:
 
 >>> scan = Esperanto(omega={"start": "omega_start", "end": "omega_end"}, wavelength=0.2905, distance="detector_z")
 >>> scan.omega.start, scan.omega.end, scan.encoding
@@ -19,12 +19,12 @@ from tango_server.recipe.base import Frozen
 Encoding = Literal["AGI_BITFIELD", "4BYTE_LONG"]
 CircleName = Literal["omega", "theta", "kappa", "phi"]
 CIRCLES: tuple[CircleName, ...] = ("omega", "theta", "kappa", "phi")
-"""In the order of the header's lines STARTANGLESINDEG and ENDANGLESINDEG."""
+"""In the order of the header lines STARTANGLESINDEG and ENDANGLESINDEG."""
 
 HC = 12.398419843320026
 """The photon energy times its wavelength, keV Angstrom: h c / e of the SI of 2019."""
 _SAME = 1e-4
-"""Wavelengths that differ relatively by less are the same one, given with fewer digits."""
+"""Wavelengths with a smaller relative difference are the same, given with fewer digits."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 FieldName = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
@@ -33,26 +33,25 @@ Positive = Annotated[float, Field(allow_inf_nan=False, strict=True, gt=0)] | Fie
 
 
 RESOLVED_MASK = "recipe.mask"
-"""The key of a frame's metadata under which a server keeps where the recipe's mask was when it accepted the frame."""
+"""The metadata key for the path of the recipe's mask, as resolved when the server accepted the frame."""
 
 _WAYS = ("start", "end", "step", "center", "width", "during")
 
 
 class Circle(Frozen):
-    """Where the angles of one circle come from, in degrees: at the start and at the end of a frame's exposure.
+    """The angles of one circle, in degrees, at the start and the end of a frame's exposure.
 
     One of
 
-    - `start` and `end`; without `end` the circle stands still
-    - `start`, that of the first frame, and `step`: frame n, counted by seq_num from 1, goes from start + (n-1) step to
-      start + n step
-    - `center` and `width`, as a step scan reads them; without `width` the circle stands still. A number or a name alone
-      is a center
-    - `during`: a name that was read while the frame was exposed, in a run; the callback interpolates its readings by
-      their time stamps
+    - `start` and `end`; without `end` the circle is at rest
+    - `start`, of the first frame, and `step`: frame n (seq_num, from 1) moves from start + (n-1) step to start + n step
+    - `center` and `width`, as read in a step scan; without `width` the circle is at rest. A number or a name alone is a
+      center
+    - `during`: a name that is read during the exposure in a run; the callback interpolates the readings by their time
+      stamps
 
-    The header has `sign` times that, plus `offset`, in the sense that follows from `Esperanto.axis`: all of it with the
-    opposite sign where the axis points away from row 0 of the frame as CrysAlis sees it.
+    The header has `sign` times the angle, plus `offset`, in the sense that follows from `Esperanto.axis`: with the
+    opposite sign if the axis points away from row 0 of the frame in CrysAlis.
     """
 
     start: Quantity | None = None
@@ -69,8 +68,8 @@ class Circle(Frozen):
         given = {name for name in _WAYS if getattr(self, name) is not None}
         if given not in ({"start"}, {"start", "end"}, {"start", "step"}, {"center"}, {"center", "width"}, {"during"}):
             raise ValueError(
-                f"found {', '.join(sorted(given)) or 'nothing'}; expected start with end or step, center with width, "
-                "or during"
+                f"invalid combination ({', '.join(sorted(given)) or 'nothing'}): give start (with end or step), center "
+                "(with width), or during"
             )
         return self
 
@@ -84,19 +83,18 @@ AnyCircle = Annotated[Circle, BeforeValidator(_as_center)]
 
 
 class Esperanto(Frozen):
-    """What an ESPERANTO frame says beside its pixels.
+    """The header values of an ESPERANTO frame.
 
-    What is not given here is taken from the frame's metadata, then from QXRD's sidecar; what none of them has is an
-    error that lists it.
+    Values that are not given are taken from the frame's metadata, then from QXRD's sidecar. An error lists those that
+    are missing everywhere.
 
     Parameters
     ----------
     encoding: of the pixels
-    omega, theta, kappa, phi: the four circles; at least one is to be given, the others stand at 0
-    axis: where the omega axis points in the raw frame, seen with row 0 on top; positive angles turn right-handed about
-        it. With its direction after rotation and flip it decides the sense that the header counts in
-    view: from where the raw frame shows the scene: from the `detector`, looking at the sample as a camera does, or from
-        the `sample`
+    omega, theta, kappa, phi: the four circles; at least one is required, the others are 0
+    axis: the direction of the omega axis in the raw frame, with row 0 on top; positive angles turn right-handed about
+        it. Its direction after rotation and flip determines the sense of rotation in the header
+    view: the raw frame as seen from the `detector`, like a camera, or from the `sample`
     wavelength: in Angstrom
     energy: of the photons in keV, instead of the wavelength
     distance: from sample to detector in mm
@@ -105,7 +103,7 @@ class Esperanto(Frozen):
     exposure: in s
     monitor: counts of a beam monitor
     alpha, beta: of the kappa goniometer, in degrees
-    mask: a TIFF of the raw frame's shape, not 0 where a pixel is not to be used
+    mask: a TIFF with the raw frame's shape, not 0 for pixels to ignore
 
     """
 
@@ -141,7 +139,7 @@ class Esperanto(Frozen):
 
     @property
     def fields(self) -> frozenset[str]:
-        """The names of all fields of a frame's metadata that are to be looked up."""
+        """The names of all metadata fields that the header uses."""
         names = ("wavelength", "energy", "distance", "pixel_size", "exposure", "monitor")
         values: list[object] = [getattr(self, name) for name in names]
         values += self.beam_center or ()
@@ -150,9 +148,9 @@ class Esperanto(Frozen):
 
 
 def require_one_wavelength(wavelength: float, energy: float) -> None:
-    """Raise `ValueError` if an energy (keV) is not that of photons of a wavelength (Angstrom)."""
+    """Raise `ValueError` if an energy (keV) and a wavelength (Angstrom) contradict each other."""
     if abs(HC / energy - wavelength) > _SAME * wavelength:
         raise ValueError(
-            f"wavelength: found {wavelength:g} Angstrom, and an energy of {energy:g} keV, which is {HC / energy:.6g} "
-            "Angstrom; expected one of them, or the same twice"
+            f"wavelength and energy contradict each other: {wavelength:g} Angstrom, but {energy:g} keV is "
+            f"{HC / energy:.6g} Angstrom"
         )

@@ -1,7 +1,6 @@
-"""What to do to a frame: rotate, flip, convert the pixel type, write.
+"""How to convert a frame: rotate, flip, convert the pixel type, write.
 
-A recipe is complete in itself, immutable, hashable and plain JSON, so that it can stand in a run's start document, in
-a ledger and in a file's own tags:
+A recipe is complete, immutable, hashable and plain JSON, for a run's start document, a ledger or a file's tags:
 
 >>> recipe = Recipe.preset("xdi", rotation=90, flip="1")
 >>> recipe.rotation, recipe.flip, recipe.pixel_type
@@ -39,16 +38,16 @@ def _axis_as_text(value: object) -> object:
 
 
 class Recipe(Frozen):
-    """What to do to a frame, in this order.
+    """How to convert a frame, in this order.
 
     1. rotate by `rotation` degrees counter-clockwise (as `numpy.rot90`), seen with row 0 on top
     2. flip along `flip`: none, axis 0 (up-down), axis 1 (left-right) or both (as `numpy.flip`)
     3. convert to `pixel_type` (None keeps the source's). Float to integer truncates toward zero, or rounds half to even
        with `rounding="nearest"`; integer targets saturate, NaN becomes `invalid_value`, negatives become 0 for unsigned
        types; float targets keep NaN and Inf
-    4. write in `format`, losslessly compressed by `compression`, where `output` says
+    4. write in `format`, with lossless `compression`, to the place given by `output`
 
-    ESPERANTO frames hold int32, and `esperanto` says where their angles and geometry come from.
+    ESPERANTO frames are int32, and `esperanto` has the sources of their angles and geometry.
     """
 
     rotation: Rotation = 0
@@ -64,7 +63,7 @@ class Recipe(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _spelled_out(cls, given: Any) -> Any:
-        """Return the fields that are meant, with what a recipe for ESPERANTO frames has in any case."""
+        """Return the fields of any form of a recipe, with the defaults for ESPERANTO frames."""
         fields = _fields_of(given)
         if not isinstance(fields, dict) or fields.get("format") != "esperanto":
             return fields
@@ -75,7 +74,7 @@ class Recipe(Frozen):
     def _fit_the_format(self) -> Self:
         if self.format == "tiff":
             if self.esperanto is not None:
-                raise ValueError('esperanto: found it with the format "tiff"; expected the format "esperanto"')
+                raise ValueError('esperanto needs the format "esperanto", not "tiff"')
             return self
         found = {
             "pixel_type": (self.pixel_type, "int32"),
@@ -84,14 +83,14 @@ class Recipe(Frozen):
         }
         for name, (value, expected) in found.items():
             if value != expected:
-                raise ValueError(f'{name}: found "{value}" with the format "esperanto"; expected "{expected}"')
+                raise ValueError(f'{name} must be "{expected}" for the format "esperanto", not "{value}"')
         return self
 
     @classmethod
     def parse(cls, given: Any) -> Self:
-        """Return the recipe that somebody has written down, in whatever form.
+        """Return a recipe from any of its forms.
 
-        A `Recipe`, its fields, JSON text of them, the name of a preset, or fields on top of a preset:
+        A `Recipe`, its fields, JSON text of them, the name of a preset, or a preset with changed fields:
 
         >>> spellings = ["xdi", '{"preset": "xdi"}', {"pixel_type": "int32"}, Recipe.preset("xdi")]
         >>> {Recipe.parse(each).hash for each in spellings} == {Recipe.preset("xdi").hash}
@@ -102,7 +101,7 @@ class Recipe(Frozen):
         Raises
         ------
         ValueError
-            if it is none of these; with what is wrong with each field.
+            if it is none of these; the message names each wrong field.
 
         """
         try:
@@ -112,32 +111,32 @@ class Recipe(Frozen):
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """Return the preset `name` (`xdi`, `xdi-unsigned` or `esperanto`) with `changes` on top.
+        """Return the preset `name` (`xdi`, `xdi-unsigned` or `esperanto`) with `changes`.
 
         Raises
         ------
         ValueError
-            for an unknown preset, or (as pydantic's `ValidationError`) for a field that doesn't fit.
+            for an unknown preset, or (as pydantic's `ValidationError`) for an invalid field.
 
         """
         return cls.model_validate({"preset": name, **changes})
 
     @property  # not cached: a copy with another field would keep the cached value
     def hash(self) -> str:
-        """16 hexadecimal digits that stand for the whole recipe, the same on every machine."""
+        """The hash of the whole recipe, 16 hexadecimal digits, the same on every machine."""
         return _digest(self.model_dump_json(exclude=self._foreign()))
 
     @property
     def content_hash(self) -> str:
-        """16 hexadecimal digits that stand for what the recipe does to a frame's content, wherever it is put."""
+        """The hash of the recipe without `output`, 16 hexadecimal digits: what it does to a frame's content."""
         return _digest(self.model_dump_json(exclude=self._foreign("output")))
 
     def content_fields(self) -> dict[str, Any]:
-        """Return the fields that decide a frame's content, as plain JSON."""
+        """Return the fields that determine a frame's content, as plain JSON."""
         return self.model_dump(mode="json", exclude=self._foreign("output"))
 
     def _foreign(self, *left_out: str) -> set[str]:
-        """Return what is no part of a hash; a TIFF's has nothing of ESPERANTO, so that it stays what it ever was."""
+        """Return the fields to leave out of a hash; `esperanto` for TIFFs, whose hash must not change."""
         return set(left_out) if self.esperanto is not None else {*left_out, "esperanto"}
 
     def output_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
@@ -149,23 +148,23 @@ class Recipe(Frozen):
 PRESETS: dict[str, dict[str, Any]] = {
     "xdi": {"pixel_type": "int32"},
     "xdi-unsigned": {"pixel_type": "uint32"},
-    # -1 as eiger2crysalis has it for masked pixels; turned by 180 degrees, since CrysAlis wants row 0 at the bottom and
-    # column 0 at the left, seen from the sample.
+    # -1 for masked pixels as in eiger2crysalis; turned by 180 degrees, since CrysAlis needs row 0 at the bottom and
+    # column 0 on the left, seen from the sample.
     "esperanto": {"format": "esperanto", "rotation": 180, "invalid_value": -1},
 }
 
 
 def _fields_of(given: Any) -> Any:
-    """Return the fields of a recipe that is given as text, or on top of a preset; anything else as it is."""
+    """Return the fields of a recipe given as text or with a preset; anything else unchanged."""
     if isinstance(given, str):
         text = given.strip()
         try:
             given = json.loads(text) if text.startswith("{") else {"preset": text}
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"no valid JSON ({error})") from error
+            raise ValueError(f"invalid JSON ({error})") from error
     if not isinstance(given, Mapping | Recipe):
         raise ValueError(  # noqa: TRY004 - a value that a user has written
-            f"found {reprlib.repr(given)}; expected a Recipe, its fields as a dict or JSON, or the name of a preset "
+            f"not a recipe: {reprlib.repr(given)}. Give a Recipe, its fields as a dict or JSON, or a preset's name "
             f"({', '.join(PRESETS)})"
         )
     if isinstance(given, Recipe) or "preset" not in given:
@@ -173,11 +172,11 @@ def _fields_of(given: Any) -> Any:
     fields = dict(given)
     name = fields.pop("preset")
     if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}")
+        raise ValueError(f"unknown preset {name!r}. The presets are {', '.join(PRESETS)}")
     return {**PRESETS[name], **fields}
 
 
-@lru_cache(maxsize=256)  # each frame asks for those of its recipe
+@lru_cache(maxsize=256)  # used for each frame
 def _digest(text: str) -> str:
     text = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

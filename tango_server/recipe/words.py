@@ -1,4 +1,4 @@
-"""A recipe in words, for people."""
+"""A recipe in words."""
 
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ def turning_words(recipe: "Recipe") -> str:
 
 
 def recipe_words(recipe: "Recipe") -> str:
-    """Return what a recipe does to the pixels, and what it writes.
+    """Return a summary of a recipe: orientation, pixel type, format.
 
     >>> from tango_server.recipe import Recipe
     >>> recipe_words(Recipe.preset("xdi", rotation=180))

@@ -1,4 +1,4 @@
-"""SQLite files of a server: one process at a time, durable commits, never deleted; a damaged file is put aside."""
+"""SQLite files of a server: one process at a time, durable commits; damaged files are set aside, never deleted."""
 
 import sqlite3
 import time
@@ -12,14 +12,14 @@ from filelock import FileLock, Timeout
 from tango_server.sqlite.wal_file import WalFile, connect, make_shrinkable, transaction, use_log
 
 PATIENCE = 1.0
-"""How long the lock of another process is waited for, s."""
+"""How long to wait for the lock of another process, s."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SYNCHRONOUS = "FULL"
 _LONGEST_LOG = 2**26
 
 
 class Damaged(NamedTuple):
-    """What was wrong with a file, and its name now."""
+    """Why a file is damaged, and its new name."""
 
     reason: sqlite3.DatabaseError
     aside: Path
@@ -32,19 +32,18 @@ def open_alone(
     prepare: Callable[[sqlite3.Connection], None],
     checkpoint_pages: int,
 ) -> tuple[WalFile, Damaged | None]:
-    """Open a file that no other process can open so until it is closed or this one ends; a damaged one is begun anew.
+    """Open a file exclusively until it is closed or this process ends; a damaged one is replaced by a new file.
 
-    A lock on a file beside it sees to that, and not SQLite's own exclusive mode, which allows no second connection
-    within this process, either. With `synchronous=FULL`, so that a commit is on disk when it returns; one that finds
-    `checkpoint_pages` in the log moves them. `admit` raises if the file is not to be touched, before anything is
-    changed in it; `prepare` makes it what the program needs, and finds damage.
+    Exclusive by a lock file beside it: SQLite's exclusive mode would also exclude other connections of this process.
+    `synchronous=FULL`: a commit is on disk when it returns. A commit checkpoints from `checkpoint_pages` in the log on.
+    `admit` raises if the file must not be changed; `prepare` then creates or upgrades its tables, and finds damage.
 
     Raises
     ------
     sqlite3.DatabaseError
-        if another process uses it, or the disk refuses.
+        if another process uses it, or it cannot be written.
     OSError
-        if there can be no lock: the folder may not be written, say.
+        if it cannot be locked, for example because the folder is not writable.
     """
 
     def opened() -> WalFile:
@@ -54,7 +53,7 @@ def open_alone(
             make_shrinkable(connection, path)
             use_log(connection, synchronous=_SYNCHRONOUS, checkpoint_pages=checkpoint_pages)
             connection.execute(f"PRAGMA journal_size_limit={_LONGEST_LOG}")
-            with transaction(connection):  # raises if another process writes, or the disk refuses
+            with transaction(connection):  # raises if another process writes, or it cannot be written
                 pass
             prepare(connection)
             return WalFile(path, connection, timeout=PATIENCE, closed=lock.release)
@@ -77,17 +76,17 @@ def open_alone(
 
 
 def require_free(path: Path) -> None:
-    """Raise as `open_alone` does if another process has the file open, or nothing can be written beside it."""
+    """Raise as `open_alone` does if another process has the file open, or it cannot be locked."""
     _locked(path).release()
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether it is the file itself that is wrong, and not its disk or another process."""
+    """Whether the file itself is damaged, rather than its disk failing or another process using it."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def check_for_damage(connection: sqlite3.Connection) -> None:
-    """Check the whole file; raise as SQLite does."""
+    """Check the whole file; raise `sqlite3.DatabaseError` if it is damaged."""
     verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         error = sqlite3.DatabaseError(verdict)
@@ -96,9 +95,9 @@ def check_for_damage(connection: sqlite3.Connection) -> None:
 
 
 def _put_aside(path: Path) -> Path:
-    """Rename a damaged file with its companions, over no other one; return its new name."""
+    """Rename a damaged file and its companions, replacing no other file; return its new name."""
     aside = _free_name(path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
-    for suffix in ("-wal", "-shm", ""):  # SQLite deletes a log that it finds alone
+    for suffix in ("-wal", "-shm", ""):  # SQLite deletes a log without its file
         companion = Path(f"{path}{suffix}")
         if companion.exists():
             companion.rename(f"{aside}{suffix}")
@@ -116,6 +115,6 @@ def _locked(path: Path) -> FileLock:
 
 
 def _free_name(wanted: Path) -> Path:
-    """Return the name, with a number behind it if there is a file of that name."""
+    """Return the name, with a number appended if it is taken."""
     numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
     return next(name for name in chain([wanted], numbered) if not name.exists())

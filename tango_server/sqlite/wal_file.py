@@ -1,6 +1,6 @@
-"""An SQLite file in WAL mode: one thread writes, one reads, one moves its log, and none waits long for another.
+"""An SQLite file in WAL mode: one connection writes, one reads, one checkpoints, and none waits long for another.
 
-Imports the standard library only, since sessions do without the packages of a server.
+Imports the standard library only, since sessions lack the server's packages.
 """
 
 import logging
@@ -19,16 +19,16 @@ _LARGEST_INTEGER = 2**63 - 1
 
 
 class WalFile:
-    """Three connections to one file: to write, to read, and to move the log.
+    """Three connections to one file: for writing, for reading, and for checkpoints (moving the log into the file).
 
-    Reading does not wait for a commit's disk, and no commit waits for the move of the log into the file. Any thread may
-    call; `lock` is that of the `writer`, for those who use it without a `transaction`.
+    Reading does not wait for the disk of a commit, and no commit waits for a checkpoint. Thread-safe; `lock` protects
+    the `writer` when it is used outside a `transaction`.
     """
 
     def __init__(
         self, path: Path, writer: sqlite3.Connection, *, timeout: float, closed: Callable[[], object] = lambda: None
     ) -> None:
-        """`writer` is open; the others wait `timeout` s for other processes. `closed` is called at last."""
+        """`writer` is open; the others wait `timeout` s for other processes. `closed` is called at the end."""
         self.writer = writer
         self._closed = closed
         self.lock = threading.Lock()
@@ -37,13 +37,13 @@ class WalFile:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit what is done in the block, all of it or nothing."""
+        """Commit the block as a whole, or roll it back."""
         with self.lock, transaction(self.writer):
             yield self.writer
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read what is committed when the block begins."""
+        """Read the state committed at the start of the block."""
         with self._reader_lock:
             self._reader.execute("BEGIN")
             try:
@@ -52,30 +52,30 @@ class WalFile:
                 self._reader.rollback()
 
     def shorten_log(self, longest: int, restart: Literal["RESTART", "TRUNCATE"]) -> None:
-        """Move what is committed from SQLite's log into the file; let a log of more than `longest` pages begin anew.
+        """Move committed pages from SQLite's log into the file; restart a log of more than `longest` pages.
 
-        Commits and readings go on meanwhile. To be called often, by a thread that may wait for the disk. `RESTART`
-        leaves the log its size, so that later commits need not make it grow again.
+        Commits and readings continue meanwhile. Call it often, from a thread that may wait for the disk. `RESTART`
+        keeps the log's size, so that later commits need not grow it again.
         """
         _, length, _ = self._mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if length > longest:
-            with self.lock, self._reader_lock:  # little has come meanwhile, and none of it may be missing
+            with self.lock, self._reader_lock:  # what was committed meanwhile must be moved too
                 self.writer.execute(f"PRAGMA wal_checkpoint({restart})").fetchall()
 
     def give_back(self, pages: int, *, spare: int = 0) -> bool:
-        """Give so many unused pages back to the disk if more than `spare` are unused; return whether they were.
+        """Return `pages` unused pages to the disk if more than `spare` are unused; return whether that was so.
 
-        It is one commit, of a few milliseconds for some hundred pages.
+        It is one commit, a few milliseconds for some hundred pages.
         """
         with self.lock:
             if self.writer.execute("PRAGMA freelist_count").fetchone()[0] <= spare:
                 return False
-            self.writer.executescript(f"PRAGMA incremental_vacuum({pages})")  # `execute` would take the first step only
+            self.writer.executescript(f"PRAGMA incremental_vacuum({pages})")  # `execute` would only do the first step
         return True
 
     @contextmanager
     def closing(self) -> Iterator[sqlite3.Connection]:
-        """Close the file after the block, in which no other thread uses it.
+        """Close the file after the block; no other thread uses it meanwhile.
 
         Later calls raise `sqlite3.ProgrammingError`.
         """
@@ -94,7 +94,7 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
 
 
 def use_log(connection: sqlite3.Connection, *, synchronous: str, checkpoint_pages: int) -> None:
-    """Set WAL mode, how commits are flushed (`synchronous`), and when one moves the log itself (0 pages: never)."""
+    """Set WAL mode, how commits are flushed (`synchronous`), and from how many pages on they checkpoint (0: never)."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={synchronous}")
     connection.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages}")
@@ -102,40 +102,40 @@ def use_log(connection: sqlite3.Connection, *, synchronous: str, checkpoint_page
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit what is done in the block, all of it or nothing."""
+    """Commit the block as a whole, or roll it back."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     finally:
-        if connection.in_transaction:  # SQLite has gone back itself if the disk is full
+        if connection.in_transaction:  # SQLite rolls back by itself if the disk is full
             connection.execute("ROLLBACK")
 
 
 def make_shrinkable(connection: sqlite3.Connection, path: Path) -> None:
-    """Have a file give back what is deleted from it; one that can't is written anew, if there is room.
+    """Enable a file to shrink after deletions; an older file is rewritten for that, if there is room.
 
-    SQLite decides that by the first table of a file, or by VACUUM.
+    SQLite needs this before the first table, or VACUUM.
     """
     if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == _INCREMENTAL:
         return
     if path.stat().st_size > _LARGE:
-        _log.warning("%s: is written anew once, so that it can shrink from now on; this takes its time", path)
+        _log.warning("%s: rewriting the file once, so that it can shrink from now on; this takes a while", path)
     try:
         connection.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
         connection.execute("VACUUM")
-    except sqlite3.OperationalError as error:  # no room beside it, or another process uses it: it goes on as it is
-        _log.warning("%s: can't shrink (%s); tried again at the next start", path, error)
+    except sqlite3.OperationalError as error:  # no room, or used by another process: it stays as it is
+        _log.warning("%s: cannot rewrite the file to let it shrink (%s). The next start retries.", path, error)
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """Return the version that the file says it has, 0 if it is new."""
+    """Return the version of the file's schema, 0 for a new file."""
     found: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return found
 
 
 def sqlite_integer(number: int) -> int:
-    """Return the nearest integer that SQLite holds: some file systems give times of modification beyond.
+    """Return the nearest integer that SQLite can store: modification times may exceed them on some file systems.
 
     >>> sqlite_integer(7), sqlite_integer(2**64) == 2**63 - 1
     (7, True)

@@ -93,8 +93,8 @@ def test_one_cause_is_told_a_few_times_and_then_counted(petif: Call, raw: Path, 
     shutil.copy(data / "truncated_tail.tif", raw / "other.tif")
     failed = petif("convert", "raw")
     assert failed.exit_code == 1
-    assert failed.stderr.count("it starts with") == 6
-    assert "4 more frames for the same reason: it starts with" in failed.stderr
+    assert failed.stderr.count("starts with b'hell'") == 6
+    assert "4 more frames for the same reason: not a TIFF file: it starts with" in failed.stderr
     assert "other.tif" in failed.stderr
     assert f"10 failed; in {raw.parent / 'processed'}" in failed.stdout
     everything = petif("convert", "raw", "--json").stdout.splitlines()
@@ -106,7 +106,7 @@ def test_exit_codes(petif: Call, raw: Path, data: Path) -> None:
     shutil.copy(data / "not_a_tiff.tif", raw)
     failed = petif("convert", "raw")
     assert failed.exit_code == 1
-    assert "not_a_tiff.tif: it starts with" in failed.stderr
+    assert "not_a_tiff.tif: not a TIFF file: it starts with" in failed.stderr
     assert "3 of 4 frames converted" in failed.stdout
     assert petif("convert", "raw/nothing.tif").exit_code == 1
     for wrong in (

@@ -212,8 +212,8 @@ def test_nothing_is_written_before_all_of_it_makes_sense(
     for wrong, words in {
         "timeout=soon": "timeout: found 'soon'",
         "setle_time=1": "setle_time",
-        "settle_time=99": "must be longer than the time to settle",
-        "watch=raw": "give the whole path of raw",
+        "settle_time=99": "must be longer than the settle time",
+        "watch=raw": "raw is a relative path",
         "log_files": "expected NAME=VALUE",
         "watch=/data/\u03b2": "Latin-1",
     }.items():

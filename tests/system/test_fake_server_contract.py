@@ -185,7 +185,7 @@ def test_a_wrong_request_is_refused_alone(side: Side) -> None:
     answer = side.client.submit([asked(good), *wrong], ["run"])
     assert [job.source for job in answer.jobs] == [good]
     assert [refused.source for refused in answer.refused] == [outside, good]
-    assert "outside of the folders that may be read" in answer.refused[0].reason
+    assert "outside the folders that may be read" in answer.refused[0].reason
     assert "recipe.rotation: found 45" in answer.refused[1].reason
 
 

@@ -134,12 +134,12 @@ def test_a_folder_that_was_added_before_the_server_was_killed_is_gone_through_af
 
 
 def test_what_is_wrong_with_a_folder_or_a_long_list_is_told(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
-    assert "found no folder" in refusal(lambda: proxy.AddFolder(str(root / "raw" / "nothing")))
+    assert "no such folder" in refusal(lambda: proxy.AddFolder(str(root / "raw" / "nothing")))
     good = copies(put, 150)
     proxy.AddFiles([*map(str, good), "/etc/passwd"])
     all_done(proxy)
     assert (proxy.StatisticsTotalFrames, proxy.NumFailed) == (150, 1)
-    assert "outside of the folders" in proxy.LastError
+    assert "outside the folders" in proxy.LastError
     assert list(proxy.FailedFiles) == ["/etc/passwd"]
 
 

@@ -299,11 +299,11 @@ def test_a_server_that_can_not_convert_says_why(start_server: Start, root: Path)
     shown = CliRunner().invoke(petif, ["status", "--device", address])
     assert shown.exit_code == 1
     assert "FAULT" in shown.stdout
-    assert "must be longer than the time to settle" in " ".join(shown.stdout.replace("│", "").split())
+    assert "must be longer than the settle time" in " ".join(shown.stdout.replace("│", "").split())
     refused = CliRunner().invoke(petif, ["reports", "--device", address])
     assert refused.exit_code == 3
     assert "can't convert" in refused.stderr
-    assert "must be longer than the time to settle" in refused.stderr
+    assert "must be longer than the settle time" in refused.stderr
 
 
 def test_an_address_that_leads_nowhere_is_not_taken_for_a_server_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:

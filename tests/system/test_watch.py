@@ -201,7 +201,7 @@ def test_what_is_wrong_with_a_call_is_told_in_words(
     assert "'nowhere' does not exist" in missing.stderr
     impatient = once(root, "--timeout", "1")
     assert impatient.returncode == 2
-    assert "must be longer than the time to settle" in impatient.stderr
+    assert "must be longer than the settle time" in impatient.stderr
     put("qxrd_f32_64.tif")
     first = start("--existing")
     until(lambda: first.converted == ["qxrd_f32_64.tif"], "the first watch runs")

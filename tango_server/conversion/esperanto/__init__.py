@@ -1,4 +1,4 @@
-"""ESPERANTO frames and the files beside them: header, codec, geometry of the goniometer.
+"""ESPERANTO frames and their companion files: header, codec, goniometer.
 
 For conversion alone.
 Never knows a queue, a request or a server.

@@ -1,11 +1,11 @@
-"""The pixel encoding AGI_BITFIELD: each row by itself, as differences of neighbours in as few bits as they need.
+"""The pixel encoding AGI_BITFIELD: row by row, differences of neighbours in as few bits as possible.
 
 The layout (Rothkirch et al. 2013, J. Synchrotron Rad. 20, 711; fabio's `agi_bitfield`): the number of bytes of all rows
 (u32), the rows, the offset of each row (u32). A row is its first pixel, then the differences: in pairs of fields of
-8 pixels, then the left-over ones singly. A pair begins with a byte that holds the widths of both (bits a pixel, low
-nibble first); the bits are packed from the lowest, with 2**(width - 1) - 1 added. In a field of 8 bits, and for pixels
-that stand singly, 254 and 255 stand for an int16 and an int32; those of a pair follow it. All is little-endian, and
-differences wrap round at 32 bits.
+8 pixels, then the remaining ones singly. A pair begins with a byte that holds the widths of both (bits a pixel, low
+nibble first); the bits are packed from the lowest, with 2**(width - 1) - 1 added. In a field of 8 bits, and for single
+pixels, 254 and 255 mean that an int16 or int32 follows, in a pair after the pair. All is little-endian, and differences
+wrap at 32 bits.
 """
 
 from typing import Any
@@ -22,16 +22,16 @@ _PAIR = 2 * _FIELD
 _BIAS = 127
 _SHORT, _LONG = 254, 255
 _LARGEST_PAIR = 1 + _PAIR + 4 * _PAIR  # bytes
-_FEW = 2000  # escapes of one step; above that, going through all pixels is faster than picking them out
+_FEW = 2000  # escapes per step; above that, processing all pixels is faster than selecting them
 _EIGHT = np.arange(_FIELD)[:, None]
 
 
 class BitfieldError(ValueError):
-    """Bytes that are no rows of this encoding."""
+    """The bytes are not valid in this encoding."""
 
 
 def encode(image: NDArray[Any]) -> bytes:
-    """Return the bytes of an image of int32 (rows, columns), whatever its strides are."""
+    """Return the encoded bytes of an int32 image (rows, columns) with any strides."""
     from fabio.ext._agi_bitfield import compress  # noqa: PLC0415 - 0.1 s of import that TIFFs don't need
 
     encoded: bytes = compress(np.ascontiguousarray(image, np.int32))
@@ -39,14 +39,14 @@ def encode(image: NDArray[Any]) -> bytes:
 
 
 def decode(data: bytes | memoryview, shape: tuple[int, int]) -> Image:
-    """Return the image of `shape` (rows, columns) that `data` holds.
+    """Return the image of `shape` (rows, columns) in `data`.
 
-    All rows are decoded side by side, a pair of fields of each at a time. It takes twice the memory of the image.
+    All rows are decoded side by side, one pair of fields at a time. This needs twice the memory of the image.
 
     Raises
     ------
     BitfieldError
-        if they don't hold just that.
+        if `data` does not contain exactly such an image.
 
     """
     rows, columns = shape
@@ -62,7 +62,7 @@ def decode(data: bytes | memoryview, shape: tuple[int, int]) -> Image:
         differences[left_over] = reader.single()
     wrong = np.flatnonzero(reader.places != starts[1:])
     if len(wrong):
-        raise BitfieldError(f"row {wrong[0]} does not end where the next one begins")
+        raise BitfieldError(f"row {wrong[0]} does not end at the start of the next one")
     for pixel in range(1, columns):  # np.cumsum along this axis takes ten times as long
         differences[pixel] += differences[pixel - 1]
     image: Image = cv2.transpose(differences)
@@ -70,20 +70,20 @@ def decode(data: bytes | memoryview, shape: tuple[int, int]) -> Image:
 
 
 def _table(data: bytes | memoryview, rows: int) -> tuple[int, NDArray[np.int64]]:
-    """Return the number of bytes of all rows, and where each begins; the end is put behind them."""
+    """Return the number of bytes of all rows, and the start of each, followed by the end."""
     if len(data) < 4:  # noqa: PLR2004 - a u32
-        raise BitfieldError(f"{len(data)} bytes are no rows")
+        raise BitfieldError(f"only {len(data)} bytes of pixels")
     size = int(np.frombuffer(data, "<u4", 1)[0])
     if len(data) != 4 + size + 4 * rows:
-        raise BitfieldError(f"{len(data)} bytes follow the header, and {4 + size + 4 * rows} should")
+        raise BitfieldError(f"{len(data)} bytes of pixels instead of {4 + size + 4 * rows}")
     starts = np.append(np.frombuffer(data, "<u4", rows, 4 + size).astype(np.int64), size)
     if starts[0] != 0 or (np.diff(starts) <= 0).any():
-        raise BitfieldError("the offsets of its rows do not ascend from 0 to their end")
+        raise BitfieldError("the offsets of its rows do not increase from 0")
     return size, starts
 
 
 class _Reader:
-    """Reads the same thing of each row at a time; `places` are where each row goes on."""
+    """Reads all rows in parallel; `places` are the current positions in the rows."""
 
     def __init__(self, data: bytes | memoryview, starts: NDArray[np.int64], size: int) -> None:
         self._stream = np.zeros(size + _LARGEST_PAIR, np.uint8)
@@ -95,21 +95,21 @@ class _Reader:
         self.places = starts
 
     def single(self) -> _Numbers:
-        """Return a pixel that stands singly, of each row."""
+        """Return one single pixel of each row."""
         raw = self._stream[self.places].astype(np.int32)
         self._advance(1)
         values = raw - _BIAS
         return self._escaped(raw[None], values[None])[0] if raw.max() >= _SHORT else values
 
     def pair(self, values: _Numbers) -> None:
-        """Put the pixels of a pair of fields into `values` (16, rows)."""
+        """Read the pixels of a pair of fields into `values` (16, rows)."""
         lengths = self._stream[self.places].astype(np.int64)
         self._advance(1)
         raw = np.empty_like(values)
         may_escape = False
         for field, width in enumerate((lengths & 15, lengths >> 4)):
             if width.min() < 1 or width.max() > _FIELD:
-                raise BitfieldError("a field has none of the widths from 1 to 8 bits")
+                raise BitfieldError("the width of a field is not 1 to 8 bits")
             part = slice(field * _FIELD, (field + 1) * _FIELD)
             packed = self._eights[self.places]
             self._advance(width)
@@ -122,15 +122,15 @@ class _Reader:
             values[:] = self._escaped(raw, values)
 
     def _escaped(self, raw: _Numbers, values: _Numbers) -> _Numbers:
-        """Return `values` with the numbers that follow in place of those that `raw` marks, pixel after pixel."""
-        row, pixel = divmod(np.flatnonzero((raw >= _SHORT).T), len(raw))  # row by row, and in each as they follow
+        """Return `values` with the escaped numbers that follow, in the order of pixels."""
+        row, pixel = divmod(np.flatnonzero((raw >= _SHORT).T), len(raw))  # in the order of rows, then of pixels
         return self._few(raw, values, row, pixel) if len(row) < _FEW else self._many(raw, values)
 
     def _few(self, raw: _Numbers, values: _Numbers, row: _Numbers, pixel: _Numbers) -> _Numbers:
         short = raw[pixel, row] == _SHORT
         sizes = np.where(short, 2, 4)
         before = np.cumsum(sizes) - sizes
-        before -= before[np.searchsorted(row, row)]  # but for those of earlier rows
+        before -= before[np.searchsorted(row, row)]  # without those of earlier rows
         found = self._fours[self.places[row] + before]
         values[pixel, row] = np.where(short, found.astype(np.int16), found)
         self._advance(np.bincount(row, sizes, len(self.places)).astype(np.int64))
@@ -149,5 +149,5 @@ class _Reader:
         return np.where(short, found.astype(np.int16), values)
 
     def _advance(self, by: Any) -> None:
-        """Go on; whatever a damaged row says, no place is beyond the end."""
+        """Advance all rows, in damaged ones at most to the end."""
         self.places = np.minimum(self.places + by, self._size)

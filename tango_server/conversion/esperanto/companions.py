@@ -1,8 +1,8 @@
-"""The files that CrysAlis wants beside the frames of a scan: parameters, scan, detector with its mask.
+"""The companion files that CrysAlis needs beside the frames of a scan: parameters, scan, detector with its mask.
 
-For a scan `name` these are `name.par`, `name.run`, `name.set` and `name.ccd`, made by fabio's `xcaliburimage` as its
-eiger2crysalis makes them, but for the text of `.set`, which is in that program itself. CrysAlis may write into them, so
-one that is there is left, but for a `.run` that describes fewer frames of the same scan.
+For a scan `name` these are `name.par`, `name.run`, `name.set` and `name.ccd`, written by fabio's `xcaliburimage` as
+eiger2crysalis does (the text of `.set` is in that program itself). CrysAlis may change them, so existing ones are
+kept, except a `.run` that describes fewer frames of the same scan.
 """
 
 import tempfile
@@ -29,13 +29,13 @@ _MOST_FRAMES = 65_535  # of one scan, in 16 bits
 _MOST_AREAS = 65_535
 _LONGEST_NAME = 255  # bytes
 _ALIKE = 0.2
-"""Part of a frame's width by which that of an earlier description may differ: measured angles are not quite even."""
+"""Relative difference of frame widths between descriptions of one scan: measured angles are not quite even."""
 _SCANS = {"omega": "Omega", "phi": "Phi"}
 
 
 @dataclass(frozen=True, slots=True)
 class Companions:
-    """What became of the companions of one scan: those that were `written`, and why others were not."""
+    """The companions of one scan that were `written`, and `notes` on why others were not."""
 
     written: tuple[str, ...]
     notes: tuple[str, ...]
@@ -50,25 +50,25 @@ def companions_of(
     *,
     fields: Mapping[str, object] = NO_FIELDS,
 ) -> Companions:
-    """Write the companions of the scan that a converted frame belongs to.
+    """Write the companions of the scan of a converted frame.
 
     Parameters
     ----------
     source, output: the raw frame, and the ESPERANTO frame
-    recipe: that it was converted with
+    recipe: of the conversion
     roots: the folders that may be read and written
-    token: names temporary files
+    token: part of the names of temporary files
     fields: of the frame
 
     Raises
     ------
     ConversionError
-        if the source or its mask can't be read any more, or the folder refuses a file.
+        if the source or its mask cannot be read, or a companion cannot be written.
 
     """
     name = name_of_scan(output)
     if name is None or recipe.esperanto is None:
-        return Companions((), (f"{output}: is not named as NAME_1_INDEX.esperanto, so it has no companions",))
+        return Companions((), (f"{output}: no companions, because its name is not NAME_1_INDEX.esperanto",))
     page = read_structure(source, roots).pages[0]
     turned = Orientation.of_tag(page.tags.get(274, 1) or 1).then(Orientation.of(recipe))
     path = mask_of(recipe.esperanto, fields)
@@ -81,26 +81,26 @@ def companions_of(
 def write_companions(
     folder: Path, name: str, *, mask: Mask, roots: Roots, token: str, ownership: Ownership = PLAIN
 ) -> Companions:
-    """Write the companions of the frames `name_1_INDEX.esperanto` that are in a folder now.
+    """Write the companions of the frames `name_1_INDEX.esperanto` in a folder.
 
     Parameters
     ----------
     folder: that of the frames
-    name: what the frames have in common
-    mask: (rows, columns) of the frames, True where a pixel is not to be used
+    name: the common name of the frames
+    mask: (rows, columns) of the frames, True for pixels to ignore
     roots: the folders that may be read and written
-    token: names temporary files
+    token: part of the names of temporary files
     ownership: of new files
 
     Raises
     ------
     ConversionError
-        if the folder refuses a file.
+        if a companion cannot be written.
 
     """
     headers = headers_in(folder, name, roots.outputs if roots.write else roots)
     if not headers:
-        return Companions((), (f"{folder}: found no frames {name}_1_INDEX.esperanto",))
+        return Companions((), (f"{folder}: no frames {name}_1_INDEX.esperanto",))
     writer = _Writer(folder, name, roots, Attempt(token, ownership=ownership, exclusive=True))
     first = next(iter(headers.values()))
     notes = []
@@ -110,13 +110,13 @@ def write_companions(
         width = abs(scan.width)
         notes += writer.run(scan)
     except UnevenScanError as error:
-        notes.append(f"no {name}.run was written: {error}. Let CrysAlis make one: esperanto createrunlist.")
+        notes.append(f"{name}.run was not written: {error}. Make one in CrysAlis: esperanto createrunlist.")
     writer.once(".par", lambda: _par(folder, name, first, width))
     bad = rectangles_of(mask)
     if len(bad) <= _MOST_AREAS:
         writer.once(".ccd", lambda: _ccd(bad))
     else:
-        notes.append(f"no {name}.ccd was written: the mask has {len(bad)} areas, and it holds {_MOST_AREAS}")
+        notes.append(f"{name}.ccd was not written: the mask has {len(bad)} areas (at most {_MOST_AREAS})")
     writer.once(".set", lambda: _set(bad))
     return Companions(tuple(writer.written), tuple(notes))
 
@@ -130,7 +130,7 @@ class _Writer:
     written: list[str] = field(default_factory=list)
 
     def once(self, ending: str, content: Callable[[], bytes]) -> None:
-        """Write a file unless there is one."""
+        """Write a file unless it exists."""
         path = self.folder / f"{self.name}{ending}"
         if is_taken(path, self.roots.write):
             return
@@ -141,7 +141,7 @@ class _Writer:
         self.written.append(path.name)
 
     def run(self, scan: Scan) -> list[str]:
-        """Write the description of the scan; return what is to be told."""
+        """Write the description of the scan; return notes."""
         path = self.folder / f"{self.name}.run"
         described = _run(self.folder, self.name, scan)
         if is_taken(path, self.roots.write):
@@ -149,7 +149,7 @@ class _Writer:
             if earlier == described:
                 return []
             if not _is_part(earlier, described):
-                return [f"{path} is there already and describes another scan; it was left as it is"]
+                return [f"{path} exists and describes another scan; it was left unchanged"]
             attempt = Attempt(self.attempt.token, ownership=self.attempt.ownership)
             publish(path, write_parts([described]), attempt, self.roots)
             self.written.append(path.name)
@@ -170,9 +170,9 @@ def _run(folder: Path, name: str, scan: Scan) -> bytes:
     from fabio.xcaliburimage import SCAN_TYPE, RunDescription, Sweep  # noqa: PLC0415 - TIFFs don't need it
 
     if scan.scanned not in _SCANS:
-        raise UnevenScanError(f"found a scan of {scan.scanned}; expected one of omega or phi")
+        raise UnevenScanError(f"it is a scan of {scan.scanned}, not of omega or phi")
     if scan.frames > _MOST_FRAMES:
-        raise UnevenScanError(f"found {scan.frames} frames; expected at most {_MOST_FRAMES}")
+        raise UnevenScanError(f"the scan has {scan.frames} frames (at most {_MOST_FRAMES})")
     still = {circle: value for circle, value in scan.header.start._asdict().items() if circle != scan.scanned}
     sweep = Sweep(
         0,
@@ -194,12 +194,12 @@ def _run(folder: Path, name: str, scan: Scan) -> bytes:
 
 
 def _is_part(earlier: bytes, described: bytes) -> bool:
-    """Return whether a description is that of the beginning of the same scan."""
+    """Return whether a description covers the beginning of the same scan."""
     from fabio.xcaliburimage import RunDescription  # noqa: PLC0415 - as above
 
     try:
         before, after = RunDescription.loads(earlier), RunDescription.loads(described)
-    except Exception:  # noqa: BLE001 - whatever fabio makes of somebody else's bytes, they are no part
+    except Exception:  # noqa: BLE001 - fabio may raise anything for bytes of another program
         return False
     if before.cprefix != after.cprefix or len(before.pssweep) != 1:
         return False
@@ -213,7 +213,7 @@ def _par(folder: Path, name: str, header: EsperantoHeader, width: float) -> byte
 
     image = XcaliburImage(data=np.zeros((header.side, header.side), np.uint8))
     x, y = header.origin
-    with tempfile.TemporaryDirectory() as place:  # it writes to a path, and names the folder of it
+    with tempfile.TemporaryDirectory() as place:  # it writes to a path, and mentions its folder
         image.save_par(
             place,
             name,

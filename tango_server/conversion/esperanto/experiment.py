@@ -1,7 +1,7 @@
-"""What an ESPERANTO frame says beside its pixels, gathered for one frame.
+"""The header values of one ESPERANTO frame.
 
-Each quantity is taken from the recipe; else from the frame's metadata, under the names of NeXus; else from QXRD's
-sidecar. A number of the metadata counts in the unit that its `units` tell for it, else in that of the recipe's field.
+Each quantity comes from the recipe; otherwise from the frame's metadata, under NeXus names; otherwise from QXRD's
+sidecar. Metadata are in the unit given by their `units`, or else in that of the recipe's field.
 """
 
 import math
@@ -19,15 +19,15 @@ from tango_server.recipe.esperanto import CIRCLES, HC, Circle, Esperanto, requir
 from tango_server.units import UnknownUnitError, in_unit
 
 UNITS = "units"
-"""The key of a frame's metadata under which the units of its other numbers stand, by their names."""
+"""The key of a frame's metadata for the units of its other numbers, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What one frame has beside its pixels.
+    """The header values of one frame.
 
     `wavelength` in Angstrom, `distance` and `pixel_size` in mm, `beam_center` (x, y) in pixels of the raw frame with
-    (0, 0) the centre of its first pixel, `exposure` in s; `start` and `end` in the sense that the header counts in.
+    (0, 0) the centre of its first pixel, `exposure` in s; `start` and `end` in the header's sense of rotation.
     """
 
     wavelength: float
@@ -47,23 +47,23 @@ def experiment_of(
     sidecar: Sidecar | None,
     turned: Orientation,
 ) -> Experiment:
-    """Return what the frame `source` has beside its pixels.
+    """Return the header values of the frame `source`.
 
     Parameters
     ----------
     source: the raw frame, for messages
-    wanted: what the recipe says of it
+    wanted: the recipe's part for the header
     metadata: of the frame, with its seq_num
-    sidecar: of the frame, None if there is none
-    turned: the way from the raw frame to the ESPERANTO frame
+    sidecar: of the frame, None without one
+    turned: the orientation of the ESPERANTO frame relative to the raw frame
 
     Raises
     ------
     ExperimentMissingError
-        if something is found nowhere; it lists everything of that kind.
+        if values are missing; it lists all of them.
     ExperimentUnfitError
-        if something is found that can't be right: no number, an unknown unit, two values in contradiction, pixels that
-        are not square, an axis that can't be turned to where CrysAlis has it.
+        if a value is wrong: not a number, an unknown unit, a contradiction, pixels that are not square, an axis that
+        CrysAlis does not support.
 
     """
     search = _Search(source, metadata, sidecar)
@@ -82,7 +82,7 @@ def experiment_of(
 
 
 def awaits_sidecar(source: Path, wanted: Esperanto, metadata: Mapping[str, object]) -> bool:
-    """Return whether only the frame's sidecar can tell something that the header needs."""
+    """Return whether the header needs a value that only the frame's sidecar may provide."""
     try:
         experiment_of(source, wanted, metadata, None, _AS_PRESET)
     except ExperimentMissingError as error:
@@ -101,7 +101,7 @@ def _of(sidecar: Sidecar | None, name: str) -> float | None:
 
 
 class _Search:
-    """The search for one frame's quantities; what is found nowhere is noted, and NaN meanwhile."""
+    """The search for one frame's quantities; missing ones are noted, and NaN until then."""
 
     def __init__(self, source: Path, metadata: Mapping[str, object], sidecar: Sidecar | None) -> None:
         self._source = source
@@ -113,11 +113,11 @@ class _Search:
         self._units: Mapping[str, object] = units if isinstance(units, Mapping) else {}
 
     def number(self, label: str, given: float | str, unit: str) -> float:
-        """Return a number, or that of a field of the metadata, in `unit`."""
+        """Return a number, or that of a metadata field, in `unit`."""
         if not isinstance(given, str):
             return given
         if self._metadata.get(given) is None:
-            self._missing.append(f"{label} (the frame's metadata have no {given!r})")
+            self._missing.append(f"{label} (no {given!r} in the frame's metadata)")
             return _NAN
         return self._of_field(label, given, unit)
 
@@ -137,7 +137,7 @@ class _Search:
             self._note(label)
             return _NAN
         if value <= 0:
-            raise self._unfit(f"{label} = {value:g} {unit}", "a number above 0", f"Correct {label}.")
+            raise self._unfit(f"{label} = {value:g} {unit} is not above 0", f"Correct {label}.")
         return value
 
     def wavelength(self, wanted: Esperanto) -> float:
@@ -147,8 +147,7 @@ class _Search:
             given = (self._named("wavelength", "incident_wavelength"), self._named("energy", "incident_energy"))
             if given[0] is None and given[1] is not None and given[1] not in self._units:
                 raise self._unfit(
-                    f"energy: {given[1]!r} in the frame's metadata, without a unit",
-                    "eV or keV",
+                    f"energy: {given[1]!r} in the frame's metadata has no unit (eV or keV)",
                     "Name it in the recipe as energy, which is in keV, or give the wavelength.",
                 )
         if given == (None, None):
@@ -163,8 +162,7 @@ class _Search:
             try:
                 require_one_wavelength(length, energy)
             except ValueError as error:
-                found, _, expected = str(error).partition("; expected ")
-                raise self._unfit(found, expected, "Leave one of them out.") from error
+                raise self._unfit(str(error), "Omit one of them.") from error
         return length if length is not None else HC / (energy or _NAN)
 
     def pixel_size(self, wanted: Esperanto) -> float:
@@ -180,7 +178,8 @@ class _Search:
             y = self.positive("pixel_size", None, "mm", ("y_pixel_size",), _of(self._sidecar, "pixel_size_y"))
         if not math.isnan(x + y) and not math.isclose(x, y, rel_tol=1e-6):
             raise self._unfit(
-                f"pixel_size: pixels of {x:g} x {y:g} mm", "square ones", "CrysAlis takes no other; bin them alike."
+                f"pixel_size: pixels of {x:g} x {y:g} mm are not square, which CrysAlis needs",
+                "Bin both directions alike.",
             )
         return x
 
@@ -200,7 +199,7 @@ class _Search:
         return found[0], found[1]
 
     def angles(self, wanted: Esperanto) -> tuple[Angles, Angles]:
-        """Return the angles at the start and at the end, as the recipe counts them."""
+        """Return the angles at the start and at the end, in the recipe's sense."""
         if not wanted.circles:
             self._missing.append("an angle (the recipe names none of " + ", ".join(CIRCLES) + ")")
         ranges = {name: self._range(name, circle) for name, circle in wanted.circles.items()}
@@ -208,13 +207,12 @@ class _Search:
         return start, Angles(**{name: each[1] for name, each in ranges.items()})
 
     def require_all(self) -> None:
-        """Raise `ExperimentMissingError` if something was found nowhere."""
+        """Raise `ExperimentMissingError` if values are missing."""
         if self._missing:
             raise ExperimentMissingError(
                 self._source,
-                f"nothing for {'; '.join(self._missing)}",
-                "all that the header of an ESPERANTO frame needs",
-                "Give it in the recipe's esperanto, or let the run's metadata or QXRD's sidecar bring it.",
+                f"values are missing for the ESPERANTO header: {'; '.join(self._missing)}",
+                "Give them in the recipe's esperanto, in the run's metadata or in QXRD's sidecar.",
                 in_sidecar=self._in_sidecar,
             )
 
@@ -237,7 +235,7 @@ class _Search:
         return circle.sign * first + circle.offset, circle.sign * last + circle.offset
 
     def _during(self, name: str, field: str, moment: str) -> float:
-        """Return what the callback has interpolated."""
+        """Return an angle that the callback has interpolated."""
         key = f"{field}:{moment}"
         if self._metadata.get(key) is None:
             self._missing.append(f"{name}.during (no readings of {field!r} around the {moment} of the exposure)")
@@ -247,12 +245,11 @@ class _Search:
     def _frames_before(self, name: str) -> float:
         number = self._metadata.get("seq_num")
         if not isinstance(number, int) or number < 1:
-            self._missing.append(f"{name}.step (the frame has no seq_num that tells how many steps lie before it)")
+            self._missing.append(f"{name}.step (the frame has no seq_num to count its steps)")
             return _NAN
         if self._metadata.get("number", 0) != 0:
             raise self._unfit(
-                f"{name}.step: several frames of one event",
-                "one frame for each step",
+                f"{name}.step needs one frame per event, and there are several",
                 "Name fields for start and end, or center and width.",
             )
         return float(number - 1)
@@ -260,24 +257,25 @@ class _Search:
     def _named(self, *names: str) -> str | None:
         return next((name for name in names if self._metadata.get(name) is not None), None)
 
-    def _of_field(self, label: str, name: str, unit: str, told: object = None) -> float:
-        """Return the number of a field, which its units, or else `told`, tell in another unit perhaps."""
+    def _of_field(self, label: str, name: str, unit: str, fallback: object = None) -> float:
+        """Return the number of a field in `unit`, from the unit in its metadata, else `fallback`, else `unit`."""
         value: Any = self._metadata[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self._unfit(f"{label}: {name!r} is {value!r}", "a finite number", "Name another field.")
+            raise self._unfit(f"{label}: {name!r} is {value!r}, not a finite number", "Name another field.")
         try:
-            return in_unit(float(value), str(self._units.get(name) or told or unit), unit)
+            return in_unit(float(value), str(self._units.get(name) or fallback or unit), unit)
         except UnknownUnitError as error:
             raise self._unfit(
-                f"{label}: {name!r} in {error.found!r}", f"one of {', '.join(error.known)}", "Correct its unit."
+                f"{label}: {name!r} has the unit {error.found!r}, not one of {', '.join(error.known)}",
+                "Correct its unit.",
             ) from error
 
     def _note(self, label: str) -> None:
         self._missing.append(label)
         self._in_sidecar = True
 
-    def _unfit(self, found: str, expected: str, advice: str) -> ExperimentUnfitError:
-        return ExperimentUnfitError(self._source, found, expected, advice)
+    def _unfit(self, problem: str, advice: str) -> ExperimentUnfitError:
+        return ExperimentUnfitError(self._source, problem, advice)
 
 
 def _times(sense: int, angles: Angles) -> Angles:

@@ -1,4 +1,4 @@
-"""From a turned image and what is known of its frame to an ESPERANTO file."""
+"""Write an ESPERANTO file from a turned image and the values of its frame."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from tango_server.recipe.esperanto import Esperanto
 
 @dataclass(frozen=True, slots=True)
 class EsperantoFrame:
-    """One frame on its way into an ESPERANTO file.
+    """One frame to be written as an ESPERANTO file.
 
     Parameters
     ----------
     source: the raw frame
-    wanted: what the recipe says of its header
+    wanted: the recipe's part for the header
     fields: its run, seq_num and metadata
-    turned: the way from the raw frame, of `shape` (rows, columns), to the image
-    taken: when, as TIFF writes it
-    history: the record of its making
+    turned: the orientation of the image relative to the raw frame of `shape` (rows, columns)
+    taken: time of the acquisition in TIFF's form
+    history: the provenance
     roots: the folders that may be read
 
     """
@@ -50,15 +50,13 @@ class EsperantoFrame:
         Raises
         ------
         UnsupportedImageError
-            if the raw frame is larger than any that CrysAlis takes.
+            if the raw frame is too large for CrysAlis.
 
         """
         try:
             return padded_side(self.shape)
         except FrameSizeError as error:
-            raise UnsupportedImageError(
-                self.source, str(error), "a smaller frame", "Bin it first, or convert it to TIFF."
-            ) from error
+            raise UnsupportedImageError(self.source, str(error), "Bin it first, or convert it to TIFF.") from error
 
     def header(self) -> EsperantoHeader:
         """Return the header.
@@ -66,7 +64,7 @@ class EsperantoFrame:
         Raises
         ------
         ExperimentError
-            if something for it is missing, or can't be right.
+            if a value is missing or wrong.
 
         """
         wanted, side = self.wanted, self.side
@@ -92,16 +90,16 @@ class EsperantoFrame:
         )
 
     def writer(self, turning: Turning) -> Write:
-        """Return the function that writes the turned image, of int32, into an open file.
+        """Return the function that writes the turned int32 image into an open file.
 
-        It takes the memory of the padded frame, and with AGI_BITFIELD that of what this becomes.
+        It needs memory for the padded frame, and with AGI_BITFIELD for the encoded one.
 
         Raises
         ------
         ExperimentError
-            as `header` does, and if the mask is none.
+            as `header` does, and if the mask does not fit.
         UnsupportedImageError
-            if the raw frame is larger than any that CrysAlis takes.
+            if the raw frame is too large for CrysAlis.
 
         """
         head = self._head()
@@ -122,12 +120,11 @@ class EsperantoFrame:
         try:
             return header.to_bytes()
         except HeaderError as error:
-            found, _, expected = str(error).partition("; expected ")
-            raise ExperimentUnfitError(self.source, found, expected, "Correct the field.") from error
+            raise ExperimentUnfitError(self.source, str(error), "Correct the value.") from error
 
 
 def _iso(taken: str) -> str:
-    """Return an instant as ISO 8601 writes it.
+    """Return an instant in ISO 8601 format.
 
     >>> _iso("2026:11:27 01:02:03")
     '2026-11-27T01:02:03'

@@ -1,7 +1,7 @@
 """The header of an ESPERANTO frame: 25 lines of 256 bytes.
 
 Lines and values are those of Rothkirch et al. 2013 (J. Synchrotron Rad. 20, 711), Table 2, and of fabio's
-`esperantoimage`; what is not known of this experiment has the values of fabio's eiger2crysalis.
+`esperantoimage`; values unknown here are those of fabio's eiger2crysalis.
 """
 
 import math
@@ -25,7 +25,7 @@ _ENCODINGS: tuple[Encoding, ...] = ("AGI_BITFIELD", "4BYTE_LONG")
 
 
 class HeaderError(ValueError):
-    """A header can't be written, or read; the message names the field or the line."""
+    """A header cannot be written or read; the message names the field or the line."""
 
 
 class Angles(NamedTuple):
@@ -39,7 +39,7 @@ class Angles(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EsperantoHeader:
-    """What the header says.
+    """The values of a header.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class EsperantoHeader:
     exposure: in s
     monitor: counts
     pixel_size: edge of a square pixel in mm
-    timestamp: when the frame was taken, in ASCII
+    timestamp: time of the acquisition, in ASCII
     start, end: the circles at the start and at the end of the exposure
     origin: (x, y) of the direct beam in pixels; (0, 0) is the centre of the first pixel, x counts columns
     alpha, beta: of the kappa goniometer, in degrees
@@ -79,7 +79,7 @@ class EsperantoHeader:
         Raises
         ------
         HeaderError
-            if a number is not finite, a text is not plain ASCII, or a line gets too long; it names the field.
+            if a number is not finite, a text is not printable ASCII, or a line is too long; it names the field.
 
         """
         self._require_numbers()
@@ -90,19 +90,19 @@ class EsperantoHeader:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "EsperantoHeader":
-        """Return what a header says.
+        """Return the values of a header.
 
         Raises
         ------
         HeaderError
-            if it is none, or one of the values that are needed can't be read; it names the line.
+            if it is not a header, or a required value cannot be read; it names the line.
 
         """
         lines = _lines_of(data)
         image = _values(lines, "IMAGE", 5)
         columns, rows = _number("IMAGE", image[0]), _number("IMAGE", image[1])
         if columns != rows or image[4] not in _ENCODINGS:
-            raise HeaderError(f"IMAGE: found {' '.join(image)}; expected a square frame in one of {_ENCODINGS}")
+            raise HeaderError(f"IMAGE: not a square frame in one of {_ENCODINGS}: {' '.join(image)}")
         goniometer = _numbers(lines, "GONIOMODEL_1", 10)
         pixel = _numbers(lines, "PIXELSIZE", 2)
         return cls(
@@ -155,24 +155,24 @@ class EsperantoHeader:
             numbers |= {f"{name}[{place}]": value for place, value in enumerate(several)}
         for name, value in numbers.items():
             if not math.isfinite(value):
-                raise HeaderError(f"{name}: found {value}; expected a finite number")
+                raise HeaderError(f"{name}: {value} is not a finite number")
 
 
 def is_header(data: bytes) -> bool:
-    """Return whether a file that begins with `data` begins as an ESPERANTO frame."""
+    """Return whether `data` is the beginning of an ESPERANTO frame."""
     return data.startswith(_FIRST[:16].encode())
 
 
 def longest_text(line: str) -> int:
-    """Return how many characters the text of a line (as HISTORY) may have."""
+    """Return how many characters the text of a line (such as HISTORY) may have."""
     return _TEXT_WIDTH - len(line) - len(' ""')
 
 
 def _plain(field: str, text: str, line: str) -> str:
     if not text.isascii() or not text.isprintable() or '"' in text:
-        raise HeaderError(f"{field}: found {text!a}; expected printable ASCII without quotes")
+        raise HeaderError(f"{field}: {text!a} is not printable ASCII without quotes")
     if len(text) > longest_text(line):
-        raise HeaderError(f"{field}: found {len(text)} characters; expected at most {longest_text(line)}")
+        raise HeaderError(f"{field}: {len(text)} characters (at most {longest_text(line)})")
     return text
 
 
@@ -182,21 +182,21 @@ def _word(value: float | str) -> str:
 
 def _lines_of(data: bytes) -> dict[str, str]:
     if len(data) < SIZE:
-        raise HeaderError(f"found {len(data)} bytes; expected a header of {SIZE}")
+        raise HeaderError(f"{len(data)} bytes, less than a header ({SIZE})")
     try:
         text = data[:SIZE].decode("ascii")
     except UnicodeDecodeError as error:
-        raise HeaderError(f"found no ASCII at byte {error.start}; expected an ESPERANTO header") from error
+        raise HeaderError(f"byte {error.start} of the header is not ASCII") from error
     lines = [text[start : start + _TEXT_WIDTH].strip() for start in range(0, SIZE, WIDTH)]
     if lines[0].split() != _FIRST.split():
-        raise HeaderError(f"found {lines[0][:70]!r}; expected {_FIRST!r}")
+        raise HeaderError(f"the first line is {lines[0][:70]!r} instead of {_FIRST!r}")
     return {name: values for name, _, values in (line.partition(" ") for line in lines[1:]) if name}
 
 
 def _values(lines: dict[str, str], name: str, least: int) -> list[str]:
     found = [word.strip('"') for word in _WORDS.findall(lines.get(name, ""))]
     if len(found) < least:
-        raise HeaderError(f"{name}: found {len(found)} values; expected {least}")
+        raise HeaderError(f"{name}: {len(found)} values instead of {least}")
     return found
 
 
@@ -210,7 +210,7 @@ def _number(name: str, value: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise HeaderError(f"{name}: found {value!r}; expected a number")
+        raise HeaderError(f"{name}: {value!r} is not a number")
     return number
 
 

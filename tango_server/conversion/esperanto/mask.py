@@ -1,4 +1,4 @@
-"""The mask of a detector, for raw frames and, turned and with a margin, for ESPERANTO frames."""
+"""A detector's mask, for raw frames and (turned, with a margin) for ESPERANTO frames."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ Mask = NDArray[np.bool_]
 
 
 def mask_of(wanted: Esperanto, fields: Mapping[str, object]) -> Path | None:
-    """Return the mask of a frame with these fields, None if its recipe has none."""
+    """Return the path of the mask for a frame with these fields, None without one."""
     if wanted.mask is None:
         return None
     kept = fields.get(RESOLVED_MASK)
@@ -26,16 +26,16 @@ def mask_of(wanted: Esperanto, fields: Mapping[str, object]) -> Path | None:
 
 
 def read_mask(path: Path, source: Path, shape: tuple[int, int], roots: Roots) -> Mask:
-    """Return which pixels of the raw frame `source`, of `shape` (rows, columns), a TIFF marks by not being 0.
+    """Return the mask for the raw frame `source` of `shape` (rows, columns): True where the TIFF at `path` is not 0.
 
     Raises
     ------
     ExperimentUnfitError
         if it has another shape.
     SourceError
-        if it can't be read.
+        if it cannot be read.
     OutsideRootsError
-        if it lies beyond the read roots.
+        if it is outside the read roots.
 
     """
     readable = roots.named
@@ -44,8 +44,7 @@ def read_mask(path: Path, source: Path, shape: tuple[int, int], roots: Roots) ->
     if image.shape != shape:
         raise ExperimentUnfitError(
             source,
-            f"mask: {path} has {' x '.join(map(str, image.shape))} pixels",
-            f"{' x '.join(map(str, shape))}, as the raw frame",
+            f"mask: {path} has {' x '.join(map(str, image.shape))} pixels, the raw frame {' x '.join(map(str, shape))}",
             "Give the mask of this detector, not turned.",
         )
     marked: Mask = image != 0
@@ -53,7 +52,7 @@ def read_mask(path: Path, source: Path, shape: tuple[int, int], roots: Roots) ->
 
 
 def frame_mask(shape: tuple[int, int], turned: Orientation, marked: Mask | None) -> Mask:
-    """Return the mask of the ESPERANTO frame of a raw one of `shape`: its margin, and what is marked in the raw one."""
+    """Return the mask of the ESPERANTO frame for a raw one of `shape`: the margin, and the `marked` raw pixels."""
     rows, columns = turned.shape(shape)
     above, left = margin((rows, columns))
     whole = np.ones((padded_side(shape),) * 2, np.bool_)

@@ -1,6 +1,6 @@
-"""Frames that CrysAlis takes are square, with a side that is a multiple of 4, from 256 to 4096 pixels.
+"""CrysAlis needs square frames whose side is a multiple of 4, from 256 to 4096 pixels.
 
-Others stand in the middle of such a square.
+Others are centred in such a square.
 """
 
 from typing import Any
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 SMALLEST, LARGEST, MULTIPLE = 256, 4096, 4
 FILL = -1
-"""What stands in the margin: eiger2crysalis marks pixels so that hold no measurement."""
+"""The value of the margin: eiger2crysalis marks unmeasured pixels by it."""
 
 
 class FrameSizeError(ValueError):
-    """A frame is larger than any that CrysAlis takes."""
+    """A frame is too large for CrysAlis."""
 
 
 def padded_side(shape: tuple[int, int]) -> int:
-    """Return the side, in pixels, of the square that holds a frame of `shape` (rows, columns).
+    """Return the side, in pixels, of the square for a frame of `shape` (rows, columns).
 
     >>> padded_side((2048, 2048)), padded_side((100, 257)), padded_side((64, 64))
     (2048, 260, 256)
@@ -26,18 +26,18 @@ def padded_side(shape: tuple[int, int]) -> int:
     Raises
     ------
     FrameSizeError
-        if there is none.
+        if the frame is too large.
 
     """
     side = max(SMALLEST, -(-max(shape) // MULTIPLE) * MULTIPLE)
     if side > LARGEST:
         rows, columns = shape
-        raise FrameSizeError(f"{rows} x {columns} pixels, and CrysAlis takes at most {LARGEST} x {LARGEST}")
+        raise FrameSizeError(f"{rows} x {columns} pixels are too large for CrysAlis (at most {LARGEST} x {LARGEST})")
     return side
 
 
 def margin(shape: tuple[int, int]) -> tuple[int, int]:
-    """Return how many rows and columns are put before a frame, which stands in the middle of its square.
+    """Return how many rows and columns precede a frame that is centred in its square.
 
     >>> margin((100, 257))
     (80, 1)
@@ -48,7 +48,7 @@ def margin(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def square(shape: tuple[int, int]) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """Return an image filled with `FILL`, and the part of it that is for a frame of `shape` (rows, columns)."""
+    """Return an image filled with `FILL`, and the view for a frame of `shape` (rows, columns)."""
     side, (above, left) = padded_side(shape), margin(shape)
     rows, columns = shape
     whole = np.empty((side, side), np.int32)

@@ -1,4 +1,4 @@
-"""ESPERANTO frames read back, in both encodings: `read_esperanto` and, without the pixels, `read_header`."""
+"""Read ESPERANTO frames in both encodings: `read_esperanto` and, without the pixels, `read_header`."""
 
 import os
 from io import FileIO
@@ -29,11 +29,11 @@ def read_esperanto(path: str | Path, roots: Roots = ANYWHERE) -> tuple[Esperanto
     Raises
     ------
     SourceMissingError, SourceUnreadableError
-        if there is no such file, or it can't be read.
+        if it does not exist or cannot be read.
     NotEsperantoError
-        if it is something else, or damaged.
+        if it is not an ESPERANTO frame, or a damaged one.
     OutsideRootsError
-        if there are read roots, and it lies beyond.
+        if there are read roots, and it is outside them.
 
     """
     path = Path(path)
@@ -42,7 +42,7 @@ def read_esperanto(path: str | Path, roots: Roots = ANYWHERE) -> tuple[Esperanto
         most = int(header.side**2 * _LARGEST_PIXEL) + 4 + 4 * header.side
         size = os.fstat(file.fileno()).st_size - SIZE
         if size > most:
-            raise _damaged(path, f"{size} bytes of pixels, more than {most}")
+            raise _damaged(path, f"{size} bytes of pixels (at most {most})")
         data = file.readall()
     shape = (header.side, header.side)
     if header.encoding == "AGI_BITFIELD":
@@ -51,7 +51,7 @@ def read_esperanto(path: str | Path, roots: Roots = ANYWHERE) -> tuple[Esperanto
         except BitfieldError as error:
             raise _damaged(path, str(error)) from error
     if len(data) != 4 * header.side**2:
-        raise _damaged(path, f"{len(data)} bytes of pixels")
+        raise _damaged(path, f"{len(data)} bytes of pixels instead of {4 * header.side**2}")
     return header, np.frombuffer(data, "<i4").reshape(shape).astype(np.int32)
 
 
@@ -59,21 +59,22 @@ def _opened(path: Path, roots: Roots) -> FileIO:
     try:
         return open_file(path, roots.read)
     except FileNotFoundError as error:
-        raise SourceMissingError(path, "no such file", "an ESPERANTO frame", "Check the path.") from error
+        raise SourceMissingError(path, "no such file", "Check the path.") from error
     except OSError as error:
-        raise SourceUnreadableError(path, str(error), "a readable file", "Check its permissions.") from error
+        raise SourceUnreadableError(path, f"cannot read the file ({error})", "Check its permissions.") from error
 
 
 def _header(path: Path, data: bytes) -> EsperantoHeader:
     try:
         header = EsperantoHeader.from_bytes(data)
     except HeaderError as error:
-        found, _, expected = str(error).partition("; expected ")
-        raise NotEsperantoError(path, found, expected, "Check whether it is the right file.") from error
+        raise NotEsperantoError(
+            path, f"not a valid ESPERANTO frame: {error}", "Check whether it is the right file."
+        ) from error
     if not 0 < header.side <= LARGEST:
         raise _damaged(path, f"a side of {header.side} pixels")
     return header
 
 
-def _damaged(path: Path, found: str) -> NotEsperantoError:
-    return NotEsperantoError(path, found, "a whole ESPERANTO frame", "Convert its source anew.")
+def _damaged(path: Path, problem: str) -> NotEsperantoError:
+    return NotEsperantoError(path, f"damaged ESPERANTO frame: {problem}", "Convert its source again.")

@@ -1,9 +1,9 @@
-"""What an ESPERANTO frame says of its own making, in the line HISTORY of its header.
+"""The provenance of an ESPERANTO frame, in the line HISTORY of its header.
 
 `petif-bluesky 0.1.0 recipe=8b67ad0de32de42b rotation=180 flip=none from=1f0c2233 job=4f3c11d0a2b3c4d5
-source=pat-00017.tif`, in one line: the recipe by its content hash and its orientation, the rest as in the record of a
-TIFF. The name of the source is percent-encoded, and cut if the line ends. Frames of earlier versions have no
-orientation: what they were made with is not known.
+source=pat-00017.tif`, in one line: the recipe's content hash and orientation, the rest as in the
+provenance of a TIFF. The source's name is percent-encoded, and cut at the end of the line. Frames of earlier versions
+have no orientation.
 """
 
 import re
@@ -33,7 +33,7 @@ def history(recipe: Recipe, source: Path, output: Path, *, placeholder: bool = F
 
 
 def provenance_in(text: str) -> Provenance | None:
-    """Return what the line HISTORY of a frame that we wrote says, None for every other frame."""
+    """Return the provenance in the line HISTORY of a frame that we wrote, None for every other frame."""
     found = _RECORD.fullmatch(text)
     if found is None:
         return None

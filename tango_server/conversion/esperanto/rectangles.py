@@ -1,7 +1,7 @@
-"""A mask as rectangles, as CrysAlis wants it.
+"""A mask as rectangles, for CrysAlis.
 
-fabio's own way (`XcaliburImage.decompose`, by pyFAI) takes 60 ms for each of the single pixels that a flat panel has
-thousands of; this takes as long for all of them.
+fabio's `XcaliburImage.decompose` (by pyFAI) takes 60 ms for each single pixel, and a flat panel has thousands; this
+takes as long for all of them.
 """
 
 from typing import NamedTuple
@@ -25,9 +25,9 @@ class Rectangle(NamedTuple):
 
 
 def rectangles_of(mask: NDArray[np.bool_]) -> list[Rectangle]:
-    """Return rectangles that cover just the marked pixels of a mask (rows, columns), each pixel once.
+    """Return rectangles that cover the marked pixels of a mask (rows, columns), each pixel once.
 
-    Each is made of runs of marked pixels that are the same in rows after one another.
+    Each consists of equal runs of marked pixels in consecutive rows.
 
     >>> rectangles_of(np.array([[False, True, True], [False, True, True], [True, False, False]]))
     [Rectangle(left=0, right=0, bottom=2, top=2), Rectangle(left=1, right=2, bottom=0, top=1)]

@@ -1,4 +1,4 @@
-"""The scan that a folder of ESPERANTO frames holds, read from their headers: one circle that goes on evenly."""
+"""The scan in a folder of ESPERANTO frames, from their headers: one circle moving in even steps."""
 
 import re
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from tango_server.recipe.esperanto import CIRCLES, CircleName
 
 _NAME = re.compile(r"(?P<name>.+)_1_(?P<index>\d{1,9})\.esperanto")
 _STILL = 1e-3
-"""Degrees by which a circle that stands still may differ."""
+"""Tolerance in degrees for a circle at rest."""
 _UNEVEN = 0.2
-"""Part of a frame's width by which a frame may begin before or after its place."""
+"""Tolerance of a frame's start, relative to its width."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Frames `first` to `last`, of which the circle `scanned` goes `width` degrees in each, from `start` on.
+    """Frames `first` to `last`, in each of which the circle `scanned` moves by `width` degrees, from `start` on.
 
-    `header` is that of the first frame. `missing` are the indices that lie between and have no frame.
+    `header` is that of the first frame. `missing` are the indices in between without a frame.
     """
 
     header: EsperantoHeader
@@ -34,17 +34,17 @@ class Scan:
 
     @property
     def frames(self) -> int:
-        """How many frames the scan has, with those that are missing."""
+        """The number of frames, including missing ones."""
         return self.last - self.first + 1
 
     @property
     def end(self) -> float:
-        """Where the last frame ends, in degrees."""
+        """The end of the last frame, in degrees."""
         return self.start + self.frames * self.width
 
 
 class UnevenScanError(ValueError):
-    """Frames are no scan of one circle in even steps; the message tells which is not."""
+    """The frames are not a scan of one circle in even steps; the message says why."""
 
 
 def headers_in(folder: Path, name: str, roots: Roots = ANYWHERE) -> dict[int, EsperantoHeader]:
@@ -56,13 +56,13 @@ def headers_in(folder: Path, name: str, roots: Roots = ANYWHERE) -> dict[int, Es
             continue
         try:
             found[int(named["index"])] = read_header(path, roots)
-        except ConversionError:  # somebody else's, or one that has just been removed
+        except ConversionError:  # of another program, or just removed
             continue
     return dict(sorted(found.items()))
 
 
 def name_of_scan(frame: Path) -> str | None:
-    """Return the common name of a scan's frames, None if the frame is not named as CrysAlis names them.
+    """Return the common name of a scan's frames, None if the name is not in CrysAlis's form.
 
     >>> name_of_scan(Path("/data/pat_1_17.esperanto"))
     'pat'
@@ -72,21 +72,21 @@ def name_of_scan(frame: Path) -> str | None:
 
 
 def scan_of(headers: dict[int, EsperantoHeader]) -> Scan:
-    """Return the scan that frames, by index, make together.
+    """Return the scan of frames, by index.
 
     Raises
     ------
     UnevenScanError
-        if there are fewer than two, not just one circle moves, or it does not move evenly.
+        if there are fewer than two, not exactly one circle moves, or it moves unevenly.
 
     """
     if len(headers) < 2:  # noqa: PLR2004 - one frame has no step
-        raise UnevenScanError(f"found {len(headers)} frames; expected two at least")
+        raise UnevenScanError(f"a scan needs at least two frames, not {len(headers)}")
     indices = sorted(headers)
     first, last = headers[indices[0]], headers[indices[-1]]
     moved = [circle for circle in CIRCLES if _moves(first, last, circle)]
     if len(moved) != 1:
-        raise UnevenScanError(f"found {', '.join(moved) or 'no circle'} moving; expected one circle")
+        raise UnevenScanError(f"a scan moves one circle, not {', '.join(moved) or 'none'}")
     (scanned,) = moved
     span = getattr(last.start, scanned) - getattr(first.start, scanned)
     scan = Scan(
@@ -112,8 +112,8 @@ def _require_even(scan: Scan, index: int, header: EsperantoHeader) -> None:
     found = getattr(header.start, scan.scanned)
     if abs(found - place) > _UNEVEN * abs(scan.width):
         raise UnevenScanError(
-            f"frame {index}: found {scan.scanned} = {found:g}; expected {place:g}, as steps of {scan.width:g} make it"
+            f"frame {index} has {scan.scanned} = {found:g} instead of {place:g} (steps of {scan.width:g})"
         )
     for circle in CIRCLES:
         if circle != scan.scanned and abs(getattr(header.start, circle) - getattr(scan.header.start, circle)) > _STILL:
-            raise UnevenScanError(f"frame {index}: found {circle} moving besides {scan.scanned}; expected one circle")
+            raise UnevenScanError(f"in frame {index}, {circle} moves besides {scan.scanned}")

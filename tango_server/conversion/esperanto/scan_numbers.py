@@ -1,4 +1,4 @@
-"""Which number a frame has in its rotation scan, by its name; and names that do not count frames."""
+"""The number of a frame in its rotation scan, by its name; and names that do not count frames."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,18 +7,17 @@ from pathlib import Path
 from tango_server.conversion.files.naming import series_of
 
 _FEWEST = 3
-"""Frames of a scan, of which more than half are missing, that are too many for chance."""
+"""From this number of frames on, a scan with more than half of its frames missing is suspicious."""
 _NAMED = 3
-_EXPECTED = (
-    "expected a number that counts the frames. Say which one does (--frame-number; -1 is the last), or give their "
-    "angles in a table (--angles)."
+_ADVICE = (
+    "Say which number counts the frames (--frame-number; -1 is the last), or give their angles in a table (--angles)."
 )
 
 
 def numbers_in_scans(sources: Iterable[Path]) -> dict[Path, int]:
-    """Return each frame's number in its scan, from 1: that of its name, counted from the first one's.
+    """Return each frame's number in its scan, from 1: the number in its name relative to the first frame's.
 
-    A frame that is missing leaves a gap. Without a number in their names frames count in their order.
+    Missing frames leave a gap. Without numbers in their names, frames are counted in their order.
     """
     scans: dict[tuple[Path, str], list[tuple[int | None, Path]]] = {}
     for source in sources:
@@ -33,10 +32,10 @@ def numbers_in_scans(sources: Iterable[Path]) -> dict[Path, int]:
 
 
 def uncounted_names(counted: Mapping[Path, Path], *, gaps_are_meant: bool) -> dict[Path, str]:
-    """Return the sources that the number of their `counted` names does not seem to count, each with why.
+    """Return the sources whose numbers in the `counted` names do not seem to count frames, each with the reason.
 
-    That is so where several names are alike but for their numbers (or have none), and each makes a scan of its own, as
-    `scan_001_300K.tif` and `scan_002_300K.tif`; and where a scan has more gaps than frames, as times of day make them.
+    That is: several names that differ only in numbers (or have none) and form one scan each, like `scan_001_300K.tif`
+    and `scan_002_300K.tif`; and scans with more gaps than frames, for example by times of day.
     """
     scans: dict[tuple[Path, str], dict[Path, int | None]] = {}
     for source, named in counted.items():
@@ -51,15 +50,15 @@ def uncounted_names(counted: Mapping[Path, Path], *, gaps_are_meant: bool) -> di
         if len(group) > 1 and all(len(scan) == 1 for scan in group):
             sources = [source for scan in group for source in scan]
             some = _names(sources)
-            why = f"by the numbers in their names, {some} are scans of one frame each, and all begin at the first angle"
+            why = f"by the numbers in their names, {some} are scans of one frame each, all starting at the first angle"
             reasons |= dict.fromkeys(sources, why)
     for scan in scans.values():
         known = [number for number in scan.values() if number is not None]
         missing = max(known) - min(known) + 1 - len(known) if known else 0
         if not gaps_are_meant and len(known) >= _FEWEST and missing > len(known):
-            why = f"by the last numbers in their names, {_names(scan)} are a scan in which {missing} frames are missing"
+            why = f"by the last numbers in their names, {_names(scan)} form a scan with {missing} missing frames"
             reasons |= dict.fromkeys(scan, why)
-    return {source: f"{source}: {why}; {_EXPECTED}" for source, why in reasons.items()}
+    return {source: f"{source}: {why}. {_ADVICE}" for source, why in reasons.items()}
 
 
 def _names(sources: Iterable[Path]) -> str:

@@ -1,5 +1,5 @@
 """Paths and files: roots, opening without following links, atomic writing, names of outputs.
 
 For conversion, jobs and commands.
-Never looks at pixels.
+Never reads pixels.
 """

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: a temporary file in the same folder, then a rename."""
+"""Atomic writing: a temporary file in the same folder, then a rename."""
 
 import errno
 import os
@@ -33,10 +33,10 @@ Buffer = Any
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a file is to be published.
+    """How to publish a file.
 
-    `token` names the temporary file, `durable` flushes the content to disk before it takes the name, `exclusive`
-    refuses (with `FileExistsError`) to replace a file that has the name already, `mtime_ns` is the modification time.
+    `token` is part of the temporary file's name, `durable` flushes the content to disk before the rename, `exclusive`
+    refuses (with `FileExistsError`) to replace an existing file, `mtime_ns` is the modification time.
     """
 
     token: str
@@ -47,17 +47,17 @@ class Attempt:
 
 
 def publish(output: Path, write: Write, attempt: Attempt, roots: Roots = ANYWHERE) -> int:
-    """Let `write` write a file and let it appear as `output`; return its size in bytes.
+    """Write a file with `write` and rename it to `output`; return its size in bytes.
 
-    With write roots, `output` is a resolved path below them; whatever is exchanged on the way to it meanwhile, nothing
-    appears in another folder.
+    With write roots, `output` is a resolved path below them; even if a folder on the way is replaced meanwhile, nothing
+    is written elsewhere.
 
     Raises
     ------
     OutputWriteError
-        if the folder or the disk refuses; nothing partial is left.
+        if it cannot be written; no partial file is left.
     OutsideRootsError
-        if the path leads through a symbolic link now.
+        if a folder of the path has become a symbolic link.
     FileExistsError
         if the attempt is exclusive and the name is taken.
     """
@@ -67,7 +67,7 @@ def publish(output: Path, write: Write, attempt: Attempt, roots: Roots = ANYWHER
     except FileExistsError:
         raise
     except NotADirectoryError:
-        raise _refused(output, "a file is where its folder should be") from None
+        raise _refused(output, "its folder is a file") from None
     except LookupError as error:  # a group that this host does not know
         raise _refused(output, str(error).strip("'\"")) from None
     except OSError as error:
@@ -104,7 +104,7 @@ def write_parts(parts: Iterable[Buffer]) -> Write:
 
 
 def copy_of(source: BinaryIO) -> Write:
-    """Return the function that writes what is in an open file; where that has holes, they stay holes."""
+    """Return the function that copies an open file, with its holes."""
 
     def write(file: BinaryIO) -> None:
         size = os.fstat(source.fileno()).st_size
@@ -115,7 +115,7 @@ def copy_of(source: BinaryIO) -> Write:
             while left:
                 block = source.read(min(left, _BLOCK))
                 if not block:
-                    raise OSError(errno.ESTALE, "the file became shorter while it was copied")
+                    raise OSError(errno.ESTALE, "the file shrank while it was copied")
                 left -= len(block)
                 write_parts([block])(file)
         file.truncate(size)
@@ -125,7 +125,7 @@ def copy_of(source: BinaryIO) -> Write:
 
 
 def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield where an open file has data, from and to; all of it where the file system knows of no holes."""
+    """Yield start and end of each part with data; the whole file if the file system does not report holes."""
     seek_data, seek_hole = getattr(os, "SEEK_DATA", None), getattr(os, "SEEK_HOLE", None)
     if seek_data is None or seek_hole is None:
         if size:
@@ -136,7 +136,7 @@ def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         try:
             start = os.lseek(descriptor, end, seek_data)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole is left
+            if error.errno == errno.ENXIO:  # only a hole is left
                 return
             yield end, size
             return
@@ -144,17 +144,16 @@ def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _refused(output: Path, found: str) -> OutputWriteError:
+def _refused(output: Path, reason: str) -> OutputWriteError:
     return OutputWriteError(
         output,
-        f"it can't be written ({found})",
-        "a writable folder with free space",
-        "Check the permissions of the folder, the free space of the disk, and who has the file open.",
+        f"cannot write the file ({reason})",
+        "Check the folder's permissions, the free space, and whether another program has the file open.",
     )
 
 
 def _hand_over_folder(ownership: Ownership, folder: Any) -> None:
-    """Give a new folder, open or by its path, the group and the mode that were asked for."""
+    """Set group and mode of a new folder, given as a descriptor or a path."""
     if ownership.group is not None:
         shutil.chown(folder, group=ownership.group)
     if ownership.folder_mode is not None:
@@ -182,11 +181,11 @@ def _temporary_file(folder: Folder, output: Path, attempt: Attempt) -> Iterator[
 
 
 def _require_undisturbed(folder: Folder, temporary: str, file: FileIO) -> None:
-    """Raise `OSError` if the temporary file or its folder is not what and where it was; the file is still open."""
+    """Raise `OSError` if the temporary file (still open) or its folder was moved or replaced."""
     if not os.path.samestat(folder.status(temporary), os.fstat(file.fileno())):
-        raise OSError(errno.ESTALE, "another file took the name of the temporary one while it was written")
+        raise OSError(errno.ESTALE, "the temporary file was replaced while it was written")
     if not folder.is_in_its_place():
-        raise OSError(errno.ESTALE, "its folder was moved or replaced while it was written")
+        raise OSError(errno.ESTALE, "the folder was moved or replaced while the file was written")
 
 
 def _take_name(folder: Folder, temporary: str, name: str, *, exclusive: bool) -> None:
@@ -209,7 +208,7 @@ def _rename_new(folder: Folder, temporary: str, name: str) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS or os.name == "nt":
             raise
-        # Some network file systems have no hard links; what is left is to look, with an instant of uncertainty.
+        # Some network file systems have no hard links: check and rename, which leaves a short race.
         if folder.has(name):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
         folder.rename(temporary, name)

@@ -1,4 +1,4 @@
-"""What a file has beside its content: owner, group, permissions, access lists, other extended attributes."""
+"""Attributes of files: owner, group, permissions, access lists, other extended attributes."""
 
 import contextlib
 import errno
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 _NOT_OURS = "security."
-"""Names of attributes that the system itself gives, by its policy for a file in that place."""
+"""Attributes that the system sets by its own policy."""
 _NONE_HERE = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 @dataclass(frozen=True, slots=True)
 class FileAttributes:
-    """What an open file has. POSIX and NFSv4 access lists are extended attributes of Linux (acl(5), xattr(7))."""
+    """Attributes of a file. POSIX and NFSv4 access lists are extended attributes on Linux (acl(5), xattr(7))."""
 
     mode: int
     owner: int
@@ -22,18 +22,18 @@ class FileAttributes:
 
     @classmethod
     def of(cls, descriptor: int) -> "FileAttributes":
-        """Look at an open file."""
+        """Return the attributes of an open file."""
         status = os.fstat(descriptor)
-        mode = status.st_mode & 0o777  # no setuid for what belongs to us now
+        mode = status.st_mode & 0o777  # no setuid: the copy belongs to us
         return cls(mode, status.st_uid, status.st_gid, tuple(_attributes(descriptor)))
 
     def give_to(self, target: Any) -> None:
-        """Have another open file (on Windows a path) be like this one; its owner and group as far as they may be given.
+        """Set these attributes on another open file (on Windows a path); owner and group as far as permitted.
 
         Raises
         ------
         OSError
-            if an attribute, as an access list, can't be given: the file would be open to others.
+            if an attribute (an access list, say) cannot be set: others could read the file.
 
         """
         if hasattr(os, "chown"):
@@ -45,7 +45,7 @@ class FileAttributes:
             try:
                 os.setxattr(target, name, value)
             except OSError as error:
-                reason = f"its extended attribute {name} can't be carried over: {error.strerror}"
+                reason = f"cannot keep the extended attribute {name}: {error.strerror}"
                 raise OSError(error.errno, reason) from error
 
 

@@ -1,7 +1,7 @@
-"""An open folder. What is done in it by name stays in it, whatever its path leads to meanwhile.
+"""An open folder: operations by name stay in it, even if its path leads elsewhere meanwhile.
 
-On POSIX the folder is held by a descriptor. Windows has none for folders: there names are joined to the path again, so
-that a folder which is exchanged between two calls is noticed later, or not at all.
+POSIX holds the folder by a descriptor. Windows has none for folders: names are joined to the path again, so a folder
+that is replaced between two calls is noticed later or never.
 """
 
 import errno
@@ -17,12 +17,12 @@ from typing import Any, Self
 from tango_server.conversion.errors import OutsideRootsError
 
 SEARCH = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
-"""How a folder is opened: where the system allows it, without the right to list it."""
+"""How a folder is opened: if possible without the permission to list it."""
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
-_NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # else the opening of a FIFO waits for somebody to write into it
+_NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # otherwise opening a FIFO waits for a writer
 _NO_TERMINAL: int = getattr(os, "O_NOCTTY", 0)
-_NEW_FILE = 0o664  # less what the umask takes: never writable for everybody
-_IS_LINK = {errno.ELOOP, errno.EMLINK}  # what O_NOFOLLOW says on Linux and macOS, and on FreeBSD
+_NEW_FILE = 0o664  # minus the umask: never writable for everybody
+_IS_LINK = {errno.ELOOP, errno.EMLINK}  # O_NOFOLLOW on Linux and macOS, and on FreeBSD
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
@@ -34,18 +34,17 @@ _KINDS = {
 
 
 def link_found(path: str | os.PathLike[str]) -> OutsideRootsError:
-    """Return the error about a symbolic link in a path that had none when it was accepted."""
+    """Return the error for a symbolic link in a path that had none when it was accepted."""
     return OutsideRootsError(
         path,
-        "it has become a symbolic link, or a folder above it has, so that it may lie outside of the folders that may "
-        "be read or written",
-        "the path that was accepted",
-        "Remove the link, or submit the file by the path that the link leads to.",
+        "this file, or a folder above it, has become a symbolic link and may lead outside the folders that may be read "
+        "or written",
+        "Remove the link, or submit the path of its target.",
     )
 
 
 class Folder:
-    """Files of one folder, by name. `follow` says whether a name may be a symbolic link. A context manager."""
+    """Files of one folder, by name; a context manager. `follow`: whether a name may be a symbolic link."""
 
     __slots__ = ("_descriptor", "_follow", "_path")
 
@@ -69,14 +68,14 @@ class Folder:
         Raises
         ------
         OutsideRootsError
-            if it is a symbolic link and may be none.
+            if it is a symbolic link, which is not allowed here.
         OSError
-            if it can't be opened, or is no regular file.
+            if it cannot be opened, or is not a regular file.
         """
         return open(os.path.join(self._path, name), "rb", buffering=0, opener=partial(self._opened, name))
 
     def create(self, name: str) -> FileIO:
-        """Open a new file for writing and reading, unbuffered; raise `OSError` if there is one, or a link, already."""
+        """Open a new file for writing and reading, unbuffered; raise `OSError` if the name is taken."""
         return open(
             os.path.join(self._path, name),
             "x+b",
@@ -85,11 +84,11 @@ class Folder:
         )
 
     def status(self, name: str) -> os.stat_result:
-        """Return what the system knows of a name, of a link itself if it is one."""
+        """Return the status of a file, or of a link itself."""
         return os.stat(self._at(name), dir_fd=self._descriptor, follow_symlinks=False)
 
     def has(self, name: str) -> bool:
-        """Whether the name is taken, by whatever."""
+        """Whether the name is taken."""
         try:
             self.status(name)
         except FileNotFoundError:
@@ -97,12 +96,12 @@ class Folder:
         return True
 
     def names(self) -> list[str]:
-        """Return all names, in no order."""
+        """Return all names, unordered."""
         with self.handle() as handle:
             return os.listdir(handle)
 
     def rename(self, name: str, new: str) -> None:
-        """Rename a file, over another one if need be."""
+        """Rename a file, replacing another one if it exists."""
         os.replace(self._at(name), self._at(new), src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
 
     def rename_new(self, name: str, new: str) -> None:
@@ -110,7 +109,7 @@ class Folder:
         if os.name == "nt":
             os.rename(self._at(name), self._at(new))
             return
-        # Not followed: somebody who puts a link in the place of the file would get a name for what it leads to.
+        # Not followed: if a link replaced the file, its target would get the new name.
         os.link(
             self._at(name),
             self._at(new),
@@ -121,14 +120,14 @@ class Folder:
         self.remove(name)
 
     def remove(self, name: str) -> None:
-        """Remove a file; it is no error if it is gone."""
+        """Remove a file if it exists."""
         try:
             os.unlink(self._at(name), dir_fd=self._descriptor)
         except FileNotFoundError:
             return
 
     def set_mtime(self, name: str, mtime_ns: int) -> None:
-        """Set when a file was modified."""
+        """Set the modification time of a file."""
         if self._descriptor is not None:
             os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=self._descriptor, follow_symlinks=False)
         else:
@@ -136,7 +135,7 @@ class Folder:
 
     def sync(self) -> None:
         """Flush the names to disk."""
-        if self._descriptor is None:  # Windows has no handle on a folder to flush; its rename is journalled
+        if self._descriptor is None:  # Windows cannot flush a folder; its rename is journalled
             return
         with self.handle() as handle:
             os.fsync(handle)
@@ -152,7 +151,7 @@ class Folder:
 
     @contextmanager
     def handle(self) -> Iterator[Any]:
-        """Yield a descriptor that can do more than search; on Windows the path, which os.chmod and os.listdir take."""
+        """Yield a descriptor for more than searching; on Windows the path, which os.chmod and os.listdir accept."""
         if self._descriptor is None:
             yield self._path
             return
@@ -183,7 +182,7 @@ class Folder:
     def _open_at_once(self, name: str, flags: int) -> int:
         try:
             return os.open(self._at(name), flags | _NO_WAIT, dir_fd=self._descriptor)
-        except BlockingIOError:  # a file server's lease on the file; it is given back to those who wait
+        except BlockingIOError:  # a file server has a lease on the file, and returns it if we wait
             status = os.stat(self._at(name), dir_fd=self._descriptor, follow_symlinks=self._follow)
             if not stat.S_ISREG(status.st_mode):
                 raise
@@ -192,6 +191,6 @@ class Folder:
     def _require_regular(self, name: str, path: str, opened: os.stat_result) -> None:
         if not stat.S_ISREG(opened.st_mode):
             kind = _KINDS.get(stat.S_IFMT(opened.st_mode), "something else")
-            raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", path)
+            raise OSError(errno.EINVAL, f"{kind}, not a regular file", path)
         if self._descriptor is None and not self._follow and not os.path.samestat(opened, self.status(name)):
-            raise link_found(path)  # Windows opens links; their own status is another one
+            raise link_found(path)  # Windows opens links; their own status differs

@@ -1,4 +1,4 @@
-"""Opening a frame, or what lies beside it, by a name that may be a symbolic link into a store (git-annex, DVC)."""
+"""Open a frame or its sidecar, whose name may be a symbolic link into a store (git-annex, DVC)."""
 
 import stat
 from io import FileIO
@@ -11,17 +11,17 @@ from tango_server.conversion.files.sandbox import open_file, open_folder
 
 
 def open_frame_file(path: Path, roots: Roots) -> FileIO:
-    """Open the file at `path` for reading, unbuffered; the name alone may be a symbolic link, no folder above it.
+    """Open the file at `path` for reading, unbuffered. Only the name may be a symbolic link, no folder above it.
 
-    With read roots, `path` is a resolved one below them (but for its name), and what a link leads to now must lie below
-    one of all the folders that may be read.
+    With read roots, the folder of `path` is resolved and below them, and the target of a link must be below one of the
+    folders that may be read.
 
     Raises
     ------
     OutsideRootsError
-        if it does not, or there is a link on the way.
+        if it is not, or a folder is a link.
     OSError
-        if it can't be opened, or is no regular file.
+        if it cannot be opened, or is not a regular file.
     """
     if not roots.read:
         return open_file(path, ())
@@ -31,6 +31,6 @@ def open_frame_file(path: Path, roots: Roots) -> FileIO:
     everywhere = roots.named
     try:
         target = everywhere.source(path)
-    except PathError as error:  # or it is exchanged this very moment
+    except PathError as error:  # or it was just replaced
         raise link_found(path) from error
     return open_file(target, everywhere.read)

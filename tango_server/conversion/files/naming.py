@@ -1,10 +1,10 @@
-"""The name of an output, made from a template and the fields of its frame.
+"""Output names from a template and the fields of a frame.
 
 >>> from pathlib import Path
 >>> named_by("{sample}_{index:05d}", Path("pattern-00017.tif"), {"sample": "CeO2"})
 'CeO2_00017.tif'
 
-CrysAlis opens frames that are called `name_1_index.esperanto`, all of a scan in one folder of their own:
+CrysAlis opens frames named `name_1_index.esperanto`, with one folder for each scan:
 
 >>> esperanto_path(Path("pattern-00017.tif"), {"run": "3f9c2a1b-7d91", "seq_num": 2}).as_posix()
 'pattern_3f9c2a1b/pattern_1_2.esperanto'
@@ -21,7 +21,7 @@ from tango_server.conversion.errors import NameTemplateError
 from tango_server.recipe import Format
 
 _LAST_NUMBER = re.compile(r"(\d{1,18})(?!.*\d)")
-_WIDE = re.compile(r"\d{4}")  # a width that no file name has
+_WIDE = re.compile(r"\d{4}")  # too wide for a file name
 _SUFFIXES: dict[Format, tuple[str, ...]] = {"tiff": (".tif", ".tiff"), "esperanto": (".esperanto",)}
 _SERIES = re.compile(r"(?P<name>.*?)[-_. ]*\d{1,18}\D*$")
 _LONGEST_NAME = 200  # bytes; file systems take 255, and the temporary file's name is longer
@@ -29,7 +29,7 @@ _UNFIT = re.compile(r"[\ud800-\udfff\x00-\x1f/\\:*?\"<>|]")
 
 
 class _Fields(Formatter):
-    """Plain fields only: no attributes, no items, no widths of millions; a template can't reach into objects."""
+    """Plain fields only: no attributes, items or huge widths, so a template cannot access objects."""
 
     def format_field(self, value: object, format_spec: str) -> str:
         if _WIDE.search(format_spec):
@@ -42,14 +42,14 @@ class _Fields(Formatter):
 
 
 def named_by(template: str, source: Path, fields: Mapping[str, object], file_format: Format = "tiff") -> str:
-    """Return the file name that `template` makes for a frame; it gets the ending of its format if it has none.
+    """Return the file name of a frame by `template`, with the suffix of its format added if it has none.
 
     `fields` hold `run`, `seq_num` and metadata; `stem` and `index` (the last number in it) come from the source's name.
 
     Raises
     ------
     NameTemplateError
-        if a field is missing, does not fit its format, or the result is no file name on every operating system.
+        if a field is missing or does not fit its format, or the name is not valid on every operating system.
     """
     number = _LAST_NUMBER.search(source.stem)
     known = {**fields, "stem": source.stem, **({"index": int(number[1])} if number else {})}
@@ -58,13 +58,12 @@ def named_by(template: str, source: Path, fields: Mapping[str, object], file_for
     except KeyError as error:
         raise NameTemplateError(
             source,
-            f"no field {error} for the template {template!r}",
-            f"one of {', '.join(sorted(known))}",
-            "Correct the template, or let the frame's metadata bring the field.",
+            f"the frame has no field {error} for the template {template!r} (it has {', '.join(sorted(known))})",
+            "Correct the template, or add the field to the frame's metadata.",
         ) from None
     except (ValueError, TypeError, OverflowError) as error:
         raise NameTemplateError(
-            source, f"the template {template!r} does not fit ({error})", "formats like {index:05d}", "Correct it."
+            source, f"invalid template {template!r} ({error})", "Correct it; formats look like {index:05d}."
         ) from None
     endings = _SUFFIXES[file_format]
     if Path(name).suffix.lower() not in endings:
@@ -72,18 +71,18 @@ def named_by(template: str, source: Path, fields: Mapping[str, object], file_for
     if _UNFIT.search(name) or name.startswith(".") or len(name.encode("utf-8", "replace")) > _LONGEST_NAME:
         raise NameTemplateError(
             source,
-            f"the template {template!r} makes {name[:_LONGEST_NAME]!a}",
-            f"a file name of at most {_LONGEST_NAME} bytes, without separators, that is none of a hidden file",
-            "Correct the template, or the metadata that it takes.",
+            f"the template {template!r} gives an invalid file name, {name[:_LONGEST_NAME]!a}: names have at most "
+            f"{_LONGEST_NAME} bytes, no separators, and no dot at the start",
+            "Correct the template, or the metadata that it uses.",
         )
     return name
 
 
 def esperanto_path(source: Path, fields: Mapping[str, object]) -> PurePath:
-    """Return folder and name of an ESPERANTO frame, as eiger2crysalis has them: one folder for each scan.
+    """Return folder and name of an ESPERANTO frame in eiger2crysalis's scheme: one folder for each scan.
 
-    A frame of a run is counted by its seq_num, any other (and each of several in one event) by the last number in its
-    source's name. Runs may share the name of their frames, so their folders also have the beginning of the run's uid.
+    The index is the seq_num for a frame of a run, or the last number in the source's name (also for several frames in
+    one event). Runs may share frame names, so their folders also have the start of the run's uid.
     """
     name, number = series_of(source)
     index: object = 1 if number is None else number
@@ -94,10 +93,9 @@ def esperanto_path(source: Path, fields: Mapping[str, object]) -> PurePath:
 
 
 def counted_by(source: Path, position: int) -> Path:
-    """Return the path that a frame would have if its name ended with the number at `position` in it.
+    """Return the path of a frame with its name cut after the number at `position`.
 
-    Positions count from 1, and from the right if they are negative. What follows that number is no part of the scan's
-    name; a name that has fewer numbers stays.
+    Positions count from 1, or from the right if negative. A name with fewer numbers is unchanged.
 
     >>> counted_by(Path("scan2_0017_300K.tif"), 2).name, counted_by(Path("scan2_0017_300K.tif"), -2).name
     ('scan2_0017.tif', 'scan2_0017.tif')
@@ -110,7 +108,7 @@ def counted_by(source: Path, position: int) -> Path:
 
 
 def series_of(source: Path) -> tuple[str, int | None]:
-    """Return what the frames of a scan have in common in their names, and the number of this one.
+    """Return the common part of the names of a scan's frames, and the number of this one.
 
     >>> series_of(Path("pattern-00017.tif"))
     ('pattern', 17)

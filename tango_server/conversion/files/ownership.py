@@ -1,4 +1,4 @@
-"""Whose new files and folders are, and who may read them: as a recipe says."""
+"""Permissions and group of new files and folders, by the recipe."""
 
 import os
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ _PERMISSIONS = 0o2777  # no setuid, no sticky bit
 class Ownership:
     """Permission bits and group of new files and folders; None leaves them to the umask and to the process.
 
-    `folder_mode` may hold the setgid bit (0o2775), so that what is put below belongs to the folder's group; one that a
-    new folder has from the folder above it stays.
+    `folder_mode` may have the setgid bit (0o2775), so that new files get the folder's group; an inherited setgid bit is
+    kept.
     """
 
     file_mode: int | None = None
     folder_mode: int | None = None
     group: str | int | None = None
     like: FileAttributes | None = None
-    """What a file in place has of the one that it replaces; before the rest."""
+    """Attributes of the file that is replaced in place; applied before the rest."""
 
 
 PLAIN = Ownership()
 
 
 def ownership_of(recipe: Recipe, source: Path) -> Ownership:
-    """Return what a recipe says of its new files and folders, made of the raw frame `source`."""
+    """Return the ownership of new files and folders for a recipe and the raw frame `source`."""
     output = recipe.output
     if not isinstance(output, NewFile):
         return PLAIN
@@ -42,7 +42,7 @@ def ownership_of(recipe: Recipe, source: Path) -> Ownership:
             continue
         try:
             status = model.stat()
-        except OSError:  # a placeholder stands for a frame that is not there
+        except OSError:  # a placeholder has no source
             modes.append(None)
             continue
         modes.append(status.st_mode & _PERMISSIONS)

@@ -1,7 +1,7 @@
-"""What a path may look like, wherever it leads.
+"""Which paths a server accepts, apart from the roots.
 
-Control characters are legal in file names on POSIX, and QXRD never writes one. They are refused all the same: one name
-with a line break in it makes two lines of a log, or two files of a list.
+Control characters are legal in POSIX file names, but QXRD never writes them, and a name with a line break would become
+two lines of a log, or two files of a list. So they are refused.
 """
 
 import os
@@ -11,31 +11,29 @@ from tango_server.conversion.errors import UnfitPathError
 from tango_server.text import printable
 
 LONGEST_PATH = 4096
-"""Bytes of a path that Linux takes."""
+"""Bytes of the longest path on Linux."""
 LONGEST_NAME = 255
-"""Bytes of one name in it."""
-_CONTROL = re.compile(  # control characters, separators of lines, and what turns the direction of writing
+"""Bytes of the longest name in it."""
+_CONTROL = re.compile(  # control characters, line separators, changes of writing direction
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
 
 
 def require_fit(path: str) -> None:
-    """Raise `UnfitPathError` for what no server takes as a path, wherever it leads."""
+    """Raise `UnfitPathError` for a path that no server accepts."""
     control = _CONTROL.search(path)
     encoded = path.encode("utf-8", "surrogatepass") if len(path) * 4 > LONGEST_NAME else b""
     longest = max(map(len, encoded.split(os.sep.encode())))
     if control:
-        found = f"the character {control[0]!a}"
-        expected = "a path without control characters, which would spoil logs and lists of files"
-        advice = "Rename the file."
+        problem, advice = f"the path has the control character {control[0]!a}", "Rename the file."
     elif not os.path.isabs(path):  # noqa: PTH117 - it is a text
-        found, expected, advice = "a relative path", "an absolute path", "Give the whole path."
+        problem, advice = "a relative path", "Give an absolute path."
     elif len(encoded) > LONGEST_PATH:
-        found, expected = f"a path of {len(encoded)} bytes", f"one of at most {LONGEST_PATH}"
-        advice = "Check the path; use shorter names of folders."
+        problem = f"a path of {len(encoded)} bytes (at most {LONGEST_PATH})"
+        advice = "Check the path; use shorter folder names."
     elif longest > LONGEST_NAME:
-        found, expected = f"a name of {longest} bytes in it", f"names of at most {LONGEST_NAME}"
-        advice = "Check the path; no file system has such a name."
+        problem = f"the path has a name of {longest} bytes (at most {LONGEST_NAME})"
+        advice = "Check the path; no file system allows such a name."
     else:
         return
-    raise UnfitPathError(printable(path), found, expected, advice)
+    raise UnfitPathError(printable(path), problem, advice)

@@ -1,4 +1,4 @@
-r"""How a client's paths are called on this host: `Y:\scan\a.tif` of the detector PC is `/gpfs/current/scan/a.tif` here.
+r"""Translate paths of clients: `Y:\scan\a.tif` of the detector PC is `/gpfs/current/scan/a.tif` on this host.
 
 >>> paths = PathMap.of([r"Y:\ -> /gpfs/current", r"\\filer\home -> /home", "/mnt/detector -> /gpfs/current/raw"])
 >>> paths.translate(r"y:\Raw\CeO2\a.tif")
@@ -8,7 +8,7 @@ r"""How a client's paths are called on this host: `Y:\scan\a.tif` of the detecto
 >>> paths.translate("/mnt/detector/a.tif"), paths.translate("/mnt/detector-2/a.tif")
 ('/gpfs/current/raw/a.tif', '/mnt/detector-2/a.tif')
 
-It is text in, text out; whether the result may be touched, others decide.
+Text in, text out: whether the result may be read is checked elsewhere.
 """
 
 import os
@@ -25,14 +25,14 @@ _DOUBLED = re.compile(r"(?<=[^\\/])[\\/]+")
 _WINDOWS_HOST = os.name == "nt"
 
 Rule = tuple[str, str]
-"""A prefix and the folder of this host that it stands for."""
+"""A prefix and its folder on this host."""
 
 
 @dataclass(frozen=True, slots=True)
 class PathMap:
-    """Prefixes of paths and what they are here; the longest that fits holds.
+    """Prefixes of paths and their folders here; the longest match wins.
 
-    Prefixes of Windows (drives and shares) fit in any case and with both separators, on the borders of names only.
+    Windows prefixes (drives and shares) match in any case, with both separators, and whole names only.
 
     Raises
     ------
@@ -49,27 +49,24 @@ class PathMap:
             start, end = absolute(prefix), absolute(folder)
             if start is None:
                 raise ValueError(
-                    rf"found the prefix {prefix!r}; expected a drive, a share or an absolute path, as Y:\, "
+                    rf"invalid prefix {prefix!r}: give a drive, a share or an absolute path, such as Y:\, "
                     r"\\server\share or /mnt/detector"
                 )
             if start in parsed:
-                raise ValueError(
-                    f"found the prefixes {parsed[start][0]!r} and {prefix!r}, which are one; keep one of them"
-                )
+                raise ValueError(f"the prefixes {parsed[start][0]!r} and {prefix!r} are the same; keep one of them")
             if end is None or ".." in end.parts:
-                raise ValueError(f"found {folder!r} for {prefix!r}; expected the whole path of a folder of this host")
+                raise ValueError(f"invalid folder {folder!r} for {prefix!r}: give an absolute path of this host")
             parsed[start] = prefix, folder
         object.__setattr__(self, "_parsed", parsed)
         for prefix, folder in self.rules:
             if self._match(folder):
                 raise ValueError(
-                    f"found {folder!r} for {prefix!r}, which would be translated again; expected a folder that begins "
-                    "with none of the prefixes"
+                    f"the folder {folder!r} for {prefix!r} would be translated again: it must not begin with a prefix"
                 )
 
     @classmethod
     def of(cls, rules: Mapping[str, str] | Iterable[str | Rule]) -> "PathMap":
-        r"""Return the map of a table, or of lines `PREFIX -> FOLDER`.
+        r"""Return the map for a table, or for lines `PREFIX -> FOLDER`.
 
         >>> PathMap.of({"Y:\\": "/gpfs/current"}) == PathMap.of([r"Y:\ -> /gpfs/current"])
         True
@@ -79,19 +76,19 @@ class PathMap:
         return cls(tuple(rule_of(rule) if isinstance(rule, str) else rule for rule in rules))
 
     def translate(self, path: str, *, windows_host: bool = _WINDOWS_HOST) -> str:
-        r"""Return what a client's `path` is called here; a path that no prefix fits stays as it is.
+        r"""Return the path on this host of a client's `path`; without a matching prefix it is unchanged.
 
         Raises
         ------
         UnmappedPathError
-            if it is a path of Windows that no prefix fits, and this host is none.
+            if it is a Windows path without a matching prefix, and this host does not run Windows.
         UnfitPathError
-            if a translated path has a `..` in it: what that means depends on the machine.
+            if a path to translate contains `..`, whose meaning depends on the machine.
 
         >>> PathMap.of([r"Y:\ -> /gpfs/current"]).translate(r"Y:\..\..\etc\passwd")
         Traceback (most recent call last):
         ...
-        tango_server.conversion.errors.UnfitPathError: Y:\..\..\etc\passwd: '..' in it; expected ...
+        tango_server.conversion.errors.UnfitPathError: Y:\..\..\etc\passwd: the path contains '..'. ...
         """
         match = self._match(path)
         if match is None:
@@ -100,11 +97,11 @@ class PathMap:
             return path
         folder, rest = match
         if ".." in rest.parts:
-            raise UnfitPathError(printable(path), "'..' in it", "the way without it", "Give the path as it really is.")
+            raise UnfitPathError(printable(path), "the path contains '..'", "Give the path without it.")
         return "/".join((folder.rstrip("/\\"), *rest.parts)) or "/"
 
     def _match(self, path: str) -> tuple[str, PurePath] | None:
-        """Return the folder of the longest prefix that fits, and the rest of the path."""
+        """Return the folder of the longest matching prefix, and the rest of the path."""
         whole = absolute(path) if self.rules else None
         if whole is None:
             return None
@@ -117,16 +114,15 @@ class PathMap:
         known = ", ".join(prefix for prefix, _ in self.rules)
         return UnmappedPathError(
             printable(path),
-            "a path of a Windows machine",
-            f"one that begins with {known}, or one of this host" if known else "a path of this host",
-            r"Check the drive, or let the server's path_maps say what it is here, as Y:\ -> /gpfs/current.",
+            "a Windows path" + (f" that begins with none of {known}" if known else " without a path map"),
+            r"Check the drive, or add it to the server's path_maps, for example Y:\ -> /gpfs/current.",
         )
 
 
 def absolute(path: str) -> PurePath | None:
-    r"""Return an absolute path as its machine reads it, without the mark of Windows' long form; None for other paths.
+    r"""Return an absolute path by the rules of its machine, without the mark of Windows' long form; None for others.
 
-    A drive or a share is of Windows, where names compare in any case; on POSIX a backslash is a character of a name.
+    A drive or a share means Windows, where case is ignored; on POSIX a backslash is a character of a name.
 
     >>> absolute(r"\\?\UNC\Server\Share\a"), absolute("y:/A"), absolute("/A"), absolute("Y:a")
     (PureWindowsPath('//Server/Share/a'), PureWindowsPath('y:/A'), PurePosixPath('/A'), None)
@@ -143,5 +139,5 @@ def rule_of(line: str) -> Rule:
     """Return the prefix and the folder of a line `PREFIX -> FOLDER`."""
     prefix, arrow, folder = (part.strip() for part in line.partition("->"))
     if not (prefix and arrow and folder):
-        raise ValueError(rf"found {line!r}; expected PREFIX -> FOLDER, as Y:\ -> /gpfs/current")
+        raise ValueError(rf"invalid line {line!r}: write PREFIX -> FOLDER, for example Y:\ -> /gpfs/current")
     return prefix, folder

@@ -1,7 +1,7 @@
-"""Where a frame may lie, and where its output goes.
+"""Where a frame may be, and where its output goes.
 
-The path rule: the first path component named `raw`, from the left below the root that holds the file, or the root's own
-name, becomes `processed`.
+The path rule: the first path component named `raw`, from the left below the root that contains the file, or the root's
+own name, becomes `processed`.
 
 >>> from pathlib import PurePosixPath
 >>> print(apply_rule(PurePosixPath("/data/raw/cell/raw/a.tif"), PurePosixPath("/data")))
@@ -49,9 +49,9 @@ Resolve = Callable[[Path], Path]
 
 
 def caching_resolver() -> Resolve:
-    """Return a function that resolves paths and looks at each folder once; for the paths of one call of a client.
+    """Return a function that resolves paths, each folder only once; for the paths of one call of a client.
 
-    What changes meanwhile is noticed when the file is opened: see `tango_server.conversion.files.sandbox`.
+    Later changes are noticed when the file is opened: see `tango_server.conversion.files.sandbox`.
     """
     folders: dict[str, Path] = {}
 
@@ -73,11 +73,11 @@ def caching_resolver() -> Resolve:
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """The folders that may be read and written, resolved. None at all means: anywhere (offline use).
+    """The folders that may be read and written, resolved. Without any, all folders may (offline use).
 
-    `private` folders may be neither read nor written although they lie below a root: the server's own. One that holds a
-    root itself is none. `every` are all the folders that may be read, where `read` are only those of one job: what a
-    recipe names may lie below another root than the frame.
+    `private` folders, the server's own, may be neither read nor written, even below a root; a folder that contains a
+    root is never private. `every` are all the folders that may be read, `read` only those of one job: a file named in a
+    recipe may be below another root than the frame.
     """
 
     read: tuple[Path, ...] = ()
@@ -87,13 +87,13 @@ class Roots:
 
     def __post_init__(self) -> None:
         if bool(self.read) != bool(self.write):
-            raise ValueError("roots to read and none to write, or the reverse, would open every folder to one of both")
+            raise ValueError("read roots without write roots, or the reverse, would allow access to all folders")
 
     @classmethod
     def of(
         cls, read: Iterable[str | Path], write: Iterable[str | Path] = (), private: Iterable[str | Path] = ()
     ) -> "Roots":
-        """Return the roots, by default with the read roots and their images under the rule as write roots."""
+        """Return the roots. The default write roots are the read roots, and their outputs by the path rule."""
         readable = tuple(Path(root).resolve() for root in read)
         writable = tuple(Path(root).resolve() for root in write)
         if not writable:
@@ -105,12 +105,12 @@ class Roots:
 
     @property
     def outputs(self) -> "Roots":
-        """The same, to read what lies below the write roots."""
+        """The same, for reading files below the write roots."""
         return Roots(read=self.write, write=self.write, private=self.private)
 
     @property
     def named(self) -> "Roots":
-        """The same, to read what a recipe names."""
+        """The same, for reading files that a recipe names."""
         return Roots(read=self.every or self.read, write=self.write, private=self.private)
 
     def source(self, path: str | Path, resolve: Resolve = Path.resolve) -> Path:
@@ -119,18 +119,17 @@ class Roots:
         Raises
         ------
         UnfitPathError
-            if it is not absolute, too long, or holds control characters.
+            if it is not absolute, too long, or has control characters.
         OutsideRootsError
-            if it lies outside of the read roots, symbolic links and `..` resolved; the same whether it exists or not.
+            if it is outside the read roots, with links and `..` resolved; the same whether it exists or not.
 
         """
         return self._within(path, self.read, "read", resolve)
 
     def frame(self, path: str | Path, resolve: Resolve = Path.resolve) -> Path:
-        """Return the path of a frame with its folder resolved and its own name kept, though it be a symbolic link.
+        """Return the path of a frame with its folder resolved and its own name kept, even if it is a symbolic link.
 
-        Outputs are named after the link, not after the store that it leads into. Raises as `source` does, for the link
-        and for what it leads to.
+        Outputs are named after the link, not after its target. Raises as `source` does, for the link and its target.
         """
         resolved = self.source(path, resolve)
         folder, name = os.path.split(path)
@@ -147,11 +146,11 @@ class Roots:
         return self._within(path, self.write, "written", resolve)
 
     def root_of(self, source: Path) -> Path:
-        """Return the longest read root that holds `source`, the file system's own root if there are none."""
+        """Return the innermost read root that contains `source`, the file system's own root if there are none."""
         return _innermost(source, self.read)
 
     def write_root_of(self, target: Path) -> Path:
-        """Return the longest write root that holds `target`, the file system's own root if there are none."""
+        """Return the innermost write root that contains `target`, the file system's own root if there are none."""
         return _innermost(target, self.write)
 
     def _within(self, path: str | Path, roots: tuple[Path, ...], use: str, resolve: Resolve) -> Path:
@@ -165,16 +164,14 @@ class Roots:
             inside = not roots or (self._holds(resolved, roots) and self._passes(written, roots, resolve))
         except (OSError, RuntimeError, ValueError) as error:  # links in a loop, too long a name, a NUL byte
             if not roots or any(_lies_below(written, root) for root in roots):
-                found = f"a path that can't be resolved ({error})"
-                raise UnfitPathError(printable(str(path)), found, "a path", "Check the path.") from error
-            inside = False  # and what is wrong with it out there is nobody's business
+                problem = f"the path cannot be resolved ({error})"
+                raise UnfitPathError(printable(str(path)), problem, "Check the path.") from error
+            inside = False  # and clients learn nothing of what is out there
         if not inside:
             raise OutsideRootsError(
                 printable(str(path)),
-                f"it lies outside of the folders that may be {use}",
-                f"a path below {', '.join(map(str, roots))}",
-                "Move the file, or start the server with this folder among its roots "
-                f"({'read' if use == 'read' else 'write'}_roots).",
+                f"outside the folders that may be {use} ({', '.join(map(str, roots))})",
+                f"Move the file, or add its folder to the server's {'read' if use == 'read' else 'write'}_roots.",
             )
         if roots and str(resolved) != str(path):
             require_fit(str(resolved))
@@ -186,7 +183,7 @@ class Roots:
         )
 
     def _passes(self, written: Path, roots: tuple[Path, ...], resolve: Resolve) -> bool:
-        """Whether a path is inside at its first `..`; a way through outside would tell what is a link out there."""
+        """Whether a path is inside at its first `..`: a way through the outside would reveal links there."""
         if ".." not in written.parts:
             return True
         before = Path(*written.parts[: written.parts.index("..")])
@@ -204,20 +201,20 @@ def output_path(
     fields: Mapping[str, object] = NO_FIELDS,
     resolve: Resolve = Path.resolve,
 ) -> Path:
-    """Return where the output of a `source`, as `Roots.frame` tells it, goes within the write roots.
+    """Return the path of the output, within the write roots, of a `source` (as returned by `Roots.frame`).
 
-    `fields` are the frame's, for a template of the name: run, seq_num and metadata. `resolve` may remember folders.
+    `fields` are the frame's, for a template of the name: run, seq_num and metadata. `resolve` may cache folders.
 
     Raises
     ------
     NameTemplateError
-        if the template asks for a field that there is not, or makes no file name.
+        if the template needs a missing field, or gives an invalid file name.
     NoOutputPathError
-        if the path rule is asked for and finds nothing to replace, or the output would be the source itself.
+        if the path rule applies and finds nothing to replace, or the output would be the source itself.
     OutsideRootsError
-        if the output would lie outside of the write roots.
+        if the output would be outside the write roots.
     UnfitPathError
-        if the recipe's folder is no path that a server takes, or a symbolic link would be converted in place.
+        if the server accepts no such path as the recipe's folder, or a symbolic link would be converted in place.
 
     """
     link = source.is_symlink()
@@ -225,9 +222,8 @@ def output_path(
         if link:
             raise UnfitPathError(
                 printable(str(source)),
-                "a symbolic link, whose place the output would take",
-                "the file itself, for a conversion in place",
-                "Convert it to a new file, or give the path of the file that the link leads to.",
+                "cannot convert a symbolic link in place: the output would replace the link",
+                "Convert it to a new file, or give the path of the link's target.",
             )
         return roots.target(source, resolve)
     if recipe.output.folder is not None:
@@ -237,9 +233,8 @@ def output_path(
     if output is None:
         raise NoOutputPathError(
             source,
-            f"no folder named {RAW!r} in its path below {roots.root_of(source)}",
-            f"one to be replaced by {PROCESSED!r}",
-            "Give the recipe an output folder (--output-dir), or keep raw frames below a folder named 'raw'.",
+            f"the path rule finds no folder named {RAW!r} below {roots.root_of(source)} to replace by {PROCESSED!r}",
+            "Give the recipe an output folder (--output-dir), or keep raw frames in a folder named 'raw'.",
         )
     if recipe.output.template is not None:
         output = output.with_name(named_by(recipe.output.template, source, fields, recipe.format))
@@ -250,14 +245,13 @@ def output_path(
         raise NoOutputPathError(
             source,
             "the output would be the source itself",
-            "another file",
             "Give another output folder (--output-dir), or convert in place (--in-place).",
         )
     return target
 
 
 def _is_of_processes(path: Path, roots: tuple[Path, ...]) -> bool:
-    """Whether a path goes through what the system shows of processes, whose links would tell what they have open."""
+    """Whether a path goes through /proc, whose links reveal which files processes have open."""
     if any(_lies_below(path, root) for root in roots):
         return False
     plain = "/" + os.path.normpath(path).lstrip("/") + "/"

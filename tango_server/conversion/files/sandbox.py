@@ -1,12 +1,11 @@
-"""Opening what lies below a root, without following a symbolic link there.
+"""Open files below a root without following symbolic links.
 
-A path that was accepted is resolved: there was no symbolic link below its root. So whatever is opened later is opened
-component by component from the root on, and a link that was put there meanwhile is refused instead of followed. What
-lies above the roots is the administrator's.
+An accepted path is resolved: it has no symbolic link below its root. So it is opened later name by name from the root
+on, and a link that was created meanwhile is refused. The administrator is responsible for folders above the roots.
 
-Without roots every path may be opened, links and all: that is for programs that people run for themselves.
+Without roots every path may be opened, through links too: for programs that people run for themselves.
 
-Windows can't open by a folder's handle. There the path is resolved once more just before, which leaves an instant.
+Windows cannot open relative to a folder's handle: the path is resolved again just before, which leaves a short race.
 """
 
 import contextlib
@@ -24,18 +23,18 @@ Made = Callable[[Any], None]
 
 HANDLES = os.open in os.supports_dir_fd
 """Whether this operating system opens files by a folder's descriptor."""
-_NEW_FOLDER = 0o775  # less what the umask takes: never writable for everybody
+_NEW_FOLDER = 0o775  # minus the umask: never writable for everybody
 
 
 def open_folder(path: Path, roots: Sequence[Path], made: Made | None = None) -> Folder:
-    """Open the folder at a resolved path below one of `roots`; with `made`, create what is missing of it.
+    """Open the folder at a resolved path below one of `roots`; with `made`, create missing folders.
 
     Raises
     ------
     OutsideRootsError
-        if it lies below none of them, or a symbolic link is in the way.
+        if it is below none of them, or a folder of the path is a symbolic link.
     OSError
-        if it can't be opened or created.
+        if it cannot be opened or created.
     """
     text = str(path)
     if not HANDLES:
@@ -60,13 +59,13 @@ def open_file(path: Path, roots: Sequence[Path]) -> FileIO:
 
 
 def status_of(path: Path, roots: Sequence[Path]) -> os.stat_result:
-    """Return what the system knows of what has this name now; raises as `open_folder` does."""
+    """Return the status of a file, or of a link itself; raises as `open_folder` does."""
     with open_folder(path.parent, roots) as folder:
         return folder.status(path.name)
 
 
 def is_taken(path: Path, roots: Sequence[Path]) -> bool:
-    """Whether there is something of this name; False, too, below a folder that may not be looked into."""
+    """Whether the name exists; False also in a folder that may not be searched."""
     try:
         status_of(path, roots)
     except OSError:
@@ -75,20 +74,19 @@ def is_taken(path: Path, roots: Sequence[Path]) -> bool:
 
 
 def require_below(path: Path, roots: Sequence[Path]) -> None:
-    """Raise `OutsideRootsError` if a resolved path lies below none of the roots, of which there are some."""
+    """Raise `OutsideRootsError` if there are roots and a resolved path is below none of them."""
     if roots:
         _way(str(path), roots)
 
 
 def _way(path: str, roots: Sequence[Path]) -> tuple[Path, list[str]]:
-    """Return the innermost root that holds `path`, and the names from there on."""
+    """Return the innermost root that contains `path`, and the names below it."""
     holders = [root for root in roots if path == (text := str(root)) or path.startswith(text.rstrip("/") + "/")]
     if not holders:
         raise OutsideRootsError(
             path,
-            "it lies outside of the folders that may be read or written",
-            f"a path below {', '.join(map(str, roots))}",
-            "Submit the file again, so that its path is resolved and checked as it is now.",
+            f"outside the folders that may be read or written ({', '.join(map(str, roots))})",
+            "Submit the file again, so that its current path is checked.",
         )
     root = max(holders, key=lambda holder: len(str(holder)))
     names = [name for name in path[len(str(root)) :].split("/") if name]
@@ -98,7 +96,7 @@ def _way(path: str, roots: Sequence[Path]) -> tuple[Path, list[str]]:
 
 
 def _by_path(path: Path, flags: int, made: Made | None) -> int:
-    """Open a root, or any folder where there are no roots."""
+    """Open a root, or any folder if there are no roots."""
     try:
         return os.open(path, flags)
     except FileNotFoundError:
@@ -132,7 +130,7 @@ def _step(above: int, name: str, made: Made | None, path: str) -> int:
 def _created(above: int, name: str, made: Made, path: str) -> int:
     try:
         os.mkdir(name, _NEW_FOLDER, dir_fd=above)
-    except FileExistsError:  # somebody was faster; if that is no folder, the next step says so
+    except FileExistsError:  # created meanwhile; the next step fails if it is not a folder
         return _step(above, name, None, path)
     descriptor = _step(above, name, None, path)
     try:
@@ -153,18 +151,18 @@ def _is_link(above: int, name: str) -> bool:
 
 
 def _by_resolving(path: Path, roots: Sequence[Path], made: Made | None) -> Folder:
-    """Do without handles what can be done without them."""
+    """Open a folder on systems without handles."""
     if roots and (not any(map(path.is_relative_to, roots)) or _normal(path.resolve()) != _normal(path)):
         raise link_found(path)
     if made is not None:
         missing = [part for part in (path, *path.parents) if not part.exists()]
-        with contextlib.suppress(FileExistsError):  # by a file: what comes next says so
+        with contextlib.suppress(FileExistsError):  # by a file: the check below raises
             path.mkdir(_NEW_FOLDER, parents=True, exist_ok=True)
         for part in missing:
             made(part)
     if not path.is_dir():
         missing_or_not = NotADirectoryError if path.exists() else FileNotFoundError
-        raise missing_or_not(0, "it is not a folder", str(path))
+        raise missing_or_not(0, "not a folder", str(path))
     return Folder(str(path), None, follow=not roots)
 
 

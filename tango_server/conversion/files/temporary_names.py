@@ -1,4 +1,4 @@
-"""Temporary files by their names: whose they are, whether somebody is at work on them, and how they are removed."""
+"""Temporary files by name: whose they are, whether they are in use, and how they are removed."""
 
 import contextlib
 import os
@@ -20,12 +20,12 @@ except ImportError:  # Windows
     _HAS_LOCKS = False
 
 TEMPORARY_SUFFIX = ".petif-tmp"
-_LONGEST_STEM = 120  # bytes; with what is put around it, a name stays below the 255 that file systems take
+_LONGEST_STEM = 120  # bytes; the whole name stays below the 255 that file systems allow
 
 
 def temporary_path(output: Path, token: str) -> Path:
-    """Return the name of a temporary file for `output`; `token` tells whose attempt it is."""
-    name = os.fsencode(output.name)[:_LONGEST_STEM].decode("utf-8", "ignore")  # there may be no room for all of it
+    """Return the name of a temporary file for `output`; `token` identifies the attempt."""
+    name = os.fsencode(output.name)[:_LONGEST_STEM].decode("utf-8", "ignore")  # it may be too long
     return output.with_name(f".{name}.{token}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
@@ -36,14 +36,14 @@ def temporary_names(path: Path, roots: Roots = ANYWHERE) -> list[str]:
 
 
 def is_temporary_of(token: str, name: str) -> bool:
-    """Whether a temporary file belongs to an attempt called `token`, whatever its output was to be called."""
+    """Whether a temporary file belongs to the attempt `token`, whatever its output."""
     return f".{token}." in name
 
 
 def remove_leftovers(output: Path, token: str, roots: Roots = ANYWHERE, *, among: Sequence[str] | None = None) -> None:
-    """Remove what an attempt called `token` at writing `output` left behind when its process was killed.
+    """Remove the temporary files of the attempt `token` at `output`, whose process was killed.
 
-    `among`: the names of temporary files in that folder, if they are known; else it is listed.
+    `among`: the names of temporary files in that folder, if known; else it is listed.
     """
     with contextlib.suppress(OSError, OutsideRootsError):
         names = temporary_names(output.parent, roots) if among is None else among
@@ -54,15 +54,15 @@ def remove_leftovers(output: Path, token: str, roots: Roots = ANYWHERE, *, among
 
 
 def is_in_use(temporary: Path) -> bool | None:
-    """Whether an attempt is at work on a temporary file, wherever it runs; None if the system can't tell.
+    """Whether an attempt, on any host, is writing a temporary file; None if the system cannot tell.
 
     Raises
     ------
     OSError
-        if it can't be opened.
+        if it cannot be opened.
 
     """
-    if not _HAS_LOCKS:  # Windows removes no file that is open
+    if not _HAS_LOCKS:  # Windows cannot remove an open file
         return None
     descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
@@ -78,7 +78,7 @@ def is_in_use(temporary: Path) -> bool | None:
 
 @contextmanager
 def held(file: FileIO) -> Iterator[None]:
-    """Lock a temporary file for whoever asks `is_in_use`, also beyond its own close; the lock ends with the process."""
+    """Lock a temporary file (see `is_in_use`), also after the file is closed; the lock ends with the process."""
     if not _HAS_LOCKS:
         yield
         return

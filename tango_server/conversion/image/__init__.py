@@ -1,4 +1,4 @@
-"""Arrays: turned, cast and counted, block by block.
+"""Image arrays: turning, casting, counting, block by block.
 
 For conversion and the monitor.
 Never opens a file.

@@ -1,4 +1,4 @@
-"""Memory that is used again: fresh memory costs more to obtain than most of what is done in it."""
+"""Reusable memory: allocating it takes longer than most of the work done in it."""
 
 import math
 import threading
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 _PAGE = 4096
 _WORD = 8  # bytes, the largest pixel
 _LARGEST_KEPT = 128 * 2**20
-"""Bytes; a larger buffer goes when it is not used any more."""
+"""Bytes; larger buffers are not kept."""
 
 
 class Workspace:
-    """A few buffers, one for each use, that grow to the largest size seen. Not for several conversions at a time.
+    """A few buffers, one for each use, that grow to the largest size seen. For one conversion at a time.
 
     >>> workspace = Workspace()
     >>> first = workspace.array("frame", (4, 4), np.dtype("float32"))
@@ -30,9 +30,8 @@ class Workspace:
     ) -> NDArray[Any]:
         """Return a C-contiguous array with arbitrary content; it is valid until the next call for the same use.
 
-        It lies in its memory page as `file_offset` lies in a page of the file that it is read from or written to: the
-        system copies between the two several times slower where the one lies just behind the other (AMD's fast short
-        `rep mov`). The address is a multiple of 8.
+        Its offset in the memory page is that of `file_offset` in a page of the file: the kernel copies several times
+        slower to an address just behind that of the source (AMD's fast short `rep mov`). It is aligned to 8 bytes.
         """
         size = math.prod(shape) * pixel_type.itemsize
         buffer = self._buffers.get(use)
@@ -48,7 +47,7 @@ _own = threading.local()
 
 
 def thread_workspace() -> Workspace:
-    """Return the workspace of this thread, which no other conversion uses meanwhile."""
+    """Return the workspace of this thread."""
     workspace: Workspace | None = getattr(_own, "workspace", None)
     if workspace is None:
         workspace = _own.workspace = Workspace()

@@ -1,4 +1,4 @@
-"""How an image is shown: between which values its colours change."""
+"""Colour limits for showing an image."""
 
 import numpy as np
 
@@ -10,9 +10,9 @@ _NOTHING_TO_SEE = (1.0, 10.0)
 
 
 def colour_limits(image: Image) -> tuple[float, float]:
-    """Return between which values colours change: percentiles, so that a few hot pixels don't darken the rest.
+    """Return the lower and upper limit of the colour scale: percentiles, so that hot pixels don't darken the rest.
 
-    The lower one is above 0, as a logarithmic scale needs it.
+    The lower one is above 0, for a logarithmic scale.
 
     >>> colour_limits(np.array([[1.0, 100.0], [np.nan, 50.0]]))[1] > 90
     True

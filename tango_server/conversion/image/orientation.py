@@ -1,4 +1,4 @@
-"""The eight orientations that rotations by 90 degrees and flips make, each as a transposition and two reversals."""
+"""The eight orientations by rotations of 90 degrees and flips, each as a transposition and two reversals."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,7 @@ class Orientation:
 
     @classmethod
     def of_tag(cls, tag: int) -> "Orientation":
-        """Return what brings an image whose TIFF Orientation tag is `tag` (1 to 8) to row 0 on top, column 0 left."""
+        """Return the orientation that shows an image with the TIFF Orientation tag `tag` (1 to 8) upright."""
         return _BY_TAG[tag]
 
     def then(self, second: "Orientation") -> "Orientation":
@@ -72,7 +72,7 @@ class Orientation:
         return (columns, rows) if self.transpose else (rows, columns)
 
     def point(self, x: float, y: float, shape: tuple[int, int]) -> tuple[float, float]:
-        """Return where the point (x, y) of an image of `shape` (rows, columns) lies in the turned image.
+        """Return the position in the turned image of the point (x, y) of an image of `shape` (rows, columns).
 
         Points are pixel-centre coordinates: (0, 0) is the centre of the first stored pixel, x counts columns.
 
@@ -85,7 +85,7 @@ class Orientation:
         return (columns - 1 - x if self.reverse_columns else x), (rows - 1 - y if self.reverse_rows else y)
 
     def direction(self, x: float, y: float) -> tuple[float, float]:
-        """Return what the direction (x, y) in the image becomes in the turned image."""
+        """Return the direction (x, y) after turning the image."""
         if self.transpose:
             x, y = y, x
         return (-x if self.reverse_columns else x), (-y if self.reverse_rows else y)
@@ -106,6 +106,6 @@ _BY_TAG = {
     7: Orientation(transpose=True, reverse_rows=True, reverse_columns=True),
     8: Orientation(transpose=True, reverse_rows=True, reverse_columns=False),
 }
-"""TIFF 6.0, section 8, Orientation: where row 0 and column 0 of the stored image are to be seen."""
+"""TIFF 6.0, section 8, Orientation: where row 0 and column 0 of the stored image are shown."""
 
 AS_STORED = _BY_TAG[1]

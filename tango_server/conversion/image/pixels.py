@@ -1,4 +1,4 @@
-"""The conversion of the pixel type, with the count of the pixels that it had to touch.
+"""Conversion of the pixel type, counting the pixels whose values it had to change.
 
 The result depends on the values alone, never on the CPU, the memory layout or the path taken: every value that numpy's
 cast leaves undefined (NaN, Inf, out of range) is replaced before the cast.
@@ -18,11 +18,11 @@ _SIGNED_32_ABOVE = 2.0**31
 
 
 class InexactPixelsError(ValueError):
-    """Pixels of a 64-bit integer type can't all be held by the float type asked for."""
+    """Some 64-bit integer pixels have no exact value in the requested float type."""
 
 
 class PixelConverter:
-    """Converts the blocks of one image and adds up what it had to touch.
+    """Converts the blocks of one image and counts the pixels that it had to change.
 
     >>> pixels = PixelConverter(np.dtype("float64"), np.dtype("int32"), invalid_value=-1)
     >>> pixels.convert(np.array([[1.9, -1.9], [np.nan, 1e10]])).tolist()
@@ -35,7 +35,7 @@ class PixelConverter:
     source, target: native numpy types
     rounding: "truncate" (toward zero) or "nearest" (half to even), for floats that become integers
     invalid_value: what NaN becomes in an integer type, saturated to its range
-    workspace: memory to use again
+    workspace: memory to reuse
 
     """
 
@@ -67,7 +67,7 @@ class PixelConverter:
             self._invalid = min(max(invalid_value, self._lowest), self._highest)
 
     def counts(self) -> PixelCounts:
-        """Return what the blocks so far needed, and their finite range."""
+        """Return the counts of the blocks so far, and their finite range."""
         empty = self._minimum > self._maximum
         return PixelCounts(
             nan=self._nan,
@@ -121,7 +121,7 @@ class PixelConverter:
     def _integer_to_float(self, block: Image, low: Any, high: Any) -> Image:
         exact = 2 ** (np.finfo(self._target).nmant + 1)
         if block.itemsize == 8 and not -exact <= int(low) <= int(high) <= exact:  # noqa: PLR2004 - bytes of int64
-            raise InexactPixelsError(f"values from {low} to {high}, of which {self._target} can't hold every one")
+            raise InexactPixelsError(f"{self._target} cannot represent all integers from {low} to {high} exactly")
         return block.astype(self._target)
 
     def _float_to_integer(self, block: Image, low: Any, high: Any) -> Image:
@@ -138,7 +138,7 @@ class PixelConverter:
         return self._replaced(block)
 
     def _replaced(self, block: Image) -> Image:
-        """Cast a block of which some pixels have no counterpart in the target type."""
+        """Cast a block with pixels that the target type cannot represent."""
         whole = np.trunc(block)
         nan, too_high, too_low = np.isnan(block), whole >= self._above, whole < self._lowest
         self._nan += int(np.count_nonzero(nan))
@@ -153,7 +153,7 @@ class PixelConverter:
         """Cast a block whose pixels all lie in the target's range."""
         out = self._workspace.array("cast", block.shape, self._target)
         if self._target.itemsize < 4 or (self._unsigned and high < _SIGNED_32_ABOVE):  # noqa: PLR2004 - bytes of int32
-            # By way of int32, for which processors have an instruction; the values are the same.
+            # Via int32, for which processors have an instruction; the values are the same.
             if out.itemsize == np.dtype(np.int32).itemsize:
                 np.copyto(out.view(np.int32), block, casting="unsafe")
             else:

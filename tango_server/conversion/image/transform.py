@@ -1,4 +1,4 @@
-"""Arrays to arrays, block by block: a block of output rows is gathered, turned and cast while it lies in the cache."""
+"""Array to array, block by block: each block of output rows is gathered, turned and cast while it is in the cache."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,21 +12,21 @@ from tango_server.conversion.image.pixels import Image, PixelConverter
 from tango_server.messages import PixelCounts
 from tango_server.recipe import Recipe
 
-_BLOCK_BYTES = 2 * 2**20  # wide enough to read rows in long pieces, small enough for a processor's last cache
+_BLOCK_BYTES = 2 * 2**20  # large enough to read long pieces of rows, small enough for a processor's last cache
 _CARRIERS = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}  # types that OpenCV moves, by size
 
 
 def transform(image: Image, recipe: Recipe, stored: Orientation = AS_STORED) -> tuple[Image, PixelCounts]:
-    """Return the image that `recipe` makes of `image` (rows, columns), and its pixel counts.
+    """Return `image` (rows, columns) converted by `recipe`, and its pixel counts.
 
-    `stored` is what the file's orientation tag asks for, before the recipe.
+    `stored` is the orientation by the file's tag, applied before the recipe.
     """
     turning = Turning(image, recipe, stored)
     return turning.whole(), turning.counts()
 
 
 class Turning:
-    """One image on its way through a recipe.
+    """One image that a recipe converts.
 
     `shape` (rows, columns) and `pixel_type` are the output's; `counts` is complete once `blocks` is exhausted.
     """
@@ -34,7 +34,7 @@ class Turning:
     def __init__(
         self, image: Image, recipe: Recipe, stored: Orientation = AS_STORED, workspace: Workspace | None = None
     ) -> None:
-        """`stored` is what the file's orientation tag asks for, before the recipe; `workspace` is memory to use."""
+        """`stored` is the orientation by the file's tag, applied before the recipe; `workspace` is memory to reuse."""
         self._workspace = workspace or Workspace()
         rows, columns = image.shape
         self._orientation = stored.then(Orientation.of(recipe))
@@ -56,11 +56,11 @@ class Turning:
         return self.shape[0] * self.shape[1] * self.pixel_type.itemsize
 
     def counts(self) -> PixelCounts:
-        """Return how many pixels the conversion of the pixel type had to touch."""
+        """Return how many pixels the conversion of the pixel type changed."""
         return self._pixels.counts()
 
     def forget(self) -> None:
-        """Let go of the image; shape, pixel type and counts stay."""
+        """Release the image; shape, pixel type and counts stay."""
         self._image = np.empty((0, 0), self._image.dtype)
 
     def whole(self) -> Image:
@@ -101,7 +101,7 @@ class Turning:
 
 
 def _native(part: Image) -> np.ndarray[Any, Any]:
-    """Return a part of an image in a form that OpenCV takes: native bytes, rows of adjacent pixels, a type it moves."""
+    """Return a part of an image for OpenCV: native byte order, rows of adjacent pixels, a supported type."""
     native = part.astype(part.dtype.newbyteorder("="), copy=False)
     if native.strides[1] != native.itemsize or native.strides[0] < 0:
         native = np.ascontiguousarray(native)

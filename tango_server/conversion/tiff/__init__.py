@@ -1,5 +1,5 @@
-"""TIFF files: their structure, reading, writing, the record of their making.
+"""TIFF files: structure, reading, writing, provenance.
 
-For conversion, and for jobs to see whether a file is complete.
-Never knows a recipe's meaning beyond what it writes down.
+For conversion, and for jobs that check whether a file is complete.
+Never interprets a recipe beyond writing it down.
 """

@@ -1,8 +1,8 @@
-"""What a file says beside its pixels, kept when a conversion takes its place.
+"""Tags that a conversion in place keeps.
 
-A detector's header may stand in ImageDescription (Pilatus) or in private tags (areaDetector), and in place nothing else
-holds it. The first ImageDescription becomes `original` of our own record, those of later pages stay, private tags and
-the texts of `structure.KEPT_TAGS` are copied byte for byte, in the byte order of the output.
+A detector's header may be in ImageDescription (Pilatus) or in private tags (areaDetector), and exists nowhere else. The
+first ImageDescription becomes `original` in our provenance, those of later pages stay, and private tags and the texts
+of `structure.KEPT_TAGS` are copied byte for byte, in the byte order of the output.
 """
 
 import json
@@ -18,15 +18,15 @@ from tango_server.conversion.tiff.structure import DESCRIPTION, Structure, TagPl
 
 LARGEST = 16 * 2**20
 """Bytes of all kept tags of a file."""
-_RECORD = 4_096  # bytes that our own record takes beside `original`
-_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}  # what a swap of bytes turns
+_RECORD = 4_096  # bytes of our provenance without `original`
+_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}  # bytes per value, for swapping
 _FOLDERS = {34665: "EXIF", 34853: "GPS", 40965: "interoperability"}  # offsets of directories in the old file
-_OF_PIXELS = frozenset(range(32_995, 32_999))  # libtiff's own, about how pixels are stored: they are stored anew
+_OF_PIXELS = frozenset(range(32_995, 32_999))  # libtiff's, about the storage of pixels, which changes
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """One tag with its values as a little-endian file holds them; `kind` is TIFF's field type."""
+    """One tag with its values in little-endian order; `kind` is TIFF's field type."""
 
     code: int
     kind: int
@@ -36,7 +36,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class KeptTags:
-    """The tags of each page, and the text that was its first ImageDescription (None: there was none)."""
+    """The tags of each page, and the first ImageDescription (None: there was none)."""
 
     pages: tuple[tuple[Tag, ...], ...] = ()
     original: str | None = None
@@ -47,7 +47,7 @@ class KeptTags:
 
     @property
     def size(self) -> int:
-        """Bytes that they take at most, with their entries."""
+        """Bytes of all tags at most, with their entries."""
         return sum(len(tag.data) + 32 for page in self.pages for tag in page)
 
 
@@ -55,17 +55,17 @@ NOTHING_KEPT = KeptTags()
 
 
 def read_kept_tags(path: Path, file: BinaryIO, structure: Structure, *, backup: bool, ours: bool) -> KeptTags:
-    """Return what is to be kept of an open file that is to be replaced.
+    """Return the tags to keep of an open file that will be replaced.
 
     Parameters
     ----------
-    backup: the whole file is kept elsewhere, so that what does not fit may be left out
-    ours: its first ImageDescription is a record of ours
+    backup: the whole file is backed up, so tags that do not fit may be left out
+    ours: its first ImageDescription is our provenance
 
     Raises
     ------
     UnsupportedImageError
-        if something does not fit, and there will be no backup.
+        if a tag does not fit and there is no backup.
     """
     lost: list[str] = []
     pages: list[tuple[Tag, ...]] = []
@@ -95,21 +95,20 @@ def read_kept_tags(path: Path, file: BinaryIO, structure: Structure, *, backup: 
     if lost and not backup:
         raise UnsupportedImageError(
             path,
-            f"what would be lost in place: {'; '.join(lost[:3])}",
-            f"tags that the output can hold (ImageDescription of some {MAX_TEXT // 2} characters, "
-            f"{LARGEST // 2**20} MiB together)",
-            "Ask for a backup (--backup), or convert it to a new file.",
+            f"converting in place would lose tags: {'; '.join(lost[:3])} (limits: about {MAX_TEXT // 2} characters of "
+            f"ImageDescription, {LARGEST // 2**20} MiB in all)",
+            "Keep a backup (--backup), or convert to a new file.",
         )
     return KeptTags(tuple(pages), original)
 
 
 def shown_tags(file: BinaryIO, structure: Structure, page: int) -> Iterator[tuple[int, str]]:
-    """Yield the number and the beginning of the value of each kept tag of a page, for people."""
+    """Yield number and beginning of the value of each kept tag of a page, for display."""
     for place in structure.pages[page].kept:
         if place.code == DESCRIPTION:
             continue
         if place.offset + place.length > structure.size:
-            yield place.code, "its value lies outside of the file"
+            yield place.code, "its value is outside the file"
             continue
         data = _read(file, place, most=400)
         code = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d"}.get(place.kind)
@@ -123,13 +122,13 @@ def shown_tags(file: BinaryIO, structure: Structure, page: int) -> Iterator[tupl
 
 
 def _unfit(place: TagPlace, size: int, left: int) -> str:
-    """Return why a tag can't be copied; empty if it can."""
+    """Return why a tag cannot be copied; empty if it can."""
     if place.code in _FOLDERS:
-        return f"leads to a directory ({_FOLDERS[place.code]})"
+        return f"points to a directory ({_FOLDERS[place.code]})"
     if place.kind not in _WIDTHS:
         return f"has the field type {place.kind}"
     if place.offset + place.length > size:
-        return "lies outside of the file"
+        return "is outside the file"
     return f"has {place.length} bytes" if place.length > left else ""
 
 
@@ -139,7 +138,7 @@ def _read(file: BinaryIO, place: TagPlace, most: int = LARGEST) -> bytes:
     while len(data) < wanted:
         more = file.read(wanted - len(data))
         if not more:
-            raise OSError(0, "it became shorter while it was read")
+            raise OSError(0, "it shrank while it was read")
         data += more
     return data
 

@@ -1,8 +1,7 @@
-"""How many images a TIFF holds, where its first description says more than its directories show.
+"""The number of images in a TIFF whose description names more than its directories.
 
-ImageJ writes one directory for a whole stack, and tifffile may do so: `images=5` in the description, or a shape.
-Readers that know neither see one image. A stack of ImageJ whose images all lie in the file, one behind the other, is
-read as tifffile reads it; every other file that promises more than it shows is refused.
+ImageJ writes one directory for a whole stack, and tifffile may: `images=5` in the description, or a shape. Other
+readers see one image. A contiguous ImageJ stack is read as tifffile reads it; every other such file is refused.
 """
 
 import json
@@ -17,12 +16,12 @@ _MOST = 65_536
 
 
 def all_pages(path: Path, structure: Structure) -> tuple[Page, ...]:
-    """Return the pages of a complete file, those included that only its description tells of.
+    """Return the pages of a complete file, with those that only its description names.
 
     Raises
     ------
     UnsupportedImageError
-        if it says that it holds more images than are found.
+        if it has fewer images than it says.
     """
     pages = structure.pages
     text = pages[0].texts.get("description", "") if pages else ""
@@ -35,14 +34,13 @@ def all_pages(path: Path, structure: Structure) -> tuple[Page, ...]:
             return stack
     raise UnsupportedImageError(
         path,
-        f"{promised} images by its own description, and {len(pages)} in its directories",
-        "as many as it says",
-        "Write each image into a directory or a file of its own first.",
+        f"the file has {promised} images by its description, but {len(pages)} in its directories",
+        "Write each image into its own directory or file first.",
     )
 
 
 def _of_imagej(text: str) -> int:
-    """Return the number of images that a description of ImageJ names, 0 for none."""
+    """Return the number of images in a description by ImageJ, 0 for others."""
     if not text.startswith("ImageJ="):
         return 0
     value = next((line[7:] for line in text.splitlines() if line.startswith("images=")), "")
@@ -50,7 +48,7 @@ def _of_imagej(text: str) -> int:
 
 
 def _of_tifffile(text: str, pages: tuple[Page, ...]) -> int:
-    """Return the number of images that a description of tifffile gives as a shape, 0 for none."""
+    """Return the number of images in a description by tifffile, 0 for others."""
     if not text.startswith('{"shape":'):
         return 0
     try:
@@ -64,7 +62,7 @@ def _of_tifffile(text: str, pages: tuple[Page, ...]) -> int:
 
 
 def _stack(page: Page, images: int, size: int) -> tuple[Page, ...]:
-    """Return the pages of a stack that lies in one piece behind the first offset, none if it doesn't."""
+    """Return the pages of a contiguous, uncompressed stack, none for others."""
     rows, columns = page.shape
     frame = rows * columns * page.bits[0] // 8
     ends = [offset + count for offset, count in zip(page.offsets, page.counts, strict=True)]

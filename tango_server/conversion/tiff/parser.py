@@ -1,6 +1,6 @@
-"""The structure of a TIFF file, read from its header and directories alone, without the pixels.
+"""Read the structure of a TIFF file from its header and directories, without the pixels.
 
-What a file may make this hold is limited: pages, entries, values and texts.
+Pages, entries, values and texts are limited, so that no file can exhaust the memory.
 
 Format: TIFF Revision 6.0 (Adobe, 1992), section 2; BigTIFF as libtiff writes it.
 """
@@ -22,7 +22,7 @@ MAX_ENTRIES = 4_096
 MAX_TEXT = 65_536
 MAX_SEGMENTS = 1_000_000
 MAX_VALUES = 4_000_000
-_NO_MORE = {0, 2**32 - 1, 2**64 - 1}  # the end of the chain of directories; some writers put -1 there
+_NO_MORE = {0, 2**32 - 1, 2**64 - 1}  # the end of the chain of directories; some writers use -1
 _FIRST_PRIVATE_TAG = 32_768
 _FIELD_TYPES = {  # TIFF field type -> bytes per value, struct code
     1: (1, "B"), 2: (1, "s"), 3: (2, "H"), 4: (4, "I"), 5: (8, None), 6: (1, "b"), 7: (1, None), 8: (2, "h"),
@@ -37,27 +37,27 @@ _PLAIN = (
     (256, 0),
     (258, 1),
     (277, 1),
-)  # tags of rows, columns, bits and samples, with what they are if absent
+)  # tags of rows, columns, bits and samples, with their defaults
 _WANTED = {*_TEXT_TAGS, *_SCALAR_TAGS, *_SEGMENT_OFFSETS, *_SEGMENT_COUNTS, 258, 339}
 
 
 class _Incomplete(Exception):  # noqa: N818 - it carries a finding between two functions of this module
-    """The file ends too early; the text says where."""
+    """The file ends too early; the message says where."""
 
 
 class _Damaged(Exception):  # noqa: N818 - as above
-    """The file can never become complete; the text says why."""
+    """The file can never become complete; the message says why."""
 
 
 def read_structure(path: Path, roots: Roots = ANYWHERE) -> Structure:
-    """Return the structure of the file at `path`, a resolved one below the read roots if there are any.
+    """Return the structure of the file at `path`, resolved and below the read roots if there are any.
 
     Raises
     ------
     SourceMissingError, SourceUnreadableError
-        if there is no such file, or it can't be opened. Damage is no error here: `Structure.state` tells.
+        if it does not exist or cannot be opened. Damage raises nothing: see `Structure.state`.
     OutsideRootsError
-        if the path leads through a symbolic link now.
+        if a folder of the path has become a symbolic link.
 
     """
     with reading(path), open_frame_file(path, roots) as file:
@@ -66,19 +66,19 @@ def read_structure(path: Path, roots: Roots = ANYWHERE) -> Structure:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn the errors of the operating system at reading `path` into ours."""
+    """Translate errors of the operating system while reading `path`."""
     try:
         yield
     except FileNotFoundError:
-        raise SourceMissingError(path, "no such file", "a TIFF file", "Check the path; was it moved?") from None
+        raise SourceMissingError(path, "no such file", "Check the path.") from None
     except OSError as error:
         raise SourceUnreadableError(
-            path, f"it can't be read ({error.strerror})", "a readable file", "Check its permissions and the disk."
+            path, f"cannot read the file ({error.strerror})", "Check its permissions and the disk."
         ) from error
 
 
 def parse_structure(file: BinaryIO) -> Structure:
-    """Return the structure of an open file; raise `OSError` if it can't be read."""
+    """Return the structure of an open file; raise `OSError` if it cannot be read."""
     status = os.fstat(file.fileno())
     parsed = _Parser(file, status.st_size)
     state, problem = parsed.run()
@@ -96,7 +96,7 @@ def parse_structure(file: BinaryIO) -> Structure:
 
 
 class _Parser:
-    """Walks the chain of directories of one open file; what it has found so far are its attributes."""
+    """Walks the chain of directories of one open file; the results so far are attributes."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -107,11 +107,11 @@ class _Parser:
         self._last_ifd = 0
         self._values_left = MAX_VALUES
         self._bytes_left = size
-        """What values outside of directories may still take: more than the file has only if they share their place."""
+        """How many bytes more out-of-line values may use: more than the file has only if they overlap."""
 
     @property
     def ifd_last(self) -> bool:
-        """Whether every pixel lies before the last directory, so that the directory was written after them."""
+        """Whether all pixels precede the last directory, so that it was written after them."""
         ends = [end for page in self.pages for end in map(sum, zip(page.offsets, page.counts, strict=True))]
         return bool(ends) and max(ends) <= self._last_ifd
 
@@ -123,7 +123,7 @@ class _Parser:
             seen: set[int] = set()
             while offset not in _NO_MORE:
                 if offset in seen or len(seen) >= MAX_PAGES:
-                    return "damaged", f"its directories form a loop or are more than {MAX_PAGES}"
+                    return "damaged", f"its directories form a loop, or there are more than {MAX_PAGES}"
                 seen.add(offset)
                 self._last_ifd = max(self._last_ifd, offset)
                 offset = self._directory(offset)
@@ -136,7 +136,7 @@ class _Parser:
     def _read(self, offset: int, length: int, what: str) -> bytes:
         if offset + length > self._size:
             raise _Incomplete(
-                f"{what} should lie at bytes {offset} to {offset + length}, but the file ends at {self._size}"
+                f"{what} should be at bytes {offset} to {offset + length}, but the file ends at {self._size}"
             )
         self._file.seek(offset)
         data = b""
@@ -148,7 +148,7 @@ class _Parser:
         return data
 
     def _header(self) -> int | None:
-        """Return the offset of the first directory, None if this is no TIFF."""
+        """Return the offset of the first directory, None if this is not a TIFF."""
         start = self._read(0, min(self._size, 4), "the header")
         kinds: dict[bytes, tuple[Literal["<", ">"], bool]] = {
             b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True),
@@ -158,13 +158,13 @@ class _Parser:
                 raise _Incomplete(f"it has only {self._size} bytes")
             return None
         if start == bytes(4):
-            raise _Incomplete("it starts with zeros: its beginning is not written yet")
+            raise _Incomplete("it starts with zeros: the header is not written yet")
         if start not in kinds:
             return None
         self.order, self.big = kinds[start]
         offset = self._numbers(8, "Q", "the header")[0] if self.big else self._numbers(4, "I", "the header")[0]
         if not offset:
-            raise _Incomplete("its directory is not written yet (the header's offset is 0)")
+            raise _Incomplete("the directory is not written yet (its offset is 0)")
         return offset
 
     def _numbers(self, offset: int, codes: str, what: str) -> tuple[int, ...]:
@@ -177,20 +177,20 @@ class _Parser:
         count_code, entry_code, word = ("Q", "HHQ8s", 8) if self.big else ("H", "HHI4s", 4)
         (count,) = self._numbers(offset, count_code, what)
         entry = struct.Struct(self.order + entry_code)
-        if count == 0:  # no TIFF has an empty directory: this is a hole in the file
+        if count == 0:  # no TIFF has an empty directory: this is a hole
             raise _Incomplete(f"{what} at byte {offset} is not written yet")
         body = offset + struct.calcsize("=" + count_code)
         if count > MAX_ENTRIES and body + count * entry.size <= self._size:
-            raise _Damaged(f"{what} claims {count} entries, and at most {MAX_ENTRIES} make sense")
+            raise _Damaged(f"{what} has {count} entries (at most {MAX_ENTRIES})")
         data = self._read(body, count * entry.size + word, what)
         values: dict[int, tuple[int, ...] | bytes] = {}
         kept: dict[int, TagPlace] = {}
         for place, (tag, kind, number, inline) in enumerate(entry.iter_unpack(data[: count * entry.size])):
             if not kind:
-                raise _Incomplete(f"{what} at byte {offset} is not wholly written yet")
+                raise _Incomplete(f"{what} at byte {offset} is only partly written")
             value = self._value(tag, kind, number, inline)
             if value is not None and values.setdefault(tag, value) != value:
-                raise _Damaged(f"{what} gives tag {tag} twice, with different values")
+                raise _Damaged(f"{what} has tag {tag} twice, with different values")
             if tag >= _FIRST_PRIVATE_TAG or tag in KEPT_TAGS:
                 self._spend(1, 0)
                 at = body + (place + 1) * entry.size - len(inline)
@@ -199,7 +199,7 @@ class _Parser:
         return int(struct.unpack(self.order + ("Q" if self.big else "I"), data[-word:])[0])
 
     def _value(self, tag: int, kind: int, number: int, inline: bytes) -> tuple[int, ...] | bytes | None:
-        """Return a value that we use, None for one that only has to lie inside of the file."""
+        """Return a value that we use, None for one that only has to be inside the file."""
         width, code = _FIELD_TYPES.get(kind, (0, None))
         length = width * number
         outside = length > len(inline)
@@ -213,27 +213,27 @@ class _Parser:
         if code == "s":
             length = min(length, MAX_TEXT)
         elif number > MAX_SEGMENTS:
-            raise _Damaged(f"tag {tag} has {number} values, and at most {MAX_SEGMENTS} are read")
+            raise _Damaged(f"tag {tag} has {number} values (at most {MAX_SEGMENTS})")
         if outside:
             self._spend(number, length)
         data = self._read(where, length, f"tag {tag}") if outside else inline[:length]
         return data if code == "s" else struct.unpack(f"{self.order}{number}{code}", data)
 
     def _place(self, tag: int, kind: int, number: int, inline: bytes, at: int) -> TagPlace:
-        """Return where a value lies whose entry holds `inline` at the byte `at`."""
+        """Return the location of a value whose entry has `inline` at byte `at`."""
         length = _FIELD_TYPES.get(kind, (0, None))[0] * number
         if length > len(inline):
             at = struct.unpack(self.order + ("Q" if self.big else "I"), inline)[0]
         return TagPlace(tag, kind, number, at, length)
 
     def _spend(self, number: int, length: int) -> None:
-        """Take values into account that lie outside of directories, before they are read."""
+        """Count out-of-line values before they are read."""
         self._values_left -= number
         self._bytes_left -= length
         if self._bytes_left < 0:
-            raise _Damaged("its directories share the values of their tags")
+            raise _Damaged("values of its tags overlap")
         if self._values_left < 0:
-            raise _Damaged(f"its directories name more than {MAX_VALUES} strips and tiles")
+            raise _Damaged(f"it has more than {MAX_VALUES} strips and tiles")
 
     def _page(self, values: dict[int, tuple[int, ...] | bytes], kept: tuple[TagPlace, ...]) -> Page:
         numbers = {tag: value for tag, value in values.items() if not isinstance(value, bytes)}
@@ -242,10 +242,10 @@ class _Parser:
         if len(offsets) == 1 and counts in {(), (0,)}:
             counts = (_plain_bytes(numbers),)  # as other readers do
         if len(offsets) != len(counts):
-            raise _Damaged(f"it names {len(offsets)} strips or tiles, but {len(counts)} lengths")
+            raise _Damaged(f"it has {len(offsets)} strips or tiles, but {len(counts)} lengths")
         for start, length in zip(offsets, counts, strict=True):
             if start + length > self._size:
-                raise _Incomplete(f"its pixels should end at byte {start + length}, but the file ends at {self._size}")
+                raise _Incomplete(f"the pixels should end at byte {start + length}, but the file ends at {self._size}")
         return Page(
             tags={tag: value[0] for tag, value in numbers.items() if tag in _SCALAR_TAGS and value},
             bits=numbers.get(258) or (1,),
@@ -265,7 +265,7 @@ class _Parser:
 
 
 def _plain_bytes(numbers: dict[int, tuple[int, ...]]) -> int:
-    """Return how many bytes an image without compression takes, 0 if it is compressed."""
+    """Return the size of an uncompressed image in bytes, 0 for a compressed one."""
     rows, columns, bits, samples = (numbers.get(tag) or (default,) for tag, default in _PLAIN)
     compressed = (numbers.get(259) or (1,))[0] != 1
     return 0 if compressed else rows[0] * columns[0] * samples[0] * bits[0] // 8

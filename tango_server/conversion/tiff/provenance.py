@@ -1,12 +1,11 @@
-"""What a converted file says of itself, in its own ASCII tags.
+"""The provenance of a converted file, in its ASCII tags.
 
 `ImageDescription` holds compact JSON: `{"petif": 1, "recipe": {...}, "source": "name.tif", "from": "1f0c...",
-"version": "0.1.0"}`, with `"placeholder": true` for a frame that never appeared, `"job": "4f3c..."` for a server's
-job, and `"original": "..."`, the ImageDescription of a frame that was replaced in place.
-`from` stands for the way from the output to its source, so that two sources of one name are told apart even after
-both trees were moved; `job` tells two conversions of one source apart. `Software` holds
-the program and its version, `DateTime` the acquisition, or when a placeholder was made (TIFF's own form,
-`YYYY:MM:DD HH:MM:SS`).
+"version": "0.1.0"}`, with `"placeholder": true` for a missing frame, `"job": "4f3c..."` for a server's job, and
+`"original": "..."`, the ImageDescription of a frame that was replaced in place.
+`from` is a hash of the relative path from the output to its source: it distinguishes sources with one name, even after
+both trees were moved; `job` distinguishes two conversions of one source. `Software` has the program and its version,
+`DateTime` the time of the acquisition, or of making a placeholder (`YYYY:MM:DD HH:MM:SS`).
 """
 
 import hashlib
@@ -25,15 +24,15 @@ from tango_server.text import printable
 
 FORMAT = 1
 _TIFF_TIME = "%Y:%m:%d %H:%M:%S"
-_LATEST = 253_402_128_000.0  # the day before the last one of the year 9999: dates end there, in every time zone
+_LATEST = 253_402_128_000.0  # the day before the last of the year 9999, where dates end, in every time zone
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The record that a converted file carries.
+    """The provenance in a converted file.
 
-    `recipe` is what it was made with, without `output`; None if the file does not tell. An ESPERANTO frame tells only
-    its format and orientation, and the `content_hash` of the whole recipe.
+    `recipe` is without `output`; None if the file does not contain it. An ESPERANTO frame has only format and
+    orientation, and the `content_hash` of the whole recipe.
     """
 
     recipe: dict[str, Any] | None
@@ -43,18 +42,18 @@ class Provenance:
     placeholder: bool = False
     job: str | None = None
     original: str | None = None
-    """The ImageDescription of the frame that this file replaced, as it was."""
+    """The ImageDescription of the frame that this file replaced."""
     content_hash: str | None = None
 
     @property
     def summary(self) -> str:
-        """What the file is, for a message."""
+        """A description of the file, for messages."""
         if self.placeholder:
-            return f"a placeholder for {self.source}, a frame that never came"
-        return f"a file that was converted already, from {self.source}"
+            return f"a placeholder for the missing frame {self.source}"
+        return f"a file already converted from {self.source}"
 
     def matches(self, recipe: Recipe) -> bool:
-        """Whether the file's content was made of a frame by this recipe (wherever it was to be put)."""
+        """Whether this recipe, whatever its output path, made the file's content from a frame."""
         if self.placeholder:
             return False
         if self.content_hash is not None:
@@ -62,7 +61,7 @@ class Provenance:
         if self.recipe is None:
             return False
         try:
-            own = Recipe.model_validate(self.recipe)  # what an earlier version did not know yet takes its default
+            own = Recipe.model_validate(self.recipe)  # fields that an earlier version lacked get their default
         except (ValueError, RecursionError):
             return False
         return own.content_fields() == recipe.content_fields()
@@ -80,7 +79,7 @@ def software() -> str:
 
 
 def origin_of(source: Path, output: Path) -> str:
-    """Return 8 hexadecimal digits that stand for where `source` lies as seen from `output`."""
+    """Return 8 hexadecimal digits, a hash of the relative path from the folder of `output` to `source`."""
     try:
         way = Path(os.path.relpath(source, output.parent)).as_posix()
     except ValueError:  # on another drive of Windows
@@ -97,7 +96,7 @@ def describe(
     job: str | None = None,
     original: str | None = None,
 ) -> str:
-    """Return the text of the ImageDescription tag: ASCII, whatever the source is called."""
+    """Return the text of the ImageDescription tag, always ASCII."""
     record: dict[str, Any] = {
         "petif": FORMAT,
         "recipe": recipe.content_fields(),
@@ -115,7 +114,7 @@ def describe(
 
 
 def read_provenance(structure: Structure) -> Provenance | None:
-    """Return the record of a file that we wrote, None for every other file."""
+    """Return the provenance of a file that we wrote, None for every other file."""
     if structure.state != "complete" or not structure.pages:
         return None
     try:
@@ -137,12 +136,12 @@ def read_provenance(structure: Structure) -> Provenance | None:
 
 
 def _text(value: object) -> str:
-    """Return a text of a record; anybody may have written it."""
+    """Return a text of a record, which anyone may have written."""
     return printable(value) if isinstance(value, str) else ""
 
 
 def acquired(page: Page, mtime_ns: int) -> str:
-    """Return when the frame was taken as TIFF writes it: its own DateTime tag, else the file's modification time."""
+    """Return the acquisition time in TIFF's form: the DateTime tag, else the file's modification time."""
     text = page.texts.get("datetime", "")
     try:
         datetime.strptime(text, _TIFF_TIME)
@@ -152,5 +151,5 @@ def acquired(page: Page, mtime_ns: int) -> str:
 
 
 def tiff_time(instant: float) -> str:
-    """Return an instant (Unix s) as TIFF writes it, in this host's local time; the nearest date from 1970 to 9999."""
+    """Return an instant (Unix s) in TIFF's form and local time, clipped to the years 1970 to 9999."""
     return datetime.fromtimestamp(max(0.0, min(instant, _LATEST))).strftime(_TIFF_TIME)

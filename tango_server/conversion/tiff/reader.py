@@ -1,7 +1,6 @@
-"""From a file to arrays: the uncompressed single strip of QXRD directly, everything else through tifffile.
+"""Read a file into arrays: QXRD's single uncompressed strip directly, everything else through tifffile.
 
-A source is opened once and read through that one handle, so that structure and pixels belong together even if another
-file takes its name meanwhile.
+A source is opened once, so that structure and pixels belong together even if the file is replaced meanwhile.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +37,7 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An open, complete TIFF file whose every page we can convert."""
+    """An open, complete TIFF file; every page can be converted."""
 
     path: Path
     file: BinaryIO
@@ -51,14 +50,14 @@ class Source:
         Raises
         ------
         SourceUnreadableError
-            if the pixels can't be decoded.
+            if the pixels cannot be decoded.
         """
         with TifffileDecoder(self.path, self.file) as decoder:
             for number, page in enumerate(self.structure.pages):
                 yield self._strip(page) if _is_plain_strip(page) else self._decoded(number, page, decoder)
 
     def orientation(self, page: Page) -> Orientation:
-        """Return what the Orientation tag of a page asks for."""
+        """Return the orientation by the tag of a page."""
         return Orientation.of_tag(page.tags.get(274, 1) or 1)
 
     def _strip(self, page: Page) -> Image:
@@ -75,9 +74,7 @@ class Source:
             while view:
                 count = self.file.readinto(view)  # type: ignore[attr-defined]
                 if not count:
-                    raise IncompleteFileError(
-                        self.path, "it became shorter while it was read", "a finished file", "Convert it again."
-                    )
+                    raise IncompleteFileError(self.path, "the file shrank while it was read", "Convert it again.")
                 view = view[count:]
         return pixels
 
@@ -86,25 +83,25 @@ class Source:
         if image.shape != page.shape or image.dtype.newbyteorder("=") != pixel_type(page):
             raise UnsupportedImageError(
                 self.path,
-                f"page {number} decodes to {image.dtype} of shape {image.shape}",
-                f"{pixel_type(page)} of shape {page.shape}",
-                "Convert it by other means first.",
+                f"page {number} decodes to {image.dtype} of shape {image.shape}, but its tags say {pixel_type(page)} "
+                f"of shape {page.shape}",
+                "Convert it to a plain TIFF with another program first.",
             )
         return image
 
 
 @contextmanager
 def open_source(path: Path, workspace: Workspace | None = None, roots: Roots = ANYWHERE) -> Iterator[Source]:
-    """Open the file at `path`, check that it is complete and that every page can be converted.
+    """Open the file at `path`, and check that it is complete and every page can be converted.
 
-    `workspace` is memory to read into; by default a fresh one. With read roots, the path is a resolved one below them.
+    `workspace` is memory to read into (default: a new one). With read roots, the path is resolved and below them.
 
     Raises
     ------
     SourceError
-        one of its kinds, if not.
+        one of its subclasses, if not.
     OutsideRootsError
-        if the path leads through a symbolic link now.
+        if a folder of the path has become a symbolic link.
     """
     with reading(path):
         file = open_frame_file(path, roots)
@@ -113,7 +110,7 @@ def open_source(path: Path, workspace: Workspace | None = None, roots: Roots = A
             structure = parse_structure(file)
         structure.require_complete(path)
         if not structure.pages:
-            raise UnsupportedImageError(path, "no image", "at least one", "Check what wrote this file.")
+            raise UnsupportedImageError(path, "the file has no image", "Check what wrote it.")
         structure = replace(structure, pages=all_pages(path, structure))
         for page in structure.pages:
             _require_convertible(path, page)
@@ -122,7 +119,7 @@ def open_source(path: Path, workspace: Workspace | None = None, roots: Roots = A
 
 
 def read_first_image(path: Path) -> Image:
-    """Return the first image of a file; raise a `SourceError` if it is not a complete file that we can read."""
+    """Return the first image of a file; raise `SourceError` if it is not complete and readable."""
     with open_source(path) as source:
         return next(source.images())
 
@@ -137,16 +134,15 @@ def _require_convertible(path: Path, page: Page) -> None:
     if found:
         raise UnsupportedImageError(
             path,
-            found,
-            "images of one grey value per pixel, as integers of 8 to 64 bits or floats of 16 to 64 bits",
-            "Convert it by other means first.",
+            f"cannot convert {found}: only one grey value per pixel is supported, integers of 8 to 64 bits or floats "
+            "of 16 to 64 bits",
+            "Convert it with another program first.",
         )
     rows, columns = page.shape
-    if len(page.offsets) < _segments_of(page):  # a reader would fill the gaps with zeros, in silence
+    if len(page.offsets) < _segments_of(page):  # a reader would silently fill the gaps with zeros
         raise IncompleteFileError(
             path,
-            f"{len(page.offsets)} strips or tiles",
-            f"the {_segments_of(page)} that {rows} x {columns} pixels take",
+            f"only {len(page.offsets)} of {_segments_of(page)} strips or tiles for {rows} x {columns} pixels",
             "The file is damaged: copy it again from its origin.",
         )
     needed, held = rows * columns * page.bits[0] // 8, sum(page.counts)
@@ -154,30 +150,30 @@ def _require_convertible(path: Path, page: Page) -> None:
     if (plain and held < needed) or 0 in page.counts:
         raise IncompleteFileError(
             path,
-            f"its {len(page.counts)} strips or tiles hold {held} bytes, some of them perhaps none",
-            f"the {needed} bytes of {rows} x {columns} pixels",
-            "The file is damaged, or was never filled: copy it again from its origin.",
+            f"its {len(page.counts)} strips or tiles have {held} bytes (or some are empty), but {rows} x {columns} "
+            f"pixels need {needed}",
+            "The file is damaged or was never filled: copy it again from its origin.",
         )
 
 
 def _require_explained(path: Path, structure: Structure) -> None:
-    """Refuse pixels that the file can't hold: strips that share their bytes, more than any compression explains."""
+    """Refuse overlapping strips, and more pixels than any compression could store in the file."""
     pages = structure.pages
     starts = np.array([offset for page in pages for offset in page.offsets], np.uint64)
     ends = starts + np.array([count for page in pages for count in page.counts], np.uint64)
     order = np.argsort(starts, kind="stable")
     found = ""
     if np.any(ends[order][:-1] > starts[order][1:]):
-        found = "strips or tiles that share bytes of the file"
+        found = "its strips or tiles overlap"
     needed = sum(rows * columns * page.bits[0] // 8 for page in pages for rows, columns in [page.shape])
     if needed > max(_BELIEVED_BYTES, _BELIEVED_RATIO * structure.size):
-        found = f"{needed} bytes of pixels in a file of {structure.size}, more than any compression explains"
+        found = f"{needed} bytes of pixels in a file of {structure.size} bytes: no compression achieves that"
     if found:
-        raise UnsupportedImageError(path, found, "images that the file holds", "Check what wrote this file.")
+        raise UnsupportedImageError(path, found, "Check what wrote this file.")
 
 
 def _segments_of(page: Page) -> int:
-    """Return how many strips or tiles the size of a page takes."""
+    """Return how many strips or tiles a page needs."""
     rows, columns = page.shape
     if _TILE_WIDTH in page.tags:
         width, height = (max(page.tags.get(tag, 1), 1) for tag in (_TILE_WIDTH, _TILE_LENGTH))
@@ -186,7 +182,7 @@ def _segments_of(page: Page) -> int:
 
 
 def _unsupported(page: Page) -> str:
-    """Return what makes a page unfit for conversion; empty if nothing does."""
+    """Return why a page cannot be converted; empty if it can."""
     rows, columns = page.shape
     samples, photometric = page.tags.get(277, 1), page.tags.get(262, _BLACK_IS_ZERO)
     predicted = page.tags.get(317, 1) != 1 and page.tags.get(259, _UNCOMPRESSED) == _UNCOMPRESSED
@@ -199,7 +195,7 @@ def _unsupported(page: Page) -> str:
             names.get(photometric, f"photometric interpretation {photometric}"),
         ),
         (samples != 1 or len(set(page.bits)) != 1, f"{samples} samples per pixel"),
-        (predicted, f"predictor {page.tags.get(317)} without compression, which readers take for different pixels"),
+        (predicted, f"predictor {page.tags.get(317)} without compression, which programs read differently"),
         (not rows or not columns or not page.offsets, f"a zero-sized image ({rows} x {columns})"),
         (kind not in _BITS, f"pixels of {kind[1]} bits in sample format {page.sample_formats[0]}"),
         (page.tags.get(274, 1) not in range(9), f"an orientation tag of {page.tags.get(274)}"),
@@ -209,9 +205,9 @@ def _unsupported(page: Page) -> str:
 
 
 def unusual_layout(pages: Sequence[Page]) -> str:
-    """Return what a person should know of how pages were read; empty if nothing."""
+    """Return a note on how pages were read; empty for ordinary ones."""
     if any(page.tags.get(262) == _FILTER_ARRAY for page in pages):
-        return "Its photometric tag says colour filter array (CFA); it was read as the grey image that it is."
+        return "Its photometric tag says colour filter array (CFA); it was read as a grey image."
     return ""
 
 

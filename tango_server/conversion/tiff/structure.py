@@ -1,8 +1,8 @@
-"""What a TIFF file is made of, as far as its header and directories tell; and whether it is complete.
+"""The structure of a TIFF file by its header and directories, and whether it is complete.
 
-A writer that works as libtiff does for QXRD puts the image file directory (IFD) last, so the file is complete exactly
-when every directory parses and every strip, tile and out-of-line value lies inside of the file.
-For writers that put the IFD first, structure proves nothing about the pixels: `Structure.ifd_last` tells which it is.
+libtiff, as QXRD uses it, writes the image file directory (IFD) last, so the file is complete exactly when every
+directory parses and every strip, tile and out-of-line value is inside the file.
+If the IFD comes first, structure proves nothing about the pixels: see `Structure.ifd_last`.
 """
 
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ from tango_server.conversion.errors import IncompleteFileError, NotATiffError, S
 
 DESCRIPTION = 270
 KEPT_TAGS = frozenset({DESCRIPTION, 271, 272, 315, 316})
-"""Beside private tags: ImageDescription, Make, Model, Artist, HostComputer."""
+"""In addition to private tags: ImageDescription, Make, Model, Artist, HostComputer."""
 
 State = Literal["complete", "incomplete", "damaged", "not_tiff"]
-"""What a look at a file finds: `incomplete` may still become complete, `damaged` and `not_tiff` never do."""
+"""`incomplete` files may still become complete, `damaged` and `not_tiff` never do."""
 
 
 @dataclass(frozen=True, slots=True)
 class TagPlace:
-    """Where the value of a tag lies: `number` values of TIFF's field type `kind`, `length` bytes from `offset` on."""
+    """The location of a tag's value: `number` values of TIFF's field type `kind`, `length` bytes from `offset` on."""
 
     code: int
     kind: int
@@ -32,7 +32,7 @@ class TagPlace:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One image file directory: integer tags by number, text tags by name, and where the pixels lie in the file."""
+    """One image file directory: integer tags by number, text tags by name, and where the pixels are in the file."""
 
     tags: dict[int, int]
     bits: tuple[int, ...]
@@ -41,7 +41,7 @@ class Page:
     counts: tuple[int, ...]
     texts: dict[str, str]
     kept: tuple[TagPlace, ...] = ()
-    """What a conversion in place keeps; a private tag may point outside of the file."""
+    """Tags that a conversion in place keeps; a private tag may point outside the file."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -51,7 +51,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What the header and the directories of a file say."""
+    """The structure of one file by its header and directories."""
 
     state: State
     problem: str
@@ -66,13 +66,12 @@ class Structure:
     def require_complete(self, path: Path) -> None:
         """Raise the typed error if the file is not a complete TIFF."""
         if self.state == "not_tiff":
-            raise NotATiffError(path, self.problem, "a TIFF file (II*, MM* or BigTIFF)", "Check what wrote this file.")
+            raise NotATiffError(path, f"not a TIFF file: {self.problem}", "Check what wrote this file.")
         if self.state == "damaged":
-            raise SourceUnreadableError(path, self.problem, "an intact TIFF", "Check what wrote this file.")
+            raise SourceUnreadableError(path, f"damaged TIFF file: {self.problem}", "Check what wrote this file.")
         if self.state == "incomplete":
             raise IncompleteFileError(
                 path,
-                self.problem,
-                "a TIFF with its directory and every strip inside of the file",
-                "If it is still being written, wait; else it was cut off: copy it again from its origin.",
+                f"incomplete TIFF file: {self.problem}",
+                "If it is no longer being written, it was cut off: copy it again from its origin.",
             )

@@ -1,4 +1,4 @@
-"""Compressed, tiled and striped pages, decoded by tifffile; QXRD's own frames never come here."""
+"""Compressed, tiled and striped pages, decoded by tifffile (QXRD's frames are read directly)."""
 
 import struct
 import zlib
@@ -19,7 +19,7 @@ _DECODER_ERRORS = (
 
 
 class TifffileDecoder:
-    """tifffile on an open file; it is imported, and the file parsed by it, when the first page is asked for."""
+    """tifffile on an open file; imported, and the file parsed, for the first page."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
@@ -36,7 +36,7 @@ class TifffileDecoder:
             self._opened.close()
 
     def page(self, number: int) -> Image:
-        """Return a page, counted from 0; raise `SourceUnreadableError` if it can't be decoded."""
+        """Return a page, counted from 0; raise `SourceUnreadableError` if it cannot be decoded."""
         try:
             if self._opened is None:
                 import tifffile  # noqa: PLC0415 - 0.1 s of import that QXRD's own files don't need
@@ -47,8 +47,7 @@ class TifffileDecoder:
         except _DECODER_ERRORS as error:  # tifffile's own is a ValueError
             raise SourceUnreadableError(
                 self._path,
-                f"the pixels of page {number} can't be decoded ({type(error).__name__}: {error})",
-                "an intact TIFF",
-                "Check the file with another program, and copy it again from its origin.",
+                f"cannot decode the pixels of page {number} ({type(error).__name__}: {error})",
+                "Check the file with another program, or copy it again from its origin.",
             ) from error
         return image

@@ -1,4 +1,4 @@
-"""What XDI's own layout can't hold, written by tifffile: several pages, compression, more than 4 GiB."""
+"""TIFFs beyond the layout for XDI, written by tifffile: several pages, compression, more than 4 GiB."""
 
 import io
 import struct
@@ -25,7 +25,7 @@ def tifffile_writer(
         import tifffile  # noqa: PLC0415 - 0.1 s of import that XDI's layout doesn't need
 
         compression = _TIFFFILE_NAMES[recipe.compression]
-        buffered = io.BufferedRandom(file)  # type: ignore[arg-type]  # an unbuffered file may write less than asked
+        buffered = io.BufferedRandom(file)  # type: ignore[arg-type]  # an unbuffered file may write less than requested
         try:
             writer: tifffile.TiffWriter | None = None
             for number, turning in enumerate(turnings):
@@ -53,7 +53,7 @@ def tifffile_writer(
 
 
 def _extra(tag: Tag) -> tuple[int, int, int, Any, bool]:
-    """Return a tag as tifffile wants it: values as bytes, those of rational numbers as integers."""
+    """Return a tag for tifffile: values as bytes, rational numbers as integers."""
     code = {5: "I", 10: "i"}.get(tag.kind)
     values = tag.data if code is None else struct.unpack(f"<{2 * tag.count}{code}", tag.data)
     return tag.code, tag.kind, tag.count, values, True

@@ -1,7 +1,7 @@
-"""Images on their way into a TIFF file: the layout that XDI reads where it can hold them, tifffile's where it can't.
+"""Write TIFF files: the layout that XDI reads if possible, otherwise by tifffile.
 
-XDI is known to read what fabio's writer makes: little-endian classic TIFF, the one image file directory at byte 8 with
-twelve entries, the texts after it, one uncompressed strip at the end. Tags that are kept of a source stand among them.
+XDI is known to read the output of fabio's writer: little-endian classic TIFF, one image file directory at byte 8 with
+twelve entries, then the texts, then one uncompressed strip. Tags kept from the source are added to the directory.
 """
 
 import struct
@@ -23,7 +23,7 @@ _SHORT, _LONG, _ASCII = 3, 4, 2
 _IFD_AT = 8
 _ENTRIES = 12
 _INLINE = 4  # bytes of a value in its entry
-_STRIP_ALIGNMENT = 64  # of a cache line; fabio's own varies with its header, and the tags say where the strip is
+_STRIP_ALIGNMENT = 64  # a cache line; fabio's varies, and the tags say where the strip is
 
 
 def image_writer(  # noqa: PLR0917 - each is of another type, or named as its parameter
@@ -36,7 +36,7 @@ def image_writer(  # noqa: PLR0917 - each is of another type, or named as its pa
 ) -> Write:
     """Return the function that writes `pages` turned images, one after the other, into an open file.
 
-    `taken` is the DateTime of the acquisition, `kept` are tags of the source.
+    `taken` is the DateTime of the acquisition, `kept` are tags from the source.
     A single uncompressed image below 4 GiB gets the layout that XDI reads.
     """
     first = next(turnings)
@@ -67,10 +67,9 @@ def tiff_header(
     taken: str,
     kept: Sequence[Tag] = (),
 ) -> bytes:
-    """Return everything before the pixels of a frame of `shape` (rows, columns); the strip follows at once.
+    """Return everything before the pixels of a frame of `shape` (rows, columns); the strip follows directly.
 
-    `taken` is the DateTime of the acquisition, `YYYY:MM:DD HH:MM:SS`; `kept` are
-    tags of the source, none of those that the layout has itself.
+    `taken` is the DateTime of the acquisition, `YYYY:MM:DD HH:MM:SS`; `kept` are other tags from the source.
     """
     rows, columns = shape
     outside = [tag.data for tag in kept if len(tag.data) > _INLINE]

@@ -150,7 +150,7 @@ def test_property_forms_are_read(properties: dict[str, Any], expected: dict[str,
     [
         (b'path_maps = ["Y:\\ -> /gpfs"]', "single quotes"),
         (b"timeout = \n", "line 1"),
-        (b"# \xff", "no valid TOML"),
+        (b"# \xff", "invalid TOML"),
         (None, "--config"),
     ],
     ids=["backslash", "no value", "no UTF-8", "no file"],

@@ -45,9 +45,9 @@ def test_setting_without_a_default_must_be_given(name: str, least: dict[str, Any
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        *[(name, path, f"give the whole path of {path}") for name in PATHS for path in ("data/raw", ".", "~/raw")],
-        ("write_roots", [""], "give the whole path"),
-        ("read_roots", ["/data\0"], "a character that no path has"),
+        *[(name, path, f"{path} is a relative path") for name in PATHS for path in ("data/raw", ".", "~/raw")],
+        ("write_roots", [""], "relative path"),
+        ("read_roots", ["/data\0"], "/data"),
         ("read_roots", [], ""),
         ("setle_time", 1.0, "setle_time: found 1.0; there is no such name"),
         ("timeout_s", 30, "timeout_s: found 30; there is no such name"),
@@ -71,12 +71,12 @@ def test_setting_without_a_default_must_be_given(name: str, least: dict[str, Any
         ("recipe", '{"rotation": 45}', ""),
         ("recipe", '{"preset": "xdi", "rotation": 45}', "recipe.rotation: found 45"),
         ("recipe", {"preset": "xdi", "rotation": 45}, "recipe.rotation: found 45"),
-        ("recipe", {"preset": []}, "no preset is called []"),
+        ("recipe", {"preset": []}, "preset []"),
         ("recipe", {"preset": "xdi", "name": "x"}, "recipe.name: found 'x'; there is no such name"),
-        ("recipe", "xid", "the presets are xdi, xdi-unsigned"),
+        ("recipe", "xid", "xdi, xdi-unsigned"),
         ("path_maps", ["Y:\\"], "PREFIX -> FOLDER"),
-        ("path_maps", ["Y:\\ -> gpfs"], "give the whole path of gpfs"),
-        pytest.param("path_maps", {"": "/gpfs"}, "the prefix that stands for /gpfs is empty", marks=posix_paths),
+        ("path_maps", ["Y:\\ -> gpfs"], "gpfs is a relative path"),
+        pytest.param("path_maps", {"": "/gpfs"}, "prefix for /gpfs", marks=posix_paths),
         ("placeholder_shape", [2048], "placeholder_shape"),
         ("placeholder_shape", "2048", "placeholder_shape"),
         ("log_level", "chatty", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
@@ -94,11 +94,11 @@ def test_wrong_setting_is_refused_in_words(name: str, value: Any, words: str, le
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"settle_time": 20}, "longer than the time to settle"),
-        ({"settle_complete": 15}, "longer than the time to settle"),
-        ({"settle_time": 300, "timeout": 400}, "longer than the time to settle"),
-        ({"timeout": 2}, "timeout (2 s) must be longer than the time to settle (3 s)"),
-        ({"executor": "dask"}, "executor dask needs dask_scheduler, as tcp://"),
+        ({"settle_time": 20}, "timeout (15 s)"),
+        ({"settle_complete": 15}, "timeout (15 s)"),
+        ({"settle_time": 300, "timeout": 400}, "run_timeout (300 s)"),
+        ({"timeout": 2}, "timeout (2 s) must be longer than the settle time (3 s)"),
+        ({"executor": "dask"}, "executor dask needs dask_scheduler"),
     ],
 )
 def test_settings_that_contradict_are_refused(fields: dict[str, Any], words: str, least: dict[str, Any]) -> None:

@@ -79,10 +79,10 @@ def test_a_file_of_version_1_and_a_shape_given(tmp_path: Path) -> None:
     [
         ("Distance: 1\n", "max_shape"),
         ('Detector_config: {"max_shape": [4, 4]}\nPoni1: 0\n', "PixelSize1"),
-        ('Detector_config: {"max_shape": [4, 4], "pixel1": 1, "pixel2": 1}\nPoni1: x\nPoni2: 0\n', "Poni1: found 'x'"),
+        ('Detector_config: {"max_shape": [4, 4], "pixel1": 1, "pixel2": 1}\nPoni1: x\nPoni2: 0\n', "Poni1 .*'x'"),
         (
             'Detector_config: {"max_shape": [4, 4], "orientation": 7, "pixel1": 1, "pixel2": 1}\n',
-            "orientation: found 7",
+            "orientation 7",
         ),
         ("Detector_config: {\n", "Detector_config"),
         ('Detector_config: {"max_shape": [4, 4], "pixel1": 1, "pixel2": 1}\nPoni1: nan\nPoni2: 0\n', "finite"),

@@ -39,7 +39,7 @@ def is_harmless(text: str) -> bool:
 @example("\x1b[31m\x9b2J\u202e\udce9\n\r\x7f")
 def test_text_of_others_is_harmless_to_all_who_get_it(text: str) -> None:
     assert is_harmless(printable(text))
-    assert is_harmless(str(ConversionError(text, text, "a frame", "Check it.")))
+    assert is_harmless(str(ConversionError(text, text, "Check it.")))
     report = FrameReport(source=text, output=text, outcome="failed", reason=text, finished=0)
     refused = RefusedRequest(source=text, reason=text)
     for value in (report.source, report.output, report.reason, refused.source, refused.reason):
@@ -122,7 +122,7 @@ def test_directories_that_share_their_values_are_damage(tmp_path: Path) -> None:
     path.write_bytes(body)
     structure = read_structure(path)
     assert (structure.state, len(structure.pages)) == ("damaged", 0)
-    assert "share" in structure.problem
+    assert "overlap" in structure.problem
 
 
 def test_strips_that_share_bytes_of_the_file_are_refused(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_strips_that_share_bytes_of_the_file_are_refused(tmp_path: Path) -> None
     first, second = (page.offsets[0] for page in pages)
     whole = path.read_bytes().replace(struct.pack("<I", second), struct.pack("<I", first))
     path.write_bytes(whole)
-    with pytest.raises(UnsupportedImageError, match="share bytes"):
+    with pytest.raises(UnsupportedImageError, match="overlap"):
         convert_file(path, Recipe())
 
 
@@ -198,7 +198,7 @@ def test_every_image_of_a_stack_of_imagej_is_converted(tmp_path: Path) -> None:
     assert report.output is not None
     np.testing.assert_array_equal(tifffile.imread(report.output), np.rot90(stack, axes=(1, 2)))
     path.write_bytes(path.read_bytes().replace(b"images=5", b"images=9"))
-    with pytest.raises(UnsupportedImageError, match="9 images by its own description, and 1"):
+    with pytest.raises(UnsupportedImageError, match="9 images by its description, but 1"):
         convert_file(path, Recipe())
 
 
@@ -206,7 +206,7 @@ def test_a_shape_that_promises_more_images_than_there_are_is_refused(tmp_path: P
     (tmp_path / "raw").mkdir()
     path = tmp_path / "raw" / "stack.tif"
     tifffile.imwrite(path, np.zeros((3, 8, 6), np.uint16), truncate=True, photometric="minisblack")
-    with pytest.raises(UnsupportedImageError, match="3 images by its own description, and 1"):
+    with pytest.raises(UnsupportedImageError, match="3 images by its description, but 1"):
         convert_file(path, Recipe())
 
 

@@ -164,7 +164,7 @@ def test_it_is_never_made_where_the_detector_writes(make: Make, source: Path, tm
         (tmp_path / "elsewhere").symlink_to(source.parent)
         places.append((XDI, tmp_path / "elsewhere" / source.name))
     for recipe, place in places:
-        with pytest.raises(PlaceholderInPlaceError, match="where the detector writes") as caught:
+        with pytest.raises(PlaceholderInPlaceError, match="in place") as caught:
             make(recipe, output=place)
         assert REASON in str(caught.value), place
     assert not list(source.parent.iterdir())
@@ -178,7 +178,7 @@ def test_paths_beyond_the_roots_are_refused(make: Make, source: Path, output: Pa
 
 def test_a_folder_that_cannot_be_made_is_told_and_leaves_nothing(make: Make, output: Path) -> None:
     output.parent.write_bytes(b"a file")
-    with pytest.raises(OutputWriteError, match="can't be written"):
+    with pytest.raises(OutputWriteError, match="cannot write"):
         make()
     assert output.parent.read_bytes() == b"a file"
 
@@ -263,7 +263,7 @@ def test_a_frame_that_comes_while_zeros_are_written_stays(
         return write_it
 
     monkeypatch.setattr("tango_server.conversion.placeholder.image_writer", and_then_it_comes)
-    with pytest.raises(OutputExistsError, match="already"):
+    with pytest.raises(OutputExistsError, match="exists"):
         make()
     assert is_the_frame(output, data)
     assert list(output.parent.iterdir()) == [output]
@@ -281,7 +281,7 @@ def placeholder(make: Make) -> Iterator[Path]:
 def test_a_placeholder_is_no_source(placeholder: Path, recipe: Recipe, tmp_path: Path) -> None:
     elsewhere = recipe.model_copy(update={"output": recipe.output.model_copy(update={"folder": str(tmp_path / "b")})})
     for chosen in (elsewhere, recipe.model_copy(update={"output": IN_PLACE.output}), IN_PLACE):
-        with pytest.raises(ConvertedDifferentlyError, match=r"a placeholder for a\.tif, a frame that never came"):
+        with pytest.raises(ConvertedDifferentlyError, match=r"a placeholder for the missing frame a\.tif"):
             convert_file(placeholder, chosen)
     assert not (tmp_path / "b").exists()
 

@@ -55,7 +55,7 @@ def test_a_list_that_is_too_long_is_refused_with_the_cap_and_what_was_found() ->
         (BacklogFullError("why"), "PETIF_BacklogFull"),
         (DiskFullError("why"), "PETIF_DiskFull"),
         (UnknownIdError("why"), "PETIF_UnknownId"),
-        (OutsideRootsError("/etc", "why", "a root", "Ask."), "PETIF_BadPath"),
+        (OutsideRootsError("/etc", "why", "Ask."), "PETIF_BadPath"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

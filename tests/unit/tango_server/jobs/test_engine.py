@@ -138,7 +138,7 @@ def test_a_sidecar_that_was_in_trouble_follows_though_nobody_waits_for_sidecars(
     def relieved(task: Task) -> Result:
         result = worker.run(task)
         assert isinstance(result, FrameReport)
-        assert "its sidecar can't be carried" in result.reason
+        assert "the sidecar could not be copied" in result.reason
         obstacle.rmdir()
         return result
 

@@ -57,7 +57,7 @@ def test_what_can_not_be_read_is_awaited_with_its_trouble(job: Job, roots: Roots
     job.source.mkdir()
     look = observe_source(job, roots)
     assert isinstance(look, Observed)
-    assert "it is a folder" in look.trouble
+    assert "a folder, not a regular file" in look.trouble
 
 
 @links_only
@@ -86,7 +86,7 @@ def test_a_disk_that_is_full_for_the_sidecar_is_trouble_that_may_pass(job: Job, 
         look = carry_sidecar_of(job, job.output, roots)
     assert isinstance(look, SidecarObserved)
     assert (look.carried, look.blocked) == (False, True)
-    assert look.trouble.startswith("its sidecar can't be carried: ")
+    assert look.trouble.startswith("the sidecar could not be copied: ")
     assert str(job.output) in look.trouble
     assert carry_sidecar_of(job, job.output, roots).carried
 
@@ -107,5 +107,5 @@ def test_a_sidecar_that_is_a_link_is_final(job: Job, roots: Roots, tmp_path: Pat
     look = carry_sidecar_of(job, job.output, roots)
     assert isinstance(look, AttemptFailed)
     assert look.kind == "final"
-    assert "its sidecar can't be carried" in look.reason
+    assert "the sidecar could not be copied" in look.reason
     assert not job.output.with_name("a.tif.metadata").exists()

@@ -39,11 +39,11 @@ def test_a_sidecar_that_was_left_behind_is_a_warning(caplog: pytest.LogCaptureFi
         source="/raw/a.tif",
         output="/processed/a.tif",
         outcome="converted",
-        reason="its sidecar can't be carried: the disk is full",
+        reason="the sidecar could not be copied: the disk is full",
         finished=101.0,
     )
     record = told(caplog, report)
-    text = "converted: /raw/a.tif -> /processed/a.tif, but its sidecar can't be carried: the disk is full"
+    text = "converted: /raw/a.tif -> /processed/a.tif, but the sidecar could not be copied: the disk is full"
     assert (record.levelname, record.getMessage()) == ("WARNING", text)
     assert vars(record)["job_id"] == "4f3c"
 

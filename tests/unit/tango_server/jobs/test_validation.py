@@ -74,21 +74,21 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "key of the request that is no text": ({"\udcfc": 1}, [r"found '\udcfc'", "Correct the field"]),
     "number too large for the ledger": ({"seq_num": 2**63}, ["seq_num: found 9223372036854775808", "less than"]),
     "negative number": ({"seq_num": -1}, ["seq_num: found -1", "greater than or equal to 0"]),
-    "relative path": ({"source": "raw/frame.tif"}, ["raw/frame.tif: a relative path", "Give the whole path"]),
+    "relative path": ({"source": "raw/frame.tif"}, ["raw/frame.tif: a relative path", "Give an absolute path"]),
     "file outside of the roots": (
         {"source": "OUTSIDE/frame.tif"},
-        ["OUTSIDE/frame.tif", "outside of the folders that may be read", "a path below ROOT", "read_roots"],
+        ["OUTSIDE/frame.tif", "outside the folders that may be read", "(ROOT)", "read_roots"],
     ),
-    "way out by dots": ({"source": "ROOT/raw/../../outside/frame.tif"}, ["outside of the folders that may be read"]),
+    "way out by dots": ({"source": "ROOT/raw/../../outside/frame.tif"}, ["outside the folders that may be read"]),
     "way out by a link": ({"source": "ROOT/raw/leak.tif"}, ["ROOT/raw/leak.tif", "may be read", "read_roots"]),
-    "path with a NUL": ({"source": "ROOT/raw/a\0.tif"}, [r"character '\x00'", "control characters", "Rename the file"]),
+    "path with a NUL": ({"source": "ROOT/raw/a\0.tif"}, [r"character '\x00'", "Rename the file"]),
     "no folder called raw": (
         {"source": "ROOT/elsewhere/frame.tif"},
         ["ROOT/elsewhere/frame.tif", "no folder named 'raw'", "'processed'", "output folder"],
     ),
     "output outside of the roots": (
         {"recipe": {"output": {"mode": "new", "folder": "OUTSIDE"}}},
-        ["OUTSIDE/frame.tif", "may be written", "a path below ROOT", "write_roots"],
+        ["OUTSIDE/frame.tif", "may be written", "(ROOT)", "write_roots"],
     ),
     "output on the source": (
         {"recipe": {"output": {"mode": "new", "folder": "ROOT/raw"}}},
@@ -96,11 +96,11 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "template with an unknown field": (
         {"recipe": {"output": {"mode": "new", "template": "{sample}.tif"}}, "metadata": {"temperature": 300}},
-        ["ROOT/raw/frame.tif", "no field 'sample'", "one of run, seq_num, stem, temperature", "Correct the template"],
+        ["ROOT/raw/frame.tif", "no field 'sample'", "it has run, seq_num, stem, temperature", "Correct the template"],
     ),
     "template that leaves its folder": (
         {"recipe": {"output": {"mode": "new", "template": "{sample}.tif"}}, "metadata": {"sample": "../a"}},
-        ["ROOT/raw/frame.tif", "makes '../a.tif'", "without separators", "Correct the template"],
+        ["ROOT/raw/frame.tif", "'../a.tif'", "no separators", "Correct the template"],
     ),
     "in place for a run": (
         {"run_uid": "run-1", "recipe": {"output": IN_PLACE}},

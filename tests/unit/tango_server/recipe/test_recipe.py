@@ -56,12 +56,12 @@ SPELLINGS = {
 WRONG = {
     "field": ({"rotatoin": 90}, "rotatoin.*did you mean rotation"),
     "value": ({"rotation": 45}, "rotation: found 45"),
-    "preset": ("xid", "no preset is called 'xid'; the presets are xdi"),
-    "preset of fields": ({"preset": ["xdi"]}, r"no preset is called \['xdi'\]"),
-    "json": ('{"rotation": 90', "no valid JSON"),
-    "nested": ('{"a":' * 100_000, "no valid JSON"),
-    "kind": (45, "found 45; expected a Recipe, its fields as a dict or JSON, or the name of a preset"),
-    "none": (None, "found None; expected a Recipe"),
+    "preset": ("xid", "preset 'xid'.*xdi, xdi-unsigned"),
+    "preset of fields": ({"preset": ["xdi"]}, r"preset \['xdi'\]"),
+    "json": ('{"rotation": 90', "invalid JSON"),
+    "nested": ('{"a":' * 100_000, "invalid JSON"),
+    "kind": (45, "45.*xdi, xdi-unsigned, esperanto"),
+    "none": (None, "None"),
 }
 
 

@@ -28,22 +28,22 @@ def test_angles_of_each_file(tmp_path: Path, delimiter: str) -> None:
         "omega_start": -10.0, "omega_end": -9.5, "phi": 30.0, "exposure": 0.5, "seq_num": 1,
     }  # fmt: skip
     assert "exposure" not in found.of(Path("a-2.tif"))
-    with pytest.raises(AngleTableError, match=r"a-3\.tif: found no line for a-3\.tif"):
+    with pytest.raises(AngleTableError, match=r"no line for a-3\.tif"):
         found.of(Path("a-3.tif"))
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "found no lines"),
-        ("# nothing\n", "found no lines"),
-        ("name,omega\na.tif,1\n", "expected one called file"),
-        ("file,omega,omega\na.tif,1,2\n", "expected one called file"),
-        ("file,temperature\na.tif,1\n", "expected those of a circle"),
-        ("file,omega\na.tif,1,2\n", "line 2: found 3 values; expected 2"),
-        ("file,omega\na.tif,one\n", "line 2: found 'one' for omega"),
-        ("file,omega\na.tif,nan\n", "line 2: found 'nan' for omega"),
-        ("file,omega\na.tif,1\nb/a.tif,2\n", r"line 3: found a\.tif a second time"),
+        ("", "empty"),
+        ("# nothing\n", "empty"),
+        ("name,omega\na.tif,1\n", "name, omega.*must be named file"),
+        ("file,omega,omega\na.tif,1,2\n", "file, omega, omega.*occur twice"),
+        ("file,temperature\na.tif,1\n", "file, temperature"),
+        ("file,omega\na.tif,1,2\n", "line 2: 3 values for 2"),
+        ("file,omega\na.tif,one\n", "line 2: omega .*'one'"),
+        ("file,omega\na.tif,nan\n", "line 2: omega .*'nan'"),
+        ("file,omega\na.tif,1\nb/a.tif,2\n", r"line 3: a\.tif occurs twice"),
     ],
 )
 def test_what_is_wrong_is_told_by_its_line(tmp_path: Path, text: str, words: str) -> None:
@@ -52,7 +52,7 @@ def test_what_is_wrong_is_told_by_its_line(tmp_path: Path, text: str, words: str
 
 
 def test_a_file_that_is_no_text_is_told(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(AngleTableError, match="can't be read"):
+    with pytest.raises(AngleTableError, match="cannot read"):
         read_angle_table(data / "qxrd_f32_64.tif")
-    with pytest.raises(AngleTableError, match="can't be read"):
+    with pytest.raises(AngleTableError, match="cannot read"):
         read_angle_table(tmp_path)

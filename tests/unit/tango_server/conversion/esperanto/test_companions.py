@@ -127,7 +127,7 @@ def test_late_frames_lengthen_the_scan_and_nothing_else_is_touched(raw: Path) ->
     assert companions(raw, made, folder) == Companions((), ())
     (folder / "pat.run").write_bytes(b"changed by CrysAlis")
     done = companions(raw, made, folder)
-    assert (done.written, "left as it is" in done.notes[0]) == ((), True)
+    assert (done.written, "left unchanged" in done.notes[0]) == ((), True)
     assert (folder / "pat.run").read_bytes() == b"changed by CrysAlis"
 
 
@@ -143,9 +143,9 @@ def test_missing_frames_are_told_and_keep_their_place(raw: Path) -> None:
 @pytest.mark.parametrize(
     ("angles", "words"),
     [
-        ({1: 0.5}, "found 1 frames"),
-        ({1: 0.5, 2: 0.5, 3: 0.5}, "no circle moving"),
-        ({1: 0.5, 2: 1.0, 3: 5.0, 4: 2.0}, "frame 3: found omega = 5"),
+        ({1: 0.5}, "at least two frames, not 1"),
+        ({1: 0.5, 2: 0.5, 3: 0.5}, "one circle, not none"),
+        ({1: 0.5, 2: 1.0, 3: 5.0, 4: 2.0}, "frame 3 has omega = 5"),
     ],
 )
 def test_frames_that_are_no_even_scan_have_no_run(raw: Path, angles: dict[int, float], words: str) -> None:

@@ -93,7 +93,7 @@ def test_everything_that_is_missing_is_listed(
     for name in named:
         assert name in str(caught.value)
     given = set(GEOMETRY) - {"distance"} if "distance" in wanted else set()
-    assert not [name for name in given if name in caught.value.found]
+    assert not [name for name in given if name in caught.value.problem]
 
 
 UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
@@ -102,30 +102,38 @@ UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {"omega": "om", **GEOMETRY},
         {"om": 12.0, "units": {"om": "mm"}},
-        "omega.center: 'om' in 'mm'; expected one of deg",
+        "omega.center: 'om' has the unit 'mm', not one of deg",
     ),
-    ({"omega": 0, **GEOMETRY, "wavelength": "wl"}, {"wl": 0.3, "units": {"wl": "keV"}}, "wavelength: 'wl' in 'keV'"),
-    ({"omega": 0, **GEOMETRY, "wavelength": "wl", "energy": 42.7}, {"wl": 0.31}, "wavelength: found 0.31 Angstrom"),
+    (
+        {"omega": 0, **GEOMETRY, "wavelength": "wl"},
+        {"wl": 0.3, "units": {"wl": "keV"}},
+        "wavelength: 'wl' has the unit 'keV'",
+    ),
+    ({"omega": 0, **GEOMETRY, "wavelength": "wl", "energy": 42.7}, {"wl": 0.31}, "0.31 Angstrom"),
     (
         {"omega": 0, **GEOMETRY, "wavelength": None},
         {"wavelength": 0.31, "energy": 42.7, "units": {"energy": "keV"}},
-        "wavelength: found 0.31 Angstrom, and an energy of 42.7 keV",
+        "0.31 Angstrom, but 42.7 keV",
     ),
     (
         {"omega": 0, **GEOMETRY, "wavelength": None},
         {"energy": 42.7},
-        "energy: 'energy' in the frame's metadata, without",
+        "energy: 'energy' in the frame's metadata has no unit",
     ),
     (
         {"omega": 0, **GEOMETRY, "pixel_size": None},
         {"x_pixel_size": 0.2, "y_pixel_size": 0.1},
-        "pixel_size: pixels of 0.2 x 0.1 mm; expected square ones",
+        "pixel_size: pixels of 0.2 x 0.1 mm are not square",
     ),
     ({"omega": 0, **GEOMETRY, "distance": "z"}, {"z": -3.0}, "distance = -3 mm"),
-    ({"omega": {"start": 0, "step": 1}, **GEOMETRY}, {"seq_num": 2, "number": 1}, "omega.step: several frames of one"),
+    (
+        {"omega": {"start": 0, "step": 1}, **GEOMETRY},
+        {"seq_num": 2, "number": 1},
+        "omega.step needs one frame per event",
+    ),
     ({"omega": 0, **GEOMETRY, "axis": "left"}, {}, "axis: the omega axis, 'left'"),
-    ({"omega": 0, **GEOMETRY, "kappa": 10, "view": "sample"}, {}, "kappa: it is not 0"),
-    ({"omega": 0, **GEOMETRY, "kappa": 10, "axis": "up"}, {}, "kappa: it is not 0"),
+    ({"omega": 0, **GEOMETRY, "kappa": 10, "view": "sample"}, {}, "kappa is not 0"),
+    ({"omega": 0, **GEOMETRY, "kappa": 10, "axis": "up"}, {}, "kappa is not 0"),
 ]
 
 

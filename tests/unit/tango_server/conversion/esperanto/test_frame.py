@@ -147,7 +147,7 @@ def test_masked_pixels_are_marked_and_masks_that_do_not_fit_refused(raw: Path, t
     written = Path(str(report.output))
     before = written.read_bytes()
     other = frame(raw, np.zeros((10, 10), np.uint8), "other.tif")
-    with pytest.raises(ExperimentUnfitError, match=r"mask: .* has 10 x 10 pixels; expected 250 x 301"):
+    with pytest.raises(ExperimentUnfitError, match=r"mask: .* has 10 x 10 pixels, the raw frame 250 x 301"):
         convert_file(source, recipe({"mask": str(other)}))
     outside = frame(tmp_path, mask, "mask.tif")
     with pytest.raises(OutsideRootsError, match="mask"):
@@ -193,10 +193,10 @@ def test_bad_input_costs_nothing_and_names_the_field(
 
 def test_frames_that_crysalis_does_not_take_are_refused(raw: Path) -> None:
     large = frame(raw, np.zeros((4097, 8), np.uint8))
-    with pytest.raises(UnsupportedImageError, match="4097 x 8 pixels, and CrysAlis takes at most 4096 x 4096"):
+    with pytest.raises(UnsupportedImageError, match=r"4097 x 8 pixels .*4096 x 4096"):
         convert_file(large, recipe())
     pages = frame(raw, np.zeros((2, 256, 256), np.uint8), "pages.tif")
-    with pytest.raises(UnsupportedImageError, match="2 pages"):
+    with pytest.raises(UnsupportedImageError, match="this file has 2"):
         convert_file(pages, recipe())
 
 
@@ -216,10 +216,10 @@ def test_an_own_output_is_replaced_and_nobody_elses(raw: Path) -> None:
     assert first.output == second.output
     assert read_header(str(second.output)).distance == 301.0
     other = frame(raw, extreme((256, 256)), "pat_17.tif")
-    with pytest.raises(OutputExistsError, match=r"made from another source, called pat-00017\.tif"):
+    with pytest.raises(OutputExistsError, match=r"made from another source, pat-00017\.tif"):
         convert_file(other, recipe())
     Path(str(first.output)).write_bytes(b"somebody's notes")
-    with pytest.raises(OutputExistsError, match="did not write"):
+    with pytest.raises(OutputExistsError, match="not written by this program"):
         convert_file(source, recipe())
 
 

@@ -78,7 +78,7 @@ def test_a_link_that_leads_out_of_the_roots_is_refused_when_it_comes_and_when_it
     link.symlink_to(outside(root))
     refused = job_for({"source": str(link)}, RECIPE, roots, now=0.0)
     assert refused.refusal is not None
-    assert "outside of the folders" in refused.refusal.reason
+    assert "outside the folders" in refused.refusal.reason
     with pytest.raises(OutsideRootsError):
         convert_file(accepted.source, RECIPE, output=accepted.output, roots=roots)
     assert not (root / "processed").exists()

@@ -56,10 +56,10 @@ def test_longest_prefix_is_replaced_and_the_rest_kept() -> None:
      r"\\?\GLOBALROOT\Device\x", r"\\?\Z:\a.tif", r"Y:a.tif", r"\\filer"],
 )  # fmt: skip
 def test_windows_path_without_a_prefix_is_an_error(path: str) -> None:
-    with pytest.raises(UnmappedPathError, match="a path of a Windows machine") as caught:
+    with pytest.raises(UnmappedPathError, match="Windows path") as caught:
         PathMap.of([r"Y:\ -> /gpfs"]).translate(path, windows_host=False)
     assert path in str(caught.value)
-    assert r"begins with Y:\, " in str(caught.value)
+    assert "Y:\\" in str(caught.value)
     assert "path_maps" in str(caught.value)
     with pytest.raises(PathError):
         PathMap().translate(path, windows_host=False)
@@ -77,7 +77,7 @@ def test_a_windows_host_takes_windows_paths_as_they_are() -> None:
      r"\\filer\beamline\..\x", r"Y:\..\raw\a.tif"],
 )  # fmt: skip
 def test_a_way_out_by_dots_is_refused(path: str) -> None:
-    with pytest.raises(UnfitPathError, match=r"'\.\.' in it"):
+    with pytest.raises(UnfitPathError, match=r"'\.\.'"):
         P022.translate(path, windows_host=False)
 
 
@@ -117,15 +117,15 @@ def test_the_ways_to_write_a_map_are_the_same() -> None:
         ("Y:\\", "PREFIX -> FOLDER"),
         (r"Y:\ => /gpfs", "PREFIX -> FOLDER"),
         ("-> /gpfs", "PREFIX -> FOLDER"),
-        ("raw -> /gpfs", "the prefix 'raw'"),
-        (r"Y:raw -> /gpfs", "the prefix 'Y:raw'"),
-        (r"\\server -> /gpfs", "expected a drive, a share or an absolute path"),
-        (r"Y:\ -> gpfs/current", "the whole path of a folder"),
-        (r"Y:\ -> /gpfs/../etc", "the whole path of a folder"),
+        ("raw -> /gpfs", "prefix 'raw'"),
+        (r"Y:raw -> /gpfs", "prefix 'Y:raw'"),
+        (r"\\server -> /gpfs", "a drive, a share or an absolute path"),
+        (r"Y:\ -> gpfs/current", "'gpfs/current'"),
+        (r"Y:\ -> /gpfs/../etc", "'/gpfs/../etc'"),
     ],
 )
 def test_a_wrong_line_is_refused_in_words(line: str, words: str) -> None:
-    with pytest.raises(ValueError, match="found") as caught:
+    with pytest.raises(ValueError, match="invalid") as caught:
         PathMap.of([line])
     assert words in str(caught.value)
 
@@ -137,7 +137,7 @@ def test_what_is_translated_once_is_not_translated_again(lines: list[str]) -> No
 
 
 def test_two_prefixes_that_are_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="which are one"):
+    with pytest.raises(ValueError, match="are the same"):
         PathMap.of([r"Y:\Raw -> /a", "y:/raw/ -> /b"])
 
 

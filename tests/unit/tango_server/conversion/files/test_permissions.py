@@ -76,7 +76,7 @@ def test_what_can_not_be_carried_is_refused_by_name_and_the_frame_stays(
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "setxattr", refuse)
-    with pytest.raises(OutputWriteError, match=r"a\.tif.*extended attribute user\.sample can't be carried over"):
+    with pytest.raises(OutputWriteError, match=r"a\.tif.*extended attribute user\.sample"):
         convert_file(frame, IN_PLACE)
     assert frame.read_bytes() == before
     assert [path.name for path in frame.parent.iterdir()] == ["a.tif"]

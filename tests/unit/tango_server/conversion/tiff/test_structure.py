@@ -38,7 +38,6 @@ def test_an_unfinished_file_is_incomplete_and_says_what_lacks(data: Path, name: 
     with pytest.raises(IncompleteFileError, match=name) as caught:
         structure.require_complete(data / name)
     assert structure.problem in str(caught.value)
-    assert "its directory and every strip inside of the file" in str(caught.value)
 
 
 def test_no_prefix_of_a_qxrd_file_is_complete(data: Path, tmp_path: Path) -> None:
@@ -54,7 +53,7 @@ def test_another_file_is_no_tiff_and_a_missing_one_is_named(data: Path, tmp_path
     assert structure.state == "not_tiff"
     with pytest.raises(NotATiffError, match="starts with") as caught:
         structure.require_complete(data / "not_a_tiff.tif")
-    assert "a TIFF file (II*, MM* or BigTIFF)" in str(caught.value)
+    assert "not_a_tiff.tif: not a TIFF" in str(caught.value)
     with pytest.raises(SourceMissingError, match=r"nothing\.tif: no such file"):
         read_structure(tmp_path / "nothing.tif")
 

@@ -104,7 +104,7 @@ def test_a_source_that_became_a_link_out_of_the_roots_is_neither_read_nor_writte
     failure = worker.run(task)
     assert isinstance(failure, Failure)
     assert failure.kind == "final"
-    assert "outside of the folders that may be read" in failure.reason
+    assert "outside the folders that may be read" in failure.reason
     assert not task.job.output.exists()
 
 

@@ -207,7 +207,9 @@ def test_a_frame_that_crashes_its_worker_queues_behind_those_that_wait_already(o
 
 def test_a_frame_at_fault_fails_at_once_and_frees_its_worker(one_worker: JobStateMachine) -> None:
     make_ready(one_worker, "bad", "b")
-    failure = AttemptFailed("bad", "final", "/raw/bad.tif: it starts with b'hell'; expected a TIFF file. Check it.")
+    failure = AttemptFailed(
+        "bad", "final", "/raw/bad.tif: not a TIFF file: it starts with b'hell'. Check what wrote this file."
+    )
     instructions = one_worker.handle(failure, at(1))
     (report,) = reports(instructions)
     assert (report.outcome, report.reason) == ("failed", failure.reason)
@@ -379,7 +381,7 @@ def test_a_converted_frame_stays_converted_when_its_sidecar_makes_trouble(servic
     assert service.snapshot(at(1.1)).failed == 0
 
 
-DISK_FULL = OutputWriteError("/data/a.tif.metadata", "the disk is full", "a disk with room", "Make room.")
+DISK_FULL = OutputWriteError("/data/a.tif.metadata", "the disk is full", "Make room.")
 
 
 def blocked_until(service: JobStateMachine, run_uid: str | None, relieved: float) -> tuple[list[FrameReport], float]:

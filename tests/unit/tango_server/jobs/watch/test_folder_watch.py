@@ -324,7 +324,7 @@ def test_folder_outside_of_the_roots_stops_no_other_and_nested_is_one(
     put(raw / "deep", data, "a.tif")
     with start(watch=(elsewhere, raw / "deep", raw, raw)) as session:
         until(lambda: session.converted == ["a.tif"])
-        assert "outside of the folders that may be read" in session.watch.trouble
+        assert "outside the folders that may be read" in session.watch.trouble
         put(raw / "deep", data, "c.tif")
         until(lambda: session.converted == ["a.tif", "c.tif"])
         assert session.service.asked == ["a.tif", "c.tif"]
