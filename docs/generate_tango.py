@@ -1,4 +1,4 @@
-"""Writes docs/reference/tango.md, asking a running server for its interface: `python docs/generate_tango.py`."""
+"""Writes docs/reference/tango.md, from the interface of a running server: `python docs/generate_tango.py`."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,16 +16,16 @@ ANCESTOR = {
     *("StatisticsTotalFrames", "StatisticsTotalTime", "StatisticsAverageTime"),
     *("AddFiles", "AddFolder", "AddFileOrDir", "ResetStats", "TestOsExists", "TestOsIsDir", "TestOsIsFile"),
 }
-"""The names that PETifConverter had, and that go on working."""
+"""Names from PETifConverter that still work."""
 
 _INTRODUCTION = """\
 # Tango interface
 
 <!-- Written by docs/generate_tango.py from tango_server/device/converter.py; change the descriptions there. -->
 
-Device class `PETifConverter`, as a running server tells it. All attributes are read-only, and all push change events.
-Names with a * are those of [PETifConverter](../how-to/migrate.md). What the states mean, and what to do when a command
-is refused: [operate a running server](../how-to/operate.md).
+Device class `PETifConverter`. All attributes are read-only, and all push change events. Names marked * come from the
+[original PETifConverter](../how-to/migrate.md). States and errors are explained in
+[operate a running server](../how-to/operate.md).
 """
 _ATTRIBUTES = """
 ## Attributes
@@ -37,8 +37,8 @@ _COMMANDS = """
 ## Commands
 
 The JSON of requests and reports: [`FrameRequest`, `FrameReport`, `RunStatistics`](api.md#the-messages). Commands answer
-within 3 s; long work is followed by job ids or by the uid of a run. An error is a `DevFailed` with a reason and a text
-that says what to do.
+within 3 s; follow longer work by job ids or by run uid. An error is a `DevFailed` with a reason and a text that says
+what to do.
 
 | name | takes | returns | meaning |
 |---|---|---|---|
@@ -46,8 +46,8 @@ that says what to do.
 _PROPERTIES = """
 ## Device properties
 
-Each is a [setting](settings.md) of the same name, with the same checks; types and defaults are there. A list has one
-line for each element. A wrong one leaves the device alive in `FAULT`, with the reason in `Status`.
+Each is a [setting](settings.md) of the same name; types and defaults are listed there. A list has one line per element.
+An invalid property puts the device into `FAULT`, with the reason in `Status`.
 
 | name | lines | meaning |
 |---|---|---|
@@ -62,14 +62,14 @@ _TYPES = {
 }
 _OF_TANGO = {
     "State": "What the server is doing",
-    "Status": "The same in words, with what to do",
-    "Init": "Read properties and configuration file again; the queue is kept",
+    "Status": "Status message, with what to do",
+    "Init": "Reload properties and configuration file; the queue is kept",
 }
 _NOTHING = tango.CmdArgType.DevVoid
 
 
 def page() -> str:
-    """Return the whole page; a server is started to ask it."""
+    """Return the whole page; starts a server to query its interface."""
     with TemporaryDirectory(prefix="petif-docs-") as folder:
         server = LocalServer(Path(folder).resolve(), Path(folder).resolve() / "state", ["--workers", "1"]).start()
         try:
@@ -87,7 +87,7 @@ def page() -> str:
             *(_command(info) for info in commands),
             _PROPERTIES,
             *(
-                _row(f"`{name}`", "one for each element" if is_list(name) else "one", field.description or "")
+                _row(f"`{name}`", "one per element" if is_list(name) else "one", field.description or "")
                 for name, field in Settings.model_fields.items()
             ),
         ]

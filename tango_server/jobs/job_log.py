@@ -1,4 +1,4 @@
-"""What the log says of a job's life, and which fields its lines carry."""
+"""Log messages about a job, and their fields."""
 
 import logging
 from typing import Any
@@ -12,13 +12,13 @@ _FIELDS = ("job_id", "run_uid", "seq_num", "source", "output", "outcome", "conve
 
 
 def about(job: Job) -> dict[str, Any]:
-    """Return the `extra` of every message about `job`."""
+    """Return the `extra` of log messages about `job`."""
     run_uid = job.request.run_uid
     return {"job_id": job.job_id} if run_uid is None else {"job_id": job.job_id, "run_uid": run_uid}
 
 
 def log_finished(report: FrameReport) -> None:
-    """Log the end of a job: a failure, or a sidecar that was left behind, as a warning, the rest as information."""
+    """Log the end of a job: failures and missing sidecars as warnings, others as information."""
     fields = {name: value for name in _FIELDS if (value := getattr(report, name)) is not None}
     if report.outcome == "failed":
         _log.warning("failed: %s", report.reason, extra=fields)

@@ -64,8 +64,8 @@ def test_only_folders_below_the_roots_are_listed(client: Client, root: Path, dat
     (path,) = fill(root, data, "a.tif")
     (root / "raw" / "link").symlink_to(root.parent.parent)
     for folder, words in (
-        (path, "found no folder"),
-        (str(root / "raw" / "nothing"), "found no folder"),
+        (path, "not a folder"),
+        (str(root / "raw" / "nothing"), "not a folder"),
         ("/etc", "outside of the folders"),
         (str(root / "raw" / "link"), "outside of the folders"),
     ):
@@ -78,8 +78,6 @@ def test_missing_files_are_reported_with_the_reason(client: Client, root: Path, 
     absent, folder, outside = str(root / "raw" / "\u03b3.tif"), str(root / "raw" / "deeper"), "/etc/passwd"
     missing = client.missing([absent, *paths, folder, outside])
     assert [lost.source for lost in missing] == [absent, folder, outside]
-    for lost, words in zip(
-        missing, ("found no such file", "found no such file", "outside of the folders"), strict=True
-    ):
+    for lost, words in zip(missing, ("no such file", "no such file", "outside of the folders"), strict=True):
         assert words in lost.reason
     assert client.missing([]) == []

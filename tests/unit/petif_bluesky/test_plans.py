@@ -114,7 +114,7 @@ def test_recipe_may_be_json(given: Any, meant: Recipe, options: dict[str, Any], 
     ("recipe", "words"),
     [
         ("xid", "no preset is called 'xid'; the presets are xdi"),
-        ({"rotation": 45}, "rotation: found 45; input should be"),
+        ({"rotation": 45}, "rotation: input should be 0, 90, 180 or 270, got 45"),
         (45, "found 45; expected a Recipe, its fields"),
         ({"output": {"mode": "in_place"}}, "allow_in_place"),
     ],

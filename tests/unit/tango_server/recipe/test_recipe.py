@@ -55,7 +55,7 @@ SPELLINGS = {
 }
 WRONG = {
     "field": ({"rotatoin": 90}, "rotatoin.*did you mean rotation"),
-    "value": ({"rotation": 45}, "rotation: found 45"),
+    "value": ({"rotation": 45}, "rotation: .*got 45"),
     "preset": ("xid", "no preset is called 'xid'; the presets are xdi"),
     "preset of fields": ({"preset": ["xdi"]}, r"no preset is called \['xdi'\]"),
     "json": ('{"rotation": 90', "no valid JSON"),
