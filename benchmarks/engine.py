@@ -44,7 +44,7 @@ class AtOnce:
             )
         )  # fmt: skip
 
-    def close(self, patience: float) -> None:
+    def close(self, timeout: float) -> None:
         """Nothing is running."""
 
 

@@ -163,9 +163,9 @@ class ServerPoller:
         except LinkDownError as error:
             return self._lost(known, str(error))
         attributes = {**known.attributes, **snapshot.attributes}
-        if snapshot.trouble:
+        if snapshot.problem:
             known = replace(known, attributes=attributes)
-            return self._lost(known, f"{self.client.address} can't convert: {snapshot.trouble}")
+            return self._lost(known, f"{self.client.address} can't convert: {snapshot.problem}")
         now = time.time()
         return ServerState(
             asked=True, connected=True, seen=now, version=snapshot.version, attributes=attributes,

@@ -17,21 +17,21 @@ def address_of(host: str, port: int, device: str) -> str:
 
 
 DEFAULT_ADDRESS = address_of("127.0.0.1", DEFAULT_PORT, DEFAULT_DEVICE)
-"""Where `petif serve` is, unless told otherwise."""
+"""The default address of `petif serve`."""
 
 
 def free_port(host: str, port: int = 0) -> int:
     """Return a port that is free now, `port` itself unless it is 0.
 
-    Programs that must tell their own address have to know it before they listen.
+    For programs that must know their own address before they listen.
 
     Raises
     ------
     OSError
-        if `host` is no address of this machine, or the port can't be listened at.
+        if `host` is not an address of this machine, or the port is in use.
     """
     with socket.socket() as probe:
-        if os.name == "posix":  # as those do that will listen: a port that was in use a moment ago is free
+        if os.name == "posix":  # as the servers do: a port that was in use a moment ago is free
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
         probe.listen()

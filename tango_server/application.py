@@ -1,4 +1,4 @@
-"""What one start or Init of a server brings up, and takes down: settings, log, metrics, job service, folder watch."""
+"""What a server runs between one Init and the next: settings, log, metrics, job service, folder watch."""
 
 import logging
 import threading
@@ -11,7 +11,7 @@ from tango_server.jobs.ledger.database import LedgerError
 from tango_server.jobs.runner import JobRunner
 from tango_server.jobs.startup import open_runner
 from tango_server.jobs.state_machine.events import Snapshot
-from tango_server.jobs.state_machine.server_state import Word, server_state
+from tango_server.jobs.state_machine.server_state import StateName, server_state
 from tango_server.jobs.watch.folder_watch import FolderWatch, open_watch
 from tango_server.observability.logs import Logging
 from tango_server.observability.metrics import Metrics, MetricsError, start_metrics
@@ -24,20 +24,20 @@ _log = logging.getLogger(__name__)
 
 _LOG_FOLDER = "logs"
 _TURNS = 3
-_TURN_PATIENCE = 2.0
-_CLOSE_PATIENCE = 10.0
+_TURN_TIMEOUT = 2.0  # s
+_CLOSE_TIMEOUT = 10.0  # s
 
 
 class NotServingError(RuntimeError):
-    """There is no job service; the message says why."""
+    """The job service is not running; the message says why."""
 
 
 class NoTurnError(RuntimeError):
-    """Too many calls that take long are being answered."""
+    """Too many long calls are being answered."""
 
 
 class Application:
-    """What runs from one Init to the next; before `open` and after `close` it is there and does nothing."""
+    """Everything that runs from one Init to the next; does nothing before `open` and after `close`."""
 
     def __init__(self) -> None:
         self._fault = ""
@@ -48,9 +48,9 @@ class Application:
         self._turns = threading.BoundedSemaphore(_TURNS)
 
     def open(self, settings: Callable[[], Settings], stream: logging.Handler, changed: Callable[[], None]) -> None:
-        """Bring everything up; what is wrong with the settings becomes a fault in words.
+        """Start everything; wrong settings become a fault with a message.
 
-        `changed` is called, from a thread, when the numbers have changed. `stream` takes the messages, too.
+        `changed` is called from a thread when the numbers have changed. `stream` receives the log messages, too.
         """
         try:
             self._settings = settings()
@@ -58,21 +58,19 @@ class Application:
             self._runner = open_runner(self._settings, lambda _: changed())
             self._watch = open_watch(self._settings, self._runner)
         except ValidationError as error:
-            self._fault = (
-                f"The configuration is wrong: {explain(error, Settings.model_fields)}. Correct it, then call Init."
-            )
+            self._fault = f"Invalid configuration: {explain(error, Settings.model_fields)}. Correct it, then call Init."
         except (ConfigurationError, LedgerError, ImportError) as error:
             self._fault = f"{error} Then call Init."
         if self._fault:
             _log.error("%s", self._fault)
 
     def close(self) -> None:
-        """Let running conversions finish and take everything down; what is not finished stays on the ledger."""
+        """Let running conversions finish and stop everything; unfinished jobs stay on the ledger."""
         if self._watch:
             self._watch.close()
         if self._runner:
             for _ in range(_TURNS):
-                self._turns.acquire(timeout=_CLOSE_PATIENCE)  # never given back: the next Init has turns of its own
+                self._turns.acquire(timeout=_CLOSE_TIMEOUT)  # never released: the next Init has its own
             self._runner.close()
             self._runner = None
         if self._observability:
@@ -80,27 +78,27 @@ class Application:
 
     @property
     def service(self) -> JobRunner:
-        """The job service; raises `NotServingError` if there is none."""
+        """The job service; raises `NotServingError` if it is not running."""
         runner = self._runner
         if runner is None:
-            raise NotServingError(self._fault or "the server is being initialised; try again")
+            raise NotServingError(self._fault or "The server is initialising. Try again in a few seconds.")
         return runner
 
     @contextmanager
     def in_turn(self) -> Iterator[JobRunner]:
-        """Yield the job service for a call that takes long; a few at a time, and `close` waits for them.
+        """Yield the job service for a long call; a few at a time, and `close` waits for them.
 
         Raises
         ------
         NoTurnError
-            if others take too long.
+            if the calls before it take too long.
         NotServingError
-            if there is no service.
+            if the job service is not running.
         """
-        if not self._turns.acquire(timeout=_TURN_PATIENCE):
+        if not self._turns.acquire(timeout=_TURN_TIMEOUT):
             raise NoTurnError(
-                f"{_TURNS} long calls (GetReports, ListFolder, FindMissing) are being answered, and none ended within "
-                f"{_TURN_PATIENCE:g} s. Call again, and ask for less at once."
+                f"The server is busy: {_TURNS} long calls (GetReports, ListFolder, FindMissing) are running and none "
+                f"finished within {_TURN_TIMEOUT:g} s. Call again, and request less at once."
             )
         try:
             yield self.service
@@ -109,41 +107,41 @@ class Application:
 
     @property
     def recipe(self) -> Recipe | None:
-        """The recipe for requests that bring none; None if nobody could go by it."""
+        """The recipe for requests without one; None while the job service is not running."""
         runner = self._runner
         return runner.recipe if runner else None
 
     @property
     def numbers(self) -> Snapshot:
-        """The numbers now."""
+        """The current numbers."""
         runner = self._runner
         return runner.snapshot if runner else Snapshot()
 
     @property
     def workers(self) -> int:
-        """Conversions at a time."""
+        """Number of parallel conversions."""
         return self._settings.numworkers if self._settings else 0
 
-    def state(self) -> tuple[Word, str]:
-        """Return the state and what to tell people."""
+    def state(self) -> tuple[StateName, str]:
+        """Return the state and the status message."""
         runner = self._runner
-        word, status = server_state(self.numbers, self._fault or (runner.fault or runner.trouble if runner else ""))
-        if self._watch and self._watch.trouble:
-            status = f"{status}. {self._watch.trouble}"
-        return word, self._observability.completed(status) if self._observability else status
+        name, status = server_state(self.numbers, self._fault or (runner.fault or runner.problem if runner else ""))
+        if self._watch and self._watch.problem:
+            status = f"{status}. {self._watch.problem}"
+        return name, self._observability.completed(status) if self._observability else status
 
 
 class Observability:
     """The log and the metrics of one server start or Init.
 
-    Neither keeps a server from starting; Status is to tell what is missing.
+    A failure of either does not stop the server from starting; Status reports it.
 
     Parameters
     ----------
-    settings: say where and how much
-    stream: takes the messages, too
-    numbers: gives the numbers of the service now; called from a thread
-    state: gives the word of the Tango state; called the same way
+    settings: where and how much to log and measure
+    stream: receives the log messages, too
+    numbers: returns the current numbers of the service; called from a thread
+    state: returns the name of the Tango state; called from the same thread
 
     """
 
@@ -168,11 +166,11 @@ class Observability:
             _log.error("%s", error)
 
     def completed(self, status: str) -> str:
-        """Return the status with what is missing here, and the remedy."""
+        """Return the status, with what is missing here and what to do about it."""
         return f"{status.rstrip('.')}. {self._lacks}" if self._lacks else status
 
     def close(self) -> None:
-        """Close the port, write what was logged until now, and end; again does nothing."""
+        """Close the port, flush the log and stop; calling it again does nothing."""
         if self._metrics:
             self._metrics.close()
         self._logging.close()

@@ -1,11 +1,11 @@
-"""The one rule for pauses that grow while a fault lasts; it keeps no state, reads no clock and never sleeps."""
+"""Exponential back-off; it keeps no state, reads no clock and never sleeps."""
 
 import math
 from typing import NamedTuple
 
 
 class Backoff(NamedTuple):
-    """Pauses from `shortest` to `longest` s, each `factor` times what was waited before.
+    """Pauses from `shortest` to `longest` s, each `factor` times the previous wait.
 
     >>> pauses = Backoff(shortest=1.0, longest=30.0)
     >>> [pauses.after(waited) for waited in (0.0, 1.0, 10.0, 20.0)]
@@ -19,6 +19,6 @@ class Backoff(NamedTuple):
     def after(self, waited: float) -> float:
         """Return the next pause (s).
 
-        `waited` (s) is the last pause, 0 before the first; with a `factor` below 1, the time since the fault began.
+        `waited` (s) is the last pause, 0 before the first; with a `factor` below 1, the time since the first failure.
         """
         return min(max(self.factor * waited, self.shortest), self.longest)

@@ -1,4 +1,4 @@
-"""Where programs of ours keep what is to survive them, also for a user who has no home folder."""
+"""Where our programs keep persistent state, also for a user without a home folder."""
 
 import os
 import tempfile
@@ -12,16 +12,16 @@ _lent: list[str] = []
 
 
 class NoHomeError(OSError):
-    """The user has no home folder, and nobody has said where to keep what is to survive the program."""
+    """The user has no home folder, and no other folder for persistent state was given."""
 
 
 def state_folder() -> Path:
-    """Return the folder of this user for what is to survive a program, by the custom of this platform.
+    """Return this user's folder for persistent state, by the convention of this platform.
 
     Raises
     ------
     NoHomeError
-        if the user has no home folder, as one without an entry in the system's list of users.
+        if the user has no home folder, for example without an entry in /etc/passwd.
 
     """
     if os.environ.get("HOME") not in _lent or os.environ.get("XDG_STATE_HOME"):
@@ -30,14 +30,14 @@ def state_folder() -> Path:
         except RuntimeError:  # no HOME, and no entry
             pass
     raise NoHomeError(
-        f"found no home folder of the user {_user()}; expected one for what is to survive this program. "
-        "Name a folder for it (of petif: --state-dir, of ConversionCallback: spool), or set HOME."
+        f"Cannot choose a state folder: user {_user()} has no home folder. "
+        "Give one (petif: --state-dir, ConversionCallback: spool), or set HOME."
     )
 
 
 @contextmanager
 def temporary_home() -> Iterator[None]:
-    """Lend a user without a home folder an empty one, for as long as the block takes: libraries ask for it."""
+    """Give a user without a home folder a temporary one for the duration of the block: some libraries need it."""
     try:
         Path.home()
     except RuntimeError:
@@ -53,7 +53,7 @@ def temporary_home() -> Iterator[None]:
 
 
 def give_omniorb_a_socket_folder() -> None:
-    """Give omniORB a folder for its local sockets if the user has no name: it is called by that, or nothing starts."""
+    """Give omniORB a folder for its local sockets if the user has no name: it builds the path from that."""
     if os.name == "nt":
         return
     import pwd  # noqa: PLC0415 - there is none on Windows

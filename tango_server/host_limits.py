@@ -1,4 +1,4 @@
-"""What this host lets a process have: cores, open files; and how to say so when it is too little."""
+"""Resource limits of this host: cores, open files; and messages for when they are too low."""
 
 import errno
 import logging
@@ -13,16 +13,16 @@ _log = logging.getLogger(__name__)
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _FILES_OF_A_SERVER = 128
-"""Files and connections that a server has open at a time beside its workers: Tango, the ledger, clients, frames."""
+"""Files and connections that a server keeps open besides its workers: Tango, the ledger, clients, frames."""
 _FILES_OF_A_WORKER = 8
 _COMFORTABLE = 4096
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - to be named, not used
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only named in a message
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use: by its affinity and by the limits of its control groups.
+    """Return how many cores this process may use, from its CPU affinity and its cgroup limits.
 
-    Those of control groups as Linux tells them: cpu.max of version 2, cpu.cfs_quota_us and cpu.cfs_period_us of 1.
+    Linux: cpu.max of cgroup v2, cpu.cfs_quota_us and cpu.cfs_period_us of v1.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
@@ -30,9 +30,9 @@ def usable_cores() -> int:
 
 
 def fitting_workers(wanted: int) -> int:
-    """Return how many workers, at most `wanted`, the limit of open files lets a server have; raise it if need be."""
+    """Return how many workers, at most `wanted`, fit into the limit of open files; raise the limit if necessary."""
     try:
-        import resource  # noqa: PLC0415 - there is none on Windows, and no such limit
+        import resource  # noqa: PLC0415 - Windows has neither the module nor the limit
     except ImportError:
         return wanted
     needed = _FILES_OF_A_SERVER + wanted * _FILES_OF_A_WORKER
@@ -47,33 +47,33 @@ def fitting_workers(wanted: int) -> int:
         return wanted
     fitting = max(1, min(wanted, int(soft - _FILES_OF_A_SERVER) // _FILES_OF_A_WORKER))
     _log.warning(
-        "found a limit of %d open files (ulimit -n); %d workers need %d. There will be %d: raise the limit for more.",
-        int(soft), wanted, needed, fitting,
+        "Cannot run %d workers: they need %d open files, and the limit is %d. Running %d; raise the limit (ulimit -n).",
+        wanted, needed, int(soft), fitting,
     )  # fmt: skip
     return fitting
 
 
 def host_problem(error: BaseException) -> str:
-    """Return what this host has too little of, in words, as far as an error tells; empty if it does not.
+    """Return which limit of this host caused an error and how to raise it; empty if no limit is known to be the cause.
 
     >>> host_problem(RuntimeError("can't start new thread"))
-    'Too few processes and threads are allowed here: raise them (ulimit -u, pids.max of a container).'
+    'The limit of processes and threads was reached. Raise it (ulimit -u, pids.max of a container).'
     """
     text = str(error)
     number = getattr(error, "errno", None)
     if "start new thread" in text or number == errno.EAGAIN:
-        return "Too few processes and threads are allowed here: raise them (ulimit -u, pids.max of a container)."
+        return "The limit of processes and threads was reached. Raise it (ulimit -u, pids.max of a container)."
     if number in {errno.EMFILE, errno.ENFILE} or "Too many open files" in text:
-        return "Too few open files are allowed here: raise their number (ulimit -n)."
+        return "The limit of open files was reached. Raise it (ulimit -n)."
     if _SHARED_MEMORY in text:
-        return f"{_SHARED_MEMORY} can't be used here: mount it, or give the container one (--shm-size)."
+        return f"Cannot use {_SHARED_MEMORY}. Mount it, or give the container some (--shm-size)."
     if "/proc/" in text:
-        return "/proc can't be read here: mount it."
+        return "Cannot read /proc. Mount it."
     return ""
 
 
 def _cpu_limits() -> Iterator[float]:
-    """Yield the limits (in cores) of the control groups that this process is in."""
+    """Yield the CPU limits (in cores) of the cgroups of this process."""
     for line in _read(_OWN_CGROUP).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -88,7 +88,7 @@ def _cpu_limits() -> Iterator[float]:
         for folder in (group, *group.parents):
             words = " ".join(_read(folder / name) for name in names).split()
             with suppress(ValueError):
-                quota, period = map(float, words[:2])  # "max" is no number, and no limit
+                quota, period = map(float, words[:2])  # "max" is not a number: no limit
                 if quota > 0 and period > 0:
                     yield quota / period
             if folder == base:

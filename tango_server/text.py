@@ -1,4 +1,4 @@
-"""Text for people: words that stand in more than one place, and the boundary for text that others wrote."""
+"""Text for people: common formatting, and sanitising of text from outside this program."""
 
 import re
 import reprlib
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 LONGEST_SHOWN = 300
-"""Characters of one name or finding that a message repeats."""
+"""Characters of one name or value quoted in a message."""
 LONGEST_MESSAGE = 4_000
 """Characters of a whole message."""
-_EXPLAINED = 10  # faults of one message
+_EXPLAINED = 10  # errors listed in one message
 
-_UNPRINTABLE = re.compile(  # control characters, line separators, what turns the direction of writing, no characters
+_UNPRINTABLE = re.compile(  # control characters, line separators, bidirectional controls, non-characters, surrogates
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 )
 
 
 def printable(text: str, longest: int = LONGEST_SHOWN) -> str:
-    r"""Return text that a terminal, a browser, a log and every encoding of Unicode take.
+    r"""Return text that is safe for a terminal, a browser, a log and every Unicode encoding.
 
-    All text that was not written by this program passes here before anybody gets it: names, tags, headers, sidecars,
-    requests, errors of libraries. What a terminal would obey and what is no character is escaped; of a text of more
-    than `longest` characters the end is left out.
+    All text from outside this program passes through here before it is shown: names, tags, headers, sidecars, requests,
+    errors of libraries. Control characters and non-characters are escaped; text of more than `longest` characters is
+    truncated.
 
     >>> printable("/data/a\n\x1b[31m\udce9.tif"), len(printable("a" * 10_000))
     ('/data/a\\n\\x1b[31m\\udce9.tif', 303)
@@ -36,7 +36,7 @@ def printable(text: str, longest: int = LONGEST_SHOWN) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """Return a number with what it counts.
+    """Return a number with its noun.
 
     >>> counted(1, "frame"), counted(0, "frame"), counted(20, "report")
     ('1 frame', '0 frames', '20 reports')
@@ -45,12 +45,12 @@ def counted(number: int, thing: str) -> str:
 
 
 def local_time(instant: float) -> str:
-    """Return an instant (Unix s) as the clocks of this host show it, as `2026-01-31 23:59:59`."""
+    """Return an instant (Unix s) in the local time of this host, for example `2026-01-31 23:59:59`."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
 
 
 def explain(error: "ValidationError", known: Iterable[str] = ()) -> str:
-    """Return what is wrong with each field, in one line; of the `known` names the one that an unknown one is like.
+    """Return what is wrong with each field, in one line; suggest one of the `known` names for an unknown one.
 
     >>> from pydantic import ValidationError
     >>> from tango_server.recipe import Recipe
@@ -58,22 +58,22 @@ def explain(error: "ValidationError", known: Iterable[str] = ()) -> str:
     ...     Recipe(rotation=45)
     ... except ValidationError as error:
     ...     print(explain(error))
-    rotation: found 45; input should be 0, 90, 180 or 270
+    rotation: input should be 0, 90, 180 or 270, got 45
     """
     parts = []
-    faults = error.errors(include_url=False)
-    for fault in faults[:_EXPLAINED]:
-        place = printable(".".join(str(part) for part in fault["loc"])) or "the whole"
-        message = fault["msg"].removeprefix("Value error, ")
+    errors = error.errors(include_url=False)
+    for each in errors[:_EXPLAINED]:
+        place = printable(".".join(str(part) for part in each["loc"]))
+        message = each["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
-        if not fault["loc"] and fault["type"] == "value_error":  # several fields together, and the message names them
+        if not place and each["type"] == "value_error":  # several fields together, and the message names them
             parts.append(message)
-            continue
-        if fault["type"] == "extra_forbidden":
-            like = get_close_matches(str(fault["loc"][-1]), known, 1)
-            message = "there is no such name" + (f" (did you mean {like[0]}?)" if like else "")
-        found = "nothing" if fault["type"] == "missing" else reprlib.repr(fault["input"])
-        parts.append(f"{place}: found {found}; {message}")
-    if len(faults) > _EXPLAINED:
-        parts.append(f"and {len(faults) - _EXPLAINED} more faults")
+        elif each["type"] == "extra_forbidden":
+            similar = get_close_matches(str(each["loc"][-1]), known, 1)
+            parts.append(f"{place}: unknown name" + (f" (did you mean {similar[0]}?)" if similar else ""))
+        else:
+            got = "" if each["type"] == "missing" else f", got {reprlib.repr(each['input'])}"
+            parts.append(f"{place}: {message}{got}" if place else f"{message}{got}")
+    if len(errors) > _EXPLAINED:
+        parts.append(f"and {len(errors) - _EXPLAINED} more errors")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""The units in which beamlines tell lengths, angles, energies and times, by the names that they have in run documents.
+"""Units of lengths, angles, energies and times, by the names that they have in run documents.
 
 >>> in_unit(0.35, "m", "mm"), in_unit(42700.0, "eV", "keV")
 (350.0, 42.7)
@@ -42,7 +42,7 @@ _SPELLINGS = {
 
 
 class UnknownUnitError(ValueError):
-    """A unit that is none of the known ones of its kind."""
+    """An unknown unit."""
 
     def __init__(self, found: str, known: tuple[str, ...]) -> None:
         super().__init__(found, known)
@@ -51,12 +51,12 @@ class UnknownUnitError(ValueError):
 
 
 def in_unit(value: float, found: str, wanted: str) -> float:
-    """Return a value that is given in the unit `found` in the unit `wanted`; an empty `wanted` takes any.
+    """Convert a value from the unit `found` to the unit `wanted`; an empty `wanted` accepts any.
 
     Raises
     ------
     UnknownUnitError
-        if there is no way between them.
+        if `found` cannot be converted to `wanted`.
 
     """
     if not wanted:

@@ -1,5 +1,5 @@
-"""The client's side of the server: addresses are opened, calls made, answers parsed, a server started.
+"""The client side: connects to a server, calls it, parses the answers; starts a local server.
 
-For commands, the monitor and the bluesky side.
-Never knows what a job is beyond the wire contract in messages.py.
+Used by the commands, the monitor and petif_bluesky.
+Knows nothing of jobs beyond the wire contract in messages.py.
 """

@@ -1,4 +1,4 @@
-"""The attributes of a server that its clients know, and their values out of Tango's words."""
+"""The attributes of a server that clients read, and their values as Python objects."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ ATTRIBUTES = (
     "NumPlaceholders", "QueueLength", "LatencyMedian", "LatencyP95", "FramesPerSecond", "BytesPerSecond", "FreeSpace",
     "LastSource", "LastOutput", "LastError", "FailedFiles",
 )  # fmt: skip
-"""What is read of the server at each look, in one call."""
+"""Read in one call at each poll."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttributeReading:
-    """The value of an attribute, and its time by the server's clock (Unix seconds)."""
+    """The value of an attribute, and its timestamp by the server's clock (Unix seconds)."""
 
     value: Any
     timestamp: float
 
 
 def readings(attributes: Iterable[tango.DeviceAttribute]) -> dict[str, AttributeReading]:
-    """Return what was read, without the attributes that have no valid value at present."""
+    """Return the attributes that have a valid value."""
     return {each.name: _reading(each) for each in attributes if _is_valid(each)}
 
 
 def require(attributes: Iterable[tango.DeviceAttribute], name: str) -> None:
-    """Raise `tango.DevFailed` if this one of the attributes could not be read."""
+    """Raise `tango.DevFailed` if the attribute `name` could not be read."""
     for each in attributes:
         if each.name == name and each.has_failed:
             raise tango.DevFailed(*each.get_err_stack())

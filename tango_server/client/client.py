@@ -1,14 +1,14 @@
-r"""Calls to a running `PETifConverter` device, for every program that talks to one: each waits for the answer.
+r"""Synchronous calls to a running `PETifConverter` device.
 
-A call ends in an answer or in one of these errors::
+A call returns the answer or raises one of these errors::
 
     LinkError
     +-- LinkDownError          the server can't be reached, or does not answer in time: try again later
-    |   +-- ServerFullError    it has no room at present: try again later
-    |   \-- ServerUnfitError   it answers, but can't convert (FAULT): try again once somebody has mended that
-    +-- RequestRejectedError   it has understood the call and rejects it: trying again changes nothing
-    +-- ServerFaultError       it stumbled over this very call, or answers in words that this version does not know
-    \-- UnknownRunError        it has never heard of this run, or of this job
+    |   +-- ServerFullError    the queue or a disk is full, or the server is busy: try again later
+    |   \-- ServerUnfitError   it answers, but can't convert (FAULT): try again once that is fixed
+    +-- RequestRejectedError   the server rejects the call: trying again changes nothing
+    +-- ServerFaultError       the call raised an unexpected server error, or its answer can't be parsed
+    \-- UnknownRunError        the server doesn't know this run or job
 
 """
 
@@ -40,7 +40,7 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class LinkError(Exception):
-    """Something between us and the server."""
+    """A call to the server failed."""
 
 
 class LinkDownError(LinkError, ConnectionError):
@@ -48,35 +48,35 @@ class LinkDownError(LinkError, ConnectionError):
 
 
 class ServerFullError(LinkDownError):
-    """The server has no room at present (its queue, a disk): try again later."""
+    """The queue or a disk is full, or the server is busy: try again later."""
 
 
 class ServerUnfitError(LinkDownError):
-    """The server answers, but can't convert (FAULT): try again once somebody has mended that."""
+    """The server answers, but can't convert (FAULT): try again once that is fixed."""
 
 
 class RequestRejectedError(LinkError, ValueError):
-    """The server has understood the call and rejects it: trying again changes nothing."""
+    """The server rejects the call: trying again changes nothing."""
 
 
 class ServerFaultError(LinkError, RuntimeError):
-    """The server was reached and stumbled over this very call, or answers in words that this version does not know."""
+    """The call raised an unexpected server error, or its answer can't be parsed by this version."""
 
 
 class UnknownRunError(LinkError, LookupError):
-    """The server has never heard of this run, or of this job."""
+    """The server doesn't know this run or job."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSnapshot:
-    """What a server shows at one instant.
+    """The attributes of a server at one instant.
 
-    `attributes` are those with a valid value. `trouble` tells why the server can't convert, and is empty if it can.
+    `attributes` are those with a valid value. `problem` says why the server can't convert; empty if it can.
     """
 
     version: str
     attributes: Mapping[str, AttributeReading]
-    trouble: str = ""
+    problem: str = ""
 
     @property
     def state(self) -> str:
@@ -86,22 +86,22 @@ class ServerSnapshot:
     def require(self, name: str) -> Any:
         """Return the value of an attribute; raise `ServerUnfitError` if the server has none."""
         if name not in self.attributes:
-            raise ServerUnfitError(f"the server can't convert: {self.trouble or f'it has no {name}'}")
+            raise ServerUnfitError(f"The server cannot convert: {self.problem or f'it has no {name}'}")
         return self.attributes[name].value
 
     def value(self, name: str, default: Any = None) -> Any:
-        """Return the value of an attribute, or `default` if it has none at present."""
+        """Return the value of an attribute, or `default` if it has no valid one."""
         reading = self.attributes.get(name)
         return default if reading is None else reading.value
 
 
 class Client:
-    """Calls to one device, from any thread. Construction succeeds with the server down.
+    """Calls to one device, from any thread. The server need not be running yet at construction.
 
     Parameters
     ----------
-    address: the Tango resource locator, as `tango://127.0.0.1:45450/petif/converter/1#dbase=no`
-    timeout: how long a call waits for its answer, s; more than 1, for which Tango refuses calls after a failure
+    address: the Tango resource locator, for example `tango://127.0.0.1:45450/petif/converter/1#dbase=no`
+    timeout: of each call, s; must be more than 1, since Tango refuses calls for 1 s after a failure
 
     """
 
@@ -111,32 +111,32 @@ class Client:
         self._version = ""
 
     def snapshot(self) -> ServerSnapshot:
-        """Read everything that the server shows, in two calls. Raises `LinkDownError`."""
+        """Read all attributes, in two calls. Raises `LinkDownError`."""
         try:
             info = self._connection.call(lambda proxy: proxy.info())
             found = self._connection.call(lambda proxy: proxy.read_attributes(ATTRIBUTES))
         except tango.DevFailed as error:
-            raise _silent(self.address, error) from error
+            raise _no_answer(self.address, error) from error
         self._version = dict(info.version_info).get("petif-bluesky", "")
-        trouble = ""
+        problem = ""
         try:
-            require(found, "Recipe")  # which a device that can't convert does not have
+            require(found, "Recipe")  # not readable while the device can't convert
         except tango.DevFailed as error:
-            trouble = error.args[0].desc.strip()
-        return ServerSnapshot(self._version, readings(found), trouble)
+            problem = error.args[0].desc.strip()
+        return ServerSnapshot(self._version, readings(found), problem)
 
     def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()) -> SubmitAnswer:
-        """Hand requests to the server and announce runs; return when they are durable there."""
-        return self._asked(SubmitAnswer, "Submit", json.dumps({"requests": list(requests), "runs": list(runs)}))
+        """Submit requests and announce runs; return once the server has stored them."""
+        return self._query(SubmitAnswer, "Submit", json.dumps({"requests": list(requests), "runs": list(runs)}))
 
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
-        """Ask what became of jobs."""
-        return self._asked(ReportsAnswer, "GetReports", query.model_dump_json(exclude_defaults=True))
+        """Return the reports of jobs."""
+        return self._query(ReportsAnswer, "GetReports", query.model_dump_json(exclude_defaults=True))
 
     def reports_of_run(self, run_uid: str, after: str | None = None) -> Sequence[FrameReport]:
-        """Ask for the reports of a run's frames, oldest first.
+        """Return the reports of a run's frames, oldest first.
 
-        With `after` only the first `MANY_REPORTS` that were finished after that of a job ("": of all), in that order. A
+        With `after`, only the first `MANY_REPORTS` that finished after that job ("": from the start), in that order. A
         server too old for that returns all of them.
         """
         if after is not None:
@@ -147,33 +147,33 @@ class Client:
         return self.reports(ReportsQuery(run_uid=run_uid, limit=MOST_REPORTS)).reports
 
     def run_statistics(self, run_uid: str) -> RunStatistics:
-        """Ask for the statistics of a run."""
-        return self._asked(RunStatistics, "GetRunStatistics", run_uid)
+        """Return the statistics of a run."""
+        return self._query(RunStatistics, "GetRunStatistics", run_uid)
 
     def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
-        """Ask for the frames in a folder of the server whose names come after one."""
-        return self._asked(FolderAnswer, "ListFolder", json.dumps({"folder": folder, "after": after}))
+        """Return the frames in a folder as the server sees it, from the first name after `after`."""
+        return self._query(FolderAnswer, "ListFolder", json.dumps({"folder": folder, "after": after}))
 
     def missing(self, paths: Sequence[str]) -> Sequence[RefusedRequest]:
-        """Ask which files the server does not see."""
-        return self._asked(MissingAnswer, "FindMissing", json.dumps({"paths": list(paths)})).missing
+        """Return the files that the server cannot see, and why."""
+        return self._query(MissingAnswer, "FindMissing", json.dumps({"paths": list(paths)})).missing
 
     def retry_failed(self) -> int:
-        """Have the frames tried again that have failed since the counters were reset; return how many they are."""
+        """Retry the frames that have failed since the counters were reset; return their number."""
         return int(self._command("RetryFailed"))
 
     def acknowledge(self) -> None:
-        """End the alarm about frames that failed so far."""
+        """Clear the alarm about frames that have failed so far."""
         self._command("Acknowledge")
 
-    def _asked(self, answer: type[Answer], command: str, argument: str) -> Answer:
+    def _query(self, answer: type[Answer], command: str, argument: str) -> Answer:
         text = self._command(command, argument)
         try:
             return answer.model_validate_json(text)
         except ValidationError as error:
             raise ServerFaultError(
-                f"{self.address}: found an answer to {command} that can't be read here ({error}); expected the same "
-                f"version on both sides, the server has {self._version or 'an unknown one'}. Update one of them."
+                f"{self.address}: cannot parse the answer to {command} ({error}). The server has version "
+                f"{self._version or 'unknown'}; install the same version on both sides."
             ) from error
 
     def _command(self, name: str, argument: str | None = None) -> Any:
@@ -183,27 +183,27 @@ class Client:
             raise _translated(self.address, name, error) from error
 
 
-def _silent(address: str, error: tango.DevFailed, command: str = "") -> LinkDownError:
-    """Return the error about a server that told nothing of itself: it may be down, or its address wrong.
+def _no_answer(address: str, error: tango.DevFailed, command: str = "") -> LinkDownError:
+    """Return the error for a server that did not answer: it may be down, or its address wrong.
 
-    A wrong address is no rejection: frames wait until somebody has set it right.
+    A wrong address is not a rejection: frames wait until it is corrected.
     """
     reason, text = error.args[0].reason, error.args[0].desc.strip().partition("\n")[0].rstrip(".")
     if reason in _NO_ADDRESS:
         return LinkDownError(
-            f"found the address {address!r}, which leads nowhere ({text}); expected one as "
-            "tango://HOST:PORT/petif/converter/1#dbase=no, or the name of a device and the database in TANGO_HOST."
+            f"Invalid address {address!r}: {text}. Use tango://HOST:PORT/petif/converter/1#dbase=no, or a device name "
+            "with the database in TANGO_HOST."
         )
     if any(each.reason == "API_CantConnectToDatabase" for each in error.args):
         return LinkDownError(
-            f"{address}: found no Tango database there; expected one that runs. The address of a server without a "
-            "database, as `petif serve` tells it, ends with #dbase=no."
+            f"{address}: cannot connect to the Tango database. If the server runs without one, as `petif serve` does, "
+            "its address ends with #dbase=no."
         )
     if not command:
-        return LinkDownError(f"no conversion server answers at {address} ({reason}). Start it with `petif serve`.")
+        return LinkDownError(f"No conversion server answers at {address} ({reason}). Start it with `petif serve`.")
     return LinkDownError(
-        f"{address}: found no answer to {command} ({reason}: {text}); expected a running server. "
-        "Start it with `petif serve`, or look at its Status."
+        f"{address}: no answer to {command} ({reason}: {text}). "
+        "Start the server with `petif serve`, or check its Status."
     )
 
 
@@ -217,8 +217,10 @@ def _translated(address: str, command: str, error: tango.DevFailed) -> LinkError
         case "PETIF_BacklogFull" | "PETIF_DiskFull" | "PETIF_Busy":
             return ServerFullError(f"{address}: {text}")
         case "PETIF_Fault":
-            return ServerUnfitError(f"{address} can't convert: {text}")
+            return ServerUnfitError(f"{address} cannot convert: {text}")
         case "PyDs_PythonError":
-            return ServerFaultError(f"{address}: the server failed in {command}: {text} Its log tells more.")
+            return ServerFaultError(
+                f"{address}: {command} raised an unexpected server error: {text} Check the server log."
+            )
         case _:
-            return _silent(address, error, command)
+            return _no_answer(address, error, command)

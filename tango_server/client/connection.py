@@ -1,4 +1,4 @@
-"""One proxy of a Tango device, kept for as long as it is of use: making one may take several time-outs."""
+"""One proxy of a Tango device, kept for as long as it works: creating one may take several time-outs."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ TIMEOUT = 3.0
 _REFUSES_FOR = 1.0
 """How long a Tango proxy refuses calls after it has failed to connect, s."""
 _ANSWERS = ("PETIF_", "PyDs_")
-"""How the reasons begin that the device itself gives: the connection is as good as any."""
+"""Prefixes of the reasons that the device itself gives: the connection works."""
 
 Result = TypeVar("Result")
 
@@ -22,26 +22,26 @@ Result = TypeVar("Result")
 class Connection:
     """Calls to one device, from any thread.
 
-    While the device answers, calls run side by side. While it does not, one call at a time tries, and those that have
-    waited for it share its failure: Tango itself would let one after the other wait for a time-out. So a call takes
-    one time-out at the most. Only the first one that the device leaves without an answer takes two: Tango asks then
-    whether the device is alive, for as long again.
+    While the device answers, calls run in parallel. While it does not, one call at a time tries, and the calls that
+    waited for it share its failure: Tango itself would make each of them wait for a time-out in turn. So a call takes
+    at most one time-out. Only the first unanswered call takes two, because Tango then pings the device for as long
+    again.
     """
 
     def __init__(self, address: str, timeout: float = TIMEOUT) -> None:
         self._address = address
         self._timeout = timeout
         self._answering: tango.DeviceProxy | None = None
-        """The proxy that had the last answer; None if the last call had none."""
+        """The proxy that received the last answer; None if the last call failed."""
         self._spare: tango.DeviceProxy | None = None
-        """A proxy that waited in vain; it may get an answer yet."""
+        """A proxy whose call timed out; it may work again later."""
         self._trying = threading.Lock()
         self._failures = 0
         self._failure = tango.DevFailed()
         give_omniorb_a_socket_folder()
 
     def call(self, use: Callable[[tango.DeviceProxy], Result]) -> Result:
-        """Return what `use` gets from the device; raise `tango.DevFailed`."""
+        """Call `use` with the proxy and return its result; raise `tango.DevFailed`."""
         proxy = self._answering
         if proxy is None:
             failures = self._failures
@@ -57,7 +57,7 @@ class Connection:
         begun = time.monotonic()
         try:
             if proxy is None:
-                proxy = self._made()
+                proxy = self._create_proxy()
                 if time.monotonic() - begun > self._timeout:
                     tango.Except.throw_exception(
                         "API_DeviceTimedOut", f"no answer within {self._timeout:g} s", "Connection"
@@ -73,15 +73,15 @@ class Connection:
         return result
 
     def _failed(self, proxy: tango.DeviceProxy | None, error: tango.DevFailed, seconds: float) -> None:
-        """Keep a proxy that waited; one that was refused at once would only refuse the next calls itself."""
+        """Keep a proxy that timed out; one that was refused at once would only refuse the next calls."""
         if self._answering is proxy:
             self._answering = None
         self._spare = proxy if seconds > _REFUSES_FOR else None
         self._failure = error
         self._failures += 1
 
-    def _made(self) -> tango.DeviceProxy:
-        proxy = tango.DeviceProxy(self._address)  # it connects, and keeps it to itself if nobody answers
+    def _create_proxy(self) -> tango.DeviceProxy:
+        proxy = tango.DeviceProxy(self._address)  # connects; no error if that fails
         proxy.set_timeout_millis(round(1000 * self._timeout))
-        proxy.set_transparency_reconnection(False)  # else a call that got no answer is made again, and once more
+        proxy.set_transparency_reconnection(False)  # else an unanswered call is repeated twice
         return proxy

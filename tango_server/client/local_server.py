@@ -1,4 +1,4 @@
-"""A conversion server in a process of its own, for as long as it is needed: demos, notebooks, tests."""
+"""A conversion server in its own process, for demos, notebooks and tests."""
 
 import os
 import subprocess
@@ -20,13 +20,13 @@ _ANSWER_PAUSE = 0.02
 class LocalServer:
     """`petif serve` on a free port of this machine; a context manager.
 
-    The server also ends when this process ends, however it ends. Ctrl-C reaches this process alone, so that it can stop
-    the server in good order.
+    The server also stops when this process ends for any reason. Ctrl-C reaches only this process, which then stops the
+    server cleanly.
 
     Parameters
     ----------
     root: folder that the server may read and write
-    state_dir: folder of its ledger and of its log `server.log`
+    state_dir: folder of its ledger and its log `server.log`
     arguments: more options of `petif serve`
 
     """
@@ -53,12 +53,12 @@ class LocalServer:
         return self._process.pid
 
     def start(self) -> Self:
-        """Start the server and return when this process can use it at `address`.
+        """Start the server and return once it can be used at `address`.
 
         Raises
         ------
         RuntimeError
-            if it does not come up; with what it wrote.
+            if it does not start; the message includes the end of its log.
 
         """
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,17 +79,17 @@ class LocalServer:
         if not line.startswith(_READY):
             self.stop()
             tail = self._log_path.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"the conversion server did not start; it wrote to {self._log_path}:\n{tail}")
+            raise RuntimeError(f"The conversion server did not start. End of its log {self._log_path}:\n{tail}")
         self.address = line.removeprefix(_READY).strip()
         try:
             await_answer(self.address)
         except TimeoutError as error:
             self.stop()
-            raise RuntimeError(f"{error} It wrote to {self._log_path}.") from error
+            raise RuntimeError(f"{error} Check its log {self._log_path}.") from error
         return self
 
     def stop(self) -> None:
-        """Let the server finish what it is converting and end; kill it if it does not."""
+        """Let the server finish running conversions and stop; kill it if it does not."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -103,7 +103,7 @@ class LocalServer:
         stdout.close()
 
     def _first_line(self) -> str:
-        """Return the line that tells the address; an empty one if the server ends or takes too long."""
+        """Return the line with the address; an empty one if the server stops or takes too long."""
         assert self._process is not None, "the server was not started"  # noqa: S101
         watchdog = threading.Timer(_START_TIMEOUT, self._process.kill)
         watchdog.start()
@@ -125,19 +125,19 @@ class LocalServer:
 
 
 def await_answer(address: str, timeout: float = _ANSWER_TIMEOUT) -> None:
-    """Return when this process gets answers from a device that is ready.
+    """Wait until a device that is ready answers this process.
 
-    A process keeps its connections to a server that has ended for up to two minutes, and stumbles over each of them
-    once if another server listens at the same address: the system gives free ports again soon. A proxy that has
-    stumbled refuses calls for a second, so each attempt takes a new one.
+    A process keeps connections to a stopped server for up to two minutes, and each of them fails once if another server
+    listens at the same address: the system soon reuses free ports. A proxy that has failed refuses calls for a second,
+    so each attempt uses a new one.
 
     Raises
     ------
     TimeoutError
-        if there is none within `timeout` seconds.
+        if there is no answer within `timeout` seconds.
 
     """
-    import tango  # noqa: PLC0415 - costs 0.3 s, and nobody needs it before a server is up
+    import tango  # noqa: PLC0415 - takes 0.3 s, and is not needed before a server runs
 
     deadline = time.monotonic() + timeout
     pause = threading.Event()

@@ -1,4 +1,4 @@
-"""Questions to a server whose answers come in parts, and patience with one that is away for a while."""
+"""Queries with paged answers, and retries while a server is temporarily unavailable."""
 
 import threading
 import time
@@ -10,45 +10,45 @@ from tango_server.conversion.files.path_map import absolute
 from tango_server.messages import FolderAnswer, RefusedRequest
 
 _PAUSE = 0.5
-_LOOKED_FOR = 200
-"""Files in one question: a file server may take milliseconds for each, and other clients wait meanwhile."""
+_PATHS_PER_QUERY = 200
+"""Files per query: a file server may take milliseconds for each, and other clients wait meanwhile."""
 
 Answer = TypeVar("Answer")
 
 
-def with_retries(ask: Callable[[], Answer], deadline: float) -> Answer:
-    """Return the answer of a server that may be away for a while; `deadline` by the monotonic clock (s).
+def with_retries(query: Callable[[], Answer], deadline: float) -> Answer:
+    """Call `query`, and again while the server is unavailable, until `deadline` (monotonic clock, s).
 
     Raises
     ------
     LinkDownError
-        if there is none before the deadline.
+        if there is no answer before the deadline.
     LinkError
-        if the server answers with one.
+        if the server answers with an error.
 
     """
     pause = threading.Event()
     while True:
         try:
-            return ask()
+            return query()
         except LinkDownError:
             if time.monotonic() + _PAUSE > deadline:
                 raise
             pause.wait(_PAUSE)
 
 
-def listed(ask: Callable[[str], FolderAnswer]) -> Iterator[str]:
-    """Yield the frames of a folder; `ask` is called with the name after which the next part of the list begins."""
+def listed(query: Callable[[str], FolderAnswer]) -> Iterator[str]:
+    """Yield the frames of a folder; `query` is called with the name after which the next page starts."""
     after, more = "", True
     while more:
-        answer = ask(after)
+        answer = query(after)
         yield from answer.frames
         more = answer.more
         last = absolute(answer.frames[-1]) if answer.frames else None
         after = last.name if last else ""
 
 
-def lost(ask: Callable[[Sequence[str]], Sequence[RefusedRequest]], paths: Sequence[str]) -> Iterator[RefusedRequest]:
-    """Yield the paths at which the server sees no file, and why; `ask` is called with some paths at a time."""
-    for first in range(0, len(paths), _LOOKED_FOR):
-        yield from ask(paths[first : first + _LOOKED_FOR])
+def lost(query: Callable[[Sequence[str]], Sequence[RefusedRequest]], paths: Sequence[str]) -> Iterator[RefusedRequest]:
+    """Yield the paths at which the server sees no file, and why; `query` is called with some paths at a time."""
+    for first in range(0, len(paths), _PATHS_PER_QUERY):
+        yield from query(paths[first : first + _PATHS_PER_QUERY])

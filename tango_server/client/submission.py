@@ -1,4 +1,4 @@
-"""Frames that a person names, handed to a running server and followed until each has its report."""
+"""Submits frames to a running server and follows them until each has a report."""
 
 import os
 import threading
@@ -14,14 +14,14 @@ from tango_server.conversion.files.path_map import absolute
 from tango_server.messages import FrameReport, RefusedRequest, ReportsQuery, SubmitAnswer
 
 _PORTION = 500
-"""Frames of one call: it is answered in some 50 ms, and the server's limits are far away."""
+"""Frames per call: answered within about 50 ms, well below the limits of the server."""
 _PAUSE = 0.1
-_EMPTY = "found no frame; expected .tif or .tiff files that are no darks. Sub-folders are not gone through."
+_EMPTY = "no frames found: only .tif and .tiff files count, not darks, and sub-folders are not searched."
 _FRAMES = (".tif", ".tiff")
 
 
 def whole_path(path: str) -> str:
-    r"""Return a path as another process can understand it: a relative one begins in the working folder.
+    r"""Return an absolute path for another process: a relative one starts in the working directory.
 
     >>> whole_path("/data/raw/a.tif"), whole_path(r"Z:\raw\a.tif"), whole_path(r"\\filer\raw")
     ('/data/raw/a.tif', 'Z:\\raw\\a.tif', '\\\\filer\\raw')
@@ -30,12 +30,12 @@ def whole_path(path: str) -> str:
 
 
 def frames_at(client: Client, paths: Sequence[str]) -> tuple[list[str], list[RefusedRequest]]:
-    """Return the frames at these paths, those of folders included, and the paths at which there is nothing to convert.
+    """Return the frames at these paths, including those in folders, and the paths with nothing to convert.
 
     Raises
     ------
     LinkError
-        if the server can't be asked.
+        if the server can't be reached.
 
     """
     frames: list[str] = []
@@ -47,7 +47,7 @@ def frames_at(client: Client, paths: Sequence[str]) -> tuple[list[str], list[Ref
             continue
         try:
             found = list(listed(partial(client.frames_in, path)))
-        except RequestRejectedError:  # it is no folder
+        except RequestRejectedError:  # not a folder
             files.append(path)
             continue
         frames += found
@@ -59,29 +59,29 @@ def frames_at(client: Client, paths: Sequence[str]) -> tuple[list[str], list[Ref
 
 
 def submit_all(client: Client, requests: Sequence[dict[str, Any]]) -> Iterator[SubmitAnswer]:
-    """Hand requests to the server portion by portion; yield its answers, one for each.
+    """Submit requests in portions; yield the answer to each.
 
     Raises
     ------
     LinkError
-        if a portion can't be handed over; the ones before it are safe.
+        if a portion can't be submitted; the ones before it are stored.
 
     """
     for start in range(0, len(requests), _PORTION):
         yield client.submit(requests[start : start + _PORTION])
 
 
-def follow(client: Client, job_ids: Sequence[str], patience: float) -> Iterator[list[FrameReport]]:
-    """Yield the new reports of these jobs, as often as was looked for them, until all are there.
+def follow(client: Client, job_ids: Sequence[str], timeout: float) -> Iterator[list[FrameReport]]:
+    """Yield the new reports of these jobs at each poll, until all have one.
 
-    A server that is away for a while is asked again: it keeps its jobs.
+    An unavailable server is polled again, since it keeps its jobs.
 
     Raises
     ------
     LinkDownError
-        if it gives no answer for `patience` seconds.
+        if it does not answer for `timeout` seconds.
     UnknownRunError
-        if it has forgotten one of the jobs.
+        if it no longer knows one of the jobs.
 
     """
     waiting = deque(job_ids)
@@ -89,7 +89,7 @@ def follow(client: Client, job_ids: Sequence[str], patience: float) -> Iterator[
     while waiting:
         asked = [waiting.popleft() for _ in range(min(_PORTION, len(waiting)))]
         query = ReportsQuery(job_ids=asked, limit=_PORTION)
-        reports = with_retries(partial(client.reports, query), time.monotonic() + patience).reports
+        reports = with_retries(partial(client.reports, query), time.monotonic() + timeout).reports
         known = {report.job_id for report in reports}
         waiting.extend(job_id for job_id in asked if job_id not in known)
         yield reports

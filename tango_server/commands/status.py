@@ -116,8 +116,8 @@ def _picture(address: str, snapshot: "ServerSnapshot") -> "RenderableType":
 
 
 def _rows(snapshot: "ServerSnapshot") -> list[tuple[str, str]]:
-    if snapshot.trouble:
-        return [("status", snapshot.trouble)]
+    if snapshot.problem:
+        return [("status", snapshot.problem)]
 
     def formatted(form: str, *names: str, scale: float = 1.0) -> str:
         """Return the values of attributes in words, a dash for those that the server does not have."""

@@ -131,9 +131,9 @@ def _watch_on(runner: "JobRunner", watcher: "FolderWatch", printer: _Printer, *,
         return 0
     if interrupted:
         return INTERRUPTED
-    if not printer.outcomes and not watcher.trouble:
+    if not printer.outcomes and not watcher.problem:
         say(_NOTHING_NEW, err=True)
-    return SOME_FAILED if printer.outcomes["failed"] or watcher.trouble else 0
+    return SOME_FAILED if printer.outcomes["failed"] or watcher.problem else 0
 
 
 def _show_progress(runner: "JobRunner", watcher: "FolderWatch", printer: _Printer, *, once: bool) -> None:
@@ -145,8 +145,8 @@ def _show_progress(runner: "JobRunner", watcher: "FolderWatch", printer: _Printe
             if watcher.begun and not begun:
                 begun = True
                 say("looking at what is there" if once else "watching (Ctrl-C ends it)", err=True)
-            if watcher.trouble != trouble:
-                trouble = watcher.trouble
+            if watcher.problem != trouble:
+                trouble = watcher.problem
                 printer.warn(trouble or "the trouble is over")
             if line is not None:
                 line.update(_numbers(runner, printer))

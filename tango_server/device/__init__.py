@@ -1,5 +1,5 @@
 """The Tango device: commands, attributes, properties, events, and the process that serves them.
 
-For cli.py and `petif serve`.
-Translates, and computes nothing.
+Used by cli.py and `petif serve`.
+Only translates; computes nothing.
 """

@@ -1,4 +1,4 @@
-"""Change events, pushed from one thread, a few times a second at the most."""
+"""Change events, pushed from one thread at a limited rate."""
 
 import logging
 import threading
@@ -11,11 +11,11 @@ from tango.utils import PyTangoThread
 
 _log = logging.getLogger(__name__)
 
-_INTERVAL = 0.05  # a push takes the device's monitor: more than some twenty a second would get in the way of commands
+_INTERVAL = 0.05  # s; a push holds the device's monitor: more than about twenty a second would delay commands
 
 
 class Notifier:
-    """Pushes the attributes whose values have changed since they were pushed last.
+    """Pushes the attributes whose values have changed since the last push.
 
     The thread is never joined: `delete_device` holds the monitor that a push waits for.
     """
@@ -29,11 +29,11 @@ class Notifier:
         PyTangoThread(target=self._run, name="petif-notify", daemon=True).start()
 
     def wake(self) -> None:
-        """Something has changed."""
+        """Request a push."""
         self._wanted.set()
 
     def stop(self) -> None:
-        """Push nothing more."""
+        """Stop pushing."""
         self._stopped = True
         self._wanted.set()
 
@@ -49,16 +49,16 @@ class Notifier:
     def _push(self, name: str, value: Any) -> None:
         try:
             self._device.push_change_event(name, *(value if isinstance(value, tuple) else (value,)))
-        except DevFailed:  # the monitor was held too long, or the device is going: events are a hint, polls go on
+        except DevFailed:  # the monitor was held too long, or the device is shutting down: try again
             self._wanted.set()
             return
-        except Exception:  # noqa: BLE001 - the boundary of the thread: one value must not end all events
-            _log.exception("%s can't be pushed", name)
+        except Exception:  # noqa: BLE001 - thread boundary: one value must not stop all events
+            _log.exception("Cannot push a change event of %s", name)
         self._pushed[name] = value
 
 
 def _same(pushed: Any, value: Any) -> bool:
-    """Whether a value needs no push: of (value, time, quality) the time does not count."""
+    """Whether a value needs no push; of (value, time, quality) the time is ignored."""
     if isinstance(value, tuple) and isinstance(pushed, tuple):
         return bool(pushed[0] == value[0] and pushed[2] == value[2])
     return bool(pushed == value)

@@ -1,4 +1,4 @@
-"""The Tango device class `PETifConverter`: translates attributes and commands to the job service; computes nothing."""
+"""The Tango device class `PETifConverter`: maps attributes and commands to the job service; computes nothing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ _CONFIGURED: dict[str, Callable[[ConversionRecipe], Any]] = {
 
 
 def _configured(name: str, dtype: Any, label: str, doc: str, unit: str = "") -> attribute:
-    """Return a read-only attribute that shows a part of the server's recipe and pushes its changes."""
+    """Return a read-only attribute for a part of the server's recipe, with change events."""
     value = _CONFIGURED[name]
     return attribute(
         fget=lambda device: value(device.current_recipe()),
@@ -44,41 +44,41 @@ def _configured(name: str, dtype: Any, label: str, doc: str, unit: str = "") -> 
 
 
 class PETifConverter(Counters):
-    """Converts frames of a Perkin-Elmer detector: rotates, flips, retypes and writes them for other programs."""
+    """Converts frames of a Perkin-Elmer detector: rotates, flips, changes the pixel type and the file format."""
 
     configuration: ClassVar[Configuration] = Configuration()
-    """What the program that starts the server gives; device properties go over it."""
+    """Settings from the program that starts the server; device properties override them."""
 
     ConfRotation = _configured("ConfRotation", int, "Rotation", "Rotation of the image, counter-clockwise", "deg")
     ConfFlip = _configured("ConfFlip", str, "Flip", "Flip after the rotation: none, 0 (up-down), 1 (left-right), both")
-    ConfType = _configured("ConfType", str, "Pixel type", "Pixel type of the output; source: as the input")
-    Recipe = _configured("Recipe", str, "Conversion recipe", "The recipe for requests that bring none, as JSON")
+    ConfType = _configured("ConfType", str, "Pixel type", "Pixel type of the output; source: same as the input")
+    Recipe = _configured("Recipe", str, "Conversion recipe", "Default recipe, for requests without one, as JSON")
 
     @attribute(
         label="Workers",
         unit="processes",
         format="%d",
-        doc="Conversions at a time; set by the property numworkers and Init",
+        doc="Number of parallel conversions, from the property numworkers; Init applies a change",
         dtype=int,
         change_event_implemented=True,
         change_event_detect=False,
     )
     def NumWorkers(self) -> int:
-        """Conversions at a time."""
+        """Number of parallel conversions."""
         return self._life.workers
 
     @property
     def numbers(self) -> Snapshot:
-        """The numbers that the counters show."""
+        """The numbers behind the counters."""
         return self._life.numbers
 
     def current_recipe(self) -> ConversionRecipe:
-        """Return the recipe for requests that bring none."""
+        """Return the default recipe, for requests without one."""
         with self._service("Recipe") as service:
             return service.recipe
 
     def init_device(self) -> None:
-        """Read the properties and start a fresh service; a wrong setting leaves the device alive, in FAULT."""
+        """Read the properties and start a new service; an invalid setting leaves the device running, in FAULT."""
         self._life = Application()
         super().init_device()
         self.add_version_info("petif-bluesky", package_version())
@@ -93,9 +93,9 @@ class PETifConverter(Counters):
         self._notifier.wake()
 
     def delete_device(self) -> None:
-        """Let running conversions finish; what is not finished stays on the ledger.
+        """Let running conversions finish; unfinished jobs stay on the ledger.
 
-        Part of Init. That ends no service that works before it has the properties for the next one.
+        Part of Init, which stops a working service only once it has the properties for the next one.
         """
         if not tango.Util.instance().is_svr_shutting_down():
             self._need_properties()
@@ -103,28 +103,33 @@ class PETifConverter(Counters):
         self._life.close()
 
     def dev_state(self) -> tango.DevState:
-        """The state by the service's condition."""
+        """Return the Tango state of the service."""
         return getattr(tango.DevState, self._life.state()[0])
 
     def dev_status(self) -> str:
-        """The status by the service's condition."""
+        """Return the status message of the service."""
         return to_latin(self._life.state()[1])
 
-    @command(dtype_in=[str], doc_in="Paths of files to convert with the server's recipe; each call makes new jobs")
+    @command(dtype_in=[str], doc_in="Paths of files to convert with the default recipe; each call creates new jobs")
     def AddFiles(self, paths: list[str]) -> None:
-        """Convert files."""
+        """Convert files with the default recipe."""
         self._add_files(paths)
 
-    @command(dtype_in=str, doc_in="Path of a folder: its .tif and .tiff files, no darks", dtype_out=int, doc_out="0")
+    @command(
+        dtype_in=str,
+        doc_in="Path of a folder; its .tif and .tiff files are converted, except darks",
+        dtype_out=int,
+        doc_out="0",
+    )
     def AddFolder(self, path: str) -> int:
-        """Convert the frames of a folder; it is gone through after the answer."""
+        """Convert the frames of a folder; returns at once, the folder is scanned afterwards."""
         with self._service("AddFolder") as service:
             service.submit_folder(path)
         return 0
 
-    @command(dtype_in=str, doc_in="Path of a file or of a folder", dtype_out=int, doc_out="0")
+    @command(dtype_in=str, doc_in="Path of a file or a folder", dtype_out=int, doc_out="0")
     def AddFileOrDir(self, path: str) -> int:
-        """Convert a file or the frames of a folder, which is gone through after the answer."""
+        """Convert a file, or the frames of a folder, which is scanned after the command returns."""
         with self._service("AddFileOrDir") as service:
             is_folder = service.intake.source(path).is_dir()
         if is_folder:
@@ -134,31 +139,31 @@ class PETifConverter(Counters):
 
     @command
     def ResetStats(self) -> None:
-        """Start the counters from zero; RetryFailed leaves what failed before alone."""
+        """Reset the counters to zero; RetryFailed then ignores earlier failures."""
         with self._service("ResetStats") as service:
             service.reset_statistics()
 
     @command
     def Acknowledge(self) -> None:
-        """End the alarm about frames that failed so far."""
+        """Clear the alarm about frames that have failed so far."""
         with self._service("Acknowledge") as service:
             service.acknowledge()
 
     @command
     def Pause(self) -> None:
-        """Start no conversion any more; those that run go on, and requests are accepted. Kept over restarts."""
+        """Start no more conversions; running ones finish, and requests are still accepted. Survives a restart."""
         with self._service("Pause") as service:
             service.pause(paused=True)
 
     @command
     def Resume(self) -> None:
-        """Go on after Pause."""
+        """Continue after Pause."""
         with self._service("Resume") as service:
             service.pause(paused=False)
 
-    @command(dtype_out=int, doc_out="Number of frames that are tried again")
+    @command(dtype_out=int, doc_out="Number of frames to be retried")
     def RetryFailed(self) -> int:
-        """Try the frames again that have failed since ResetStats; they stay the same jobs."""
+        """Retry the frames that have failed since ResetStats; they keep their job ids."""
         with self._service("RetryFailed") as service:
             return service.retry_failed()
 
@@ -169,26 +174,26 @@ class PETifConverter(Counters):
         doc_out='JSON {"cancelled": n}',
     )
     def Cancel(self, text: str) -> str:
-        """Convert these frames no more; those that a worker has already are finished."""
+        """Cancel these jobs; those that are already being converted are finished."""
         query = from_wire(CancelQuery, text, "Cancel")
         with self._service("Cancel") as service:
             return to_wire(service.cancel(query))
 
-    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is so")
+    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it exists")
     def TestOsExists(self, path: str) -> bool:
-        """Whether this host sees the path (within the roots)."""
+        """Whether this path exists on this host, within the roots."""
         with self._service("TestOsExists") as service:
             return service.intake.source(path).exists()
 
-    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is so")
+    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is a folder")
     def TestOsIsDir(self, path: str) -> bool:
-        """Whether this host sees the path (within the roots) as a folder."""
+        """Whether this path is a folder on this host, within the roots."""
         with self._service("TestOsIsDir") as service:
             return service.intake.source(path).is_dir()
 
-    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is so")
+    @command(dtype_in=str, doc_in="Path within the roots", dtype_out=bool, doc_out="Whether it is a file")
     def TestOsIsFile(self, path: str) -> bool:
-        """Whether this host sees the path (within the roots) as a file."""
+        """Whether this path is a file on this host, within the roots."""
         with self._service("TestOsIsFile") as service:
             return service.intake.source(path).is_file()
 
@@ -196,21 +201,21 @@ class PETifConverter(Counters):
         dtype_in=str, doc_in='JSON {"folder": PATH}', dtype_out=str, doc_out='JSON {"frames": [...], "more": bool}'
     )
     def ListFolder(self, text: str) -> str:
-        """Tell the frames that AddFolder would take from a folder, by the paths that this host has for them."""
+        """List the frames that AddFolder would convert, by their paths on this host."""
         query = from_wire(FolderQuery, text, "ListFolder")
         with self._long_call("ListFolder") as service:
             return to_wire(service.intake.listed(query))
 
     @command(dtype_in=str, doc_in='JSON {"paths": [...]}', dtype_out=str, doc_out='JSON {"missing": [...]}')
     def FindMissing(self, text: str) -> str:
-        """Tell at which of these paths this host finds no file that it may read, and why."""
+        """Return which of these paths are not readable files on this host, and why."""
         query = from_wire(MissingQuery, text, "FindMissing")
         with self._long_call("FindMissing") as service:
             return to_wire(service.intake.missing(query))
 
     @command(dtype_in=str, doc_in='JSON {"requests": [FrameRequest...]}', dtype_out=str, doc_out="JSON: jobs, refused")
     def Submit(self, text: str) -> str:
-        """Accept requests; answers when they are durable."""
+        """Submit requests; returns once they are safely stored."""
         query = from_wire(SubmitQuery, text, "Submit")
         with self._service("Submit") as service:
             return to_wire(service.intake.submit(query))
@@ -222,22 +227,22 @@ class PETifConverter(Counters):
         doc_out="JSON: reports, pending",
     )
     def GetReports(self, text: str) -> str:
-        """Tell what became of jobs, or the latest reports; an unknown id is an error."""
+        """Return the reports of jobs or of a run, or the latest reports; an unknown id is an error."""
         query = from_wire(ReportsQuery, text, "GetReports")
         call = self._long_call if query.limit > MANY_REPORTS else self._service
         with call("GetReports") as service:
             return to_wire(service.reports(query))
 
-    @command(dtype_in=str, doc_in="Run uid", dtype_out=str, doc_out="JSON of RunStatistics")
+    @command(dtype_in=str, doc_in="Run uid", dtype_out=str, doc_out="RunStatistics as JSON")
     def GetRunStatistics(self, run_uid: str) -> str:
-        """Tell what became of the frames of a run; an unknown run is an error."""
+        """Return the statistics of a run; an unknown run is an error."""
         require_at_most(LONGEST_ID, len(run_uid), "characters of a run uid", "GetRunStatistics")
         with self._service("GetRunStatistics") as service:
             return to_wire(service.history.run_statistics(run_uid))
 
-    @command(dtype_in=str, doc_in="JSON of a recipe")
+    @command(dtype_in=str, doc_in="Recipe as JSON")
     def SetRecipe(self, text: str) -> None:
-        """Take another recipe for requests that bring none; kept over restarts."""
+        """Set the default recipe, for requests without one. Survives a restart."""
         recipe = recipe_from_wire(text, "SetRecipe")
         with self._service("SetRecipe") as service:
             service.set_recipe(recipe)
@@ -248,8 +253,8 @@ class PETifConverter(Counters):
         except tango.DevFailed as error:
             throw(
                 "PETIF_NoDatabase",
-                f"the properties can't be read from the Tango database ({error.args[0].desc.strip()}). The device goes "
-                "on with the settings it has. Call Init again once the database is back.",
+                f"Cannot read the properties from the Tango database: {error.args[0].desc.strip()}. The device keeps "
+                "its current settings. Call Init again once the database is back.",
                 "Init",
             )
 
@@ -257,7 +262,7 @@ class PETifConverter(Counters):
         numbers, life = self.numbers, self._life
         word, status = life.state()
         state, status = getattr(tango.DevState, word), to_latin(status)
-        self.set_state(state)  # what Tango's own code reports in events
+        self.set_state(state)  # what Tango itself reports in events
         self.set_status(status)
         values: dict[str, Any] = {name: value(numbers) for name, value in COUNTERS.items()}
         values["NumWorkers"] = life.workers
@@ -274,7 +279,7 @@ class PETifConverter(Counters):
 
     @contextmanager
     def _long_call(self, origin: str) -> Iterator[JobRunner]:
-        """Yield the service and let others use the device meanwhile, as long as not too many do so."""
+        """Yield the service for a long call, while other clients can use the device."""
         with tango.AutoTangoAllowThreads(self), translated(origin), self._life.in_turn() as service:
             yield service
 

@@ -42,7 +42,7 @@ def free_space(now: Snapshot) -> tuple[int, float, tango.AttrQuality]:
 
 
 def _counter(name: str, dtype: Any, label: str, doc: str, *unit_and_format: str, **size: int) -> attribute:
-    """Return a read-only attribute that shows one number of the snapshot and pushes its changes."""
+    """Return a read-only attribute for one number of the snapshot, with change events."""
     value = COUNTERS[name]
     unit, form = (*unit_and_format, "", "")[:2]
     return attribute(
@@ -62,43 +62,51 @@ class Counters(Configured):
     """A device that shows the numbers of a snapshot."""
 
     NumProcessed = _counter(
-        "NumProcessed", int, "Processed files", "Files that got a report, also malformed ones", "files", "%d"
+        "NumProcessed", int, "Processed files", "Files with a report, including failed ones", "files", "%d"
     )
     StatisticsTotalFrames = _counter(
-        "StatisticsTotalFrames", int, "Converted frames", "Frames converted", "frames", "%d"
+        "StatisticsTotalFrames", int, "Converted frames", "Frames converted successfully", "frames", "%d"
     )
-    StatisticsTotalTime = _counter(
-        "StatisticsTotalTime", float, "Total time", "Total time of the conversions", "s", "%.3f"
-    )
+    StatisticsTotalTime = _counter("StatisticsTotalTime", float, "Total time", "Total conversion time", "s", "%.3f")
     StatisticsAverageTime = _counter(
-        "StatisticsAverageTime", float, "Average time", "Mean time of one conversion", "s", "%.4f"
+        "StatisticsAverageTime", float, "Average time", "Mean conversion time of a frame", "s", "%.4f"
     )
-    QueueLength = _counter(
-        "QueueLength", int, "Queue", "Frames that are accepted and have no report yet", "frames", "%d"
-    )
+    QueueLength = _counter("QueueLength", int, "Queue", "Frames accepted and not yet finished", "frames", "%d")
     NumFailed = _counter("NumFailed", int, "Failed", "Frames that could not be converted", "frames", "%d")
     NumSkipped = _counter(
         "NumSkipped", int, "Skipped", "Frames that needed no conversion, or were cancelled", "frames", "%d"
     )
     NumPlaceholders = _counter(
-        "NumPlaceholders", int, "Placeholders", "Zero-filled frames in place of files that never came", "frames", "%d"
+        "NumPlaceholders",
+        int,
+        "Placeholders",
+        "Zero-filled frames written for files that never arrived",
+        "frames",
+        "%d",
     )
-    FramesPerSecond = _counter("FramesPerSecond", float, "Rate", "Converted in the last 10 s", "frames/s", "%.2f")
+    FramesPerSecond = _counter(
+        "FramesPerSecond", float, "Rate", "Frames converted per second, over the last 10 s", "frames/s", "%.2f"
+    )
     BytesPerSecond = _counter(
-        "BytesPerSecond", float, "Data rate", "Read for conversion in the last 10 s", "B/s", "%.3e"
+        "BytesPerSecond", float, "Data rate", "Data read per second for conversion, over the last 10 s", "B/s", "%.3e"
     )
     LatencyMedian = _counter(
-        "LatencyMedian", float, "Median latency", "From file complete (or accepted) to output visible", "s", "%.4f"
+        "LatencyMedian",
+        float,
+        "Median latency",
+        "Median time from file complete (or accepted) to output visible",
+        "s",
+        "%.4f",
     )
-    LatencyP95 = _counter("LatencyP95", float, "95 % latency", "95 % of the outputs are visible within", "s", "%.4f")
-    LastSource = _counter("LastSource", str, "Last source", "The file that got a report last")
-    LastOutput = _counter("LastOutput", str, "Last output", "The file that was written last")
-    LastError = _counter("LastError", str, "Last error", "Why a frame failed last, and what to do")
+    LatencyP95 = _counter("LatencyP95", float, "95 % latency", "95th percentile of the latency", "s", "%.4f")
+    LastSource = _counter("LastSource", str, "Last source", "Last source file to be finished")
+    LastOutput = _counter("LastOutput", str, "Last output", "Last output file written")
+    LastError = _counter("LastError", str, "Last error", "Reason of the last failure, and what to do")
     FailedFiles = _counter(
         "FailedFiles",
         [str],
         "Failed files",
-        "Sources of the last failed frames since ResetStats, oldest first; RetryFailed tries them again",
+        "Sources of the last failed frames since ResetStats, oldest first; RetryFailed retries them",
         max_dim_x=FAILED_FILES_SHOWN,
     )
 
@@ -107,12 +115,12 @@ class Counters(Configured):
         label="Free space",
         unit="B",
         format="%d",
-        doc="Free space of the fullest folder that outputs go to; below free_space_limit nothing is accepted",
+        doc="Free space of the fullest output folder; below free_space_limit no frames are accepted",
         change_event_implemented=True,
         change_event_detect=False,
     )
     def FreeSpace(self) -> tuple[int, float, tango.AttrQuality]:
-        """Free space of the fullest folder that outputs go to."""
+        """Free space of the fullest output folder."""
         return free_space(self.numbers)
 
     @property

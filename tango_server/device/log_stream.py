@@ -1,4 +1,4 @@
-"""Messages of this package on the log stream of a Tango device, where LogViewer and Astor look for them."""
+"""Messages of this package on the log stream of a Tango device, for LogViewer and Astor."""
 
 import logging
 
@@ -9,7 +9,7 @@ from tango_server.observability.formatters import LineFormatter
 
 
 class TangoStream(logging.Handler):
-    """The log stream of one device; what it takes is what `set_logging_level` of the device says, at any time.
+    """The log stream of one device, at the level that `set_logging_level` of the device has set.
 
     Characters beyond ASCII are escaped: Tango's log consumers would garble them.
     """
@@ -27,13 +27,13 @@ class TangoStream(logging.Handler):
         )
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the device's logging level lets the record through."""
+        """Whether the device's logging level includes the record."""
         enabled = next(enabled for lowest, enabled, _ in self._levels if record.levelno >= lowest)
         return bool(enabled()) and bool(super().filter(record))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass one line on to the logging targets of the device, from whatever thread."""
+        """Send one line to the logging targets of the device; any thread may call."""
         write = next(write for lowest, _, write in self._levels if record.levelno >= lowest)
-        harmless = self.format(record).replace("]]>", "]]\\>")  # Tango's log files are XML, and it escapes nothing
+        harmless = self.format(record).replace("]]>", "]]\\>")  # Tango's log files are XML, without escaping
         with tango.EnsureOmniThread():  # a target may be another device
             write(harmless)

@@ -1,7 +1,7 @@
 """One Tango device property for every setting, by the same name.
 
-All are texts, as the database keeps them; `Settings` reads and checks them, so that a wrong one is told in the
-device's Status instead of ending the server's start.
+All are strings, as in the database; `Settings` parses and checks them, so that an invalid one is reported in the
+device's Status and does not stop the server from starting.
 """
 
 from typing import Any
@@ -22,10 +22,10 @@ class Configured(_DeviceWithProperties):
     """A device with a property for every setting."""
 
     def set_properties(self) -> dict[str, Any]:
-        """Return the settings that properties give; an empty property counts as not set."""
+        """Return the settings from the properties; an empty property counts as not set."""
         values = {name: getattr(self, name) for name in Settings.model_fields}
         return {
-            name: value if isinstance(value, str) else list(value)  # PyTango's lists are vectors of its own
+            name: value if isinstance(value, str) else list(value)  # PyTango returns its own vector type
             for name, value in values.items()
             if value is not None and len(value)
         }

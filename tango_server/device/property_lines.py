@@ -14,32 +14,32 @@ _LAST_OF_LATIN_1 = 0xFF
 
 
 def is_list(name: str) -> bool:
-    """Whether a setting has one line for each of its elements."""
+    """Whether a setting is a list, with one line for each element."""
     return get_origin(Settings.model_fields[name].annotation) is tuple
 
 
 def to_lines(settings: Settings, names: Iterable[str]) -> dict[str, list[str]]:
-    """Return the lines of the named settings; none for what is empty or not set.
+    """Return the lines of the named settings; none for one that is empty or not set.
 
     Raises
     ------
     ConfigurationError
-        if a value can't be kept as lines: a character beyond Latin-1, a line break, an arrow in a prefix.
+        if a value can't be stored as lines: a character outside Latin-1, a line break, an arrow in a prefix.
 
     """
     lines = {name: _lines(name, getattr(settings, name)) for name in names}
     for name, texts in lines.items():
         if not _is_kept(settings, name, texts):
             raise ConfigurationError(
-                f"{name}: found {' '.join(map(ascii, texts))}; a Tango property holds Latin-1 characters without line "
-                "breaks, and '->' only between the two parts of a path map. Give the folder a plain name (a link will "
-                "do), or use `petif serve --config`, which knows no such limit."
+                f"{name}: cannot store {' '.join(map(ascii, texts))} as a Tango property: properties allow Latin-1 "
+                "characters without line breaks, and '->' only between the two parts of a path map. Use a plain folder "
+                "name (a link will do), or `petif serve --config`, which has no such limit."
             )
     return lines
 
 
 def from_lines(lines: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return the fields of `Settings` that lines stand for, not validated; an empty property is not set."""
+    """Return the fields of `Settings` from lines, not validated; an empty property is not set."""
     return {
         name: list(texts) if name in Settings.model_fields and is_list(name) else "\n".join(texts)
         for name, texts in lines.items()
@@ -68,7 +68,7 @@ def _text(value: Any) -> str:
 
 
 def _is_kept(settings: Settings, name: str, texts: list[str]) -> bool:
-    """Whether the lines pass through the database, and mean the same value afterwards."""
+    """Whether the lines survive the database and give the same value afterwards."""
     if any(ord(character) > _LAST_OF_LATIN_1 or character in "\r\n" for text in texts for character in text):
         return False
     try:

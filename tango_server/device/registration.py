@@ -1,4 +1,4 @@
-"""Devices of this server in a Tango database: who runs them, and which of our properties they have."""
+"""Devices of this server in a Tango database: their server process and their properties."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ _UNKNOWN = "DB_DeviceNotDefined"
 
 
 class RegistrationError(Exception):
-    """What keeps a device from being registered."""
+    """A device can't be registered."""
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A device as the database knows it. `server` is PETifConverter/INSTANCE."""
+    """A device in the database. `server` is PETifConverter/INSTANCE."""
 
     server: str
     is_running: bool
@@ -26,7 +26,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class Change:
-    """A property before and after; no lines: it is not set."""
+    """A property before and after; no lines means not set."""
 
     name: str
     before: tuple[str, ...]
@@ -34,7 +34,7 @@ class Change:
 
 
 def changes(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[Change]:
-    """Return what must be written to make properties `after`; those it doesn't name are left alone.
+    """Return what must be written to change the properties to `after`; those that it doesn't name stay.
 
     >>> changes({"timeout": ["15"], "attempts": ["3"]}, {"timeout": ["30"], "attempts": ["3"]})
     [Change(name='timeout', before=('15',), after=('30',))]
@@ -48,12 +48,12 @@ class Registry:
 
     Parameters
     ----------
-    address: HOST:PORT; an empty one takes what TANGO_HOST or /etc/tangorc names
+    address: HOST:PORT; if empty, from TANGO_HOST or /etc/tangorc
 
     Raises
     ------
     RegistrationError
-        if it can't be reached; the methods, too
+        if it can't be reached; raised by the methods, too
 
     """
 
@@ -61,18 +61,20 @@ class Registry:
         self.address = address or tango.ApiUtil.get_env_var("TANGO_HOST") or ""
         if not self.address:
             raise RegistrationError(
-                "found no Tango database: neither --database nor TANGO_HOST names one. Give --database HOST:PORT."
+                "No Tango database given: TANGO_HOST is not set. Set it, or use --database HOST:PORT."
             )
         host, _, port = self.address.partition(",")[0].partition(":")
         if not (host and port.isdigit()):
-            raise RegistrationError(f"found {self.address!r}; expected HOST:PORT of a Tango database, as tango:10000")
+            raise RegistrationError(
+                f"Invalid Tango database address {self.address!r}. Use HOST:PORT, for example tango:10000."
+            )
         try:
             self._database = tango.Database(host, int(port)) if address else tango.Database()
         except tango.DevFailed as error:
             raise self._failed(error) from error
 
     def find(self, device: str) -> Registered | None:
-        """Return a device; None if there is none of this name.
+        """Return a device; None if there is none with this name.
 
         Raises
         ------
@@ -89,14 +91,14 @@ class Registry:
             raise self._failed(error) from error
         if info.class_name.lower() != CLASS.lower():
             raise RegistrationError(
-                f"found that {device} is a device of class {info.class_name}, run by {info.ds_full_name}; expected a "
-                f"new name or a device of class {CLASS}. Choose another --device."
+                f"Cannot register {device}: it already exists as a device of class {info.class_name}, not {CLASS}, on "
+                f"server {info.ds_full_name}. Choose another --device."
             )
         properties = {name: list(lines) for name, lines in found.items() if len(lines)}
         return Registered(info.ds_full_name, bool(info.exported), properties)
 
     def write(self, device: str, server: str, wanted: Iterable[Change]) -> None:
-        """Set the properties, then add the device to its server: it is never there without them."""
+        """Set the properties, then add the device to its server, so that it never exists without them."""
         wanted = list(wanted)
         try:
             if put := {change.name: list(change.after) for change in wanted if change.after}:
@@ -109,8 +111,8 @@ class Registry:
 
     def _failed(self, error: tango.DevFailed) -> RegistrationError:
         return RegistrationError(
-            f"the Tango database at {self.address} did not do it ({error.args[0].desc.strip()}). "
-            "Is it running? Is the address right? Give another one with --database HOST:PORT."
+            f"Tango database {self.address} rejected the request or cannot be reached: {error.args[0].desc.strip()}. "
+            "Check that it is running and that the address is right (--database HOST:PORT)."
         )
 
 

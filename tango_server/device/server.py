@@ -1,4 +1,4 @@
-"""Running the Tango server in this process, with a database or without."""
+"""Runs the Tango server in this process, with or without a database."""
 
 import contextlib
 import os
@@ -19,23 +19,23 @@ from tango_server.settings import Configuration
 
 _SERVER = "PETifConverter"
 _PAUSE = 1.0  # s
-_SWITCH_INTERVAL = 1e-3  # s; who asks for the state does not wait for the long answer to somebody else
+_SWITCH_INTERVAL = 1e-3  # s; reading the state must not wait for a long answer to another client
 
 
 def run_registered(arguments: list[str]) -> None:
-    """Run the server whose devices the Tango database names. `arguments` are `sys.argv`.
+    """Run the server whose devices are in the Tango database. `arguments` are `sys.argv`.
 
-    Exit code 0: it was told to end; anything else: it can't serve. Whoever keeps it running goes by that.
+    Exit code 0: it was stopped on request; anything else: it failed. Starter and systemd rely on that.
     """
     log_to_stderr(verbose=False)
     give_omniorb_a_socket_folder()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     try:
         PETifConverter.run_server(arguments[1:], post_init_callback=lambda: restrict(may_be_ended=True), raises=True)
-    except (tango.DevFailed, RuntimeError) as error:  # the latter is all that PyTango tells of a port that is taken
+    except (tango.DevFailed, RuntimeError) as error:  # RuntimeError: PyTango, for a port that is in use
         sys.exit(
-            f"{_SERVER}: can't serve ({error}). Is a -port that was asked for taken by another program? "
-            "Is the Tango database at TANGO_HOST whole?"
+            f"{_SERVER}: cannot start: {error}. Check that the port (-port) is free and that the Tango database at "
+            "TANGO_HOST is working."
         )
 
 
@@ -44,14 +44,14 @@ def run_without_database(
 ) -> None:
     """Run one device without a Tango database until a signal ends it.
 
-    `ready` is called with the device's address once clients can use it. Port 0 takes a free one. With `stop_on_eof`
-    the end of standard input ends the server: it dies with the program that holds the other end of the pipe, on every
-    operating system.
+    `ready` is called with the device's address once clients can use it. Port 0 chooses a free one. With `stop_on_eof`
+    the server stops at the end of standard input, that is with the program that holds the other end of the pipe, on
+    every operating system.
 
     Raises
     ------
     OSError
-        if the port is taken, or `host` is no address of this machine.
+        if the port is in use, or `host` is not an address of this machine.
     tango.DevFailed, RuntimeError
         if the server can't start for another reason.
 
@@ -81,9 +81,9 @@ def _stop_at_eof(host: str, port: int) -> None:
 
 
 def _stop_at_hangup(host: str, port: int) -> None:
-    """End when the terminal is closed. Tango passes over that signal, and the server would go on where nobody sees it.
+    """Stop when the terminal is closed. Tango ignores SIGHUP, and the server would continue unnoticed.
 
-    The main thread runs no Python code while Tango serves: what the signal leaves in a pipe wakes another one.
+    The main thread runs no Python code while Tango serves: the signal writes to a pipe, which wakes another thread.
     """
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -99,7 +99,7 @@ def _stop_at_hangup(host: str, port: int) -> None:
 
 
 def _stop(host: str, port: int) -> None:
-    """Make the server end in good order, again and again: while it starts it may pass over it."""
+    """Shut the server down cleanly; repeat the request, since a starting server may miss it."""
     with tango.EnsureOmniThread():
         while True:
             if os.name == "nt":

@@ -1,6 +1,6 @@
-"""What crosses Tango's boundary: JSON messages, texts and errors.
+"""Conversion to and from Tango: JSON messages, texts and errors.
 
-Tango's strings are Latin-1, and file names need not be.
+Tango strings are Latin-1, file names need not be.
 """
 
 import json
@@ -26,7 +26,7 @@ Message = TypeVar("Message", bound=BaseModel)
 _REASONS: dict[type[Exception], str] = {
     NotServingError: "PETIF_Fault",
     LedgerDamagedError: "PETIF_Fault",
-    BacklogFullError: "PETIF_BacklogFull",  # this and the next two may go well later
+    BacklogFullError: "PETIF_BacklogFull",  # this and the next four may succeed later
     DiskFullError: "PETIF_DiskFull",
     LedgerBusyError: "PETIF_Busy",
     NoTurnError: "PETIF_Busy",
@@ -37,20 +37,20 @@ _REASONS: dict[type[Exception], str] = {
 
 
 def to_latin(text: str) -> str:
-    """Return a text that Tango can carry, for people: characters beyond Latin-1 are escaped."""
+    """Return a text for people that Tango can carry: characters outside Latin-1 are escaped."""
     return text.encode("latin-1", "backslashreplace").decode("latin-1")
 
 
 def to_wire(message: BaseModel) -> str:
-    """Return a message as JSON in ASCII, which loses nothing on its way through Tango."""
-    if isinstance(message, ReportsAnswer):  # one by one, so that other threads get their turn between them
+    """Return a message as ASCII JSON, which Tango transfers unchanged."""
+    if isinstance(message, ReportsAnswer):  # one by one, so that other threads can run in between
         reports = ", ".join(map(to_wire, message.reports))
         return f'{{"reports": [{reports}], "pending": {message.pending}}}'
     return json.dumps(message.model_dump(mode="json"))
 
 
 def from_wire(model: type[Message], text: str, origin: str) -> Message:
-    """Return the message in `text`; throw a `DevFailed` that names the wrong fields."""
+    """Parse a message; throw a `DevFailed` that names the invalid fields."""
     require_at_most(LONGEST_TEXT, len(text), "bytes of JSON", origin)
     try:
         return model.model_validate_json(text)
@@ -59,7 +59,7 @@ def from_wire(model: type[Message], text: str, origin: str) -> Message:
 
 
 def recipe_from_wire(text: str, origin: str) -> Recipe:
-    """Return the recipe in `text`, in whatever form; throw a `DevFailed` that names the wrong fields."""
+    """Parse a recipe in any of its forms; throw a `DevFailed` that names the invalid fields."""
     require_at_most(LONGEST_TEXT, len(text), "bytes of JSON", origin)
     try:
         return Recipe.parse(text)
@@ -67,29 +67,29 @@ def recipe_from_wire(text: str, origin: str) -> Recipe:
         _throw_bad_argument(str(error), origin)
 
 
-def _throw_bad_argument(found: str, origin: str) -> NoReturn:
-    if "recursion" in found:  # the parser's own limit, which is far above ours
-        found = f"found JSON that is nested too deeply to be read; expected at most {DEEPEST} levels"
-    throw("PETIF_BadArgument", f"{origin}: {found}. Correct it and call again.", origin)
+def _throw_bad_argument(problem: str, origin: str) -> NoReturn:
+    if "recursion" in problem:  # the parser's own limit, which is far above ours
+        problem = f"the JSON is nested too deeply (at most {DEEPEST} levels)"
+    throw("PETIF_BadArgument", f"{origin}: {problem}. Correct the argument and call again.", origin)
 
 
 def require_at_most(cap: int, found: int, what: str, origin: str) -> None:
-    """Throw a `DevFailed` that names the cap if more than `cap` was `found`, as of "paths"."""
+    """Throw a `DevFailed` that names the limit `cap` if `found` exceeds it; `what` is counted, for example "paths"."""
     if found > cap:
-        throw("PETIF_TooMuch", f"{origin}: found {found} {what}; expected at most {cap}. Send them in parts.", origin)
+        throw("PETIF_TooMuch", f"{origin}: {found} {what} are too many (at most {cap}). Split the call.", origin)
 
 
 @contextmanager
 def translated(origin: str) -> Iterator[None]:
-    """Throw what the service raises as a `DevFailed` that a client can tell from others."""
+    """Throw errors of the service as `DevFailed`, with a reason that clients can distinguish."""
     try:
         yield
     except tuple(_REASONS) as error:
         reason = next(reason for kind, reason in _REASONS.items() if isinstance(error, kind))
-        throw(reason, str(error) or "it takes long; look at the queue", origin)
+        throw(reason, str(error) or "Timed out: the server is still working on it. Check QueueLength.", origin)
 
 
 def throw(reason: str, text: str, origin: str) -> NoReturn:
     """Throw a `DevFailed`."""
     tango.Except.throw_exception(reason, to_latin(text), origin)
-    raise AssertionError(reason)  # throw_exception never returns, but does not say so
+    raise AssertionError(reason)  # not reached: throw_exception always raises

@@ -1,5 +1,5 @@
 """The job service: requests in, reports out, durable in between.
 
-For the device, `petif convert` and `petif watch`.
-Never knows Tango; what may block never runs in the engine's thread.
+Used by the device, `petif convert` and `petif watch`.
+Knows nothing of Tango; nothing that may block runs in the engine's thread.
 """

@@ -1,4 +1,4 @@
-"""Frames converted without a server: which ones, to where, in worker processes."""
+"""Conversion without a server: selects frames, plans their outputs, converts them in worker processes."""
 
 import fnmatch
 import os
@@ -30,15 +30,15 @@ from tango_server.jobs.orphans import OURS, remove_orphans
 from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import NewFile, Recipe
 
-_TIME_LIMIT = 3600.0  # s for one frame; a network file system may be slow, but not that slow
-_PATIENCE = 10.0
+_TIME_LIMIT = 3600.0  # s for one frame; no network file system is that slow
+_CLOSE_TIMEOUT = 10.0  # s
 
 
 @dataclass(frozen=True, slots=True)
 class FileSelection:
-    """Which files of folders are taken. `patterns` are shell patterns of the file name; none means every TIFF.
+    """Which files of a folder are frames. `patterns` are shell patterns of the file name; none means every TIFF.
 
-    What lies below `beside`, the folder of the outputs, is none.
+    Files below `beside`, the folder of the outputs, are left out.
     """
 
     recursive: bool = False
@@ -49,9 +49,9 @@ class FileSelection:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One frame: its output, or (without one) the reason why there is none, or why it is skipped.
+    """One frame with its output, or the `problem` if there is none; `skip` says why it is skipped.
 
-    `fields` are what its name and header may take; `experiment` is what its header will say.
+    `fields` are available to its name and header; `experiment` goes into its header.
     """
 
     source: Path
@@ -63,7 +63,7 @@ class Planned:
 
 
 def select(paths: Iterable[Path], selection: FileSelection) -> list[Path]:
-    """Return the frames that `paths` name: files as they are, folders by their content, each once.
+    """Return the frames at `paths`: files as given, folders expanded, each frame once.
 
     Raises
     ------
@@ -92,11 +92,11 @@ def plan(
     angles: AngleTable | None = None,
     frame_number: int | None = None,
 ) -> list[Planned]:
-    """Return where each source would go, and what its header would say.
+    """Return the output of each source, and the contents of its header.
 
-    `frame_number` says which number of a name counts the frames of an ESPERANTO scan: see `counted_by`; None is the
-    last one. Two sources that would land on one output are both refused, and so are those whose angles go by that
-    number although it seems to be none of a frame.
+    `frame_number` selects the number in a file name that counts the frames of an ESPERANTO scan, see `counted_by`; None
+    is the last one. Two sources with the same output are both refused, and so are sources whose angles depend on a
+    number that does not look like a frame number.
     """
     counted = {
         source: source if frame_number is None or recipe.esperanto is None else counted_by(source, frame_number)
@@ -124,9 +124,9 @@ def plan(
 def convert_all(
     planned: Sequence[Planned], recipe: Recipe, workers: int, stopped: Callable[[], bool] = lambda: False
 ) -> Generator[FrameReport, None, None]:
-    """Convert frames in worker processes and yield a report of each as it comes; closing the iterator ends the workers.
+    """Convert frames in worker processes and yield each report as it finishes; closing the iterator stops them.
 
-    No frame is begun once `stopped` returns True; those that are running then are finished and reported.
+    No frame is started once `stopped` returns True; running ones are finished and reported.
     """
     remove_orphans({item.output.parent for item in planned if item.output is not None})
     tasks = []
@@ -169,7 +169,7 @@ def _in_processes(tasks: list[Task], workers: int, stopped: Callable[[], bool]) 
                     continue
             yield _report(task, result)
     finally:
-        executor.close(_PATIENCE)
+        executor.close(_CLOSE_TIMEOUT)
 
 
 def _put(done: "SimpleQueue[tuple[Task, Result]]", task: Task, result: Result) -> None:
@@ -182,12 +182,12 @@ def _planned(
     try:
         source.lstat()
     except FileNotFoundError:
-        return Planned(source, None, problem=f"{source}: no such file or folder; expected a TIFF file. Check the path.")
+        return Planned(source, None, problem=f"{source}: no such file or folder. Check the path.")
     except PermissionError:
         return Planned(
             source,
             None,
-            problem=f"{source}: its folder can't be looked into; expected a readable one. Check its rights.",
+            problem=f"{source}: cannot access its folder. Check the permissions.",
         )
     experiment = None
     fields: Mapping[str, object] = {}
@@ -219,8 +219,8 @@ def _without_clash(item: Planned, takers: dict[Path, list[Path]]) -> Planned:
     return Planned(
         item.source,
         None,
-        problem=f"{item.source}: its output would be {item.output}, as that of {others[0]}; expected one output for "
-        "each source. Give a template that tells them apart, or convert the folders one by one.",
+        problem=f"{item.source}: cannot convert: its output {item.output} would also be the output of {others[0]}. "
+        "Use a name template that distinguishes them, or convert the folders one by one.",
     )
 
 

@@ -1,26 +1,28 @@
-"""Whether there is room for more: in the queue, and on the disks that outputs go to."""
+"""Limits of the queue and of the free disk space for outputs."""
 
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tango_server.text import counted
+
 
 class NoRoomError(Exception):
-    """Nothing of a call was accepted, since there is no room at present. The same call may succeed later."""
+    """No request of the call was accepted, for lack of room. The same call may succeed later."""
 
 
 class BacklogFullError(NoRoomError):
-    """Too many frames wait."""
+    """Too many frames are waiting."""
 
 
 class DiskFullError(NoRoomError):
-    """A disk that outputs go to is nearly full."""
+    """A disk for outputs is nearly full."""
 
 
 @dataclass(frozen=True, slots=True)
 class FreeSpace:
-    """The free space (bytes) of the fullest folder for outputs, and which that is; None if none can be asked."""
+    """The free space (bytes) of the fullest output folder, and that folder; None if no folder can be measured."""
 
     free: int | None = None
     folder: Path | None = None
@@ -28,48 +30,45 @@ class FreeSpace:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long the queue may become, and which free space (bytes) is too little or soon too little."""
+    """Maximum length of the queue, minimum free space (bytes), and free space below which to warn."""
 
     backlog: int = 100_000
     free_space: int = 0
     free_space_warning: int = 0
 
     def require_room(self, waiting: int, coming: int, space: FreeSpace) -> None:
-        """Raise `NoRoomError` if `coming` frames can't be accepted beside those that wait."""
-        trouble = self.disk_trouble(space)
-        if trouble:
-            raise DiskFullError(f"{trouble} Nothing was accepted; make room there, then submit again.")
+        """Raise `NoRoomError` if `coming` frames can't be accepted in addition to the `waiting` ones."""
+        problem = self.disk_problem(space)
+        if problem:
+            raise DiskFullError(f"{problem} No frames were accepted. Free some space, then submit again.")
         if coming > self.backlog:
             raise BacklogFullError(
-                f"found {coming} frames in one call; expected at most {self.backlog} (backlog_limit). "
-                "Nothing was accepted; submit them in several calls."
+                f"Cannot accept {coming} frames in one call: backlog_limit is {self.backlog}. No frames were accepted. "
+                "Submit them in several calls."
             )
         if waiting + coming > self.backlog:
             raise BacklogFullError(
-                f"found {waiting} frames in the queue and {coming} more to come; expected at most {self.backlog} "
-                "(backlog_limit). Nothing was accepted; submit again when QueueLength has fallen."
+                f"Cannot accept {counted(coming, 'frame')}: the queue holds {waiting}, and backlog_limit is "
+                f"{self.backlog}. No frames were accepted. Submit them again when QueueLength has dropped."
             )
 
-    def disk_trouble(self, space: FreeSpace) -> str:
-        """Return what is wrong with the disks, in words; empty: nothing."""
+    def disk_problem(self, space: FreeSpace) -> str:
+        """Return a message if a disk is full; empty if not."""
         if space.free is None or space.free >= self.free_space:
             return ""
-        return f"{space.folder}: only {_size(space.free)} are free, below the limit of {_size(self.free_space)}."
+        return f"{space.folder}: only {_size(space.free)} free, less than free_space_limit ({_size(self.free_space)})."
 
     def disk_warning(self, space: FreeSpace) -> str:
-        """Return what will soon be wrong with the disks, in words; empty: nothing."""
+        """Return a warning if a disk is nearly full; empty if not."""
         if space.free is None or space.free >= self.free_space_warning:
             return ""
-        return (
-            f"{space.folder}: only {_size(space.free)} are free; "
-            f"below {_size(self.free_space)} nothing is accepted any more."
-        )
+        return f"{space.folder}: only {_size(space.free)} free; below {_size(self.free_space)} no frames are accepted."
 
 
 def measure(folders: Iterable[Path]) -> FreeSpace:
-    """Ask the disks; a folder that does not exist yet counts as its nearest parent.
+    """Measure the free space; a folder that does not exist yet counts as its nearest parent.
 
-    One that can't be asked, as on a file server that is away, is left out.
+    A folder that can't be measured, for example on an unreachable file server, is left out.
     """
     found = FreeSpace()
     for folder in folders:

@@ -6,5 +6,5 @@ from tango_server.jobs.state_machine.events import Instant
 
 
 def now() -> Instant:
-    """Look at both clocks."""
+    """Read both clocks."""
     return Instant(monotonic=time.monotonic(), wall=time.time())

@@ -1,4 +1,4 @@
-"""The one thread of the job service: it feeds the state machine with events, and has done what that asks for."""
+"""The thread of the job service: feeds events to the state machine and carries out its instructions."""
 
 import logging
 import queue
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tango_server.conversion.files.roots import Roots
 from tango_server.jobs import clock
-from tango_server.jobs.dispatch import OWN_FAULT, Dispatcher
+from tango_server.jobs.dispatch import INTERNAL_ERROR, Dispatcher
 from tango_server.jobs.executors.base import Executor
 from tango_server.jobs.job_log import about
 from tango_server.jobs.ledger.database import LedgerError
@@ -39,11 +39,11 @@ from tango_server.jobs.state_machine.machine import JobStateMachine
 
 _log = logging.getLogger(__name__)
 
-_IDLE_LOOK = 1.0  # rates fall with time, so the numbers are renewed even if nothing happens
+_IDLE_INTERVAL = 1.0  # s; rates fall with time, so the numbers are updated even without events
 
 
 class Engine:
-    """The thread of a running service. `changed` is called, from it, when the numbers have changed."""
+    """The thread of a running service. `changed` is called from it when the numbers have changed."""
 
     def __init__(
         self,
@@ -58,103 +58,103 @@ class Engine:
         self._service = service
         self._ledger = ledger
         self._changed = changed
-        self._inbox: queue.Queue[Event | None] = queue.Queue()  # a SimpleQueue may wait for ever at a tiny time-out
+        self._inbox: queue.Queue[Event | None] = queue.Queue()  # a SimpleQueue may block for ever with a tiny time-out
         self._dispatcher = Dispatcher(executor, roots=roots, mounts=mounts, post=self._inbox.put)
         self._reports = ReportWriter(ledger, written=self._inbox.put, changed=changed)
-        self._questions: dict[str, Future[int]] = {}
+        self._pending_cancels: dict[str, Future[int]] = {}
         self._handling = threading.Lock()
-        """Held while the service takes events in, and while its numbers are read."""
-        self._on_the_way = 0  # jobs that are accepted and did not reach the service yet
+        """Held while the service handles events, and while its numbers are read."""
+        self._in_transit = 0  # jobs accepted, but not yet seen by the service
         self._closing = False
         self._stopped = ""
         self._thread = threading.Thread(target=self._loop, name="petif-jobs", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the threads."""
         self._reports.start()
         self._thread.start()
 
     @property
     def fault(self) -> str:
-        """Why nothing can be converted at present; empty: nothing is wrong."""
+        """Why nothing can be converted; empty if all is well."""
         return self._stopped or self._reports.fault
 
     @property
     def snapshot(self) -> Snapshot:
-        """The numbers now; a job counts from the moment that its acceptance was answered."""
+        """The current numbers; a job counts from the moment that it was accepted."""
         with self._handling:
             now = self._service.snapshot(clock.now())
-            return replace(now, queue_length=now.queue_length + self._on_the_way)
+            return replace(now, queue_length=now.queue_length + self._in_transit)
 
     def post(self, event: Event) -> None:
-        """Hand an event to the service."""
+        """Post an event to the service."""
         with self._handling:
-            self._on_the_way += _arriving(event)
+            self._in_transit += _arriving(event)
         self._inbox.put(event)
 
-    def cancel(self, selection: Selection, patience: float) -> int:
-        """Cancel the selected jobs that no worker has; return how many they were.
+    def cancel(self, selection: Selection, timeout: float) -> int:
+        """Cancel the selected jobs that are not being converted; return their number.
 
         Raises
         ------
         TimeoutError
-            if it takes longer than `patience` seconds; it is done nevertheless.
+            if it takes longer than `timeout` seconds; the jobs are cancelled nevertheless.
         LedgerBusyError
-            if the ledger can't be written at present; nothing is cancelled then.
+            if the ledger can't be written; then no job is cancelled.
         """
         ticket = secrets.token_hex(8)
-        question: Future[int] = Future()
-        self._questions[ticket] = question
+        answer: Future[int] = Future()
+        self._pending_cancels[ticket] = answer
         self.post(CancelWanted(ticket, selection))
-        return question.result(patience)
+        return answer.result(timeout)
 
-    def close(self, patience: float) -> None:
-        """Let running conversions finish and be reported, end the threads and the workers."""
+    def close(self, timeout: float) -> None:
+        """Let running conversions finish and be reported, then stop the threads and the workers."""
         self._closing = True
         self._reports.closing()
-        self._dispatcher.close(patience)
+        self._dispatcher.close(timeout)
         self._inbox.put(Ending())
         self._inbox.put(None)
-        self._thread.join(patience)
-        self._reports.close(patience)
+        self._thread.join(timeout)
+        self._reports.close(timeout)
         self._dispatcher.clean_up(self._service.running_jobs())
 
     def _loop(self) -> None:
         try:
             while self._step():
                 pass
-        except Exception as error:  # noqa: BLE001 - the boundary of the thread that everything else depends on
-            _log.exception("the job service stopped")
-            self._stopped = f"the job service stopped: {error}. Look into the log, mend it, then call Init."
+        except Exception as error:  # noqa: BLE001 - thread boundary: everything else depends on this thread
+            _log.exception("The job service stopped")
+            self._stopped = f"The job service stopped: {error}. Check the log, fix the cause, then call Init."
             self._changed()
 
     def _step(self) -> bool:
-        """Take in what has happened and act on it; return whether to go on."""
+        """Handle the events that have arrived; return whether to continue."""
         events = self._next_events()
         with self._handling:
             steps = [step for event in events if event is not None for step in self._handle(event)]
-            self._on_the_way -= sum(_arriving(event) for event in events if event is not None)
+            self._in_transit -= sum(_arriving(event) for event in events if event is not None)
         for step in steps:
             self._attempt(step)
         self._changed()
         return None not in events
 
     def _handle(self, event: Event) -> list[Instruction]:
-        """Let the service take an event in; if it can't, that ends the job which the event is about, and no other."""
+        """Pass an event to the service; an error ends only the job of that event."""
         try:
             return self._service.handle(event, clock.now())
         except Exception as error:
             job_id = getattr(event, "job_id", None)
             if job_id is None:
                 raise
-            _log.exception("the bookkeeping of a job failed", extra={"job_id": job_id})
-            return self._service.abandon(job_id, f"{OWN_FAULT} ({error!r})", clock.now())
+            _log.exception("Unexpected error in the state of a job", extra={"job_id": job_id})
+            return self._service.abandon(job_id, f"{INTERNAL_ERROR} ({error!r})", clock.now())
 
     def _next_events(self) -> list[Event | None]:
-        look = self._service.next_look
-        patience = _IDLE_LOOK if look is None else min(max(look - time.monotonic(), 0.0), _IDLE_LOOK)
+        due = self._service.next_poll
+        timeout = _IDLE_INTERVAL if due is None else min(max(due - time.monotonic(), 0.0), _IDLE_INTERVAL)
         try:
-            first = self._inbox.get(timeout=patience)
+            first = self._inbox.get(timeout=timeout)
         except queue.Empty:
             return [TimePassed()]
         events = [first]
@@ -163,7 +163,7 @@ class Engine:
         return [*events, TimePassed()]
 
     def _attempt(self, step: Instruction) -> None:
-        """Do one step; if that fails, it ends the job which the step is about, and no other."""
+        """Carry out one step; an error ends only the job of that step."""
         try:
             self._perform(step)
         except Exception as error:
@@ -171,17 +171,17 @@ class Engine:
             if job is None:
                 raise
             if not self._closing:
-                _log.exception("a step of a job failed", extra=about(job))
-                self._inbox.put(AttemptFailed(job.job_id, "final", f"{OWN_FAULT} ({error!r})"))
+                _log.exception("Unexpected error in a step of a job", extra=about(job))
+                self._inbox.put(AttemptFailed(job.job_id, "final", f"{INTERNAL_ERROR} ({error!r})"))
 
     def _perform(self, step: Instruction) -> None:
         match step:
             case Finish():
                 self._reports.put(step)
-            case WriteCompanions() if self._closing:  # the other threads have ended
+            case WriteCompanions() if self._closing:  # the other threads have stopped
                 self._dispatcher.write_companions(step)
             case _ if self._closing:
-                pass  # the next server does it
+                pass  # left to the next server
             case Fetch(after, limit):
                 self._inbox.put(self._ledger.fetch(after, limit))
             case Cancel():
@@ -190,16 +190,16 @@ class Engine:
                 self._dispatcher.dispatch(step)
 
     def _cancel(self, step: Cancel) -> None:
-        question = self._questions.pop(step.ticket)
+        answer = self._pending_cancels.pop(step.ticket)
         try:
             cancelled = self._ledger.cancel(step.selection, step.spared, clock.now().wall)
         except LedgerError as error:
             self._inbox.put(Cancelled(0, frozenset()))
-            question.set_exception(error)
+            answer.set_exception(error)
             return
-        _log.info("%d jobs were cancelled", len(cancelled))
+        _log.info("cancelled %d jobs", len(cancelled))
         self._inbox.put(Cancelled(len(cancelled), cancelled))
-        question.set_result(len(cancelled))
+        answer.set_result(len(cancelled))
 
 
 def _arriving(event: Event) -> int:

@@ -1,4 +1,4 @@
-"""Looks at the files of a job: whether its source is complete, whether its sidecar has come; what goes beside."""
+"""Checks the files of a job: is the source complete, has the sidecar arrived; writes the companions."""
 
 import logging
 from pathlib import Path
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def observe_source(job: Job, roots: Roots) -> Observed | AttemptFailed:
-    """Look at a job's source, within the roots. A path that leads elsewhere now is not waited for."""
+    """Check a job's source, within the roots. A path that now leads outside them fails at once."""
     try:
         structure = read_structure(job.source, roots)
         return Observed(job.job_id, structure, lacks_sidecar=_lacks_sidecar(job, roots))
@@ -34,12 +34,12 @@ def _lacks_sidecar(job: Job, roots: Roots) -> bool:
         return False
     try:
         return read_sidecar(job.source, roots) is None
-    except SourceError:  # it is there, and the conversion tells what is wrong with it
+    except SourceError:  # it exists, and the conversion will report the error
         return False
 
 
 def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarObserved | AttemptFailed:
-    """Carry the sidecar of a converted frame to its output if it is there, within the roots."""
+    """Copy the sidecar of a converted frame to its output if it exists, within the roots."""
     try:
         carried = carry_sidecar(job.source, output, job.recipe, job.job_id, roots)
         return SidecarObserved(job.job_id, carried == "carried")
@@ -47,20 +47,20 @@ def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarObserved | 
         return AttemptFailed(job.job_id, "final", sidecar_error(error))
     except ConversionError as error:
         blocked = isinstance(error, OutputWriteError) and error.may_pass
-        return SidecarObserved(job.job_id, carried=False, trouble=sidecar_error(error), blocked=blocked)
+        return SidecarObserved(job.job_id, carried=False, problem=sidecar_error(error), blocked=blocked)
 
 
 def write_companions_of(job: Job, output: Path, roots: Roots) -> None:
-    """Write the companions of the scan that a converted frame belongs to; what is wrong with them goes to the log."""
-    from tango_server.conversion.esperanto.companions import companions_of  # noqa: PLC0415 - few servers need it
+    """Write the companions of the scan that a converted frame belongs to; errors go to the log."""
+    from tango_server.conversion.esperanto.companions import companions_of  # noqa: PLC0415 - rarely needed
 
     try:
         done = companions_of(job.source, output, job.recipe, roots, job.job_id, fields=job.fields)
     except (ConversionError, OSError) as error:
-        _log.warning("the companions of %s can't be written: %s", output, error, extra=about(job))
+        _log.warning("%s: cannot write the companions of this scan: %s", output, error, extra=about(job))
         return
-    except Exception:  # noqa: BLE001 - the frame is converted all the same
-        _log.exception("the companions of %s can't be written", output, extra=about(job))
+    except Exception:  # noqa: BLE001 - the frame itself is converted
+        _log.exception("%s: cannot write the companions of this scan", output, extra=about(job))
         return
     if done.written:
         _log.info("%s: wrote %s", output.parent, ", ".join(done.written), extra=about(job))

@@ -1,7 +1,7 @@
-"""Folders and long lists of files become jobs by a thread of their own, so that no client waits for a scan.
+"""Submits folders and long lists of files in a separate thread, so that no client waits for a scan.
 
-What is to be gathered stands on the ledger first; after a restart it is gone through again, and what has become a job
-already stays the same job.
+The submission is first written to the ledger; after a restart it is scanned again, and files that are already jobs stay
+the same jobs.
 """
 
 import logging
@@ -18,129 +18,129 @@ from tango_server.jobs.ledger.ledger import Ledger
 
 _log = logging.getLogger(__name__)
 
-_PORTION = 100  # files that become jobs in one transaction; other callers wait for no longer than that
-_PATIENCE = 0.5
+_PORTION = 100  # files per transaction, which other callers may have to wait for
+_RETRY_INTERVAL = 0.5  # s
 
 
 class FolderSubmitter:
-    """The thread that goes through what `gather` was told of."""
+    """The thread that scans what `submit` was called with."""
 
-    def __init__(self, ledger: Ledger, reception: Intake) -> None:
+    def __init__(self, ledger: Ledger, intake: Intake) -> None:
         self._ledger = ledger
-        self._reception = reception
+        self._intake = intake
         self._wanted = threading.Event()
         self._ending = threading.Event()
         self._submitting = threading.Lock()
         self.found = 0
-        """Files that were found in the folder that is gone through; 0 if there is none."""
-        self._waiting = {gathering: threading.Event() for gathering, _ in ledger.gatherings()}
-        self._wanted.set()  # an earlier server may have left something
-        self._thread = threading.Thread(target=self._run, name="petif-gather", daemon=True)
+        """Files found so far in the folder being scanned; 0 if there is none."""
+        self._waiting = {submission: threading.Event() for submission, _ in ledger.submissions()}
+        self._wanted.set()  # an earlier server may have left submissions
+        self._thread = threading.Thread(target=self._run, name="petif-submission", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """Folders and lists that were not gone through yet."""
+        """Number of folders and lists not scanned yet."""
         return len(self._waiting)
 
-    def gather(self, paths: Sequence[str], patience: float = 0.0) -> None:
-        """Make jobs of these files and of the frames in these folders; durable when it returns.
+    def submit(self, paths: Sequence[str], timeout: float = 0.0) -> None:
+        """Submit these files and the frames in these folders; durable when it returns.
 
-        It waits for at most `patience` seconds until the first folder was listed, so that what is put there afterwards
-        is not taken, if the file server is quick.
+        Waits for at most `timeout` seconds until the first folder was listed, so that files added afterwards are
+        usually left out.
         """
-        gathering = f"gathered-{secrets.token_hex(8)}"
-        listed = self._waiting[gathering] = threading.Event()
+        submission = f"gathered-{secrets.token_hex(8)}"
+        listed = self._waiting[submission] = threading.Event()
         try:
-            self._ledger.gather(gathering, paths)
+            self._ledger.add_submission(submission, paths)
         except LedgerError:
-            del self._waiting[gathering]
+            del self._waiting[submission]
             raise
         self._wanted.set()
-        listed.wait(patience)
+        listed.wait(timeout)
 
     def cancel(self) -> None:
-        """Gather nothing any more of what was asked for so far; files that have become jobs already stay jobs.
+        """Cancel all submissions so far; files that are already jobs stay jobs.
 
         Raises
         ------
         LedgerBusyError
-            if the ledger can't be written at present; some of it may be cancelled then.
+            if the ledger can't be written; some submissions may be cancelled then.
         """
         with self._submitting:
-            for gathering in list(self._waiting):
-                self._ledger.gathered(gathering)
-                self._forget(gathering)
+            for submission in list(self._waiting):
+                self._ledger.remove_submission(submission)
+                self._forget(submission)
 
-    def close(self, patience: float) -> None:
-        """End the thread; what is left is gone through at the next start."""
+    def close(self, timeout: float) -> None:
+        """Stop the thread; the rest is scanned at the next start."""
         self._ending.set()
         self._wanted.set()
-        self._thread.join(patience)
+        self._thread.join(timeout)
 
     def _run(self) -> None:
         while self._wanted.wait() and not self._ending.is_set():
             self._wanted.clear()
             try:
-                gatherings = self._ledger.gatherings()
-            except Exception:  # noqa: BLE001 - the boundary of the thread
-                _log.exception("what is to be gathered can't be read; it is tried again with the next folder")
+                submissions = self._ledger.submissions()
+            except Exception:  # noqa: BLE001 - thread boundary
+                _log.exception("Cannot read the submitted folders from the ledger; retrying with the next one")
                 continue
-            for gathering, paths in gatherings:
+            for submission, paths in submissions:
                 try:
-                    self._gather(gathering, paths)
-                except Exception:  # noqa: BLE001 - whatever one folder holds, the others are gone through
+                    self._scan(submission, paths)
+                except Exception:  # noqa: BLE001 - an error in one folder must not stop the others
                     if self._ending.is_set():
                         return
-                    _log.exception("gathering failed; what is left is gone through at the next start")
-                    self._forget(gathering)
+                    _log.exception("Scanning a submitted folder failed; the rest is scanned at the next start")
+                    self._forget(submission)
             self.found = 0
 
-    def _forget(self, gathering: str) -> None:
-        listed = self._waiting.pop(gathering, None)
+    def _forget(self, submission: str) -> None:
+        listed = self._waiting.pop(submission, None)
         if listed is not None:
             listed.set()
 
-    def _gather(self, gathering: str, paths: list[str]) -> None:
+    def _scan(self, submission: str, paths: list[str]) -> None:
         self.found = 0
         files = self._files(paths)
-        while portion := list(islice(files, min(_PORTION, self._reception.backlog_limit))):
-            if (listed := self._waiting.get(gathering)) is None:  # it was cancelled
+        while portion := list(islice(files, min(_PORTION, self._intake.backlog_limit))):
+            if (listed := self._waiting.get(submission)) is None:  # cancelled
                 return
             listed.set()
             self.found += len(portion)
-            if not self._submit(gathering, portion):
+            if not self._submit_files(submission, portion):
                 return
         while not self._ending.is_set():
             try:
-                self._ledger.gathered(gathering)
+                self._ledger.remove_submission(submission)
             except LedgerBusyError:
-                self._ending.wait(_PATIENCE)
+                self._ending.wait(_RETRY_INTERVAL)
             else:
-                self._forget(gathering)
+                self._forget(submission)
                 return
 
-    def _submit(self, gathering: str, portion: list[str]) -> bool:
-        """Submit files once there is room for them; return False if the server ends before."""
-        query = requests_for(portion, gathering)
+    def _submit_files(self, submission: str, portion: list[str]) -> bool:
+        """Submit files once there is room; return False if the server stops first."""
+        query = requests_for(portion, submission)
         while not self._ending.is_set():
             try:
                 with self._submitting:
-                    if gathering not in self._waiting:
+                    if submission not in self._waiting:
                         return False
-                    answer = self._reception.submit(query)
+                    answer = self._intake.submit(query)
             except (NoRoomError, LedgerBusyError):
-                self._ending.wait(_PATIENCE)
+                self._ending.wait(_RETRY_INTERVAL)
                 continue
             for refused in answer.refused:
-                self._reception.book_failure(refused.source, refused.reason)
+                self._intake.book_failure(refused.source, refused.reason)
             return True
         return False
 
     def _files(self, paths: list[str]) -> Iterator[str]:
         for path in paths:
             try:
-                yield from self._reception.frames(path)
+                yield from self._intake.frames(path)
             except (PathError, OSError) as error:
-                reason = str(error) if isinstance(error, PathError) else f"{path}: it can't be listed ({error})"
-                self._reception.book_failure(path, reason)
+                reason = str(error) if isinstance(error, PathError) else f"{path}: cannot list this folder: {error}"
+                self._intake.book_failure(path, reason)

@@ -1,4 +1,4 @@
-"""Which files of a folder are frames, and which of them came and went between two looks."""
+"""Lists the frames of a folder, and the changes between two scans."""
 
 import os
 import zlib
@@ -14,13 +14,13 @@ from tango_server.jobs.state_machine.events import Instant
 
 _SUFFIXES = (".tif", ".tiff")
 _QUIET_AFTER = 60.0
-"""How old (s) the last change of a folder is before one listing is taken for all until the next change."""
+"""Age (s) of the last change of a folder from which on it is listed only after the next change."""
 _LISTED_ANYWAY = 60.0
-"""How long (s) a quiet folder is not listed."""
+"""Time (s) after which a quiet folder is listed anyway."""
 
 
 def is_frame_name(name: str, *, skip_dark: bool = True) -> bool:
-    """Whether a file of this name is taken from a folder: a TIFF, and no dark unless asked.
+    """Whether a file of this name counts as a frame: a TIFF, and not a dark if `skip_dark`.
 
     >>> is_frame_name("pat-00001.TIF"), is_frame_name("pat-00001.dark.tif"), is_frame_name("pat-00001.tif.metadata")
     (True, False, False)
@@ -32,16 +32,16 @@ def is_frame_name(name: str, *, skip_dark: bool = True) -> bool:
 def frames_in(
     folder: Path, *, recursive: bool = False, skip_dark: bool = True, roots: Roots = ANYWHERE
 ) -> Iterator[Path]:
-    """Yield the frames in a folder in the order of their names, those of sub-folders after them if `recursive`.
+    """Yield the frames in a folder ordered by name, followed by those of sub-folders if `recursive`.
 
-    With read roots, the folder is a resolved path below them.
+    With read roots, the folder must be a resolved path below them.
 
     Raises
     ------
     OSError
         if the folder can't be listed.
     OutsideRootsError
-        if its path leads through a symbolic link now.
+        if its path now contains a symbolic link.
 
     """
     with open_folder(folder, roots.read) as opened, opened.handle() as handle, os.scandir(handle) as entries:
@@ -55,11 +55,11 @@ def frames_in(
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What one look at a folder has found. Names are relative to the folder, with `/` between their parts.
+    """Result of one scan of a folder. Names are relative to the folder, with `/` between their parts.
 
-    `came` and `gone` are the frames that appeared and vanished since the look before. `unlisted` are the sub-folders
-    that could not be listed, each with the reason: what lies below them neither came nor went. `excluded` are those
-    that were there and not to be looked into.
+    `came` and `gone` are the frames that appeared and vanished since the previous scan. `unlisted` are the sub-folders
+    that could not be listed, each with the reason: frames below them neither came nor went. `excluded` are existing
+    sub-folders that were not scanned.
     """
 
     came: tuple[str, ...] = ()
@@ -69,23 +69,23 @@ class Listing:
 
 
 class _Quiet(NamedTuple):
-    """A folder that has not changed for a while: its time of modification (ns), and its sub-folders."""
+    """A folder that has not changed for a while: its modification time (ns), and its sub-folders."""
 
     modified: int
     until: float
-    """When it is listed again, by the monotonic clock (s)."""
+    """When it is listed again (monotonic s)."""
     deeper: list[str]
     seen: bytes
-    """The names that need no second look."""
+    """The names that need no second check."""
 
 
 class FrameLister:
-    """Looks at the names in a folder again and again, and asks the file system for nothing else.
+    """Scans the names in a folder repeatedly, with as few file system calls as possible.
 
-    One listing per folder and look, which brings names and types; files are not touched. A folder that is known to be
-    quiet costs one look at its time of modification, and is listed once a minute all the same: some file systems keep
-    no such time, or a coarse one. Hidden folders and links to folders are left out. `known` are the frames that were
-    there at the last look of an earlier lister.
+    One listing per folder and scan, which gives names and types; files are not touched. Of a quiet folder only the
+    modification time is read, and it is listed once a minute anyway: some file systems keep no such time, or a coarse
+    one. Hidden folders and links to folders are left out. `known` are the frames that were there at the last scan of an
+    earlier lister.
     """
 
     def __init__(
@@ -96,18 +96,18 @@ class FrameLister:
         self._quiet: dict[str, _Quiet] = {}
         self._recursive = recursive
         self._seen: dict[str, set[str]] = {}
-        """The names in each folder that need no second look: frames, and what is of no interest."""
+        """The names in each folder that need no second check: frames and irrelevant files."""
         for name in known:
             folder, _, last = name.rpartition("/")
             self._seen.setdefault(folder, set()).add(last)
 
-    def look(self, excluded: Collection[Path] = ()) -> Listing:
-        """Return what has changed since the last look. Folders in `excluded` (absolute) are as if they were not there.
+    def scan(self, excluded: Collection[Path] = ()) -> Listing:
+        """Return the changes since the last scan. Folders in `excluded` (absolute) are ignored.
 
         Raises
         ------
         OSError
-            if the folder itself can't be listed; the look then counts for nothing.
+            if the folder itself can't be listed; the scan then has no effect.
 
         """
         came: list[str] = []
@@ -124,7 +124,7 @@ class FrameLister:
             except OSError as error:
                 if not folder:
                     raise
-                if not isinstance(error, FileNotFoundError | NotADirectoryError):  # else it went a moment ago
+                if not isinstance(error, FileNotFoundError | NotADirectoryError):  # else it has just vanished
                     unlisted[folder] = error.strerror or str(error)
                 continue
             left.update(path for path in deeper if self._root / path in excluded)
@@ -133,7 +133,7 @@ class FrameLister:
         return Listing(tuple(came), tuple(gone), unlisted, frozenset(left))
 
     def _deeper(self, folder: str, came: list[str], gone: list[str]) -> list[str]:
-        """Note what came and went in one folder, if it may have changed, and return its sub-folders."""
+        """Record what came and went in one folder, if it may have changed, and return its sub-folders."""
         modified = os.stat(self._root / folder).st_mtime_ns  # noqa: PTH116 - as the listing below, without a Path
         reading, quiet = self._clock(), self._quiet.get(folder)
         if quiet is not None and quiet.modified == modified and reading.monotonic < quiet.until:
@@ -154,9 +154,9 @@ class FrameLister:
     def _compare(
         self, folder: str, entries: dict[str, "os.DirEntry[str]"], came: list[str], gone: list[str]
     ) -> tuple[list[str], bool]:
-        """Note what came and went in one folder.
+        """Record what came and went in one folder.
 
-        Return its sub-folders, the last one first, and whether something may become a frame without a change of it.
+        Return its sub-folders, in reverse order, and whether an entry may become a frame although the folder stays.
         """
         seen = self._seen.setdefault(folder, set())
         deeper = []
@@ -167,7 +167,7 @@ class FrameLister:
                 deeper.append(_below(folder, name))
             elif not is_frame_name(name):
                 seen.add(name)
-            elif _is_file(entry):  # if not, it may become one: a link whose target is still to come
+            elif _is_file(entry):  # if not, it may become one: a link whose target does not exist yet
                 seen.add(name)
                 came.append(_below(folder, name))
             else:
@@ -196,7 +196,7 @@ def _entries(folder: Path) -> dict[str, "os.DirEntry[str]"]:
 def _is_file(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_file()
-    except OSError:  # a link in a loop, or to where nobody may look
+    except OSError:  # a link loop, or no permission
         return False
 
 
@@ -205,7 +205,7 @@ def _below(folder: str, name: str) -> str:
 
 
 def packed_names(names: set[str]) -> bytes:
-    """Return names, which may be no text, in a few bytes each.
+    """Return names, which need not be valid Unicode, in compressed form.
 
     >>> unpacked_names(packed_names({"a.tif", "b.tif"})) == {"a.tif", "b.tif"}
     True

@@ -1,4 +1,4 @@
-"""What one thread does beside the jobs, without haste: ask the disks, flush outputs and ledger, prune old history."""
+"""Background chores in one thread: measure free space, flush outputs and ledger, prune old history."""
 
 import errno
 import logging
@@ -19,11 +19,11 @@ _PRUNE_INTERVAL = 60.0
 _SYNCED_AT_ONCE = 64
 _DAY = 86_400.0
 _NOT_FOR_FLUSHING = {errno.EINVAL, errno.ENOTSUP}
-"""What file systems answer that have no way to flush, as some of the network have none for folders."""
+"""Errors of file systems that can't flush, such as some network file systems for folders."""
 
 
 class Housekeeper:
-    """The thread. `on_free_space` is called, from it, with the free space after each look."""
+    """The thread of the chores. `on_free_space` is called from it with each measured free space."""
 
     def __init__(
         self,
@@ -43,15 +43,15 @@ class Housekeeper:
         self._ending = threading.Event()
         self._next_prune = 0.0
         self._chores = (self._measure, self._shorten_log, self._sync, self._prune, database.give_back)
-        self._troubles: dict[str, str] = {}
-        """What went wrong with which chore, so that it is told once."""
+        self._problems: dict[str, str] = {}
+        """The last error of each chore, so that it is logged once."""
         self._thread = threading.Thread(target=self._run, name="petif-housekeeping", daemon=True)
         self._thread.start()
 
-    def close(self, patience: float) -> None:
-        """End the thread; wait for it at most `patience` seconds, since a dead file server may hold it."""
+    def close(self, timeout: float) -> None:
+        """Stop the thread; wait at most `timeout` seconds, since a dead file server may block it."""
         self._ending.set()
-        self._thread.join(patience)
+        self._thread.join(timeout)
 
     def _run(self) -> None:
         while not self._ending.is_set():
@@ -60,19 +60,19 @@ class Housekeeper:
                 self._ending.wait(_INTERVAL)
 
     def _attempt(self, chore: Callable[[], bool]) -> bool:
-        """Do one of the chores, whatever became of the others; return whether there is more of it at once."""
+        """Run one chore, independently of the others; return whether it has more to do now."""
         try:
             more = chore()
-        except OSError as error:  # it is tried again soon enough
-            if self._troubles.get(chore.__name__) != str(error):
-                _log.warning("housekeeping: %s", error)
-            self._troubles[chore.__name__] = str(error)
+        except OSError as error:  # retried at the next interval
+            if self._problems.get(chore.__name__) != str(error):
+                _log.warning("Housekeeping failed, retrying: %s", error)
+            self._problems[chore.__name__] = str(error)
             return False
-        except Exception:  # noqa: BLE001 - the boundary of the thread: it must go on for a year
-            if not self._ending.is_set():  # else the ledger was closed under a thread that a file server held
-                _log.exception("housekeeping stumbled; it goes on")
+        except Exception:  # noqa: BLE001 - thread boundary: it must run for a year
+            if not self._ending.is_set():  # else the ledger was closed while a file server blocked this thread
+                _log.exception("Unexpected error in housekeeping; continuing")
             return False
-        self._troubles.pop(chore.__name__, None)
+        self._problems.pop(chore.__name__, None)
         return more
 
     def _measure(self) -> bool:
@@ -84,7 +84,7 @@ class Housekeeper:
         return False
 
     def _sync(self) -> bool:
-        """Flush outputs to disk that may be lost with the power; return whether there are more."""
+        """Flush outputs to disk that a power loss could destroy; return whether there are more."""
         waiting = self._history.unsynced(_SYNCED_AT_ONCE)
         flushed: dict[str, bool] = {}
         for job_id, output in waiting:
@@ -107,12 +107,12 @@ class Housekeeper:
         self._database.keep_age()
         kept_for = self._history_days * _DAY
         while not self._ending.is_set() and (pruned := self._history.prune(kept_for, self._history_limit)):
-            _log.info("forgot the reports of %d jobs, as history_days and history_limit say", pruned)
+            _log.info("Deleted the reports of %d jobs (history_days, history_limit)", pruned)
         return False
 
 
 def boot() -> str:
-    """Return what stands for the time since this machine was started; empty if it can't be told."""
+    """Return an identifier of the last boot of this machine; empty if unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -125,23 +125,23 @@ def boot() -> str:
 
 
 def _flush(output: Path) -> bool:
-    """Flush one output to disk; return whether it is safe, or nobody wants it any more."""
+    """Flush one output to disk; return whether it is safe, or was removed."""
     try:
         descriptor = os.open(output, os.O_RDWR if os.name == "nt" else os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:  # somebody has taken it away: that is theirs to know
+    except FileNotFoundError:  # removed by the user
         return True
     except OSError as error:
-        _log.warning("%s: it can't be flushed to disk (%s); after a power loss it is made again", output, error)
+        _log.warning("%s: cannot flush to disk: %s. It is converted again after a power loss.", output, error)
         return False
     return _flush_open(descriptor, output)
 
 
 def _flush_folder(folder: Path) -> bool:
-    if os.name == "nt":  # Windows has no handle on a folder to flush; its rename is journalled
+    if os.name == "nt":  # Windows can't flush a folder; its renames are journalled
         return True
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:  # then its files could not be opened, either, or are gone
+    except OSError:  # then its files could not be opened either, or are gone
         return True
     return _flush_open(descriptor, folder)
 
@@ -153,7 +153,7 @@ def _flush_open(descriptor: int, path: Path) -> bool:
     except OSError as error:
         if error.errno in _NOT_FOR_FLUSHING:
             return True
-        _log.warning("%s: it can't be flushed to disk (%s); after a power loss it is made again", path, error)
+        _log.warning("%s: cannot flush to disk: %s. It is converted again after a power loss.", path, error)
         return False
     finally:
         os.close(descriptor)

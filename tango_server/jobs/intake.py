@@ -1,4 +1,4 @@
-"""Where requests come in: checked, written to the ledger, and only then answered."""
+"""Accepts requests: checks them, writes them to the ledger, and only then answers."""
 
 import logging
 import threading
@@ -37,7 +37,7 @@ _FOLDERS_MEASURED = 32
 
 
 class Intake:
-    """Accepts requests from any thread. `post` hands an event to the job service; `waiting` is the queue's length."""
+    """Accepts requests from any thread. `post` sends an event to the job service; `waiting` gives the queue length."""
 
     def __init__(
         self,
@@ -55,42 +55,42 @@ class Intake:
         self._waiting = waiting
         self._post = post
         self._limits = Limits(settings.backlog_limit, settings.free_space_limit, settings.free_space_warning)
-        self._one_by_one = threading.Lock()  # so that two callers together do not pass the limit of the queue
+        self._one_by_one = threading.Lock()  # so that two callers together do not exceed the limit of the queue
         self._output_folders: OrderedDict[Path, None] = OrderedDict()
         self.space = FreeSpace()
 
     @property
     def output_folders(self) -> tuple[Path, ...]:
-        """Where the last outputs go: a folder below a root may be a file system of its own."""
+        """The latest output folders: a folder below a root may be a separate file system."""
         with self._one_by_one:
             return tuple(self._output_folders)
 
     @property
-    def disk_trouble(self) -> str:
-        """What is wrong with the disks, so that nothing is accepted; empty: nothing."""
-        return self._limits.disk_trouble(self.space)
+    def disk_problem(self) -> str:
+        """Which disk is full, so that no frames are accepted; empty if none."""
+        return self._limits.disk_problem(self.space)
 
     @property
     def disk_warning(self) -> str:
-        """What will soon be wrong with the disks; empty: nothing."""
+        """Which disk is nearly full; empty if none."""
         return self._limits.disk_warning(self.space)
 
     @property
     def backlog_limit(self) -> int:
-        """How many frames may wait."""
+        """Maximum length of the queue."""
         return self._limits.backlog
 
     def submit(self, query: SubmitQuery) -> SubmitAnswer:
         """Write the requests to the ledger and return their job ids, or why they are refused.
 
-        A refused request of a run is booked as a failed frame of that run, so that its statistics have it.
+        A refused request of a run is recorded as a failed frame of that run, and so appears in its statistics.
 
         Raises
         ------
         NoRoomError
-            if the queue or a disk is full; nothing was accepted, the same call may succeed later.
+            if the queue or a disk is full; no request was accepted, the same call may succeed later.
         LedgerBusyError
-            if the ledger can't be written at present; the same holds.
+            if the ledger can't be written at the moment; likewise.
         """
         roots, now, recipe = self._settings.roots(), clock.now().wall, self._recipe()
         resolve = caching_resolver()
@@ -103,7 +103,7 @@ class Intake:
             self._note_folders({job.output.parent for job in jobs if not job.refused})
             new = [job for job, book in zip(bookable, booked, strict=True) if book.new]
             if count := sum(not job.refused for job in new):
-                _log.debug("accepted %d frames, the first is %s", count, jobs[0].source)
+                _log.debug("Accepted %d frames, first %s", count, jobs[0].source)
                 self._post(Accepted(count))
         for job in new:
             if job.refusal is not None:
@@ -118,11 +118,11 @@ class Intake:
             self._output_folders.popitem(last=False)
 
     def source(self, path: str) -> Path:
-        """Return the resolved path of a source as a client names it; raise `PathError`."""
+        """Return the resolved path of a source from a client's path; raise `PathError`."""
         return self._settings.roots().source(self._paths.translate(path))
 
     def frames(self, path: str) -> Iterator[str]:
-        """Yield the frames of a folder as a client names it, or `path` if it is none; raise `PathError`, `OSError`."""
+        """Yield the frames of a folder, or `path` if it is not a folder; raise `PathError`, `OSError`."""
         resolved = self.source(path)
         if resolved.is_dir():
             yield from map(str, frames_in(resolved, roots=self._settings.roots()))
@@ -130,14 +130,14 @@ class Intake:
             yield path
 
     def listed(self, query: FolderQuery) -> FolderAnswer:
-        """Return the frames of a folder as this host sees it, by their resolved paths; sub-folders are left out.
+        """Return the resolved paths of the frames in a folder on this host, without sub-folders.
 
-        Names that are no UTF-8 are left out: no JSON could post them.
+        Names that are not UTF-8 are left out, since JSON can't carry them.
 
         Raises
         ------
         PathError
-            if it is no folder that may be read, or can't be listed.
+            if it is not a readable folder within the roots.
         """
         folder = self.source(query.folder)
         if not folder.is_dir():
@@ -150,35 +150,35 @@ class Intake:
         return FolderAnswer(frames=frames[: query.limit], more=len(frames) > query.limit)
 
     def missing(self, query: MissingQuery) -> MissingAnswer:
-        """Return the paths at which there is no file that may be read."""
-        reasons = {path: self._reason_for_none(path) for path in query.paths}
+        """Return the paths that are not files within the roots."""
+        reasons = {path: self._reason_if_missing(path) for path in query.paths}
         return MissingAnswer(missing=[RefusedRequest(source=path, reason=why) for path, why in reasons.items() if why])
 
-    def _reason_for_none(self, path: str) -> str:
+    def _reason_if_missing(self, path: str) -> str:
         try:
             there = self.source(path).is_file()
         except PathError as error:
             return str(error)
-        return "" if there else f"{path}: found no such file; expected one that the conversion host sees. Check it."
+        return "" if there else f"{path}: no such file on the conversion host. Check the path."
 
     def require_allowed(self, recipe: Recipe) -> None:
-        """Raise `PathError` if the folder that a recipe names may not be written, or its mask may not be read."""
+        """Raise `PathError` if a recipe's output folder or mask is outside the write or read roots."""
         output = translated(recipe, self._paths).output
         if isinstance(output, NewFile) and output.folder is not None:
             self._settings.roots().target(Path(output.folder))
         mask_in(recipe, self._settings.roots(), self._paths)
 
     def book_failure(self, source: str, reason: str) -> None:
-        """Tell of a file that can't become a job, where nobody waits for an answer."""
+        """Report a file that can't become a job as failed, when no caller waits for an answer."""
         self._post(Refused(FrameReport(source=source, outcome="failed", reason=reason, finished=clock.now().wall)))
 
 
-def requests_for(paths: Sequence[str], gathering: str = "") -> SubmitQuery:
-    """Return the call for files by name, with the server's recipe; those of one `gathering` become jobs only once."""
+def requests_for(paths: Sequence[str], submission: str = "") -> SubmitQuery:
+    """Return the call for files by name, with the default recipe; each file of one `submission` becomes one job."""
     requests: list[dict[str, Any]] = [{"source": path} for path in paths]
-    if gathering:
+    if submission:
         for request in requests:
-            request["key"] = f"{gathering}:{request['source']}"
+            request["key"] = f"{submission}:{request['source']}"
     return SubmitQuery(requests=requests)
 
 
@@ -191,7 +191,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def _answer(jobs: Sequence[Job], booked: Mapping[str, Booked]) -> SubmitAnswer:
-    """Return the answer for jobs, with what stands on the ledger for the bookable ones, by their ids."""
+    """Return the answer for jobs; `booked` are the ledger entries by job id."""
     accepted: list[AcceptedJob] = []
     refused: list[RefusedRequest] = []
     for job in jobs:
@@ -199,8 +199,8 @@ def _answer(jobs: Sequence[Job], booked: Mapping[str, Booked]) -> SubmitAnswer:
         book = booked.get(job.job_id)
         if not reason and book is not None and book.source != source:
             reason = (
-                f"{source}: found the key of job {book.job_id}, which is about {book.source}; expected a key of its "
-                "own for each frame. Give it another key and submit it again."
+                f"{source}: cannot accept: its key already belongs to job {book.job_id} ({book.source}). Use a "
+                "different key for each frame and submit it again."
             )
         if reason or book is None:
             refused.append(RefusedRequest(source=source, reason=reason))

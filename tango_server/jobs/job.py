@@ -1,4 +1,4 @@
-"""A frame on its way through the server: the request as it came, and what the server decided when it accepted it."""
+"""A frame on its way through the server: the request, and what the server decided on accepting it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,23 +10,23 @@ from tango_server.recipe import Recipe
 from tango_server.recipe.esperanto import RESOLVED_MASK
 
 NO_OUTPUT = Path()
-"""The output of a request that was refused when it came."""
+"""The output of a refused request."""
 
 _LARGEST_SIDE = 65_536  # pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request that is on the ledger, or one of a batch without a server.
+    """A request on the ledger, or in a batch without a server.
 
-    `request` is complete: its recipe is the server's where it brought none. `source`, `output` and the recipe's `mask`
-    are resolved, below the roots of when they were accepted. `accepted` is in Unix seconds, None without a server.
-    `refused` says why the request can't be done as it stands. `place` orders the queue.
-    `resumed`: it was pending when this server started, so that an earlier one may have left something of it.
+    `request` is complete: its recipe is the default one if it had none. `source`, `output` and the recipe's `mask` are
+    resolved, below the roots at the time of acceptance. `accepted` is in Unix seconds, None without a server.
+    `refused` says why the request is invalid. `place` orders the queue.
+    `resumed`: it was pending when this server started, so that an earlier one may have left temporary files.
     """
 
     job_id: str
-    request: FrameRequest = field(hash=False)  # its metadata are a dict
+    request: FrameRequest = field(hash=False)  # metadata is a dict
     source: Path
     output: Path
     accepted: float | None = None
@@ -39,17 +39,17 @@ class Job:
 
     @property
     def recipe(self) -> Recipe:
-        """What is done to the frame."""
+        """The recipe of the request."""
         return cast("Recipe", self.request.recipe)
 
     @property
     def record_id(self) -> str | None:
-        """What records and reports call the job; None without a server, where nobody could ask for it."""
+        """The job id in records and reports; None without a server."""
         return None if self.accepted is None else self.job_id
 
     @property
     def fields(self) -> Mapping[str, object]:
-        """What names and headers may take from the frame: metadata, and with a server run and seq_num."""
+        """Fields available to names and headers: metadata, and with a server run and seq_num."""
         if self.accepted is None:
             return self.request.metadata
         fields = self.request.fields
@@ -57,7 +57,7 @@ class Job:
 
     @property
     def shape(self) -> tuple[int, int] | None:
-        """The shape (rows, columns) that the source should have, if the request's metadata tell it."""
+        """The expected shape (rows, columns) of the source, if the metadata contains it."""
         match self.request.metadata.get("shape"):
             case [*_, rows, columns] if _is_side(rows) and _is_side(columns):
                 return rows, columns
@@ -65,11 +65,11 @@ class Job:
 
     @property
     def refusal(self) -> FrameReport | None:
-        """The report of a request that can't be done as it stands, None for every other one."""
+        """The report of a refused request, None for all others."""
         return self.failed(self.refused, self.accepted or 0.0) if self.refused else None
 
     def failed(self, reason: str, finished: float) -> FrameReport:
-        """Return the report of this job's failure at `finished` (Unix seconds)."""
+        """Return the report of a failure at `finished` (Unix seconds)."""
         return FrameReport(
             job_id=self.record_id,
             source=str(self.source),

@@ -1,4 +1,4 @@
-"""What the log says of jobs: a line for each failure, one for each run, and at debug level one for each frame."""
+"""Log messages about jobs: one for each failure and each run, and at debug level one for each frame."""
 
 import logging
 from collections import Counter
@@ -17,13 +17,13 @@ _WORDS: dict[Outcome, str] = {
 
 
 def about(job: Job) -> dict[str, Any]:
-    """Return the `extra` of every message about `job`."""
+    """Return the `extra` of log messages about `job`."""
     run_uid = job.request.run_uid
     return {"job_id": job.job_id} if run_uid is None else {"job_id": job.job_id, "run_uid": run_uid}
 
 
 def log_finished(report: FrameReport) -> None:
-    """Log the end of a job: a failure or a sidecar that was not carried as a warning, the rest at debug level."""
+    """Log the end of a job: failures and missing sidecars as warnings, others at debug level."""
     fields = {name: value for name in _FIELDS if (value := getattr(report, name)) is not None}
     if report.outcome == "failed":
         _log.warning("failed: %s", report.reason, extra=fields)

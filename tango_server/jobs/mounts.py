@@ -1,6 +1,6 @@
-"""Whether the roots lie on the file systems that they lay on when the server started.
+"""Checks that the roots are still on the file systems that were mounted when the server started.
 
-A mount that goes away leaves an empty folder with its name: what is written there is hidden when it comes back.
+An unmounted file system leaves an empty folder: files written there are hidden once it is mounted again.
 """
 
 import logging
@@ -17,7 +17,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 class Mount(NamedTuple):
-    """One line of Linux' mountinfo (proc(5)): where a file system is mounted, its type, and what it is made from."""
+    """One line of Linux' mountinfo (proc(5)): mount point, type and source of a file system."""
 
     point: str
     kind: str
@@ -25,7 +25,7 @@ class Mount(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a folder lies: the device that the system tells, and its mount, where the system tells that."""
+    """The file system of a folder: its device number, and its mount if the system provides that."""
 
     device: int
     mount: Mount | None = None
@@ -40,39 +40,39 @@ PlaceOf = Callable[[Path, Place | None], Place | None]
 
 
 class Mounts:
-    """The file systems of folders, as they were when each was seen first. Any thread may call.
+    """The file systems of folders, as first seen. Any thread may call.
 
-    A network file system may have another device number each time that it is mounted: it is the same if it is mounted
-    from the same source, at the same place. One that is mounted only after the server has started is taken as it comes.
+    A network file system may get another device number at each mount: it counts as the same if source and mount point
+    are the same. One that is mounted only after the server has started is accepted.
     """
 
     def __init__(self, roots: Iterable[Path], place_of: "PlaceOf | None" = None) -> None:
         self._place_of = place_of or place
         self._lock = threading.Lock()
         self._noted: dict[Path, Place] = {}
-        self._troubles: dict[Path, str] = {}
-        self.trouble_of(*roots)
+        self._problems: dict[Path, str] = {}
+        self.problem_of(*roots)
 
     @property
-    def last_trouble(self) -> str:
-        """What was wrong at the last look at each root; asks no file system. Empty: nothing."""
+    def last_problem(self) -> str:
+        """The first problem of the last checks; accesses no file system. Empty if there is none."""
         with self._lock:
-            return next(iter(self._troubles.values()), "")
+            return next(iter(self._problems.values()), "")
 
-    def look(self) -> None:
-        """Look at all of them; this may take as long as a file server takes."""
+    def check(self) -> None:
+        """Check all of them; may block for as long as a file server does."""
         with self._lock:
             roots = tuple(self._noted)
-        self.trouble_of(*roots)
+        self.problem_of(*roots)
 
-    def trouble_of(self, *roots: Path) -> str:
-        """Look at some roots; return what is wrong with the first one that lies elsewhere now, empty if none does."""
+    def problem_of(self, *roots: Path) -> str:
+        """Check some roots; return the problem of the first one whose file system has changed, empty if none has."""
         first = ""
         for root in dict.fromkeys(roots):
             with self._lock:
                 noted = self._noted.get(root)
-            trouble = self._compared(root, self._place_of(root, noted))
-            first = first or trouble
+            problem = self._compared(root, self._place_of(root, noted))
+            first = first or problem
         return first
 
     def _compared(self, root: Path, now: Place | None) -> str:
@@ -83,30 +83,30 @@ class Mounts:
                     self._noted[root] = now
                 return ""
             same = now is not None and (now.device == noted.device or _is_same(now.mount, noted.mount))
-            before = self._troubles.pop(root, "")
+            before = self._problems.pop(root, "")
             if same and now is not None:
                 self._noted[root] = now
                 if before:
-                    _log.warning("%s: its file system is back", root)
+                    _log.warning("%s: the file system is back", root)
                 return ""
             found = "none" if now is None else str(now)
-            trouble = self._troubles[root] = (
-                f"{root}: its file system is gone (found {found}; expected {noted}). Frames wait until it is mounted "
-                "again. If it is meant to lie elsewhere now, call Init."
+            problem = self._problems[root] = (
+                f"{root}: the file system is not mounted any more (was {noted}, is {found}). Frames wait until it is "
+                "mounted again. If the change is intended, call Init."
             )
         if not before:
-            _log.error("%s", trouble)
-        return trouble
+            _log.error("%s", problem)
+        return problem
 
 
 def place(folder: Path, noted: Place | None = None) -> Place | None:
-    """Return where a folder lies, or where it would: the nearest one above it that is there. None: nobody can tell.
+    """Return the file system of a folder, or of its nearest existing parent; None if unknown.
 
-    On the device of `noted` it is that: one look at the file system, as it is made for each frame.
+    If the device is that of `noted`, that is returned: this takes only one stat, and is done for each frame.
     """
     for existing in (folder, *folder.parents):
         try:
-            device = os.stat(f"{existing}/.").st_dev  # noqa: PTH116 - the dot has what is mounted on use be mounted
+            device = os.stat(f"{existing}/.").st_dev  # noqa: PTH116 - the dot triggers an automount
         except FileNotFoundError:
             continue
         except OSError:
@@ -116,7 +116,7 @@ def place(folder: Path, noted: Place | None = None) -> Place | None:
 
 
 def _is_same(now: Mount | None, noted: Mount | None) -> bool:
-    """Whether a mount is the noted one, or one that has come on the way to the folder since."""
+    """Whether a mount is the noted one, or was added since between its mount point and the folder."""
     if now is None or noted is None:
         return False
     return now == noted or (now.point != noted.point and Path(now.point).is_relative_to(noted.point))
@@ -136,13 +136,13 @@ def _mount_of(folder: Path) -> Mount | None:
                 point = _unescaped(escaped)
             case _:
                 continue
-        if point in above and (found is None or len(point) >= len(found.point)):  # the last one lies over the others
+        if point in above and (found is None or len(point) >= len(found.point)):  # the last one hides the others
             found = Mount(point, kind, _unescaped(source))
     return found
 
 
 def _unescaped(text: str) -> str:
-    r"""Return a path of mountinfo as it is: blanks and backslashes stand there as octal numbers.
+    r"""Return the plain path from mountinfo, which escapes blanks and backslashes as octal numbers.
 
     >>> _unescaped(r"/mnt/my\040data")
     '/mnt/my data'

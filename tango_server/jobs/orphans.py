@@ -1,4 +1,4 @@
-"""What a killed `petif convert` has left of its temporary files, wherever it ran."""
+"""Temporary files left behind by a killed `petif convert`."""
 
 import contextlib
 import os
@@ -13,20 +13,20 @@ import psutil
 from tango_server.conversion.files.temporary_names import TEMPORARY_SUFFIX, is_in_use
 
 OURS = f"{platform.node()}-offline-"
-"""How the attempts of this host are called, before the id of their process."""
+"""Prefix of the job ids of this host, followed by the process id."""
 _LONGEST_ATTEMPT = 3600.0
-"""How old (s) a temporary file is that nobody can be at work on."""
+"""Age (s) from which on a temporary file cannot be in use."""
 
 
 def remove_orphans(folders: Iterable[Path]) -> None:
-    """Remove what earlier calls on this host left in these folders when they were killed.
+    """Remove temporary files in these folders that killed calls on this host left behind.
 
-    By the lock of a temporary file, or its age: a container may have the name of its host, and other process ids.
+    Decided by the lock or the age of the file: a container may share the host name but not the process ids.
     """
     for folder in folders:
         try:
             names = [entry.name for entry in os.scandir(folder) if entry.name.endswith(TEMPORARY_SUFFIX)]
-        except OSError:  # there is nothing to clean, or nobody may
+        except OSError:  # nothing to clean, or no permission
             continue
         for name in names:
             owner = re.search(re.escape(f".{OURS}") + r"(\d+)-\d+\.", name)
@@ -40,4 +40,4 @@ def _is_orphan(temporary: Path, owner: int) -> bool:
         return False
     if time.time() - temporary.stat().st_mtime > _LONGEST_ATTEMPT:
         return True
-    return used is False and not psutil.pid_exists(owner)  # in the instant after it was made it has no lock yet
+    return used is False and not psutil.pid_exists(owner)  # a file that was just created has no lock yet

@@ -1,4 +1,4 @@
-"""The thread that writes reports to the ledger, so that neither workers nor the engine wait for its disk."""
+"""The thread that writes reports to the ledger, so that neither workers nor the engine wait for the disk."""
 
 import contextlib
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tango_server.jobs import clock
-from tango_server.jobs.dispatch import OWN_FAULT
+from tango_server.jobs.dispatch import INTERNAL_ERROR
 from tango_server.jobs.job_log import RunSummaries, log_finished
 from tango_server.jobs.ledger.database import LedgerBusyError, LedgerError
 from tango_server.jobs.ledger.ledger import Ledger
@@ -17,18 +17,18 @@ from tango_server.jobs.state_machine.events import Finish, Written
 _log = logging.getLogger(__name__)
 
 _MOST_UNWRITTEN = 256
-"""Reports that may wait for the disk; the conversions whose reports come then wait with them."""
-_PAUSE = 0.5
+"""Reports that may wait for the disk; beyond that, conversions wait, too."""
+_RETRY_INTERVAL = 0.5
 
 
 class ReportWriter:
-    """All reports that came while one transaction was committed are in the next.
+    """Writes all reports that arrive during one commit in the next transaction.
 
     Parameters
     ----------
-    ledger: takes the reports
-    written: called, from the thread, with the jobs whose reports are durable
-    changed: called, from the thread, when `fault` has changed
+    ledger: receives the reports
+    written: called from the thread with the jobs whose reports are durable
+    changed: called from the thread when `fault` has changed
 
     """
 
@@ -40,47 +40,47 @@ class ReportWriter:
         self._summaries = RunSummaries()
         self._closing = threading.Event()
         self.fault = ""
-        """Why reports can't be written at present, so that nothing is converted; empty: they can."""
+        """Why reports can't be written, so that nothing is converted; empty if they can."""
         self._thread = threading.Thread(target=self._run, name="petif-reports", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def put(self, step: Finish) -> None:
-        """Have a report written; wait if many are waiting for a disk that takes none."""
+        """Queue a report; block if many are already waiting for the disk."""
         while True:
             try:
-                self._reports.put(step, timeout=_PAUSE)
+                self._reports.put(step, timeout=_RETRY_INTERVAL)
             except queue.Full:
-                if self._closing.is_set():  # its job is pending on the ledger, and taken up at the next start
+                if self._closing.is_set():  # its job is still pending on the ledger, and runs again at the next start
                     return
             else:
                 return
 
     def closing(self) -> None:
-        """Wait for no disk that is full any more."""
+        """Stop waiting for a full disk."""
         self._closing.set()
 
-    def close(self, patience: float) -> None:
-        """Write what there is and end; reports that the disk refuses are lost, and their jobs taken up again."""
+    def close(self, timeout: float) -> None:
+        """Write the queued reports and stop; reports that can't be written are lost, and their jobs run again."""
         self.closing()
-        with contextlib.suppress(queue.Full):  # the thread has ended with a fault
-            self._reports.put(None, timeout=patience)
-        self._thread.join(patience)
+        with contextlib.suppress(queue.Full):  # the thread has stopped with a fault
+            self._reports.put(None, timeout=timeout)
+        self._thread.join(timeout)
 
     def _run(self) -> None:
-        going_on = True
-        while going_on:
+        running = True
+        while running:
             batch = self._next()
             finished = [step for step in batch if step is not None]
-            going_on = len(finished) == len(batch)
+            running = len(finished) == len(batch)
             try:
                 if finished and self._finish(finished):
                     self._written(Written(frozenset(str(step.report.job_id) for step in finished)))
-            except Exception as error:  # noqa: BLE001 - the boundary of the thread that everything else depends on
-                _log.exception("reports can't be written")
-                self._say(f"reports can't be written: {error}. Check the log, fix the cause, then call Init.")
+            except Exception as error:  # noqa: BLE001 - thread boundary: everything else depends on this thread
+                _log.exception("Cannot write reports")
+                self._set_fault(f"Cannot write reports: {error}. Check the log, fix the cause, then call Init.")
                 return
         self._summaries.log_all()
 
@@ -97,19 +97,19 @@ class ReportWriter:
         return batch
 
     def _finish(self, finished: list[Finish]) -> bool:
-        """Write reports in one transaction, and return whether that was done; a bad one keeps no other from it."""
+        """Write reports in one transaction, return whether that was done; an invalid one doesn't block the others."""
         try:
             if not self._write(partial(self._ledger.finish, finished)):
                 return False
         except LedgerError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a report holds, the others are written
+        except Exception as error:  # noqa: BLE001 - an invalid report must not block the others
             if len(finished) > 1:
                 one_by_one = [self._finish([one]) for one in finished]
                 return all(one_by_one)
             report = finished[0].report
-            _log.exception("a report can't be written; its job is set aside", extra={"job_id": report.job_id})
-            reason = f"its report can't be written: {OWN_FAULT} ({type(error).__name__})"
+            _log.exception("Cannot write a report; its job is marked as failed", extra={"job_id": report.job_id})
+            reason = f"cannot write the report: {INTERNAL_ERROR} ({type(error).__name__})"
             return self._write(partial(self._ledger.set_aside, str(report.job_id), reason, clock.now().wall))
         for step in finished:
             log_finished(step.report)
@@ -117,24 +117,24 @@ class ReportWriter:
         return True
 
     def _write(self, write: Callable[[], None]) -> bool:
-        """Write to the ledger; wait for as long as its disk is full. Return whether it was done."""
+        """Write to the ledger; retry while its disk is full. Return whether it was done."""
         while True:
             try:
                 write()
             except LedgerBusyError as error:
                 if self._closing.is_set():
-                    _log.error("reports are lost at the end: %s", error)
+                    _log.error("Reports are lost at shutdown: %s", error)
                     return False
                 if not self.fault:
-                    _log.error("%s It is tried again.", error)
-                self._say(str(error))
-                self._closing.wait(_PAUSE)
+                    _log.error("%s Retrying.", error)
+                self._set_fault(str(error))
+                self._closing.wait(_RETRY_INTERVAL)
             else:
                 if self.fault:
-                    _log.warning("the ledger can be written again")
-                    self._say("")
+                    _log.warning("The ledger can be written again")
+                    self._set_fault("")
                 return True
 
-    def _say(self, fault: str) -> None:
+    def _set_fault(self, fault: str) -> None:
         self.fault = fault
         self._changed()

@@ -1,4 +1,4 @@
-"""A running conversion service: what the Tango device, the folder watch and a program of one's own talk to."""
+"""A running conversion service: the interface for the Tango device, the folder watch and other programs."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -40,32 +40,32 @@ from tango_server.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_CLOSE_PATIENCE = 5.0
-_CANCEL_PATIENCE = 2.5
+_CLOSE_TIMEOUT = 5.0  # s
+_CANCEL_TIMEOUT = 2.5
 _ANSWERED_AT_ONCE = 100
-"""Files by name that become jobs while the caller waits; more are gathered by a thread."""
-_LISTING_PATIENCE = 0.05
+"""Number of files submitted while the caller waits; more are submitted by a thread."""
+_LISTING_TIMEOUT = 0.05
 _RECIPE, _PAUSED, _BOOT = "recipe", "paused", "boot"
 
 
 class JobRunner:
-    """One per server start or Init, closed for good by `close`.
+    """One per server start or Init; can't be reopened after `close`.
 
     Attributes
     ----------
     intake
-        takes requests, and knows what files this host sees
+        accepts requests, and resolves paths on this host
     history
-        what became of the jobs
+        the finished jobs
     recipe
-        the recipe for requests that bring none
+        the default recipe, for requests without one
 
     """
 
     def __init__(
         self, settings: Settings, database: Database, executor: Executor, changed: Callable[["JobRunner"], None]
     ) -> None:
-        """Take up what the ledger has pending. `changed` is called, from a thread, when the numbers have changed."""
+        """Resume the pending jobs of the ledger. `changed` is called from a thread when the numbers have changed."""
         self._database = database
         self._executor = executor
         self.history = History(database)
@@ -74,7 +74,7 @@ class JobRunner:
         self.recipe = _kept_recipe(self._ledger) or settings.recipe
         service = JobStateMachine(ServiceRules.of(settings), paused=self._ledger.kept(_PAUSED) == "1")
         self._listener = changed
-        self._ledger_trouble = ""
+        self._ledger_problem = ""
         roots = settings.roots()
         self._mounts = Mounts(dict.fromkeys((*roots.read, *roots.write)))
         self._engine = Engine(
@@ -82,7 +82,7 @@ class JobRunner:
         )
         pending = self._ledger.pending()
         if pending:
-            _log.info("taking up %d jobs that were not finished", pending)
+            _log.info("Resuming %d unfinished jobs", pending)
             self._engine.post(Accepted(pending))
         self.intake = Intake(
             settings,
@@ -103,19 +103,19 @@ class JobRunner:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The numbers now; a job counts from when its acceptance was answered, a folder as one until it is searched."""
-        gathering = self._folder_submitter.waiting  # first, so that files that become jobs meanwhile are not missed
+        """The current numbers; a job counts from its acceptance, a folder as one job until it is scanned."""
+        unscanned = self._folder_submitter.waiting  # first, so that no files are missed that become jobs meanwhile
         intake, now = self.intake, self._engine.snapshot
         full = now.queue_length >= intake.backlog_limit
         notices = (
-            intake.disk_trouble,
-            f"the queue is full ({intake.backlog_limit} frames)" if full else "",
+            intake.disk_problem,
+            f"The queue is full ({intake.backlog_limit} frames)" if full else "",
             self._set_aside,
         )
         return replace(
             now,
-            queue_length=now.queue_length + gathering,
-            gathering=self._folder_submitter.found,
+            queue_length=now.queue_length + unscanned,
+            scanned=self._folder_submitter.found,
             free_space=intake.space.free,
             alarms=tuple(filter(None, notices)),
             warning=intake.disk_warning,
@@ -123,138 +123,139 @@ class JobRunner:
 
     @property
     def fault(self) -> str:
-        """Why nothing can be converted at present; empty: nothing is wrong."""
-        return self._engine.fault or self._ledger_trouble
+        """Why nothing can be converted; empty if all is well."""
+        return self._engine.fault or self._ledger_problem
 
     @property
-    def trouble(self) -> str:
-        """Why frames can only wait at present, though nothing is wrong with the service; empty: they need not."""
-        return self._executor.trouble or self._mounts.last_trouble
+    def problem(self) -> str:
+        """Why frames have to wait although the service itself is fine; empty if they need not."""
+        return self._executor.problem or self._mounts.last_problem
 
     def submit_files(self, paths: Sequence[str]) -> SubmitAnswer:
-        """Submit files by name, with the server's recipe; each call makes new jobs.
+        """Submit files by name, with the default recipe; each call creates new jobs.
 
-        Many files are only written down, and become jobs while nobody waits: then the answer is empty, and a file that
-        is refused is reported as failed; a name that stands there twice becomes one job.
+        A long list is only stored, and submitted in the background: then the answer is empty, a refused file is
+        reported as failed, and a name that occurs twice becomes one job.
         """
         if len(paths) <= _ANSWERED_AT_ONCE:
             return self.intake.submit(requests_for(paths))
-        self._folder_submitter.gather(paths)
+        self._folder_submitter.submit(paths)
         return SubmitAnswer(jobs=[], refused=[])
 
     def submit_folder(self, path: str) -> None:
-        """Submit the frames of a folder; each call makes new jobs. Durable when it returns.
+        """Submit the frames of a folder; each call creates new jobs. Durable when it returns.
 
         Raises
         ------
         PathError
-            if it is no folder, or lies outside of the read roots.
+            if it is not a folder, or is outside the read roots.
         """
         if not self.intake.source(path).is_dir():
             raise PathError(path, "the conversion host has no such folder", "Check the path.")
-        self._folder_submitter.gather([path], _LISTING_PATIENCE)
+        self._folder_submitter.submit([path], _LISTING_TIMEOUT)
 
     def set_recipe(self, recipe: Recipe) -> None:
-        """Take another recipe for requests that bring none, and keep it over restarts.
+        """Set the default recipe; survives a restart.
 
         Raises
         ------
         PathError
-            if its outputs would lie outside of the write roots, or its mask outside of the read roots.
+            if its outputs would be outside the write roots, or its mask is outside the read roots.
         """
         self.intake.require_allowed(recipe)
         self._ledger.keep(_RECIPE, recipe.model_dump_json())
         self.recipe = recipe
-        _log.info("the recipe is now %s", recipe.model_dump_json())
+        _log.info("Default recipe set to %s", recipe.model_dump_json())
         self._changed()
 
     def pause(self, *, paused: bool) -> None:
-        """Start no conversion any more, or go on; kept over restarts."""
+        """Pause or resume conversions; survives a restart."""
         self._ledger.keep(_PAUSED, "1" if paused else "0")
         self._engine.post(PauseWanted(paused))
-        _log.info("paused" if paused else "going on")
+        _log.info("Paused" if paused else "Resumed")
 
     def cancel(self, query: CancelQuery) -> CancelAnswer:
-        """Give jobs that no worker has a report that says so, and convert them no more.
+        """Cancel jobs that are not being converted.
 
         Raises
         ------
         TimeoutError, LedgerBusyError
-            if it takes too long (it is done nevertheless), or the ledger can't be written at present.
+            if it takes too long (the jobs are cancelled nevertheless), or the ledger can't be written.
         """
         if query.all:
             self._folder_submitter.cancel()
         job_ids = None if query.job_ids is None else tuple(query.job_ids)
-        return CancelAnswer(cancelled=self._engine.cancel(Selection(job_ids, query.run_uid), _CANCEL_PATIENCE))
+        return CancelAnswer(cancelled=self._engine.cancel(Selection(job_ids, query.run_uid), _CANCEL_TIMEOUT))
 
     def retry_failed(self) -> int:
-        """Try the frames again that have failed since the last `reset_statistics`; return how many they are."""
+        """Retry the frames that have failed since the last `reset_statistics`; return their number."""
         count = self._ledger.retry_failed()
         self._engine.post(FailuresRetried(count))
-        _log.info("%d failed frames are tried again", count)
+        _log.info("Retrying %d failed frames", count)
         return count
 
     def reset_statistics(self) -> None:
-        """Start the counters from zero; frames that have failed so far are left as they are."""
+        """Reset the counters to zero; earlier failures are not retried any more."""
         self._ledger.dismiss_failed()
         self._engine.post(StatisticsReset())
 
     def acknowledge(self) -> None:
-        """Somebody has seen the failures so far: they are no reason for an alarm any more."""
+        """Clear the alarm about failures so far."""
         self._set_aside = ""
         self._engine.post(FailuresAcknowledged())
         self._changed()
 
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
-        """Return the reports asked for; raise `UnknownIdError`."""
+        """Return the requested reports; raise `UnknownIdError`."""
         reports, pending = self.history.reports(query)
         return ReportsAnswer(reports=reports, pending=pending)
 
     def close(self) -> None:
-        """Let running conversions finish and be reported, end the threads and the workers.
+        """Let running conversions finish and be reported, then stop the threads and the workers.
 
-        Jobs that are not finished stay on the ledger.
+        Unfinished jobs stay on the ledger.
         """
-        self._folder_submitter.close(_CLOSE_PATIENCE)
-        self._engine.close(_CLOSE_PATIENCE)
-        self._housekeeper.close(_CLOSE_PATIENCE)
+        self._folder_submitter.close(_CLOSE_TIMEOUT)
+        self._engine.close(_CLOSE_TIMEOUT)
+        self._housekeeper.close(_CLOSE_TIMEOUT)
         self._database.close()
 
     def _changed(self) -> None:
         self._listener(self)
 
     def _measured(self, space: FreeSpace) -> None:
-        before = self.intake.disk_trouble
-        places_before = self._ledger_trouble, self._mounts.last_trouble
-        self._ledger_trouble = self._database.trouble
-        self._mounts.look()
-        changed = space != self.intake.space or (self._ledger_trouble, self._mounts.last_trouble) != places_before
+        before = self.intake.disk_problem
+        places_before = self._ledger_problem, self._mounts.last_problem
+        self._ledger_problem = self._database.problem
+        self._mounts.check()
+        changed = space != self.intake.space or (self._ledger_problem, self._mounts.last_problem) != places_before
         self.intake.space = space
-        if self.intake.disk_trouble and not before:
-            _log.error("%s Nothing is accepted until there is room.", self.intake.disk_trouble)
+        if self.intake.disk_problem and not before:
+            _log.error("%s No frames are accepted until there is room.", self.intake.disk_problem)
         if changed:
             self._changed()
 
     def _make_lost_outputs_pending(self) -> None:
-        """After a power loss, convert again what may not have been on disk yet."""
+        """After a reboot, convert again what may not have been flushed to disk."""
         set_aside = self._database.set_aside
         self._set_aside = (
-            f"the ledger was damaged and was put aside as {set_aside}; submit again what was not converted"
-            if set_aside
-            else ""
+            f"The ledger was damaged and was moved to {set_aside}; submit unconverted frames again" if set_aside else ""
         )
         now, before = boot(), self._ledger.kept(_BOOT)
         if before is not None and before != now:
             lost = self.history.reopen_unsynced()
-            _log.warning("this machine was started anew; %d outputs that may be lost are made again", lost)
+            _log.warning("This machine was rebooted; converting %d outputs again that may have been lost", lost)
         self._ledger.keep(_BOOT, now)
 
 
 def _kept_recipe(ledger: Ledger) -> Recipe | None:
-    """Return the recipe that SetRecipe kept, None if there is none that this version understands."""
+    """Return the recipe stored by SetRecipe, None if there is none that this version can parse."""
     kept = ledger.kept(_RECIPE)
     try:
         return Recipe.model_validate_json(kept) if kept else None
     except ValidationError as error:
-        _log.error("the recipe kept by SetRecipe can't be read (%s); the configured one holds. Call SetRecipe.", error)
+        _log.error(
+            "Cannot read the recipe stored by SetRecipe: %s. Using the configured one; call SetRecipe to change it.",
+            error,
+        )
         return None

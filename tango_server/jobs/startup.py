@@ -1,4 +1,4 @@
-"""From settings to a running service: the ledger, the worker processes, the runner."""
+"""Starts the service from the settings: the ledger, the worker processes, the runner."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from tango_server.sqlite.sole_owner import require_free
 
 
 def open_runner(settings: Settings, changed: Callable[[JobRunner], None]) -> JobRunner:
-    """Return a running service. `changed` is called, from a thread of it, when its numbers have changed.
+    """Return a running service. `changed` is called from one of its threads when its numbers have changed.
 
     Raises
     ------
@@ -38,31 +38,31 @@ def open_runner(settings: Settings, changed: Callable[[JobRunner], None]) -> Job
 
 
 def open_database(settings: Settings) -> Database:
-    """Return the open ledger file of these settings; raise `LedgerError` if it can't be used."""
-    with _in_words(settings):
+    """Open the ledger file of these settings; raise `LedgerError` if it can't be used."""
+    with _ledger_errors(settings):
         return Database(settings.ledger_path)
 
 
 def require_state_dir(settings: Settings) -> None:
     """Raise `LedgerError` if the state folder can't be written, or another server uses it; nothing is changed."""
-    with _in_words(settings):
+    with _ledger_errors(settings):
         try:
             require_free(settings.ledger_path)
         except sqlite3.OperationalError as error:
             raise LedgerError(
-                f"{settings.state_dir}: another server uses this state folder. End that one, or choose another folder "
-                "with --state-dir."
+                f"{settings.state_dir}: cannot use this state folder: another server uses it. Stop that server, or "
+                "choose another folder with --state-dir."
             ) from error
 
 
 @contextmanager
-def _in_words(settings: Settings) -> Iterator[None]:
+def _ledger_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except LedgerError:
         raise
     except OSError as error:
         raise LedgerError(
-            f"{settings.ledger_path}: the ledger can't be opened ({error.strerror or error}); expected a folder that "
-            "this user may write. Correct state_dir or its permissions."
+            f"{settings.ledger_path}: cannot open the ledger: {error.strerror or error}. "
+            "Correct state_dir or its permissions."
         ) from error

@@ -1,8 +1,8 @@
-"""Temporary files of attempts that ended in no good order, removed with few looks at their folders.
+"""Removes temporary files of crashed attempts, with few listings of their folders.
 
-An output folder may hold a hundred thousand files, and listing it takes a file server seconds. So what earlier servers
-left is found by one list of each folder per server; what this one's attempts left, by one list for each that was lost.
-Temporary names stay random: a name that two attempts could share might be renamed by the wrong one.
+An output folder may contain a hundred thousand files, and listing it may take seconds on a file server. So files of
+earlier servers are found with one listing per folder and server, files of this server's attempts with one listing per
+lost attempt. Temporary names are random: an attempt must never rename the file of another one.
 """
 
 import threading
@@ -17,7 +17,7 @@ from tango_server.jobs.job import Job
 
 
 class TemporaryFiles:
-    """What one server knows of them. Any thread may call."""
+    """The temporary files that one server knows of. Any thread may call."""
 
     def __init__(self, names_in: Callable[[Path, Roots], list[str]] = temporary_names) -> None:
         """`names_in` lists the temporary files of a folder."""
@@ -25,8 +25,8 @@ class TemporaryFiles:
         self._folders: dict[tuple[Path, tuple[Path, ...]], _Folder] = {}
         self._lost: set[str] = set()
 
-    def before_first_look(self, job: Job, roots: Roots) -> None:
-        """Remove what an earlier server's attempts at the job left; nothing of them is at work any more."""
+    def before_first_check(self, job: Job, roots: Roots) -> None:
+        """Remove the files of an earlier server's attempts at the job, none of which is still running."""
         if not job.resumed:
             return
         folder = self._folders.setdefault((job.output.parent, roots.write), _Folder())
@@ -35,8 +35,8 @@ class TemporaryFiles:
             remove_leftovers(job.output, job.job_id, roots, among=names)
 
     def after_attempt(self, job: Job, result: Result, roots: Roots) -> None:
-        """Remove what an attempt left that crashed, or, once the next one has an answer, what a lost one did."""
-        if isinstance(result, AttemptLostError):  # it may go on for a while
+        """Remove the files of a crashed attempt; those of a lost one only after the next attempt has finished."""
+        if isinstance(result, AttemptLostError):  # it may still be running
             self._lost.add(job.job_id)
         elif isinstance(result, BaseException) and not isinstance(result, ExecutorUnavailableError):
             remove_leftovers(job.output, job.job_id, roots)
@@ -46,14 +46,14 @@ class TemporaryFiles:
 
 
 class _Folder:
-    """The temporary files that were in a folder when it was looked at for the first time."""
+    """The temporary files in a folder at its first listing."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._names: list[str] | None = None
 
     def take(self, job: Job, roots: Roots, names_in: Callable[[Path, Roots], list[str]]) -> list[str]:
-        """Return those of the job, each once; none if the folder can't be listed: the next call tries again."""
+        """Return those of the job, each once; none if the folder can't be listed, which the next call retries."""
         with self._lock:
             if self._names is None:
                 try:

@@ -1,4 +1,4 @@
-"""From a request to a job: validated, its paths resolved and within the roots, or refused in words."""
+"""Makes jobs from requests: validates them and resolves their paths within the roots, or refuses them."""
 
 import secrets
 from dataclasses import replace
@@ -27,16 +27,16 @@ def job_for(
     *,
     resolve: Resolve = Path.resolve,
 ) -> Job:
-    """Return the job for one request as it came over the wire, or one that says why it is refused.
+    """Return the job for a request from the wire; if invalid, a refused job with the reason.
 
-    `now` is in Unix seconds, `paths` tell how clients name the folders of this host, `resolve` may remember folders.
+    `now` is in Unix seconds, `paths` maps clients' paths to folders of this host, `resolve` may cache folders.
     """
     job_id = secrets.token_hex(8)
     try:
         request = FrameRequest.model_validate(raw)
     except ValidationError as error:
         named, reason = _named(raw, error)
-        return Job(job_id, _as_far_as_good(raw, named, server_recipe), Path(named), NO_OUTPUT, now, refused=reason)
+        return Job(job_id, _valid_part(raw, named, server_recipe), Path(named), NO_OUTPUT, now, refused=reason)
     request = request.model_copy(update={"recipe": request.recipe or server_recipe})
     job = Job(job_id, request, Path(request.source), NO_OUTPUT, now)
     try:
@@ -50,8 +50,8 @@ def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve) -> Job:
     request, recipe = job.request, job.recipe
     if request.run_uid and isinstance(recipe.output, InPlace) and not recipe.output.allow_in_place:
         reason = (
-            f"{request.source}: found output in_place for a frame of a run; expected output to new files, because the "
-            "run's documents describe the raw file. Set allow_in_place in the recipe's output if this is really meant."
+            f"{request.source}: cannot convert a frame of a run in place: the run's documents describe the raw file. "
+            "Write new files, or set allow_in_place in the recipe's output."
         )
         return replace(job, refused=reason)
     source = roots.frame(paths.translate(request.source), resolve)
@@ -65,21 +65,21 @@ def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve) -> Job:
 
 
 def _named(raw: dict[str, Any], error: ValidationError) -> tuple[str, str]:
-    """Return what a wrong request calls its file, and why it is refused."""
+    """Return the file name in an invalid request, and why it is refused."""
     named = printable(str(raw.get("source") or "")) or "(no source)"
     if any(fault["type"] == "string_unicode" and fault["loc"] == ("source",) for fault in error.errors()):
-        return named, f"{named}: its name is not UTF-8, and no ledger can hold it. Rename it, and submit it again."
-    return named, f"{named}: the request is wrong: {explain(error)}. Correct the field and submit it again."
+        return named, f"{named}: cannot accept: the file name is not UTF-8. Rename the file and submit it again."
+    return named, f"{named}: invalid request: {explain(error)}. Correct it and submit it again."
 
 
-def _as_far_as_good(raw: dict[str, Any], named: str, recipe: Recipe) -> FrameRequest:
-    """Return a wrong request with those of its fields that are right, so that its run knows of the frame."""
-    good = {name: _good(raw, name) for name in ("key", *FrameOrigin.model_fields)}
-    return FrameRequest.model_construct(source=named, recipe=recipe, **good)
+def _valid_part(raw: dict[str, Any], named: str, recipe: Recipe) -> FrameRequest:
+    """Return an invalid request with its valid fields, so that the failure counts in its run."""
+    valid = {name: _valid_field(raw, name) for name in ("key", *FrameOrigin.model_fields)}
+    return FrameRequest.model_construct(source=named, recipe=recipe, **valid)
 
 
-def _good(raw: dict[str, Any], name: str) -> Any:
-    """Return one field of a request that is wrong elsewhere, None if it is wrong itself."""
+def _valid_field(raw: dict[str, Any], name: str) -> Any:
+    """Return one field of an invalid request, None if that field is invalid."""
     try:
         return getattr(FrameRequest.model_validate({"source": "any", name: raw.get(name)}), name)
     except ValidationError:
@@ -87,7 +87,7 @@ def _good(raw: dict[str, Any], name: str) -> Any:
 
 
 def translated(recipe: Recipe, paths: PathMap) -> Recipe:
-    """Return the recipe with its output folder as it is called here; raise `PathError`."""
+    """Return the recipe with its output folder mapped to a path on this host; raise `PathError`."""
     output = recipe.output
     if not isinstance(output, NewFile) or output.folder is None:
         return recipe

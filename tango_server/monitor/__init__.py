@@ -1,4 +1,4 @@
-"""A page in the browser that shows what a running server does: `petif monitor`, or `monitor_panel` in a notebook."""
+"""A web page that shows the activity of a running server: `petif monitor`, or `monitor_panel` in a notebook."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ __all__ = ["DEFAULT_ADDRESS", "monitor_panel"]
 
 
 def monitor_panel(address: str = DEFAULT_ADDRESS, *, read_only: bool = False) -> Any:
-    """Return the page as a Panel object, for a cell of a notebook; call `panel.extension()` in a cell before.
+    """Return the page as a Panel object for a notebook cell; call `panel.extension()` in an earlier cell.
 
-    All pages of a process ask the server at `address` together, once a second. `read_only` leaves the buttons out that
-    change something at the server. In a notebook the page of the last cell goes on, and those of earlier ones stand
-    still: nobody tells the kernel which of them are still looked at.
+    All pages of a process share one poll of the server at `address` per second. `read_only` omits the buttons that act
+    on the server. In a notebook only the page of the last cell is updated: the kernel can't know which of the earlier
+    ones are still visible.
     """
-    from tango_server.monitor.page import MonitorPage  # noqa: PLC0415 - takes seconds, and the rest does without
+    from tango_server.monitor.page import MonitorPage  # noqa: PLC0415 - takes seconds to import
     from tango_server.monitor.sharing import follow_alone, shared_by  # noqa: PLC0415
 
     page = MonitorPage(shared_by(address), read_only=read_only)

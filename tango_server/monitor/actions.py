@@ -1,4 +1,4 @@
-"""Buttons that change something at the server: each asks once more before it acts, and tells what came of it."""
+"""Buttons that act on the server, with a confirmation and a message with the result."""
 
 import asyncio
 import time
@@ -16,13 +16,13 @@ from tango_server.text import counted
 
 
 class ConfirmedButton:
-    """A button, and the question that it asks before something is done.
+    """A button with a confirmation.
 
     Parameters
     ----------
-    name: what the button says
-    question: returns what the button says that does it
-    act: does it; returns what to tell people
+    name: label of the button
+    question: returns the label of the confirming button
+    act: performs the action; returns the message to show
 
     """
 
@@ -33,27 +33,27 @@ class ConfirmedButton:
         self._ask = pn.widgets.Button(name=name, button_type="default")
         self._yes = pn.widgets.Button(name="Yes", button_type="danger", visible=False)
         self._no = pn.widgets.Button(name="No", button_type="default", visible=False)
-        self._told = pn.pane.HTML("")
-        self._ask.on_click(self._asked)
+        self._result = pn.pane.HTML("")
+        self._ask.on_click(self._confirm)
         self._yes.on_click(self._confirmed)
         self._no.on_click(lambda _: self._show(asking=False))
-        self.layout: Any = pn.Row(self._ask, self._yes, self._no, self._told)
+        self.layout: Any = pn.Row(self._ask, self._yes, self._no, self._result)
 
-    def _asked(self, _: Any) -> None:
+    def _confirm(self, _: Any) -> None:
         self._yes.name = self._question()
-        self._told.object = ""
+        self._result.object = ""
         self._show(asking=True)
 
     async def _confirmed(self, _: Any) -> None:
         self._show(asking=False)
-        self._told.object = "asking the server ..."
-        text = "It was not done; the log of the monitor says why."
+        self._result.object = "Calling the server ..."
+        text = "Failed: unexpected error. Check the log of the monitor."
         try:
             text = await asyncio.to_thread(self._watch.act, self._act)
         except LinkError as error:
-            text = f"It was not done: {error}"
+            text = f"Failed: {error}"
         finally:
-            self._told.object = f"{clock(time.time())}: {escape(text)}"
+            self._result.object = f"{clock(time.time())}: {escape(text)}"
 
     def _show(self, *, asking: bool) -> None:
         self._ask.visible = not asking
@@ -61,24 +61,24 @@ class ConfirmedButton:
 
 
 def buttons(watch: Watch) -> Any:
-    """Return the buttons for failed frames."""
+    """Return the buttons that handle failed frames."""
     retry = ConfirmedButton(watch, "Retry failed frames", lambda: f"Yes, retry {_failed(watch.observed)}", _retry)
-    acknowledge = ConfirmedButton(watch, "Acknowledge", lambda: "Yes, end the alarm about failed frames", _acknowledge)
+    acknowledge = ConfirmedButton(watch, "Acknowledge", lambda: "Yes, clear the alarm", _acknowledge)
     return pn.FlexBox(retry.layout, acknowledge.layout)
 
 
 def _failed(observed: MonitorState) -> str:
     known = [] if observed.snapshot is None else observed.snapshot.value("FailedFiles", [])
     if not known:
-        return "what failed"  # before the server was started again: it knows them, and does not list them
+        return "failed frames"  # from before a restart of the server, which retries but does not list them
     return counted(len(known), "frame")
 
 
 def _retry(client: Client) -> str:
     count = client.retry_failed()
-    return f"{counted(count, 'frame')} {'is' if count == 1 else 'are'} tried again."
+    return f"Retrying {counted(count, 'frame')}."
 
 
 def _acknowledge(client: Client) -> str:
     client.acknowledge()
-    return "The alarm about failed frames is ended."
+    return "The alarm about failed frames was cleared."

@@ -1,4 +1,4 @@
-"""Where the page may be opened from."""
+"""The host names under which the page may be opened."""
 
 import ipaddress
 import socket
@@ -11,11 +11,11 @@ from tornado.routing import Rule
 from tornado.web import ErrorHandler
 
 _LOOPBACK = ("127.0.0.1", "localhost")
-_EVERYWHERE = "0.0.0.0"  # noqa: S104 - recognised, not listened at
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - only compared
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what listens at `host` can be reached from this machine alone."""
+    """Whether a server on `host` can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -23,17 +23,17 @@ def is_loopback(host: str) -> bool:
 
 
 def shown_name(host: str) -> str:
-    """Return the name by which people open a page that listens at `host`; one of `names_of(host)`."""
+    """Return the name to show in the URL of a page served on `host`; one of `names_of(host)`."""
     if is_loopback(host):
         return "127.0.0.1"
     return socket.gethostname() if host == _EVERYWHERE else host
 
 
 def names_of(host: str) -> tuple[str, ...]:
-    """Return the names by which browsers may call a page that listens at `host`.
+    """Return the names by which browsers may request a page served on `host`.
 
-    A browser sends the name that stands in its address line with each connection, so that a page of somebody else that
-    it shows can't talk to this one.
+    A browser sends the name in its address bar with each connection, so that a page from another site can't connect to
+    this one.
 
     >>> names_of("127.0.0.1")
     ('127.0.0.1', 'localhost')
@@ -53,7 +53,7 @@ def names_of(host: str) -> tuple[str, ...]:
 
 
 class _OtherHost:
-    """Matches, as a matcher of Tornado, what asks for none of these hosts (with their ports)."""
+    """A Tornado matcher for requests to any host (with port) other than these."""
 
     def __init__(self, known: Collection[str]) -> None:
         self._known = {name.lower() for name in known}
@@ -63,9 +63,9 @@ class _OtherHost:
 
 
 def allow_only(known: Collection[str]) -> Rule:
-    """Return the rule that refuses, before all others, every request for another host than these.
+    """Return the rule that refuses every request to a host other than these; must come first.
 
-    A foreign name that leads to this address (DNS rebinding) makes a foreign page and this one the same origin for a
-    browser: Host is then all that tells them apart.
+    With DNS rebinding, a foreign name resolves to this address, and to a browser the foreign page and this one have the
+    same origin: only the Host header differs.
     """
     return Rule(_OtherHost(known), ErrorHandler, {"status_code": 403})

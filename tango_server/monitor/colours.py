@@ -1,4 +1,4 @@
-"""The colours of both images: one map and one pair of limits, on a logarithmic and on a linear scale."""
+"""The colours of both images: one map and one pair of limits, for logarithmic and linear scale."""
 
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ PALETTES = {
     "plasma": "Plasma",
     "cividis": "Cividis",
 }
-"""The names of colour maps, and what Bokeh calls them."""
+"""Colour maps, and their names in Bokeh."""
 _STEPS = 256
 _NOT_A_NUMBER = "#c0c0c0"
 
@@ -21,7 +21,7 @@ Scale = Literal["log", "linear"]
 
 
 class Colours:
-    """One mapper for each scale: Bokeh colours an image anew when its mapper changes, not when it gets another one."""
+    """One mapper for each scale: Bokeh redraws an image when its mapper changes, not when the mapper is replaced."""
 
     def __init__(self) -> None:
         palette = _palette("viridis")
@@ -31,12 +31,12 @@ class Colours:
         }
 
     def limit(self, low: float, high: float) -> None:
-        """Spread the colours between two values."""
+        """Set the range of values."""
         for mapper in self.mappers.values():
             mapper.update(low=low, high=high)
 
     def paint(self, name: str) -> None:
-        """Take another colour map of `PALETTES`."""
+        """Set the colour map, one of `PALETTES`."""
         for mapper in self.mappers.values():
             mapper.palette = _palette(name)
 

@@ -1,4 +1,4 @@
-"""What is shown, in words: pure functions from values to texts and HTML. Every text of a server is escaped."""
+"""Pure functions from values to text and HTML. All text from a server is escaped."""
 
 import math
 import time
@@ -27,7 +27,7 @@ _SHORT_UID = 8
 
 
 def clock(instant: float) -> str:
-    """Return the local time of day of an instant (Unix s), with the date if that is not today's."""
+    """Return the local time of day of an instant (Unix s), with the date unless it is today."""
     then = local_time(instant)
     date, _, time_of_day = then.partition(" ")
     return time_of_day if local_time(time.time()).startswith(date) else then
@@ -58,22 +58,22 @@ def seconds(value: float | None) -> str:
 
 
 def headline(observed: MonitorState) -> str:
-    """Return state and status as HTML; if there is no answer, since when, from where, and what to do."""
+    """Return state and status as HTML; without an answer, since when, from which address, and what to do."""
     if not observed.is_answering:
-        return _silence(observed)
+        return _no_answer(observed)
     snapshot = observed.snapshot
     assert snapshot is not None  # noqa: S101 - it answers
-    status = snapshot.trouble or str(snapshot.value("Status", ""))
+    status = snapshot.problem or str(snapshot.value("Status", ""))
     version = f", version {snapshot.version}" if snapshot.version else ""
     return (
         f"<div class='headline'>{_pill(snapshot.state)}<span class='status'>{escape(status)}</span></div>"
         f"<div class='small'>{escape(observed.address)}{escape(version)}, "
-        f"seen {clock(observed.answered or 0)}</div>"
+        f"last update {clock(observed.answered or 0)}</div>"
     )
 
 
 def numbers(observed: MonitorState) -> str:
-    """Return the numbers of the server as HTML, pale if they are old."""
+    """Return the numbers of the server as HTML, greyed out if they are old."""
     snapshot = observed.snapshot or ServerSnapshot("", {})
     tiles = [
         ("Backlog", _count(snapshot, "QueueLength"), "frames"),
@@ -93,7 +93,7 @@ def numbers(observed: MonitorState) -> str:
         for name, value, unit in tiles
     )
     old = "" if observed.is_answering else " old"
-    recipe = escape(_own_recipe(str(snapshot.value("Recipe", ""))))
+    recipe = escape(_default_recipe(str(snapshot.value("Recipe", ""))))
     return f"<div class='tiles{old}'>{boxes}</div><div class='recipe{old}'>{recipe}</div>"
 
 
@@ -108,11 +108,11 @@ def failures(reports: Sequence[FrameReport]) -> str:
         )
         for each in reports
     ]
-    return _table("failures", ("Time", "File", "Reason", "Run"), rows, "No frame has failed.")
+    return _table("failures", ("Time", "File", "Reason", "Run"), rows, "No failed frames.")
 
 
 def runs(statistics: Sequence[RunStatistics]) -> str:
-    """Return what became of the frames of runs as an HTML table."""
+    """Return the statistics of runs as an HTML table."""
     rows = [
         (
             each.run_uid[:_SHORT_UID],
@@ -127,29 +127,30 @@ def runs(statistics: Sequence[RunStatistics]) -> str:
         for each in statistics
     ]
     names = ("Run", "Submitted", "Converted", "Skipped", "Placeholders", "Failed", "Pending", "Latency: median / 95 %")
-    return _table("runs", names, rows, "No run was seen yet. Frames that are added by hand belong to none.")
+    return _table("runs", names, rows, "No runs yet. Frames added by hand do not belong to a run.")
 
 
-def _own_recipe(text: str) -> str:
-    """Return what the server does to frames that bring no recipe of their own, from its JSON."""
+def _default_recipe(text: str) -> str:
+    """Describe the default recipe of the server, for frames without one, from its JSON."""
     if not text:
-        return "The recipe of the server is not known."
+        return "Default recipe: unknown"
     try:
         recipe = Recipe.model_validate_json(text)
     except ValueError:
-        return f"The recipe of the server, for frames that bring none: {text}"  # of a later version
+        return f"Default recipe, for frames without one: {text}"  # from a later version
     place = ", in place of the source" if recipe.output.mode == "in_place" else ""
-    return f"The recipe of the server, for frames that bring none: {recipe_words(recipe)}{place}."
+    return f"Default recipe, for frames without one: {recipe_words(recipe)}{place}."
 
 
-def _silence(observed: MonitorState) -> str:
+def _no_answer(observed: MonitorState) -> str:
     address = observed.address
     if not observed.silence:
-        return f"<div class='headline'>{_pill('UNKNOWN')}<span class='status'>Asking {escape(address)} ...</span></div>"
+        status = f"<span class='status'>Connecting to {escape(address)} ...</span>"
+        return f"<div class='headline'>{_pill('UNKNOWN')}{status}</div>"
     return (
         f"<div class='headline'>{_pill('NO ANSWER')}<span class='status'>No answer since "
         f"{clock(observed.silent_since)} from {escape(address)}. Start it with <code>petif serve</code>; "
-        "this page goes on by itself.</span></div>"
+        "this page then reconnects.</span></div>"
         f"<div class='small'>{escape(observed.silence)}</div>"
     )
 

@@ -1,4 +1,4 @@
-"""One image of a frame on the page, averaged down to what the screen shows of it."""
+"""One image of a frame on the page, downsampled to the visible region."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,15 +14,15 @@ from tango_server.monitor.images import Point, Shot, Window, shrunk
 _SIDE = 400
 _BESIDE = 100
 _NOWHERE = ((-0.5, 1.5), (1.5, -0.5))
-"""The x and the y that are shown before the first image."""
+"""The x and y range before the first image."""
 _EMPTY: dict[str, list[Any]] = {"image": [], "x": [], "y": [], "dw": [], "dh": []}
 
 Zoomed = Callable[[Point, Point], None]
-"""Told which x and which y are shown, after somebody has zoomed or moved the image."""
+"""Called with the visible x and y range after the user has zoomed or panned the image."""
 
 
 class PictureView:
-    """An image with its beam centre, or a text that says why there is none. Row 0 is on top."""
+    """An image with its beam centre, or a text that says why there is none. Row 0 is at the top."""
 
     def __init__(self, name: str, colours: Colours, zoomed: Zoomed) -> None:
         self.shot = Shot("")
@@ -51,7 +51,7 @@ class PictureView:
         self.layout: Any = pn.Column(self._title, self._plot)
 
     def show(self, shot: Shot) -> None:
-        """Show another image in the same window, or in full if it is of another shape."""
+        """Show another image in the same window, or the whole image if its shape differs."""
         same, self.shot = self.shot.shape == shot.shape, shot
         self._title.object = shot.html
         self._center.data = (
@@ -62,34 +62,34 @@ class PictureView:
             self._show_all(shot.shape)
         self._draw()
 
-    def keep(self) -> None:
-        """Bring the window back if the browser has begun with the one before the first image."""
+    def restore(self) -> None:
+        """Restore the window if the browser has started with the initial one."""
         if self._shown != _NOWHERE and (self._x.start, self._x.end) == _NOWHERE[0]:
-            self._look_at(*self._shown)
+            self._set_window(*self._shown)
 
     def scale(self, name: Scale) -> None:
-        """Show the image with the colours of this scale."""
+        """Show the image on this colour scale."""
         for scale, parts in self._layers.items():
             for part in parts:
                 part.visible = scale == name
 
-    def look_at(self, x: Point, y: Point) -> None:
-        """Show what lies between two x and two y (of the upper and of the lower edge), as fine as the screen can."""
-        self._look_at(x, y)
+    def show_region(self, x: Point, y: Point) -> None:
+        """Show the region between two x and two y (upper and lower edge) at the resolution of the screen."""
+        self._set_window(x, y)
         self._draw()
 
-    def _look_at(self, x: Point, y: Point) -> None:
+    def _set_window(self, x: Point, y: Point) -> None:
         self._shown = (x, y)
         self._x.update(start=x[0], end=x[1])
         self._y.update(start=y[0], end=y[1])
 
     def _moved(self, event: Any, zoomed: Zoomed) -> None:
         x, y = (event.x0, event.x1), (event.y0, event.y1)
-        if (x, y) != _NOWHERE:  # which a browser tells when it begins, however late that comes
+        if (x, y) != _NOWHERE:  # the initial range, which a browser sends when it starts
             zoomed(x, y)
 
     def _layer(self, mapper: Any) -> tuple[Any, Any]:
-        """Add the image in the colours of one mapper, with the bar that explains them."""
+        """Add the image with the colours of one mapper, and its colour bar."""
         image = self._figure.image("image", "x", "y", "dw", "dh", source=self._image, color_mapper=mapper)
         bar = ColorBar(color_mapper=mapper, width=12)
         self._figure.add_layout(bar, "right")
@@ -109,10 +109,10 @@ class PictureView:
         }
 
     def _show_all(self, shape: tuple[int, int]) -> None:
-        """Show all of an image in a square, so that its pixels are square, too."""
+        """Show the whole image in a square region, so that its pixels are square."""
         rows, columns = shape
         side = max(shape)
         x, y = (columns - side) / 2 - 0.5, (rows - side) / 2 - 0.5
         self._x.update(reset_start=x, reset_end=x + side)
         self._y.update(reset_start=y + side, reset_end=y)
-        self._look_at((x, x + side), (y + side, y))
+        self._set_window((x, x + side), (y + side, y))

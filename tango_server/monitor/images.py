@@ -1,4 +1,4 @@
-"""Frames as they are shown: read from disk, made small by averaging, with limits for their colours."""
+"""Frames for display: read from disk, downsampled by averaging, with colour limits."""
 
 from dataclasses import dataclass, replace
 from html import escape
@@ -19,8 +19,7 @@ from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 
 MOST_PIXELS = 512
-"""How many pixels wide and high a shown picture is at the most."""
-"""The lowest colour of a logarithmic scale, of the highest one: dark-subtracted frames go down to 0 and below."""
+"""Maximum width and height of a displayed image, in pixels."""
 
 Image = NDArray[Any]
 Point = tuple[float, float]
@@ -28,7 +27,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of an image: rows `top` to `bottom`, columns `left` to `right`, the last ones excluded."""
+    """A part of an image: rows `top` to `bottom`, columns `left` to `right`, ends excluded."""
 
     left: int
     right: int
@@ -37,7 +36,7 @@ class Window:
 
     @classmethod
     def around(cls, x: Point, y: Point, shape: tuple[int, int]) -> "Window":
-        """Return the pixels of an image of `shape` that lie between two x and two y, in either order."""
+        """Return the pixels of an image of `shape` between two x and two y, in either order."""
         rows, columns = shape
         left, right = (int(np.clip(round(edge + 0.5), 0, columns)) for edge in sorted(x))
         top, bottom = (int(np.clip(round(edge + 0.5), 0, rows)) for edge in sorted(y))
@@ -50,7 +49,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One side of the pair: an image (rows, columns) with its beam centre (x, y), or else `text` that says why not."""
+    """One side of the pair: an image (rows, columns) with its beam centre (x, y), or a `text` that says why not."""
 
     title: str
     image: Image | None = None
@@ -64,18 +63,18 @@ class Shot:
 
     @property
     def html(self) -> str:
-        """What stands above the image, or in its place."""
+        """The title of the image, or the text in its place."""
         where = f"beam centre ({self.center[0]:.1f}, {self.center[1]:.1f})" if self.center else ""
-        return f"<b>{escape(self.title)}</b><br>{escape(self.text or where or 'beam centre not known')}"
+        return f"<b>{escape(self.title)}</b><br>{escape(self.text or where or 'beam centre unknown')}"
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A frame before and after its conversion.
 
-    `orientation` brings the raw image to the converted one; None if that is not known, or they don't fit each other.
-    `recipe` is what the converted file says of itself, if it does.
-    `limits` are the lowest and the highest value that get a colour of their own.
+    `orientation` maps the raw image to the converted one; None if unknown, or if their shapes don't match.
+    `recipe` is the one recorded in the converted file, if any.
+    `limits` are the lowest and the highest value of the colour scale.
     """
 
     job_id: str | None
@@ -87,11 +86,11 @@ class Pair:
 
 
 def read_pair(report: FrameReport) -> Pair:
-    """Read both files of a converted frame; what this machine can't see is told in words, and is no error."""
+    """Read both files of a converted frame; one that this machine can't read becomes a text, not an error."""
     source, output = Path(report.source), Path(report.output or report.source)
     recipe = _recipe(output)
     if source == output:
-        raw = Shot(source.name, text="The frame was converted in place: the file before is no more.")
+        raw = Shot(source.name, text="Converted in place: the raw file was replaced.")
     else:
         raw = _shot(source)
     converted = _shot(output)
@@ -105,7 +104,7 @@ def read_pair(report: FrameReport) -> Pair:
 
 
 def linked(x: Point, y: Point, orientation: Orientation, shape: tuple[int, int]) -> tuple[Point, Point]:
-    """Return where the window between two x and two y (left, right; lower, upper) of an image of `shape` comes to lie.
+    """Map a region (x: left, right; y: lower, upper) of an image of `shape` to the other image.
 
     >>> linked((0.0, 10.0), (20.0, 0.0), Orientation.of(Recipe(rotation=90)), (100, 100))
     ((0.0, 20.0), (99.0, 89.0))
@@ -116,7 +115,7 @@ def linked(x: Point, y: Point, orientation: Orientation, shape: tuple[int, int])
 
 
 def shrunk(image: Image, most: int = MOST_PIXELS) -> NDArray[np.float32]:
-    """Return an image of at most `most` pixels a side: the means of square blocks, NaN where nothing is finite.
+    """Downsample to at most `most` pixels a side: means of square blocks, NaN where nothing is finite.
 
     >>> shrunk(np.array([[1.0, 3.0, 8.0], [1.0, 3.0, 10.0]]), most=2)
     array([[2., 9.]], dtype=float32)
@@ -140,7 +139,7 @@ def _shot(path: Path) -> Shot:
     try:
         image, center = _esperanto(path) if is_esperanto(path) else _tiff(path)
     except (ConversionError, OSError) as error:
-        return Shot(path.name, text=f"The machine that runs this page can't show it: {error}")
+        return Shot(path.name, text=f"The computer that runs this page cannot read the file: {error}")
     rows, columns = image.shape
     return Shot(f"{path.name}: {columns} x {rows} {image.dtype.name}", image, center)
 
@@ -158,7 +157,7 @@ def _tiff(path: Path) -> tuple[Image, Point | None]:
 
 
 def _recipe(output: Path) -> Recipe | None:
-    """Return the recipe that a file was made with; None if it can't be read, or tells none that is known here."""
+    """Return the recipe recorded in a file; None if it can't be read, or is unknown to this version."""
     try:
         record = record_of(output)
         return None if record is None or record.recipe is None else Recipe.model_validate(record.recipe)
@@ -169,7 +168,7 @@ def _recipe(output: Path) -> Recipe | None:
 def _orientation(
     recipe: Recipe | None, raw: tuple[int, int] | None, converted: tuple[int, int] | None
 ) -> Orientation | None:
-    """Return how a recipe turns; None if the images, as padded ones, don't fit together then."""
+    """Return the orientation of a recipe; None if the shapes don't match it, for example of padded images."""
     if recipe is None or raw is None or converted is None:
         return None
     orientation = Orientation.of(recipe)

@@ -1,4 +1,4 @@
-"""The page of one browser: it shows what the watch knows, and changes only what has changed."""
+"""The page in one browser; updates only what has changed."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _PERIOD_MS = 500
 
 
 class MonitorPage:
-    """One view of a server. `read_only`: without the buttons that change something there."""
+    """One view of a server. `read_only`: without the buttons that act on it."""
 
     def __init__(self, shared: Shared, *, read_only: bool) -> None:
         self._shared = shared
@@ -42,14 +42,14 @@ class MonitorPage:
         self.refresh()
 
     def follow(self) -> Any:
-        """Refresh the page from now on, in a browser for as long as it is open; return what `stop()` ends it by."""
+        """Start refreshing the page, in a browser for as long as it is open; call `stop()` of the result to end it."""
         return pn.state.add_periodic_callback(self.refresh, period=_PERIOD_MS)
 
     def refresh(self) -> None:
-        """Show what is known now."""
+        """Show the current state."""
         with pn.io.hold():
             self._refresh()
-        if pn.state.curdoc is None:  # in a notebook, Bokeh's own objects are not sent by themselves
+        if pn.state.curdoc is None:  # in a notebook, Bokeh's own objects must be pushed
             pn.io.push_notebook(self.layout)
 
     def _refresh(self) -> None:

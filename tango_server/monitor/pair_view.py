@@ -12,7 +12,7 @@ from tango_server.recipe.words import recipe_words
 
 
 class PairView:
-    """Both images, and how they are coloured."""
+    """Both images and their colour settings."""
 
     def __init__(self) -> None:
         self._pair: Pair | None = None
@@ -25,7 +25,7 @@ class PairView:
         palette.param.watch(lambda event: self._colours.paint(event.new), "value")
         log.param.watch(lambda event: self._scale(logarithmic=event.new), "value")
         self._scale(logarithmic=True)
-        self._text = pn.pane.HTML("No frame was converted yet.")
+        self._text = pn.pane.HTML("No frame converted yet.")
         self.layout: Any = pn.Column(
             pn.Row(pn.pane.HTML("Colour map", align="center"), palette, log, self._hold),
             self._text,
@@ -33,9 +33,9 @@ class PairView:
         )
 
     def show(self, pair: Pair | None) -> None:
-        """Show another pair, unless it is the same or people want to keep this one."""
-        self._raw.keep()
-        self._converted.keep()
+        """Show another pair, unless it is the same or the current one is held."""
+        self._raw.restore()
+        self._converted.restore()
         if pair is None or pair is self._pair or (self._hold.value and self._pair is not None):
             return
         self._pair = pair
@@ -49,12 +49,12 @@ class PairView:
             view.scale("log" if logarithmic else "linear")
 
     def _zoomed_raw(self, x: Point, y: Point) -> None:
-        self._raw.look_at(x, y)
+        self._raw.show_region(x, y)
         if self._pair is not None and self._pair.orientation is not None and self._pair.raw.shape is not None:
-            self._converted.look_at(*linked(x, y, self._pair.orientation, self._pair.raw.shape))
+            self._converted.show_region(*linked(x, y, self._pair.orientation, self._pair.raw.shape))
 
     def _zoomed_converted(self, x: Point, y: Point) -> None:
-        self._converted.look_at(x, y)
+        self._converted.show_region(x, y)
         pair = self._pair
         if pair is not None and pair.orientation is not None and pair.converted.shape is not None:
-            self._raw.look_at(*linked(x, y, pair.orientation.inverse(), pair.converted.shape))
+            self._raw.show_region(*linked(x, y, pair.orientation.inverse(), pair.converted.shape))

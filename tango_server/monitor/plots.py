@@ -11,7 +11,7 @@ from bokeh.plotting import figure
 from tango_server.monitor.state import HISTORY, Sample
 
 _SHORTEST, _LONGEST = 60.0, 600.0
-"""The time axis: as long as the monitor has been looking, within these bounds, s."""
+"""Length of the time axis: since the start of the monitor, within these bounds, s."""
 _HEIGHT = 210
 _COLOURS = ("#1f6fb4", "#d95f02")
 
@@ -31,7 +31,7 @@ class Plots:
         self.show(samples)
 
     def show(self, samples: Sequence[Sample]) -> None:
-        """Append the samples behind those shown; by their order, since somebody may set the clock."""
+        """Append the new samples; found by their order, since the clock may be set."""
         shown = next((place for place, sample in enumerate(samples, 1) if sample is self._last), 0)
         new = samples[shown:]
         if not new:
@@ -54,14 +54,14 @@ class Plots:
         )
         plot.y_range.start = 0
         plot.xaxis.ticker.desired_num_ticks = 5
-        plot.line("time", "zero", source=self._source, alpha=0)  # else there is no axis before the first number
+        plot.line("time", "zero", source=self._source, alpha=0)  # else there is no axis before the first sample
         for column, colour in zip(columns, _COLOURS, strict=False):
             plot.line("time", column, source=self._source, color=colour, line_width=2)
         return plot
 
 
 def _axis_time(instant: float) -> float:
-    """Return the milliseconds of the local clock, which Bokeh shows as they are."""
+    """Return milliseconds in local time, which Bokeh shows without conversion."""
     return 1000.0 * (instant + time.localtime(instant).tm_gmtoff)
 
 

@@ -1,4 +1,4 @@
-"""One thread looks at a server, once a second, for however many pages that show it."""
+"""One thread that polls a server once a second, for all pages."""
 
 import logging
 import threading
@@ -12,15 +12,15 @@ from tango.utils import PyTangoThread
 from tango_server.client.client import Client, LinkDownError, LinkError
 from tango_server.messages import FrameReport, ReportsQuery, RunStatistics
 from tango_server.monitor.state import (
-    NOTHING,
+    NO_QUERIES,
     MonitorState,
-    Questions,
-    questions,
-    runs_to_ask,
+    Queries,
+    queries_after,
+    runs_to_query,
     with_reports,
     with_runs,
-    with_silence,
     with_snapshot,
+    without_answer,
 )
 
 _log = logging.getLogger(__name__)
@@ -28,18 +28,18 @@ _log = logging.getLogger(__name__)
 INTERVAL = 1.0
 _SHOWN_FAILURES = 20
 _LATEST = 100
-_CLOSE_PATIENCE = 15.0
+_CLOSE_TIMEOUT = 15.0
 _PART_OF_A_CORE = 100
-"""The numbers of runs may cost the server one part in so many: a run of 60,000 frames takes it 50 ms."""
+"""The statistics of runs may cost the server 1/100 of a core: those of 60,000 frames take 50 ms."""
 
 Action = Callable[[Client], str]
-"""Does something at the server, and returns what to tell people."""
+"""Performs an action on the server, and returns the message to show."""
 
 
 class Watch:
-    """What is known of the server at `address`, kept fresh by a thread until `close`.
+    """The state of the server at `address`, updated by a thread until `close`.
 
-    `interval` is the time between two looks in s.
+    `interval` is the time between two polls in s.
     """
 
     def __init__(self, address: str, interval: float = INTERVAL) -> None:
@@ -47,8 +47,8 @@ class Watch:
         self._interval = interval
         self._client = Client(address)
         self._observed = MonitorState(address, time.time())
-        self._owed = NOTHING
-        """What was asked, and had no answer yet."""
+        self._pending = NO_QUERIES
+        """Queries without an answer yet."""
         self._reported: list[FrameReport] = []
         self._runs_due = 0.0
         self._wake = threading.Event()
@@ -58,16 +58,16 @@ class Watch:
 
     @property
     def observed(self) -> MonitorState:
-        """What is known now."""
+        """The current state."""
         return self._observed
 
     def act(self, action: Action) -> str:
-        """Do something at the server, from any thread, and have what came of it looked at right after.
+        """Perform an action on the server, from any thread, and poll right afterwards.
 
         Raises
         ------
         LinkError
-            if the server can't be asked, or rejects it.
+            if the server can't be reached, or rejects it.
 
         """
         with tango.EnsureOmniThread():
@@ -77,17 +77,17 @@ class Watch:
                 self._wake.set()
 
     def close(self) -> None:
-        """End the thread; a server that hangs may hold it for some seconds."""
+        """Stop the thread; a server that hangs may delay that for some seconds."""
         self._closed = True
         self._wake.set()
-        self._thread.join(_CLOSE_PATIENCE)
+        self._thread.join(_CLOSE_TIMEOUT)
 
     def _run(self) -> None:
         while not self._closed:
             try:
                 self._observed = self._next()
-            except Exception:  # noqa: BLE001 - whatever it is, the page must go on
-                _log.exception("the server could not be looked at")
+            except Exception:  # noqa: BLE001 - thread boundary: the page must stay alive
+                _log.exception("Cannot poll the server")
             self._wake.wait(self._interval)
             self._wake.clear()
 
@@ -96,17 +96,17 @@ class Watch:
         try:
             snapshot = self._client.snapshot()
             observed = with_snapshot(before, snapshot, time.time())
-            return self._with_answers(observed, questions(before, snapshot) | self._owed)
+            return self._with_answers(observed, queries_after(before, snapshot) | self._pending)
         except LinkDownError as error:
-            return with_silence(before, str(error), time.time())
+            return without_answer(before, str(error), time.time())
 
-    def _with_answers(self, observed: MonitorState, ask: Questions) -> MonitorState:
-        """Return what is known after more questions; what the server can't answer at present is asked again."""
-        self._owed = ask
+    def _with_answers(self, observed: MonitorState, queries: Queries) -> MonitorState:
+        """Return the state after more queries; those that fail are repeated later."""
+        self._pending = queries
         try:
-            if ask.latest:
+            if queries.latest:
                 observed = self._with_latest(observed)
-            if ask.failures:
+            if queries.failures:
                 failed = self._reports(_SHOWN_FAILURES, "failed")
                 observed = replace(observed, failures=tuple(reversed(failed)))
         except LinkError as error:
@@ -114,8 +114,8 @@ class Watch:
                 raise
             _log.warning("%s", error)
             return observed
-        self._owed = NOTHING
-        if ask.latest:
+        self._pending = NO_QUERIES
+        if queries.latest:
             observed = self._with_runs(observed)
         return observed
 
@@ -125,12 +125,12 @@ class Watch:
         return observed if observed.last is not None else with_reports(observed, self._reports(1, "converted"))
 
     def _with_runs(self, observed: MonitorState) -> MonitorState:
-        """Return what is known with the numbers of runs, which are dear: they are asked for as seldom as they take."""
+        """Return the state with the statistics of runs; the longer they take, the less often they are queried."""
         begun = time.monotonic()
         if begun < self._runs_due:
-            self._owed = Questions(latest=True, failures=False)
+            self._pending = Queries(latest=True, failures=False)
             return observed
-        runs = [self._statistics(run_uid) for run_uid in runs_to_ask(observed, self._reported)]
+        runs = [self._statistics(run_uid) for run_uid in runs_to_query(observed, self._reported)]
         self._runs_due = begun + _PART_OF_A_CORE * (time.monotonic() - begun)
         return with_runs(observed, [run for run in runs if run is not None])
 

@@ -1,4 +1,4 @@
-"""One watch per server and process, and one reader of pictures: shared by all pages and cells."""
+"""One poller and one image loader per server and process, shared by all pages and cells."""
 
 import atexit
 import threading
@@ -14,25 +14,25 @@ from tango_server.monitor.poller import Watch
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the pages of one server have in common."""
+    """What the pages of one server share."""
 
     watch: Watch
     pictures: Pictures
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self.pictures.close()
         self.watch.close()
 
 
 _kept: dict[str, Shared] = {}
 _followed: dict[str, Any] = {}
-"""What refreshes the page of each server in a notebook."""
+"""The callback that refreshes the notebook page of each server."""
 _one_at_a_time = threading.Lock()
 
 
 def shared_by(address: str) -> Shared:
-    """Return what this process has for a server, until it ends; made when it is asked for first."""
+    """Return the poller and image loader of a server, created at the first call and kept until the process ends."""
     with _one_at_a_time:
         if address not in _kept:
             _kept[address] = Shared(Watch(address), Pictures())
@@ -40,9 +40,9 @@ def shared_by(address: str) -> Shared:
 
 
 def follow_alone(address: str, follow: Callable[[], Any]) -> None:
-    """Begin to refresh a page; in a notebook this ends the refreshing of the one before, which has no other end."""
+    """Start refreshing a page; in a notebook stop the previous one, which nothing else would stop."""
     following = follow()
-    if pn.state.curdoc is not None:  # a browser's own session, which ends with it
+    if pn.state.curdoc is not None:  # a browser session, which stops by itself
         return
     with _one_at_a_time:
         before = _followed.pop(address, None)
@@ -53,7 +53,7 @@ def follow_alone(address: str, follow: Callable[[], Any]) -> None:
 
 @atexit.register
 def close_all() -> None:
-    """End all threads that look at servers."""
+    """Stop all threads that poll servers."""
     with _one_at_a_time:
         while _kept:
             _kept.popitem()[1].close()

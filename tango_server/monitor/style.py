@@ -1,4 +1,4 @@
-"""How the page looks."""
+"""The style sheet of the page."""
 
 STYLE = """
 .headline { display: flex; align-items: center; gap: 14px; font-size: 17px; }

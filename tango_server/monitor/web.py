@@ -1,4 +1,4 @@
-"""The page as a web server of its own."""
+"""The web server of the monitor page."""
 
 import logging
 import secrets
@@ -18,23 +18,21 @@ from tango_server.monitor.poller import Watch
 from tango_server.monitor.sharing import Shared
 
 _TITLE = "petif monitor"
-_FROZEN = (
-    "This page is frozen: the program behind it does not answer. Start it with petif monitor, then load the page again."
-)
+_FROZEN = "This page is frozen: petif monitor has stopped or does not answer. Start it again, then reload the page."
 
 
 def serve(address: str, *, host: str, port: int, read_only: bool, ready: Callable[[int], None]) -> None:
     """Serve the page of the server at `address` until Ctrl-C or SIGTERM.
 
-    `port` 0 takes a free one; `ready` is told which.
+    `port` 0 chooses a free one; `ready` is called with it.
 
     Raises
     ------
     OSError
-        if nothing can be listened at there.
+        if the port is in use, or `host` is not an address of this machine.
 
     """
-    _let_browsers_go()
+    _ignore_closed_browsers()
     pn.extension(notifications=True, disconnect_notification=_FROZEN)
     port = port or free_port(host)
     with closing(Shared(Watch(address), Pictures())) as shared:
@@ -44,14 +42,14 @@ def serve(address: str, *, host: str, port: int, read_only: bool, ready: Callabl
             address=host,
             port=port,
             websocket_origin=names,
-            sign_sessions=True,  # what a page asks for carries the token that this page was given
+            sign_sessions=True,  # requests of a page carry its token
             secret_key=secrets.token_bytes(32),
             show=False,
             start=False,
             verbose=False,
             title=_TITLE,
         )
-        server._tornado.default_router.rules.insert(0, allow_only(names))  # noqa: SLF001 - Bokeh offers no other way
+        server._tornado.default_router.rules.insert(0, allow_only(names))  # noqa: SLF001 - Bokeh has no public way
         loop = server.io_loop.asyncio_loop
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(server.io_loop.stop))
@@ -63,8 +61,8 @@ def serve(address: str, *, host: str, port: int, read_only: bool, ready: Callabl
             server.stop()
 
 
-def _let_browsers_go() -> None:
-    """Leave what Bokeh and asyncio tell of browsers that were closed in the midst of a message out of the log."""
+def _ignore_closed_browsers() -> None:
+    """Suppress log messages of Bokeh and asyncio about browsers that were closed during a message."""
     logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)
     logging.getLogger("asyncio").addFilter(
         lambda record: not (record.exc_info and isinstance(record.exc_info[1], WebSocketClosedError))

@@ -1,5 +1,5 @@
 """Logs and metrics of a server.
 
-For application.py, and the commands' standard error.
-Never knows Tango, and never makes a frame wait.
+Used by application.py, and by the commands for standard error.
+Knows nothing of Tango, and never delays a frame.
 """

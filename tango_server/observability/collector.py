@@ -1,4 +1,4 @@
-"""The numbers of the service as Prometheus knows them."""
+"""The numbers of the service as Prometheus metrics."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -10,9 +10,9 @@ from tango_server.jobs.state_machine.events import Snapshot
 
 
 class ServiceCollector(Collector):
-    """Reads the numbers when it is asked for them; nothing is counted twice.
+    """Reads the numbers at each scrape.
 
-    `numbers` gives the numbers, `state` the word of the Tango state.
+    `numbers` returns the numbers, `state` the name of the Tango state.
     """
 
     def __init__(self, numbers: Callable[[], Snapshot], state: Callable[[], str]) -> None:
@@ -20,45 +20,45 @@ class ServiceCollector(Collector):
         self._state = state
 
     def describe(self) -> list[Metric]:
-        """Name nothing in advance, so that to be registered is not to be asked for numbers."""
+        """Return nothing, so that registering does not collect."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Return the numbers now."""
+        """Return the current metrics."""
         now = self._numbers()
         yield InfoMetricFamily("petif", "The conversion server.", {"version": package_version()})
-        yield _gauge("petif_state", "1 for the Tango state that the server is in.", {self._state(): 1}, "state")
+        yield _gauge("petif_state", "1 for the current Tango state of the server.", {self._state(): 1}, "state")
         yield from _totals(now)
         yield from _levels(now)
 
 
 def _totals(now: Snapshot) -> Iterator[Metric]:
-    """Return what only grows; ResetStats is to Prometheus what a restart of the server is."""
+    """Return the counters; to Prometheus, ResetStats looks like a restart of the server."""
     frames = {
         "converted": now.converted,
         "skipped": now.skipped,
         "placeholder": now.placeholders,
         "failed": now.failed,
     }
-    yield _counter("petif_frames", "Frames that got a report.", frames, "outcome")
-    yield _counter("petif_conversion_seconds", "Time that conversions took.", {"": now.conversion_time_total})
+    yield _counter("petif_frames", "Finished frames, by outcome.", frames, "outcome")
+    yield _counter("petif_conversion_seconds", "Total conversion time.", {"": now.conversion_time_total})
     size = {"in": now.bytes_in, "out": now.bytes_out}
     yield _counter("petif_bytes", "Bytes of converted frames, read and written.", size, "direction")
 
 
 def _levels(now: Snapshot) -> Iterator[Metric]:
-    """Return what goes up and down; a number that nobody knows yet is left out, not 0."""
-    yield _gauge("petif_queue_length", "Frames that are accepted and have no report yet.", {"": now.queue_length})
-    yield _gauge("petif_running", "Frames that are being converted.", {"": now.running})
+    """Return the gauges; an unknown value is left out, not 0."""
+    yield _gauge("petif_queue_length", "Frames accepted and not yet finished.", {"": now.queue_length})
+    yield _gauge("petif_running", "Frames being converted.", {"": now.running})
     failed = {"": now.unacknowledged}
     yield _gauge("petif_failed_unacknowledged", "Failed frames since the last Acknowledge.", failed)
-    yield _gauge("petif_paused", "1 while Pause holds conversions back.", {"": int(now.paused)})
+    yield _gauge("petif_paused", "1 while paused.", {"": int(now.paused)})
     if now.free_space is not None:
         free = {"": now.free_space}
-        yield _gauge("petif_free_space_bytes", "Free space of the write root that has the least.", free)
+        yield _gauge("petif_free_space_bytes", "Free space of the fullest output folder.", free)
     if now.converted:
         latency = {"0.5": now.latency_median, "0.95": now.latency_p95}
-        text = "From file complete (or accepted) to output visible, over the last 1000 converted frames."
+        text = "Time from file complete (or accepted) to output visible, over the last 1000 converted frames."
         yield _gauge("petif_latency_seconds", text, latency, "quantile")
 
 

@@ -1,4 +1,4 @@
-"""Log records as text: one JSON object a line for programs, one line of ASCII for people."""
+"""Log records as text: one JSON object per line for programs, one line of ASCII for people."""
 
 import copy
 import logging
@@ -23,7 +23,7 @@ def json_formatter() -> logging.Formatter:
 
 
 def one_line(text: str) -> str:
-    r"""Return the text in printable ASCII: what would break a line, steer a terminal or be garbled is escaped.
+    r"""Return the text in printable ASCII: line breaks, control characters and non-ASCII are escaped.
 
     >>> one_line("a\nb \x1b[31m \u03b2")
     'a\\nb \\x1b[31m \\u03b2'
@@ -32,9 +32,9 @@ def one_line(text: str) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """For standard error and Tango's log stream: message, id of its job, last line of its traceback, on one line.
+    """For standard error and Tango's log stream: message, job id, last line of the traceback, on one line.
 
-    Nothing in a message or an error can pass for another line of the log.
+    No message or error can fake another line of the log.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -1,4 +1,4 @@
-"""The log file: JSON lines, rotated by size, and no trouble to anybody when it can't be written."""
+"""The log file: JSON lines, rotated by size; a file that can't be written is no error for the program."""
 
 import logging
 import os
@@ -11,15 +11,15 @@ from pathlib import Path
 from tango_server.observability.formatters import json_formatter
 
 about_the_log = logging.getLogger("petif_log")
-"""For trouble with the log itself: not below `tango_server`, whose messages would come back into the log."""
+"""For problems with the log itself: not below `tango_server`, whose messages go into the log."""
 
 
 class LogFile(RotatingFileHandler, WatchedFileHandler):
-    """Appends records to `path`; opens it, and makes its folder, when the first one comes.
+    """Appends records to `path`; opens it, and creates its folder, at the first one.
 
-    A full disk, a folder that can't be written: the first failure is a warning, the records are lost, and each further
-    one tries again. When that helps, the file says how many are missing. A file that somebody has renamed or removed,
-    as logrotate does, is begun anew.
+    If it can't be written (full disk, read-only folder), the first failure is a warning, the record is lost, and each
+    further record tries again. Once that succeeds, the file says how many were lost. A file that was renamed or
+    removed, for example by logrotate, is created again.
     """
 
     dev = ino = -1  # the open file, for WatchedFileHandler
@@ -36,40 +36,40 @@ class LogFile(RotatingFileHandler, WatchedFileHandler):
         super().emit(record)
         if lost and lost == self._lost:
             self._lost = 0
-            super().emit(note(f"{lost} messages before this one are lost: the log could not be written"))
+            super().emit(note(f"{lost} messages before this one were lost: the log could not be written"))
 
     def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802 - the name of the standard library
-        """Whether the file is full; that is asked of the file which has the name now."""
-        if os.name != "nt":  # where no file that is open can be renamed
+        """Whether the file is full; reopens it first if it was renamed."""
+        if os.name != "nt":  # where an open file can't be renamed
             self.reopenIfNeeded()
         return super().shouldRollover(record)
 
     def doRollover(self) -> None:  # noqa: N802 - the name of the standard library
-        """Start a new file. One that can't be renamed (open elsewhere on Windows) goes on growing until it can."""
+        """Start a new file. One that can't be renamed (open elsewhere on Windows) keeps growing until it can."""
         if self.backupCount == 0:
             os.truncate(self.baseFilename, 0)
         with suppress(OSError):
             super().doRollover()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of the standard library
-        """Count the record as lost, warn of the first of a row, and begin anew with the next."""
+        """Count the record as lost, warn once, and reopen the file for the next one."""
         del record
         self._lost += 1
-        stream, self.stream = self.stream, None  # its buffer holds half a line, perhaps
+        stream, self.stream = self.stream, None  # its buffer may hold half a line
         if stream is not None:
             with suppress(OSError):
                 stream.close()
         if self._lost == 1:
             error = sys.exception()
             about_the_log.warning(
-                "%s: the log can't be written (%s). The server goes on without it, and tries again with every message. "
-                "Give the server the right to write there, or make room.",
+                "%s: cannot write the log: %s. The server continues and retries at every message. Check the "
+                "permissions and the free space.",
                 self.baseFilename,
                 error.strerror if isinstance(error, OSError) and error.strerror else repr(error),
             )
 
     def _open(self) -> TextIOWrapper:
-        """Open the file for appending, at the start of a line even if its last writer was killed in the middle."""
+        """Open the file for appending, on a new line even if the last writer was killed halfway."""
         path = Path(self.baseFilename)
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = super()._open()
@@ -82,5 +82,5 @@ class LogFile(RotatingFileHandler, WatchedFileHandler):
 
 
 def note(text: str) -> logging.LogRecord:
-    """Return a record of the log about itself."""
+    """Return a log record about the log itself."""
     return logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)

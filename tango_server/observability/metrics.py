@@ -1,4 +1,4 @@
-"""The optional HTTP endpoint that Prometheus reads the numbers of the service from."""
+"""The optional HTTP endpoint for Prometheus."""
 
 from collections.abc import Callable
 from threading import Thread
@@ -9,15 +9,15 @@ from tango_server.jobs.state_machine.events import Snapshot
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
-_CLIENT_PATIENCE = 10.0
+_CLIENT_TIMEOUT = 10.0  # s
 
 
 class MetricsError(Exception):
-    """Why there is no endpoint, and what to do. The server goes on without it."""
+    """The endpoint can't be started; the server runs without it."""
 
 
 class Metrics:
-    """A running endpoint: one per server start or Init."""
+    """A running endpoint, one per server start or Init."""
 
     def __init__(self, host: str, server: "WSGIServer", thread: Thread) -> None:
         self._host = host
@@ -26,31 +26,31 @@ class Metrics:
 
     @property
     def address(self) -> str:
-        """The URL to read."""
+        """The URL of the metrics."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._server.server_port}/metrics"
 
     def close(self) -> None:
-        """End the thread and close the port, within half a second."""
+        """Stop the thread and close the port, within half a second."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
 def start_metrics(host: str, port: int, *, numbers: Callable[[], Snapshot], state: Callable[[], str]) -> Metrics:
-    """Serve the numbers over HTTP, from a thread of its own.
+    """Serve the metrics over HTTP in a separate thread.
 
     Parameters
     ----------
-    host: address of this machine to listen at; 127.0.0.1 is this machine only
+    host: address to listen on; 127.0.0.1 means this machine only
     port: TCP port
-    numbers: gives the numbers now; called from a thread, at every scrape
-    state: gives the word of the Tango state; called the same way
+    numbers: returns the current numbers; called from a thread at every scrape
+    state: returns the name of the Tango state; called from the same thread
 
     Raises
     ------
     MetricsError
-        if prometheus-client is not installed, or the port can't be listened at.
+        if prometheus-client is not installed, or the port is in use.
 
     """
     try:
@@ -59,7 +59,7 @@ def start_metrics(host: str, port: int, *, numbers: Callable[[], Snapshot], stat
         from tango_server.observability.collector import ServiceCollector  # noqa: PLC0415 - imports the extra
     except ModuleNotFoundError as error:
         raise MetricsError(
-            f"There are no metrics: metrics_port is {port}, but the package {error.name!r} is not installed. "
+            f"Cannot serve metrics on metrics_port {port}: the package {error.name!r} is not installed. "
             "Install it with: pip install 'petif-bluesky[metrics]', or set metrics_port to 0."
         ) from error
     registry = CollectorRegistry(auto_describe=False)
@@ -68,9 +68,9 @@ def start_metrics(host: str, port: int, *, numbers: Callable[[], Snapshot], stat
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise MetricsError(
-            f"There are no metrics: {host}:{port} can't be listened at ({error.strerror}). "
+            f"Cannot serve metrics on {host}:{port}: {error.strerror}. "
             "Set metrics_host to an address of this machine and metrics_port to a free port, then call Init."
         ) from error
     handler: Any = server.RequestHandlerClass
-    server.RequestHandlerClass = type("PatientHandler", (handler,), {"timeout": _CLIENT_PATIENCE})
+    server.RequestHandlerClass = type("MetricsHandler", (handler,), {"timeout": _CLIENT_TIMEOUT})
     return Metrics(host, server, thread)

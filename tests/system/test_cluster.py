@@ -320,9 +320,9 @@ def test_a_server_without_a_scheduler_says_so_and_notices_that_one_has_come(
     port: int, start_dask: Callable[..., subprocess.Popen[bytes]], open_service: Callable[..., JobRunner]
 ) -> None:
     runner = open_service(f"tcp://127.0.0.1:{port}")
-    until(lambda: f"no connection with the Dask scheduler at tcp://127.0.0.1:{port}" in runner.trouble, "it is missed")
+    until(lambda: f"no connection with the Dask scheduler at tcp://127.0.0.1:{port}" in runner.problem, "it is missed")
     start_dask("scheduler", "--port", str(port))
-    until(lambda: not runner.trouble, "it is noticed, though there is no frame")
+    until(lambda: not runner.problem, "it is noticed, though there is no frame")
 
 
 def test_a_task_is_answered_soon_while_nobody_is_there(

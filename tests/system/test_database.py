@@ -74,7 +74,7 @@ def init_is_refused(proxy: tango.DeviceProxy) -> bool:
     else:
         return False
     assert told.startswith("PETIF_NoDatabase: ")
-    assert "goes on with the settings it has. Call Init again" in told
+    assert "keeps its current settings. Call Init again" in told
     return True
 
 
@@ -254,9 +254,9 @@ def test_a_device_of_another_class_and_a_database_that_is_not_there_are_told(
 ) -> None:
     settings = ["--set", f"read_roots={root}"]
     result = petif_register(*settings, "--device", "dserver/databaseds/2")
-    assert (result.exit_code, "is a device of class" in result.output) == (1, True)
+    assert (result.exit_code, "a device of class" in result.output) == (1, True)
     result = petif_register(*settings, "--database", "127.0.0.1:1")
-    assert (result.exit_code, "Is it running?" in result.output) == (1, True)
+    assert (result.exit_code, "127.0.0.1:1" in result.output) == (1, True)
     for wrong in (["--database", "nowhere"], ["--server", "Other/1"], ["--device", "a/b"]):
         result = petif_register(*settings, *wrong)
-        assert (result.exit_code > 0, "expected" in result.output) == (True, True)
+        assert (result.exit_code > 0, wrong[1] in result.output) == (True, True)

@@ -128,14 +128,14 @@ def test_workers_that_can_not_get_ready_cost_no_frame_an_attempt_and_are_not_sta
             answer = answers.get(timeout=PATIENCE)
             assert isinstance(answer, ExecutorUnavailableError)
             assert words in str(answer)
-        assert words in executor.trouble
+        assert words in executor.problem
         assert asked > 10, "a process was started for nearly each task"
         diary.with_name("fault").unlink()
         while isinstance(answer, ExecutorUnavailableError):
             executor.start(task, answers.put)
             answer = answers.get(timeout=PATIENCE)
         assert isinstance(answer, FrameReport)
-        assert not executor.trouble
+        assert not executor.problem
         require_converted([task])
     finally:
         executor.close(0.0)

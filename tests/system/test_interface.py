@@ -73,9 +73,7 @@ def test_cancelled_frames_are_not_converted_and_say_so(
     until(lambda: proxy.QueueLength == 603 - expected, "the queue is shorter")
     proxy.Resume()
     cancelled = reports(proxy, gone)
-    assert {(report["outcome"], report["reason"]) for report in cancelled} == {
-        ("skipped", "it was cancelled on request")
-    }
+    assert {(report["outcome"], report["reason"]) for report in cancelled} == {("skipped", "cancelled on request")}
     statistics = json.loads(proxy.GetRunStatistics("gone"))
     assert (statistics["submitted"], statistics["skipped"], statistics["pending"]) == (600, 600, 0)
     outcomes = {report["outcome"] for report in reports(proxy, kept)}
@@ -149,7 +147,7 @@ def test_a_full_queue_refuses_the_whole_call_and_takes_it_later(start_server: St
     paths = copies(put, 12)
     submit(proxy, *sources(paths[:8]))
     later = {"requests": sources(paths[8:], run_uid="run"), "runs": ["run"]}
-    assert refusal(lambda: proxy.Submit(json.dumps(later))).startswith("PETIF_BacklogFull: found 8 frames in the queue")
+    assert refusal(lambda: proxy.Submit(json.dumps(later))).startswith("PETIF_BacklogFull: ")
     assert refusal(lambda: proxy.AddFiles([str(path) for path in paths[8:]])).startswith("PETIF_BacklogFull")
     assert proxy.QueueLength == 8
     proxy.Resume()
@@ -221,7 +219,7 @@ def test_the_file_of_settings_is_read_again_by_init(start_server: Start, root: P
         file.write_text("numworker = 3\n")
         proxy.Init()
         assert proxy.state() == tango.DevState.FAULT
-        assert "numworker: found 3" in proxy.status()
+        assert "numworker: unknown name" in proxy.status()
         file.write_text("numworkers = \n")
         proxy.Init()
         assert "line 1" in proxy.status()

@@ -210,10 +210,10 @@ def test_a_port_that_is_taken_is_in_status_and_frames_are_converted(start_server
         port = other.getsockname()[1]
         proxy = tango.DeviceProxy(start_server(*settings(f"metrics_port={port}")).address)
         assert proxy.state() == tango.DevState.ON
-        assert f"127.0.0.1:{port} can't be listened at" in proxy.status()
+        assert f"Cannot serve metrics on 127.0.0.1:{port}" in proxy.status()
         assert convert(proxy, put("qxrd_f32_64.tif"))["outcome"] == "converted"
     proxy.Init()
-    assert "can't be listened at" not in proxy.status()
+    assert "Cannot serve metrics" not in proxy.status()
     assert scrape(port)["petif_state ON"] == 1
 
 
@@ -226,4 +226,4 @@ def test_a_log_that_can_not_be_written_is_told_once_and_frames_are_converted(
     for name in ("one.tif", "two.tif"):
         assert convert(proxy, put("qxrd_f32_64.tif", name))["outcome"] == "converted"
     (told,) = (root / "state" / "server.log").read_text().splitlines()
-    assert "petif.log: the log can't be written" in told
+    assert "petif.log: cannot write the log" in told

@@ -186,7 +186,7 @@ def test_raw_file_that_is_gone_is_told_with_its_run_before_a_new_one_is_opened(s
     (old,) = session.engine(count([session.detector], 2))
     gone = session.raw_files(old)[1]
     gone.unlink()
-    with pytest.raises(FramesNotFoundError, match=f"run {old}: 1 of 2 frames can't be found: {gone}: found no such"):
+    with pytest.raises(FramesNotFoundError, match=f"run {old}: 1 of 2 frames can't be found: {gone}: no such"):
         session.engine(reprocess_run(session.converter, session.client[old], recipe=OTHER, **session.options))
     assert [start["uid"] for start in session.recorder.of("start")] == [old]
 

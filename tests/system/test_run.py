@@ -208,7 +208,7 @@ def test_a_wrong_recipe_in_the_plans_metadata_fails_the_frames_not_the_run(sessi
     assert session.of("stop")[0]["exit_status"] == "success"
     assert (session.statistics()["failed"], session.statistics()["drained"]) == (2, True)
     proxy = tango.DeviceProxy(session.converter.client.address)
-    assert "recipe.rotation: found 45" in proxy.LastError
+    assert "recipe.rotation: input should be 0, 90, 180 or 270, got 45" in proxy.LastError
 
 
 def test_a_run_without_a_server_succeeds_and_its_frames_are_converted_later(

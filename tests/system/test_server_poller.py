@@ -57,7 +57,7 @@ def frozen(server: LocalServer, poller: ServerPoller) -> Iterator[psutil.Process
 
 def seconds_without_answer(poller: ServerPoller) -> float:
     begun = time.monotonic()
-    with pytest.raises(LinkDownError, match=r"found no answer to GetRunStatistics.*expected a running server"):
+    with pytest.raises(LinkDownError, match=r"no answer to GetRunStatistics"):
         poller.client.run_statistics("run")
     return time.monotonic() - begun
 

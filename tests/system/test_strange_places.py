@@ -102,7 +102,7 @@ def test_a_user_without_a_name_and_a_home_converts_and_runs_the_demo(as_nobody: 
         told = as_nobody(*words)
         require_plain_words(told)
         assert told.returncode == 1
-        assert f"found no home folder of the user {NOBODY}" in told.stderr
+        assert f"user {NOBODY} has no home folder" in told.stderr
     demo = as_nobody("demo", "--frames", "2")
     assert demo.returncode == 0, demo.stderr
     assert "all 2 frames are converted" in demo.stdout

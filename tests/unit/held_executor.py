@@ -30,13 +30,13 @@ class HeldExecutor:
         self.begun: queue.SimpleQueue[tuple[Task, Done]] = queue.SimpleQueue()
         self._at_close = at_close
 
-    trouble = ""
+    problem = ""
 
     def start(self, task: Task, done: Done) -> None:
         self.begun.put((task, done))
 
-    def close(self, patience: float) -> None:
-        assert patience > 0
+    def close(self, timeout: float) -> None:
+        assert timeout > 0
         self._at_close(self)
 
     def end_next(self, result: Callable[[Task], Result] = report_of) -> Task:

@@ -1,5 +1,5 @@
-"""Where conversions run: worker processes, or a Dask cluster, and what runs there.
+"""Where conversions run: in worker processes or on a Dask cluster.
 
-For the engine, by the interface in base.py.
-Never knows the queue or the ledger.
+Used by the engine through the interface in base.py.
+Knows nothing of the queue or the ledger.
 """

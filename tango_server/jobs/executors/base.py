@@ -1,4 +1,4 @@
-"""What an executor is: the narrow interface behind which conversions run, wherever that is."""
+"""The interface of an executor, which runs conversions somewhere."""
 
 from collections.abc import Callable
 from typing import Literal, Protocol
@@ -8,43 +8,43 @@ from tango_server.messages import FrameReport
 
 
 class ExecutorUnavailableError(RuntimeError):
-    """Nobody can run tasks at present, by no fault of the frame: try again later, and don't count the attempt."""
+    """No worker can run tasks at the moment; not the frame's fault: try again later, without counting the attempt."""
 
 
 class AttemptLostError(ExecutorUnavailableError):
-    """The connection with whoever had the task was lost: it may have begun, and may go on."""
+    """The connection to the worker was lost: the task may have started, and may still be running."""
 
 
 Kind = Literal["process", "dask"]
 Result = FrameReport | Failure | BaseException
-"""What becomes of a task: a report, a reason, `ExecutorUnavailableError`, or the exception of an attempt that crashed.
+"""The result of a task: a report, a failure, `ExecutorUnavailableError`, or the exception of a crashed attempt.
 
-`TimeoutError` tells that the attempt took too long.
+`TimeoutError` means that the attempt took too long.
 """
 
 Done = Callable[[Result], None]
 
 
 class Executor(Protocol):
-    """Runs tasks elsewhere and tells what became of each, from a thread of its own.
+    """Runs tasks and reports the result of each from its own thread.
 
-    A task that is told as lost or late may still be running somewhere. Whoever starts its job again gives it the same
-    `job`: that is how one attempt knows what the other has made.
+    A task reported as lost or timed out may still be running. The next attempt gets the same `job`, so that it
+    recognises an output of the previous one.
     """
 
     @property
-    def trouble(self) -> str:
-        """Why nobody can run tasks at present, as far as is known; empty: nothing is known against it."""
+    def problem(self) -> str:
+        """Why no tasks can be run at the moment; empty if no problem is known."""
 
     def start(self, task: Task, done: Done) -> None:
-        """Run `task`; call `done` once, unless the executor is closed before. It may be called before this returns.
+        """Run `task`; call `done` once, unless the executor is closed first. `done` may be called before this returns.
 
         Raises
         ------
         IndexError
-            if as many tasks as were agreed are running already.
+            if the maximum number of tasks is already running.
 
         """
 
-    def close(self, patience: float) -> None:
-        """Let running tasks finish for at most `patience` seconds, then give them up; leave no process."""
+    def close(self, timeout: float) -> None:
+        """Let running tasks finish for at most `timeout` seconds, then abandon them; leave no process behind."""

@@ -1,4 +1,4 @@
-"""The connection of this process with a Dask scheduler, which may come and go."""
+"""The connection to a Dask scheduler, with automatic reconnection."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,13 @@ from tango_server.jobs.executors.base import ExecutorUnavailableError
 _log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT = 5.0
-_CONNECT_PATIENCE = 1.0  # how long a task waits for the connection
-_CANCEL_PATIENCE = 1.0
-_LEAVE_PATIENCE = 3.0
+_TASK_TIMEOUT = 1.0  # s; how long a task waits for the connection
+_CANCEL_TIMEOUT = 1.0
+_CLOSE_TIMEOUT = 3.0
 
 
 class SchedulerConnection:
-    """The way to the scheduler, made anew whenever somebody wants it and it is lost. Belongs to one event loop."""
+    """The connection to the scheduler, renewed on demand. Belongs to one event loop."""
 
     def __init__(self, scheduler: str) -> None:
         self._scheduler = scheduler
@@ -26,43 +26,43 @@ class SchedulerConnection:
         self._problem = ""
 
     def begin(self) -> asyncio.Task[None]:
-        """Connect in the background, unless that is under way."""
+        """Connect in the background, unless already connecting."""
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
         return self._connecting
 
-    def mend(self) -> None:
-        """Connect in the background if there is no connection."""
+    def reconnect(self) -> None:
+        """Connect in the background unless connected."""
         if self._client is None or self._client.status == "closed":
             self.begin()
 
     async def client(self) -> Client:
-        """Return a client that is connected, or raise `ExecutorUnavailableError` after a moment."""
+        """Return a connected client, or raise `ExecutorUnavailableError` after `_TASK_TIMEOUT`."""
         if self._client is None or self._client.status == "closed":
-            await asyncio.wait({self.begin()}, timeout=_CONNECT_PATIENCE)
+            await asyncio.wait({self.begin()}, timeout=_TASK_TIMEOUT)
         if self._client is not None and self._client.status == "running":
             return self._client
-        raise ExecutorUnavailableError(self.trouble or self._told("no answer yet"))
+        raise ExecutorUnavailableError(self.problem or self._message("no answer yet"))
 
     @property
-    def trouble(self) -> str:
-        """Why there was no connection when it was last tried; empty: there was one, or it was not tried."""
-        return self._told(self._problem) if self._problem else ""
+    def problem(self) -> str:
+        """Why the last attempt to connect failed; empty if it succeeded, or none was made."""
+        return self._message(self._problem) if self._problem else ""
 
-    def _told(self, problem: str) -> str:
+    def _message(self, problem: str) -> str:
         return (
-            f"no connection with the Dask scheduler at {self._scheduler} ({problem}); frames wait for it. "
-            "Start it, or correct dask_scheduler and call Init."
+            f"Cannot connect to the Dask scheduler at {self._scheduler}: {problem}. Frames wait. Start the scheduler, "
+            "or correct dask_scheduler and call Init."
         )
 
     async def close(self) -> None:
-        """Leave the cluster."""
+        """Disconnect."""
         if self._connecting is not None:
             self._connecting.cancel()
-            await asyncio.wait({self._connecting}, timeout=_CANCEL_PATIENCE)
+            await asyncio.wait({self._connecting}, timeout=_CANCEL_TIMEOUT)
         if self._client is not None:
             with contextlib.suppress(OSError, TimeoutError):  # the scheduler is gone
-                await self._client.close(timeout=_LEAVE_PATIENCE)
+                await self._client.close(timeout=_CLOSE_TIMEOUT)
 
     async def _connect(self) -> None:
         client = Client(
@@ -70,14 +70,14 @@ class SchedulerConnection:
         )
         try:
             await client
-        except Exception as error:  # noqa: BLE001 - the boundary of this task; without a connection, frames wait
-            if str(error) != self._problem:  # tell it once
+        except Exception as error:  # noqa: BLE001 - task boundary; without a connection, frames wait
+            if str(error) != self._problem:  # log it once
                 known = error if not isinstance(error, OSError) else None
-                _log.warning("no connection with the Dask scheduler at %s: %s", self._scheduler, error, exc_info=known)
+                _log.warning("Cannot connect to the Dask scheduler at %s: %s", self._scheduler, error, exc_info=known)
             self._problem = str(error)
         else:
             self._client, self._problem = client, ""
-            _log.info("connected with the Dask scheduler at %s", self._scheduler)
+            _log.info("Connected to the Dask scheduler at %s", self._scheduler)
         finally:
             if client is not self._client:
-                await client.close(timeout=_CANCEL_PATIENCE)
+                await client.close(timeout=_CANCEL_TIMEOUT)

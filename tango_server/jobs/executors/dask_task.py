@@ -1,4 +1,4 @@
-"""What a worker of a Dask cluster does with a task. The only part of a cluster that its workers import."""
+"""Runs a task on a Dask worker. The only part of the Dask executor that its workers import."""
 
 import platform
 from dataclasses import dataclass
@@ -13,45 +13,45 @@ from tango_server.messages import FrameReport
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """Why a worker of the cluster did not convert a frame; one of its kinds."""
+    """Base class: why a Dask worker did not convert a frame."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class BegunBefore(Declined):
-    """Another worker had begun with the task and was lost, or its answer was: how far it came nobody knows."""
+    """Another worker had started the task; it or its answer was lost, and how far it got is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unlike(Declined):
-    """The worker runs another version than the server, which may turn a frame in another way."""
+    """The worker runs another version than the server, which may convert differently."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unseen(Declined):
-    """There is no such file where the worker runs: `failure`, if it is the same where the server runs."""
+    """The worker can't see the file; `failure` is the result if the server can't see it either."""
 
     failure: Failure
 
 
 def run_once(task: Task, mark: str, version: str) -> FrameReport | Failure | Declined:
-    """Convert the frame of `task` unless the event `mark` says that somebody has begun to; set it."""
+    """Convert the frame of `task` unless the event `mark` shows that it was started before; set the mark."""
     here = f"the Dask worker at {get_worker().address} (host {platform.node()})"
     if version != package_version():
         return Unlike(
-            f"{here} runs petif-bluesky {package_version()}, the server {version}; expected the same version. "
-            "Install the server's version there and restart that worker."
+            f"{here} runs petif-bluesky {package_version()}, but the server runs {version}. "
+            "Install the server's version there and restart the worker."
         )
     begun = Event(mark)
     if begun.is_set():
-        return BegunBefore("the Dask worker that converted it was lost (was it killed, or did the memory run out?)")
+        return BegunBefore("the Dask worker that converted it was lost (killed, or out of memory?)")
     begun.set()
     result = worker.run(task)
     if isinstance(result, Failure) and result.kind == "not_ready" and not task.job.source.exists():
         return Unseen(
-            f"{task.job.source}: {here} sees no such file; expected the server's file system at the same path. "
-            "Mount it there, or take that worker out of the cluster.",
+            f"{task.job.source}: {here} cannot see this file, but the server can. Mount the file system there at the "
+            "same path, or remove the worker from the cluster.",
             result,
         )
     return result

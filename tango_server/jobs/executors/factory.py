@@ -1,4 +1,4 @@
-"""Which executor the settings ask for; each kind brings its own libraries, which are imported only then."""
+"""Creates the executor of the settings; imports its libraries only then."""
 
 from importlib.util import find_spec
 
@@ -6,10 +6,10 @@ from tango_server.jobs.executors.base import Executor, Kind
 
 
 def require_packages(kind: Kind) -> None:
-    """Raise `ImportError` with what to do if an executor needs a package that is not installed."""
+    """Raise `ImportError` if an executor needs a package that is not installed."""
     if kind == "dask" and find_spec("distributed") is None:
         raise ImportError(
-            "executor: found \"dask\", and the package 'distributed' is not installed. "
+            "executor \"dask\" needs the package 'distributed', which is not installed. "
             "Install it with: pip install 'petif-bluesky[dask]', or set executor to \"process\".",
             name="distributed",
         )
@@ -23,9 +23,9 @@ def make_executor(kind: Kind, *, workers: int, time_limit: float, scheduler: str
     Raises
     ------
     ValueError
-        if `dask` is asked for without a scheduler, or with an address that is none.
+        if the scheduler of `dask` is missing, or its address is invalid.
     ImportError
-        if `dask` is asked for and not installed.
+        if `dask` is not installed.
 
     """
     match kind:
@@ -36,8 +36,7 @@ def make_executor(kind: Kind, *, workers: int, time_limit: float, scheduler: str
         case "dask":
             if not scheduler:
                 raise ValueError(
-                    'the executor "dask" needs the address of a scheduler; found none. '
-                    "Set dask_scheduler, for example to tcp://host:8786."
+                    'executor "dask" needs the address of a scheduler. Set dask_scheduler, for example to tcp://host:8786.'
                 )
             require_packages(kind)
             from tango_server.jobs.executors.dask_cluster import DaskExecutor  # noqa: PLC0415

@@ -26,17 +26,17 @@ _ENVIRONMENT = {"PYTHONSAFEPATH": "1", **dict.fromkeys(_THREADS, "1")}
 _CHANGING = threading.Lock()
 
 Answers = list[FrameReport | Failure]
-"""What a worker says of the tasks of one message."""
+"""The results of the tasks of one message."""
 
 
 class ProcessExecutor:
-    """Spawned worker processes, each for itself: a crash or a hang costs the one task in it.
+    """Independent spawned worker processes: a crash or a hang costs only the task in it.
 
-    A pool of the standard library fails every pending task when one worker dies, and leaves semaphores in the system
-    when it is killed as a whole. A worker that can't get ready (no memory, a broken installation) costs no frame
-    anything: they wait, and it is tried again after a pause.
+    A pool of the standard library fails every pending task when one worker dies, and leaks semaphores when it is killed
+    as a whole. A worker that can't start (no memory, a broken installation) fails no frame: the frames wait, and the
+    start is retried after a pause.
 
-    A worker gets all tasks that wait for it in one message: of small frames there may be several, see `ReadyQueue`.
+    A worker gets all its waiting tasks in one message: with small frames there may be several, see `ReadyQueue`.
     """
 
     def __init__(self, workers: int, time_limit: float) -> None:
@@ -45,26 +45,26 @@ class ProcessExecutor:
         self._slots = [_Slot(time_limit, self._watchdog, self._starts) for _ in range(workers)]
 
     @property
-    def trouble(self) -> str:
-        """Why no worker process can be started; empty: nothing is known against it."""
-        return self._starts.trouble
+    def problem(self) -> str:
+        """Why no worker process can be started; empty if no problem is known."""
+        return self._starts.problem
 
     def start(self, task: Task, done: Done) -> None:
-        """Run `task` in the worker process that has least to do."""
+        """Run `task` in the least busy worker process."""
         min(self._slots, key=lambda slot: slot.load).start(task, done)
 
-    def close(self, patience: float) -> None:
-        """Let running tasks finish for at most `patience` seconds, then kill the workers."""
+    def close(self, timeout: float) -> None:
+        """Let running tasks finish for at most `timeout` seconds, then kill the workers."""
         for slot in self._slots:
-            slot.begin_no_more()
-        wait([slot.running for slot in self._slots if slot.running is not None], timeout=patience)
+            slot.stop_starting()
+        wait([slot.running for slot in self._slots if slot.running is not None], timeout=timeout)
         self._watchdog.close()
         for slot in self._slots:
             slot.close()
 
 
 class _Given(NamedTuple):
-    """A task, and who is to know what becomes of it. `alone`: a worker died or hung over it and others."""
+    """A task and its callback. `alone`: a worker died or hung while it had this task and others."""
 
     task: Task
     done: Done
@@ -72,33 +72,33 @@ class _Given(NamedTuple):
 
 
 class _Slot:
-    """One worker process after the other, each for as long as it lives."""
+    """A worker process, replaced when it dies."""
 
     def __init__(self, time_limit: float, watchdog: Watchdog, starts: StartBackoff) -> None:
         self._time_limit = time_limit
         self._watchdog = watchdog
         self._starts = starts
-        self._ending = False  # begin nothing
-        self._closed = False  # nobody wants to know any more
+        self._ending = False  # start nothing more
+        self._closed = False  # drop all results
         self._lock = threading.Lock()
         self._waiting: deque[_Given] = deque()
-        self._in_work: list[_Given] = []
+        self._current: list[_Given] = []
         self.running: Future[Answers] | None = None
         self._worker: _Worker | None = None
         self._renew()
 
     @property
     def load(self) -> int:
-        """How many tasks it has."""
+        """Number of tasks, waiting and running."""
         with self._lock:
-            return len(self._waiting) + len(self._in_work)
+            return len(self._waiting) + len(self._current)
 
     def start(self, task: Task, done: Done) -> None:
         with self._lock:
             self._waiting.append(_Given(task, done))
-        self._go_on()
+        self._submit_waiting()
 
-    def begin_no_more(self) -> None:
+    def stop_starting(self) -> None:
         with self._lock:
             self._ending = True
 
@@ -107,70 +107,70 @@ class _Slot:
         if self._worker is not None:
             self._worker.close()
 
-    def _go_on(self) -> None:
-        """Give the worker what waits, if it has nothing."""
+    def _submit_waiting(self) -> None:
+        """Send the waiting tasks to the worker if it is idle."""
         with self._lock:
-            if self._in_work or not self._waiting or self._ending:
+            if self._current or not self._waiting or self._ending:
                 return
-            self._in_work = together = self._next()
-        submitted = self._submit([given.task for given in together])
+            self._current = group = self._next()
+        submitted = self._submit([given.task for given in group])
         if submitted is None:
-            self._told(together, [self._unavailable()] * len(together))
+            self._report(group, [self._unavailable()] * len(group))
             return
-        in_charge, future = submitted
+        process, future = submitted
         self.running = future
         hung = threading.Event()
 
         def end_hung() -> None:
-            if self.running is future:  # a watchdog that was held up may be late, when other tasks are at work
+            if self.running is future:  # a late watchdog must not kill the worker of other tasks
                 hung.set()
-                in_charge.kill()
+                process.kill()
 
-        call_off = self._watchdog.watch(end_hung)
+        cancel_watch = self._watchdog.watch(end_hung)
 
         def ended(future: "Future[Answers]") -> None:
-            call_off()
-            results = self._results(in_charge, future, len(together), hung=hung.is_set())
+            cancel_watch()
+            results = self._results(process, future, len(group), hung=hung.is_set())
             self.running = None
-            self._told(together, results)
+            self._report(group, results)
 
         future.add_done_callback(ended)
 
     def _next(self) -> list[_Given]:
-        """Take what goes together: all that waits, but alone whatever has to."""
-        together = [self._waiting.popleft()]
-        while self._waiting and not together[0].alone and not self._waiting[0].alone:
-            together.append(self._waiting.popleft())
-        return together
+        """Take the tasks of the next message: all that wait, but a task marked `alone` by itself."""
+        group = [self._waiting.popleft()]
+        while self._waiting and not group[0].alone and not self._waiting[0].alone:
+            group.append(self._waiting.popleft())
+        return group
 
-    def _told(self, together: list[_Given], results: Sequence[Result]) -> None:
-        """Pass on what became of tasks; which of several has cost the worker its life is found by giving each alone."""
-        innocent = len(together) > 1 and isinstance(results[0], BaseException)
-        innocent = innocent and not isinstance(results[0], ExecutorUnavailableError)
+    def _report(self, group: list[_Given], results: Sequence[Result]) -> None:
+        """Pass on the results; if a worker died with several tasks, retry each alone to find out which one it was."""
+        retry_alone = len(group) > 1 and isinstance(results[0], BaseException)
+        retry_alone = retry_alone and not isinstance(results[0], ExecutorUnavailableError)
         with self._lock:
-            self._in_work = []
-            if innocent:
-                self._waiting.extendleft(given._replace(alone=True) for given in reversed(together))
-        if not innocent and not self._closed:
-            for given, result in zip(together, results, strict=True):
+            self._current = []
+            if retry_alone:
+                self._waiting.extendleft(given._replace(alone=True) for given in reversed(group))
+        if not retry_alone and not self._closed:
+            for given, result in zip(group, results, strict=True):
                 given.done(result)
-        self._go_on()
+        self._submit_waiting()
 
     def _submit(self, tasks: list[Task]) -> "tuple[_Worker, Future[Answers]] | None":
-        """Hand tasks to the worker, or to its successor if it is gone; return None if there is none."""
-        if self._worker is None or self._worker.is_unfit:
+        """Submit tasks to the worker, or to a new one if it is gone; return None if there is none."""
+        if self._worker is None or self._worker.has_failed:
             self._renew()
         for _ in range(2):
             if self._worker is None:
                 break
             try:
                 return self._worker, self._worker.submit(tasks)
-            except BrokenExecutor:  # its process was killed while it had nothing to do
+            except BrokenExecutor:  # its process was killed while idle
                 self._renew()
         return None
 
     def _renew(self) -> None:
-        """Start a process at once, so that the next frame does not wait for its imports; none if that has failed."""
+        """Start a process now, so that the next frame does not wait for its imports; none if that fails."""
         if self._worker is not None:
             self._worker.give_up()
         self._worker = None
@@ -191,41 +191,41 @@ class _Slot:
             self._starts.failed(error)
 
     def _unavailable(self) -> ExecutorUnavailableError:
-        return ExecutorUnavailableError(self._starts.trouble or "a worker process ended before it was ready")
+        return ExecutorUnavailableError(self._starts.problem or "A worker process ended before it was ready")
 
-    def _results(self, in_charge: "_Worker", future: "Future[Answers]", count: int, *, hung: bool) -> Sequence[Result]:
-        """Return what became of so many tasks; the same of each if the worker has not told."""
+    def _results(self, process: "_Worker", future: "Future[Answers]", count: int, *, hung: bool) -> Sequence[Result]:
+        """Return the results of `count` tasks; the same error for each if the worker has not answered."""
         error = future.exception()
         if error is None:
             return future.result()
-        broken, ready = isinstance(error, BrokenExecutor), in_charge.is_ready
+        broken, ready = isinstance(error, BrokenExecutor), process.is_ready
         if broken or not ready:
             self._renew()
         if not ready:
             error = self._unavailable()
         elif not broken:
-            _log.error("a worker failed in a way that it should not", exc_info=error)
+            _log.error("Unexpected error in a worker process", exc_info=error)
         elif hung:
-            error = TimeoutError(f"the conversion took longer than {self._time_limit:g} s and its worker was ended")
+            error = TimeoutError(f"the conversion took longer than {self._time_limit:g} s and its worker was killed")
         else:
-            error = RuntimeError("the worker process died (was it killed, or did the memory run out?)")
+            error = RuntimeError("the worker process died (killed, or out of memory?)")
         return [error] * count
 
 
 class _Worker:
-    """One process at the other end of a pipe. What it does first is to get ready; whoever can't has begun no frame.
+    """One process at the other end of a pipe. It first prepares; if that fails, no frame was started.
 
-    Nothing of it has a name in the system, so that nothing stays behind when it is killed together with its server.
+    It uses no named system resources, so that nothing is left behind when it is killed together with its server.
     """
 
     def __init__(self, prepared: "Callable[[Future[None]], None]") -> None:
-        """Start it; raise `OSError` or `MemoryError` if there can be no process. `prepared` is called in the end."""
+        """Start the process; raise `OSError` or `MemoryError` if that fails. `prepared` is called with the result."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         with theirs:
             self._process = context.Process(target=worker.serve, args=(theirs, worker.prepare), daemon=True)
             try:
-                with _environment_of_a_worker():
+                with _worker_environment():
                     self._process.start()
             except BaseException:
                 self._pipe.close()
@@ -233,24 +233,24 @@ class _Worker:
         self._tasks: SimpleQueue[tuple[list[Task], Future[Answers]] | None] = SimpleQueue()
         self._preparation: Future[None] = Future()
         self._preparation.add_done_callback(prepared)
-        self._life = threading.Thread(target=self._process.join, name="petif-worker-life", daemon=True)
-        self._thread = threading.Thread(target=self._ask, name="petif-worker", daemon=True)
-        self._life.start()
+        self._exit_thread = threading.Thread(target=self._process.join, name="petif-worker-exit", daemon=True)
+        self._thread = threading.Thread(target=self._communicate, name="petif-worker", daemon=True)
+        self._exit_thread.start()
         self._thread.start()
 
     @property
     def is_ready(self) -> bool:
-        """Whether it got ready."""
+        """Whether it has prepared successfully."""
         return self._preparation.done() and self._preparation.exception() is None
 
     @property
-    def is_unfit(self) -> bool:
-        """Whether it is known that it can't get ready."""
+    def has_failed(self) -> bool:
+        """Whether its preparation has failed."""
         return self._preparation.done() and not self.is_ready
 
     def submit(self, tasks: list[Task]) -> "Future[Answers]":
-        """Have tasks run, after those before; raise `BrokenExecutor` if the process is gone."""
-        if not self._life.is_alive():
+        """Queue tasks; raise `BrokenExecutor` if the process is gone."""
+        if not self._exit_thread.is_alive():
             raise BrokenExecutor
         future: Future[Answers] = Future()
         self._tasks.put((tasks, future))
@@ -260,17 +260,17 @@ class _Worker:
         self._process.kill()
 
     def give_up(self) -> None:
-        """Wait for nothing; a process that could not get ready is ended."""
+        """Kill the process without waiting."""
         self.kill()
         self._tasks.put(None)
 
     def close(self) -> None:
-        self.give_up()  # whatever still runs has had its time, and the idle ones have nothing to lose
+        self.give_up()  # running tasks have had their time
         self._thread.join()
-        self._life.join()
+        self._exit_thread.join()
 
-    def _ask(self) -> None:
-        """Hand over what there is to do and pass the answers on, until told to end."""
+    def _communicate(self) -> None:
+        """Exchange tasks and answers with the process until stopped."""
         with self._pipe:
             _settle(self._preparation, self._answer)
             while (item := self._tasks.get()) is not None:
@@ -290,10 +290,10 @@ class _Worker:
 
 
 @contextmanager
-def _environment_of_a_worker() -> Iterator[None]:
-    """Have a new Python look for no modules where the frames lie, and its libraries use one core each.
+def _worker_environment() -> Iterator[None]:
+    """Set the environment of a new process: no imports from the working directory, one thread per library.
 
-    A `signal.py` among frames would run in every worker; workers that each count the cores would take one another's.
+    A `signal.py` among the frames would run in every worker; libraries with one thread per core would compete.
     """
     with _CHANGING:
         before = {name: os.environ.get(name) for name in _ENVIRONMENT}
@@ -311,7 +311,7 @@ def _environment_of_a_worker() -> Iterator[None]:
 def _settle(future: "Future[Any]", answer: Callable[[], Any]) -> None:
     try:
         result = answer()
-    except BaseException as error:  # noqa: BLE001 - whoever waits for the future is told
+    except BaseException as error:  # noqa: BLE001 - passed on through the future
         future.set_exception(error)
     else:
         future.set_result(result)

@@ -1,4 +1,4 @@
-"""One thread that notices tasks which take too long: a timer of its own for each would cost more than a small frame."""
+"""One thread that detects overdue tasks: a timer thread per task would take longer than a small frame."""
 
 import logging
 import threading
@@ -11,9 +11,9 @@ _Overdue = Callable[[], None]
 
 
 class Watchdog:
-    """Calls what it was given once `time_limit` seconds (monotonic) have passed, unless that was called off before.
+    """Calls a callback `time_limit` seconds (monotonic) after `watch`, unless it was cancelled before.
 
-    It may be late by as much as it was held up, never early.
+    It may be late on a busy machine, never early.
     """
 
     def __init__(self, time_limit: float) -> None:
@@ -25,32 +25,32 @@ class Watchdog:
         self._thread.start()
 
     def watch(self, overdue: _Overdue) -> Callable[[], None]:
-        """Call `overdue` from the watchdog's thread when the time is over; return what calls it off."""
+        """Call `overdue` from the watchdog's thread once the time is over; return a function that cancels this."""
         ticket = object()
         with self._lock:
             self._watched[ticket] = (monotonic() + self._time_limit, overdue)
-        return lambda: self._call_off(ticket)
+        return lambda: self._cancel(ticket)
 
     def close(self) -> None:
-        """Call nothing any more."""
+        """Stop; no more calls."""
         self._ending.set()
         self._thread.join()
 
-    def _call_off(self, ticket: object) -> None:
+    def _cancel(self, ticket: object) -> None:
         with self._lock:
             self._watched.pop(ticket, None)
 
     def _run(self) -> None:
-        # What comes while it waits is due later than all that it knows, and never before the wait is over.
+        # A task added during the wait is due later than all others, so never before the wait is over.
         while not self._ending.wait(self._until_next()):
             for overdue in self._take_due():
-                self._tell(overdue)
+                self._call(overdue)
 
-    def _tell(self, overdue: _Overdue) -> None:
+    def _call(self, overdue: _Overdue) -> None:
         try:
             overdue()
-        except Exception:  # noqa: BLE001 - the boundary of the thread: the other tasks are watched on
-            _log.exception("a task that takes too long could not be ended")
+        except Exception:  # noqa: BLE001 - thread boundary: the other tasks must still be watched
+            _log.exception("Cannot stop a task that takes too long")
 
     def _until_next(self) -> float:
         with self._lock:

@@ -1,4 +1,4 @@
-"""What a worker does, be it a process, a thread or a node of a cluster: one conversion at a time in each thread."""
+"""The work of a worker, in a process, a thread or on a cluster: one conversion at a time per thread."""
 
 import contextlib
 import multiprocessing
@@ -26,10 +26,9 @@ from tango_server.text import LONGEST_MESSAGE, printable
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a worker is given: a job, and the roots within which it may read and write.
+    """A job, and the roots within which the worker may read and write.
 
-    With `placeholder` (rows, columns of the source) a frame of zeros is wanted instead, since the file never came:
-    `reason`.
+    With `placeholder` (rows, columns of the source), write a frame of zeros, because the file never arrived: `reason`.
     """
 
     job: Job
@@ -40,18 +39,18 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a frame can't be converted, in words that a person can act on."""
+    """Why a frame can't be converted, and what to do."""
 
     kind: Literal["final", "not_ready", "blocked"]
     reason: str
     trace: str = ""
-    """Where an error that should not occur was raised, for the log."""
+    """Traceback of an unexpected error, for the log."""
 
 
 def prepare() -> None:
-    """Make a fresh worker process ready: bound to its server's life, libraries loaded.
+    """Prepare a new worker process: make it exit with its server, and load the libraries.
 
-    Ctrl-C and the end of a terminal go to the whole group of processes: it is the server that ends its workers.
+    Ctrl-C and the closing of a terminal reach the whole process group, but it is the server that stops its workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):
@@ -62,14 +61,14 @@ def prepare() -> None:
     warm_up()
 
 
-def serve(server: "Connection[object, list[Task]]", get_ready: Callable[[], None]) -> None:
-    """Be a worker process: get ready and tell so (None, or why not), then answer tasks until the server has ended.
+def serve(server: "Connection[object, list[Task]]", initialise: Callable[[], None]) -> None:
+    """Run a worker process: initialise, report that (None, or the error), then run tasks until the server has stopped.
 
-    A process that was stopped for a while may find its server dead, and others at its task: it begins with nothing.
+    A process that was suspended may find its server dead and its task taken over: then it starts nothing.
     """
     try:
-        get_ready()
-    except BaseException as error:  # noqa: BLE001 - the server tells it
+        initialise()
+    except BaseException as error:  # noqa: BLE001 - the server reports it
         server.send(error)
         return
     server.send(None)
@@ -93,8 +92,8 @@ def warm_up() -> None:
 def run(task: Task) -> FrameReport | Failure:
     """Convert the frame of `task`.
 
-    It may run in several threads, and while an earlier attempt at the job, taken for dead, is still at work: that one
-    has lost its temporary file, or one of the two finds what the other made, which tells the job.
+    May run in several threads, and while an earlier attempt at the job, believed dead, is still running: that one has
+    lost its temporary file, or one of the two finds the output of the other, which records the job.
     """
     try:
         return _attempt(task)
@@ -104,8 +103,10 @@ def run(task: Task) -> FrameReport | Failure:
         return Failure("blocked" if error.may_pass else "final", str(error))
     except ConversionError as error:
         return Failure("final", str(error))
-    except Exception as error:  # noqa: BLE001 - whatever a file holds, it costs this frame alone
-        reason = f"{task.job.source}: it can't be converted ({type(error).__name__}: {error}). The log has the details."
+    except Exception as error:  # noqa: BLE001 - only this frame fails
+        reason = (
+            f"{task.job.source}: cannot convert: unexpected {type(error).__name__}: {error}. The log has the details."
+        )
         return Failure("final", printable(reason, LONGEST_MESSAGE), traceback.format_exc())
 
 

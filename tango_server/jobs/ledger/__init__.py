@@ -1,5 +1,5 @@
-"""The durable queue and history in one SQLite file; nobody else touches it.
+"""The durable queue and history, in one SQLite file that nothing else accesses.
 
-For the runner, the engine and the reception of requests.
-Never decides what becomes of a job.
+Used by the runner, the engine and the intake of requests.
+Stores; makes no decisions about jobs.
 """

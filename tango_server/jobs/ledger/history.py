@@ -1,4 +1,4 @@
-"""What became of the jobs: reports, statistics of runs, what is on disk for sure, and how long it is all kept."""
+"""The finished jobs: reports, statistics of runs, which outputs are flushed to disk, and pruning."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from tango_server.messages import FrameReport, ReportsQuery, RunStatistics
 
 _VARIABLES = 500  # parameters of one SQL statement; SQLite's smallest common limit is 999
 _RUNS_KEPT = 10_000
-_PORTION = 500  # rows that are deleted at once: the ledger is locked meanwhile
+_PORTION = 500  # rows deleted at a time: the ledger is locked meanwhile
 
-# What was taken over from an earlier version has one age: there the wall clock is all that tells the order.
+# Jobs from an earlier version all have the same age: only the wall clock gives their order.
 _OLDEST = "SELECT number, age, run_uid FROM jobs WHERE outcome IS NOT NULL ORDER BY age, finished, number LIMIT ?"
-_FORGET_RUN = "DELETE FROM runs WHERE run_uid=?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE run_uid=?1)"
-_FORGET_EMPTY_RUNS = (
+_DELETE_RUN = "DELETE FROM runs WHERE run_uid=?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE run_uid=?1)"
+_DELETE_EMPTY_RUNS = (
     "DELETE FROM runs WHERE run_uid IN (SELECT run_uid FROM runs WHERE NOT EXISTS "
     "(SELECT 1 FROM jobs WHERE jobs.run_uid=runs.run_uid) ORDER BY announced LIMIT ?)"
 )
@@ -41,7 +41,7 @@ _NONE = (0, 0.0, 0, 0, 0.0, 0.0, 0)
 
 
 class UnknownIdError(LookupError):
-    """A job id or a run uid that this ledger has never seen."""
+    """A job id or a run uid that is not on this ledger."""
 
 
 class History:
@@ -51,12 +51,12 @@ class History:
         self._database = database
 
     def reports(self, query: ReportsQuery) -> tuple[list[FrameReport], int]:
-        """Return the reports asked for, oldest first, and how many of the jobs asked for have none yet.
+        """Return the requested reports, oldest first, and the number of requested jobs without one.
 
         Raises
         ------
         UnknownIdError
-            if a job id or the run uid was never seen.
+            if a job id or the run uid is unknown.
 
         """
         if query.job_ids is not None:
@@ -66,7 +66,7 @@ class History:
         return self._latest_reports(query)
 
     def run_statistics(self, run_uid: str) -> RunStatistics:
-        """Return the counts and times of one run; raise `UnknownIdError` for a run that was never announced."""
+        """Return the counts and times of one run; raise `UnknownIdError` for an unknown run."""
         with self._database.reading() as connection:
             _require_run(connection, run_uid)
             of_outcomes = {row[0]: row[1:] for row in connection.execute(_TOTALS, (run_uid,))}
@@ -92,7 +92,7 @@ class History:
         )
 
     def unsynced(self, limit: int) -> list[tuple[str, Path]]:
-        """Return the ids and outputs of jobs whose output may not be on disk yet, oldest first."""
+        """Return the ids and outputs of jobs whose output may not be flushed to disk yet, oldest first."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT job_id, json_extract(report, '$.output') FROM jobs WHERE synced=0 ORDER BY place LIMIT ?",
@@ -101,17 +101,17 @@ class History:
         return [(job_id, Path(output)) for job_id, output in rows]
 
     def mark_synced(self, job_ids: Sequence[str]) -> None:
-        """The outputs of these jobs are on disk."""
+        """Record that the outputs of these jobs are on disk."""
         with self._database.transaction() as connection:
             connection.executemany("UPDATE jobs SET synced=1 WHERE job_id=?", [(job_id,) for job_id in job_ids])
 
     def mark_doubtful(self, job_ids: Sequence[str]) -> None:
-        """Flushing these outputs has failed: they are made again after a power loss, and not flushed again."""
+        """Record that flushing these outputs failed: after a power loss they are converted again."""
         with self._database.transaction() as connection:
             connection.executemany("UPDATE jobs SET synced=2 WHERE job_id=?", [(job_id,) for job_id in job_ids])
 
     def reopen_unsynced(self) -> int:
-        """Make jobs pending again whose output may have been lost with the power; return how many they are."""
+        """Make jobs pending again whose output a power loss may have destroyed; return their number."""
         with self._database.transaction() as connection:
             cursor = connection.execute(
                 "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, age=NULL, conversion_time=NULL, "
@@ -120,11 +120,11 @@ class History:
             return cursor.rowcount
 
     def prune(self, kept_for: float, limit: int) -> int:
-        """Forget a portion of the jobs that were finished more than so many seconds ago, or are more than `limit`.
+        """Delete some of the jobs that finished more than `kept_for` seconds ago, or exceed the number `limit`.
 
-        Seconds in which the ledger was in use: no jump of the wall clock takes the history away, nor does a shutdown.
-        Return how many; the caller comes again until it is none. Runs and recipes that nothing refers to go, too; of
-        runs without jobs the last `limit` stay, or ten thousand.
+        Only time while the ledger was open counts: neither a jump of the wall clock nor a shutdown deletes history.
+        Return their number; call again until it is 0. Unreferenced runs and recipes are deleted, too; of runs without
+        jobs the last `limit` stay, or ten thousand.
         """
         before = self._database.age - kept_for
         with self._database.transaction() as connection:
@@ -133,7 +133,7 @@ class History:
             surplus = count - limit
             old = [row for place, row in enumerate(rows) if row[1] < before or place < surplus]
             connection.executemany("DELETE FROM jobs WHERE number=?", [(number,) for number, _, _ in old])
-            connection.executemany(_FORGET_RUN, {(run_uid,) for _, _, run_uid in old if run_uid is not None})
+            connection.executemany(_DELETE_RUN, {(run_uid,) for _, _, run_uid in old if run_uid is not None})
             if not old:
                 _prune_unused(connection, before)
                 _prune_empty_runs(connection, limit)
@@ -153,12 +153,12 @@ class History:
         missing = [job_id for job_id in job_ids if job_id not in rows]
         if missing:
             raise UnknownIdError(
-                f"unknown job id {missing[0]!r} ({len(missing)} of {len(job_ids)} are unknown): "
-                "it was never accepted by this server, or its history was pruned"
+                f"Unknown job id {missing[0]!r} ({len(missing)} of {len(job_ids)} are unknown): "
+                "this server never accepted it, or its history was pruned."
             )
-        asked = [rows[job_id] for job_id in job_ids]
-        pending = sum(outcome is None for outcome, _ in asked)
-        wanted = [text for outcome, text in asked if outcome is not None and query.outcome in {None, outcome}]
+        requested = [rows[job_id] for job_id in job_ids]
+        pending = sum(outcome is None for outcome, _ in requested)
+        wanted = [text for outcome, text in requested if outcome is not None and query.outcome in {None, outcome}]
         return [FrameReport.model_validate_json(text) for text in wanted[: query.limit]], pending
 
     def _reports_of_run(self, run_uid: str, query: ReportsQuery) -> tuple[list[FrameReport], int]:
@@ -188,25 +188,25 @@ class History:
 def _require_run(connection: sqlite3.Connection, run_uid: str) -> None:
     if connection.execute("SELECT 1 FROM runs WHERE run_uid=?", (run_uid,)).fetchone() is None:
         raise UnknownIdError(
-            f"unknown run {run_uid!r}: no frame of it was submitted and it was not announced, or its history was pruned"
+            f"Unknown run {run_uid!r}: it has no frames and was not announced, or its history was pruned."
         )
 
 
 def _place_of(connection: sqlite3.Connection, run_uid: str, job_id: str) -> tuple[float, int]:
-    """Return the age and number of a job, which say when it was finished; those before all jobs for no job."""
+    """Return the age and number of a job, which order finished jobs; values before all jobs if there is none."""
     if not job_id:
         return -1.0, 0
     found = connection.execute(
         "SELECT age, number FROM jobs WHERE job_id=? AND run_uid=?", (job_id, run_uid)
     ).fetchone()
     if found is None:
-        raise UnknownIdError(f"after: unknown job id {job_id!r} in the run {run_uid!r}, or its history was pruned")
+        raise UnknownIdError(f"after: unknown job id {job_id!r} in run {run_uid!r}, or its history was pruned.")
     age, number = found
-    return (-1.0, 0) if age is None else (age, number)  # it is tried again: nothing tells when it was finished
+    return (-1.0, 0) if age is None else (age, number)  # it is being retried, and has no finish time
 
 
 def _nearest_rank(connection: sqlite3.Connection, run_uid: str, count: int, percent: int) -> float:
-    """Return the latency (s) below which so many percent of the `count` latencies of a run lie, 0 if there is none."""
+    """Return a percentile of the `count` latencies (s) of a run, 0 if there is none."""
     if not count:
         return 0.0
     rank = -(-percent * count // 100)
@@ -216,14 +216,14 @@ def _nearest_rank(connection: sqlite3.Connection, run_uid: str, count: int, perc
 def _prune_empty_runs(connection: sqlite3.Connection, limit: int) -> None:
     surplus = connection.execute("SELECT count(*) FROM runs").fetchone()[0] - max(limit, _RUNS_KEPT)
     if surplus > 0:
-        connection.execute(_FORGET_EMPTY_RUNS, (min(surplus, _PORTION),))
+        connection.execute(_DELETE_EMPTY_RUNS, (min(surplus, _PORTION),))
 
 
 def _prune_unused(connection: sqlite3.Connection, before: float) -> None:
     for table, stale, reference in (("runs", "announced", "run_uid"), ("recipes", "used", "id")):
         column = "recipe_id" if table == "recipes" else reference
         connection.execute(
-            f"DELETE FROM {table} WHERE {stale} < ? "  # noqa: S608 - our own words
+            f"DELETE FROM {table} WHERE {stale} < ? "  # noqa: S608 - our own constants
             f"AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.{column} = {table}.{reference})",
             (before,),
         )

@@ -1,4 +1,4 @@
-"""The durable queue: what stands here survives `kill -9` of the server.
+"""The durable queue: survives `kill -9` of the server.
 
 Every call is one transaction on the `Database`; any thread may call.
 """
@@ -24,9 +24,9 @@ from tango_server.jobs.state_machine.events import Fetched, Finish, Selection
 
 _log = logging.getLogger(__name__)
 
-_PORTION = 2000  # rows that are changed at once: the ledger is locked meanwhile
+_PORTION = 2000  # rows changed at a time: the ledger is locked meanwhile
 _PENDING = (
-    f"SELECT {PENDING_COLUMNS} FROM jobs JOIN recipes ON recipes.id = recipe_id "  # noqa: S608 - our own words
+    f"SELECT {PENDING_COLUMNS} FROM jobs JOIN recipes ON recipes.id = recipe_id "  # noqa: S608 - our own constants
     "WHERE outcome IS NULL AND place > ? ORDER BY place LIMIT ?"
 )
 _FINISH = (
@@ -44,7 +44,7 @@ _END = (
     "'accepted', accepted, 'finished', ?, {origin}) "
     "WHERE {which}=? AND outcome IS NULL"
 )
-_CANCEL = _END.format(outcome="skipped", reason="'it was cancelled on request'", which="number", origin=ORIGIN)
+_CANCEL = _END.format(outcome="skipped", reason="'cancelled on request'", which="number", origin=ORIGIN)
 _SET_ASIDE = _END.format(outcome="failed", reason="?", which="job_id", origin=ORIGIN)
 _RETRY = (
     "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, conversion_time=NULL, latency=NULL, bytes_in=NULL, "
@@ -54,7 +54,7 @@ _RETRY = (
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What stands on the ledger for a request. `new`: it was not there before; `source` is that of the job."""
+    """The ledger entry of a request. `new`: it was not there before; `source` is that of the job."""
 
     job_id: str
     source: str
@@ -62,7 +62,7 @@ class Booked:
 
 
 class Ledger:
-    """The jobs: accepted, read in their order, finished, cancelled, tried again."""
+    """The jobs: accepting, reading in order, finishing, cancelling, retrying."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -72,10 +72,10 @@ class Ledger:
                 "(SELECT max(place) FROM jobs WHERE synced=0)"
             ).fetchone()
         self._last_place = max(place or 0 for place in last)
-        self._earlier = self._last_place  # jobs up to here were begun by an earlier server
+        self._earlier = self._last_place  # jobs up to here are from an earlier server
 
     def accept(self, jobs: Sequence[Job], runs: Iterable[str] = ()) -> list[Booked]:
-        """Write jobs and announced runs in one transaction; return what stands there for each of the jobs."""
+        """Write jobs and announced runs in one transaction; return the entry of each job."""
         uids = {job.request.run_uid for job in jobs if job.request.run_uid}.union(runs)
         with self._database.transaction() as connection:
             connection.executemany(
@@ -85,22 +85,24 @@ class Ledger:
             return [self._book(connection, job, recipes) for job in jobs]
 
     def pending(self) -> int:
-        """Return how many jobs have no report."""
+        """Return the number of jobs without a report."""
         with self._database.reading() as connection:
             row: tuple[int] = connection.execute("SELECT count(*) FROM jobs WHERE outcome IS NULL").fetchone()
         return row[0]
 
     def fetch(self, after: int, limit: int) -> Fetched:
-        """Return the next jobs without a report. One that this version can't read is left for the next."""
+        """Return the next jobs without a report. One that this version can't read is left to another version."""
         with self._database.reading() as connection:
             rows = connection.execute(_PENDING, (after, limit)).fetchall()
         jobs, unreadable = [], set[str]()
         for row in rows:
             try:
                 jobs.append(job_of(row, self._earlier))
-            except Exception as error:  # noqa: BLE001 - whatever a row holds, the next one is read
+            except Exception as error:  # noqa: BLE001 - an invalid row must not block the others
                 unreadable.add(row[1])
-                _log.error("job %s (%s) can't be read and waits for another version: %s", row[1], row[2], error)
+                _log.error(
+                    "Cannot read job %s (%s) from the ledger; left for another version: %s", row[1], row[2], error
+                )
         return Fetched(tuple(jobs), frozenset(unreadable), rows[-1][0] if rows else after)
 
     def finish(self, finished: Sequence[Finish]) -> None:
@@ -113,34 +115,33 @@ class Ledger:
             connection.executemany(_FINISH, rows)
 
     def set_aside(self, job_id: str, reason: str, finished: float) -> None:
-        """End a pending job whose report can't be written, with one that holds nothing but what stands here already."""
+        """End a pending job whose report can't be written, with a report made only from data on the ledger."""
         with self._database.transaction() as connection:
             connection.execute(_SET_ASIDE, (finished, self._database.age, reason, finished, job_id))
 
     def cancel(self, selection: Selection, spared: Iterable[str], finished: float) -> frozenset[str]:
-        """Give the pending jobs that are meant, but none of `spared`, a report that says so; return their ids.
+        """Cancel the selected pending jobs, except `spared`; return their ids.
 
-        Portion by portion, so that others need not wait. If the ledger can't be written any more halfway, the rest is
-        left pending.
+        In portions, so that others need not wait. If the ledger can't be written halfway, the rest stays pending.
         """
         kept, cancelled = set(spared), set[str]()
-        for portion in self._meant(selection):
-            meant = [(number, job_id) for number, job_id in portion if job_id not in kept]
+        for portion in self._selected(selection):
+            selected = [(number, job_id) for number, job_id in portion if job_id not in kept]
             try:
                 with self._database.transaction() as connection:
                     connection.executemany(
-                        _CANCEL, [(finished, self._database.age, finished, number) for number, _ in meant]
+                        _CANCEL, [(finished, self._database.age, finished, number) for number, _ in selected]
                     )
             except LedgerBusyError as error:
                 if not cancelled:
                     raise
-                _log.error("only %d jobs were cancelled, the rest is left: %s", len(cancelled), error)
+                _log.error("Cancelled only %d jobs; the others stay pending: %s", len(cancelled), error)
                 break
-            cancelled.update(job_id for _, job_id in meant)
+            cancelled.update(job_id for _, job_id in selected)
         return frozenset(cancelled)
 
-    def _meant(self, selection: Selection) -> Iterator[list[tuple[int, str]]]:
-        """Yield number and job id of the pending jobs that are meant, in portions; not those that come meanwhile."""
+    def _selected(self, selection: Selection) -> Iterator[list[tuple[int, str]]]:
+        """Yield number and job id of the selected pending jobs, in portions; without those that arrive meanwhile."""
         if selection.job_ids is not None:
             yield from self._pending_of(selection.job_ids)
             return
@@ -159,7 +160,7 @@ class Ledger:
             yield found
 
     def retry_failed(self) -> int:
-        """Put the failed jobs at the end of the queue again; return how many they are."""
+        """Put the failed jobs at the end of the queue again; return their number."""
         retried = 0
         for portion in self._failed():
             try:
@@ -169,19 +170,19 @@ class Ledger:
             except LedgerBusyError as error:
                 if not retried:
                     raise
-                _log.error("only %d failed jobs are tried again, the rest is left: %s", retried, error)
+                _log.error("Retrying only %d failed jobs; the others stay failed: %s", retried, error)
                 break
             retried += count
         return retried
 
     def dismiss_failed(self) -> None:
-        """Leave the jobs that have failed so far as they are."""
+        """Exclude the jobs that have failed so far from `retry_failed`."""
         for portion in self._failed():
             with self._database.transaction() as connection:
                 connection.executemany("UPDATE jobs SET retryable=0 WHERE number=?", [(number,) for number in portion])
 
     def _failed(self) -> Iterator[list[int]]:
-        """Yield the numbers of the failed jobs in portions, each once, even if it fails again meanwhile."""
+        """Yield the numbers of the failed jobs in portions, each once, even if one fails again meanwhile."""
         last = 0
         while True:
             with self._database.reading() as connection:
@@ -198,31 +199,31 @@ class Ledger:
         return self._last_place
 
     def keep(self, name: str, value: str) -> None:
-        """Keep a text under a name over restarts."""
+        """Store a text under a name; survives a restart."""
         with self._database.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (name, value))
 
     def kept(self, name: str) -> str | None:
-        """Return the text that was kept under a name, None if there is none."""
+        """Return the text stored under a name, None if there is none."""
         with self._database.reading() as connection:
             row = connection.execute("SELECT value FROM kept WHERE name=?", (name,)).fetchone()
         return row[0] if row else None
 
-    def gather(self, gathering: str, paths: Sequence[str]) -> None:
-        """Keep folders and files that are to become jobs, under a name."""
+    def add_submission(self, submission: str, paths: Sequence[str]) -> None:
+        """Store folders and files that are to become jobs, under a name."""
         with self._database.transaction() as connection:
-            connection.execute("INSERT INTO gatherings VALUES (?, ?)", (gathering, json.dumps(list(paths))))
+            connection.execute("INSERT INTO gatherings VALUES (?, ?)", (submission, json.dumps(list(paths))))
 
-    def gatherings(self) -> list[tuple[str, list[str]]]:
-        """Return what is to become jobs, oldest first."""
+    def submissions(self) -> list[tuple[str, list[str]]]:
+        """Return the stored submissions, oldest first."""
         with self._database.reading() as connection:
             rows = connection.execute("SELECT id, paths FROM gatherings ORDER BY rowid").fetchall()
         return [(name, json.loads(paths)) for name, paths in rows]
 
-    def gathered(self, gathering: str) -> None:
-        """All of it has become jobs."""
+    def remove_submission(self, submission: str) -> None:
+        """Delete a submission, all of whose files are jobs now."""
         with self._database.transaction() as connection:
-            connection.execute("DELETE FROM gatherings WHERE id=?", (gathering,))
+            connection.execute("DELETE FROM gatherings WHERE id=?", (submission,))
 
     def _book(self, connection: sqlite3.Connection, job: Job, recipes: dict[int, int]) -> Booked:
         key = job.request.key
@@ -246,6 +247,6 @@ def _by_key(connection: sqlite3.Connection, key: str | None) -> Booked | None:
 
 
 def _drop_refusal(connection: sqlite3.Connection, key: str | None) -> bool:
-    """Forget a request that was refused at once, since it comes corrected; return whether there was one."""
+    """Delete a request that was refused, since it comes again corrected; return whether there was one."""
     cursor = connection.execute("DELETE FROM jobs WHERE key=? AND outcome='failed' AND output=?", (key, str(NO_OUTPUT)))
     return cursor.rowcount > 0

@@ -1,4 +1,4 @@
-"""How jobs and reports stand in the tables of the ledger."""
+"""Jobs and reports as rows of the ledger's tables."""
 
 import json
 import sqlite3
@@ -14,32 +14,32 @@ from tango_server.sqlite.wal_file import sqlite_integer
 PENDING_COLUMNS = (
     "place, job_id, source, output, mask, source_root, output_root, accepted, recipes.text, request, metadata"
 )
-"""What `job_of` makes a job of, from `jobs JOIN recipes`."""
+"""The columns that `job_of` needs, from `jobs JOIN recipes`."""
 
 FINISHED_COLUMNS = (
     "outcome, report, finished, conversion_time, latency, bytes_in, bytes_out, source_size, source_mtime_ns, synced, "
     "retryable, age"
 )
-"""What `finished_row` gives values for, with the job id behind them."""
+"""The columns of `finished_row`, which appends the job id."""
 
 ORIGIN = ", ".join(f"'{name}', json_extract(request, '$.{name}')" for name in FrameOrigin.model_fields)
-"""Names and values for `json_object`: what a report repeats of its request."""
+"""Names and values for `json_object`: the fields that a report copies from its request."""
 
 _COLUMNS = (
     "number, place, job_id, key, run_uid, source, source_root, output, output_root, mask, recipe_id, accepted, "
     "request, metadata, outcome, report, finished, age"
 )
 _OWN_COLUMNS = {"recipe", "metadata"}
-"""Fields of a request that its JSON lacks: recipes are few, and metadata may hold NaN, which SQLite can't parse."""
+"""Fields stored outside a request's JSON: recipes are few, and SQLite can't parse NaN, which metadata may contain."""
 
 
 def job_of(row: tuple[Any, ...], earlier: int) -> Job:
-    """Return the job of a row of `PENDING_COLUMNS`; it was begun by an earlier server up to the place `earlier`.
+    """Return the job of a row of `PENDING_COLUMNS`; up to the place `earlier` it is from an earlier server.
 
     Raises
     ------
     ValueError
-        if this version does not understand it.
+        if this version can't parse it.
     """
     place, job_id, source, output, mask, source_root, output_root, accepted, recipe, request, metadata = row
     fields = {**json.loads(request), "recipe": _recipe(recipe), "metadata": json.loads(metadata)}
@@ -58,7 +58,7 @@ def job_of(row: tuple[Any, ...], earlier: int) -> Job:
 
 
 def recipe_id(connection: sqlite3.Connection, recipe: Recipe, used: float) -> int:
-    """Return the number of a recipe, which is written if it is new; it was `used` at that age of the ledger."""
+    """Return the number of a recipe, inserted if it is new; `used` is the current age of the ledger."""
     text = recipe.model_dump_json()
     connection.execute(
         "INSERT INTO recipes (text, used) VALUES (?, ?) ON CONFLICT (text) DO UPDATE SET used=excluded.used",
@@ -68,7 +68,7 @@ def recipe_id(connection: sqlite3.Connection, recipe: Recipe, used: float) -> in
 
 
 def insert(connection: sqlite3.Connection, job: Job, recipe: int, place: int, age: float) -> None:
-    """Write the row of a job, with its report if it was refused; `age` is the ledger's."""
+    """Insert the row of a job, with its report if it was refused; `age` is the ledger's."""
     request, report = job.request, job.refusal
     connection.execute(
         f"INSERT INTO jobs ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608

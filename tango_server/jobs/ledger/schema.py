@@ -1,4 +1,4 @@
-"""The tables of the ledger, and the ways from earlier versions to this one."""
+"""The tables of the ledger, and the migrations from earlier versions."""
 
 VERSION = 4
 
@@ -10,11 +10,11 @@ SCHEMA = (
         used REAL NOT NULL
     )
     """,
-    # `request` is the FrameRequest in JSON, without recipe and metadata; `key` and `run_uid` are there once more to be
-    # found. `source`, `output` and `mask` are resolved.
-    # `place` orders the queue: a retried job goes to its end. `synced`: 0 the output is not on disk for sure, 1 it is,
-    # 2 flushing it has failed. `retryable`: failed, and RetryFailed would try it again. `age`: how long the ledger had
-    # been in use when the job was finished, s; `announced` of runs and `used` of recipes are such ages, too.
+    # `request` is the FrameRequest in JSON, without recipe and metadata; `key` and `run_uid` are repeated for lookup.
+    # `source`, `output` and `mask` are resolved.
+    # `place` orders the queue: a retried job goes to its end. `synced`: 0 the output may not be on disk yet, 1 it is,
+    # 2 flushing it has failed. `retryable`: failed, and RetryFailed would retry it. `age`: age of the ledger (s) when
+    # the job finished; `announced` of runs and `used` of recipes are such ages, too.
     """
     CREATE TABLE IF NOT EXISTS jobs (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -47,7 +47,7 @@ SCHEMA = (
     """,
     "CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs (run_uid) WHERE run_uid IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS jobs_finished_of_run ON jobs (run_uid, age) WHERE outcome IS NOT NULL",
-    # Holds all that the statistics of a run need: its rows, each with a whole report, stay unread.
+    # Covers the statistics of a run, so that its rows, each with a whole report, need not be read.
     """
     CREATE INDEX IF NOT EXISTS jobs_numbers
     ON jobs (run_uid, outcome, latency, conversion_time, bytes_in, bytes_out, accepted, finished)
@@ -76,22 +76,22 @@ _COMMON = (
 _REQUEST = (
     "json_object('source', source, 'key', key, 'run_uid', run_uid, 'stream', stream, 'seq_num', seq_num) AS request"
 )
-"""The request of a job of before, whose source is the resolved one."""
+"""The request of a job of an earlier version; its source is the resolved one."""
 
 
 def _rewritten(columns: str, values: str) -> tuple[str, ...]:
-    """Return the statements that write the jobs of an earlier version anew, with these columns besides the common ones.
+    """Return the statements that rewrite the jobs of an earlier version, with these columns besides the common ones.
 
-    `values` are those of `columns`, in the words of the earlier version.
+    `values` are SQL expressions for `columns` in the schema of the earlier version.
     """
     copied = f"INSERT INTO jobs ({_COMMON}, request, {columns}) "
-    copied += f"SELECT {_COMMON}, {_REQUEST}, {values} FROM jobs_of_before"  # noqa: S608
+    copied += f"SELECT {_COMMON}, {_REQUEST}, {values} FROM jobs_before"  # noqa: S608
     return (
-        "ALTER TABLE jobs RENAME TO jobs_of_before",
+        "ALTER TABLE jobs RENAME TO jobs_before",
         *(f"DROP INDEX IF EXISTS {index}" for index in _INDEXES),
         *SCHEMA,
         copied,
-        "DROP TABLE jobs_of_before",
+        "DROP TABLE jobs_before",
     )
 
 
@@ -100,15 +100,15 @@ _FINISHED = "json_extract(report, '$.finished')"
 _FINISHED_AT_AGE_0 = "CASE WHEN outcome IS NULL THEN NULL ELSE 0 END"
 _SINCE_2 = "place, source_root, output_root, recipe_id, finished, source_size, source_mtime_ns, synced, retryable"
 _FROM_1 = (
-    "ALTER TABLE runs RENAME TO runs_of_before",
+    "ALTER TABLE runs RENAME TO runs_before",
     SCHEMA[0],
     "INSERT INTO recipes (text, used) SELECT recipe, 0 FROM jobs GROUP BY recipe",
     *_rewritten(
         "place, recipe_id, finished, retryable, age",
         f"number, {_RECIPE_ID}, {_FINISHED}, 0, {_FINISHED_AT_AGE_0}",
     ),
-    "INSERT INTO runs SELECT run_uid, 0 FROM runs_of_before",
-    "DROP TABLE runs_of_before",
+    "INSERT INTO runs SELECT run_uid, 0 FROM runs_before",
+    "DROP TABLE runs_before",
 )
 _FROM_2 = (
     *_rewritten(f"{_SINCE_2}, age", f"{_SINCE_2}, {_FINISHED_AT_AGE_0}"),
@@ -118,8 +118,8 @@ _FROM_2 = (
 _FROM_3 = _rewritten(f"{_SINCE_2}, age", f"{_SINCE_2}, age")
 
 MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
-"""The statements that bring a version to this one. What was finished before counts as if it were now.
+"""The statements that migrate each version to this one. Jobs that finished before count as finished now.
 
-A ledger of this version may lack an index that was thought of later: the schema is gone through at each start. It
-disturbs no earlier program, so the version stays.
+A ledger of this version may lack an index that was added later: the schema is applied at each start. That does not
+affect earlier programs, so the version stays the same.
 """

@@ -1,5 +1,5 @@
-"""What becomes of each job, from events and clock readings alone.
+"""The state of each job, from events and clock readings only.
 
-For the engine, which does what the machine says.
-Never starts a thread, reads a clock or touches a file, an executor or the ledger.
+Used by the engine, which carries out the instructions.
+Starts no threads, reads no clock, and accesses no file, executor or ledger.
 """

@@ -1,8 +1,8 @@
-"""When the companions of a scan of ESPERANTO frames are to be written: once its frames have paused for a while.
+"""When to write the companions of a scan of ESPERANTO frames: once no more frames have arrived for a while.
 
-Nobody tells the server that a run has closed, and a frame may come late. So they are written when no frame of the scan
-was converted for `PAUSES.shortest` seconds, and again when more have come. All headers of the scan are read for that,
-so a scan whose frames come more slowly is given twice the time after each writing, up to `PAUSES.longest`.
+The server does not know when a run is closed, and a frame may come late. So companions are written when no frame of the
+scan was converted for `PAUSES.shortest` seconds, and again after further frames. This reads all headers of the scan, so
+for a slow scan the pause doubles after each write, up to `PAUSES.longest`.
 """
 
 from pathlib import Path
@@ -16,26 +16,26 @@ _KEPT = 1000  # folders
 
 
 class CompanionSchedule:
-    """The scans to which frames have come since their companions were written, by folder."""
+    """The scans with new frames since their companions were written, by folder."""
 
     def __init__(self) -> None:
         self._due: dict[Path, tuple[float, WriteCompanions]] = {}
         self._pauses: dict[Path, float] = {}
-        """Of the folders that were written into last."""
+        """The last pause of each folder."""
 
     def converted(self, job: Job, output: str, now: float) -> None:
-        """Note that a frame was converted at `now` (monotonic s)."""
+        """Record that a frame was converted at `now` (monotonic s)."""
         if job.recipe.esperanto is not None:
             folder = Path(output).parent
             self._due.pop(folder, None)
             self._due[folder] = (now + self._pauses.get(folder, PAUSES.shortest), WriteCompanions(job, Path(output)))
 
     def take_due(self, now: float) -> list[WriteCompanions]:
-        """Return what is to be written now."""
+        """Return the companions to write now."""
         return self._take([folder for folder, (due, _) in self._due.items() if due <= now])
 
     def take_all(self) -> list[WriteCompanions]:
-        """Return what is to be written at the end."""
+        """Return the companions to write at shutdown."""
         return self._take(list(self._due))
 
     def _take(self, folders: list[Path]) -> list[WriteCompanions]:
@@ -47,5 +47,5 @@ class CompanionSchedule:
 
     @property
     def next(self) -> float | None:
-        """The monotonic instant at which something is due, None if nothing waits."""
+        """The monotonic instant of the next write, None if there is none."""
         return min((due for due, _ in self._due.values()), default=None)

@@ -1,4 +1,4 @@
-"""What goes into the state machine of the job service and comes out of it: events and instructions."""
+"""Input and output of the state machine of the job service: events and instructions."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ FailureKind = Literal["final", "not_ready", "blocked", "crashed", "unavailable",
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """One look at the clocks: `monotonic` for durations, `wall` (Unix seconds) for instants that people read."""
+    """One reading of the clocks: `monotonic` for durations, `wall` (Unix seconds) for timestamps."""
 
     monotonic: float
     wall: float
@@ -21,7 +21,7 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The jobs that a client means: those with these ids, those of a run, or all (both None)."""
+    """The jobs that a client has selected: by id, by run, or all (both None)."""
 
     job_ids: tuple[str, ...] | None = None
     run_uid: str | None = None
@@ -29,14 +29,14 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """So many jobs are on the ledger, new, retried, or left by an earlier server."""
+    """`count` jobs were added to the ledger: new, or left by an earlier server."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The next jobs of the ledger up to the place `last`. The `unreadable` ones (ids) are left to another version."""
+    """The next jobs of the ledger, up to the place `last`. The `unreadable` ones (ids) are left to another version."""
 
     jobs: tuple[Job, ...]
     unreadable: frozenset[str]
@@ -45,14 +45,14 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A look at a job's source; `structure` is None if there is no file, `trouble` tells of one that can't be read.
+    """A check of a job's source; `structure` is None if there is no file, `problem` says why it can't be read.
 
-    `lacks_sidecar`: the conversion needs what only the frame's sidecar can tell, and that is not there yet.
+    `lacks_sidecar`: the conversion needs the frame's sidecar, which does not exist yet.
     """
 
     job_id: str
     structure: Structure | None
-    trouble: str = ""
+    problem: str = ""
     lacks_sidecar: bool = False
 
 
@@ -66,11 +66,12 @@ class AttemptDone:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """A worker could not.
+    """A worker has failed to convert the frame.
 
-    `final`: the frame is at fault, trying again changes nothing. `not_ready`: the file is not, or no longer, complete.
-    `blocked`: the output can't be written at present (full disk, read-only folder). `crashed`: the worker died or hung,
-    the frame may be innocent. `unavailable`: nobody can convert at present, the frame is innocent.
+    `final`: the frame is at fault, retrying changes nothing. `not_ready`: the file is not, or no longer, complete.
+    `blocked`: the output can't be written at the moment (full disk, read-only folder). `crashed`: the worker died or
+    hung, perhaps because of the frame. `unavailable`: no worker is available. `away`: a file system is not mounted.
+    The last two are not the fault of the frame.
     """
 
     job_id: str
@@ -80,69 +81,68 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class SidecarObserved:
-    """A look at whether the sidecar of a converted frame has come; if so, it was carried to the output.
+    """A check for the sidecar of a converted frame; if it exists, it was copied to the output.
 
-    `trouble`: it has, and can't be carried. `blocked`: since it can't be written at present (full disk, read-only
-    folder).
+    `problem`: why it can't be copied. `blocked`: it can't be written at the moment (full disk, read-only folder).
     """
 
     job_id: str
     carried: bool
-    trouble: str = ""
+    problem: str = ""
     blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The reports of these jobs stand on the ledger."""
+    """The reports of these jobs are on the ledger."""
 
     job_ids: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A request of a run that can't be done as it stands; its report is on the ledger already."""
+    """A request was refused; if it has a run, its report is already on the ledger."""
 
     report: FrameReport
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The service is about to end: what is converted is to be reported, with or without its sidecar."""
+    """The service is about to stop: report what is converted, with or without its sidecar."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """Nothing happened but time."""
+    """Time has passed without another event."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatisticsReset:
-    """Somebody asked for the counters to start from zero."""
+    """The counters are to be reset."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailuresAcknowledged:
-    """Somebody has seen the failures so far."""
+    """The failures so far were acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailuresRetried:
-    """So many failed jobs are on the ledger again as pending ones."""
+    """`count` failed jobs are pending on the ledger again."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class PauseWanted:
-    """Somebody wants no conversion to start any more (`paused`), or to go on."""
+    """Conversions are to be paused (`paused`) or resumed."""
 
     paused: bool
 
 
 @dataclass(frozen=True, slots=True)
 class CancelWanted:
-    """Somebody does not want these jobs any more; `ticket` names the question."""
+    """These jobs are to be cancelled; `ticket` identifies the call."""
 
     ticket: str
     selection: Selection
@@ -150,7 +150,7 @@ class CancelWanted:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The ledger has given these jobs a report that says so."""
+    """The ledger has cancelled these jobs; `reports` is their number."""
 
     reports: int
     job_ids: frozenset[str]
@@ -178,7 +178,7 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Read the next jobs of the ledger, at most `limit` of those behind the place `after`; answer with `Fetched`."""
+    """Read at most `limit` jobs of the ledger after the place `after`; answer with `Fetched`."""
 
     after: int
     limit: int
@@ -186,16 +186,16 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """Look at a job's source and answer with `Observed`."""
+    """Check a job's source; answer with `Observed`."""
 
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
 class Convert:
-    """Give the job to a worker and answer with `AttemptDone` or `AttemptFailed`.
+    """Give the job to a worker; answer with `AttemptDone` or `AttemptFailed`.
 
-    With `placeholder` (rows, columns of the source) a frame of zeros is wanted, since the file never came: `reason`.
+    With `placeholder` (rows, columns of the source), write a frame of zeros, because the file never arrived: `reason`.
     """
 
     job: Job
@@ -206,7 +206,7 @@ class Convert:
 
 @dataclass(frozen=True, slots=True)
 class CarrySidecar:
-    """Carry the sidecar of a converted frame to its output if it is there; answer with `SidecarObserved`."""
+    """Copy the sidecar of a converted frame to its output if it exists; answer with `SidecarObserved`."""
 
     job: Job
     output: Path
@@ -214,7 +214,7 @@ class CarrySidecar:
 
 @dataclass(frozen=True, slots=True)
 class WriteCompanions:
-    """Write what CrysAlis wants beside the frames of a scan, of which this job's is one."""
+    """Write the companion files for CrysAlis of the scan that this job's frame belongs to."""
 
     job: Job
     output: Path
@@ -222,7 +222,7 @@ class WriteCompanions:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Write the report to the ledger, with the size (bytes) and modification time (ns) of the source it is about."""
+    """Write the report to the ledger, with the size (bytes) and modification time (ns) of its source."""
 
     report: FrameReport
     identity: tuple[int, int] | None = None
@@ -230,7 +230,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Give the selected jobs, but none of `spared`, their reports; answer the question and with `Cancelled`."""
+    """Cancel the selected jobs, except `spared`; answer the call, and with `Cancelled`."""
 
     ticket: str
     selection: Selection
@@ -244,7 +244,7 @@ Instruction = Fetch | Observe | Convert | CarrySidecar | WriteCompanions | Finis
 class Snapshot:
     """The numbers of the service at one instant. Times in s, sizes in bytes.
 
-    `gathering` are the files found so far in a folder that is gone through. `alarms` and `warning` are in words.
+    `scanned` is the number of files found so far in the folder being scanned. `alarms` and `warning` are messages.
     """
 
     processed: int = 0
@@ -267,7 +267,7 @@ class Snapshot:
     last_error: str = ""
     failed_files: tuple[str, ...] = field(default=())
     unacknowledged: int = 0
-    gathering: int = 0
+    scanned: int = 0
     free_space: int | None = None
     alarms: tuple[str, ...] = ()
     warning: str = ""

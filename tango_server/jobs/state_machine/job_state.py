@@ -1,4 +1,4 @@
-"""How far one job has come, what follows from what is heard of it, and its reports."""
+"""The state of one job: its transitions and its reports."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,8 +10,8 @@ from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Obser
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 from tango_server.messages import FrameReport
 
-_SIDECAR_POLLS = Backoff(shortest=0.1, factor=0.5)  # most sidecars come at once, and without QXRD none does
-_UNFIT_INTERVAL = 0.5
+_SIDECAR_POLLS = Backoff(shortest=0.1, factor=0.5)  # most sidecars come at once; without QXRD there are none
+_INCOMPLETE_INTERVAL = 0.5
 _UNAVAILABLE_INTERVAL = 1.0
 _BLOCKED_RETRIES = Backoff(shortest=0.5, longest=10.0, factor=0.2)
 
@@ -21,20 +21,20 @@ _SMALL = 2**20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Sequel:
-    """What follows a failed attempt.
+    """What to do after a failed attempt.
 
-    The job is `ready` for the next one, is looked at now, or `later` at the instant `again` (monotonic s), or it ends
-    as failed for `reason`.
+    The job is `ready` for the next attempt, its source is polled now or `later` at the instant `again` (monotonic s),
+    or it ends as failed for `reason`.
     """
 
-    kind: Literal["ready", "look", "later", "end"]
+    kind: Literal["ready", "poll", "later", "end"]
     again: float = 0.0
     reason: str = ""
 
 
 @dataclass(slots=True)
 class JobState:
-    """A job between the ledger and its report. Instants by the monotonic clock, in s."""
+    """A job in memory, until it has a report. Instants by the monotonic clock, in s."""
 
     job: Job
     accepted: float
@@ -42,65 +42,65 @@ class JobState:
     complete_seen: float = 0.0
     starts: int = 0
     attempts: int = 0
-    """Starts that count against the limit: not those that ended by no fault of the frame."""
-    unfit: tuple[int, int, int] | None = None
-    """Identity of the file that a conversion found incomplete although its structure is not."""
-    unfit_reason: str = ""
+    """Starts that count towards the limit: without those that failed through no fault of the frame."""
+    incomplete: tuple[int, int, int] | None = None
+    """Identity of a file that looks complete but whose conversion found it incomplete."""
+    incomplete_reason: str = ""
     blocked_since: float | None = None
-    """When its output, or then its sidecar, could not be written for the first time."""
+    """When writing its output, or later its sidecar, first failed."""
     gave_up: str = ""
-    """Why the file is no longer awaited; a placeholder is to take its place."""
+    """Why the file is no longer awaited; a placeholder will replace it."""
     needed_until: float | None = None
-    """When a sidecar that the conversion needs is given up; None before the first look that missed it."""
+    """Deadline for a sidecar that the conversion needs; None before the first poll without it."""
     sidecar_expected: bool = False
     sidecar_since: float = 0.0
-    """When its image was published, monotonic s."""
+    """When its image became visible."""
     sidecar_deadline: float = 0.0
     report: FrameReport | None = None
-    """The report of a converted frame that still waits for its sidecar."""
+    """The report of a converted frame that is waiting for its sidecar."""
 
     @property
     def identity(self) -> tuple[int, int] | None:
-        """Size (bytes) and modification time (ns) of the source as it was seen last."""
+        """Size (bytes) and modification time (ns) of the source at the last poll."""
         return self.wait.identity[1:] if self.wait.identity else None
 
     @property
     def is_small(self) -> bool:
-        """Whether converting it takes a worker no time to speak of."""
+        """Whether its conversion takes almost no time."""
         return self.identity is not None and self.identity[0] <= _SMALL
 
-    def seen(self, look: Observed, rule: ReadinessRule, now: Instant, sidecar_timeout: float = 0.0) -> Verdict:
-        """Take in one more look at the source; return whether it is ready.
+    def seen(self, poll: Observed, rule: ReadinessRule, now: Instant, sidecar_timeout: float = 0.0) -> Verdict:
+        """Evaluate a poll of the source; return whether it is ready.
 
-        A sidecar that the conversion needs is waited for, for `sidecar_timeout` seconds. Without it the conversion
-        tells what is missing.
+        If the conversion needs a sidecar, wait for it for `sidecar_timeout` seconds. Without it the conversion reports
+        what is missing.
         """
-        self.wait, verdict = judge(rule, self.wait, look.structure, look.trouble, now)
+        self.wait, verdict = judge(rule, self.wait, poll.structure, poll.problem, now)
         if verdict.kind != "ready":
             return verdict
-        if self.wait.identity == self.unfit:
+        if self.wait.identity == self.incomplete:
             return self._until_replaced(rule, now.monotonic)
-        if look.lacks_sidecar:
+        if poll.lacks_sidecar:
             if self.needed_until is None:
                 self.needed_until = now.monotonic + sidecar_timeout
             if now.monotonic < self.needed_until:
                 return Verdict("wait", again=min(now.monotonic + _SIDECAR_POLLS.shortest, self.needed_until))
-        settled = look.structure is not None and look.structure.ifd_last
+        settled = poll.structure is not None and poll.structure.ifd_last
         self.complete_seen = self.wait.still_since if settled else now.monotonic
         carried = self.job.recipe.esperanto is None
-        self.sidecar_expected = carried and look.structure is not None and is_expected(look.structure)
+        self.sidecar_expected = carried and poll.structure is not None and is_expected(poll.structure)
         self.gave_up = ""
         return verdict
 
     def _until_replaced(self, rule: ReadinessRule, now: float) -> Verdict:
-        """Give a file that only looks complete, as its conversion has found, the rest of its time to be replaced."""
+        """Wait for a file that only looks complete to be replaced, until its timeout."""
         deadline = deadline_of(rule, self.wait, now)
         if now >= deadline:
-            return Verdict("give_up", reason=self.unfit_reason)
-        return Verdict("wait", again=min(now + _UNFIT_INTERVAL, deadline))
+            return Verdict("give_up", reason=self.incomplete_reason)
+        return Verdict("wait", again=min(now + _INCOMPLETE_INTERVAL, deadline))
 
     def attempt_failed(self, event: AttemptFailed, rule: ReadinessRule, attempts: int, now: float) -> Sequel:
-        """Take in that an attempt has failed at `now` (monotonic s), the last one of so many `attempts` perhaps."""
+        """Handle an attempt that failed at `now` (monotonic s); `attempts` is the maximum number."""
         match event.kind:
             case "final":
                 return Sequel("end", reason=event.reason)
@@ -110,47 +110,47 @@ class JobState:
                 return Sequel(
                     "end", reason=f"{self.job.source}: gave up after {self.attempts} attempts: {event.reason}"
                 )
-        self.attempts -= 1  # by no fault of the frame
+        self.attempts -= 1  # not the fault of the frame
         match event.kind:
             case "blocked":
                 return self._until_unblocked(event.reason, rule, now)
             case "away" | "unavailable":
-                if event.kind == "away":  # its time begins anew, when its file system is back
+                if event.kind == "away":  # start over when the file system is back
                     self.wait, self.attempts = Wait(), 0
                 return Sequel("later", now + _UNAVAILABLE_INTERVAL)
             case "not_ready":
-                self.unfit, self.unfit_reason = self.wait.identity, event.reason
-                self.wait = Wait()  # whatever comes now starts anew
-                return Sequel("look")
+                self.incomplete, self.incomplete_reason = self.wait.identity, event.reason
+                self.wait = Wait()  # the next version of the file starts over
+                return Sequel("poll")
 
     def _until_unblocked(self, reason: str, rule: ReadinessRule, now: float) -> Sequel:
-        """Try again a job whose output can't be written, for as long as its file would have been awaited."""
+        """Retry a job whose output can't be written, for as long as it would wait for its source."""
         elapsed = self._blocked_for(now)
         if elapsed >= rule.timeout:
             return Sequel("end", reason=f"gave up after {elapsed:.0f} s: {reason}")
         return Sequel("later", now + _BLOCKED_RETRIES.after(elapsed))
 
     def sidecar_observed(
-        self, report: FrameReport, look: SidecarObserved, rule: ReadinessRule, now: float
+        self, report: FrameReport, poll: SidecarObserved, rule: ReadinessRule, now: float
     ) -> float | None:
-        """Take in a look at the sidecar of a converted frame; return when to look again (monotonic s), or None."""
-        sidecar = "carried" if look.carried else "absent"
-        self.report = report.model_copy(update={"sidecar": sidecar, "reason": look.trouble})
+        """Evaluate a poll of the sidecar of a converted frame; return when to poll again (monotonic s), or None."""
+        sidecar = "carried" if poll.carried else "absent"
+        self.report = report.model_copy(update={"sidecar": sidecar, "reason": poll.problem})
         deadline = self.sidecar_deadline
         interval = _SIDECAR_POLLS.after(now - self.sidecar_since)
-        if look.blocked:  # it is there, and is tried for as long as the image would have been
+        if poll.blocked:  # it exists: retry for as long as for the image
             elapsed = self._blocked_for(now)
             deadline, interval = now - elapsed + rule.timeout, _BLOCKED_RETRIES.after(elapsed)
-        return None if look.carried or now >= deadline else min(now + interval, deadline)
+        return None if poll.carried or now >= deadline else min(now + interval, deadline)
 
     def _blocked_for(self, now: float) -> float:
-        """Return for how long (s) the output can't be written; the first call is the beginning."""
+        """Return for how long (s) writing has failed; the first call starts the clock."""
         if self.blocked_since is None:
             self.blocked_since = now
         return now - self.blocked_since
 
     def completed(self, report: FrameReport, now: Instant) -> FrameReport:
-        """Return a worker's report with what only the server knows."""
+        """Return a worker's report, completed with job id, times and origin."""
         latency = now.monotonic - max(self.accepted, self.complete_seen) if report.outcome == "converted" else None
         return report.model_copy(
             update={
@@ -163,6 +163,6 @@ class JobState:
         )
 
     def failed(self, reason: str, now: Instant) -> FrameReport:
-        """Return the report of a failure; the reason names the file."""
+        """Return the report of a failure; its reason starts with the file."""
         source = str(self.job.source)
         return self.job.failed(reason if source in reason else f"{source}: {reason}", now.wall)

@@ -1,4 +1,4 @@
-r"""The state of every job between accepted and reported: events and clock readings in, instructions out.
+r"""The state machine of all jobs between accepted and reported: events and clock readings in, instructions out.
 
 ::
 
@@ -7,11 +7,11 @@ r"""The state of every job between accepted and reported: events and clock readi
                              |                                |
                              +---(the file was replaced, or the output is blocked)
 
-Only a window of the ledger's jobs is in memory: those that were never looked at and those that are ready are few, so
-that memory does not grow with the backlog. Files that are awaited leave the window, so that they delay nobody.
-The image is visible from the end of `running`; only the report waits for a sidecar that is to be expected.
+Only a window of the ledger's jobs is in memory: few are unchecked or ready, so that memory does not grow with the
+backlog. Files that are awaited leave the window, so that they don't delay others.
+The image is visible from the end of `running`; only the report waits for an expected sidecar.
 
-It has no threads, does no I/O and never sleeps; `engine` does what it says.
+It has no threads, does no I/O and never sleeps; `engine` carries out its instructions.
 """
 
 from pathlib import Path
@@ -58,16 +58,16 @@ from tango_server.recipe import InPlace
 
 
 class JobStateMachine:
-    """Owner of all jobs without a report on the ledger, and of the counters: they count reports that are there."""
+    """Owns all jobs without a report on the ledger, and the counters, which count only reports on the ledger."""
 
     def __init__(self, rules: ServiceRules, *, paused: bool = False) -> None:
         self._rules = rules
         self._jobs: dict[str, JobState] = {}
         self._backlog = Backlog()
-        self._first_looks: set[str] = set()
+        self._unchecked: set[str] = set()
         self._blocked: set[str] = set()
         self._queue = ReadyQueue(rules.workers, rules.small_at_once)
-        self._looks = PollSchedule()
+        self._polls = PollSchedule()
         self._scans = CompanionSchedule()
         self._paused = paused
         self._cancelling = 0
@@ -76,13 +76,13 @@ class JobStateMachine:
         self._statistics = Statistics()
 
     def handle(self, event: Event, now: Instant) -> list[Instruction]:
-        """Take one event in and return what is to be done, in order."""
-        return [*self._taken_in(event, now), *self._go_on()]
+        """Handle one event and return what to do, in order."""
+        return [*self._handle(event, now), *self._start_ready()]
 
-    def _taken_in(self, event: Event, now: Instant) -> list[Instruction]:
+    def _handle(self, event: Event, now: Instant) -> list[Instruction]:
         instructions: list[Instruction] = []
         match event:
-            case Observed() | AttemptFailed() if self._in_doubt(event.job_id):
+            case Observed() | AttemptFailed() if self._may_be_cancelled(event.job_id):
                 self._postponed.append(event)
             case Accepted(count):
                 self._backlog.accepted(count)
@@ -97,13 +97,13 @@ class JobStateMachine:
             case AttemptFailed():
                 instructions += self._failed(event, now)
             case TimePassed():
-                instructions += [_look_of(self._jobs[job_id]) for job_id in self._looks.take_due(now.monotonic)]
+                instructions += [_poll_of(self._jobs[job_id]) for job_id in self._polls.take_due(now.monotonic)]
                 instructions += self._scans.take_due(now.monotonic)
             case Ending():
                 instructions += [*self._end(now), *self._scans.take_all()]
             case CancelWanted(ticket, selection):
                 self._cancelling += 1
-                instructions.append(Cancel(ticket, selection, self._beyond_recall()))
+                instructions.append(Cancel(ticket, selection, self._not_cancellable()))
             case Cancelled():
                 instructions += self._cancelled(event, now)
             case _:
@@ -111,18 +111,18 @@ class JobStateMachine:
         return instructions
 
     def abandon(self, job_id: str, reason: str, now: Instant) -> list[Instruction]:
-        """End a job whose event could not be taken in."""
+        """End a job whose event could not be handled."""
         self._queue.ended(job_id)
         progress = self._jobs.get(job_id)
         return [] if progress is None else [self._finish(progress, progress.failed(reason, now), now)]
 
     @property
-    def next_look(self) -> float | None:
-        """The monotonic instant at which `TimePassed` is wanted, None if nothing waits."""
-        return min((due for due in (self._looks.next, self._scans.next) if due is not None), default=None)
+    def next_poll(self) -> float | None:
+        """The monotonic instant at which `TimePassed` is needed, None if nothing is due."""
+        return min((due for due in (self._polls.next, self._scans.next) if due is not None), default=None)
 
     def running_jobs(self) -> list[Job]:
-        """Return the jobs that a worker has."""
+        """Return the jobs being converted."""
         return self._queue.running_jobs()
 
     def snapshot(self, now: Instant) -> Snapshot:
@@ -148,15 +148,15 @@ class JobStateMachine:
                 self._backlog.accepted(count)
                 self._statistics.forget_failures()
 
-    def _go_on(self) -> list[Instruction]:
-        """Start what is ready and read more of the ledger; called for each event, of which most change neither."""
+    def _start_ready(self) -> list[Instruction]:
+        """Start ready jobs and read more of the ledger; called for each event, so it must be quick."""
         if self._cancelling:
             return []
         steps: list[Instruction] = []
         if self._queue and not self._paused:
             steps += [self._start(self._jobs[job.job_id]) for job in self._queue.take()]
         if self._backlog.length > 0:
-            steps += self._backlog.fetch(len(self._first_looks) + len(self._queue) + len(self._blocked))
+            steps += self._backlog.fetch(len(self._unchecked) + len(self._queue) + len(self._blocked))
         return steps
 
     def _start(self, progress: JobState) -> Instruction:
@@ -169,13 +169,13 @@ class JobStateMachine:
         self._backlog.fetched(event)
         for job in event.jobs:
             self._jobs[job.job_id] = JobState(job, now.monotonic)
-            self._first_looks.add(job.job_id)
+            self._unchecked.add(job.job_id)
         return [Observe(job) for job in event.jobs]
 
     def _observed(self, event: Observed, now: Instant) -> list[Instruction]:
         job_id = event.job_id
-        self._first_looks.discard(job_id)
-        self._looks.returned(job_id)
+        self._unchecked.discard(job_id)
+        self._polls.returned(job_id)
         self._blocked.discard(job_id)
         progress = self._jobs.get(job_id)
         if progress is None or job_id in self._queue.running:
@@ -185,7 +185,7 @@ class JobStateMachine:
             case "ready":
                 self._queue.add(progress.job, small=progress.is_small)
             case "wait":
-                self._looks.add(job_id, verdict.again, now.monotonic)
+                self._polls.add(job_id, verdict.again, now.monotonic)
             case "give_up":
                 return self._give_up(progress, verdict.reason, now)
         return []
@@ -194,7 +194,7 @@ class JobStateMachine:
         return self._rules.run_readiness if progress.job.request.run_uid else self._rules.readiness
 
     def _give_up(self, progress: JobState, reason: str, now: Instant) -> list[Instruction]:
-        """End a wait: as failed, or with a frame of zeros, which is never put in the place of a raw frame."""
+        """Stop waiting: fail, or write a placeholder, but never in place of a raw frame."""
         if self._rules.placeholders and not isinstance(progress.job.recipe.output, InPlace):
             progress.gave_up = reason
             self._queue.add(progress.job)
@@ -213,53 +213,53 @@ class JobStateMachine:
             return [self._finish(progress, report, now)]
         progress.report, progress.sidecar_since = report, now.monotonic
         progress.sidecar_deadline = now.monotonic + self._rules.sidecar_timeout
-        progress.blocked_since = None  # that was the image
-        return [_look_of(progress)]
+        progress.blocked_since = None  # it counted for the image
+        return [_poll_of(progress)]
 
     def _sidecar_observed(self, event: SidecarObserved, now: Instant) -> list[Instruction]:
-        self._looks.returned(event.job_id)
+        self._polls.returned(event.job_id)
         progress = self._jobs.get(event.job_id)
         if progress is None or progress.report is None:
             return []
         again = progress.sidecar_observed(progress.report, event, self._rule_of(progress), now.monotonic)
         if again is None:
             return [self._finish(progress, progress.report, now)]
-        self._looks.add(event.job_id, again, now.monotonic)
+        self._polls.add(event.job_id, again, now.monotonic)
         return []
 
     def _failed(self, event: AttemptFailed, now: Instant) -> list[Instruction]:
         job_id = event.job_id
         self._queue.ended(job_id)
-        self._first_looks.discard(job_id)
-        self._looks.returned(job_id)
+        self._unchecked.discard(job_id)
+        self._polls.returned(job_id)
         progress = self._jobs.get(job_id)
         if progress is None:
             return []
-        if progress.report is not None:  # the image is there and stays converted: only its sidecar makes trouble
-            told = progress.report.model_copy(update={"reason": event.reason})
-            return [self._finish(progress, told, now)]
+        if progress.report is not None:  # the image stays converted: only its sidecar failed
+            report = progress.report.model_copy(update={"reason": event.reason})
+            return [self._finish(progress, report, now)]
         sequel = progress.attempt_failed(event, self._rule_of(progress), self._rules.attempts, now.monotonic)
         if sequel.kind != "end":
             self._queue.free({job_id})
         match sequel.kind:
             case "ready":
                 self._queue.add(progress.job)
-            case "look":
+            case "poll":
                 return [Observe(progress.job)]
             case "later":
                 self._blocked.add(job_id)
-                self._looks.add(job_id, sequel.again, now.monotonic)
+                self._polls.add(job_id, sequel.again, now.monotonic)
             case "end":
                 return [self._finish(progress, progress.failed(sequel.reason, now), now)]
         return []
 
-    def _beyond_recall(self) -> frozenset[str]:
-        """Return the jobs that can't be cancelled any more: a worker has them, or their output or report is there."""
+    def _not_cancellable(self) -> frozenset[str]:
+        """Return the jobs that can't be cancelled any more: running, converted or reported."""
         converted = (job_id for job_id, progress in self._jobs.items() if progress.report is not None)
         return frozenset(self._queue.running).union(converted, self._unwritten.keys())
 
-    def _in_doubt(self, job_id: str) -> bool:
-        """Whether a job may be cancelled already, so that it must not end: nobody knows before the ledger has told."""
+    def _may_be_cancelled(self, job_id: str) -> bool:
+        """Whether a job may already be cancelled on the ledger, so that its event must wait for the answer."""
         progress = self._jobs.get(job_id) if self._cancelling else None
         return progress is not None and progress.report is None and job_id not in self._queue.running
 
@@ -274,10 +274,10 @@ class JobStateMachine:
         if self._cancelling:
             return []
         postponed, self._postponed = self._postponed, []
-        return [step for late in postponed for step in self._taken_in(late, now)]
+        return [step for late in postponed for step in self._handle(late, now)]
 
     def _end(self, now: Instant) -> list[Instruction]:
-        """Report what is converted and only waits for its sidecar."""
+        """Report the frames that are converted and only wait for their sidecar."""
         waiting = [(progress, progress.report) for progress in self._jobs.values() if progress.report is not None]
         return [self._finish(progress, report, now) for progress, report in waiting]
 
@@ -290,13 +290,13 @@ class JobStateMachine:
 
     def _forget(self, job_id: str) -> None:
         del self._jobs[job_id]
-        self._looks.forget(job_id)
-        self._first_looks.discard(job_id)
+        self._polls.forget(job_id)
+        self._unchecked.discard(job_id)
         self._blocked.discard(job_id)
 
 
-def _look_of(progress: JobState) -> Instruction:
-    """Return the look that a job waits for: at its source, or at the sidecar of its converted frame."""
+def _poll_of(progress: JobState) -> Instruction:
+    """Return the poll that a job waits for: of its source, or of the sidecar of its converted frame."""
     if progress.report is not None and progress.report.output is not None:
         return CarrySidecar(progress.job, Path(progress.report.output))
     return Observe(progress.job)

@@ -1,57 +1,57 @@
-"""When to look at which awaited file: tens of thousands of them must not keep a file server busy.
+"""When to poll which awaited file, without overloading the file server with tens of thousands of polls.
 
-Each file is looked at the more often the shorter it has been awaited. All looks together are at most `LOOKS_PER_SECOND`
-in the long run, slowed down in the same proportion for all, and at most `LOOKS_AT_A_TIME` are under way, so that a slow
-file server is asked the less often the slower it answers, and a new file never stands behind the old ones.
+The longer a file has been awaited, the less often it is polled. In the long run there are at most `POLLS_PER_SECOND`,
+slowed down in proportion for all files, and at most `POLLS_AT_A_TIME` are in progress: a slow file server is polled
+less often, and a new file never waits behind old ones.
 """
 
 import heapq
 
-LOOKS_PER_SECOND = 1000.0
-LOOKS_AT_A_TIME = 8
+POLLS_PER_SECOND = 1000.0
+POLLS_AT_A_TIME = 8
 _SHORTEST = 0.01  # s
 
 
 class PollSchedule:
-    """The jobs whose files are to be looked at again, and the looks that are under way."""
+    """The jobs whose files are to be polled again, and the polls in progress."""
 
     def __init__(self) -> None:
         self._due: list[tuple[float, int, str]] = []
         self._rates: dict[str, float] = {}
-        self._under_way: set[str] = set()
-        self._load = 0.0  # looks per second that were asked for
+        self._in_progress: set[str] = set()
+        self._load = 0.0  # requested polls per second
         self._count = 0
 
     def add(self, job_id: str, again: float, now: float) -> None:
-        """Look at the file of a job at the instant `again` (monotonic s), later if there are many."""
+        """Poll the file of a job at the instant `again` (monotonic s), later if there are many."""
         interval = max(again - now, _SHORTEST)
         self._rates[job_id] = 1 / interval
         self._load += 1 / interval
         self._count += 1
-        due = now + interval * max(1.0, self._load / LOOKS_PER_SECOND)
+        due = now + interval * max(1.0, self._load / POLLS_PER_SECOND)
         heapq.heappush(self._due, (due, self._count, job_id))
 
     def take_due(self, now: float) -> list[str]:
-        """Return the jobs to look at now; each counts as under way until `returned`."""
+        """Return the jobs to poll now; each counts as in progress until `returned`."""
         taken = []
-        while self._due and self._due[0][0] <= now and len(self._under_way) < LOOKS_AT_A_TIME:
+        while self._due and self._due[0][0] <= now and len(self._in_progress) < POLLS_AT_A_TIME:
             job_id = heapq.heappop(self._due)[2]
-            if job_id in self._rates:  # it was not forgotten
+            if job_id in self._rates:  # not forgotten meanwhile
                 self._load -= self._rates.pop(job_id)
-                self._under_way.add(job_id)
+                self._in_progress.add(job_id)
                 taken.append(job_id)
         return taken
 
     def returned(self, job_id: str) -> None:
-        """The look at the file of a job is over."""
-        self._under_way.discard(job_id)
+        """The poll of a job's file is finished."""
+        self._in_progress.discard(job_id)
 
     def forget(self, job_id: str) -> None:
-        """Look at the file of a job no more."""
+        """Stop polling the file of a job."""
         self._load -= self._rates.pop(job_id, 0.0)
-        self._under_way.discard(job_id)
+        self._in_progress.discard(job_id)
 
     @property
     def next(self) -> float | None:
-        """The monotonic instant of the next look; None if nothing waits, or enough looks are under way."""
-        return self._due[0][0] if self._due and len(self._under_way) < LOOKS_AT_A_TIME else None
+        """The monotonic instant of the next poll; None if nothing waits, or enough polls are in progress."""
+        return self._due[0][0] if self._due and len(self._in_progress) < POLLS_AT_A_TIME else None

@@ -1,4 +1,4 @@
-"""Which job starts next, and which ones workers have: the owner of both, and of the outputs that are being written."""
+"""Ready and running jobs, and the outputs in use."""
 
 from collections import deque
 from collections.abc import Container, Iterable, KeysView
@@ -8,12 +8,12 @@ from tango_server.jobs.job import Job
 
 
 class ReadyQueue:
-    """Jobs that could start, and those that have: at most so many at a time, and never two with one output.
+    """Ready and running jobs: at most `workers` at a time, and never two with the same output.
 
-    A worker has one job, or `small_at_once` small ones: what it costs to hand one over is more than their conversion.
-    First come, first served; a job whose output is taken keeps its turn. An output is taken from the start of a job
-    until its report is written: otherwise both were pending after a crash, and the earlier one ran on what the later
-    one had made.
+    A worker has one job, or `small_at_once` small ones, since sending a job takes longer than converting a small frame.
+    First come, first served; a job whose output is in use keeps its place. An output is in use from the start of a job
+    until its report is written: otherwise two jobs could be pending after a crash, and the earlier one would find the
+    output of the later one.
     """
 
     def __init__(self, workers: int, small_at_once: int = 1) -> None:
@@ -30,19 +30,19 @@ class ReadyQueue:
 
     @property
     def running(self) -> KeysView[str]:
-        """The jobs that workers have, by their ids."""
+        """The ids of the running jobs."""
         return self._running.keys()
 
     def running_jobs(self) -> list[Job]:
-        """Return the jobs that workers have."""
+        """Return the running jobs."""
         return list(self._running.values())
 
     def add(self, job: Job, *, small: bool = False) -> None:
-        """A job could start now; `small`: it takes a worker no time to speak of."""
+        """Add a ready job; `small`: its conversion takes almost no time."""
         self._ready.append((job, small))
 
     def take(self) -> list[Job]:
-        """Return the jobs that start now; each counts as running until `ended`."""
+        """Return the jobs to start now; each counts as running until `ended`."""
         taken: list[Job] = []
         postponed: list[tuple[Job, bool]] = []
         while self._ready and self._has_room(small=self._ready[0][1]):
@@ -65,17 +65,17 @@ class ReadyQueue:
         return taken + (1 if small else at_once) <= self._workers * at_once
 
     def ended(self, job_id: str) -> None:
-        """A worker has no more to do with this job; its output stays taken until it is `free`."""
+        """The worker has finished this job; its output stays in use until `free`."""
         self._running.pop(job_id, None)
         self._small_running.discard(job_id)
 
     def free(self, job_ids: Iterable[str]) -> None:
-        """These jobs have no more to do with their outputs, or none for now."""
+        """Release the outputs of these jobs."""
         for job_id in job_ids:
             output = self._outputs.pop(job_id, None)
             if output is not None:
                 del self._taken[output]
 
     def drop(self, job_ids: Container[str]) -> None:
-        """These jobs are not to start any more."""
+        """Remove these jobs from the ready ones."""
         self._ready = deque(each for each in self._ready if each[0].job_id not in job_ids)

@@ -1,4 +1,4 @@
-"""What the job service goes by."""
+"""Scheduling settings."""
 
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -11,10 +11,10 @@ _SMALL_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class ServiceRules:
-    """What the service goes by. `run_readiness` holds for frames of a run, which the detector has announced.
+    """Scheduling settings. `run_readiness` applies to frames of a run, which the detector has announced.
 
-    A worker gets one frame at a time, or up to `small_at_once` small ones. With `placeholders` a new frame of zeros
-    takes the place of a file that never came, of `placeholder_shape` (rows, columns) unless its request tells another.
+    A worker gets one frame at a time, or up to `small_at_once` small ones. With `placeholders` a frame of zeros
+    replaces a file that never arrives, with `placeholder_shape` (rows, columns) unless its request has another shape.
     """
 
     workers: int = 2
@@ -28,7 +28,7 @@ class ServiceRules:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return what the settings of a server say."""
+        """Return the rules from the settings of a server."""
         rule = ReadinessRule(
             settings.settle_time,
             settings.settle_complete,

@@ -1,4 +1,4 @@
-"""Counters over all jobs since the last reset; the one place that holds them."""
+"""Counters over all jobs since the last reset."""
 
 from bisect import bisect_left, insort
 from collections import deque
@@ -14,7 +14,7 @@ _RATE_WINDOW = 10.0
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
-    """Return the value below which `fraction` of an ordered sequence lies (nearest rank), 0 if it is empty.
+    """Return the percentile of an ordered sequence by nearest rank, 0 if it is empty.
 
     >>> percentile([1.0, 2.0, 3.0, 4.0], 0.5), percentile([1.0, 2.0, 3.0, 4.0], 0.95), percentile([], 0.5)
     (2.0, 4.0, 0.0)
@@ -26,7 +26,7 @@ def percentile(ordered: Sequence[float], fraction: float) -> float:
 
 
 class _Latest:
-    """The latest values, so many, in their order and sorted: a look at them costs nothing."""
+    """The latest `count` values, in order of arrival and sorted."""
 
     def __init__(self, count: int) -> None:
         self._values: deque[float] = deque()
@@ -41,7 +41,7 @@ class _Latest:
 
 
 class _Rate:
-    """What was converted in the last seconds: frames, and their bytes."""
+    """Frames and bytes converted in the last seconds."""
 
     def __init__(self) -> None:
         self._finished: deque[tuple[float, int]] = deque()
@@ -60,7 +60,7 @@ class _Rate:
 
 @dataclass(slots=True)
 class Statistics:
-    """What was done since the last reset. Fed with reports, read as a `Snapshot`."""
+    """Counters since the last reset; updated with reports, read as a `Snapshot`."""
 
     outcomes: dict[Outcome, int] = field(default_factory=dict)
     conversion_time_total: float = 0.0
@@ -75,7 +75,7 @@ class Statistics:
     unacknowledged: int = 0
 
     def add(self, report: FrameReport, now: float) -> None:
-        """Count a report that came in at `now` (monotonic seconds)."""
+        """Count a report that arrived at `now` (monotonic s)."""
         self.outcomes[report.outcome] = self.outcomes.get(report.outcome, 0) + 1
         self.last_source = report.source
         if report.outcome == "failed":
@@ -93,16 +93,16 @@ class Statistics:
                 self.latencies.add(report.latency)
 
     def add_cancelled(self, count: int) -> None:
-        """Count jobs that somebody has cancelled."""
+        """Count cancelled jobs."""
         self.outcomes["skipped"] = self.outcomes.get("skipped", 0) + count
 
     def forget_failures(self) -> None:
-        """The failed frames get another try."""
+        """Clear the failures, which are being retried."""
         self.failed_files = ()
         self.unacknowledged = 0
 
     def restarted(self) -> "Statistics":
-        """Return counters at zero; an alarm stays until somebody acknowledges it."""
+        """Return counters at zero; an alarm stays until acknowledged."""
         return Statistics(last_error=self.last_error, unacknowledged=self.unacknowledged)
 
     def snapshot(self, now: float, queue_length: int, running: int, *, paused: bool = False) -> Snapshot:

@@ -1,5 +1,5 @@
-"""Folders watched by polling: what is new becomes jobs.
+"""Watches folders by polling, and submits new files.
 
-For the server and `petif watch`.
-Never converts; it submits as any client does.
+Used by the server and `petif watch`.
+Does not convert; it submits like any client.
 """

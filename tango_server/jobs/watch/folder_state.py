@@ -1,13 +1,13 @@
-r"""What is known of the files in a watched folder: looks, stats and reports in, requests out. No I/O, no threads.
+r"""The state of the files in a watched folder: listings, stats and reports in, requests out. No I/O, no threads.
 
 ::
 
     came --> wanted --(submitted)--> under way --(reported)--> at rest --(changed, and still again)--> wanted
       \--(there when first watched, ours, or refused)-----------^
 
-A file is wanted when its name appears; when it is complete is for the job to find out. Content that replaces what was
-submitted is a new generation of the file, and a new job. A file that changed while its job ended badly is one, too: its
-writer took longer than the job has waited.
+A file is wanted when its name appears; its job waits until it is complete. New content of a submitted file is a new
+generation of the file, and a new job. So is a file that changed while its job failed: its writer took longer than the
+job waited.
 """
 
 from collections import deque
@@ -20,15 +20,15 @@ from tango_server.jobs.watch.known import INTENDED, NOTHING, Identity, Known, Pa
 from tango_server.messages import FrameReport
 
 FORGET_AFTER = 30 * 86_400.0
-"""How long a vanished name is remembered, s: an archive or a mount that is away for days brings no new files."""
+"""How long a vanished name is remembered, s: files on a mount that was away for days are not new."""
 VANISHED_LIMIT = 100_000
 _RECENT = 20
 
 
 class WatchedFolder:
-    """Owner of what is known of one watched folder: `known`, by the names of its files, and `past`.
+    """The state of one watched folder: `known`, by file name, and `past`.
 
-    With `take_existing=False` the files that are there when the folder is watched for the first time ever are left.
+    With `take_existing=False`, files that exist when the folder is watched for the first time are ignored.
     """
 
     def __init__(self, known: MutableMapping[str, Known], past: Past, *, take_existing: bool) -> None:
@@ -38,7 +38,7 @@ class WatchedFolder:
         self._wanted: dict[str, int] = {}
         self._under_way: dict[str, str] = {}
         self._moving: dict[str, Identity | None] = {}
-        """Files that are no longer what they were, with what they were at the last look: to be taken once still."""
+        """Files that have changed, with their identity at the last check: submitted once they stop changing."""
         self._recent: deque[str] = deque(maxlen=_RECENT)
         self._round: Iterator[str] = iter(())
         gone = []
@@ -57,7 +57,7 @@ class WatchedFolder:
 
     @property
     def present(self) -> list[str]:
-        """The names that were there at the last look."""
+        """The names that existed at the last scan."""
         return [name for name, file in self._known.items() if file.gone_since is None]
 
     @property
@@ -66,7 +66,7 @@ class WatchedFolder:
         return not (self._wanted or self._under_way or self._moving)
 
     def listed(self, listing: Listing, wall: float) -> None:
-        """Take a look in; `wall` is its instant in Unix seconds."""
+        """Apply a listing; `wall` is its time in Unix seconds."""
         self._most_present = max(self._most_present, self._present)
         self._present += len(listing.came) - len(listing.gone)
         for name in listing.gone:
@@ -77,7 +77,7 @@ class WatchedFolder:
                 self._known[name] = replace(known, gone_since=wall)
         for name in listing.came:
             known = self._known.get(name)
-            if known is not None:  # it is back: perhaps the same, perhaps another file of this name
+            if known is not None:  # it is back, or another file has its name
                 self._came_back(name, known)
             elif self._was_there_before(name):
                 self._known[name] = Known(self.past.floor)
@@ -88,7 +88,7 @@ class WatchedFolder:
     def _came_back(self, name: str, known: Known) -> None:
         if known.job_id is None:
             self._moving[name] = None
-        else:  # its job may end for want of it, and what came back was not looked at then
+        else:  # its job may fail without it, and has not seen what came back
             known = replace(known, identity=NOTHING)
         if known.job_id == INTENDED:
             self._wanted[name] = known.generation
@@ -96,13 +96,13 @@ class WatchedFolder:
         self._known[name] = replace(known, gone_since=None)
 
     def wanted(self) -> list[Wanted]:
-        """Return the files to be submitted, the longest known first."""
+        """Return the files to be submitted, oldest first."""
         return [Wanted(name, generation) for name, generation in self._wanted.items()]
 
     def intended(self, wanted: Wanted, identity: Identity | None) -> None:
-        """The file is about to be submitted as it is; to be written down before it is.
+        """The file is about to be submitted; this must be stored first.
 
-        After a crash the same request brings the job that it brought before, which may have ended with older content.
+        After a crash the same request returns the same job, which may have ended with older content.
         """
         known = self._known.get(wanted.name)
         if known is None or known.job_id != INTENDED:
@@ -115,12 +115,12 @@ class WatchedFolder:
         self._known[wanted.name] = replace(self._known[wanted.name], job_id=job_id)
 
     def left(self, wanted: Wanted, identity: Identity | None) -> None:
-        """The file is not to be submitted as it is: it is an output, or was refused. Other content may be."""
+        """The file is not submitted: it is an output, or was refused. Later content may be."""
         self._wanted.pop(wanted.name, None)
         self._known[wanted.name] = Known(wanted.generation, identity)
 
     def under_way(self, limit: int) -> dict[str, str]:
-        """Return names and job ids of files whose report is to be asked for; the next call begins with others."""
+        """Return names and job ids of files whose reports are to be queried; the next call starts with others."""
         asked = dict(islice(self._under_way.items(), limit))
         for name, job_id in asked.items():
             del self._under_way[name]
@@ -128,16 +128,16 @@ class WatchedFolder:
         return asked
 
     def pending(self, name: str, identity: Identity | None) -> None:
-        """There is no report yet; `identity` was taken before that was asked."""
+        """There is no report yet; `identity` was read before the query."""
         file = self._known[name]
         if identity is not None and identity != file.identity:
             self._known[name] = replace(file, identity=identity)
 
     def reported(self, name: str, report: FrameReport, identity: Identity | None) -> None:
-        """The file's job has ended; `identity` was taken after the report came, None if there is no file.
+        """The file's job has ended; `identity` was read after the report, None if there is no file.
 
-        A conversion has read the file as it is now if the sizes agree. A job that ended badly has seen it if the file
-        has not changed since the last look at which the job was under way. Else the file is to be taken again.
+        A conversion has read the current content if the sizes agree, a failed job if the file has not changed since
+        the last check during the job. Otherwise the file is to be submitted again.
         """
         del self._under_way[name]
         file = self._known[name]
@@ -153,16 +153,16 @@ class WatchedFolder:
         self._known[name] = replace(file, job_id=None, identity=seen or file.identity)
 
     def lost(self, name: str) -> None:
-        """The file's job is unknown (its ledger was set aside): the file is to be submitted like a new one."""
+        """The file's job is unknown (the ledger was set aside): submit the file like a new one."""
         there = self._known[name].gone_since is None
         self._drop(name)
         if there:
             self._wanted[name] = self.past.floor
 
     def to_check(self, limit: int) -> list[str]:
-        """Return files at rest to be looked at for new content.
+        """Return files at rest to be checked for new content.
 
-        First those that seem to have some, then the latest ones, then the next of all others in turn.
+        First those that have changed, then the latest ones, then the others in turn.
         """
         names = dict.fromkeys(islice(self._moving, limit))
         names.update(dict.fromkeys(name for name in self._recent if self._rests(name)))
@@ -176,7 +176,7 @@ class WatchedFolder:
         return list(names)[:limit]
 
     def checked(self, name: str, identity: Identity | None) -> None:
-        """A file at rest is `identity` now, None if it can't be looked at. Changed and still twice, it is wanted."""
+        """A file at rest is now `identity`, None if it can't be read. Once changed and the same twice, it is wanted."""
         last = self._moving.pop(name, None)
         file = self._known.get(name)
         if file is None or identity is None or identity == file.identity:
@@ -189,9 +189,9 @@ class WatchedFolder:
             self._moving[name] = identity
 
     def forget(self, wall: float) -> None:
-        """Forget names that vanished long ago, and the oldest ones if there are more than were ever there together.
+        """Forget names that vanished long ago, and the oldest ones if there are more than ever existed together.
 
-        So a mount that is away for a while, and seems empty, brings no old frames when it is back, however many.
+        So a mount that was away for a while, and looked empty, brings no old frames when it is back.
         """
         most = max(VANISHED_LIMIT, self._most_present)
         while self._gone:

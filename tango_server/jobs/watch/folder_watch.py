@@ -1,4 +1,4 @@
-"""The folder watch: one thread for each folder, one book for all."""
+"""The folder watch: one thread for each folder, one store for all."""
 
 import logging
 import os
@@ -14,36 +14,36 @@ from tango_server.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-BOOK_NAME = "watched.sqlite"
-_CLOSE_PATIENCE = 5.0
+STORE_NAME = "watched.sqlite"
+_CLOSE_TIMEOUT = 5.0
 
 
 def open_watch(settings: Settings, jobs: Jobs) -> "FolderWatch | None":
-    """Return the watch that the settings ask for, None if they ask for none; a book in use is told in the log."""
+    """Return the watch of the settings, None if there is none; a store that is in use is logged as an error."""
     if not settings.watch:
         return None
     try:
         return FolderWatch(rules_from(settings), jobs, settings.state_dir)
     except OSError as error:
-        _log.error("no folder is watched: %s", error)
+        _log.error("Cannot watch folders: %s", error)
         return None
 
 
 class FolderWatch:
-    """A running watch over folders, closed for good by `close`.
+    """A running watch over folders; can't be restarted after `close`.
 
     Parameters
     ----------
-    rules: what is watched
+    rules: what to watch
     jobs: the job service, which outlives the watch
-    state_dir: folder of the book, `watched.sqlite`
-    on_report: is called, from a thread of the watch, with each report of a watched file, before the store takes it for
-        reported: after a crash some come again, none is lost
+    state_dir: folder of the store, `watched.sqlite`
+    on_report: called from a thread of the watch with each report of a watched file, before it is recorded in the store:
+        after a crash some reports come again, none is lost
 
     Raises
     ------
     OSError
-        if the book can't be opened; nothing is left running.
+        if the store can't be opened; nothing is left running.
 
     """
 
@@ -55,42 +55,42 @@ class FolderWatch:
         *,
         on_report: Callable[[FrameReport], None] = lambda _: None,
     ) -> None:
-        self._book = WatchStore(state_dir / BOOK_NAME)
+        self._store = WatchStore(state_dir / STORE_NAME)
         self._watchers = [
-            Watcher(folder, rules, jobs, self._book, on_report=on_report) for folder in _distinct(rules.folders, rules)
+            Watcher(folder, rules, jobs, self._store, on_report=on_report) for folder in _distinct(rules.folders, rules)
         ]
         for watcher in self._watchers:
             watcher.start()
 
     @property
-    def trouble(self) -> str:
-        """What people should know, in sentences; empty if all is well."""
-        return " ".join(filter(None, (self._book.damage, *(watcher.trouble for watcher in self._watchers))))
+    def problem(self) -> str:
+        """Messages about problems; empty if all is well."""
+        return " ".join(filter(None, (self._store.damage, *(watcher.problem for watcher in self._watchers))))
 
     @property
     def begun(self) -> bool:
-        """Whether every folder was looked at and the look is in the book: what comes from now on is new."""
+        """Whether every folder was scanned and recorded: files that appear from now on are new."""
         return all(watcher.begun for watcher in self._watchers)
 
     @property
     def idle(self) -> bool:
-        """Whether every folder was looked at and nothing found there is still to be submitted or reported."""
+        """Whether every folder was scanned and no file in it is still to be submitted or reported."""
         return all(watcher.idle for watcher in self._watchers)
 
-    def close(self, patience: float = _CLOSE_PATIENCE) -> None:
-        """End the threads within `patience` seconds. One that a file system holds ends when that lets it go."""
+    def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Stop the threads within `timeout` seconds. One blocked by a file system stops when that responds."""
         for watcher in self._watchers:
             watcher.closing.set()
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         for watcher in self._watchers:
             watcher.join(max(deadline - time.monotonic(), 0.0))
             if watcher.is_alive():
-                _log.warning("%s: its file system does not answer; the watch is left behind", watcher.folder)
-        self._book.close()
+                _log.warning("%s: cannot stop watching: the file system does not respond", watcher.folder)
+        self._store.close()
 
 
 def rules_from(settings: Settings) -> WatchRules:
-    """Return what the settings say of watching."""
+    """Return the watch rules from the settings."""
     roots = settings.roots()
     return WatchRules(
         folders=settings.watch,
@@ -103,7 +103,7 @@ def rules_from(settings: Settings) -> WatchRules:
 
 
 def _distinct(folders: Sequence[Path], rules: WatchRules) -> list[Path]:
-    """Return the folders without those that lie in another one. Links are not resolved: that could hang."""
+    """Return the folders without those inside another one. Links are not resolved, since that could hang."""
     plain = list(dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders))
     if not rules.recursive:
         return plain

@@ -1,11 +1,11 @@
-"""What is known of a watched folder and its files."""
+"""The stored state of a watched folder and its files."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """What tells one content of a file from the next. The inode does not: some SMB mounts make up new ones."""
+    """Identifies the content of a file. The inode is not part of it: on some SMB mounts it changes."""
 
     size: int
     mtime_ns: int
@@ -13,16 +13,16 @@ class Identity(NamedTuple):
 
 INTENDED = ""
 NOTHING = Identity(-1, -1)
-"""Of a file that was not there: whatever is there later is another one."""
+"""The identity of a missing file: differs from that of any later one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """One file of a watched folder.
 
-    `job_id` is the job whose report is still to come, `INTENDED` if it is to be submitted and may have been; None if
-    the file is at rest. `identity` is what it was when it came to rest, before it was submitted, or at the last look
-    while under way; None if it was not looked at yet. `gone_since` (Unix s) is None for a file that is there.
+    `job_id` is the job whose report is still to come, `INTENDED` if it is about to be or was just submitted, None if
+    the file is at rest. `identity` is from when the file came to rest, before it was submitted, or from the last check
+    during its job; None if not checked yet. `gone_since` (Unix s) is None for an existing file.
     """
 
     generation: int = 0
@@ -33,11 +33,11 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What is known of a watched folder itself.
+    """The stored state of a watched folder itself.
 
-    `floor` is the generation that a new name starts with: above that of every forgotten one, so that a key is never
-    used twice. `due` are the sub-folders that were not looked into so far, since outputs go there or they could not be
-    listed at the first watch: what they hold when they are is no news either.
+    `floor` is the first generation of a new name: above that of every forgotten one, so that a key is never used twice.
+    `due` are the sub-folders not scanned yet, because outputs go there or they could not be listed at the first watch:
+    files found there at their first scan are not new either.
     """
 
     watched_before: bool = False

@@ -1,7 +1,7 @@
-"""What is known of the files in watched folders, kept over restarts: an SQLite file with one owner.
+"""The persistent state of watched folders: an SQLite file with one owner.
 
-It is not the ledger: a name that was left or taken is remembered for as long as it is in the folder, a report only for
-as long as the history goes.
+Separate from the ledger: a file name is remembered for as long as it is in the folder, a report only as long as the
+history.
 """
 
 import logging
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 VERSION = 1
 KEPT_FOLDERS = 1_000
-"""How many folders are remembered: those that were watched last. No clock tells, so that none can make us forget."""
+"""Number of folders remembered: those watched last, independently of the clock."""
 
 _LOG_PAGES = 1_000
 
@@ -28,7 +28,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS book (token TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS folders (
     number INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, floor INTEGER NOT NULL, opened REAL NOT NULL
-    -- opened: the order in which watching began last; in earlier books Unix seconds, which are in order, too
+    -- opened: counts up whenever watching starts; in earlier files Unix seconds, which sort before
 );
 CREATE TABLE IF NOT EXISTS due (
     folder INTEGER NOT NULL REFERENCES folders ON DELETE CASCADE, name BLOB NOT NULL
@@ -39,16 +39,16 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID;
 """
 _VALUES = "name, generation, size, mtime_ns, job_id, gone_since"
-_ONE = f"SELECT {_VALUES} FROM files WHERE folder=? AND name=?"  # noqa: S608 - our own words
+_ONE = f"SELECT {_VALUES} FROM files WHERE folder=? AND name=?"  # noqa: S608 - our own constants
 _AFTER = f"SELECT {_VALUES} FROM files WHERE folder=? AND name>? ORDER BY name LIMIT 1000"  # noqa: S608
 _LAST = "(SELECT coalesce(max(opened), 0) + 1 FROM folders)"
-_FORGET = "DELETE FROM folders WHERE number NOT IN (SELECT number FROM folders ORDER BY opened DESC LIMIT ?)"
+_DELETE_OLDEST = "DELETE FROM folders WHERE number NOT IN (SELECT number FROM folders ORDER BY opened DESC LIMIT ?)"
 
 
 class WatchStore:
-    """The book of one server; its methods may be called from any thread.
+    """The store of one server; its methods may be called from any thread.
 
-    Names are kept as the bytes that the file system has, which need not be text.
+    Names are stored as the bytes of the file system, which need not be valid text.
 
     Raises
     ------
@@ -58,27 +58,27 @@ class WatchStore:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or make the book. A damaged one is set aside: see `damage`."""
+        """Open or create the store. A damaged one is set aside: see `damage`."""
         try:
             self._file, damaged = _opened(path)
         except sqlite3.DatabaseError as error:
             raise OSError(
-                f"{path}: the book of watched folders can't be opened ({error}); expected one that nobody else uses. "
-                "End the other server or petif watch if there is one, or give this one another state directory."
+                f"{path}: cannot open the state of watched folders: {error}. Stop any other server or petif watch that "
+                "uses it, or choose another state directory."
             ) from error
         self.damage = ""
-        """What to tell people of a book that had to be set aside."""
+        """Message about a damaged store that was set aside; empty if there was none."""
         if damaged:
             self.damage = (
-                f"{path}: the book of watched folders was damaged ({damaged.reason}) and lies at {damaged.aside} now. "
-                "The folders are watched as if for the first time: add frames that came while nobody watched by hand "
+                f"{path}: the state of watched folders was damaged ({damaged.reason}) and moved to {damaged.aside}. "
+                "Folders are watched as if for the first time: add frames that arrived in the meantime by hand "
                 "(petif add, AddFolder)."
             )
             _log.error("%s", self.damage)
         with self._file.transaction() as database:
-            database.execute(_FORGET, (KEPT_FOLDERS,))
+            database.execute(_DELETE_OLDEST, (KEPT_FOLDERS,))
             self.token: str = database.execute("SELECT token FROM book").fetchone()[0]
-        """What tells this book's keys from those of another one."""
+        """Distinguishes the keys of this store from those of another one."""
 
     def close(self) -> None:
         """Close the file; later calls raise `sqlite3.ProgrammingError`."""
@@ -86,26 +86,26 @@ class WatchStore:
             pass
 
     def open_folder(self, folder: Path) -> "KnownFiles":
-        """Return what is known of a folder; it is being watched from now on."""
+        """Return the known files of a folder, and record that it is being watched."""
         return KnownFiles(self._file, folder)
 
 
 class KnownFiles(MutableMapping[str, Known]):
-    """The files of one folder, by their names: what the store has, and in memory what is still to be written to it.
+    """The files of one folder by name: those in the store, and changes not written yet.
 
-    Names that come or go while all are gone through may be left out.
+    An iteration may miss names that are added or removed meanwhile.
     """
 
     def __init__(self, file: WalFile, folder: Path) -> None:
         self._file = file
         self._folder = os.fsencode(folder)
         self._changed: dict[str, Known | None] = {}
-        """None: to be forgotten."""
-        self._number = 0  # that of no folder
+        """None: to be deleted."""
+        self._number = 0  # not a valid number
         self.past = Past()
-        """What the store has of the folder itself."""
+        """The state of the folder itself in the store."""
         self.failed = False
-        """Whether the store could not be read: what was made of its files is incomplete, and is to be begun anew."""
+        """Whether reading the store failed: the state in memory is incomplete and must be loaded again."""
         with file.transaction() as database:
             row = database.execute("SELECT number, floor FROM folders WHERE path=?", (self._folder,)).fetchone()
             if row is not None:
@@ -115,7 +115,7 @@ class KnownFiles(MutableMapping[str, Known]):
                 self.past = Past(watched_before=True, floor=floor, due=frozenset(os.fsdecode(name) for (name,) in due))
 
     def write(self, past: Past) -> None:
-        """Write what has changed, and what is known of the folder itself, in one transaction."""
+        """Write the changes, and the state of the folder itself, in one transaction."""
         if not self._changed and past == self.past:
             return
         with self._file.transaction() as database:
@@ -163,7 +163,7 @@ class KnownFiles(MutableMapping[str, Known]):
         return sum(1 for _ in self)
 
     def items(self) -> ItemsView[str, Known]:
-        """Return all names and files, which are read in portions."""
+        """Return all names and files, read in portions."""
         return _Items(self)
 
     def scan(self) -> Iterator[tuple[str, Known]]:
@@ -209,7 +209,7 @@ def _known(
 
 def _number_of(database: sqlite3.Connection, path: bytes) -> int:
     database.execute(
-        f"INSERT OR IGNORE INTO folders (path, floor, opened) VALUES (?, 0, {_LAST})",  # noqa: S608 - our own words
+        f"INSERT OR IGNORE INTO folders (path, floor, opened) VALUES (?, 0, {_LAST})",  # noqa: S608 - our own constants
         (path,),
     )
     number: int = database.execute("SELECT number FROM folders WHERE path=?", (path,)).fetchone()[0]
@@ -226,8 +226,8 @@ def _admit(connection: sqlite3.Connection, path: Path) -> None:
     found = version_of(connection)
     if found not in {0, VERSION}:
         raise OSError(
-            f"{path}: a book of version {found}; expected {VERSION}. "
-            "Start the version of petif-bluesky that wrote it, or give another state directory."
+            f"{path}: cannot open the state of watched folders: it has version {found}, not {VERSION}. "
+            "Start the version of petif-bluesky that wrote it, or choose another state directory."
         )
 
 

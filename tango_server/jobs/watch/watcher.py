@@ -1,4 +1,4 @@
-"""The thread that watches one folder: it looks, submits, asks for reports and keeps the book."""
+"""The thread that watches one folder: scans, submits, queries reports and updates the store."""
 
 import hashlib
 import logging
@@ -31,13 +31,13 @@ from tango_server.sqlite.wal_file import sqlite_integer
 
 _log = logging.getLogger(__name__)
 
-CHECKS_PER_LOOK = 100
+CHECKS_PER_SCAN = 100
 _BATCH = 200
 _ROUNDS = 10
 
 
 class Jobs(Protocol):
-    """What a watch asks of the job service; `JobRunner` has it."""
+    """What a watch needs of the job service; `JobRunner` provides it."""
 
     @property
     def intake(self) -> Intake:
@@ -48,15 +48,15 @@ class Jobs(Protocol):
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe for requests that bring none, as those of a watch."""
+        """The default recipe, which a watch uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchRules:
-    """What is watched. `folders` are absolute, `interval` is in s.
+    """What to watch. `folders` are absolute, `interval` is in s.
 
-    With `existing=False`, files that are in a folder when it is watched for the first time ever are left.
-    `only_written` are the write roots that are no read roots, `paths` how recipes name folders of this host.
+    With `existing=False`, files that exist when a folder is watched for the first time are ignored.
+    `only_written` are the write roots that are not read roots, `paths` maps folders in recipes to this host.
     """
 
     folders: tuple[Path, ...]
@@ -67,13 +67,13 @@ class WatchRules:
     paths: PathMap = NO_MAP
 
     def excluded(self, recipe: Recipe) -> tuple[Path, ...]:
-        """Return the folders that are not looked into, since the recipe puts its outputs there.
+        """Return the folders that are not scanned, because the recipe writes its outputs there.
 
-        Outputs that lie elsewhere are told by their provenance.
+        Outputs elsewhere are recognised by their provenance.
         """
         if not isinstance(recipe.output, NewFile):
             return ()
-        with suppress(PathError):  # no output can go to a folder that has no name here
+        with suppress(PathError):  # a folder that can't be mapped gets no outputs
             output = translated(recipe, self.paths).output
             if isinstance(output, NewFile) and output.folder is not None:
                 return (*self.only_written, Path(output.folder).resolve())
@@ -81,26 +81,26 @@ class WatchRules:
 
 
 class Watcher(threading.Thread):
-    """Watches one folder, so that a file system that hangs stops no other one."""
+    """Watches one folder, independently of other folders whose file system may hang."""
 
     def __init__(
         self,
         folder: Path,
         rules: WatchRules,
         jobs: Jobs,
-        book: WatchStore,
+        store: WatchStore,
         *,
         on_report: Callable[[FrameReport], None],
     ) -> None:
         super().__init__(name=f"petif-watch-{folder.name}", daemon=True)
         self.folder = folder
         self.closing = threading.Event()
-        self.trouble = ""
+        self.problem = ""
         self.begun = False
         self.idle = False
         self._rules = rules
         self._jobs = jobs
-        self._book = book
+        self._store = store
         self._on_report = on_report
         self._root: Path | None = None
         self._known: KnownFiles
@@ -108,66 +108,66 @@ class Watcher(threading.Thread):
         self._lister: FrameLister
 
     def run(self) -> None:
-        """Look again and again, with pauses that are at least as long as a look takes."""
+        """Scan repeatedly, with pauses at least as long as a scan."""
         pause = 0.0
         while not self.closing.wait(pause):
             started = time.monotonic()
             try:
-                self._have_trouble(self._look())
-            except Exception as error:  # noqa: BLE001 - the boundary of this thread, which must not end
-                if self.closing.is_set():  # it was left behind, and what it works with is closed
+                self._report_problem(self._scan())
+            except Exception as error:  # noqa: BLE001 - thread boundary: it must not stop
+                if self.closing.is_set():  # closed while it was blocked
                     return
-                _log.exception("%s: a look at this watched folder failed", self.folder)
-                self._have_trouble(f"{self.folder}: a look at it failed ({error!r}); it is tried again. See the log.")
+                _log.exception("%s: unexpected error while scanning this watched folder", self.folder)
+                self._report_problem(f"{self.folder}: scanning failed, retrying: {error!r}. Check the log.")
             took = time.monotonic() - started
             pause = max(self._rules.interval - took, took)
 
-    def _look(self) -> str:
-        """Take one look and act on it; return what people should know."""
+    def _scan(self) -> str:
+        """Scan once and act on it; return a message about a problem, empty if there is none."""
         try:
             root = self._jobs.intake.source(str(self.folder))
             if root != self._root or self._known.failed:
                 self._open(root)
-            listing = self._lister.look(self._rules.excluded(self._jobs.recipe))
+            listing = self._lister.scan(self._rules.excluded(self._jobs.recipe))
         except PathError as error:
-            return f"{error} It is not watched."
+            return f"{error} This folder is not watched."
         except OSError as error:
             self.idle = True
             reason = error.strerror or str(error)
-            return f"{self.folder}: can't be listed ({reason}); expected a folder. It is watched again once it can be."
+            return f"{self.folder}: cannot list this folder: {reason}. It is not watched until this is fixed."
         wall = now().wall
         self._files.listed(listing, wall)
         self._write()
         self.begun = True
-        self._ask(root)
+        self._query_reports(root)
         self._check(root)
-        trouble = self._submit(root)
+        problem = self._submit(root)
         self._files.forget(wall)
         self._write()
         self.idle = self._files.idle
-        if listing.unlisted and not trouble:
+        if listing.unlisted and not problem:
             name, reason = next(iter(listing.unlisted.items()))
-            trouble = f"{root / name}: can't be listed ({reason}), and is not watched until it can be."
-        return trouble
+            problem = f"{root / name}: cannot list this folder: {reason}. It is not watched until this is fixed."
+        return problem
 
     def _open(self, root: Path) -> None:
-        """Begin with a folder, or with another one if the path leads elsewhere now."""
-        self._known = self._book.open_folder(root)
+        """Open the state of the folder; again if its path now leads elsewhere."""
+        self._known = self._store.open_folder(root)
         self._files = WatchedFolder(self._known, self._known.past, take_existing=self._rules.existing)
         present = self._files.present
         self._lister = FrameLister(root, present, recursive=self._rules.recursive)
         self._root = root
-        _log.info("%s: watched, %d of its files are known", root, len(present))
+        _log.info("%s: watching, %d files known", root, len(present))
 
-    def _ask(self, root: Path) -> None:
-        """Ask for the reports of what is under way; while all asked for are there, for more of them."""
+    def _query_reports(self, root: Path) -> None:
+        """Query the reports of submitted files; continue as long as all are there."""
         for _ in range(_ROUNDS):
-            asked = self._files.under_way(_BATCH)
-            if not asked or self.closing.is_set():
+            queried = self._files.under_way(_BATCH)
+            if not queried or self.closing.is_set():
                 return
-            before = {name: _identity(root / name) for name in asked}
-            reports = self._reports_of(list(asked.values()))
-            for name, job_id in asked.items():
+            before = {name: _identity(root / name) for name in queried}
+            reports = self._reports_of(list(queried.values()))
+            for name, job_id in queried.items():
                 if job_id not in reports:
                     self._files.lost(name)
                     continue
@@ -192,11 +192,11 @@ class Watcher(threading.Thread):
         return {**dict.fromkeys(job_ids), **{report.job_id or "": report for report in answer.reports}}
 
     def _check(self, root: Path) -> None:
-        for name in self._files.to_check(CHECKS_PER_LOOK):
+        for name in self._files.to_check(CHECKS_PER_SCAN):
             self._files.checked(name, _identity(root / name))
 
     def _submit(self, root: Path) -> str:
-        """Submit what is wanted, and write down each batch; return what people should know if there is no room."""
+        """Submit wanted files, recording each batch; return a message if there is no room."""
         wanted = self._files.wanted()
         for start in range(0, len(wanted), _BATCH):
             if self.closing.is_set():
@@ -212,26 +212,26 @@ class Watcher(threading.Thread):
         return ""
 
     def _examined(self, root: Path, wanted: Sequence[Wanted]) -> list[Wanted]:
-        """Return what is to be submitted, without files that have gone again and without our own outputs.
+        """Return the files to submit, without vanished files and our own outputs.
 
-        The recipe may have changed since the look, and what it has found may be the first output of the new one.
+        The recipe may have changed since the scan, which may have found the first output of the new one.
         """
         found = []
         excluded = self._rules.excluded(self._jobs.recipe)
         for one in wanted:
             path = root / one.name
             if any(folder in excluded for folder in path.parents):
-                continue  # the next look does not reach it
+                continue  # the next scan excludes it
             identity = _identity(path)
             if identity is None and not os.path.lexists(path):
-                continue  # the next look tells that it has gone
+                continue  # the next scan will notice
             try:
                 is_output = _is_output(path)
-            except Exception:  # noqa: BLE001 - whatever one file holds, the others are watched; its job will tell
-                _log.exception("%s: can't be examined", path)
+            except Exception:  # noqa: BLE001 - one file must not block the others; its job reports the error
+                _log.exception("%s: cannot check this file", path)
                 is_output = False
             if is_output:
-                _log.info("%s: left, it is an output itself", path)
+                _log.info("%s: ignored, it is an output itself", path)
                 self._files.left(one, identity)
             else:
                 self._files.intended(one, identity)
@@ -246,7 +246,7 @@ class Watcher(threading.Thread):
         if not answer.refused:
             for one, job in zip(found, answer.jobs, strict=True):
                 self._files.submitted(one, job.job_id)
-        elif len(found) > 1:  # the same keys are the same jobs: asked one by one, it is plain which was refused
+        elif len(found) > 1:  # the same keys give the same jobs: one by one shows which was refused
             for one in found:
                 self._submit_some(root, [one])
         else:
@@ -258,20 +258,20 @@ class Watcher(threading.Thread):
             )
 
     def _key(self, root: Path, wanted: Wanted) -> str:
-        """Return what makes a request the same job after a crash between its acceptance and its entry in the book."""
+        """Return the key of a request, the same after a crash between acceptance and recording."""
         digest = hashlib.sha256(os.fsencode(root / wanted.name)).hexdigest()[:32]
-        return f"watch:{self._book.token}:{digest}:{wanted.generation}"
+        return f"watch:{self._store.token}:{digest}:{wanted.generation}"
 
     def _write(self) -> None:
         self._known.write(self._files.past)
 
-    def _have_trouble(self, trouble: str) -> None:
-        """Tell the log of trouble when it comes and when it ends, not at every look."""
-        if trouble and not self.trouble:
-            _log.warning("%s", trouble)
-        elif self.trouble and not trouble:
-            _log.warning("%s: watched again without trouble", self.folder)
-        self.trouble = trouble
+    def _report_problem(self, problem: str) -> None:
+        """Log a problem when it starts and when it ends, not at every scan."""
+        if problem and not self.problem:
+            _log.warning("%s", problem)
+        elif self.problem and not problem:
+            _log.warning("%s: watching again", self.folder)
+        self.problem = problem
 
 
 def _identity(path: Path) -> Identity | None:
@@ -283,8 +283,8 @@ def _identity(path: Path) -> Identity | None:
 
 
 def _is_output(path: Path) -> bool:
-    """Whether a file is one of ours; they appear whole, so a look at a new name is enough."""
+    """Whether a file is one of our outputs; they appear complete, so one check is enough."""
     try:
         return read_provenance(read_structure(path)) is not None
-    except ConversionError:  # whatever it is, its job will tell
+    except ConversionError:  # its job will report the error
         return False

@@ -114,7 +114,7 @@ def test_recipe_may_be_json(given: Any, meant: Recipe, options: dict[str, Any], 
     ("recipe", "words"),
     [
         ("xid", "preset 'xid'.*xdi, xdi-unsigned"),
-        ({"rotation": 45}, "rotation: found 45; input should be"),
+        ({"rotation": 45}, "rotation: input should be 0, 90, 180 or 270, got 45"),
         (45, "not a recipe: 45"),
         ({"output": {"mode": "in_place"}}, "allow_in_place"),
     ],

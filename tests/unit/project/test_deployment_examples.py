@@ -53,7 +53,7 @@ def test_unit_may_write_what_the_configuration_writes_only(name: str) -> None:
     for root in [*CONFIGURATION["read_roots"], *CONFIGURATION["write_roots"], CONFIGURATION["state_dir"]]:
         assert any(PurePosixPath(root).is_relative_to(path) for path in mounted), root
     assert (service["KillMode"], service["Restart"]) == ("mixed", "on-failure")
-    assert float(service["TimeoutStopSec"]) > 4 * runner._CLOSE_PATIENCE, "the server ends its workers itself"
+    assert float(service["TimeoutStopSec"]) > 4 * runner._CLOSE_TIMEOUT, "the server ends its workers itself"
     others = [unit(other)["Service"] for other in UNITS]
     differing = {key for other in others for key in {*service, *other} if service.get(key) != other.get(key)}
     assert differing == {"ExecStart", "Environment"}, "only how the server is started"
@@ -128,7 +128,7 @@ def test_compose_file_serves_this_host_only_without_rights(name: str) -> None:
     server = tree["services"]["converter"]
     assert {"127.0.0.1"} == {word for word in server["command"] if re.fullmatch(r"[\d.]+\.[\d.]+", word)}
     assert (server["read_only"], server["cap_drop"], server["restart"]) == (True, ["ALL"], "unless-stopped")
-    assert float(server["stop_grace_period"].removesuffix("s")) > 4 * runner._CLOSE_PATIENCE
+    assert float(server["stop_grace_period"].removesuffix("s")) > 4 * runner._CLOSE_TIMEOUT
     targets = {volume["target"]: volume for volume in server["volumes"]}
     assert CONFIGURATION["state_dir"] in targets
     for root in [*CONFIGURATION["read_roots"], *CONFIGURATION["write_roots"]]:
@@ -186,7 +186,7 @@ def test_windows_service_is_the_one_of_the_guide() -> None:
         assert PureWindowsPath(path).is_absolute()
         assert path in guide("windows.md")
     seconds = float((service.findtext("stoptimeout") or "").removesuffix(" sec"))
-    assert seconds > 4 * runner._CLOSE_PATIENCE
+    assert seconds > 4 * runner._CLOSE_TIMEOUT
     account = service.find("serviceaccount")
     assert account is not None
     assert account.find("password") is None

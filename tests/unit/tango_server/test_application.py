@@ -35,7 +35,7 @@ def settings_in(folder: Path, **changes: object) -> Settings:
 
 def test_it_serves_with_the_settings_while_it_is_open(life: Application, tmp_path: Path) -> None:
     assert (life.numbers, life.workers, life.recipe, life.state()[0]) == (Snapshot(), 0, None, "ON")
-    with pytest.raises(NotServingError, match="try again"):
+    with pytest.raises(NotServingError, match="Try again"):
         _ = life.service
     changed = threading.Event()
     recipe = Recipe.preset("xdi", rotation=180)
@@ -53,11 +53,11 @@ def test_without_workers_it_is_a_fault_that_accepts_frames(
     life: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     life.open(lambda: settings_in(tmp_path.resolve()), logging.NullHandler(), lambda: None)
-    monkeypatch.setattr(HeldExecutor, "trouble", "no worker process can be started. Look into the log.")
-    assert life.state() == ("FAULT", "no worker process can be started. Look into the log.")
+    monkeypatch.setattr(HeldExecutor, "problem", "Cannot start worker processes. Check the log.")
+    assert life.state() == ("FAULT", "Cannot start worker processes. Check the log.")
     answer = life.service.intake.submit(SubmitQuery(requests=[{"source": str(tmp_path.resolve() / "raw" / "a.tif")}]))
     assert len(answer.jobs) == 1
-    monkeypatch.setattr(HeldExecutor, "trouble", "")
+    monkeypatch.setattr(HeldExecutor, "problem", "")
     assert life.state()[0] != "FAULT"
 
 
@@ -91,7 +91,7 @@ def test_wrong_settings_are_a_fault_with_the_remedy(
 def test_long_calls_are_few_at_a_time_and_the_end_waits_for_them(
     life: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(application, "_TURN_PATIENCE", 0.01)
+    monkeypatch.setattr(application, "_TURN_TIMEOUT", 0.01)
     life.open(lambda: settings_in(tmp_path.resolve()), logging.NullHandler(), lambda: None)
     with ExitStack() as calls:
         for _ in range(3):

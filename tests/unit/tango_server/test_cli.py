@@ -16,7 +16,7 @@ def test_every_command_is_in_one_group_of_the_help() -> None:
     lines = [line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line.split()]
     assert [name for name in names if lines.count(name) != 1] == []
     assert "Others" not in shown
-    assert "Begin with: petif demo" in " ".join(shown.split())
+    assert "Start with: petif demo" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_what_is_empty_has_no_lines_and_is_not_set_when_read() -> None:
     ],
 )
 def test_what_a_property_can_not_hold_is_refused_and_not_changed(name: str, value: object) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^{name}: found .*Latin-1"):
+    with pytest.raises(ConfigurationError, match=rf"^{name}: .*Latin-1"):
         to_lines(Settings.merged(LEAST, {name: value}), [name])
 
 

@@ -23,7 +23,8 @@ def test_a_text_that_is_too_long_is_not_even_parsed() -> None:
         from_wire(SubmitQuery, " " * (LONGEST_TEXT + 1), "Submit")
     reason, text = refusal(caught)
     assert reason == "PETIF_TooMuch"
-    assert text.startswith("Submit: found 16777217 bytes of JSON; expected at most 16777216.")
+    assert text.startswith("Submit: 16777217 bytes of JSON")
+    assert "at most 16777216" in text
 
 
 @pytest.mark.parametrize("model", [SubmitQuery, ReportsQuery, Recipe])
@@ -33,7 +34,8 @@ def test_endless_nesting_is_an_error_like_every_other(model: type, opening: str)
         from_wire(model, opening * 100_000, "Submit")
     reason, text = refusal(caught)
     assert reason == "PETIF_BadArgument"
-    assert "nested too deeply to be read; expected at most 32 levels" in text
+    assert "nested too deeply" in text
+    assert "32 levels" in text
     assert len(text) < 500
 
 
@@ -42,7 +44,7 @@ def test_a_list_that_is_too_long_is_refused_with_the_cap_and_what_was_found() ->
     with pytest.raises(tango.DevFailed) as caught:
         require_at_most(MOST_PATHS, 100_001, "paths", "AddFiles")
     assert refusal(caught)[0] == "PETIF_TooMuch"
-    assert "AddFiles: found 100001 paths; expected at most 100000." in refusal(caught)[1]
+    assert "AddFiles: 100001 paths are too many (at most 100000)" in refusal(caught)[1]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_a_list_that_is_too_long_is_refused_with_the_cap_and_what_was_found() ->
 def test_what_the_service_raises_has_a_reason_that_clients_tell_apart(error: Exception, reason: str) -> None:
     with pytest.raises(tango.DevFailed) as caught, translated("Submit"):
         raise error
-    assert refusal(caught) == (reason, str(error) or "it takes long; look at the queue")
+    assert refusal(caught) == (reason, str(error) or "Timed out: the server is still working on it. Check QueueLength.")
     assert caught.value.args[0].origin == "Submit"
 
 

@@ -36,8 +36,8 @@ class Scripted:
         if result is not None:
             done(result)
 
-    def close(self, patience: float) -> None:
-        del patience
+    def close(self, timeout: float) -> None:
+        del timeout
 
 
 class Service:
@@ -200,5 +200,5 @@ def test_frames_waiting_for_an_executor_are_logged_once(
     with serve(nobody, nobody, nobody) as service:
         jobs = [service.submit(source, on_existing="number") for _ in range(2)]
         assert {service.report(job_id).outcome for job_id in jobs} == {"converted"}
-    told = [record for record in caplog.records if "it waits" in record.getMessage()]
+    told = [record for record in caplog.records if "Frames wait" in record.getMessage()]
     assert [record.levelname for record in told if record.levelno > logging.DEBUG] == ["WARNING"]

@@ -42,8 +42,8 @@ SOON = 0.5
 
 @pytest.fixture(autouse=True)
 def it_tries_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_writer, "_PAUSE", 0.02)
-    monkeypatch.setattr(engine, "_IDLE_LOOK", 0.05)
+    monkeypatch.setattr(report_writer, "_RETRY_INTERVAL", 0.02)
+    monkeypatch.setattr(engine, "_IDLE_INTERVAL", 0.05)
 
 
 class TroubledLedger(Ledger):
@@ -69,7 +69,7 @@ class TroubledLedger(Ledger):
     def _require_room(self) -> None:
         if self.full.is_set():
             self.asked.release()
-            raise LedgerBusyError("the ledger can't be written (disk is full). Make room.")
+            raise LedgerBusyError("the ledger can't be written (disk is full). Check the free space.")
 
 
 class Running:
@@ -173,7 +173,7 @@ def test_a_full_disk_is_a_fault_for_as_long_as_it_is_full_and_no_report_is_lost(
         running.ledger.full.set()
         running.executor.end_next()
         running.executor.end_next()
-        running.until(lambda: "Make room" in running.engine.fault, "the fault is told")
+        running.until(lambda: "free space" in running.engine.fault, "the fault is told")
         assert running.ledger.asked.acquire(timeout=PATIENCE)
         assert running.ledger.asked.acquire(timeout=PATIENCE), "it is tried again"
         assert reports("a", "b") == {}
@@ -182,7 +182,7 @@ def test_a_full_disk_is_a_fault_for_as_long_as_it_is_full_and_no_report_is_lost(
         running.until(running.idle, "all is reported")
         assert reports("a", "b") == {"a": "converted", "b": "converted"}
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len([text for text in told if "It is tried again" in text]) == 1, "once, not at each attempt"
+    assert len([text for text in told if "Retrying" in text]) == 1, "once, not at each attempt"
     assert "the ledger can be written again" in told
 
 
@@ -194,7 +194,7 @@ def test_an_end_while_the_disk_is_full_comes_in_time_and_leaves_the_jobs_pending
         running.accept("a")
         running.executor.end_next()
         running.until(lambda: running.engine.fault != "", "the fault is told")
-    assert "reports are lost at the end" in caplog.text
+    assert "Reports are lost at shutdown" in caplog.text
     assert reports("a") == {}
     assert [one.job_id for one in Ledger(database).fetch(0, 10).jobs] == ["a"]
 
@@ -236,7 +236,7 @@ def test_a_cancellation_on_a_full_disk_is_refused_and_everything_goes_on(
         running.accept("a", "b")
         task, done = running.executor.begun.get(timeout=PATIENCE)
         running.ledger.full.set()
-        with pytest.raises(LedgerBusyError, match="Make room"):
+        with pytest.raises(LedgerBusyError, match="free space"):
             running.engine.cancel(ALL, PATIENCE)
         running.ledger.full.clear()
         done(FrameReport(source=str(task.job.source), outcome="converted", finished=0.0))

@@ -57,7 +57,7 @@ def test_what_can_not_be_read_is_awaited_with_its_trouble(job: Job, roots: Roots
     job.source.mkdir()
     look = observe_source(job, roots)
     assert isinstance(look, Observed)
-    assert "a folder, not a regular file" in look.trouble
+    assert "a folder, not a regular file" in look.problem
 
 
 @links_only
@@ -86,8 +86,8 @@ def test_a_disk_that_is_full_for_the_sidecar_is_trouble_that_may_pass(job: Job, 
         look = carry_sidecar_of(job, job.output, roots)
     assert isinstance(look, SidecarObserved)
     assert (look.carried, look.blocked) == (False, True)
-    assert look.trouble.startswith("the sidecar could not be copied: ")
-    assert str(job.output) in look.trouble
+    assert look.problem.startswith("the sidecar could not be copied: ")
+    assert str(job.output) in look.problem
     assert carry_sidecar_of(job, job.output, roots).carried
 
 
@@ -96,7 +96,7 @@ def test_a_source_that_went_away_is_trouble_of_the_sidecar_that_nobody_waits_lon
     look = carry_sidecar_of(job, job.output, roots)
     assert isinstance(look, SidecarObserved)
     assert (look.carried, look.blocked) == (False, False)
-    assert "no such file" in look.trouble
+    assert "no such file" in look.problem
 
 
 @links_only

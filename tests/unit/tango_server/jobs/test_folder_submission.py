@@ -24,7 +24,7 @@ PATIENCE = 20.0
 
 
 class Server:
-    """A gatherer with all that it needs. `room`: how many jobs may be accepted before the queue is full."""
+    """A submitter with all that it needs. `room`: how many jobs may be accepted before the queue is full."""
 
     def __init__(self, root: Path, path: Path, *, room: int = 10**6) -> None:
         self.database = Database(path)
@@ -41,7 +41,7 @@ class Server:
             waiting=lambda: 10**6 - max(self.room - sum(self.accepted), 0),
             post=self.hear,
         )
-        self.gatherer = FolderSubmitter(self.ledger, reception)
+        self.submitter = FolderSubmitter(self.ledger, reception)
 
     def hear(self, event: ServiceEvent) -> None:
         if isinstance(event, Accepted):
@@ -61,9 +61,9 @@ class Server:
 
     def wait_until_done(self) -> None:
         deadline = time.monotonic() + PATIENCE
-        while self.gatherer.waiting:
+        while self.submitter.waiting:
             assert time.monotonic() < deadline
-            self.gatherer._ending.wait(0.005)
+            self.submitter._ending.wait(0.005)
 
     def limit_pages(self, more: int) -> None:
         """Let the file of the ledger grow by so many pages, as if its disk were full then."""
@@ -76,8 +76,8 @@ class Server:
         return [job.source.name for job in self.ledger.fetch(0, 10**6).jobs]
 
     def close(self) -> None:
-        self.gatherer.close(PATIENCE)
-        assert not self.gatherer._thread.is_alive()
+        self.submitter.close(PATIENCE)
+        assert not self.submitter._thread.is_alive()
         self.database.close()
 
 
@@ -91,7 +91,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     """Start a server on the one ledger of the test; closed in the end."""
-    monkeypatch.setattr("tango_server.jobs.folder_submission._PATIENCE", 0.01)
+    monkeypatch.setattr("tango_server.jobs.folder_submission._RETRY_INTERVAL", 0.01)
     started: list[Server] = []
 
     def start(**changes: Any) -> Server:
@@ -114,29 +114,29 @@ def fill(folder: Path, files: int) -> list[str]:
 def test_folder_becomes_jobs_in_portions_in_name_order(start: Callable[..., Server], root: Path) -> None:
     names = fill(root / "raw", 250)
     server = start()
-    server.gatherer.gather([str(root / "raw")])
+    server.submitter.submit([str(root / "raw")])
     server.listen(accepted=250)
     server.wait_until_done()
     assert server.sources() == names
     assert max(server.accepted) <= 100
-    assert server.ledger.gatherings() == []
-    assert server.gatherer.waiting == 0
+    assert server.ledger.submissions() == []
+    assert server.submitter.waiting == 0
 
 
 def test_folder_is_on_the_ledger_before_it_is_listed(start: Callable[..., Server], root: Path) -> None:
     fill(root / "raw", 10)
     server = start(room=0)
-    server.gatherer.gather([str(root / "raw")])
-    assert [paths for _, paths in server.ledger.gatherings()] == [[str(root / "raw")]]
-    assert (server.gatherer.waiting, server.sources()) == (1, [])
+    server.submitter.submit([str(root / "raw")])
+    assert [paths for _, paths in server.ledger.submissions()] == [[str(root / "raw")]]
+    assert (server.submitter.waiting, server.sources()) == (1, [])
 
 
 def test_no_room_means_later_and_not_never(start: Callable[..., Server], root: Path) -> None:
     names = fill(root / "raw", 450)
     server = start(room=250)
-    server.gatherer.gather([str(root / "raw")])
+    server.submitter.submit([str(root / "raw")])
     server.listen(accepted=200)
-    assert server.gatherer.waiting == 1
+    assert server.submitter.waiting == 1
     server.room = 400
     server.listen(accepted=200)
     server.room = 1000
@@ -148,7 +148,7 @@ def test_no_room_means_later_and_not_never(start: Callable[..., Server], root: P
 def test_restart_in_the_middle_takes_each_file_once(start: Callable[..., Server], root: Path) -> None:
     names = fill(root / "raw", 450)
     server = start(room=200)
-    server.gatherer.gather([str(root / "raw")])
+    server.submitter.submit([str(root / "raw")])
     server.listen(accepted=200)
     server.close()
     successor = start()
@@ -173,7 +173,7 @@ def test_a_full_disk_under_the_ledger_means_later_too(
 
     monkeypatch.setattr(Intake, "submit", submit_and_tell)
     server = start(room=0)
-    server.gatherer.gather([str(root / "raw")])
+    server.submitter.submit([str(root / "raw")])
     server.limit_pages(5)
     server.room = 1000
     assert refused.wait(PATIENCE)
@@ -187,8 +187,8 @@ def test_what_cannot_be_written_down_is_refused(start: Callable[..., Server], ro
     server = start()
     server.limit_pages(0)
     with pytest.raises(LedgerBusyError):
-        server.gatherer.gather([f"{root}/raw/{number}.tif" for number in range(1000)])
-    assert server.gatherer.waiting == 0
+        server.submitter.submit([f"{root}/raw/{number}.tif" for number in range(1000)])
+    assert server.submitter.waiting == 0
 
 
 def test_files_and_folders_go_together_and_each_call_makes_jobs(start: Callable[..., Server], root: Path) -> None:
@@ -198,7 +198,7 @@ def test_files_and_folders_go_together_and_each_call_makes_jobs(start: Callable[
     server = start()
     paths = [str(root / "raw" / "a.dark.tif"), str(root / "raw"), str(root / "raw" / "coming.tif")]
     for _ in range(2):
-        server.gatherer.gather(paths)
+        server.submitter.submit(paths)
     server.listen(accepted=8)
     assert server.sources() == 2 * ["a.dark.tif", "frame-00000.tif", "frame-00001.tif", "coming.tif"]
 
@@ -206,7 +206,7 @@ def test_files_and_folders_go_together_and_each_call_makes_jobs(start: Callable[
 def test_what_comes_after_the_folder_was_listed_is_not_taken(start: Callable[..., Server], root: Path) -> None:
     fill(root / "raw", 3)
     server = start()
-    server.gatherer.gather([str(root / "raw")], PATIENCE)
+    server.submitter.submit([str(root / "raw")], PATIENCE)
     (root / "raw" / "later.tif").touch()
     server.wait_until_done()
     assert len(server.sources()) == 3
@@ -216,7 +216,7 @@ def test_refused_files_are_reported_and_others_go_on(start: Callable[..., Server
     names = fill(root / "raw", 2)
     outside = str(tmp_path / "outside.tif")
     server = start()
-    server.gatherer.gather([str(root / "raw" / names[0]), outside, str(tmp_path), str(root / "raw" / names[1])])
+    server.submitter.submit([str(root / "raw" / names[0]), outside, str(tmp_path), str(root / "raw" / names[1])])
     server.listen(accepted=2, failed=2)
     assert all("read_roots" in reason for reason in server.failures)
     assert server.sources() == names
@@ -236,28 +236,28 @@ def test_unlistable_folder_is_reported_and_others_go_on(
 
     monkeypatch.setattr("tango_server.jobs.intake.frames_in", refuse)
     server = start()
-    server.gatherer.gather([str(root / "locked" / "raw"), str(root / "raw")])
+    server.submitter.submit([str(root / "locked" / "raw"), str(root / "raw")])
     server.listen(accepted=2, failed=1)
     (reason,) = server.failures
-    for words in (str(root / "locked" / "raw"), "can't be listed", "Permission denied"):
+    for words in (str(root / "locked" / "raw"), "cannot list", "Permission denied"):
         assert words in reason
     assert server.sources() == names
 
 
 def test_an_empty_folder_is_done_at_once(start: Callable[..., Server], root: Path) -> None:
     server = start()
-    server.gatherer.gather([str(root / "raw")], PATIENCE)
+    server.submitter.submit([str(root / "raw")], PATIENCE)
     server.wait_until_done()
-    assert (server.sources(), server.ledger.gatherings()) == ([], [])
+    assert (server.sources(), server.ledger.submissions()) == ([], [])
 
 
 def test_it_ends_promptly_while_it_waits_for_room(
     start: Callable[..., Server], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tango_server.jobs.folder_submission._PATIENCE", 60.0)
+    monkeypatch.setattr("tango_server.jobs.folder_submission._RETRY_INTERVAL", 60.0)
     fill(root / "raw", 10)
     server = start(room=0)
-    server.gatherer.gather([str(root / "raw")], PATIENCE)
+    server.submitter.submit([str(root / "raw")], PATIENCE)
     began = time.monotonic()
-    server.gatherer.close(PATIENCE)
+    server.submitter.close(PATIENCE)
     assert time.monotonic() - began < 5.0

@@ -70,7 +70,7 @@ def test_links_to_files_are_frames_and_links_to_folders_are_not_followed(tmp_pat
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path, target_is_directory=True)
     assert found(tmp_path) == ["link.tif"]
     assert found(tmp_path, recursive=True) == ["link.tif", "elsewhere/a.tif"]
-    assert FrameLister(tmp_path).look().came == ("link.tif",)
+    assert FrameLister(tmp_path).scan().came == ("link.tif",)
 
 
 @WITH_LINKS
@@ -101,47 +101,47 @@ def test_what_can_not_be_listed_is_an_error(name: str, tmp_path: Path) -> None:
 
 def test_lister_finds_what_came_and_went_since_last_time(tmp_path: Path) -> None:
     lister = FrameLister(fill(tmp_path, "b.tif", "a.tif", "a.dark.tif", "a.tif.metadata", "sub/c.tif"))
-    assert lister.look() == Listing(("a.tif", "b.tif"), (), {})
-    assert lister.look() == Listing((), (), {})
+    assert lister.scan() == Listing(("a.tif", "b.tif"), (), {})
+    assert lister.scan() == Listing((), (), {})
     (tmp_path / "a.tif").rename(tmp_path / "d.tif")
     (tmp_path / "a.tif.metadata").unlink()
-    assert lister.look() == Listing(("d.tif",), ("a.tif",), {})
+    assert lister.scan() == Listing(("d.tif",), ("a.tif",), {})
 
 
 def test_a_lister_goes_on_from_what_was_known(tmp_path: Path) -> None:
     fill(tmp_path, "a.tif", "sub/c.tif", "sub/d.tif")
-    look = FrameLister(tmp_path, ["a.tif", "b.tif", "sub/c.tif", "gone/e.tif"], recursive=True).look()
-    assert look.came == ("sub/d.tif",)
-    assert sorted(look.gone) == ["b.tif", "gone/e.tif"]
+    scan = FrameLister(tmp_path, ["a.tif", "b.tif", "sub/c.tif", "gone/e.tif"], recursive=True).scan()
+    assert scan.came == ("sub/d.tif",)
+    assert sorted(scan.gone) == ["b.tif", "gone/e.tif"]
 
 
 def test_lister_skips_hidden_and_excluded_sub_folders(tmp_path: Path) -> None:
     fill(tmp_path, "z.tif", "b/b.tif", "b/c/c.tif", "a/a.tif", ".snap/s.tif", "out/o.tif", "folder.tif/f.tif")
     lister = FrameLister(tmp_path, recursive=True)
-    look = lister.look(excluded=[tmp_path / "out"])
-    assert look.came == ("z.tif", "a/a.tif", "b/b.tif", "b/c/c.tif", "folder.tif/f.tif")
-    assert look.excluded == {"out"}
+    scan = lister.scan(excluded=[tmp_path / "out"])
+    assert scan.came == ("z.tif", "a/a.tif", "b/b.tif", "b/c/c.tif", "folder.tif/f.tif")
+    assert scan.excluded == {"out"}
     (tmp_path / "b" / "c" / "c.tif").unlink()
     (tmp_path / "b" / "c").rmdir()
     (tmp_path / "b").rename(tmp_path / "e")
-    look = lister.look(excluded=[tmp_path / "out"])
-    assert (look.came, sorted(look.gone)) == (("e/b.tif",), ["b/b.tif", "b/c/c.tif"])
+    scan = lister.scan(excluded=[tmp_path / "out"])
+    assert (scan.came, sorted(scan.gone)) == (("e/b.tif",), ["b/b.tif", "b/c/c.tif"])
 
 
 @WITH_LINKS
 def test_a_link_is_a_frame_from_when_its_target_is_there(tmp_path: Path) -> None:
     (tmp_path / "link.tif").symlink_to(tmp_path / "elsewhere")
     lister = FrameLister(tmp_path)
-    assert lister.look().came == ()
+    assert lister.scan().came == ()
     (tmp_path / "elsewhere").touch()
-    assert lister.look().came == ("link.tif",)
-    assert lister.look().came == ()
+    assert lister.scan().came == ("link.tif",)
+    assert lister.scan().came == ()
 
 
 def test_files_in_an_unlistable_folder_have_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, "a.tif", "locked/b.tif", "locked/deep/c.tif")
     lister = FrameLister(tmp_path, recursive=True)
-    lister.look()
+    lister.scan()
     scandir = os.scandir
 
     def refuse(path: Any) -> Any:
@@ -152,19 +152,19 @@ def test_files_in_an_unlistable_folder_have_not_gone(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(os, "scandir", refuse)
         fill(tmp_path, "d.tif", "locked/e.tif")
-        assert lister.look() == Listing(("d.tif",), (), {"locked": "Permission denied"})
-    assert lister.look() == Listing(("locked/e.tif",), (), {})
+        assert lister.scan() == Listing(("d.tif",), (), {"locked": "Permission denied"})
+    assert lister.scan() == Listing(("locked/e.tif",), (), {})
 
 
 def test_nothing_is_gone_when_the_folder_is_back(tmp_path: Path) -> None:
     folder = fill(tmp_path / "raw", "a.tif", "sub/b.tif")
     lister = FrameLister(folder, recursive=True)
-    lister.look()
+    lister.scan()
     folder.rename(tmp_path / "away")
     with pytest.raises(OSError, match="raw"):
-        lister.look()
+        lister.scan()
     (tmp_path / "away").rename(folder)
-    assert lister.look() == Listing((), (), {})
+    assert lister.scan() == Listing((), (), {})
 
 
 class Clock:
@@ -195,15 +195,15 @@ def test_folders_that_are_quiet_are_not_listed_at_each_look(tmp_path: Path, list
     fill(tmp_path, "a/old.tif", "b/old.tif")
     clock = Clock()
     lister = FrameLister(tmp_path, recursive=True, clock=clock)
-    assert sorted(lister.look().came) == ["a/old.tif", "b/old.tif"]
+    assert sorted(lister.scan().came) == ["a/old.tif", "b/old.tif"]
     listings.clear()
     for _ in range(3):
-        assert lister.look() == Listing((), (), {}, frozenset())
+        assert lister.scan() == Listing((), (), {}, frozenset())
     assert listings == []
     os.utime(fill(tmp_path, "a/new.tif") / "a", (2e9, 2e9))  # whatever the clock of the file server says
     (tmp_path / "b" / "old.tif").unlink()
-    look = lister.look()
-    assert (look.came, look.gone) == (("a/new.tif",), ("b/old.tif",))
+    scan = lister.scan()
+    assert (scan.came, scan.gone) == (("a/new.tif",), ("b/old.tif",))
     assert listings == ["a", "b"]
 
 
@@ -212,12 +212,12 @@ def test_a_quiet_folder_is_listed_once_a_minute_all_the_same(tmp_path: Path, lis
     stamp = tmp_path.stat().st_mtime_ns
     clock = Clock()
     lister = FrameLister(tmp_path, clock=clock)
-    lister.look()
+    lister.scan()
     fill(tmp_path, "new.tif")
     os.utime(tmp_path, ns=(stamp, stamp))  # a file system that does not tell
-    assert lister.look().came == ()
+    assert lister.scan().came == ()
     clock.monotonic = 61.0
-    assert lister.look().came == ("new.tif",)
+    assert lister.scan().came == ("new.tif",)
     assert len(listings) == 2
 
 
@@ -226,7 +226,7 @@ def test_a_folder_that_has_changed_lately_is_listed_at_each_look(tmp_path: Path,
     clock.age = 30.0
     lister = FrameLister(fill(tmp_path, "a.tif"), clock=clock)
     for _ in range(3):
-        lister.look()
+        lister.scan()
     assert len(listings) == 3
 
 
@@ -235,9 +235,9 @@ def test_a_link_whose_target_is_to_come_keeps_its_folder_from_being_quiet(tmp_pa
     folder = fill(tmp_path / "watched", "a.tif")
     (folder / "late.tif").symlink_to(tmp_path / "target.tif")
     lister = FrameLister(folder, clock=Clock())
-    assert lister.look().came == ("a.tif",)
+    assert lister.scan().came == ("a.tif",)
     (tmp_path / "target.tif").touch()
-    assert lister.look().came == ("late.tif",)
+    assert lister.scan().came == ("late.tif",)
 
 
 @given(names=st.sets(st.text(st.characters(exclude_characters="\0/"), min_size=1)))

@@ -120,7 +120,7 @@ def test_unflushable_outputs_delay_no_others(
     while History(database).unsynced(1):
         looks.wait_for_another_round()
     looks.wait_for_another_round()
-    told = [record for record in caplog.records if "can't be flushed" in record.getMessage()]
+    told = [record for record in caplog.records if "cannot flush" in record.getMessage()]
     assert len(told) == 100
     assert reopened(database) == [output.name for output in bad]
 

@@ -95,7 +95,12 @@ def test_only_new_jobs_are_notified_and_a_key_has_one_frame(
     assert told == [Accepted(2), Accepted(1)]
     answer = submit({"key": "1", "source": "d.tif"}, {"source": "e.tif"})
     assert len(answer.jobs) == 1
-    for words in ("d.tif", f"the key of job {first.jobs[0].job_id}", first.jobs[0].source, "another key"):
+    for words in (
+        "d.tif",
+        f"its key already belongs to job {first.jobs[0].job_id}",
+        first.jobs[0].source,
+        "different key",
+    ):
         assert words in answer.refused[0].reason
     assert told == [Accepted(2), Accepted(1), Accepted(1)]
 
@@ -140,10 +145,10 @@ def test_nearly_full_disk_refuses_until_there_is_room(
     reception.space = FreeSpace(10**9 - 1, root)
     with pytest.raises(DiskFullError, match=str(root)):
         submit({})
-    assert (ledger.pending(), bool(reception.disk_trouble)) == (0, True)
+    assert (ledger.pending(), bool(reception.disk_problem)) == (0, True)
     reception.space = FreeSpace(10**9, root)
     assert len(submit({}).jobs) == 1
-    assert (reception.disk_trouble, bool(reception.disk_warning)) == ("", True)
+    assert (reception.disk_problem, bool(reception.disk_warning)) == ("", True)
 
 
 def test_runs_are_announced_without_room_for_frames(
@@ -180,7 +185,7 @@ def test_unwritable_ledger_refuses_and_notifies_nobody(
     pages = database._file.writer.execute("PRAGMA page_count").fetchone()[0]
     database._file.writer.execute(f"PRAGMA max_page_count={pages}")
     requests = [{"source": f"{number}.tif", "metadata": {"note": "x" * 2000}} for number in range(30)]
-    with pytest.raises(LedgerBusyError, match="Make room"):
+    with pytest.raises(LedgerBusyError, match="free space"):
         submit(*requests)
     assert (ledger.pending(), told) == (0, [])
     database._file.writer.execute("PRAGMA max_page_count=100000")

@@ -44,14 +44,14 @@ class World:
 )
 def test_a_root_is_compared_with_what_it_was(before: Place | None, after: Place | None, gone: bool) -> None:
     known = Mounts([ROOT], World(before, after))
-    trouble = known.trouble_of(ROOT)
-    assert bool(trouble) == bool(known.last_trouble) == gone
-    assert not gone or ("/data: its file system is gone" in trouble and "Frames wait" in trouble)
+    problem = known.problem_of(ROOT)
+    assert bool(problem) == bool(known.last_problem) == gone
+    assert not gone or ("/data: the file system is not mounted" in problem and "Frames wait" in problem)
 
 
 def test_what_is_back_is_no_trouble_and_what_it_was_stays_noted() -> None:
     known = Mounts([ROOT], World(Place(40, NFS), Place(1, LOCAL), Place(1, LOCAL), Place(41, NFS), Place(1, LOCAL)))
-    assert [bool(known.trouble_of(ROOT)) for _ in range(4)] == [True, True, False, True]
+    assert [bool(known.problem_of(ROOT)) for _ in range(4)] == [True, True, False, True]
 
 
 def test_a_folder_lies_where_the_nearest_one_above_it_does(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_frames_wait_while_their_file_system_is_away(tmp_path: Path, monkeypatch
         here[0] = Place(1, LOCAL)  # while the worker is at it: what it writes may lie below the mount
         done(report_of(task))
         second = submit("b")  # a frame that will be there again
-        bell.wait_for(lambda: "its file system is gone" in runner.trouble, "it is told")
+        bell.wait_for(lambda: "the file system is not mounted" in runner.problem, "it is told")
         bell.wait_for(lambda: runner.snapshot.running == 0, "nothing is converted")
         assert (outcome(first), outcome(second)) == ([], [])
         shutil.copy(DATA / "qxrd_f32_64.tif", root / "raw" / "b.tif")
@@ -111,6 +111,6 @@ def test_frames_wait_while_their_file_system_is_away(tmp_path: Path, monkeypatch
         assert {executor.end_next().job.source.name for _ in range(2)} == {"a.tif", "b.tif"}
         bell.wait_for(lambda: runner.snapshot.queue_length == 0, "all is reported")
         assert (outcome(first), outcome(second)) == (["converted"], ["converted"])
-        assert not runner.trouble
+        assert not runner.problem
     finally:
         runner.close()

@@ -207,7 +207,7 @@ def test_set_recipe_is_kept_over_restarts_if_it_is_valid(serve: Serve, caplog: p
         server.runner._ledger.keep("recipe", '{"rotation": 45}')
     with serve(recipe=FLIPPED) as server:
         assert server.runner.recipe == FLIPPED
-    assert "Call SetRecipe" in caplog.text
+    assert "SetRecipe" in caplog.text
 
 
 def test_a_failure_is_an_alarm_until_somebody_has_seen_it(serve: Serve) -> None:
@@ -223,7 +223,7 @@ def test_a_failure_is_an_alarm_until_somebody_has_seen_it(serve: Serve) -> None:
 def test_a_full_queue_is_an_alarm(serve: Serve) -> None:
     with serve(backlog_limit=2) as server:
         server.submit("a", "b")
-        assert any("the queue is full (2 frames)" in alarm for alarm in server.runner.snapshot.alarms)
+        assert any("The queue is full (2 frames)" in alarm for alarm in server.runner.snapshot.alarms)
         server.executor.end_next()
         server.executor.begun.get(timeout=PATIENCE)
         server.bell.wait_for(lambda: not server.runner.snapshot.alarms, "there is room again")
@@ -239,7 +239,7 @@ def test_the_disk_that_outputs_really_go_to_is_looked_at(serve: Serve, monkeypat
         (folder := server.folder.with_name("processed")).mkdir()
         server.submit("a")
         server.bell.wait_for(lambda: bool(server.runner.snapshot.warning), "the disk is warned of")
-        assert f"{folder}: only 1.0 MB are free" in server.runner.snapshot.warning
+        assert f"{folder}: only 1.0 MB free" in server.runner.snapshot.warning
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no folder with open files can be taken away there")

@@ -63,7 +63,7 @@ def test_a_folder_is_listed_once_for_all_resumed_jobs(roots: Roots) -> None:
     leftovers = TemporaryFiles(lists)
     for job in jobs:
         for _ in range(3):  # a file that is awaited is looked at again and again
-            leftovers.before_first_look(job, roots)
+            leftovers.before_first_check(job, roots)
     folder = jobs[0].output.parent
     assert lists.folders == [folder]
     assert sorted(folder.iterdir()) == sorted([*(job.output for job in jobs), stranger])
@@ -73,10 +73,10 @@ def test_only_the_job_that_is_looked_at_loses_its_files(roots: Roots) -> None:
     first, second = make_job(roots, 1), make_job(roots, 2)
     lefts = leave(first), leave(second)
     leftovers = TemporaryFiles()
-    leftovers.before_first_look(first, roots)
+    leftovers.before_first_check(first, roots)
     assert [left.exists() for left in lefts] == [False, True]
     living = leave(first)  # of the attempt that this server has made since
-    leftovers.before_first_look(first, roots)
+    leftovers.before_first_check(first, roots)
     assert living.exists()
 
 
@@ -84,14 +84,14 @@ def test_a_folder_is_listed_again_after_a_failure_unless_missing(roots: Roots) -
     job = make_job(roots, 1)
     left = leave(job)
     leftovers = TemporaryFiles(CountedLists(OSError(5, "Input/output error")))
-    leftovers.before_first_look(job, roots)
+    leftovers.before_first_check(job, roots)
     assert left.exists()
-    leftovers.before_first_look(job, roots)
+    leftovers.before_first_check(job, roots)
     assert not left.exists()
     lists = CountedLists(FileNotFoundError())
     leftovers = TemporaryFiles(lists)
-    leftovers.before_first_look(job, roots)
-    leftovers.before_first_look(job, roots)
+    leftovers.before_first_check(job, roots)
+    leftovers.before_first_check(job, roots)
     assert len(lists.folders) == 1
 
 
@@ -105,7 +105,7 @@ def test_threads_wait_for_one_list(roots: Roots) -> None:
 
     def look(job: Job) -> None:
         together.wait(10)
-        leftovers.before_first_look(job, roots)
+        leftovers.before_first_check(job, roots)
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(look, jobs))
@@ -132,7 +132,7 @@ def test_only_what_a_crashed_attempt_left_is_removed(
     job = make_job(roots, 1, resumed=False)
     left, other = leave(job), leave(make_job(roots, 2))
     leftovers = TemporaryFiles(lists)
-    leftovers.before_first_look(job, roots)
+    leftovers.before_first_check(job, roots)
     leftovers.after_attempt(job, result, roots)
     assert (left.exists(), other.exists()) == (not removed, True)
     assert not lists.folders

@@ -22,13 +22,13 @@ from tango_server.monitor.state import (
     HISTORY,
     SHOWN_RUNS,
     MonitorState,
-    Questions,
-    questions,
-    runs_to_ask,
+    Queries,
+    queries_after,
+    runs_to_query,
     with_reports,
     with_runs,
-    with_silence,
     with_snapshot,
+    without_answer,
 )
 from tango_server.recipe import Recipe
 
@@ -36,9 +36,9 @@ ADDRESS = "tango://127.0.0.1:45450/petif/converter/1#dbase=no"
 NOTHING = MonitorState(ADDRESS, began=1000.0)
 
 
-def snapshot(trouble: str = "", **values: Any) -> ServerSnapshot:
+def snapshot(problem: str = "", **values: Any) -> ServerSnapshot:
     """Return a look at a server that shows these attributes."""
-    return ServerSnapshot("1.2", {name: AttributeReading(value, 0.0) for name, value in values.items()}, trouble)
+    return ServerSnapshot("1.2", {name: AttributeReading(value, 0.0) for name, value in values.items()}, problem)
 
 
 def report(number: int, outcome: str = "converted", run_uid: str | None = None, **fields: Any) -> FrameReport:
@@ -48,50 +48,50 @@ def report(number: int, outcome: str = "converted", run_uid: str | None = None, 
 
 def test_an_idle_server_is_asked_for_its_attributes_alone() -> None:
     first = snapshot(State="ON", NumProcessed=5, QueueLength=0, NumFailed=1, FailedFiles=["/a"], LastError="a")
-    assert questions(NOTHING, first) == Questions(latest=True, failures=True)
+    assert queries_after(NOTHING, first) == Queries(latest=True, failures=True)
     known = with_snapshot(NOTHING, first, 1001.0)
-    assert questions(known, first) == Questions(latest=False, failures=False)
-    assert questions(with_silence(known, "gone", 1002.0), first) == Questions(latest=True, failures=True)
+    assert queries_after(known, first) == Queries(latest=False, failures=False)
+    assert queries_after(without_answer(known, "gone", 1002.0), first) == Queries(latest=True, failures=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"NumProcessed": 6}, Questions(latest=True, failures=False)),
-        ({"QueueLength": 3}, Questions(latest=True, failures=False)),
-        ({"NumProcessed": 6, "NumFailed": 1}, Questions(latest=True, failures=True)),
-        ({"FailedFiles": []}, Questions(latest=False, failures=True)),
+        ({"NumProcessed": 6}, Queries(latest=True, failures=False)),
+        ({"QueueLength": 3}, Queries(latest=True, failures=False)),
+        ({"NumProcessed": 6, "NumFailed": 1}, Queries(latest=True, failures=True)),
+        ({"FailedFiles": []}, Queries(latest=False, failures=True)),
     ],
 )
-def test_reports_are_asked_for_when_a_counter_has_changed(changes: dict[str, Any], expected: Questions) -> None:
+def test_reports_are_asked_for_when_a_counter_has_changed(changes: dict[str, Any], expected: Queries) -> None:
     values = {"NumProcessed": 5, "QueueLength": 0, "NumFailed": 0, "FailedFiles": ["/a"], "LastError": ""}
     known = with_snapshot(NOTHING, snapshot(**values), 1001.0)
-    assert questions(known, snapshot(**{**values, **changes})) == expected
+    assert queries_after(known, snapshot(**{**values, **changes})) == expected
 
 
 def test_a_server_that_cannot_convert_is_asked_nothing_more() -> None:
-    assert questions(NOTHING, snapshot("the disk is gone", State="FAULT")) == Questions(latest=False, failures=False)
+    assert queries_after(NOTHING, snapshot("the disk is gone", State="FAULT")) == Queries(latest=False, failures=False)
 
 
 def test_the_history_has_a_gap_where_there_was_no_answer_and_an_end() -> None:
     observed = with_snapshot(NOTHING, snapshot(FramesPerSecond=2.0, LatencyMedian=0.0, QueueLength=3), 1001.0)
-    observed = with_silence(observed, "gone", 1002.0)
+    observed = without_answer(observed, "gone", 1002.0)
     shown, gap = observed.samples
     assert (shown.frames_per_second, shown.backlog) == (2.0, 3.0)
     assert np.isnan(shown.latency_median)  # the server says 0 before its first frame
     assert np.isnan([gap.frames_per_second, gap.latency_median, gap.latency_p95, gap.backlog]).all()
     for second in range(HISTORY):
-        observed = with_silence(observed, "gone", 1003.0 + second)
+        observed = without_answer(observed, "gone", 1003.0 + second)
     assert len(observed.samples) == HISTORY
     assert observed.samples[0].time == 1003.0
 
 
 def test_silence_counts_from_the_last_answer_and_before_it_from_the_begin() -> None:
-    silent = with_silence(NOTHING, "refused", 1005.0)
+    silent = without_answer(NOTHING, "refused", 1005.0)
     assert (silent.is_answering, silent.silent_since) == (False, 1000.0)
     answered = with_snapshot(silent, snapshot(State="ON"), 1006.0)
     assert answered.is_answering
-    silent = with_silence(with_silence(answered, "refused", 1007.0), "refused", 1008.0)
+    silent = without_answer(without_answer(answered, "refused", 1007.0), "refused", 1008.0)
     assert (silent.is_answering, silent.silent_since) == (False, 1006.0)
 
 
@@ -103,7 +103,7 @@ def test_the_last_converted_frame_is_kept_while_others_fail() -> None:
 
 def test_runs_are_asked_for_while_they_change() -> None:
     known = with_runs(NOTHING, [RunStatistics(run_uid="old", pending=2), RunStatistics(run_uid="done")])
-    assert runs_to_ask(known, [report(1, run_uid="a"), report(2, run_uid="b"), report(3)]) == ("b", "a", "old")
+    assert runs_to_query(known, [report(1, run_uid="a"), report(2, run_uid="b"), report(3)]) == ("b", "a", "old")
 
 
 def test_new_runs_come_first_and_known_ones_keep_their_place() -> None:
@@ -115,12 +115,12 @@ def test_new_runs_come_first_and_known_ones_keep_their_place() -> None:
 
 
 def test_the_headline_has_the_state_as_a_word_and_what_to_do_without_an_answer() -> None:
-    assert "Asking" in headline(NOTHING)
+    assert "Connecting to" in headline(NOTHING)
     answering = with_snapshot(NOTHING, snapshot(State="ALARM", Status="1 failed: <img src=x>"), 1001.0)
     assert ">ALARM<" in headline(answering)
     assert "1 failed: &lt;img src=x&gt;" in headline(answering)
     assert "the disk is gone" in headline(with_snapshot(NOTHING, snapshot("the disk is gone", State="FAULT"), 1001.0))
-    silent = headline(with_silence(answering, "refused", 1002.0))
+    silent = headline(without_answer(answering, "refused", 1002.0))
     assert datetime.fromtimestamp(1001.0).strftime("No answer since %Y-%m-%d %H:%M:%S") in silent
     assert ADDRESS in silent
     assert "petif serve" in silent
@@ -132,7 +132,7 @@ def test_numbers_that_are_not_known_are_no_zeros() -> None:
     for text in ("data-number='Backlog'>3<", "data-number='Free space'>5 GB<", "data-number='Median latency'>20 ms<"):
         assert text in shown
     assert "data-number='Converted'>-<" in shown
-    assert "class='tiles old'" in numbers(with_silence(NOTHING, "gone", 1001.0))
+    assert "class='tiles old'" in numbers(without_answer(NOTHING, "gone", 1001.0))
 
 
 def test_what_a_server_tells_is_text_and_nothing_else() -> None:
@@ -243,12 +243,12 @@ def test_a_file_that_is_not_seen_here_is_told_in_words(converted: FrameReport) -
     assert pair.orientation is None
     Path(converted.output or "").write_bytes(b"not a frame")
     assert "not a frame" not in (text := read_pair(converted).converted.text)
-    assert f"can't show it: {converted.output}" in text
+    assert f"cannot read the file: {converted.output}" in text
 
 
 def test_a_frame_converted_in_place_has_no_before(converted: FrameReport) -> None:
     pair = read_pair(converted.model_copy(update={"source": converted.output}))
-    assert "converted in place" in pair.raw.html
+    assert "Converted in place" in pair.raw.html
     assert pair.converted.shape == (40, 30)
 
 

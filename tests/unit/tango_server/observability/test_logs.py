@@ -286,7 +286,7 @@ def test_unwritable_folder_is_reported_once(folder: Path, start: Start, program:
         log_many(100)
     (told,) = program.getvalue().splitlines()
     assert str(folder / "petif.log") in told
-    assert "can't be written" in told
+    assert "cannot write the log" in told
     assert len(stream.texts) == 100
 
 
@@ -319,7 +319,7 @@ def test_full_disk_is_reported_once_and_later_the_gap(
         LOG.info("room again")
     (told,) = program.getvalue().splitlines()
     assert "No space left on device" in told
-    assert messages(folder) == ["room again", "50 messages before this one are lost: the log could not be written"]
+    assert messages(folder) == ["room again", "50 messages before this one were lost: the log could not be written"]
     assert capfd.readouterr() == ("", "")
 
 
@@ -338,7 +338,7 @@ def test_logging_never_waits_and_counts_losses(
         assert stream.complete.wait(30)
         for text in later:
             LOG.info(text)
-    lost = "90 messages are lost: they came faster than the log could be written"
+    lost = "90 messages were lost: they came faster than the log could be written"
     assert messages(folder) == ["first", *numbered(10), lost, *later]
 
 
@@ -349,7 +349,7 @@ def test_hanging_log_does_not_hold_up_the_end(start: Start, program: io.StringIO
     LOG.info("one")
     LOG.info("two")
     assert gate.reached.wait(30)
-    log.close(patience=0.05)
+    log.close(timeout=0.05)
     assert "writing the log hangs" in program.getvalue()
     assert not PACKAGE.handlers
     gate.opened.set()
@@ -383,7 +383,7 @@ def test_ten_thousand_failures_a_minute_show_ten_on_stderr() -> None:
     assert len(failures) == 10
     assert all(": failed: " in line for line in failures)
     assert [line.split(": ", 1)[1] for line in (left_out, other)] == [
-        "more messages like the last one are left out here for 60 s; the log file has them",
+        "Similar messages are suppressed here for 60 s; the log file has them.",
         "something else",
     ]
     now[0] = 60.0

@@ -150,7 +150,7 @@ def test_endpoint_can_be_started_again_on_its_port(source: Source) -> None:
 def test_no_endpoint_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch, source: Source) -> None:
     with socket.create_server((LOCAL, 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(MetricsError, match=rf"{LOCAL}:{port} can't be listened at .* metrics_port to a free port"):
+        with pytest.raises(MetricsError, match=rf"{LOCAL}:{port}: .* metrics_port to a free port"):
             source.start(port)
     with pytest.raises(MetricsError, match=r"192\.0\.2\.1:.* metrics_host to an address of this machine"):
         start_metrics("192.0.2.1", 0, numbers=Snapshot, state=str)
@@ -161,7 +161,7 @@ def test_no_endpoint_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch
 
 def test_silent_client_is_sent_away(monkeypatch: pytest.MonkeyPatch, endpoint: Metrics) -> None:
     handler: Any = endpoint._server.RequestHandlerClass
-    assert handler.timeout == metrics._CLIENT_PATIENCE
+    assert handler.timeout == metrics._CLIENT_TIMEOUT
     monkeypatch.setattr(handler, "timeout", 0.1)
     with socket.create_connection((LOCAL, port_of(endpoint)), timeout=10) as silent:
         assert silent.recv(1) == b""

@@ -55,7 +55,7 @@ SPELLINGS = {
 }
 WRONG = {
     "field": ({"rotatoin": 90}, "rotatoin.*did you mean rotation"),
-    "value": ({"rotation": 45}, "rotation: found 45"),
+    "value": ({"rotation": 45}, "rotation: .*got 45"),
     "preset": ("xid", "preset 'xid'.*xdi, xdi-unsigned"),
     "preset of fields": ({"preset": ["xdi"]}, r"preset \['xdi'\]"),
     "json": ('{"rotation": 90', "invalid JSON"),

@@ -42,7 +42,7 @@ def pauses(starts: StartBackoff, clock: Clock, failures: int) -> list[float]:
 
 def test_at_first_nothing_is_against_it(starts: StartBackoff) -> None:
     assert starts.may_begin()
-    assert not starts.trouble
+    assert not starts.problem
 
 
 def test_pauses_grow_and_have_an_end(starts: StartBackoff, clock: Clock) -> None:
@@ -64,7 +64,7 @@ def test_a_worker_that_got_ready_ends_the_trouble(starts: StartBackoff, clock: C
     starts.failed(MemoryError())
     starts.succeeded()
     assert starts.may_begin()
-    assert not starts.trouble
+    assert not starts.problem
     assert pauses(starts, clock, 1) == [PAUSES.shortest]
 
 
@@ -79,8 +79,8 @@ def test_a_worker_that_got_ready_ends_the_trouble(starts: StartBackoff, clock: C
 )
 def test_the_trouble_tells_what_was_found_and_what_to_do(starts: StartBackoff, error: Exception, words: str) -> None:
     starts.failed(error)
-    assert words in starts.trouble
-    assert "the installation and the memory of this host" in starts.trouble
+    assert words in starts.problem
+    assert "the installation and the memory of this host" in starts.problem
 
 
 def test_it_is_logged_once_and_its_end_too(

@@ -29,7 +29,7 @@ def test_damaged_ledger_is_put_aside_and_a_new_one_begun(
     successor = opened()
     assert [successor.set_aside] == asides(ledger_path)
     assert asides(ledger_path)[0].read_bytes() == broken
-    for words in (str(ledger_path), str(successor.set_aside), "damaged", "submit the folders again"):
+    for words in (str(ledger_path), str(successor.set_aside), "damaged", "submit their folders again"):
         assert words in caplog.text
     assert pending_ids(Ledger(successor)) == []
     accept(Ledger(successor), "a")
@@ -93,7 +93,7 @@ def test_later_damage_is_an_error_and_put_aside_at_next_start(
     for page in range(pages // 4, pages * 3 // 4):
         spoil(ledger_path, page)
     database = opened()
-    with pytest.raises(LedgerDamagedError, match=r"ledger is damaged .* call Init") as caught:
+    with pytest.raises(LedgerDamagedError, match=r"ledger is damaged: .* call Init") as caught:
         pending_ids(Ledger(database))
     assert str(ledger_path) in str(caught.value)
     database.close()

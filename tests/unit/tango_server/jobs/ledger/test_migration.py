@@ -158,8 +158,8 @@ def test_tables_are_those_of_a_new_ledger_and_it_is_logged_once(
     kept = path.with_name(f"{path.name}.version-{version}")
     told = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage() for record in told] == [
-        f"{path}: kept as {kept}, as version {version} of the ledger was",
-        f"{path}: brought from version {version} to 4; an earlier program can't read it now",
+        f"{path}: saved a copy as {kept} before migrating it from version {version}",
+        f"{path}: migrated the ledger from version {version} to 4; earlier versions of petif-bluesky can't read it",
     ]
 
 
@@ -206,7 +206,7 @@ def test_earlier_ledger_stays_as_it_was_on_a_full_disk(tmp_path: Path, version: 
     entries = [job(name, metadata={"note": "x" * 1000}) for name in names]
     WRITERS[version](path, entries, [report(name) for name in names[150:]], [], {})
     before = path.read_bytes()
-    refused = pytest.raises(LedgerError, match=r"can't be opened \(disk I/O error\).*free space")
+    refused = pytest.raises(LedgerError, match=r"cannot open the ledger: disk I/O error.*free space")
     with no_file_grows_beyond(50_000), refused:
         Database(path)
     assert path.read_bytes() == before

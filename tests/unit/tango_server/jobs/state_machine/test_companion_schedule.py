@@ -80,9 +80,9 @@ def converted(service: JobStateMachine) -> None:
 
 def test_the_service_asks_for_them(service: LedgerService) -> None:
     converted(service)
-    assert service.next_look == 1 + PAUSES.shortest
+    assert service.next_poll == 1 + PAUSES.shortest
     assert service.handle(TimePassed(), at(1 + PAUSES.shortest)) == [WriteCompanions(frame("a"), FIRST)]
-    assert service.next_look is None
+    assert service.next_poll is None
 
 
 def test_at_the_end_they_are_asked_for_at_once(service: LedgerService) -> None:

@@ -114,7 +114,7 @@ def test_a_blocked_output_is_tried_less_and_less_often_and_given_up_in_the_end(p
 def test_a_file_that_only_looks_complete_is_awaited_until_another_one_is_there(progress: JobState) -> None:
     progress.seen(SEEN, RULE, at(100))
     begin(progress)
-    assert progress.attempt_failed(failed("not_ready", "strips of zeros"), RULE, 3, 101.0) == Sequel("look")
+    assert progress.attempt_failed(failed("not_ready", "strips of zeros"), RULE, 3, 101.0) == Sequel("poll")
     verdict = progress.seen(SEEN, RULE, at(101))
     assert (verdict.kind, verdict.again) == ("wait", 101.5)
     assert progress.seen(Observed("a", COMPLETE_AGAIN), RULE, at(102)).kind == "ready"

@@ -83,7 +83,7 @@ def test_a_file_is_looked_at_as_soon_as_its_job_is_accepted(service: JobStateMac
 
 
 def test_a_service_without_jobs_wants_no_wake_up(service: JobStateMachine) -> None:
-    assert service.next_look is None
+    assert service.next_poll is None
 
 
 def test_a_complete_file_is_given_to_a_worker_at_once(service: JobStateMachine) -> None:
@@ -130,13 +130,13 @@ def test_a_file_that_is_not_ready_is_looked_at_again_when_its_time_has_come(
 ) -> None:
     service.handle(accepted("a"), at(0))
     assert service.handle(Observed("a", structure), at(0.01)) == []
-    due = service.next_look
+    due = service.next_poll
     assert due is not None
     assert due > 0.01
     assert service.handle(TimePassed(), at(due - 0.001)) == []
     assert looks(service.handle(TimePassed(), at(due))) == ["a"]
     assert service.handle(TimePassed(), at(due + 5)) == []
-    assert service.next_look is None
+    assert service.next_poll is None
 
 
 def test_several_files_that_are_due_are_looked_at_together(service: JobStateMachine) -> None:
@@ -166,8 +166,8 @@ def test_the_deadline_counts_from_acceptance_by_the_looks_that_the_service_asks_
     instructions = service.handle(accepted("a"), at(now))
     while looks(instructions):
         instructions = service.handle(Observed("a", None), at(now))
-        if service.next_look is not None:
-            now = service.next_look
+        if service.next_poll is not None:
+            now = service.next_poll
             instructions = service.handle(TimePassed(), at(now))
     assert [report.outcome for report in reports(instructions)] == ["failed"]
     assert now == 65.0
@@ -230,7 +230,7 @@ def test_a_file_that_is_not_ready_any_more_goes_back_to_waiting_and_frees_its_wo
     assert looks(instructions) == ["a"]
     assert starts(instructions) == ["b"]
     assert one_worker.handle(Observed("a", UNFINISHED), at(1.1)) == []
-    assert one_worker.next_look is not None
+    assert one_worker.next_poll is not None
     assert one_worker.snapshot(at(1.1)).queue_length == 2
 
 
@@ -323,13 +323,13 @@ def test_a_sidecar_that_comes_is_told_in_the_report_and_is_no_part_of_the_latenc
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
     assert service.handle(SidecarObserved("a", carried=False), at(1.1)) == []
-    due = service.next_look
+    due = service.next_poll
     assert due is not None
     assert carries(service.handle(TimePassed(), at(due))) == [("a", Path("/processed/a.tif"))]
     (report,) = reports(service.handle(SidecarObserved("a", carried=True), at(2.5)))
     assert (report.outcome, report.sidecar) == ("converted", "carried")
     assert report.latency == pytest.approx(1.0)
-    assert service.next_look is None
+    assert service.next_poll is None
 
 
 def test_a_sidecar_that_never_comes_is_reported_as_absent_at_its_deadline() -> None:
@@ -340,8 +340,8 @@ def test_a_sidecar_that_never_comes_is_reported_as_absent_at_its_deadline() -> N
     while carries(instructions):
         looked += 1
         instructions = service.handle(SidecarObserved("a", carried=False), at(now))
-        if service.next_look is not None:
-            now = service.next_look
+        if service.next_poll is not None:
+            now = service.next_poll
             instructions = service.handle(TimePassed(), at(now))
     (report,) = reports(instructions)
     assert (report.outcome, report.sidecar) == ("converted", "absent")
@@ -394,8 +394,8 @@ def blocked_until(service: JobStateMachine, run_uid: str | None, relieved: float
         blocked = now < relieved
         look = SidecarObserved("a", not blocked, "the disk is full" if blocked else "", blocked)
         instructions = service.handle(look, at(now))
-        if service.next_look is not None:
-            now = service.next_look
+        if service.next_poll is not None:
+            now = service.next_poll
             instructions = service.handle(TimePassed(), at(now))
     return reports(instructions), now
 
@@ -417,8 +417,8 @@ def test_a_sidecar_that_can_not_be_written_is_tried_for_as_long_as_its_image_wou
 def test_a_sidecar_in_other_trouble_is_given_up_at_its_own_deadline_with_the_reason(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
-    assert not reports(service.handle(SidecarObserved("a", carried=False, trouble="it can't be read"), at(1.1)))
-    (report,) = reports(service.handle(SidecarObserved("a", carried=False, trouble="it can't be read"), at(3)))
+    assert not reports(service.handle(SidecarObserved("a", carried=False, problem="it can't be read"), at(1.1)))
+    (report,) = reports(service.handle(SidecarObserved("a", carried=False, problem="it can't be read"), at(3)))
     assert (report.sidecar, report.reason) == ("absent", "it can't be read")
 
 
@@ -427,9 +427,9 @@ def test_a_disk_that_was_full_for_the_image_too_takes_no_time_from_the_sidecar(s
     service.handle(AttemptFailed("a", "blocked", "the disk is full"), at(1))
     service.handle(Observed("a", COMPLETE), at(14))
     service.handle(converted("a", sidecar="absent"), at(14))
-    assert not reports(service.handle(SidecarObserved("a", carried=False, trouble="full", blocked=True), at(14.1)))
-    assert not reports(service.handle(SidecarObserved("a", carried=False, trouble="full", blocked=True), at(29)))
-    assert reports(service.handle(SidecarObserved("a", carried=False, trouble="full", blocked=True), at(29.2)))
+    assert not reports(service.handle(SidecarObserved("a", carried=False, problem="full", blocked=True), at(14.1)))
+    assert not reports(service.handle(SidecarObserved("a", carried=False, problem="full", blocked=True), at(29)))
+    assert reports(service.handle(SidecarObserved("a", carried=False, problem="full", blocked=True), at(29.2)))
 
 
 SCENARIO: list[tuple[float, Event]] = [
@@ -467,7 +467,7 @@ def play(wall: Callable[[float], float]) -> tuple[list[list[Instruction]], list[
                 for step in steps
             ]
         )
-        due.append(service.next_look)
+        due.append(service.next_poll)
     return answers, due, service.snapshot(Instant(15.3, wall(15.3)))
 
 
@@ -693,10 +693,10 @@ class AnyOrder(RuleBasedStateMachine):
             for name in list(self.to_carry):
                 self.to_carry.remove(name)
                 self.send(SidecarObserved(name, carried=True))
-            self.now = max(self.now, self.service.next_look or 0.0)
+            self.now = max(self.now, self.service.next_poll or 0.0)
             self.send(TimePassed())
         assert sorted(self.finished) == sorted(self.jobs)
-        assert self.service.next_look is None
+        assert self.service.next_poll is None
         assert self.service.running_jobs() == []
 
 
@@ -720,8 +720,8 @@ def test_a_file_that_only_looks_complete_waits_for_another_one_without_a_busy_lo
     service.handle(AttemptFailed("a", "not_ready", "its strips were never filled"), at(0.1))
     instants = [0.1]
     while not (steps := service.handle(Observed("a", COMPLETE), at(instants[-1]))):
-        assert service.next_look is not None
-        instants.append(service.next_look)
+        assert service.next_poll is not None
+        instants.append(service.next_poll)
         assert looks(service.handle(TimePassed(), at(instants[-1]))) == ["a"]
     assert len(instants) < 30
     assert instants[-1] == pytest.approx(10.1)

@@ -261,7 +261,7 @@ class World(RuleBasedStateMachine):
             for one in self.sidecars[:]:
                 self.sidecars.remove(one)
                 self.send(SidecarObserved(one.job_id, carried=True))
-            self.now = max(self.now, self.service.next_look or 0.0)
+            self.now = max(self.now, self.service.next_poll or 0.0)
             self.send(TimePassed())
         assert self.ended == self.expected
         assert self.ledger.pending() == 0

@@ -84,7 +84,7 @@ def gone(*names: str) -> Cancelled:
 
 def next_looks(service: JobStateMachine) -> tuple[float, list[str]]:
     """Let time pass until the service wants a look; return the instant, and the files."""
-    due = service.next_look
+    due = service.next_poll
     assert due is not None
     return due, looks(service.handle(TimePassed(), at(due)))
 
@@ -161,7 +161,7 @@ def test_a_blocked_output_is_tried_again_until_it_is_given_up_and_holds_up_nobod
     assert "the disk is full" in report.reason
     assert 16 <= now < 20
     assert 5 < tries < 30
-    assert one_worker.next_look is None
+    assert one_worker.next_poll is None
 
 
 def test_a_blocked_output_that_can_be_written_again_is_converted(service: JobStateMachine) -> None:
@@ -234,7 +234,7 @@ def test_a_cancelled_job_is_looked_at_and_converted_no_more(one_worker: JobState
     assert step == Cancel("ticket", ALL, frozenset({"running"}))
     assert one_worker.handle(gone("ready", "awaited", "new"), at(1.1)) == []
     assert one_worker.handle(TimePassed(), at(5)) == []
-    assert one_worker.next_look is None
+    assert one_worker.next_poll is None
     assert one_worker.handle(Observed("new", COMPLETE), at(5)) == []
     assert one_worker.snapshot(at(5)).queue_length == 1
     steps = one_worker.handle(converted("running"), at(6))
@@ -307,7 +307,7 @@ def test_a_cancelled_job_frees_its_place_among_the_looks(service: JobStateMachin
         service.handle(Observed(name, None), at(0))
     under_way = looks(service.handle(TimePassed(), at(1)))
     assert 0 < len(under_way) < len(names)
-    assert service.next_look is None
+    assert service.next_poll is None
     service.handle(CancelWanted("ticket", ALL), at(1))
     service.handle(gone(*under_way), at(1))
     assert looks(service.handle(TimePassed(), at(1))) == names[len(under_way) : 2 * len(under_way)]

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tango_server.jobs.state_machine.poll_schedule import LOOKS_AT_A_TIME, LOOKS_PER_SECOND, PollSchedule
+from tango_server.jobs.state_machine.poll_schedule import POLLS_AT_A_TIME, POLLS_PER_SECOND, PollSchedule
 
 NOW = 100.0
 
@@ -58,18 +58,18 @@ def test_files_are_looked_at_in_the_order_of_their_instants(schedule: PollSchedu
 
 
 def test_no_more_looks_are_under_way_than_a_slow_file_server_can_bear(schedule: PollSchedule) -> None:
-    names = [f"{number:02d}" for number in range(LOOKS_AT_A_TIME + 3)]
+    names = [f"{number:02d}" for number in range(POLLS_AT_A_TIME + 3)]
     for name in names:
         schedule.add(name, NOW + 0.1, NOW)
     taken = schedule.take_due(NOW + 10)
-    assert taken == names[:LOOKS_AT_A_TIME]
+    assert taken == names[:POLLS_AT_A_TIME]
     assert schedule.next is None
     assert schedule.take_due(NOW + 20) == []
     schedule.returned(taken[0])
     assert schedule.next is not None
-    assert schedule.take_due(NOW + 20) == [names[LOOKS_AT_A_TIME]]
+    assert schedule.take_due(NOW + 20) == [names[POLLS_AT_A_TIME]]
     schedule.forget(taken[1])
-    assert schedule.take_due(NOW + 20) == [names[LOOKS_AT_A_TIME + 1]]
+    assert schedule.take_due(NOW + 20) == [names[POLLS_AT_A_TIME + 1]]
 
 
 def test_a_file_that_is_forgotten_is_looked_at_no_more(schedule: PollSchedule) -> None:
@@ -89,7 +89,7 @@ def test_few_files_are_looked_at_as_often_as_they_ask_for(schedule: PollSchedule
 def test_all_looks_together_stay_below_the_limit_and_are_slowed_down_alike(count: int, schedule: PollSchedule) -> None:
     patient, eager = [f"p{number}" for number in range(count)], [f"e{number}" for number in range(count)]
     looks = follow(schedule, {**dict.fromkeys(patient, 0.2), **dict.fromkeys(eager, 0.02)}, seconds=60)
-    assert looks.total() / 60 == pytest.approx(LOOKS_PER_SECOND, rel=0.1)
+    assert looks.total() / 60 == pytest.approx(POLLS_PER_SECOND, rel=0.1)
     often, seldom = sum(looks[name] for name in eager), sum(looks[name] for name in patient)
     assert often / seldom == pytest.approx(10, rel=0.15)
     assert min(looks.values()) > 0
@@ -165,8 +165,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def looks_are_few_and_wanted_whenever_one_is_possible(self) -> None:
-        assert len(self.under_way) <= LOOKS_AT_A_TIME
-        if self.awaited and len(self.under_way) < LOOKS_AT_A_TIME:
+        assert len(self.under_way) <= POLLS_AT_A_TIME
+        if self.awaited and len(self.under_way) < POLLS_AT_A_TIME:
             assert self.schedule.next is not None
 
     def teardown(self) -> None:

@@ -39,7 +39,7 @@ def test_a_fault_is_told_in_its_own_words() -> None:
 def test_the_status_tells_of_the_work_and_of_everything_that_is_done() -> None:
     numbers = Snapshot(queue_length=3, running=2, converted=10, skipped=20, placeholders=30, failed=4)
     status = server_state(numbers, "")[1]
-    for words in ("3 frames to go", "2 of them being converted", "60 done", "4 failed"):
+    for words in ("3 frames queued", "2 of them converting", "60 done", "4 failed"):
         assert words in status
 
 

@@ -21,8 +21,8 @@ from tango_server.jobs.executors.worker import Task
 from tango_server.jobs.frame_listing import FrameLister, Listing
 from tango_server.jobs.runner import JobRunner
 from tango_server.jobs.startup import open_database
-from tango_server.jobs.watch.folder_watch import BOOK_NAME, FolderWatch, rules_from
-from tango_server.jobs.watch.watcher import CHECKS_PER_LOOK
+from tango_server.jobs.watch.folder_watch import STORE_NAME, FolderWatch, rules_from
+from tango_server.jobs.watch.watcher import CHECKS_PER_SCAN
 from tango_server.messages import FrameReport, SubmitAnswer, SubmitQuery
 from tango_server.recipe import Recipe
 from tango_server.settings import Settings
@@ -37,8 +37,8 @@ class AtOnce:
     def start(self, task: Task, done: Done) -> None:
         done(worker.run(task))
 
-    def close(self, patience: float) -> None:
-        del patience
+    def close(self, timeout: float) -> None:
+        del timeout
 
 
 class Service(JobRunner):
@@ -190,7 +190,7 @@ def test_outputs_in_the_folder_of_the_recipe_are_no_frames(start: Start, raw: Pa
 def test_first_output_of_a_recipe_set_meanwhile_is_no_frame(
     start: Start, raw: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = FrameLister.look
+    real = FrameLister.scan
     found: list[str] = []
     with start() as session:
 
@@ -201,7 +201,7 @@ def test_first_output_of_a_recipe_set_meanwhile_is_no_frame(
             found.extend(result.came)
             return result
 
-        monkeypatch.setattr(FrameLister, "look", look)
+        monkeypatch.setattr(FrameLister, "scan", look)
         put(raw / "out", data, "first.tif")
         until(lambda: "out/first.tif" in found)
         put(raw, data, "b.tif")
@@ -273,10 +273,10 @@ def test_frames_wait_while_there_is_no_room(start: Start, raw: Path, data: Path)
     with start() as session:
         session.service.full = True
         put(raw, data, "a.tif", "b.tif")
-        until(lambda: "2 frames wait to be accepted: the queue is full" in session.watch.trouble)
+        until(lambda: "2 frames wait to be accepted: the queue is full" in session.watch.problem)
         session.service.full = False
         until(lambda: session.converted == ["a.tif", "b.tif"])
-        until(lambda: not session.watch.trouble)
+        until(lambda: not session.watch.problem)
 
 
 def test_a_refused_frame_is_told_once(start: Start, raw: Path, data: Path) -> None:
@@ -299,11 +299,11 @@ def test_folder_that_goes_and_comes_back_brings_only_new_files(start: Start, raw
     with start() as session:
         until(lambda: session.converted == ["a.tif"])
         raw.rename(away)
-        until(lambda: f"{raw}: can't be listed" in session.watch.trouble)
+        until(lambda: f"{raw}: cannot list this folder" in session.watch.problem)
         put(away, data, "b.tif")
         away.rename(raw)
         until(lambda: session.converted == ["a.tif", "b.tif"])
-        until(lambda: not session.watch.trouble and session.watch.idle)
+        until(lambda: not session.watch.problem and session.watch.idle)
         assert session.service.asked == ["a.tif", "b.tif"]
         raw.rename(away)
         raw.mkdir()  # a mount point that is empty for a while
@@ -324,7 +324,7 @@ def test_folder_outside_of_the_roots_stops_no_other_and_nested_is_one(
     put(raw / "deep", data, "a.tif")
     with start(watch=(elsewhere, raw / "deep", raw, raw)) as session:
         until(lambda: session.converted == ["a.tif"])
-        assert "outside the folders that may be read" in session.watch.trouble
+        assert "outside the folders that may be read" in session.watch.problem
         put(raw / "deep", data, "c.tif")
         until(lambda: session.converted == ["a.tif", "c.tif"])
         assert session.service.asked == ["a.tif", "c.tif"]
@@ -339,7 +339,7 @@ def test_hanging_file_system_stops_no_other_folder(start: Start, raw: Path, data
         session.service.hanging = hanging
         until(lambda: "a.tif" in session.converted)
         began = time.monotonic()
-        session.watch.close(patience=0.2)
+        session.watch.close(timeout=0.2)
         assert time.monotonic() - began < PATIENCE / 2
 
 
@@ -359,21 +359,21 @@ def test_damaged_book_is_set_aside_and_has_one_owner(
 ) -> None:
     put(raw, data, "a.tif")
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / BOOK_NAME).write_bytes(b"no database" * 1000)
+    (tmp_path / "state" / STORE_NAME).write_bytes(b"no database" * 1000)
     with start() as session:
         until(lambda: session.converted == ["a.tif"])
-        assert "was damaged" in session.watch.trouble
+        assert "was damaged" in session.watch.problem
         monkeypatch.setattr("tango_server.sqlite.sole_owner.PATIENCE", 0.05)
         with pytest.raises(OSError, match="another state directory"):
             FolderWatch(rules_from(Settings(read_roots=[raw], state_dir=tmp_path)), session.service, tmp_path / "state")
-    assert len(list((tmp_path / "state").glob(f"{BOOK_NAME}.damaged-*"))) == 1
+    assert len(list((tmp_path / "state").glob(f"{STORE_NAME}.damaged-*"))) == 1
 
 
 def test_store_that_cannot_be_read_for_a_while_costs_no_frame(start: Start, raw: Path, data: Path) -> None:
     put(raw, data, "a.tif")
     with start() as session:
         until(lambda: session.converted == ["a.tif"])
-        store = session.watch._book._file
+        store = session.watch._store._file
         reading, failures = store.reading, [0]
 
         def fail() -> Any:
@@ -383,7 +383,7 @@ def test_store_that_cannot_be_read_for_a_while_costs_no_frame(start: Start, raw:
         store.reading = fail  # type: ignore[method-assign]
         put(raw, data, "b.tif")
         until(lambda: failures[0] > 3)
-        assert "disk I/O error" in session.watch.trouble
+        assert "disk I/O error" in session.watch.problem
         store.reading = reading  # type: ignore[method-assign]
         until(lambda: session.converted == ["a.tif", "b.tif"] and session.watch.idle)
         assert session.service.asked == ["a.tif", "b.tif"]
@@ -422,5 +422,5 @@ def test_a_look_at_many_frames_is_one_listing_and_few_stats(
         until(lambda: session.converted == ["new.tif"])
         looks = listings[0] - before
         assert listed_at_submit[0] - before <= 2
-        assert stats[0] - stats_before <= (looks + 1) * (CHECKS_PER_LOOK + 10)
+        assert stats[0] - stats_before <= (looks + 1) * (CHECKS_PER_SCAN + 10)
         assert session.service.asked == ["new.tif"]
