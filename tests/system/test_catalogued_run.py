@@ -87,7 +87,7 @@ def test_other_formats_are_no_frames(client: Any, writer: Any) -> None:
         "eiger_image", "file://localhost/data/raw/a.h5", "", mimetype="application/x-hdf5", dataset="entry/data"
     )(0, 2)
     run.stop()
-    with pytest.raises(FramesNotFoundError, match=rf"run {run.uid}: found no frames \(.*x-hdf5 is no TIFF"):
+    with pytest.raises(FramesNotFoundError, match=f"run {run.uid}: no frames.*x-hdf5"):
         frames_of_run(client[run.uid])
 
 

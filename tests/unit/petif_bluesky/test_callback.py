@@ -149,7 +149,7 @@ def test_garbage_is_logged_and_the_next_run_is_none_the_worse(
     callback(name, document)
     (record,) = caplog.records
     assert record.exc_info is not None
-    assert f"a {name!r} document could not be taken in" in record.getMessage()
+    assert f"{name!r} document" in record.getMessage()
     run = composed(callback)
     run.stop()
     server.until(lambda: len(server.requests) == 1)
@@ -174,11 +174,11 @@ def test_run_that_can_not_be_read_is_told_once_and_counted_at_its_end(
         run = composed(callback, frames=0)
         for _ in range(5):
             callback("resource", {"uid": "r", "spec": "AD_TIFF", "run_start": run.uid})
-        told = [record.getMessage() for record in caplog.records if "could not be taken in; " in record.getMessage()]
+        told = [record.getMessage() for record in caplog.records if "'resource' document" in record.getMessage()]
         assert len(told) == number + 1
         assert run.uid in told[-1]
         run.stop()
-    assert [f"run {run.uid}: 5 documents in all" in record.getMessage() for record in caplog.records][-1]
+    assert f"run {run.uid}: 5 documents" in caplog.records[-1].getMessage()
 
 
 def test_frame_of_a_run_whose_beginning_was_missed_is_not_converted_with_another_recipe(
@@ -191,7 +191,8 @@ def test_frame_of_a_run_whose_beginning_was_missed_is_not_converted_with_another
     seen = composed(callback)
     server.until(lambda: len(server.requests) == 1)
     assert [request.run_uid for request in server.requests.values()] == [seen.uid]
-    assert "start document was not seen" in caplog.text
+    assert "start document" in caplog.text
+    assert run.uid in caplog.text
 
 
 def test_all_frames_of_a_document_are_one_transaction(

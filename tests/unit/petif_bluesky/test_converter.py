@@ -201,17 +201,17 @@ def test_configured_recipe_is_that_of_the_next_runs(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"recipe": {"rotation": 45}}, "rotation: found 45; input should be 0, 90"),
-        ({"recipe": "turn it"}, "no preset is called 'turn it'"),
-        ({"recipe": {"output": {"mode": "in_place"}}}, "found in_place; expected new files"),
-        ({"numworkers": 3}, "found 'numworkers'; expected 'recipe'"),
+        ({"recipe": {"rotation": 45}}, "rotation.*45"),
+        ({"recipe": "turn it"}, "preset.*'turn it'"),
+        ({"recipe": {"output": {"mode": "in_place"}}}, r"recipe\.output.*in place"),
+        ({"numworkers": 3}, "cannot configure 'numworkers'.*'recipe'"),
     ],
 )
 def test_wrong_configuration_is_refused_and_changes_nothing(
     values: dict[str, Any], words: str, converter: PETifConverter
 ) -> None:
     converter.configure({"recipe": RECIPE})
-    with pytest.raises(ValueError, match=re.escape(words)):
+    with pytest.raises(ValueError, match=words):
         converter.configure(values)
     assert converter.recipe.chosen == RECIPE
 

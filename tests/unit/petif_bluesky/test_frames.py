@@ -284,7 +284,7 @@ def test_everything_of_a_run_is_forgotten_when_it_stops(finder: FrameFinder) -> 
     waiting = kept.resource()(5)
     ended.stop()
     assert len(kept.event(pe_image=waiting)) == 1
-    with pytest.raises(UnknownDescriptorError, match="Subscribe before runs begin"):
+    with pytest.raises(UnknownDescriptorError, match="Subscribe before the run starts"):
         ended.event(pe_image="whatever")
     state = weakref.ref(finder.router._runs[kept.uid])
     kept.stop()

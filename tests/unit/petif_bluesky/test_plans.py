@@ -113,9 +113,9 @@ def test_recipe_may_be_json(given: Any, meant: Recipe, options: dict[str, Any], 
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ("xid", "no preset is called 'xid'; the presets are xdi"),
-        ({"rotation": 45}, "rotation: found 45; input should be"),
-        (45, "found 45; expected a Recipe, its fields"),
+        ("xid", "'xid'.*xdi"),
+        ({"rotation": 45}, "rotation.*45"),
+        (45, "45.*Recipe"),
         ({"output": {"mode": "in_place"}}, "allow_in_place"),
     ],
 )
@@ -137,15 +137,13 @@ def test_without_a_recipe_that_of_the_converter_holds(options: dict[str, Any], l
 
 def test_what_the_server_does_not_see_is_told_before_anything_is_opened(options: dict[str, Any], lab: Lab) -> None:
     lab.server.absent = {PATHS[1]}
-    with pytest.raises(
-        FramesNotFoundError, match=r"convert_files: 1 of 3 frames can't be found: /data/raw/a.tif: found"
-    ):
+    with pytest.raises(FramesNotFoundError, match=r"convert_files: 1 of 3 frames.*/data/raw/a\.tif"):
         lab.run_engine(convert_files(lab.converter, PATHS, **options))
-    with pytest.raises(FramesNotFoundError, match="paths: found none"):
+    with pytest.raises(FramesNotFoundError, match=r"paths.*empty"):
         lab.run_engine(convert_files(lab.converter, [], **options))
-    with pytest.raises(ValueError, match=r"found '/data/raw/a.tif'; expected a list"):
+    with pytest.raises(ValueError, match=r"paths: '/data/raw/a\.tif' is not a list"):
         lab.run_engine(convert_files(lab.converter, "/data/raw/a.tif", **options))
-    with pytest.raises(ValueError, match="expected a PETifConverter"):
+    with pytest.raises(ValueError, match="is not a PETifConverter"):
         lab.run_engine(convert_files("converter", PATHS, **options))
     assert lab.recorder.documents == []
 
@@ -154,7 +152,7 @@ def test_server_that_does_not_answer_in_time_ends_the_plan_before_anything_is_op
     options: dict[str, Any], lab: Lab
 ) -> None:
     lab.server.go_down()
-    with pytest.raises(LinkDownError, match="expected a running server"):
+    with pytest.raises(LinkDownError, match="does not answer"):
         lab.run_engine(convert_files(lab.converter, PATHS, **{**options, "timeout": 0.1}))
     assert lab.recorder.documents == []
 
@@ -264,9 +262,9 @@ def test_folder_without_frames_or_none_at_all_is_told_before_anything_is_opened(
     options: dict[str, Any], lab: Lab
 ) -> None:
     lab.server.folders["/data/raw"] = [FolderAnswer(frames=[], more=False)]
-    with pytest.raises(FramesNotFoundError, match="/data/raw: found no frames; expected"):
+    with pytest.raises(FramesNotFoundError, match="/data/raw: no frames"):
         lab.run_engine(convert_folder(lab.converter, "/data/raw", **options))
-    with pytest.raises(RequestRejectedError, match="found no folder"):
+    with pytest.raises(RequestRejectedError, match="folder"):
         lab.run_engine(convert_folder(lab.converter, "/data/else", **options))
     assert lab.recorder.documents == []
 
@@ -309,13 +307,13 @@ def test_run_that_can_not_be_converted_anew_is_named_before_anything_is_opened(
 
     empty = ComposedRun(lambda _name, _document: None)
     empty.stop()
-    refused(Catalogued(empty), FramesNotFoundError, f"run {empty.uid}: found no frames")
-    refused("f00", FramesNotFoundError, "run f00: found nothing in the catalogue", catalogue={})
-    refused("f00", ValueError, "found the uid 'f00' without a catalogue")
-    refused(raw_run, ValueError, "recipe: found None", recipe=None)
+    refused(Catalogued(empty), FramesNotFoundError, f"run {empty.uid}: no frames")
+    refused("f00", FramesNotFoundError, "run f00: not in the catalogue", catalogue={})
+    refused("f00", ValueError, "uid 'f00' without a catalogue")
+    refused(raw_run, ValueError, "recipe: .*None", recipe=None)
     broken = Catalogued(empty)
     broken._documents = [*empty.recorder.documents[:1], ("event", {"descriptor": "unknown", "uid": "e", "data": {}})]
-    refused(broken, FramesNotFoundError, f"run {empty.uid}: its documents can't be followed .*event document e")
+    refused(broken, FramesNotFoundError, f"run {empty.uid}: .*event document e")
     lab.server.absent = {"/data/raw/sample/sample-00000.tif"}
-    refused(raw_run, FramesNotFoundError, f"run {raw_run.uid}: 1 of 2 frames can't be found")
+    refused(raw_run, FramesNotFoundError, f"run {raw_run.uid}: 1 of 2 frames cannot be found")
     assert lab.recorder.documents == []

@@ -181,7 +181,7 @@ def test_what_the_disk_refuses_is_delivered_from_memory_and_its_loss_is_told(
     spool.remove(letters[:-1])
     spool.put({"key": "run/more", "run_uid": "run", "source": "x" * 100_000})
     spool.close()
-    assert "are lost" in caplog.text
+    assert "1 frames will not be converted" in caplog.text
 
 
 def test_a_postponed_letter_goes_behind_the_others(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_postponed_letter_goes_behind_the_others(tmp_path: Path) -> None:
 def test_file_that_is_no_spool_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "spool.sqlite"
     path.write_bytes(b"no database at all " * 100)
-    with pytest.raises(SpoolError, match=r"spool\.sqlite.*Name another one"):
+    with pytest.raises(SpoolError, match=r"spool\.sqlite.*spool=PATH"):
         Spool(path)
     assert path.read_bytes() == b"no database at all " * 100
 
@@ -320,4 +320,6 @@ def test_a_disk_that_is_nearly_full_is_told_once(
         spool.tidy()
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
-    assert f"{spool.path}: its disk has 150 MB left, and 500 frames wait there" in told[0]
+    assert str(spool.path) in told[0]
+    assert "150 MB" in told[0]
+    assert "500 frames" in told[0]

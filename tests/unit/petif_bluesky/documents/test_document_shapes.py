@@ -197,7 +197,7 @@ def test_other_formats_are_told_once_for_a_run() -> None:
     for point in range(3):
         assert run.event(eiger_image=datum(point), eiger_full_file_name="/data/all.h5") == []
     (note,) = finder.take_notes()
-    assert "AD_HDF5 is no TIFF" in note
+    assert "AD_HDF5" in note
 
 
 def test_tiff_named_beside_an_image_in_another_format_is_taken() -> None:
@@ -265,13 +265,13 @@ def test_paths_are_translated_where_a_map_says_so() -> None:
 @pytest.mark.parametrize("template", ["%s%s%s%s", "%s%s_%999999999d.tif", "%s%q", "%d%s_%d.tif"])
 def test_template_that_can_not_be_followed_is_told_when_it_comes(template: str) -> None:
     run = ComposedRun(FrameFinder().feed)
-    with pytest.raises(TemplateError, match="expected one that takes folder, file name and number"):
+    with pytest.raises(TemplateError, match="needs folder, file name and number"):
         run.resource(template=template)
 
 
 @pytest.mark.parametrize("template", ["{:999999999d}.tif", "{0.__class__}.tif", "{}{}.tif", "{name}.tif", "{.tif"])
 def test_stream_template_that_can_not_be_followed_is_told_when_it_comes(template: str) -> None:
-    with pytest.raises(TemplateError, match="expected one that takes a number"):
+    with pytest.raises(TemplateError, match="needs a number"):
         flying().stream_resource("det_image", "file:///d/", template)
 
 
@@ -297,7 +297,7 @@ def test_malformed_document_is_a_typed_error(kind: str, document: Any) -> None:
 
 def test_stream_datum_of_a_thousand_million_frames_is_refused() -> None:
     datum = flying().stream_resource("det_image", "file:///d/", "{:d}.tif")
-    with pytest.raises(MalformedDocumentError, match="indices from 0 to 1000000000"):
+    with pytest.raises(MalformedDocumentError, match="indices 0 to 1000000000"):
         datum(0, 10**9, stream="fly")
 
 
@@ -308,7 +308,7 @@ def test_images_of_our_own_streams_are_never_taken() -> None:
 
 
 def test_event_of_a_run_that_was_never_seen_says_what_to_do() -> None:
-    with pytest.raises(UnknownDescriptorError, match="Subscribe before runs begin"):
+    with pytest.raises(UnknownDescriptorError, match="Subscribe before the run starts"):
         FrameFinder().feed("event", {"descriptor": "never", "data": {}, "seq_num": 1})
 
 
@@ -319,7 +319,7 @@ def test_abandoned_runs_are_forgotten_after_many_others_with_their_last_frames_g
     late = [frame for number in range(100) for frame in finder.feed("start", {"uid": str(number)})]
     assert [frame.path for frame in late] == ["/d/0.tif"]
     assert len(finder.router._runs) == 100
-    assert f"run {run.uid}: never stopped" in finder.take_notes()[-1]
+    assert f"run {run.uid}: no stop document" in finder.take_notes()[-1]
 
 
 def test_memory_is_flat_over_many_runs() -> None:

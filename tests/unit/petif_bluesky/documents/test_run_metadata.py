@@ -133,7 +133,7 @@ def test_keys_are_chosen_by_patterns() -> None:
         sample={"a": 1},
     )
     assert set(metadata) - OWN_KEYS == {"secret", "mono_energy", "m_chi", "pe_total"}
-    assert metadata["left_out"] == {"sample": "it is a dict, and only single values are taken"}
+    assert metadata["left_out"] == {"sample": "it is a dict, not a single value"}
 
 
 def test_later_reading_holds_and_one_that_is_missing_hides_an_earlier_one() -> None:
@@ -142,7 +142,7 @@ def test_later_reading_holds_and_one_that_is_missing_hides_an_earlier_one() -> N
     )
     assert (metadata["m_phi"], metadata["m_omega"]) == (7.5, 0.5)
     assert "m_chi" not in metadata
-    assert metadata["left_out"] == {"m_chi": "it is nan, which JSON does not have"}
+    assert metadata["left_out"] == {"m_chi": "it is nan, which JSON cannot represent"}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_server_takes_an_event_with_thousands_of_long_names() -> None:
     metadata = described().of("descriptor", "pe_image", seq_num=1, shape=(4, 5), event=event)
     assert len(json.dumps(metadata)) <= LARGEST_METADATA
     assert metadata["shape"] == [4, 5]
-    assert metadata["left_out"]["timestamps"] == "there was no room for it"
+    assert metadata["left_out"]["timestamps"] == "the metadata are too large"
 
 
 def test_frames_of_a_fly_scan_have_what_is_known_without_an_event() -> None:

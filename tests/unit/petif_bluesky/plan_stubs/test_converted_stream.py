@@ -158,7 +158,7 @@ def test_readings_fit_their_description_and_are_as_of_when_the_frame_was_finishe
             key: kinds[described[key]["dtype"]] for key in reading
         }
         assert {value["timestamp"] for value in reading.values()} == {each.finished}
-    with pytest.raises(RuntimeError, match="before a frame was shown"):
+    with pytest.raises(RuntimeError, match="Call show first"):
         FrameStream("converter", "converted", None).read()
 
 

