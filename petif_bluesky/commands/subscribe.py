@@ -36,8 +36,8 @@ def _host_and_port(_context: click.Context, _parameter: click.Parameter, value: 
 @click.option("--any-pickle", is_flag=True,
               help="Accept pickles of any objects. Anyone who can reach the proxy can then run code here.")  # fmt: skip
 @click.option("--tiled", "tiled_uri", metavar="URI",
-              help="Catalogue to add each run's final statistics to, such as http://tiled.example:8000; its key is read "
-              "from TILED_API_KEY. The runs themselves must be written by another program.")  # fmt: skip
+              help="Catalogue to add each run's final statistics to, such as http://tiled.example:8000; its key is "
+              "read from TILED_API_KEY. The runs themselves must be written by another program.")  # fmt: skip
 def subscribe(
     *, zmq_address: str, address: str, spool: Path | None, prefix: str, any_pickle: bool, tiled_uri: str | None
 ) -> None:

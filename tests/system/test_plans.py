@@ -118,7 +118,7 @@ def test_files_by_name_become_a_run_with_the_converted_images(session: Session, 
     assert (start["plan_name"], start["conversion"]["recipe"]["rotation"]) == ("convert_files", 180)
 
 
-def test_folder_becomes_a_run_and_a_bad_frame_is_told_in_it(session: Session, data: Path) -> None:
+def test_folder_becomes_a_run_with_its_bad_frame(session: Session, data: Path) -> None:
     session.engine.subscribe(with_literal_names(session))
     raw = put(session.root, data, "a.tif", "b.tiff", "bad.tif", "c.dark.tif")
     raw[2].write_bytes(b"no TIFF at all")
@@ -144,9 +144,7 @@ def take_names(session: Session) -> None:
 
 
 @pytest.mark.parametrize("writer", [with_literal_names, with_templates])
-def test_catalogued_run_is_converted_anew_and_stays_as_it_is(
-    session: Session, writer: Callable[[Session], Any]
-) -> None:
+def test_reprocessing_leaves_the_old_run_unchanged(session: Session, writer: Callable[[Session], Any]) -> None:
     take_names(session)
     session.engine.subscribe(writer(session))
     (old,) = session.engine(count([session.detector], 3, md={"sample_name": "CeO2"}))
@@ -168,7 +166,7 @@ def test_catalogued_run_is_converted_anew_and_stays_as_it_is(
     assert dict(session.client[old].metadata) == metadata
 
 
-def test_run_that_was_made_anew_can_not_be_taken_for_a_raw_one(session: Session) -> None:
+def test_reprocessed_run_cannot_be_reprocessed(session: Session) -> None:
     session.engine.subscribe(with_literal_names(session))
     (old,) = session.engine(count([session.detector], 1))
     run = session.client[old]
@@ -181,7 +179,7 @@ def test_run_that_was_made_anew_can_not_be_taken_for_a_raw_one(session: Session)
         )
 
 
-def test_raw_file_that_is_gone_is_told_with_its_run_before_a_new_one_is_opened(session: Session) -> None:
+def test_missing_raw_file_is_reported_before_the_run(session: Session) -> None:
     session.engine.subscribe(with_literal_names(session))
     (old,) = session.engine(count([session.detector], 2))
     gone = session.raw_files(old)[1]
@@ -191,7 +189,7 @@ def test_raw_file_that_is_gone_is_told_with_its_run_before_a_new_one_is_opened(s
     assert [start["uid"] for start in session.recorder.of("start")] == [old]
 
 
-def test_server_that_is_stopped_and_started_again_within_a_run_costs_nothing_but_time(
+def test_server_restart_within_a_run_loses_nothing(
     session: Session, server: LocalServer, start_server: Callable[..., LocalServer], data: Path
 ) -> None:
     raw = put(session.root, data, *(f"{number}.tif" for number in range(4)))

@@ -65,7 +65,7 @@ class Host:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         assert self.process.stdout is not None
-        assert "listening" in self.process.stdout.readline()
+        assert "Listening" in self.process.stdout.readline()
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -130,7 +130,7 @@ def converted(address: str, uid: str) -> int:
 
 
 @pytest.mark.parametrize("address", ["localhost", ":5578", "localhost:", "localhost:port", "localhost:99999"])
-def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
+def test_invalid_address_is_refused_at_once(address: str) -> None:
     refused = CliRunner().invoke(subscribe, ["--zmq", address])
     assert refused.exit_code == 2
     assert "HOST:PORT" in refused.stderr
@@ -147,12 +147,12 @@ def test_run_is_converted_by_a_host_in_another_process(
     for path in (root / "raw").glob("*.tif"):
         expected = np.flip(np.rot90(tifffile.imread(path)), 1).astype(np.int32)
         np.testing.assert_array_equal(tifffile.imread(root / "processed" / path.name), expected)
-    assert host.stop() == "stopped\n"
+    assert host.stop() == "Stopped.\n"
     assert host.process.returncode == 130
     assert [line for line in host.lines[before:] if "ERROR" in line or "Traceback" in line] == []
 
 
-def test_the_recipe_of_a_preprocessor_comes_to_the_host(
+def test_recipe_of_a_preprocessor_reaches_the_host(
     run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[..., Host], root: Path
 ) -> None:
     host = start_host(server.address)
@@ -170,7 +170,7 @@ def test_the_recipe_of_a_preprocessor_comes_to_the_host(
     assert [line for line in host.lines[before:] if "ERROR" in line or "WARNING" in line] == []
 
 
-def test_what_0mq_loses_is_told_at_the_end_of_the_run(
+def test_lost_documents_are_logged_at_the_end_of_the_run(
     run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[..., Host], root: Path
 ) -> None:
     host = start_host(server.address)
@@ -186,7 +186,7 @@ def test_what_0mq_loses_is_told_at_the_end_of_the_run(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process")
-def test_what_the_host_took_goes_at_its_next_start(
+def test_spooled_frames_are_sent_at_the_next_start(
     run_engine: RunEngine,
     publish: Publisher,
     start_server: Callable[..., LocalServer],
@@ -203,7 +203,7 @@ def test_what_the_host_took_goes_at_its_next_start(
         lambda: any(uid in line and "all its documents were received" in line for line in host.lines),
         "the run has come",
     )
-    assert "5 frames wait for the server" in host.stop()
+    assert "5 frames are waiting" in host.stop()
     assert not psutil.pid_exists(host.process.pid)
     again = start_server("--port", port)
     start_host(again.address)
@@ -211,7 +211,7 @@ def test_what_the_host_took_goes_at_its_next_start(
 
 
 @pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.long)], ids=["up", "down at the start"])
-def test_the_final_statistics_come_into_a_catalogue(
+def test_final_statistics_are_written_to_a_catalogue(
     run_engine: RunEngine,
     publish: Publisher,
     server: LocalServer,
@@ -246,6 +246,6 @@ def test_the_final_statistics_come_into_a_catalogue(
         until(lambda: "conversion" in client[uid].metadata, "the statistics are in the catalogue")
         until(lambda: client[uid].metadata["conversion"]["pending"] == 0, "they are final")
         statistics = client[uid].metadata["conversion"]
-        assert host.stop().startswith("stopped")
+        assert host.stop().startswith("Stopped")
         client.context.close()
     assert (statistics["submitted"], statistics["converted"], statistics["failed"]) == (4, 4, 0)

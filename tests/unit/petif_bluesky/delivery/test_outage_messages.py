@@ -29,7 +29,7 @@ def one() -> int:
     return 1
 
 
-def test_pile_is_told_once_with_its_height_place_reason_and_remedy(
+def test_outage_is_logged_once_with_count_path_and_reason(
     reporter: OutageReporter, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for waiting in (3, 50, 200):
@@ -44,14 +44,12 @@ def test_pile_is_told_once_with_its_height_place_reason_and_remedy(
     assert "(90 s)" in caplog.records[-1].getMessage()
 
 
-def test_nothing_is_told_while_all_is_well(reporter: OutageReporter, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged_without_an_outage(reporter: OutageReporter, caplog: pytest.LogCaptureFixture) -> None:
     reporter.recovered(one)
     assert caplog.records == []
 
 
-def test_kinds_of_trouble_that_take_turns_are_told_once_each(
-    reporter: OutageReporter, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_alternating_errors_are_logged_once_each(reporter: OutageReporter, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(5):
         reporter.failed(one, LinkDownError("gone"))
         reporter.failed(one, ServerFullError("the queue is full"))
@@ -62,14 +60,12 @@ def test_kinds_of_trouble_that_take_turns_are_told_once_each(
     assert "gone again" in caplog.records[-1].getMessage()
 
 
-def test_error_that_nobody_foresaw_comes_with_its_traceback(
-    reporter: OutageReporter, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unexpected_error_is_logged_with_traceback(reporter: OutageReporter, caplog: pytest.LogCaptureFixture) -> None:
     reporter.failed(one, RuntimeError("what is this"))
     assert caplog.records[0].exc_info is not None
 
 
-def test_the_frames_that_wait_are_counted_when_they_are_told_only(reporter: OutageReporter) -> None:
+def test_waiting_frames_are_counted_only_for_messages(reporter: OutageReporter) -> None:
     counted: list[int] = []
     for _ in range(100):  # counting a million entries takes a second
         reporter.failed(lambda: counted.append(1) or 10**6, LinkDownError("gone"))
