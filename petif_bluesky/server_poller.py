@@ -29,23 +29,23 @@ _INTERVAL_OF_A_RUN = 0.1
 class ServerState:
     """The state of the server when last polled, at `polled`; `seen` is the time of its last answer (both Unix s)."""
 
-    asked: bool = False
+    was_polled: bool = False
     connected: bool = False
     seen: float = 0.0
     version: str = ""
     recipe: Mapping[str, Any] | None = None
-    trouble: str = "it has not been polled yet"
+    error: str = "it has not been polled yet"
     attributes: Mapping[str, AttributeReading] = field(default_factory=dict)
     polled: float = 0.0
 
     @property
     def down(self) -> bool:
         """Whether the server was polled and did not answer."""
-        return self.asked and not self.connected
+        return self.was_polled and not self.connected
 
-    def lost(self, trouble: str) -> "ServerState":
+    def lost(self, error: str) -> "ServerState":
         """Return the state after a call without an answer."""
-        return replace(self, asked=True, connected=False, trouble=trouble, polled=time.time())
+        return replace(self, was_polled=True, connected=False, error=error, polled=time.time())
 
 
 Listener = Callable[[RunStatistics | None], None]
@@ -168,14 +168,14 @@ class ServerPoller:
             return self._lost(known, f"{self.client.address} cannot convert: {snapshot.trouble}")
         now = time.time()
         return ServerState(
-            asked=True, connected=True, seen=now, version=snapshot.version, attributes=attributes,
-            recipe=json.loads(attributes["Recipe"].value), trouble="", polled=now,
+            was_polled=True, connected=True, seen=now, version=snapshot.version, attributes=attributes,
+            recipe=json.loads(attributes["Recipe"].value), error="", polled=now,
         )  # fmt: skip
 
-    def _lost(self, known: ServerState, trouble: str) -> ServerState:
+    def _lost(self, known: ServerState, error: str) -> ServerState:
         if not self.state.down:
-            _log.warning("%s", trouble)
-        return known.lost(trouble)
+            _log.warning("%s", error)
+        return known.lost(error)
 
     def _statistics(self, run_uid: str) -> RunStatistics | None:
         if not self.state.connected:

@@ -95,9 +95,7 @@ class Sender:
 
     def _hold(self, error: Exception) -> None:
         self._outage.failed(lambda: self._spool.frames, error)
-        self._batch = max(
-            1, self._batch // 2
-        )  # checking paths on slow storage may take longer than the timeout of a call
+        self._batch = max(1, self._batch // 2)  # checking paths on slow storage may exceed the timeout of a call
         self._pause = _PAUSES.after(self._pause)
 
     def _go_on(self) -> None:

@@ -72,9 +72,8 @@ class FrameStream:
     ) -> None:
         self.name = device
         self.stream = stream
-        self._image = (
-            f"{device}_image"  # one shared string: the RunEngine keeps it with each resource until the run ends
-        )
+        # One shared string: the RunEngine keeps it with each resource until the run ends.
+        self._image = f"{device}_image"
         self._structure = structure
         self._with_output = with_output
         self._report: FrameReport | None = None

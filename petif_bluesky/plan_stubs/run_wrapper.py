@@ -246,9 +246,8 @@ class RunWrapper:
             yield from self._checkpoint()
 
     def _emit(self, stream: str, readable: Any) -> Plan[None]:
-        yield Msg(
-            "create", name=stream
-        )  # not bps.create etc.: recording the caller in each stub takes half of the time
+        # Plain messages: bluesky's plan stubs record their caller, which takes half of the time.
+        yield Msg("create", name=stream)
         yield Msg("read", readable)
         yield Msg("save")
 

@@ -63,7 +63,7 @@ class DrainStatus(DeviceStatus):
         self._through_outages = through_outages
         self._progress_watchers: list[Callable[..., None]] = []
         self._began = time.monotonic()
-        self._lock = threading.Lock()
+        self._state_lock = threading.Lock()
         self._fetching = False
         self._drained = False
         self._ended = threading.Event()
@@ -73,7 +73,7 @@ class DrainStatus(DeviceStatus):
         for timer in self._timers:
             timer.start()
         unfollow = poller.follow(run_uid, self._on_statistics)
-        with self._lock:
+        with self._state_lock:
             over, self._unfollow = self._ended.is_set(), unfollow
         if over:  # already finished by a timer or the first call of the listener
             unfollow()
@@ -82,7 +82,7 @@ class DrainStatus(DeviceStatus):
 
     def watch(self, func: Callable[..., None]) -> None:
         """Call `func` with the progress, with bluesky's arguments."""
-        with self._lock:
+        with self._state_lock:
             self._progress_watchers.append(func)
 
     def give_up(self) -> None:
@@ -104,7 +104,7 @@ class DrainStatus(DeviceStatus):
 
     def _fetch_once(self) -> None:
         """Fetch the reports in a thread, if there are any and it has not been started yet, then finish."""
-        with self._lock:
+        with self._state_lock:
             if self._fetching or self._ended.is_set():
                 return
             self._fetching = True
@@ -128,7 +128,7 @@ class DrainStatus(DeviceStatus):
             self._end()
 
     def _end(self) -> None:
-        with self._lock:
+        with self._state_lock:
             if self._ended.is_set():
                 return
             self._ended.set()
@@ -155,7 +155,7 @@ class DrainStatus(DeviceStatus):
             "time_elapsed": elapsed,
             "time_remaining": elapsed / done * (target - done) if done else None,
         }
-        with self._lock:
+        with self._state_lock:
             watchers = tuple(self._progress_watchers)
         for watcher in watchers:
             try:

@@ -109,5 +109,5 @@ class ServerSignals(Device):
                 signal.renew(found.value, found.timestamp)
         if server.seen and server.version != self.version.get():
             self.version.renew(server.version, server.seen)
-        if server.asked and server.connected is not self.reachable.get():
+        if server.was_polled and server.connected is not self.reachable.get():
             self.reachable.renew(server.connected, server.polled)

@@ -28,7 +28,7 @@ from tango_server.text import explain
 PATIENCE = 10.0
 """Timeout (s) of blocking calls."""
 UP = ServerState(
-    asked=True, connected=True, seen=1.7e9, version="1.2.3", recipe=XDI.model_dump(mode="json"), trouble=""
+    was_polled=True, connected=True, seen=1.7e9, version="1.2.3", recipe=XDI.model_dump(mode="json"), error=""
 )
 """Initial state of the server."""
 
@@ -266,7 +266,7 @@ class FakeServer(Client):
     def _notify(self, run_uid: str, listener: Listener) -> None:
         if self.state.connected:
             listener(self.statistics(run_uid))
-        elif self.state.asked:
+        elif self.state.was_polled:
             listener(None)
 
     def _unfollow(self, key: object) -> None:

@@ -36,9 +36,8 @@ class LiteralNames:
     def __init__(self, subscriber: Callable[[str, Any], Any]) -> None:
         self._subscriber = subscriber
         self._found: list[Frame] = []
-        self._router = FrameRouter(
-            self._found.extend, recipe_of=lambda _start: None
-        )  # an ESPERANTO recipe would hold frames back
+        # No recipe: an ESPERANTO recipe would hold frames back.
+        self._router = FrameRouter(self._found.extend, recipe_of=lambda _start: None)
         self._single: dict[str, set[str]] = {}
         """By descriptor, the image keys with one file per event."""
         self._descriptors: dict[str, list[str]] = {}

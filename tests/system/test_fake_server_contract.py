@@ -288,7 +288,7 @@ def test_listener_gets_the_statistics_of_its_run(side: Side) -> None:
 
 def test_state_of_the_server_is_known_at_first(side: Side) -> None:
     server = side.poller.state
-    assert (server.asked, server.connected, server.down, server.trouble) == (True, True, False, "")
+    assert (server.was_polled, server.connected, server.down, server.error) == (True, True, False, "")
     assert server.version
     assert server.recipe == Recipe.preset("xdi").model_dump(mode="json")
 
@@ -315,7 +315,7 @@ def test_stopped_server_is_down(side: Side) -> None:
     side.stop()
     assert seen.wait(30), "those who watch are told"
     assert side.poller.state.down
-    assert side.poller.state.trouble
+    assert side.poller.state.error
     for call in (lambda: side.client.submit([], ["run"]), lambda: side.client.run_statistics("run")):
         with pytest.raises(LinkDownError):
             call()
