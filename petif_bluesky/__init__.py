@@ -1,6 +1,6 @@
-"""Convert the frames of a bluesky run while it is going on.
+"""Convert the frames of a bluesky run while it is running.
 
-Names are loaded when they are used: importing this package imports neither bluesky nor Tango.
+Names are loaded lazily: importing this package imports neither bluesky nor Tango.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ __all__ = [
     "conversion_wrapper",
 ]
 
-_HOMES = {
+_MODULES = {
     "ConversionCallback": "callback",
     "ConversionPreprocessor": "preprocessors",
     "PETifConverter": "converter",
@@ -28,11 +28,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - keeps the import of this package light
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

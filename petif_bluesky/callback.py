@@ -1,4 +1,4 @@
-"""Run documents in, requests out: into the spool at once, to the server in the background."""
+"""The callback that turns run documents into conversion requests: spooled at once, sent in the background."""
 
 import hashlib
 import logging
@@ -22,39 +22,40 @@ _log = logging.getLogger(__name__)
 
 
 class Submitting(Protocol):
-    """What is needed of a converter: a `PETifConverter`, or a `RemoteSession` where there is none."""
+    """What the callback needs from a converter: a `PETifConverter`, or a `RemoteSession` outside a bluesky session."""
 
     client: Client
     runs: RunBook
 
 
 def default_spool_path(address: str) -> Path:
-    """Return where the requests for the server at `address` wait, by default.
+    """Return the default spool file for the server at `address`.
 
-    Each host has a file of its own: homes may lie on a network file system, where SQLite must not be shared.
+    Each host has its own file: home folders may be on a network file system, where SQLite files must not be shared.
     """
     digest = hashlib.sha256(f"{platform.node()} {address}".encode()).hexdigest()[:12]
     return state_folder() / f"spool-{digest}.sqlite"
 
 
 class ConversionCallback:
-    """Enqueues every frame that a run's detectors write, as its documents come.
+    """Submits every frame that a run's detectors write, as the documents arrive.
 
-    `RE.subscribe(ConversionCallback(converter))`. It never raises into a plan and never waits for the server: a call
-    costs one insert into an SQLite file. The recipe is the run's own (`start.conversion.recipe`), without one the
-    server's.
+    Use it as `RE.subscribe(ConversionCallback(converter))`. It never raises into a plan and never waits for the server:
+    each call costs one insert into an SQLite file. The recipe is the one in the start document
+    (`start.conversion.recipe`), or the server's if the run has none.
 
     Parameters
     ----------
-    converter: the device that stands for the server
-    spool: the file in which requests wait for the server, by default one per server in the user's state folder
-    frames: which frames are taken, by default every TIFF image of a run once
-    metadata: which keys of the documents travel with each frame
+    converter: the device that represents the server
+    spool: the file that holds requests until the server accepts them; by default one per server in the user's state
+        folder
+    frames: which frames to convert, by default every TIFF image of a run once
+    metadata: which document keys to send with each frame
 
     Raises
     ------
     SpoolError
-        if the spool can't be opened: better now than in a run.
+        if the spool cannot be opened, so that this is noticed before a run starts.
 
     """
 
@@ -68,29 +69,29 @@ class ConversionCallback:
     ) -> None:
         self._book = converter.runs
         self._spool = Spool(Path(spool) if spool else default_spool_path(converter.client.address))
-        self._router = FrameRouter(self._enqueue, note=_note, frames=frames, metadata=metadata)
+        self._router = FrameRouter(self._enqueue, note=_warn, frames=frames, metadata=metadata)
         self._errors = DocumentErrorLog()
         self._sender = Sender(self._spool, converter.client, set_aside=self._set_aside)
 
     @property
     def waiting(self) -> int:
-        """How many frames wait in the spool for the server."""
+        """Number of frames in the spool that the server has not accepted yet."""
         return self._spool.frames
 
     def __call__(self, name: str, document: Mapping[str, Any]) -> None:
-        """Take one document in."""
+        """Process one document."""
         run_uid = ""
         try:
             run_uid = self._router.run_of(name, document)
             self._follow(name, document)
-        except Exception as error:  # noqa: BLE001 - the boundary to the RunEngine: our trouble must not end a plan
-            self._errors.tell(run_uid, name, error)
+        except Exception as error:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
+            self._errors.record(run_uid, name, error)
         if name == "stop" and run_uid:
             self._book.close(run_uid)
             self._errors.end(run_uid)
 
     def close(self, timeout: float = 5.0) -> None:
-        """End the sending; what the server does not have yet stays in the spool for the next session."""
+        """Stop sending; requests that the server has not accepted stay in the spool for the next session."""
         self._sender.close(timeout)
         self._spool.close()
 
@@ -115,10 +116,10 @@ class ConversionCallback:
         self._sender.wake()
 
     def _set_aside(self, entry: SpooledRequest) -> None:
-        """Called by the sender's thread."""
+        """Runs in the sender's thread."""
         if entry.request is not None:
             self._book.set_aside(entry.run_uid, entry.key)
 
 
-def _note(text: str) -> None:
+def _warn(text: str) -> None:
     _log.warning("%s", text)

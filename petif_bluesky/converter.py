@@ -1,4 +1,4 @@
-"""The conversion server as an ophyd Device; its readings are the statistics of the current run."""
+"""The conversion server as an ophyd Device; it reads the statistics of the current run."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,35 +26,41 @@ def _seconds(doc: str) -> Any:
 
 
 class PETifConverter(Device):
-    """The conversion server, seen from bluesky.
+    """The conversion server as a bluesky device.
 
-    `trigger` is done when every frame submitted for the current run has its report, `read` gives the run's statistics
-    then. Neither ever waits for the network in the RunEngine's thread, nor fails because the server is down.
+    `trigger` is done when every frame submitted for the current run has a report; `read` then returns the statistics of
+    the run. Neither waits for the network in the RunEngine's thread or fails because the server is down.
 
     Parameters
     ----------
-    address: Tango resource locator, as `tango://127.0.0.1:45450/petif/converter/1#dbase=no`
+    address: Tango resource locator, such as `tango://127.0.0.1:45450/petif/converter/1#dbase=no`
     name: name of the device
-    drain_timeout: seconds after which `trigger` is done although frames have no report yet (`drained` is False then)
-    poller: used instead of polling the server at `address`; a test may give a `petif_bluesky.testing.FakeServer`
+    drain_timeout: seconds after which `trigger` is done even if frames are still pending (`drained` is then False)
+    poller: used instead of polling the server at `address`; tests may pass a `petif_bluesky.testing.FakeServer`
 
     """
 
-    submitted = _count("frames of this run that were submitted")
-    converted = _count("frames of this run that were converted")
-    skipped = _count("frames of this run that needed no conversion")
-    failed = _count("frames of this run that could not be converted")
-    placeholders = _count("zero-filled frames in place of files of this run that never came")
+    submitted = _count("frames submitted in this run")
+    converted = _count("frames converted in this run")
+    skipped = _count("frames skipped in this run because they needed no conversion")
+    failed = _count("frames of this run that failed to convert")
+    placeholders = _count("zero-filled placeholders for files of this run that never arrived")
     conversion_time_total = _seconds("total conversion time of this run")
-    conversion_time_mean = _seconds("mean conversion time of one frame")
-    latency_median = _seconds("median time from file complete to output visible")
-    latency_p95 = _seconds("time from file complete to output visible that 95 % of the frames kept")
+    conversion_time_mean = _seconds("mean conversion time per frame of this run")
+    latency_median = _seconds("median time from complete file to visible output")
+    latency_p95 = _seconds("95th percentile of the time from complete file to visible output")
     drained = Component(
-        MirrorSignal, value=False, dtype_numpy="|b1", kind=Kind.normal, doc="whether every frame had its report"
+        MirrorSignal,
+        value=False,
+        dtype_numpy="|b1",
+        kind=Kind.normal,
+        doc="whether every submitted frame had a report in time",
     )
 
-    recipe = Component(RecipeSignal, kind=Kind.config, doc="recipe of the next runs, as JSON; empty: the server's")
-    server = Component(ServerSignals, "", kind=Kind.normal, doc="the attributes of the server")
+    recipe = Component(
+        RecipeSignal, kind=Kind.config, doc="recipe for the next runs, as JSON; empty to use the server's"
+    )
+    server = Component(ServerSignals, "", kind=Kind.normal, doc="attributes of the server")
 
     def __init__(
         self, address: str, *, name: str, drain_timeout: float = 30.0, poller: Poller | None = None, **kwargs: Any
@@ -69,50 +75,50 @@ class PETifConverter(Device):
         self.drain_timeout = drain_timeout
         self.current_run: str | None = None
         self.reports = RunReports("")
-        """The reports of the run that was waited for last, as they were finished."""
+        """Reports of the run last waited for, in order of completion."""
         self._unwatch = self.poller.watch(self.server.renew)
         self.server.renew(self.poller.state)
 
     def destroy(self) -> None:
-        """End the polling, unless the poller was given, and the device."""
+        """Destroy the device; stop polling, unless the poller was passed in."""
         self._unwatch()
         if self._own_poller is not None:
             self._own_poller.close()
         super().destroy()
 
     def configure(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Choose the recipe of the next runs; return the configuration before and after.
+        """Set the recipe for the next runs; return the configuration before and after.
 
-        The server keeps its own recipe, which is for everybody: this one goes with each frame of this session.
+        This recipe is sent with each frame of this session. The server's own recipe, which all clients share, stays.
 
         Raises
         ------
         ValueError
-            if `values` has anything but a `recipe`, or that is none.
+            if `values` has another key than `recipe`, or its value is not a recipe.
 
         """
         before = self.read_configuration()
         unknown = sorted(values.keys() - {"recipe"})
         if unknown:
             raise ValueError(
-                f"{self.name}: found {unknown[0]!r}; expected 'recipe', which is all that a session can choose. "
-                "Settings of the server are set there."
+                f"{self.name}: cannot configure {unknown[0]!r}: a session can only set 'recipe'. "
+                "Change server settings on the server."
             )
         if "recipe" in values:
             self.recipe.put(values["recipe"])
         return before, self.read_configuration()
 
     def stage(self) -> list[object]:
-        """Make ready for a run: what was known of an ended one is not waited for again."""
+        """Prepare for a run; a run that has ended is not waited for again."""
         if self.current_run is not None and self.runs.is_closed(self.current_run):
             self.current_run = None
         staged: list[object] = super().stage()
         return staged
 
     def trigger(self) -> DeviceStatus:
-        """Return a status that is done when every frame of the current run has its report; it never fails.
+        """Return a status that is done when every frame of the current run has a report; it never fails.
 
-        The current run is the one that a wrapper has set, or the last one that a callback of this session has seen.
+        The current run is the one set by a wrapper, or else the latest one seen by a callback of this session.
         """
         run_uid = self.current_run
         if run_uid is None or self.runs.is_closed(run_uid):
@@ -132,11 +138,11 @@ class PETifConverter(Device):
         taken: Callable[[RunReading], None] = lambda _reading: None,
         through_outages: bool = False,
     ) -> DrainStatus:
-        """Return a status that is done when every frame of a run has its report; it never fails.
+        """Return a status that is done when every frame of a run has a report; it never fails.
 
-        `reports` of the run get what is new of it; without them those of the last call do, if it was for the same run.
-        `taken` gets the reading before the status is done. A server that is out of reach ends the waiting, unless
-        `through_outages`.
+        New reports are added to `reports`; by default to those of the last call, if that was for the same run.
+        `taken` is called with the reading before the status is done. The wait ends if the server cannot be reached,
+        unless `through_outages` is True.
         """
         kept = self.reports if reports is None else reports
         if kept.run_uid != run_uid:

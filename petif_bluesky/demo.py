@@ -1,4 +1,4 @@
-"""The whole chain on one machine: server, RunEngine, simulated detector, catalogue."""
+"""A complete demonstration on one machine: server, RunEngine, simulated detector and catalogue."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The folders of the demo below its own."""
+    """The subfolders of the demo folder."""
 
     raw: Path
     processed: Path
@@ -57,7 +57,7 @@ class Places:
 
     @classmethod
     def below(cls, folder: Path) -> "Places":
-        """Return the places below `folder`, made if they are not there."""
+        """Return the subfolders of `folder`, creating those that are missing."""
         places = cls(
             folder / "raw", folder / "processed", folder / "catalogue", folder / "state", folder / "before-after.png"
         )
@@ -67,7 +67,7 @@ class Places:
 
 
 class _InterruptAborts:
-    """While the RunEngine works, the first Ctrl-C pauses it at once, to be aborted; the second is Python's."""
+    """While the RunEngine is busy, the first Ctrl-C pauses it so that it can be aborted; the second ends Python."""
 
     def __init__(self, run_engine: RunEngine) -> None:
         self._run_engine = run_engine
@@ -99,7 +99,7 @@ class Demo:
     def run(self) -> int:
         """Scan, convert, read back and check; return the exit code."""
         with ExitStack() as stack:
-            self._console.print("starting the conversion server, the catalogue and the simulated detector ...")
+            self._console.print("Starting the conversion server, the catalogue and the simulated detector ...")
             server = stack.enter_context(LocalServer(self._folder, self._places.state))
             storage = [self._places.raw, self._places.processed]
             catalogue = stack.enter_context(SimpleTiledServer(self._places.catalogue, readable_storage=storage))
@@ -111,14 +111,14 @@ class Demo:
             uid = self._scan(converter, client, stack)
             if uid is None:
                 return INTERRUPTED
-            self._console.print("reading the run back from the catalogue, comparing each frame with numpy ...")
+            self._console.print("Reading the run back from the catalogue and comparing each frame with numpy ...")
             statistics = converter.client.run_statistics(uid)
             run = client[uid]
             write_statistics(run, statistics)
-            return self._tell(client[uid], statistics)
+            return self._check_and_print(client[uid], statistics)
 
     def _scan(self, converter: PETifConverter, client: Any, stack: ExitStack) -> str | None:
-        """Scan a motor; return the uid of the run, None if it was interrupted."""
+        """Scan a motor; return the uid of the run, or None if the scan was interrupted."""
         motor = SynAxis(name="motor")
         detector = SimulatedPerkinElmer(
             name="pe", directory=self._places.raw, shape=self._shape, motor=motor, exposure_time=0.05
@@ -135,30 +135,30 @@ class Demo:
                 uids = run_engine(scan([detector], motor, -1, 1, self._frames, md={"sample": "simulated powder"}))
             except RunEngineInterrupted:
                 run_engine.abort("interrupted from the keyboard")
-                self._console.print("stopped; frames that were taken stay in", self._places.raw)
+                self._console.print("Stopped; the frames taken so far are in", self._places.raw)
                 return None
         return str(uids[0])
 
-    def _tell(self, run: Any, statistics: RunStatistics) -> int:
-        """Read the run back, check every frame against the raw one, and show where everything is."""
+    def _check_and_print(self, run: Any, statistics: RunStatistics) -> int:
+        """Read the run back, check every frame against its raw frame and print where everything is."""
         sources = [Path(str(name)) for name in np.asarray(run["primary"].read()["pe_full_file_name"])]
         problems = [problem for source in sources if (problem := self._problem(source))]
         problems += _disagreements(run, self._frames, len(sources))
         self._console.print(_table(statistics))
         if not problems:
             draw_before_after(sources[-1], self._output(sources[-1]), RECIPE, self._places.picture)
-        self._tell_places(run.metadata["start"]["uid"], len(sources))
+        self._print_places(run.metadata["start"]["uid"], len(sources))
         for problem in problems:
             self._console.print(problem, style="red", soft_wrap=True)
         if problems:
             return 1
         self._console.print(
-            f"all {self._frames} frames are converted, and equal to what numpy makes of the raw ones", style="green"
+            f"All {self._frames} frames were converted and match the same conversion done with numpy.", style="green"
         )
         return 0
 
-    def _tell_places(self, uid: str, frames: int) -> None:
-        self._console.print("left behind:")
+    def _print_places(self, uid: str, frames: int) -> None:
+        self._console.print("Created:")
         for what, where in (
             ("raw frames", f"{self._places.raw} ({frames} of this run)"),
             ("converted", self._places.processed),
@@ -171,7 +171,7 @@ class Demo:
         return output_path(source.resolve(), RECIPE, Roots.of([self._folder]))
 
     def _problem(self, source: Path) -> str:
-        """Return what is wrong with the conversion of a frame, by an independent calculation; empty if nothing is."""
+        """Check a converted frame with an independent calculation; return the problem, empty if there is none."""
         output = self._output(source)
         if not output.exists():
             return f"{output} is missing"
@@ -184,23 +184,23 @@ class Demo:
 
 
 def _disagreements(run: Any, frames: int, taken: int) -> list[str]:
-    """Return in what the run, as read back from the catalogue, differs from what was asked for."""
+    """Return how the run read back from the catalogue differs from what was requested."""
     stream = run["conversion"].read()
     found = {name: int(stream[f"converter_{name}"][-1]) for name in ("submitted", "converted", "failed")}
     expected = {"submitted": frames, "converted": frames, "failed": 0}
     stored = run.metadata["conversion"]
     problems = []
     if found != expected or {name: stored[name] for name in expected} != expected:
-        problems.append(f"not every frame was converted: found {found}, expected {expected}")
+        problems.append(f"not all frames were converted: {found} instead of {expected}")
     if taken != frames:
-        problems.append(f"the catalogue has {taken} frames; expected {frames}")
+        problems.append(f"the catalogue has {taken} frames instead of {frames}")
     if Recipe.model_validate(run.metadata["start"]["conversion"]["recipe"]) != RECIPE:
-        problems.append("the recipe in the run's start document is not the one that was asked for")
+        problems.append("the recipe in the start document is not the one requested")
     return problems
 
 
 class _Bars:
-    """Two bars: frames taken (from the documents) and frames converted (from the server)."""
+    """Two progress bars: frames taken (from documents) and frames converted (from the server)."""
 
     def __init__(self, progress: Progress, converter: PETifConverter, frames: int) -> None:
         self._progress = progress

@@ -1,8 +1,8 @@
-"""From run documents to the frames of runs. Pure: no file is looked at.
+"""Find the frames of runs in their documents, without file access.
 
-Every way in which a run announces TIFF files is followed: resource and datum documents, stream resources and stream
-datums, and strings with the name of a file; see `petif_bluesky.documents`. Each file is taken once in a run, by its
-path: a dark frame that is shown again, or a file that an image key and a string both name, is one frame.
+TIFF files can be announced by resource and datum documents, by stream resources and stream datums, and by strings with
+the name of a file; see `petif_bluesky.documents`. Each file of a run is converted once: a dark frame that appears in
+several events, or a file named both by an image key and by a string, is one frame.
 """
 
 from collections import OrderedDict
@@ -35,30 +35,30 @@ _FOLLOWED = DocumentNames.__members__.keys() - {"bulk_events", "bulk_datum"}
 
 
 def recipe_in(start: Document) -> Any:
-    """Return the recipe that a start document brings; None if the server's own holds."""
+    """Return the recipe in a start document, or None to use the server's recipe."""
     conversion = start.get("conversion") or {}
     if isinstance(conversion, Mapping):
         return conversion.get("recipe")
     raise MalformedDocumentError(
         "start",
         start,
-        f"conversion is {conversion!r}; expected a dict with a recipe",
-        "The server's own recipe holds. Name other metadata otherwise.",
+        f"conversion is {conversion!r}, not a dict with a recipe",
+        "The server's recipe is used. Use another name for other metadata.",
     )
 
 
 class FrameRouter(DocumentRouter):
-    """Routes documents to their runs, which may be interleaved, and hands on the frames that each document completes.
+    """Routes documents to their runs, which may be interleaved, and passes on the frames that each document completes.
 
-    What is known of a run is forgotten when it stops, or when a hundred others have shown documents since its last one.
+    A run is forgotten when it stops, or when a hundred other runs have sent documents since its last one.
 
     Parameters
     ----------
-    take: gets the frames of a document, if there are any, before an error of it is raised
-    note: gets what is not converted, and why, each text once for a run: images in other formats, lost frames
-    frames: which are taken
-    metadata: which keys of the documents travel with each frame
-    recipe_of: what a start document says of the conversion
+    take: called with the frames of a document, if any, before an error in that document is raised
+    note: called with what is not converted and why, once per run and text: images in other formats, lost frames
+    frames: which frames to convert
+    metadata: which document keys to send with each frame
+    recipe_of: extracts the recipe from a start document
 
     """
 
@@ -85,14 +85,14 @@ class FrameRouter(DocumentRouter):
         self._attempts = Attempts()
 
     def __call__(self, name: str, document: Any, validate: bool = False) -> tuple[str, Any]:  # noqa: FBT001, FBT002 - event-model's
-        """Take one document in; what goes wrong with a part of it does not cost the rest.
+        """Process one document; an error in one part of it does not affect the rest.
 
         Raises
         ------
         DocumentError
-            if the document does not follow the event model, or what it builds on was never seen.
+            if the document does not follow the event model, or refers to one that was never seen.
         UnknownRecipeError
-            if it shows a frame of a run whose start document was not seen.
+            if it has a frame of a run whose start document was not seen.
 
         """
         if name in _FOLLOWED:
@@ -108,7 +108,7 @@ class FrameRouter(DocumentRouter):
         return name, document
 
     def run_of(self, name: str, document: Document) -> str:
-        """Return the uid of the run that a document belongs to, "" if that is not known."""
+        """Return the uid of the run that a document belongs to, "" if unknown."""
         if name == "start":
             return str(document["uid"])
         run = self._descriptors.get(document.get("descriptor", ""))
@@ -122,29 +122,29 @@ class FrameRouter(DocumentRouter):
         self._run(doc["uid"]).begin(doc, recipe)
 
     def descriptor(self, doc: Document) -> None:
-        """Begin a stream; a run whose start was missed begins with it."""
+        """Begin a stream, and its run if the start document was missed."""
         run = self._run(doc["run_start"])
         self._descriptors[run.describe(doc).uid] = run
 
     def resource(self, doc: Document) -> None:
-        """Keep what a resource stands for."""
+        """Store the files of a resource."""
         self._announce(doc, lambda: files_of_resource(doc, self._selection.sequences))
 
     def stream_resource(self, doc: Document) -> None:
-        """Keep what a stream resource stands for."""
+        """Store the files of a stream resource."""
         run = self._runs.get(doc.get("run_start", ""))
         if run is None or run.may_use(doc["data_key"]):
             self._announce(doc, lambda: files_of_stream_resource(doc))
 
     def datum(self, doc: Document) -> None:
-        """Keep a datum."""
+        """Store a datum."""
         datum_id = doc["datum_id"]
         self._assets.add_datum(datum_id, doc["resource"], point_of_datum(doc))
         for run in self._runs.values():
             run.datum_came(datum_id)
 
     def datum_page(self, doc: Document) -> None:
-        """Keep the datums of a page."""
+        """Store the datums of a page."""
         self._each(self.datum, unpack_datum_page(doc))
 
     def event(self, doc: Document) -> None:
@@ -171,7 +171,7 @@ class FrameRouter(DocumentRouter):
                 take(document)
 
     def _announce(self, doc: Document, parse: Callable[[], Files]) -> None:
-        files: Files = PassedOver("the resource document can't be followed")
+        files: Files = PassedOver("the resource document cannot be used")
         with self._attempts:
             files = parse()
         self._assets.add_resource(doc["uid"], files, doc.get("run_start"))
@@ -184,8 +184,8 @@ class FrameRouter(DocumentRouter):
             raise UnknownDescriptorError(
                 kind,
                 doc,
-                f"its descriptor {doc['descriptor']!r} is unknown; expected one of a run that is going on",
-                "Subscribe before runs begin: frames of runs that have begun already are not converted.",
+                f"its descriptor {doc['descriptor']!r} is not one of an open run",
+                "Subscribe before the run starts: frames of runs already in progress are not converted.",
             )
         self._runs.move_to_end(run.uid)
         return run, run.descriptors[doc["descriptor"]]
@@ -205,7 +205,7 @@ class FrameRouter(DocumentRouter):
         while len(self._runs) > _MOST_OPEN_RUNS:
             oldest = next(iter(self._runs))
             self._end(oldest)
-            self._note(f"run {oldest}: never stopped; what comes of it from now on is not converted")
+            self._note(f"run {oldest}: no stop document; its further frames will not be converted")
         return run
 
     def _end(self, uid: str) -> None:

@@ -1,4 +1,4 @@
-"""Which metadata travel with a frame."""
+"""Which metadata to send with a frame."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ START_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class MetadataSelection:
-    """Which keys travel with a frame, as patterns of names (`motor_*`).
+    """Which document keys to send with a frame, as name patterns (`motor_*`).
 
     Parameters
     ----------
-    start: of the start document; None for `START_KEYS`, and those that the run's recipe names for ESPERANTO headers
-    configuration: of any object's configuration; None for all of the object that took the image
-    baseline, event: of these readings; None for all
+    start: keys of the start document; None for `START_KEYS` and those named by the recipe for ESPERANTO headers
+    configuration: configuration keys of any object; None for all keys of the object that took the image
+    baseline, event: keys of these readings; None for all
 
     """
 

@@ -1,4 +1,4 @@
-"""Threads that end with what they work for: nobody needs to close it."""
+"""Threads that end when their owner is garbage-collected, so that it needs no explicit close."""
 
 import threading
 import weakref
@@ -18,9 +18,9 @@ def keep_calling(
     name: str,
     thread: type[threading.Thread] = threading.Thread,
 ) -> threading.Thread:
-    """Call `step(owner)` in a thread called `name`, again and again, until it returns None or nobody holds `owner`.
+    """Call `step(owner)` repeatedly in a thread called `name` until it returns None or `owner` is garbage-collected.
 
-    It returns after how many seconds it is to be called again; `wake` cuts them short. It must not raise.
+    `step` returns the number of seconds until the next call; setting `wake` cuts this short. It must not raise.
     """
     held = weakref.ref(owner, lambda _: wake.set())
 

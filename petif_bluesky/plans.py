@@ -1,11 +1,11 @@
-"""Plans that convert files which are on disk already: by their names, a whole folder, or those of a catalogued run.
+"""Plans that convert existing files: given by name, in a folder, or from a catalogued run.
 
-Each makes one run, with the streams of every other run: `converted`, `unconverted` and `conversion`. Before the run is
-opened a thread asks the server, which may be on another host, whether it sees the files; so a wrong name, or a server
-that does not answer, ends the plan before anything was begun. A frame that can't be converted does not: it is told in
-`unconverted`. Nothing waits for a network in the RunEngine's thread.
+Each plan makes one run, with the usual streams `converted`, `unconverted` and `conversion`. Before the run opens, a
+thread checks that the server, which may be on another host, can see the files; a wrong name, or a server that does not
+answer, ends the plan before the run starts. A frame that fails to convert does not end the plan: it is listed in
+`unconverted`. The RunEngine's thread never waits for the network.
 
-The plans may stand in a queue of bluesky-queueserver: their arguments are JSON, and devices are named.
+The plans can be queued in bluesky-queueserver: arguments are JSON, and devices are given by name.
 """
 # No future annotations here: bluesky-queueserver reads the types themselves.
 
@@ -40,36 +40,35 @@ def convert_files(
     spool: str | None = None,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
-    """Convert files by their names, in a run of its own; return its uid.
+    """Convert files in a new run; return its uid.
 
-    The n-th file has `seq_num` n in the stream `converted`, and no `stream`. A name that stands there twice is one
-    frame.
+    The n-th file has `seq_num` n in the stream `converted`, and no `stream`. A path given twice is one frame.
 
     Parameters
     ----------
     converter
         the `PETifConverter`
     paths
-        as the server sees them, or as its path maps translate them
+        as the server sees them, or as its `path_maps` translate them
     recipe
-        a `Recipe`, its fields (also on top of a `preset`), or a preset's name; by default that of the converter
+        a `Recipe`, its fields (also on top of a `preset`), or a preset's name; by default the converter's recipe
         (`configure`), else the server's
     timeout
-        seconds for which the server is waited for, before the run and in it; frames that have no report then are
-        converted all the same (`drained` is False)
+        seconds to wait for the server, before the run and during it; frames without a report by then are still
+        converted later (`drained` is False)
     spool
-        the file in which requests wait for the server, by default that of the callback
+        the file that holds requests until the server accepts them; by default the callback's
     md
         metadata of the run
 
     Raises
     ------
     FramesNotFoundError
-        if there are no paths, or the server does not see a file; no run is opened.
+        if there are no paths, or the server cannot see one of the files; no run is opened.
     LinkError
         if the server does not answer; no run is opened.
     ValueError
-        if the recipe is none, or one that replaces files without `allow_in_place`.
+        if the recipe is invalid, or replaces files without `allow_in_place`.
 
     """
     device, chosen = _converter(converter), session_recipe(recipe)
@@ -89,28 +88,28 @@ def convert_folder(
     spool: str | None = None,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
-    """Convert the frames that are in a folder now, in a run of its own; return its uid.
+    """Convert the frames now in a folder, in a new run; return its uid.
 
-    The server lists the folder, and takes what its command AddFolder takes: `.tif` and `.tiff` in any case, no darks,
-    no sub-folders.
+    The server lists the folder as its command AddFolder does: `.tif` and `.tiff` in any case, without darks and
+    subfolders.
 
     Parameters
     ----------
     converter
         the `PETifConverter`
     folder
-        as the server sees it, or as its path maps translate it
+        as the server sees it, or as its `path_maps` translate it
     recipe, timeout, spool, md
         as for `convert_files`
 
     Raises
     ------
     FramesNotFoundError
-        if there are no frames in it; no run is opened.
+        if the folder has no frames; no run is opened.
     LinkError
-        if it is no folder that the server may read, or the server does not answer; no run is opened.
+        if the server may not read the folder, or does not answer; no run is opened.
     ValueError
-        if the recipe is none, or one that replaces files without `allow_in_place`.
+        if the recipe is invalid, or replaces files without `allow_in_place`.
 
     """
     device, chosen = _converter(converter), session_recipe(recipe)
@@ -130,15 +129,14 @@ def reprocess_run(
     spool: str | None = None,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
-    """Convert the frames of a catalogued run with another recipe, in a new run; return the uid of that.
+    """Convert the frames of a catalogued run with another recipe, in a new run; return the uid of the new run.
 
-    The new run has the old one's uid as `parent_uid` in its start document, and in `converted` each frame's raw path,
-    and its `stream` and `seq_num` in the old run. The old run, its raw files and the converted files that it tells of
-    stay as they are: where an output is there already, the new one is numbered (`-00001`), unless the recipe says
-    `on_existing` itself.
+    The start document of the new run has the uid of the old one as `parent_uid`; its stream `converted` has the raw
+    path of each frame, and its `stream` and `seq_num` in the old run. The old run, its raw files and its outputs are
+    not changed: if an output exists, the new one gets a number (`-00001`), unless the recipe sets `on_existing`.
 
-    Before the new run is opened a thread reads the old one from the catalogue, which takes a few requests for each
-    stream, and asks the server whether it sees the files. While the new run is open the catalogue is not asked.
+    Before the new run opens, a thread reads the old one from the catalogue, with a few requests per stream, and checks
+    that the server can see the files. The catalogue is not queried while the new run is open.
 
     Parameters
     ----------
@@ -149,24 +147,24 @@ def reprocess_run(
     recipe
         a `Recipe`, its fields (also on top of a `preset`), or a preset's name
     catalogue
-        the Tiled client in which a uid is looked up; queues need a plan of their own that knows it
+        the Tiled client used to look up a uid; for the queueserver, wrap this plan in one that has the client
     timeout, spool, md
         as for `convert_files`
 
     Raises
     ------
     FramesNotFoundError
-        if the catalogue does not have the run, the run has no frames, or the server does not see one of them; it names
-        the run. No run is opened.
+        if the catalogue does not have the run, the run has no frames, or the server cannot see one of them. The message
+        names the run. No run is opened.
     LinkError
         if the server does not answer; no run is opened.
     ValueError
-        if the recipe is none, or one that replaces files without `allow_in_place`.
+        if the recipe is invalid, or replaces files without `allow_in_place`.
 
     """
     device, chosen = _converter(converter), _numbering(session_recipe(recipe))
     if isinstance(run, str) and catalogue is None:
-        raise ValueError(f"run: found the uid {run!r} without a catalogue; expected one to look it up in. Give both.")
+        raise ValueError(f"run: cannot look up uid {run!r} without a catalogue. Pass catalogue as well.")
 
     def find() -> list[Frame]:
         frames = frames_of_run(find_run(catalogue, run) if isinstance(run, str) else run)
@@ -180,17 +178,17 @@ def reprocess_run(
 
 def _converter(given: Any) -> PETifConverter:
     if not isinstance(given, PETifConverter):
-        raise ValueError(f"converter: found {given!r}; expected a PETifConverter. Name the device.")  # noqa: TRY004
+        raise ValueError(f"converter: {given!r} is not a PETifConverter. Pass the device.")  # noqa: TRY004
     return given
 
 
 def _named(paths: Any) -> list[str]:
-    """Return each path once, in their order."""
+    """Return the paths in order, without duplicates."""
     if isinstance(paths, str):
-        raise ValueError(f"paths: found {paths!r}; expected a list of paths. Put it into one.")  # noqa: TRY004
+        raise ValueError(f"paths: {paths!r} is not a list. Put it into a list.")  # noqa: TRY004
     named = list(dict.fromkeys(map(str, paths)))
     if not named:
-        raise FramesNotFoundError("paths: found none; expected the names of files. Name some.")
+        raise FramesNotFoundError("paths: the list is empty. Pass at least one file.")
     return named
 
 
@@ -199,9 +197,9 @@ def _by_name(paths: Sequence[str]) -> list[Frame]:
 
 
 def _numbering(recipe: Recipe | None) -> Recipe:
-    """Return the recipe; one that says nothing of files that are there leaves them, and takes other names."""
+    """Return the recipe; unless it sets `on_existing`, existing files are kept and new ones get a number."""
     if recipe is None:
-        raise ValueError("recipe: found None; expected the recipe to convert the run with. Give one.")
+        raise ValueError("recipe: reprocessing needs a recipe, not None. Pass one.")
     if isinstance(recipe.output, NewFile) and "on_existing" not in recipe.output.model_fields_set:
         return recipe.model_copy(update={"output": recipe.output.model_copy(update={"on_existing": "number"})})
     return recipe

@@ -1,4 +1,4 @@
-"""The conversion's place in a run: its recipe in the start document, its statistics in a stream before the end."""
+"""Record the conversion in a run: the recipe in the start document, the statistics in a stream before the end."""
 
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
@@ -11,7 +11,7 @@ from petif_bluesky.signals.recipe import session_recipe
 from tango_server.recipe import Recipe
 
 AnyRecipe = Recipe | Mapping[str, Any] | str | None
-"""In whatever form `Recipe.parse` takes."""
+"""Any form that `Recipe.parse` accepts."""
 
 
 def conversion_wrapper(
@@ -22,24 +22,24 @@ def conversion_wrapper(
     stream: str = CONVERSION,
     wait: Wait = "run",
 ) -> Plan[Result]:
-    """Put the recipe into the start document of every run of `plan`, and what became of its frames before it closes.
+    """Add the recipe to the start document of every run of `plan`, and the results of the conversion before it closes.
 
-    Each frame has its event in the stream `converted`, with the converted image as external data (in `unconverted`
-    if there is none), and `stream` has one event with the statistics of the run.
+    Each frame gets an event in the stream `converted`, with the converted image as external data, or in `unconverted`
+    if there is no image. `stream` gets one event with the statistics of the run.
 
-    The start document gets `conversion` = {recipe, recipe_source, device, server_version}. A recipe that the plan's own
-    metadata bring (`conversion.recipe`) goes before `recipe`, which goes before that of the converter
-    (`converter.configure`); without any, the server's own holds (None if the server was not reached yet).
+    The start document gets `conversion` = {recipe, recipe_source, device, server_version}. The recipe is the first that
+    is given: in the plan's metadata (`conversion.recipe`), as `recipe`, on the converter (`converter.configure`), or
+    the server's own (None if the server has not been reached yet).
 
-    Before a run closes, the plan waits until each of its frames has a report, for at most the converter's
-    `drain_timeout`. With `wait="point"` it does so after each event that brought frames, too, and tells them at once,
-    so that the plan can use the converted frames (`converter.reports`).
+    Before a run closes, the plan waits until every frame has a report, for at most the converter's `drain_timeout`.
+    With `wait="point"` it also waits after each event with frames, and emits their events at once, so that the plan can
+    use the converted frames (`converter.reports`).
 
     Raises
     ------
     ValueError
-        if it is no recipe, or one that converts in place without `allow_in_place`: the run's documents would not fit
-        the files.
+        if the recipe is invalid, or converts in place without `allow_in_place`: the files would no longer match the
+        documents of the run.
 
     """
     facts = partial(start_facts, converter, session_recipe(recipe))
@@ -53,7 +53,7 @@ def conversion_decorator(
     stream: str = CONVERSION,
     wait: Wait = "run",
 ) -> Callable[[Callable[..., Plan[Result]]], Callable[..., Plan[Result]]]:
-    """Return `conversion_wrapper` as a decorator of plans."""
+    """Return `conversion_wrapper` as a decorator for plans."""
     chosen = session_recipe(recipe)
 
     def decorate(plan_function: Callable[..., Plan[Result]]) -> Callable[..., Plan[Result]]:

@@ -1,7 +1,7 @@
-"""What a session knows of its server without waiting for it: a thread polls the server, everybody else reads.
+"""Poll the server in a background thread, so that reading its state never blocks.
 
 A call may take seconds when the server hangs, so none is made in the RunEngine's thread. The poller caches the state of
-the server (`ServerPoller.state`) and passes the statistics of runs on to those who follow them.
+the server (`ServerPoller.state`) and passes the statistics of runs to their listeners.
 """
 
 import json
@@ -27,58 +27,58 @@ _INTERVAL_OF_A_RUN = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """The state of the server when it was polled last, at `polled`; `seen` is its last answer (both Unix seconds)."""
+    """The state of the server when last polled, at `polled`; `seen` is the time of its last answer (both Unix s)."""
 
-    asked: bool = False
+    was_polled: bool = False
     connected: bool = False
     seen: float = 0.0
     version: str = ""
     recipe: Mapping[str, Any] | None = None
-    trouble: str = "it was not asked yet"
+    error: str = "it has not been polled yet"
     attributes: Mapping[str, AttributeReading] = field(default_factory=dict)
     polled: float = 0.0
 
     @property
     def down(self) -> bool:
-        """Whether the server was asked and did not answer."""
-        return self.asked and not self.connected
+        """Whether the server was polled and did not answer."""
+        return self.was_polled and not self.connected
 
-    def lost(self, trouble: str) -> "ServerState":
-        """Return the state after a call that got no answer."""
-        return replace(self, asked=True, connected=False, trouble=trouble, polled=time.time())
+    def lost(self, error: str) -> "ServerState":
+        """Return the state after a call without an answer."""
+        return replace(self, was_polled=True, connected=False, error=error, polled=time.time())
 
 
 Listener = Callable[[RunStatistics | None], None]
-"""Called with the statistics of a run, or None when the server can't be asked."""
+"""Called with the statistics of a run, or None when the server cannot be reached."""
 Watcher = Callable[[ServerState], None]
 """Called with the state of the server after each poll."""
 
 
 class Poller(Protocol):
-    """What a converter needs of a `ServerPoller`; tests may put `petif_bluesky.testing.FakeServer` in its place."""
+    """What a converter needs from a `ServerPoller`; tests may use `petif_bluesky.testing.FakeServer` instead."""
 
     @property
     def client(self) -> Client:
-        """Makes calls to the server; each waits for its answer."""
+        """The client for calls to the server; each call blocks until it is answered."""
 
     @property
     def state(self) -> ServerState:
-        """The state of the server; never waits."""
+        """The state of the server; never blocks."""
 
     def wait_for_first_poll(self, timeout: float) -> ServerState:
-        """Wait until the server was polled for the first time, at most `timeout` seconds; return its state."""
+        """Wait for the first poll of the server, at most `timeout` seconds; return its state."""
 
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
-        """Have `listener` called with the statistics of a run after each poll; return the function that ends this."""
+        """Call `listener` with the statistics of a run after each poll; return a function that stops this."""
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
-        """Have `watcher` called after each poll; return the function that ends this."""
+        """Call `watcher` after each poll; return a function that stops this."""
 
 
 class ServerPoller:
     """Polls the server of `client` once a second, and ten times a second while a run is followed.
 
-    The thread ends with `close`, or when nobody holds the poller.
+    The thread ends with `close`, or when the poller is garbage-collected.
     """
 
     def __init__(self, client: Client) -> None:
@@ -93,17 +93,17 @@ class ServerPoller:
         keep_calling(ServerPoller._poll, self, self._wake, name="petif-poller", thread=PyTangoThread)
 
     def close(self) -> None:
-        """End the polling, after the call that it may be in."""
+        """Stop polling, after any call in progress."""
         self._closed = True
         self._wake.set()
 
     def wait_for_first_poll(self, timeout: float) -> ServerState:
-        """Wait until the server was polled for the first time, at most `timeout` seconds; return its state."""
+        """Wait for the first poll of the server, at most `timeout` seconds; return its state."""
         self._first_poll.wait(timeout)
         return self.state
 
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
-        """Have `listener` called from the poller's thread with the statistics of a run; return what ends this."""
+        """Call `listener` from the poller's thread with the statistics of a run; return a function that stops this."""
         key = object()
         self._listeners[key] = (run_uid, listener)
         self._wake.set()
@@ -114,7 +114,7 @@ class ServerPoller:
         return unfollow
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
-        """Have `watcher` called from the poller's thread after each poll; return the function that ends this."""
+        """Call `watcher` from the poller's thread after each poll; return a function that stops this."""
         key = object()
         self._watchers[key] = watcher
 
@@ -124,7 +124,7 @@ class ServerPoller:
         return unwatch
 
     def _poll(self) -> float | None:
-        """Poll the server if it is due, and the runs that are followed; return when to poll again (s)."""
+        """Poll the server if due, and the followed runs; return the seconds until the next poll."""
         if self._closed:
             return None
         try:
@@ -135,8 +135,8 @@ class ServerPoller:
                 self._next_poll = time.monotonic() + _INTERVAL
             for run_uid in {run_uid for run_uid, _ in list(self._listeners.values())}:
                 self._notify_listeners(run_uid, self._statistics(run_uid))
-        except Exception as error:  # noqa: BLE001 - the boundary of the thread: without it every drain would time out
-            _log.exception("%s can't be polled", self.client.address)
+        except Exception as error:  # noqa: BLE001 - boundary of the thread: if it ended, every drain would time out
+            _log.exception("%s: polling failed", self.client.address)
             self.state = self.state.lost(str(error))
         return _INTERVAL_OF_A_RUN if self._listeners and self.state.connected else _INTERVAL
 
@@ -146,15 +146,15 @@ class ServerPoller:
                 continue
             try:
                 listener(statistics)
-            except Exception:  # noqa: BLE001 - the boundary to other people's progress bars: they must not end the polling
-                _log.exception("a listener to run %s failed", run_uid)
+            except Exception:  # noqa: BLE001 - boundary to user code such as progress bars: it must not end the polling
+                _log.exception("a listener of run %s raised an error", run_uid)
 
     def _notify_watchers(self) -> None:
         for watcher in list(self._watchers.values()):
             try:
                 watcher(self.state)
-            except Exception:  # noqa: BLE001 - the boundary to other people's subscriptions: they must not end the polling
-                _log.exception("a watcher of %s failed", self.client.address)
+            except Exception:  # noqa: BLE001 - boundary to user subscriptions: they must not end the polling
+                _log.exception("a watcher of %s raised an error", self.client.address)
 
     def _polled_state(self) -> ServerState:
         known = self.state
@@ -165,24 +165,24 @@ class ServerPoller:
         attributes = {**known.attributes, **snapshot.attributes}
         if snapshot.problem:
             known = replace(known, attributes=attributes)
-            return self._lost(known, f"{self.client.address} can't convert: {snapshot.problem}")
+            return self._lost(known, f"{self.client.address} cannot convert: {snapshot.problem}")
         now = time.time()
         return ServerState(
-            asked=True, connected=True, seen=now, version=snapshot.version, attributes=attributes,
-            recipe=json.loads(attributes["Recipe"].value), trouble="", polled=now,
+            was_polled=True, connected=True, seen=now, version=snapshot.version, attributes=attributes,
+            recipe=json.loads(attributes["Recipe"].value), error="", polled=now,
         )  # fmt: skip
 
-    def _lost(self, known: ServerState, trouble: str) -> ServerState:
+    def _lost(self, known: ServerState, error: str) -> ServerState:
         if not self.state.down:
-            _log.warning("%s", trouble)
-        return known.lost(trouble)
+            _log.warning("%s", error)
+        return known.lost(error)
 
     def _statistics(self, run_uid: str) -> RunStatistics | None:
         if not self.state.connected:
             return None
         try:
             return self.client.run_statistics(run_uid)
-        except UnknownRunError:  # its announcement is still on the way
+        except UnknownRunError:  # the run's announcement has not arrived yet
             return RunStatistics(run_uid=run_uid)
         except LinkError as error:
             self.state = self.state.lost(str(error))

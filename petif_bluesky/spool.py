@@ -1,7 +1,7 @@
-"""Requests on their way to the server, on disk: what was put here survives the end of the session.
+"""A queue on disk for requests to the server; its contents survive the end of the session.
 
-SQLite in WAL mode with `synchronous=NORMAL`: a put costs a fraction of a millisecond and survives `kill -9`. The disk
-is waited for (`fsync`) only in `tidy`, which the sending thread calls. Its files are as large as what waits in them.
+SQLite in WAL mode with `synchronous=NORMAL`: a put takes a fraction of a millisecond and survives `kill -9`. Only
+`tidy`, called by the sending thread, waits for the disk (`fsync`). The files shrink again as requests are sent.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from tango_server.sqlite.wal_file import WalFile, connect, make_shrinkable, tran
 
 _log = logging.getLogger(__name__)
 
-_NEXT_TRY = 1.0  # s for which puts go to memory at once after the file took nothing
-_BUSY_TIMEOUT = 0.02  # s that a put may wait for another process; held in memory after that
-_LONGEST_WAIT = 0.003  # s that a put may wait for another thread; held in memory after that, until the next one
+_NEXT_TRY = 1.0  # s during which puts go straight to memory after a failed write
+_BUSY_TIMEOUT = 0.02  # s that a put waits for another process before going to memory
+_LONGEST_WAIT = 0.003  # s that a put waits for another thread before going to memory
 _TIDY_AFTER = 500  # changes
-_LONG_LOG = 2_000  # pages of SQLite's log, 4 kB each, with which it is to begin anew
-_PORTION = 100  # free pages that are given back to the disk at once
+_LONG_LOG = 2_000  # size of the WAL, in pages of 4 kB, at which it is reset
+_PORTION = 100  # free pages returned to the disk at a time
 _MOST_PORTIONS = 50
 _REJECTED_KEPT = 30 * 86_400.0  # s
 _MOST_REJECTED = 10_000
@@ -49,12 +49,12 @@ _FORGET = (
 )
 
 _Row = tuple[str, str, str | None]
-"""Key, run uid and request of a request."""
+"""Key, run uid and JSON of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpooledRequest:
-    """A request, or (without one) the announcement of a run."""
+    """A request, or the announcement of a run if `request` is None."""
 
     number: int | None
     run_uid: str
@@ -63,18 +63,18 @@ class SpooledRequest:
 
 
 class SpoolError(Exception):
-    """The file can't be used as a spool."""
+    """The file cannot be used as a spool."""
 
 
 class Spool:
-    """The SQLite file. Any thread may call. A request without a number is only in memory, because the disk refuses it.
+    """The spool file; thread-safe. A request without a number is only in memory, because it could not be written.
 
-    What a server has rejected is kept for 30 days, the last 10,000 of it.
+    Rejected requests are kept for 30 days, at most the last 10,000.
 
     Raises
     ------
     SpoolError
-        if the file can't be opened, or is no spool.
+        if the file cannot be opened, or is not a spool.
 
     """
 
@@ -91,34 +91,38 @@ class Spool:
             self._file = WalFile(path, _opened(path), timeout=_BUSY_TIMEOUT)
         except (OSError, sqlite3.Error) as error:
             raise SpoolError(
-                f"{path}: found a spool that can't be opened ({error}); expected a file on a local disk that this user "
-                "may write. Name another one: ConversionCallback(converter, spool=PATH). If it is damaged, move it "
-                "away: what it holds was never sent, and the server converts these files when it is told of them again."
+                f"{path}: cannot open the spool: {error}. Use a file on a local disk that this user "
+                "may write: ConversionCallback(converter, spool=PATH). If the file is damaged, move it "
+                "away; its requests were not sent, so submit those files to the server again."
             ) from error
 
     def close(self) -> None:
-        """Write what is only in memory, if the disk takes it now, and close the file."""
+        """Write requests held in memory, if possible, and close the file."""
         with self._file.closing():
             lost = [entry for entry in self._take_held() if not self._could_write(entry)]
             if lost:
-                _log.error("%s takes nothing: %d frames that were to be converted are lost", self.path, len(lost))
+                _log.error(
+                    "%s: cannot write the spool: %d frames will not be converted. Submit them again with AddFiles.",
+                    self.path,
+                    len(lost),
+                )
 
     def announce(self, run_uid: str) -> None:
-        """Put the announcement of a run."""
+        """Add the announcement of a run."""
         self._put([(f"{run_uid}/announced", run_uid, None)])
 
     def put(self, request: Mapping[str, Any]) -> bool:
-        """Put a request that has a key and a run uid; return False if one with its key is here already."""
+        """Add a request with a key and a run uid; return False if its key is already in the spool."""
         return self.put_all([request])
 
     def put_all(self, requests: Sequence[Mapping[str, Any]]) -> bool:
-        """Put requests in one transaction; return False if the last one's key is here already."""
+        """Add requests in one transaction; return False if the last one's key is already in the spool."""
         return self._put([(str(fields["key"]), str(fields["run_uid"]), json.dumps(fields)) for fields in requests])
 
     def first(self, count: int) -> list[SpooledRequest]:
-        """Return the `count` oldest requests that were not rejected; raise `sqlite3.Error` if the file can't be read.
+        """Return the `count` oldest requests that were not rejected; raise `sqlite3.Error` if the file cannot be read.
 
-        Those that the disk refuses come from memory, after those on disk.
+        Requests held in memory come after those on disk.
         """
         with self._file.lock:
             self._try_to_write_held()
@@ -131,7 +135,7 @@ class Spool:
         return entries + [_entry(None, run_uid, text, key) for key, run_uid, text in held]
 
     def remove(self, entries: Sequence[SpooledRequest]) -> None:
-        """Remove requests that the server has."""
+        """Remove requests that the server has accepted."""
         numbers = [(entry.number,) for entry in entries if entry.number is not None]
         keys = {entry.key for entry in entries if entry.number is None}
         with self._file.lock:
@@ -139,20 +143,20 @@ class Spool:
                 self._held = deque(held for held in self._held if held[0] not in keys)
             with transaction(self._file.writer):
                 self._file.writer.executemany("DELETE FROM outbox WHERE number=?", numbers)
-                # What was handed out from memory may have reached the disk meanwhile.
+                # A request returned from memory may have been written to disk since.
                 self._file.writer.executemany("DELETE FROM outbox WHERE key=?", [(key,) for key in keys])
             self._changes += len(entries)
 
     def tidy(self) -> None:
-        """Now and then give room back: that of the database's log, of what was sent, of what was rejected long ago.
+        """Free disk space from time to time: the WAL, sent requests and old rejected requests.
 
-        Puts go on meanwhile.
+        Puts are not blocked meanwhile.
         """
         if self._changes < _TIDY_AFTER:
             return
         self._changes = 0
         self._look_at_the_disk()
-        with contextlib.suppress(sqlite3.OperationalError):  # another process does it
+        with contextlib.suppress(sqlite3.OperationalError):  # another process is doing it
             with self._file.lock:
                 self._file.writer.execute(_FORGET, (time.time() - _REJECTED_KEPT, _MOST_REJECTED))
             for _ in range(_MOST_PORTIONS):
@@ -161,14 +165,14 @@ class Spool:
             self._file.shorten_log(_LONG_LOG, "TRUNCATE")
 
     def postpone(self, entry: SpooledRequest) -> None:
-        """Put a request behind all others."""
+        """Move a request behind all others."""
         with self._file.lock:
             self._file.writer.execute(
                 "UPDATE outbox SET number=(SELECT max(number) + 1 FROM outbox) WHERE number=?", (entry.number,)
             )
 
     def set_aside(self, entry: SpooledRequest, reason: str) -> None:
-        """Keep a request that the server will never take, with the reason; one that is only in memory is dropped."""
+        """Keep a rejected request with the reason; one that is only in memory is dropped."""
         if entry.number is None:
             self.remove([entry])
             return
@@ -183,7 +187,7 @@ class Spool:
 
     @property
     def frames(self) -> int:
-        """How many frames wait; counting a million of them takes a second, but keeps no put waiting."""
+        """Number of frames in the spool; counting a million takes a second but blocks no put."""
         on_disk = self._read("SELECT count(*) FROM outbox WHERE rejected IS NULL AND request IS NOT NULL")[0][0]
         with self._holding:
             return int(on_disk) + sum(text is not None for _, _, text in self._held)
@@ -193,13 +197,13 @@ class Spool:
             return connection.execute(query, parameters).fetchall()
 
     def _look_at_the_disk(self) -> None:
-        """Tell once that little room is left."""
+        """Warn once when disk space is low."""
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(self.path.parent).free
             if free < _LITTLE_SPACE and not self._little_space:
                 _log.warning(
-                    "%s: its disk has %.0f MB left, and %d frames wait there for the server. Make room or start the "
-                    "server: on a full disk they wait in memory, and end with this session.",
+                    "%s: the disk has only %.0f MB left, and %d frames are waiting for the server. Free disk space or "
+                    "start the server: on a full disk, frames are kept in memory and lost when this session ends.",
                     self.path,
                     free / 1e6,
                     self.frames,
@@ -207,7 +211,7 @@ class Spool:
             self._little_space = free < _LITTLE_SPACE
 
     def _put(self, entries: Sequence[_Row]) -> bool:
-        """Write requests, or hold them in memory while the file takes nothing: the RunEngine must not wait."""
+        """Write requests, or hold them in memory while the file cannot be written: the RunEngine must not wait."""
         with self._holding:
             self._held.extend(entries)
             self._changes += len(entries)
@@ -224,17 +228,21 @@ class Spool:
         return held
 
     def _try_to_write_held(self) -> bool:
-        """Write what is held, if that works; return whether the last one was new."""
+        """Write the requests held in memory, if possible; return whether the last one was new."""
         held = self._take_held()
         try:
             new = self._write(held)
-        except sqlite3.ProgrammingError:  # the spool was closed
+        except sqlite3.ProgrammingError:  # the spool is closed
             raise
         except sqlite3.Error as error:
             with self._holding:
                 self._held.extendleft(reversed(held))
             if not self._warned:
-                _log.warning("%s can't be written (%s): requests are kept in memory until it can", self.path, error)
+                _log.warning(
+                    "%s: cannot write the spool: %s. Requests are kept in memory until it can be written.",
+                    self.path,
+                    error,
+                )
             self._warned = True
             self._next_try = time.monotonic() + _NEXT_TRY
             return True
@@ -251,7 +259,7 @@ class Spool:
 
     def _write(self, entries: Collection[_Row]) -> bool:
         """Write requests in one transaction, in order; return whether the last one was new."""
-        if len(entries) == 1:  # as most are: a statement of its own is a transaction, and spares two turns of the GIL
+        if len(entries) == 1:  # the usual case: a single statement is its own transaction and saves two GIL switches
             return self._insert(*entries)
         new = True
         if entries:
@@ -269,10 +277,10 @@ def _entry(number: int | None, run_uid: str, text: str | None, key: str) -> Spoo
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """Return the connection that writes, with this version's table; the file is made if there is none."""
+    """Return the writing connection, with this version's table; the file is created if needed."""
     database = connect(path, _BUSY_TIMEOUT)
-    use_log(database, synchronous="NORMAL", checkpoint_pages=0)  # nothing is flushed, but by `tidy`
-    if not _waits(database):  # else the start of a session would wait for all of it
+    use_log(database, synchronous="NORMAL", checkpoint_pages=0)  # only `tidy` flushes
+    if not _has_entries(database):  # otherwise the start of a session would wait for a full rewrite
         make_shrinkable(database, path)
     database.executescript(_SCHEMA)
     if not any(column == "rejected_at" for _, column, *_ in database.execute("PRAGMA table_info(outbox)")):
@@ -282,7 +290,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _waits(database: sqlite3.Connection) -> bool:
-    """Whether anything is in the file."""
+def _has_entries(database: sqlite3.Connection) -> bool:
+    """Whether the spool has any entries."""
     table = database.execute("SELECT 1 FROM sqlite_master WHERE type='table' AND name='outbox'").fetchone()
     return table is not None and database.execute("SELECT 1 FROM outbox LIMIT 1").fetchone() is not None

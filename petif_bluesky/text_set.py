@@ -1,13 +1,13 @@
-"""A set of texts for a session that lasts the night: what was seen already, in 0.1 kB each however long they are."""
+"""A compact set of strings for long sessions: 0.1 kB per string, whatever its length."""
 
 from collections.abc import Container
 from hashlib import blake2b
 
-_BYTES = 12  # of a million texts, two are taken for one with a probability of 1e-17
+_BYTES = 12  # probability of a collision among a million strings: 1e-17
 
 
 class TextSet(Container[str]):
-    """Texts by their digests: they can be asked for, and counted, but not read back.
+    """Strings stored as digests: supports membership and length, but not iteration.
 
     >>> seen = TextSet()
     >>> seen.add("/data/raw/a.tif"), seen.add("/data/raw/a.tif"), "/data/raw/a.tif" in seen, len(seen)
@@ -18,7 +18,7 @@ class TextSet(Container[str]):
         self._digests: set[bytes] = set()
 
     def add(self, text: str) -> bool:
-        """Add a text; return whether it is new."""
+        """Add a string; return whether it is new."""
         before = len(self._digests)
         self._digests.add(_digest(text))
         return len(self._digests) > before

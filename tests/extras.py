@@ -76,7 +76,7 @@ def preview(here: EmptyEnvironment) -> None:
 
 def everything(here: EmptyEnvironment) -> None:
     """The whole chain works."""
-    _expect(here.run("petif", "demo", "--frames", "3", "--size", "256"), "all 3 frames are converted")
+    _expect(here.run("petif", "demo", "--frames", "3", "--size", "256"), "All 3 frames were converted")
 
 
 def notebooks(here: EmptyEnvironment) -> None:

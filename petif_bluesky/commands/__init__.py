@@ -1,5 +1,5 @@
-"""The commands of `petif` that need bluesky, one module each.
+"""The `petif` commands that need bluesky, one module each.
 
-For the entry points alone.
-Nothing heavy is imported before a command is called.
+Used only by the entry points.
+Heavy imports are delayed until a command runs.
 """

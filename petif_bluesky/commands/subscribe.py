@@ -1,4 +1,4 @@
-"""`petif subscribe`: the callback in a process of its own."""
+"""`petif subscribe`: the callback in a separate process."""
 
 import logging
 import signal
@@ -21,23 +21,23 @@ def _host_and_port(_context: click.Context, _parameter: click.Parameter, value: 
     host, _, port = value.rpartition(":")
     if not (host and port.isdecimal() and int(port) <= _HIGHEST_PORT):
         raise click.BadParameter(
-            f"found {value!r}; expected HOST:PORT, the second port of `bluesky-0MQ-proxy IN OUT`, as localhost:5578"
+            f"{value!r} is not HOST:PORT. Give the second port of `bluesky-0MQ-proxy IN OUT`, such as localhost:5578."
         )
     return value
 
 
 @click.command()
 @click.option("--zmq", "zmq_address", required=True, metavar="HOST:PORT", callback=_host_and_port,
-              help="Out port of bluesky's 0MQ proxy (`bluesky-0MQ-proxy IN OUT`).")  # fmt: skip
+              help="Output port of bluesky's 0MQ proxy (`bluesky-0MQ-proxy IN OUT`).")  # fmt: skip
 @server_option
 @click.option("--spool", type=click.Path(path_type=Path, dir_okay=False),
-              help="File in which requests wait for the server.  [default: one per server]")  # fmt: skip
-@click.option("--prefix", default="", help="Take only documents of publishers with this prefix.")
+              help="File that holds requests until the server accepts them.  [default: one per server]")  # fmt: skip
+@click.option("--prefix", default="", help="Use only documents from publishers with this prefix.")
 @click.option("--any-pickle", is_flag=True,
-              help="Take pickles of any objects. Whoever reaches the proxy may then run programs here.")  # fmt: skip
+              help="Accept pickles of any objects. Anyone who can reach the proxy can then run code here.")  # fmt: skip
 @click.option("--tiled", "tiled_uri", metavar="URI",
-              help="Catalogue that gets each run's final statistics, as http://tiled.example:8000; its key is in "
-              "TILED_API_KEY. The runs themselves are written by others.")  # fmt: skip
+              help="Catalogue to add each run's final statistics to, such as http://tiled.example:8000; its key is "
+              "read from TILED_API_KEY. The runs themselves must be written by another program.")  # fmt: skip
 def subscribe(
     *, zmq_address: str, address: str, spool: Path | None, prefix: str, any_pickle: bool, tiled_uri: str | None
 ) -> None:
@@ -45,13 +45,13 @@ def subscribe(
 
     In the bluesky session: RE.subscribe(Publisher("HOST:IN-PORT")), from bluesky.callbacks.zmq.
 
-    0MQ LOSES DOCUMENTS, and tells nobody: those of runs that began before this process was connected, those that are
-    sent while the proxy or this process is down or the network is cut, and those beyond 1000 that wait for a slow
-    subscriber. Therefore each run's stop document is compared with what came, and what is missing is told. A frame
-    whose documents came is on disk here and can't be lost any more, whether or not the server is up. Where none may be
-    lost, subscribe the ConversionCallback in the session itself.
+    0MQ LOSES DOCUMENTS without notice: those of runs that started before this process connected, those sent while the
+    proxy, this process or the network is down, and those beyond the 1000 queued for a slow subscriber. Each run's stop
+    document is therefore compared with what was received, and missing documents are logged. Once the documents of a
+    frame have arrived, its request is on disk here and safe, even if the server is down. If no frame may be lost,
+    subscribe the ConversionCallback in the session itself.
 
-    Ctrl-C ends it; what waits for the server stays in the spool, and goes on its way at the next start.
+    Press Ctrl-C to stop; requests not yet accepted by the server stay in the spool and are sent at the next start.
     """
     from petif_bluesky.callback import ConversionCallback
     from petif_bluesky.remote.session import RemoteSession
@@ -62,7 +62,7 @@ def subscribe(
     from tango_server.client.client import Client
 
     if tiled_uri:
-        import_module("tiled.client")  # which is to be missed now, and not by the thread that needs it
+        import_module("tiled.client")  # so that a missing package is noticed now, not later in a thread
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
@@ -75,10 +75,10 @@ def subscribe(
         if tiled_uri:
             catalogue = stack.enter_context(closing(CatalogueAt(tiled_uri)))
             subscribers.append(stack.enter_context(closing(CatalogueStatistics(catalogue, session))))
-        say(f"listening to {zmq_address}; frames go to {address}")
+        say(f"Listening to {zmq_address}; sending frames to {address}.")
         try:
             ZmqHost(zmq_address, subscribers, prefix=prefix, any_pickle=any_pickle).run()
         except KeyboardInterrupt:
             left = callback.waiting
-            say(f"stopped; {left} frames wait for the server in the spool" if left else "stopped")
+            say(f"Stopped; {left} frames are waiting for the server in the spool." if left else "Stopped.")
     sys.exit(INTERRUPTED)

@@ -1,5 +1,5 @@
-"""Requests on their way to the server: what a session has counted, and the thread that sends what waits.
+"""Delivery of requests to the server: per-run counts of a session, and the thread that sends spooled requests.
 
-The callback puts frames in, the sender takes requests out; nobody else sends.
-Never blocks the RunEngine's thread, and knows no document.
+The callback adds frames and the sender sends them; nothing else does.
+Never blocks the RunEngine's thread, and never sees documents.
 """

@@ -1,4 +1,4 @@
-"""What this session knows of its runs: which frames it has put into the spool for each."""
+"""Count the frames that this session has submitted for each of its runs."""
 
 import threading
 from collections import deque
@@ -11,7 +11,7 @@ _KEPT_RUNS = 100
 
 @dataclass(slots=True)
 class _Frames:
-    """The frames of one run. Once it has ended their number is enough: sessions go on for weeks."""
+    """The frames of one run. After its end only their number is kept, because sessions last for weeks."""
 
     keys: TextSet = field(default_factory=TextSet)
     aside: set[str] = field(default_factory=set)
@@ -23,7 +23,7 @@ class _Frames:
 
 
 class RunBook:
-    """Shared between the callback, which counts, and the converter, which waits for as many reports."""
+    """Shared by the callback, which counts frames, and the converter, which waits for as many reports."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,44 +32,44 @@ class RunBook:
         self._closed: deque[str] = deque()
 
     def announce(self, run_uid: str) -> None:
-        """A run has begun."""
+        """A run has started."""
         with self._lock:
             self._opened(run_uid)
 
     def add(self, run_uid: str, key: str) -> None:
-        """A frame of a run is in the spool; the same key is the same frame, however often its documents come."""
+        """A frame of a run is in the spool; repeated documents with the same key are the same frame."""
         with self._lock:
             self._opened(run_uid).keys.add(key)
 
     def set_aside(self, run_uid: str, key: str) -> None:
-        """The server will never take a frame; nobody is to wait for its report."""
+        """The server rejected a frame; there will be no report to wait for."""
         with self._lock:
             if run_uid in self._runs:
                 self._runs[run_uid].aside.add(key)
 
     def close(self, run_uid: str) -> None:
-        """A run has ended; the last closed runs are kept for whoever asks late."""
+        """A run has ended; the most recent ones are kept for late queries."""
         with self._lock:
             self._close(run_uid)
 
     def is_closed(self, run_uid: str) -> bool:
-        """Return whether a run has ended, as far as is known here."""
+        """Return whether a run is known to have ended."""
         with self._lock:
             return run_uid in self._closed
 
     def newest_open(self) -> str | None:
-        """Return the run that has begun last of those that have not ended."""
+        """Return the open run that started last."""
         with self._lock:
             return next(reversed(self._open), None)
 
     def submitted(self, run_uid: str) -> int:
-        """Return how many frames of a run went into the spool, without those that were set aside."""
+        """Return how many frames of a run were spooled, without rejected ones."""
         with self._lock:
             frames = self._runs.get(run_uid)
             return frames.submitted if frames else 0
 
     def set_aside_of(self, run_uid: str) -> int:
-        """Return how many frames of a run the server will never take."""
+        """Return how many frames of a run the server rejected."""
         with self._lock:
             frames = self._runs.get(run_uid)
             return len(frames.aside) if frames else 0
@@ -77,7 +77,7 @@ class RunBook:
     def _opened(self, run_uid: str) -> _Frames:
         self._open[run_uid] = None
         frames = self._runs.setdefault(run_uid, _Frames())
-        if len(self._open) > _KEPT_RUNS:  # a session that died within a run never says that the run has ended
+        if len(self._open) > _KEPT_RUNS:  # a session that crashed during a run never closes it
             self._close(next(iter(self._open)))
         return frames
 

@@ -1,4 +1,4 @@
-"""The thread that carries requests from the spool to the server, as long as it takes; it warns once of an outage."""
+"""The thread that sends spooled requests to the server, retrying until they are accepted; it logs each outage once."""
 
 import logging
 import threading
@@ -21,15 +21,15 @@ from tango_server.text import local_time
 
 _log = logging.getLogger(__name__)
 
-_BATCH = 50  # the server answers one call after the other, and others wait meanwhile
+_BATCH = 50  # the server handles one call at a time, and other clients wait meanwhile
 _PAUSES = Backoff(shortest=0.2, longest=5.0)
 
 
 class Sender:
-    """Delivers in order, each request at least once; the server knows a request by its key.
+    """Delivers requests in order and at least once; the server recognises repeated requests by their keys.
 
-    A request is removed from the spool only after the server has it on its own ledger. One that the server will never
-    take is set aside there, and `set_aside` is told.
+    A request is removed from the spool only once it is in the server's ledger. A rejected request is set aside in the
+    spool, and passed to `set_aside`.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Sender:
         self._spool = spool
         self._client = client
         self._set_aside = set_aside
-        self._reporter = PileUpReporter(spool.path)
+        self._outage = OutageReporter(spool.path)
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._pause = 0.0
@@ -48,21 +48,21 @@ class Sender:
         self._thread = keep_calling(Sender._run, self, self._wake, name="petif-sender")
 
     def wake(self) -> None:
-        """There is something new in the spool."""
+        """Wake the thread: there are new requests in the spool."""
         self._wake.set()
 
     def close(self, timeout: float) -> None:
-        """End the thread, after the call that it may be in, and wait for it for at most `timeout` seconds."""
+        """End the thread after any call in progress; wait for it at most `timeout` seconds."""
         self._ended.set()
         self._wake.set()
         self._thread.join(timeout)
 
     def _run(self) -> float | None:
-        """Deliver the next requests; return after how many seconds to go on."""
+        """Deliver the next requests; return the seconds until the next step, None to end."""
         if self._ended.is_set():
             return None
         left = self._not_before - time.monotonic()
-        if left > 0:  # a pause is not to be cut short by every frame that comes meanwhile
+        if left > 0:  # new frames must not cut a pause short
             return left
         delivered = self._deliver_next()
         if self._pause:
@@ -78,10 +78,8 @@ class Sender:
             entries = self._spool.first(self._batch)
             if entries:
                 self._deliver(entries)
-        except Exception as error:  # noqa: BLE001 - the end of the thread would end all sending, and nobody would know
-            if (
-                not self._ended.is_set()
-            ):  # else the spool was closed under a late answer; the requests go again some day
+        except Exception as error:  # noqa: BLE001 - otherwise the thread would end and sending stop silently
+            if not self._ended.is_set():  # else the spool was closed during a call; a later session sends them again
                 self._hold(error)
         else:
             fault = self._take_fault()
@@ -96,12 +94,12 @@ class Sender:
         return fault
 
     def _hold(self, error: Exception) -> None:
-        self._reporter.stuck(lambda: self._spool.frames, error)
-        self._batch = max(1, self._batch // 2)  # paths on slow storage may take longer than the time-out of one call
+        self._outage.failed(lambda: self._spool.frames, error)
+        self._batch = max(1, self._batch // 2)  # checking paths on slow storage may exceed the timeout of a call
         self._pause = _PAUSES.after(self._pause)
 
     def _go_on(self) -> None:
-        self._reporter.flows(lambda: self._spool.frames)
+        self._outage.recovered(lambda: self._spool.frames)
         self._batch = min(2 * self._batch, _BATCH)
         self._pause = 0.0
 
@@ -118,11 +116,11 @@ class Sender:
                     return
                 self._deliver([entry])
             return
-        if isinstance(error, ServerFaultError):  # it may pass; meanwhile the others go first
+        if isinstance(error, ServerFaultError):  # may be temporary; send the others first
             self._fault = error
             self._spool.postpone(entries[0])
             return
-        _log.error("%s: a request that the server will never take was set aside: %s", self._spool.path, error)
+        _log.error("%s: the server rejected a request, which will not be sent again: %s", self._spool.path, error)
         self._spool.set_aside(entries[0], str(error))
         self._set_aside(entries[0])
 
@@ -135,50 +133,50 @@ class Sender:
         self._spool.remove(entries)
 
 
-class PileUpReporter:
-    """One warning for each kind of trouble until frames flow again; then one more. Called by one thread."""
+class OutageReporter:
+    """Logs one warning per type of error during an outage, and one when it is over. Used by a single thread."""
 
-    def __init__(self, place: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self._place = place
+    def __init__(self, spool_path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._spool_path = spool_path
         self._clock = clock
         self._since: float | None = None
-        self._told: set[type[Exception]] = set()
+        self._logged: set[type[Exception]] = set()
 
-    def stuck(self, count: Callable[[], int], error: Exception) -> None:
-        """So many frames as `count` tells, which may take its time, could not be delivered."""
+    def failed(self, count: Callable[[], int], error: Exception) -> None:
+        """Delivery failed; `count`, which may be slow, returns how many frames are waiting."""
         if self._since is None:
             self._since = self._clock()
-        if type(error) in self._told:
+        if type(error) in self._logged:
             return
-        self._told.add(type(error))
+        self._logged.add(type(error))
         waiting = count()
         _log.warning(
-            "the conversion server has taken nothing since %s; %s wait in %s until it does. "
-            "Runs go on, and nothing is lost. %s%s",
+            "Cannot send frames to the conversion server since %s: %s%s New frames are kept in %s (%d now) until the "
+            "server accepts them. Runs continue and no frame is lost.",
             local_time(self._since),
-            f"{waiting} frames and all that follow" if waiting else "all frames",
-            self._place,
             str(error),
             _advice(error),
+            self._spool_path,
+            waiting,
             exc_info=None if isinstance(error, LinkDownError) else error,
         )
 
-    def flows(self, count: Callable[[], int]) -> None:
-        """The first of what was stuck are delivered; `count` tells how many frames still wait."""
+    def recovered(self, count: Callable[[], int]) -> None:
+        """Delivery works again; `count` returns how many frames are still waiting."""
         if self._since is not None:
             _log.warning(
-                "the conversion server takes frames again; %d more have waited since %s (%.0f s)",
+                "The conversion server accepts frames again; %d are still waiting. The outage started at %s (%.0f s).",
                 count(),
                 local_time(self._since),
                 self._clock() - self._since,
             )
         self._since = None
-        self._told.clear()
+        self._logged.clear()
 
 
 def _advice(error: Exception) -> str:
     if isinstance(error, ServerFullError):
-        return " It frees itself as it converts; if it does not, look at its Status for what is full."
+        return " Space is freed as frames are converted. If this persists, check the server's Status."
     if isinstance(error, LinkDownError):
-        return ""  # the error says it
-    return " If this lasts, look at the log of the server."
+        return ""  # the error already says what to do
+    return " If this persists, check the server's log."

@@ -1,5 +1,5 @@
-"""From run documents to frames and to what is known of each.
+"""Find frames and their metadata in run documents.
 
-Pure: everybody may enter, with documents as dicts.
-Never looks at a file, a clock, a server, ophyd or a RunEngine.
+Pure functions of documents (dicts), for use anywhere.
+Never uses files, clocks, a server, ophyd or a RunEngine.
 """

@@ -1,7 +1,7 @@
-"""What resource, stream resource and datum documents have announced.
+"""Store resources, stream resources and datums.
 
-They may come before their run is known, and a detector that is staged around several runs announces its files once. So
-this store is shared; a run's datums are forgotten with it, its resources after many others.
+They may arrive before their run is known, and a detector staged around several runs announces its files only once. So
+all runs share this store. Datums are dropped when their run ends, resources only when many newer ones have come.
 """
 
 from array import array
@@ -15,7 +15,7 @@ Document = Mapping[str, Any]
 Files = FileSeries | PassedOver
 
 _KEPT = 1000
-"""Resources that belong to no open run."""
+"""Maximum number of stored resources that belong to no open run."""
 _FAR = 2**62
 _DIGITS = 10
 
@@ -23,28 +23,28 @@ _DIGITS = 10
 @dataclass(slots=True)
 class _Resource:
     run_uid: str | None = None
-    """The run that announced it, or the last one that used it."""
+    """The run that announced the resource, or the last one that used it."""
     files: Files | None = None
     points: "array[int]" = field(default_factory=lambda: array("q"))
-    """Of the datums that event-model has numbered, `uid/0`, `uid/1`, ...: a night has many."""
+    """Points of the datums numbered by event-model (`uid/0`, `uid/1`, ...); compact, because there are many."""
 
 
 class Assets:
-    """Resources by their uids, and datums by their ids."""
+    """Resources by uid, and datums by id."""
 
     def __init__(self) -> None:
         self._resources: dict[str, _Resource] = {}
         self._datums: dict[str, tuple[str, int]] = {}
-        """Resource and point of the datums that are not numbered."""
+        """Resource and point of other datums."""
 
     def add_resource(self, uid: str, files: Files, run_uid: str | None) -> None:
-        """Keep a resource."""
+        """Store a resource."""
         resource = self._resources.setdefault(uid, _Resource())
         resource.files = files
         resource.run_uid = run_uid or resource.run_uid
 
     def add_datum(self, datum_id: str, resource_uid: str, point: int) -> None:
-        """Keep a datum; its resource may come later."""
+        """Store a datum; its resource may come later."""
         resource = self._resources.get(resource_uid) or self._resources.setdefault(resource_uid, _Resource())
         number = _number_in(datum_id, resource_uid)
         if number is not None and number <= len(resource.points) and abs(point) < _FAR:
@@ -54,7 +54,7 @@ class Assets:
             self._datums[datum_id] = (resource_uid, point)
 
     def files(self, resource_uid: str, run_uid: str) -> Files | None:
-        """Return what a resource that a run uses stands for, None if it was not announced yet."""
+        """Return the files of a resource that a run uses, or None if it has not been announced yet."""
         resource = self._resources.get(resource_uid)
         if resource is None:
             return None
@@ -62,13 +62,13 @@ class Assets:
         return resource.files
 
     def datum(self, datum_id: str, run_uid: str) -> tuple[Files, int] | None:
-        """Return resource and point of a datum that a run uses, None if they are not known yet."""
+        """Return files and point of a datum that a run uses, or None if not known yet."""
         resource_uid, point = self._datums.get(datum_id) or self._numbered(datum_id)
         files = self.files(resource_uid, run_uid)
         return None if files is None else (files, point)
 
     def end_run(self, run_uid: str, still_open: Container[str | None]) -> None:
-        """Forget the datums of a run that has ended, and the oldest resources of runs that are not open any more."""
+        """Drop the datums of a run that has ended, and the oldest resources of closed runs."""
         for uid in [uid for uid, resource in self._resources.items() if resource.run_uid == run_uid]:
             del self._resources[uid].points[:]
             self._resources[uid] = self._resources.pop(uid)
@@ -93,7 +93,7 @@ class Assets:
 
 
 def _number_in(datum_id: str, resource_uid: str) -> int | None:
-    """Return the number in an id as event-model makes it, None for every other id."""
+    """Return the number in a datum id of event-model's form, None for other ids."""
     head, _, tail = datum_id.rpartition("/")
     number = int(tail) if head == resource_uid and tail.isascii() and tail.isdecimal() and len(tail) < _DIGITS else None
     return number if str(number) == tail else None

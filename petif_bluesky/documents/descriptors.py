@@ -1,4 +1,4 @@
-"""What a descriptor says of images: which keys are external images, and in which keys their files are named."""
+"""Find the images in a descriptor: the external image keys, and the keys that name their files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ _IN_STREAMS = "STREAM"
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """An external image."""
+    """A data key with an external image."""
 
     name: str
     described: tuple[Any, ...]
     """Its shape: [frames, rows, columns], or [rows, columns]."""
     in_stream: bool
-    """Whether stream datums tell of it, not datums."""
+    """Whether its frames come in stream datums rather than datums."""
 
     @property
     def shape(self) -> tuple[int, int] | None:
-        """(rows, columns) of one frame, if the descriptor tells."""
+        """(rows, columns) of one frame, None if the descriptor does not have them."""
         sides = self.described[1:3] if len(self.described) > 2 else self.described  # noqa: PLR2004 - frames first
         whole = all(hasattr(side, "__index__") and side > 0 for side in sides)
         return (int(sides[0]), int(sides[1])) if len(sides) == 2 and whole else None  # noqa: PLR2004
@@ -31,7 +31,7 @@ class ImageKey:
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """What one object of a stream tells of its frames."""
+    """The image keys and file-name keys of one object in a stream."""
 
     name: str
     images: tuple[ImageKey, ...]
@@ -40,7 +40,7 @@ class Detector:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A stream of events of a run, as far as its frames are concerned."""
+    """The parts of an event descriptor that concern frames."""
 
     uid: str
     run_uid: str
@@ -48,10 +48,10 @@ class Descriptor:
     data_keys: frozenset[str]
     detectors: tuple[Detector, ...]
     has_events_of_its_own: bool
-    """Whether events show more than stream datums do, so that they are worth waiting for."""
+    """Whether its events have data besides that in stream datums, so that they are worth waiting for."""
 
     def image(self, data_key: str) -> tuple[Detector, ImageKey] | None:
-        """Return the image of a data key, and whose it is; None if its frames are not taken."""
+        """Return detector and image of a data key, or None if its frames are not selected."""
         for detector in self.detectors:
             for image in detector.images:
                 if image.name == data_key:
@@ -60,7 +60,7 @@ class Descriptor:
 
 
 def descriptor_of(document: Document, selection: FrameSelection) -> Descriptor:
-    """Return what a descriptor says of the images that are selected. It is copied: others may change their document."""
+    """Return the selected images of a descriptor, copied in case the document is changed later."""
     keys: Mapping[str, Document] = document["data_keys"]
     stream = document.get("name") or "primary"
     owners = owners_in(document)
@@ -80,7 +80,7 @@ def descriptor_of(document: Document, selection: FrameSelection) -> Descriptor:
 
 
 def owners_in(document: Document) -> dict[str, str]:
-    """Return the object of each data key; without a statement its first word, so that names find their images."""
+    """Return the object of each data key; if it is not given, the part of the key before the first underscore."""
     listed = {key: owner for owner, keys in (document.get("object_keys") or {}).items() for key in keys}
     keys: Mapping[str, Document] = document["data_keys"]
     return {

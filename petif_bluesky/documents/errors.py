@@ -1,37 +1,37 @@
-"""What can be wrong with run documents."""
+"""Errors in run documents."""
 
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-_ADVICE = "Its frames will not be converted; correct the device or program that emits it."
+_ADVICE = "Its frames will not be converted. Fix the device or program that emits it."
 
 
 class DocumentError(ValueError):
-    """A run document can't be followed."""
+    """A run document cannot be used."""
 
     def __init__(self, kind: str, document: Any, why: str, advice: str = _ADVICE) -> None:
         super().__init__(f"{kind} document {_uid_of(document)}: {why}. {advice}")
 
 
 class MalformedDocumentError(DocumentError):
-    """A document lacks what the event model asks for, or has something else in its place."""
+    """A document violates the event model: something is missing or has the wrong type."""
 
 
 class UnknownDescriptorError(DocumentError, LookupError):
-    """A document belongs to a descriptor that was never seen, or to a run that is over."""
+    """A document refers to a descriptor that was never seen, or to a run that has ended."""
 
 
 class UnknownRecipeError(LookupError):
-    """The start document of a run was not seen, and the recipe is in it."""
+    """The start document, which has the recipe, was not seen."""
 
 
 class TemplateError(DocumentError):
-    """The template of file names can't be followed."""
+    """The file name template cannot be used."""
 
 
 class Attempts:
-    """Steps of which a failure must not cost the others: `with attempts: ...`, and in the end `raise_first`."""
+    """Runs steps that may fail independently: `with attempts: ...` for each, `raise_first` at the end."""
 
     def __init__(self) -> None:
         self._first: Exception | None = None
@@ -55,7 +55,7 @@ class Attempts:
 
 
 def _uid_of(document: Any) -> str:
-    """Return how people find a document again."""
+    """Return the uid, or another id, by which a document can be found."""
     if not isinstance(document, Mapping):
         return f"of type {type(document).__name__}"
     named = (document[key] for key in ("uid", "datum_id", "run_start", "resource", "descriptor") if document.get(key))
@@ -63,4 +63,4 @@ def _uid_of(document: Any) -> str:
 
 
 class FramesNotFoundError(LookupError):
-    """A run, a folder or a list of files has not the frames that were asked for."""
+    """The requested frames are not in the run, folder or list of files."""

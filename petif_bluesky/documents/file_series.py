@@ -1,4 +1,4 @@
-"""Files of one resource or stream resource, numbered by the points that a detector has taken."""
+"""The numbered files of a resource or stream resource."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from petif_bluesky.documents.templates import Namer
 from petif_bluesky.documents.uris import tidy
 
 MOST_FRAMES = 100_000
-"""Of one document; more is a mistake in it, which must not fill the memory."""
+"""Limit per document; a higher number is an error that must not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileSeries:
-    """TIFF files: `count` of them for each point, numbered from `count` times the number of the point.
+    """TIFF files, `count` per point; the first file of point p has the number `count` * p.
 
-    With `count` None that depends on how the descriptor describes the image, and on `frames_per_file`. `data_key`: that
-    of a stream resource; a resource is known by its datums.
+    If `count` is None, it follows from the shape in the descriptor and `frames_per_file`. `data_key` is that of a
+    stream resource; a resource has none.
     """
 
     namer: Namer
@@ -25,9 +25,9 @@ class FileSeries:
     data_key: str = ""
 
     def paths(self, point: int, described: Sequence[Any]) -> list[str]:
-        """Return the files of a point of an image that the descriptor describes with the shape `described`.
+        """Return the files of a point, where `described` is the shape of the image in the descriptor.
 
-        A shape of two dimensions is one frame. (bluesky's consolidator takes its rows for frames.)
+        A two-dimensional shape is one frame (bluesky's consolidator would count its rows as frames).
         """
         count = self.count
         if count is None:
@@ -45,10 +45,10 @@ class PassedOver:
 
 
 def frame_count(value: object) -> int:
-    """Return how many files belong to one point; raise ValueError if that is no sensible number."""
+    """Return the number of files per point; raise ValueError if it is out of range."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ValueError(f"{value!r} files for a point")
+        raise ValueError(f"{value!r} files per point")
     count = int(value.__index__())
     if not 0 < count <= MOST_FRAMES:
-        raise ValueError(f"{count} files for a point")
+        raise ValueError(f"{count} files per point")
     return count

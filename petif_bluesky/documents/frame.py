@@ -1,4 +1,4 @@
-"""A frame of a run, as it leaves the documents: all that a request to the server says, and whose image it is."""
+"""A frame of a run, with everything that its request to the server contains."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,9 +6,9 @@ from typing import Any
 
 
 def frame_key(run_uid: str, source: str, data_key: str = "", frame: int | None = None) -> str:
-    """Return what makes a request idempotent: the same key is the same job, across sessions and versions.
+    """Return the key that makes a request idempotent: the same key is the same job, across sessions and versions.
 
-    `frame` is the index in a file that holds several frames, None where each frame has a file of its own.
+    `frame` is the index in a file with several frames, None if each frame has its own file.
 
     >>> frame_key("1f", "/raw/a.tif", "pe_image")
     '1f/pe_image//raw/a.tif'
@@ -25,9 +25,9 @@ def frame_key(run_uid: str, source: str, data_key: str = "", frame: int | None =
 class Frame:
     """One frame of a run.
 
-    `path`: as the detector names it, or the selection's path map. `stream`, `data_key`: None and "" for files that were
-    named by hand. `recipe`: that of the run's start document, unchecked: a wrong one is refused by the server, frame by
-    frame. `metadata`: fit for JSON and for the server's limit.
+    `path`: as given by the detector, after the selection's path map. `stream`, `data_key`: None and "" for files given
+    by name. `recipe`: from the start document, not validated, since the server refuses each frame with an invalid one.
+    `metadata`: JSON-compatible and within the server's size limit.
     """
 
     path: str
@@ -39,7 +39,7 @@ class Frame:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def request(self) -> dict[str, Any]:
-        """Return the fields of a `FrameRequest`, which is not built here: that takes time, and the server checks it."""
+        """Return the fields of a `FrameRequest` as a dict; the server validates it, and building the model is slow."""
         return {
             "source": self.path,
             "recipe": self.recipe,

@@ -1,5 +1,5 @@
-"""How documents say that they are about TIFF files."""
+"""MIME types of TIFF files in documents."""
 
 ONE_TIFF = "image/tiff"
 MANY_TIFFS = "multipart/related;type=image/tiff"
-"""One file for each index, as bluesky and Tiled write it."""
+"""A sequence of TIFF files, one per index, as in bluesky and Tiled."""

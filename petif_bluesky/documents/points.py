@@ -1,9 +1,9 @@
-"""What belongs together in a run: the images of a detector, and the event that says where the motors were.
+"""Match the images of a detector with the event that has the motor positions.
 
-In whatever way and order documents announce a frame, it becomes a reference, and references become a point:
+However a frame is announced, and in whatever order, it becomes a reference, and references become a point:
 
     resource, datum, event  ─┐
-    their pages             ─┼─>  Reference  ─>  Point  (one detector, one event; with the event, if one comes)
+    their pages             ─┼─>  Reference  ─>  Point  (one detector, one event; the event may be missing)
     stream resource, datum  ─┘
 """
 
@@ -22,20 +22,20 @@ _KEPT_EVENTS = 10_000
 
 
 class Reference(NamedTuple):
-    """The files of one image in one event."""
+    """The files of one image key in one event."""
 
     image: ImageKey
     files: FileSeries
     point: int
 
     def paths(self) -> list[str]:
-        """Return the files, as the documents predict them."""
+        """Return the files as predicted by the documents."""
         return self.files.paths(self.point, self.image.described)
 
 
 @dataclass(slots=True)
 class Point:
-    """What one detector shows in one event."""
+    """The images of one detector in one event."""
 
     descriptor: Descriptor
     detector: Detector
@@ -44,25 +44,25 @@ class Point:
     from_streams: list[Reference] = field(default_factory=list)
     from_datums: list[Reference] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
-    """Datums that the event names, and that are not announced yet."""
+    """Datums named in the event but not announced yet."""
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What tells it from other points of its run."""
+        """Identifies the point within its run."""
         return self.descriptor.uid, self.detector.name, self.seq_num
 
     @property
     def references(self) -> list[Reference]:
-        """The files that are known."""
+        """The files known so far."""
         return self.from_streams + self.from_datums
 
 
 class Points:
-    """Those of one run that wait for documents. Each method returns the points that need not wait any more.
+    """The points of one run that are waiting for documents. Each method returns the points that are ready.
 
-    References of stream datums wait for the event, if there is one to come: the stream datum of a step scan comes
-    before its event. Where the next stream datum comes before that event, none is waited for any more, unless
-    `patient`: then they wait until the run stops.
+    References of stream datums wait for their event, if one is expected: in a step scan, a stream datum comes before
+    its event. If the next stream datum comes first, they stop waiting, unless `patient` is set: then they wait until
+    the run stops.
     """
 
     def __init__(self, run_uid: str, assets: Assets, note: Callable[[str], None]) -> None:
@@ -71,16 +71,16 @@ class Points:
         self._note = note
         self._open: dict[tuple[str, str, int], Point] = {}
         self._unannounced: dict[str, list[tuple[Descriptor, range, int]]] = {}
-        """By stream resources that are not announced yet: what stream datums cover, and the seq_num of the first."""
+        """By stream resource not announced yet: the indices covered by stream datums, and the seq_num of the first."""
         self._events: dict[str, dict[int, Document]] = {}
-        """The last events of each descriptor; the very last one, unless `patient`."""
+        """The latest events of each descriptor; only the last one, unless `patient`."""
         self._flying: set[str] = set()
         self.patient = False
         self.passed_over: set[str] = set()
         """Images whose files are not converted."""
 
     def event(self, descriptor: Descriptor, event: Document) -> list[Point]:
-        """Take an event in."""
+        """Process an event."""
         if not descriptor.detectors:
             return []
         seq_num = event["seq_num"]
@@ -99,7 +99,7 @@ class Points:
         return whole
 
     def stream_datum(self, descriptor: Descriptor, resource_uid: str, indices: range, first: int) -> list[Point]:
-        """Take a stream datum in; `first` is the seq_num of the first index."""
+        """Process a stream datum; `first` is the seq_num of the first index."""
         if not descriptor.detectors:
             return []
         files = self._assets.files(resource_uid, self._run_uid)
@@ -127,12 +127,12 @@ class Points:
         return whole
 
     def datum_came(self, datum_id: str) -> list[Point]:
-        """Return the points that have waited for a datum."""
+        """Return the points that were waiting for a datum."""
         waiting = [point for point in self._open.values() if datum_id in point.missing] if self._open else []
         return [whole for point in waiting for whole in self._settle(point)]
 
     def resource_came(self, resource_uid: str) -> list[Point]:
-        """Return the points that have waited for a resource, or for a stream resource."""
+        """Return the points that were waiting for a resource or stream resource."""
         late = self._unannounced.pop(resource_uid, [])
         whole = [
             point
@@ -143,19 +143,19 @@ class Points:
         return whole + [settled for point in waiting for settled in self._settle(point)]
 
     def stop(self) -> list[Point]:
-        """Return the points that have waited in vain, with what is known of them; note what is not."""
+        """Return the points still waiting, as far as they are known; report what is missing."""
         left, self._open = list(self._open.values()), {}
         for datum_id in dict.fromkeys(datum_id for point in left for datum_id in sorted(point.missing)):
-            self._note(f"the datum {datum_id} was never announced: its frames are converted only if events name them")
+            self._note(
+                f"datum {datum_id} was never announced: its frames are converted only if events name their files"
+            )
         for resource_uid, late in self._unannounced.items():
             count = sum(len(indices) for _, indices, _ in late)
-            self._note(
-                f"the stream resource {resource_uid} was never announced: {count} of its points are not converted"
-            )
+            self._note(f"stream resource {resource_uid} was never announced: {count} points are not converted")
         return left
 
     def _settle(self, point: Point) -> list[Point]:
-        """Look up the datums that a point's event names; return the point if all are known, else keep it."""
+        """Look up the datums named in a point's event; return the point if all are known, else keep it waiting."""
         point.from_datums, point.missing = [], set()
         data = point.event["data"] if point.event else {}
         for image in point.detector.images:
@@ -179,14 +179,14 @@ class Points:
         return []
 
     def _expects_events(self, descriptor: Descriptor, count: int, first: int) -> bool:
-        """Return whether an event is to come that says more of the frames of a stream datum."""
+        """Return whether an event is expected that adds to the frames of a stream datum."""
         if self.patient or not descriptor.has_events_of_its_own:
             return descriptor.has_events_of_its_own
         last = next(iter(self._events.get(descriptor.uid, ())), 0)
         return count == 1 and descriptor.uid not in self._flying and last < first
 
     def _overtaken(self, descriptor: Descriptor, seq_num: int) -> list[Point]:
-        """Return the points that still wait for their event while stream datums of later ones come."""
+        """Return the points still waiting for their event when stream datums of later ones have arrived."""
         if self.patient or not self._open:
             return []
         earlier = [
@@ -203,9 +203,9 @@ class Points:
         waiting = sum(bool(point.missing) for point in self._open.values())
         if waiting + sum(map(len, self._unannounced.values())) < _MOST_WAITING:
             return True
-        self._note(f"more than {_MOST_WAITING} points wait for documents that never came; later ones are not converted")
+        self._note(f"more than {_MOST_WAITING} points are waiting for documents; further ones are not converted")
         return False
 
     def _pass_over(self, files: PassedOver, data_key: str) -> None:
         self.passed_over.add(data_key)
-        self._note(f"images are passed over: {files.reason}")
+        self._note(f"images are not converted: {files.reason}")

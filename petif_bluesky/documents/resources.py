@@ -1,15 +1,15 @@
-"""What resources and stream resources stand for, and which points of them datums and stream datums cover.
+"""Find the files of resources and stream resources, and the points covered by datums and stream datums.
 
-Of resources (areaDetector's TIFF plugin, its likes, ophyd.sim's signals with files), for the point p of a datum:
+Resources (areaDetector's TIFF plugin and similar, ophyd.sim's signals with files), for the point p of a datum:
 
 | resource | file |
 |---|---|
-| template and filename in its settings | `template % (root/resource_path/, filename, j)`, j in [p n, (p+1) n) |
-| a spec that is known to number files (`FrameSelection.sequences`) | `root/resource_path_{index}.ext` |
-| the path of a TIFF | that file |
+| with `template` and `filename` in its kwargs | `template % (root/resource_path/, filename, j)`, j in [p n, (p+1) n) |
+| with a spec that numbers its files (`FrameSelection.sequences`) | `root/resource_path_{index}.ext` |
+| with the path of a TIFF file | that file |
 
-Of stream resources (ophyd-async's TIFF writers, step scans and fly scans) the file `j` is `path(uri) +
-template.format(j)`, with j in [i n, (i+1) n) for the index i of a stream datum.
+For stream resources (ophyd-async's TIFF writers, step scans and fly scans) file `j` is `path(uri) +
+template.format(j)`, with j in [i n, (i+1) n) for index i of a stream datum.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _SPEC = "AD_TIFF"
 
 
 def has_tiff_template(document: Document) -> bool:
-    """Tell whether a resource names TIFFs by areaDetector's template: by its spec, or by how the names end."""
+    """Return whether a resource has TIFF files in areaDetector's way, by its spec or by the extension."""
     template = document["resource_kwargs"].get("template")
     return isinstance(template, str) and (document["spec"].upper().startswith(_SPEC) or is_tiff(template))
 
@@ -38,7 +38,7 @@ def files_of_resource(document: Document, sequences: Mapping[str, str]) -> FileS
     Raises
     ------
     MalformedDocumentError, TemplateError
-        if it announces TIFFs that can't be named.
+        if it announces TIFF files whose names cannot be determined.
 
     """
     spec: str = document["spec"]
@@ -58,14 +58,14 @@ def files_of_resource(document: Document, sequences: Mapping[str, str]) -> FileS
         raise MalformedDocumentError(
             "resource",
             document,
-            "no template in resource_kwargs; expected template and filename, as areaDetector's TIFF plugin announces "
-            "its files",
+            "no template in resource_kwargs, which should have template and filename, as from areaDetector's TIFF "
+            "plugin",
         )
-    return PassedOver(f"{spec} is no TIFF")
+    return PassedOver(f"{spec} is not TIFF")
 
 
 def point_of_datum(document: Document) -> int:
-    """Return the number of a datum among those of its resource; 0 if it has none, as a resource of one file."""
+    """Return the point number of a datum; 0 if it has none, as for a resource with one file."""
     settings: Document = document["datum_kwargs"]
     for key in ("point_number", "index"):
         if key in settings:
@@ -82,28 +82,28 @@ def files_of_stream_resource(document: Document) -> FileSeries | PassedOver:
     Raises
     ------
     MalformedDocumentError, TemplateError
-        if it announces TIFFs that can't be named.
+        if it announces TIFF files whose names cannot be determined.
 
     """
     mimetype = document["mimetype"].replace(" ", "").lower()
     uri: str = document["uri"]
     folder = path_of_uri(uri)
     if mimetype not in {MANY_TIFFS, ONE_TIFF}:
-        return PassedOver(f"{document['mimetype']} is no TIFF", document["data_key"])
+        return PassedOver(f"{document['mimetype']} is not TIFF", document["data_key"])
     if folder is None:
-        return PassedOver(f"{uri} is no file", document["data_key"])
+        return PassedOver(f"{uri} is not a file", document["data_key"])
     if mimetype == ONE_TIFF:
         return FileSeries(lambda _number: folder, data_key=document["data_key"])
     return _many(document, folder)
 
 
 def span_of_stream_datum(document: Document) -> tuple[range, int]:
-    """Return the indices that a stream datum covers, and the sequence number of the first one's event.
+    """Return the indices that a stream datum covers, and the seq_num of the first.
 
     Raises
     ------
     MalformedDocumentError
-        if that is nothing sensible.
+        if they are out of range.
 
     """
     first, stop = document["indices"]["start"], document["indices"]["stop"]
@@ -111,9 +111,9 @@ def span_of_stream_datum(document: Document) -> tuple[range, int]:
         raise MalformedDocumentError(
             "stream_datum",
             document,
-            f"indices from {first} to {stop}; expected numbers from 0 upwards, {MOST_FRAMES} of them at most",
+            f"indices {first} to {stop} are out of range: a document may have at most {MOST_FRAMES}, from 0 upwards",
         )
-    # A device leaves them 0 for the RunEngine to fill in; documents may come from elsewhere.
+    # Devices leave seq_nums at 0 for the RunEngine to fill in; documents may not come from a RunEngine.
     seq_num = document["seq_nums"]["start"]
     return range(int(first), int(stop)), int(seq_num if seq_num > 0 else first + 1)
 
@@ -129,9 +129,9 @@ def _templated(document: Document, folder: str) -> FileSeries:
         raise TemplateError(
             "resource",
             document,
-            f"{error}; expected one that takes folder, file name and number, as %s%s_%6.6d.tiff, and one or more files "
-            "for a point",
-            "Its frames will not be converted unless events name their files; correct the plugin's file_template.",
+            f"{error}; it needs folder, file name and number, such as %s%s_%6.6d.tiff, with one or more "
+            "files per point",
+            "Its frames will not be converted unless events name their files. Fix file_template in the plugin.",
         ) from error
 
 
@@ -151,6 +151,6 @@ def _many(document: Document, folder: str) -> FileSeries:
         raise TemplateError(
             "stream_resource",
             document,
-            f"{error}; expected one that takes a number, as name_{{:06d}}.tiff, and one or more frames for a file",
+            f"{error}; it needs a number, such as name_{{:06d}}.tiff, with one or more frames per file",
         ) from error
     return FileSeries(lambda number: folder + name(number), count, frames_per_file, document["data_key"])

@@ -1,9 +1,9 @@
-"""The angles of a run whose recipe asks for ESPERANTO frames, as they were measured while a frame was exposed.
+"""Rotation angles measured during exposures, for runs with an ESPERANTO recipe.
 
-Where the recipe names a field that was read `during` the exposure, the readings of it in all streams of the run, by
-their own time stamps, are interpolated at the start and at the end of the exposure: `omega:start` and `omega:end` join
-the frame's metadata. An image's time stamp is the end of its exposure. Readings may end before, or begin after, by one
-exposure or by as much as lies between two of them: then the nearest two are extrapolated.
+For a field that the recipe says is read `during` the exposure, its readings in all streams of the run are interpolated,
+by their timestamps, at the start and end of the exposure, and `omega:start` and `omega:end` are added to the metadata
+of the frame. The timestamp of an image is the end of its exposure. If the readings stop short of that by at most one
+exposure, or the interval between two readings, the nearest two are extrapolated.
 """
 
 from bisect import bisect_right
@@ -20,7 +20,7 @@ _KEPT_READINGS = 1_000_000
 
 @dataclass(slots=True)
 class _Readings:
-    """What was read of one field: instants (Unix s) and values, in the order of time."""
+    """Readings of one field: times (Unix s) and values, ordered by time."""
 
     times: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -33,13 +33,13 @@ class _Readings:
             self.values.insert(place, value)
 
     def at(self, time: float, reach: float) -> float | None:
-        """Return the value at a time, None if the readings do not reach so far.
+        """Return the value at a time, None if it is too far from the readings.
 
-        They reach `reach` seconds further at either end, or as far as from one of the last two to the other.
+        They are extrapolated by at most `reach` seconds, or the interval between the two readings at that end.
         """
         if len(self.times) == 1 and self.times[0] == time:
             return self.values[0]
-        if len(self.times) < 2:  # noqa: PLR2004 - two make a line
+        if len(self.times) < 2:  # noqa: PLR2004 - a line needs two points
             return None
         after = min(max(bisect_right(self.times, time), 1), len(self.times) - 1)
         (t0, t1), (v0, v1) = self.times[after - 1 : after + 1], self.values[after - 1 : after + 1]
@@ -56,7 +56,7 @@ class RotationAngles:
         }
 
     def read(self, event: Document) -> bool:
-        """Take the readings of an event in; return whether there were any."""
+        """Add the readings of an event; return whether there were any."""
         names = self._readings.keys() & event["data"].keys()
         stamps = event.get("timestamps", {})
         for name in names:
@@ -66,9 +66,9 @@ class RotationAngles:
         return bool(names)
 
     def at(self, end: float | None, exposure: float) -> tuple[dict[str, float], bool]:
-        """Return the angles of an exposure by `name:start` and `name:end`, and whether these are all.
+        """Return the angles of an exposure as `name:start` and `name:end`, and whether they are complete.
 
-        `end` is an instant (Unix s), None if no event says it; `exposure` is in s.
+        `end` is a Unix time (s), None if no event has it; `exposure` is in s.
         """
         if end is None:
             return {}, not self._readings
@@ -82,10 +82,10 @@ class RotationAngles:
 
 
 def esperanto_of(recipe: Any) -> Esperanto | None:
-    """Return what a recipe in a start document says of ESPERANTO frames; None for other recipes, and for wrong ones."""
+    """Return the ESPERANTO settings of a recipe in a start document; None for other or invalid recipes."""
     if not isinstance(recipe, Mapping) or recipe.get("format") != "esperanto":
         return None
     try:
         return Esperanto.model_validate(recipe.get("esperanto") or {})
-    except ValueError:  # the server says what is wrong, for each frame
+    except ValueError:  # the server reports the error for each frame
         return None

@@ -1,4 +1,4 @@
-"""All that is known of one run, from its first document to its last; when it is dropped, everything of it is gone."""
+"""The state of one run, from its first document to its last."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -23,7 +23,7 @@ _MOST_NOTES = 1000
 
 
 class _Held(NamedTuple):
-    """A frame that waits for readings beyond the end of its exposure (s)."""
+    """A frame waiting for readings after the end of its exposure (s)."""
 
     frame: Frame
     end: float | None
@@ -31,19 +31,19 @@ class _Held(NamedTuple):
 
 
 class Run:
-    """Takes the documents of one run in, and gives each of its files once, as a frame.
+    """Processes the documents of one run, and passes on each of its files once, as a frame.
 
-    With an ESPERANTO recipe a frame also waits for the readings that its angles are interpolated from, until the run
-    stops.
+    With an ESPERANTO recipe, frames also wait for the readings from which their angles are interpolated, at most until
+    the run stops.
 
     Parameters
     ----------
-    uid: of the run
-    frames, metadata: what is selected
+    uid: uid of the run
+    frames, metadata: which frames and metadata are selected
     assets: shared by all runs
-    give: gets each frame
-    note: gets what is not converted, and why; each text once
-    attempts: collects the errors of steps
+    give: called with each frame
+    note: called with what is not converted and why, once per text
+    attempts: collects errors
 
     """
 
@@ -74,7 +74,7 @@ class Run:
         self._attempts = attempts
 
     def begin(self, start: Document, recipe: Any) -> None:
-        """Take the start document in; `recipe` is the one that it brings."""
+        """Process the start document; `recipe` is the one in it."""
         if self._begun:
             return
         self._begun, self._recipe = True, recipe
@@ -84,20 +84,20 @@ class Run:
         self._metadata.begin(start, esperanto)
 
     def describe(self, document: Document) -> Descriptor:
-        """Take a descriptor in."""
+        """Process a descriptor."""
         descriptor = descriptor_of(document, self._selection)
         self.descriptors[descriptor.uid] = descriptor
-        with self._attempts:  # frames without their metadata are better than none
+        with self._attempts:  # better frames without metadata than none
             self._metadata.describe(document)
         return descriptor
 
     def may_use(self, data_key: str) -> bool:
-        """Return whether frames of a data key may be taken: those of converted images announce more and more files."""
+        """Return whether a data key may have selected frames; the converted images of a run never do."""
         described = [each for each in self.descriptors.values() if data_key in each.data_keys]
         return not described or any(each.image(data_key) for each in described)
 
     def event(self, descriptor: Descriptor, event: Document) -> None:
-        """Take an event in."""
+        """Process an event."""
         if descriptor.stream == _BASELINE:
             with self._attempts:
                 self._metadata.read_baseline(event)
@@ -108,7 +108,7 @@ class Run:
         self._convert(self._points.event(descriptor, event))
 
     def stream_datum(self, descriptor: Descriptor, resource_uid: str, indices: range, seq_num: int) -> None:
-        """Take a stream datum in; `seq_num` is that of the first index."""
+        """Process a stream datum; `seq_num` is that of the first index."""
         self._convert(self._points.stream_datum(descriptor, resource_uid, indices, seq_num))
 
     def datum_came(self, datum_id: str) -> None:
@@ -120,7 +120,7 @@ class Run:
         self._convert(self._points.resource_came(resource_uid))
 
     def stop(self) -> None:
-        """Give the frames that have waited in vain, as far as their files are known."""
+        """Pass on the frames that are still waiting, as far as their files are known."""
         self._convert(self._points.stop())
         if self._angles is not None:
             self._release_held(self._angles, at_last=True)
@@ -134,7 +134,7 @@ class Run:
                             self._found(point, path, data_key, number, shape)
 
     def _files(self, point: Point) -> Iterator[tuple[str, tuple[int, int] | None, list[str]]]:
-        """Yield data key, shape and files of each image of a point, under the names that its event reports."""
+        """Yield data key, shape and files of each image of a point, with file names as reported in its event."""
         reported = reported_tiffs(point.event["data"], point.detector.name_keys) if point.event else {}
         images, references, passed_over = point.detector.images, point.references, self._points.passed_over
         if not references and not any(image.in_stream and image.name not in passed_over for image in images):
@@ -148,15 +148,15 @@ class Run:
             yield data_key, reference.image.shape, paths
 
     def _found(self, point: Point, path: str, data_key: str, number: int, shape: tuple[int, int] | None) -> None:
-        """Give a frame, or hold it for its angles."""
+        """Pass on a frame, or hold it until its angles are known."""
         if not self._begun:
             raise UnknownRecipeError(
-                f"{path}: found a frame of run {self.uid}, whose start document was not seen; expected that first, "
-                "because the recipe is in it. Subscribe before the run begins."
+                f"{path}: cannot convert this frame of run {self.uid}: the start document, which has the recipe, was "
+                "not seen. Subscribe before the run starts."
             )
         descriptor, seq_num, event = point.descriptor, point.seq_num, point.event
         metadata: dict[str, Any] = {}
-        with self._attempts:  # a frame without its metadata is better than none
+        with self._attempts:  # better a frame without metadata than none
             metadata = self._metadata.of(
                 descriptor.uid, data_key, seq_num=seq_num, number=number, shape=shape, event=event
             )
@@ -175,7 +175,7 @@ class Run:
             self._give_with(angles, each, at_last=at_last)
 
     def _give_with(self, angles: RotationAngles, held: _Held, *, at_last: bool = False) -> None:
-        """Give a frame with its angles; hold it while some are to come, unless that is over."""
+        """Pass on a frame with its angles; hold it while some are missing, unless the run has ended."""
         known, complete = angles.at(held.end, held.exposure)
         if complete or at_last:
             self._give(replace(held.frame, metadata={**held.frame.metadata, **known}))
@@ -183,13 +183,13 @@ class Run:
             self._held.append(held)
 
     def _here(self, paths: Iterable[str]) -> list[str]:
-        """Return what paths of the documents are called on the conversion host."""
+        """Return the paths on the conversion host for paths in documents."""
         here = []
         for path in paths:
             try:
                 here.append(self._selection.here(path))
             except UnfitPathError as error:
-                self._note_once(f"a frame is not converted: {error}")
+                self._note_once(f"frame not converted: {error}")
         return here
 
     def _note_once(self, what: str) -> None:

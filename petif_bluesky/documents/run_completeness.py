@@ -1,6 +1,6 @@
-"""What a run says at its end that it has emitted, against what was seen of it. Pure.
+"""Compare what a stop document says was emitted with what was received. Pure.
 
-For transports that may lose documents, as 0MQ does.
+For transports that may lose documents, such as 0MQ.
 """
 
 from collections import defaultdict
@@ -15,19 +15,19 @@ Document = Mapping[str, Any]
 
 _KEPT_RUNS = 100
 _MOST_NUMBERS = 20
-_REMEDY = "Their frames are not converted: name the files to the server, by its command AddFiles."
+_REMEDY = "Their frames are not converted. Submit the files with the server's command AddFiles."
 
 
 @dataclass(slots=True)
 class _Run:
     started: bool = False
     streams: dict[str, str] = field(default_factory=dict)
-    """The names of the streams, by their descriptors."""
+    """Stream names by descriptor."""
     keys: dict[str, str] = field(default_factory=dict)
-    """The data keys of the stream resources."""
+    """Data keys by stream resource."""
     events: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     datums: dict[str, dict[str, set[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
-    """For each stream: for each external key the seq_nums that its stream datums cover."""
+    """For each stream and external key, the seq_nums covered by stream datums."""
 
     def describe(self, descriptor: Document) -> None:
         stream = self.streams[descriptor["uid"]] = descriptor.get("name", "primary")
@@ -46,13 +46,13 @@ class _Run:
 
 
 class CompletenessCheck:
-    """Takes documents in; at each stop document it returns, in words, what of the run is missing."""
+    """Processes documents, and at each stop document returns messages about what is missing from the run."""
 
     def __init__(self) -> None:
         self._runs: dict[str, _Run] = {}
 
     def feed(self, name: str, document: Document) -> list[str]:
-        """Return what is missing of the run that this document ends; nothing for all other documents."""
+        """Return messages about what is missing if this is a stop document; an empty list otherwise."""
         match name:
             case "start":
                 self._run(document["uid"]).started = True
@@ -80,8 +80,8 @@ def _missing(stop: Document, run: _Run) -> list[str]:
     missing = []
     if not run.started:
         missing.append(
-            f"run {uid}: its start document never came, and the recipe is in it. None of its frames is converted: "
-            "name the files to the server, by its command AddFiles."
+            f"run {uid}: the start document, which has the recipe, was not received: none of its frames is "
+            "converted. Submit the files with the server's command AddFiles."
         )
     for stream, count in (stop.get("num_events") or {}).items():
         if not any(fnmatchcase(stream, own) for own in OWN_STREAMS):
@@ -90,15 +90,15 @@ def _missing(stop: Document, run: _Run) -> list[str]:
 
 
 def _gaps(run: _Run, stream: str, count: int) -> list[str]:
-    series = {f"the frames of {key!r}": seen for key, seen in run.datums.get(stream, {}).items()}
+    series = {f"frames of {key!r}": seen for key, seen in run.datums.get(stream, {}).items()}
     if run.events.get(stream) or not series:  # a fly scan has no events
-        series["the events"] = run.events.get(stream, set())
-    told = []
+        series["events"] = run.events.get(stream, set())
+    messages = []
     for what, seen in series.items():
         lacking = [number for number in range(1, count + 1) if number not in seen]
         if lacking:
             numbers = ", ".join(map(str, lacking[:_MOST_NUMBERS])) + (" ..." if len(lacking) > _MOST_NUMBERS else "")
-            told.append(
-                f"{len(lacking)} of {count} of {what} of stream {stream!r} never came: seq_num {numbers}. {_REMEDY}"
+            messages.append(
+                f"{len(lacking)} of {count} {what} of stream {stream!r} were not received: seq_num {numbers}. {_REMEDY}"
             )
-    return told
+    return messages

@@ -1,16 +1,16 @@
-"""What a run's documents tell of a frame besides its path, for the request that goes to the server. Pure.
+"""Collect the metadata of a frame for its request to the server. Pure.
 
-The metadata of a frame are flat, so that a template of file names (`{sample_name}_{seq_num:04d}`) and the angles of an
-ESPERANTO header can name them as the documents do. They hold single values only:
+Frame metadata are a flat dict, so that file name templates (`{sample_name}_{seq_num:04d}`) and angles in ESPERANTO
+headers can use the names in the documents. It holds single values only:
 
 - `start_keys` of the start document;
-- the configuration of the object that took the image (`configuration` adds keys of others);
+- the configuration of the object that took the image (`configuration` adds keys of other objects);
 - the latest readings of the stream `baseline`;
-- the data of the frame's event, unless they are external;
+- the data of the frame's event, unless external.
 
-where a name comes twice, the later one of these holds. Besides: `number`, `time` and `timestamps` of the event,
-`units` of what has some, `shape`, `exposure_time` in s and, where something could not travel, `left_out` with the
-reasons.
+If a name occurs twice, the later source in this list wins. Also included are `number`, the event's `time` and
+`timestamps`, `units` where known, `shape`, `exposure_time` in s and, if something could not be sent, `left_out` with
+the reasons.
 """
 
 import json
@@ -28,30 +28,30 @@ from tango_server.recipe.esperanto import Esperanto
 Document = Mapping[str, Any]
 
 OWN_KEYS = frozenset({"seq_num", "number", "time", "timestamps", "units", "shape", "exposure_time", "left_out"})
-"""Names that no data key may take; one that is called so is left out."""
+"""Reserved names; a data key with one of them is left out."""
 _EXPOSURES = ("exposure_time", "acquire_time")
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
 _MOST_NOTES = 20
 _ROOM_FOR_NOTES = 16 * 2**10
-_NO_ROOM = "there was no room for it"
+_NO_ROOM = "the metadata are too large"
 
 
 @dataclass(frozen=True, slots=True)
 class _Described:
-    """What a descriptor says besides its images."""
+    """The metadata in a descriptor."""
 
     external: frozenset[str]
     owners: dict[str, str]
     units: dict[str, str]
     configuration: dict[str, Values]
-    """For each object; of this stream."""
+    """By object, for this stream."""
 
 
 _NOT_DESCRIBED = _Described(frozenset(), {}, {}, {})
 
 
 class RunMetadata:
-    """What the documents of one run have said so far.
+    """Metadata from the documents of one run so far.
 
     All methods raise KeyError, ValueError, TypeError or AttributeError if a document does not follow the event model.
     """
@@ -64,13 +64,13 @@ class RunMetadata:
         self._described: dict[str, _Described] = {}
 
     def begin(self, start: Document, esperanto: Esperanto | None) -> None:
-        """Take the start document in; `esperanto` is what the recipe says of ESPERANTO headers."""
+        """Process the start document; `esperanto` are the ESPERANTO settings of the recipe."""
         patterns = self._selection.start
         named = tuple(esperanto.fields) if esperanto is not None else ()
-        self._start = _taken(start, (*START_KEYS, *named) if patterns is None else patterns, asked_for=bool(patterns))
+        self._start = _taken(start, (*START_KEYS, *named) if patterns is None else patterns, requested=bool(patterns))
 
     def describe(self, document: Document) -> None:
-        """Take a descriptor in."""
+        """Process a descriptor."""
         keys: Mapping[str, Document] = document["data_keys"]
         self._described[document["uid"]] = _Described(
             external=frozenset(key for key, described in keys.items() if described.get("external")),
@@ -83,7 +83,7 @@ class RunMetadata:
         )
 
     def read_baseline(self, event: Document) -> None:
-        """Take an event of the stream `baseline` in."""
+        """Process an event of the stream `baseline`."""
         described = self._described[event["descriptor"]]
         self._baseline.lay_over(_taken(_internal(event, described), self._selection.baseline))
         self._baseline_units.update(described.units)
@@ -98,15 +98,15 @@ class RunMetadata:
         shape: tuple[int, int] | None = None,
         event: Document | None = None,
     ) -> dict[str, Any]:
-        """Return the metadata of a frame, fit for JSON and for the server's limit.
+        """Return the metadata of a frame, JSON-compatible and within the server's size limit.
 
         Parameters
         ----------
-        descriptor: its uid
-        data_key, seq_num: of the frame's image
-        number: among the frames of its event, from 0
-        shape: (rows, columns), if the descriptor says it
-        event: which it belongs to; None where stream datums come without events, as in fly scans
+        descriptor: uid of the descriptor
+        data_key, seq_num: of the image
+        number: index among the frames of its event, from 0
+        shape: (rows, columns), if the descriptor has it
+        event: the event of the frame; None if stream datums come without events, as in fly scans
 
         """
         described = self._described.get(descriptor, _NOT_DESCRIBED)
@@ -126,7 +126,7 @@ class RunMetadata:
         return _bounded(own, values)
 
     def _configurations(self, described: _Described, data_key: str) -> Iterator[Values]:
-        """Yield what holds for an image; its own object's last, so that nobody else's hides it."""
+        """Yield the configuration for an image; that of its own object last, so that it takes precedence."""
         owner = described.owners.get(data_key, "")
         if self._selection.configuration is not None:
             yield from (values for name, values in described.configuration.items() if name != owner)
@@ -160,7 +160,7 @@ def _timestamps(event: Document, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _exposure(described: _Described, data_key: str, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the exposure time of the object that took an image, in s, if it tells one in a unit that is known."""
+    """Return the exposure time of the object that took an image, in s, if it has one in a known unit."""
     owner = described.owners.get(data_key)
     for ending in _EXPOSURES if owner else ():
         for key, value in values.items():
@@ -172,22 +172,22 @@ def _exposure(described: _Described, data_key: str, values: Mapping[str, Any]) -
 
 
 def _bounded(own: dict[str, Any], values: Values) -> dict[str, Any]:
-    """Put all together, within the server's cap."""
+    """Combine all metadata within the server's size limit."""
     if len(json.dumps(own)) > LARGEST_METADATA // 2:
         for dispensable in ("timestamps", "units"):
             if own.pop(dispensable, None) is not None:
                 values.left_out = {dispensable: _NO_ROOM, **values.left_out}
     room = LARGEST_METADATA - _ROOM_FOR_NOTES - len(json.dumps(own))
     if len(json.dumps(values.fit)) > room:
-        _shorten(values, room)
+        _drop_to_fit(values, room)
     metadata = {**values.fit, **own}
     if values.left_out:
         metadata["left_out"] = _notes(values.left_out)
     return metadata
 
 
-def _shorten(values: Values, room: int) -> None:
-    """Leave out what does not fit; what came last is the dearest."""
+def _drop_to_fit(values: Values, room: int) -> None:
+    """Leave out what exceeds the limit, the first values first: later ones matter more."""
     for key in reversed(list(values.fit)):
         room -= len(json.dumps({key: values.fit[key]})) + 2
         if room < 0:
@@ -203,12 +203,12 @@ def _notes(left_out: Mapping[str, str]) -> dict[str, str]:
     return notes
 
 
-def _taken(data: Mapping[str, Any], patterns: tuple[str, ...] | None, *, asked_for: bool = True) -> Values:
-    """Return the values whose names fit the patterns, None for all; only what was `asked_for` is missed."""
+def _taken(data: Mapping[str, Any], patterns: tuple[str, ...] | None, *, requested: bool = True) -> Values:
+    """Return the values with matching names, all if `patterns` is None; report missing ones only if `requested`."""
     values = Values(OWN_KEYS)
     chosen = data if patterns is None else [name for name in data if any(fnmatchcase(name, each) for each in patterns)]
     for key in chosen:
-        values.take(key, data[key], asked_for=asked_for and patterns is not None)
+        values.take(key, data[key], requested=requested and patterns is not None)
     return values
 
 

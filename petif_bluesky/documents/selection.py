@@ -1,4 +1,4 @@
-"""Which frames of a run are taken."""
+"""Which frames of a run to convert."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,24 +10,23 @@ from tango_server.conversion.files.path_map import PathMap
 Names = tuple[str, ...]
 
 OWN_STREAMS = ("conversion", "converted", "converted-*", "unconverted")
-"""Of the conversion itself, as patterns; the images in them are outputs."""
+"""Streams of the conversion itself, as patterns; their images are outputs."""
 
 
 @dataclass(frozen=True)
 class FrameSelection:
-    """Which frames are taken; by default every TIFF image of a run, once.
+    """Which frames to convert; by default every TIFF image of a run, once.
 
-    Names may be patterns, as `pe*`. A detector is meant by its own name or by that of its data key; devices may be
-    given instead of their names.
+    Names may be patterns such as `pe*`. A detector can be given by its name, by that of a data key, or as a device.
 
     Parameters
     ----------
-    detectors: those that are taken, None for all
-    streams: those that are taken, None for all
-    without_detectors, without_streams: those that are left out
-    name_keys: the data keys (strings) in which a detector tells the name of the file that it wrote
-    sequences: for each spec of resources that number their files `path_0`, `path_1`: how these names end
-    paths: what the documents' paths are on the conversion host, where the server's own `path_maps` don't tell
+    detectors: detectors to include, None for all
+    streams: streams to include, None for all
+    without_detectors, without_streams: detectors and streams to exclude
+    name_keys: data keys (strings) in which a detector reports the name of the file it wrote
+    sequences: for each resource spec that numbers its files `path_0`, `path_1`, the file name extension
+    paths: maps paths in documents to paths on the conversion host, if the server's own `path_maps` do not
 
     """
 
@@ -44,23 +43,23 @@ class FrameSelection:
             object.__setattr__(self, name, _names(getattr(self, name)))
 
     def takes_stream(self, name: str) -> bool:
-        """Tell whether frames of a stream are taken; never those of the conversion itself."""
+        """Return whether frames of a stream are selected; those of the conversion itself never are."""
         return _among(self.streams, name) and not _matches((*self.without_streams, *OWN_STREAMS), name)
 
     def takes_key(self, data_key: str, owner: str) -> bool:
-        """Tell whether frames of a data key of the detector `owner` are taken."""
+        """Return whether frames of a data key of detector `owner` are selected."""
         taken = _among(self.detectors, data_key) or _among(self.detectors, owner)
         return taken and not any(_matches(self.without_detectors, name) for name in (data_key, owner))
 
     def is_name_key(self, data_key: str) -> bool:
-        """Tell whether a detector tells the name of its file in a data key."""
+        """Return whether a detector reports its file name in a data key."""
         return _matches(self.name_keys, data_key)
 
     def here(self, path: str) -> str:
-        """Return what a path of the documents is called on the conversion host; raise `UnfitPathError`."""
+        """Return the path on the conversion host for a path in documents; raise `UnfitPathError`."""
         if not self.paths.rules:
             return path
-        return self.paths.translate(path, windows_host=True)  # a path that no prefix fits is for the server to judge
+        return self.paths.translate(path, windows_host=True)  # if no prefix matches, the server decides
 
 
 def _names(given: Iterable[Any] | None) -> Names | None:

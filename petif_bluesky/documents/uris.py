@@ -1,4 +1,4 @@
-r"""Where files are, as documents write it: URIs, roots and folders, of POSIX and of Windows. No file is looked at.
+r"""Paths in documents: URIs, roots and folders, for POSIX and Windows. No file is accessed.
 
 >>> path_of_uri("file://localhost/data/my%20sample/"), path_of_uri("file://localhost/data/50% #1/")
 ('/data/my sample/', '/data/50% #1/')
@@ -12,7 +12,7 @@ import re
 from urllib.parse import unquote
 
 _TIFF = (".tif", ".tiff")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters at least: C:/ is a drive
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # at least two letters: C:/ is a drive
 _FILE = re.compile(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
 _ENCODED = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -20,30 +20,30 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
 def is_tiff(name: str) -> bool:
-    """Tell whether a name ends as those of TIFFs do."""
+    """Return whether a name has the extension of a TIFF file."""
     return name.lower().endswith(_TIFF)
 
 
 def is_windows(path: str) -> bool:
-    """Tell whether a path begins with a drive or is a share of Windows."""
+    """Return whether a path starts with a drive letter or is a Windows share."""
     return _WINDOWS.match(path) is not None
 
 
 def folder_of(root: str, path: str, *, windows: bool) -> str:
-    """Return the folder of a resource, with a separator at its end."""
+    """Return the folder of a resource, with a trailing separator."""
     return _joined(root, path, "", windows=windows)
 
 
 def stem_of(root: str, path: str, *, windows: bool) -> str:
-    """Return root and path of a resource as one."""
+    """Return the full path of a resource from its root and path."""
     return _joined(root, path, windows=windows)
 
 
 def _joined(root: str, *names: str, windows: bool) -> str:
-    r"""Join names as their machine does.
+    r"""Join names in the style of their operating system.
 
-    ophyd tells the `path_semantics` of the detector's PC. Where it has a read path of its own, as beamlines with a
-    Windows PC give it, root and path are those of the host that reads, and the slash at their beginning says so:
+    ophyd's `path_semantics` is that of the detector PC. If the device has a separate read path, as at beamlines with a
+    Windows PC, root and path are those of the reading host, which is recognised by the leading slash:
 
     >>> _joined("/", "gpfs/raw", "", windows=True), _joined("Z:\\", "raw", "", windows=True)
     ('/gpfs/raw/', 'Z:\\raw\\')
@@ -54,11 +54,10 @@ def _joined(root: str, *names: str, windows: bool) -> str:
 
 
 def path_of_uri(uri: str) -> str | None:
-    """Return the path that a URI stands for, None if it stands for no file.
+    """Return the path of a URI, None if it is not a file URI.
 
-    Many writers put a path into a URI as it is. A URI that has a character which could not be there if it was
-    percent-encoded is taken as it is, another one is decoded. `#` and `?` belong to the name. Another host than this
-    one is the server of a share, as Windows writes it.
+    Many writers do not percent-encode paths. A URI with a character that encoding would have replaced is used as it is,
+    any other is decoded. `#` and `?` belong to the name. A host other than localhost is the server of a Windows share.
     """
     match = _FILE.fullmatch(uri)
     if match is None:
@@ -74,16 +73,16 @@ def path_of_uri(uri: str) -> str | None:
 
 
 def tidy(path: str) -> str:
-    """Return a path without doubled slashes; the two with which a share begins stay."""
+    """Return a path without double slashes, except the two at the start of a share."""
     if is_windows(path):
         return path[:2] + re.sub(r"([\\/])[\\/]+", r"\1", path[2:])
     return re.sub("/{2,}", "/", path)
 
 
-def sameness(path: str) -> str:
-    r"""Return what is equal for two ways to write one path.
+def normalized(path: str) -> str:
+    r"""Return a normal form, equal for two spellings of the same path.
 
-    >>> sameness("C:/Raw//a.tif") == sameness("c:\\raw\\A.TIF"), sameness("/a//b") == sameness("/a/b")
+    >>> normalized("C:/Raw//a.tif") == normalized("c:\\raw\\A.TIF"), normalized("/a//b") == normalized("/a/b")
     (True, True)
     """
     if is_windows(path):

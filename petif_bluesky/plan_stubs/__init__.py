@@ -1,5 +1,5 @@
-"""What plans and preprocessors add to a run: waiting for its reports, and the events of its frames.
+"""What plans and preprocessors add to a run: waiting for reports, and an event per frame.
 
-For preprocessors.py and plans.py.
-Never talks to a server within the RunEngine's thread.
+Used by preprocessors.py and plans.py.
+Never calls a server in the RunEngine's thread.
 """

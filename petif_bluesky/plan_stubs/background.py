@@ -1,4 +1,4 @@
-"""Work that a plan waits for while the RunEngine goes on, so that it may be paused or aborted meanwhile."""
+"""Run a function in a thread while a plan waits, so that the RunEngine can be paused or aborted meanwhile."""
 
 import asyncio
 import threading
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 
 
 def in_background(function: Callable[[], Result], name: str) -> MsgGenerator[Result]:
-    """Call a function in a thread called `name`, wait for it, and return what it returns or raise what it raises.
+    """Call a function in a thread called `name`, wait for it, and return its result or raise its error.
 
-    It is called once, also if a pause makes the plan wait again. A plan that ends meanwhile does not end the call.
+    It is called only once, even if a pause makes the plan wait again. If the plan ends first, the call still completes.
     """
     work = _Work(function, name)
     yield from bps.wait_for([work.wait])
@@ -38,7 +38,7 @@ class _Work(Generic[Result]):
     def _run(self) -> None:
         try:
             result = self._function()
-        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+        except Exception as error:  # noqa: BLE001 - raised when the result is requested
             self.future.set_exception(error)
         else:
             self.future.set_result(result)

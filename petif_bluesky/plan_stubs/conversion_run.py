@@ -1,4 +1,4 @@
-"""A run whose frames are on disk already: it is opened, the server gets them, and the run tells what became of each."""
+"""A run that converts existing files and records the result of each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,10 +28,10 @@ def conversion_run(
     timeout: float,
     spool: str | None,
 ) -> MsgGenerator[str]:
-    """Convert frames in a run of their own; return its uid.
+    """Convert frames in a new run; return its uid.
 
-    A thread puts the requests into the spool, another one carries them to the server; the RunEngine waits for the
-    reports for at most `timeout` seconds. What is in the spool then is sent by whoever uses it next.
+    One thread writes the requests to the spool and another sends them to the server; the RunEngine waits for the
+    reports for at most `timeout` seconds. Requests still in the spool are sent by the next session that uses it.
     """
     facts = start_facts(converter, recipe, md.get(CONVERSION) or {})
     mail = _Mail(converter, Path(spool) if spool else default_spool_path(converter.client.address))
@@ -50,7 +50,7 @@ def conversion_run(
 
 
 class _Mail:
-    """The way of one run's requests to the server."""
+    """Sends the requests of one run to the server."""
 
     def __init__(self, converter: PETifConverter, path: Path) -> None:
         self._book = converter.runs
@@ -59,7 +59,7 @@ class _Mail:
         self._run_uid = ""
 
     def post(self, run_uid: str, requests: Sequence[Mapping[str, Any]]) -> None:
-        """Have the requests of a run sent."""
+        """Start sending the requests of a run."""
         self._run_uid = run_uid
         self._book.announce(run_uid)
         for request in requests:
@@ -69,12 +69,12 @@ class _Mail:
         self._sender.wake()
 
     def close(self) -> None:
-        """End the sending, without waiting; no run is waited for any more."""
+        """Stop sending without waiting, and close the run."""
         self._sender.close(0.0)
         self._spool.close()
         if self._run_uid:
             self._book.close(self._run_uid)
 
     def _set_aside(self, entry: SpooledRequest) -> None:
-        """Called by the sender's thread."""
+        """Runs in the sender's thread."""
         self._book.set_aside(entry.run_uid, entry.key)

@@ -1,8 +1,8 @@
 """The stream `converted`: one event per frame of a run, with the converted image as external data.
 
-All images of one stream have the same structure, and every event of it has one: a catalogue makes a single array of
-them. The first structure of a run is that of `converted`; frames with another one go to `converted-2` and so on, frames
-without a converted file to `unconverted`. A frame whose output is no TIFF has its event without the image.
+All events of a stream have an image, and all its images have the same structure, because a catalogue makes one array
+of them. The first structure in a run is that of `converted`; frames with other structures go to `converted-2` and so
+on, and frames without a converted file to `unconverted`. If the output is not TIFF, the event has no image.
 """
 
 import math
@@ -20,12 +20,12 @@ from tango_server.messages import FrameReport
 
 CONVERTED = "converted"
 UNCONVERTED = "unconverted"
-_TIFF = {".tif", ".tiff"}  # what the readers of bluesky and Tiled take, case included
+_TIFF = {".tif", ".tiff"}  # extensions that the readers of bluesky and Tiled accept, case-sensitive
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStructure:
-    """What the images of one stream have in common; `uri` is that of their host."""
+    """The structure shared by the images of one stream; `uri` is that of their host."""
 
     pages: int
     rows: int
@@ -35,12 +35,12 @@ class StreamStructure:
 
     @property
     def shape(self) -> list[int]:
-        """The shape of the image of one event."""
+        """Shape of the image of one event."""
         return [self.pages, self.rows, self.columns]
 
 
 def structure_of(report: FrameReport) -> StreamStructure | None:
-    """Return the structure of a frame's converted image, None if there is none that a catalogue could open."""
+    """Return the structure of a converted image, None if there is no image that a catalogue can open."""
     if report.output is None or report.shape is None or report.pixel_type is None:
         return None
     try:
@@ -55,14 +55,14 @@ def structure_of(report: FrameReport) -> StreamStructure | None:
 
 
 def is_there(report: FrameReport) -> bool:
-    """Return whether this run has made a file for the frame."""
+    """Return whether the frame has a converted file in this run."""
     return report.output is not None and report.outcome in {"converted", "placeholder"}
 
 
 class FrameStream:
-    """One stream of events about frames; readable by bluesky, which also takes the documents of the image from it.
+    """A stream with one event per frame, as a readable bluesky object that also emits the asset documents of the image.
 
-    Each `show` makes the next reading. Reading the same frame again, as after a pause, gives the same documents anew.
+    `show` sets the next reading. Reading the same frame again, such as after a pause, emits the same documents.
     """
 
     parent = None
@@ -72,19 +72,20 @@ class FrameStream:
     ) -> None:
         self.name = device
         self.stream = stream
-        self._image = f"{device}_image"  # one text: the RunEngine keeps it with each resource until the run ends
+        # One shared string: the RunEngine keeps it with each resource until the run ends.
+        self._image = f"{device}_image"
         self._structure = structure
         self._with_output = with_output
         self._report: FrameReport | None = None
         self._index = -1
 
     def show(self, report: FrameReport) -> None:
-        """Have `report` read next."""
+        """Make `report` the next reading."""
         self._report = report
         self._index += 1
 
     def forget(self) -> None:
-        """Keep no report: the RunEngine keeps what it has read until its call ends."""
+        """Drop the report: the RunEngine keeps readable objects until its call ends."""
         self._report = None
 
     def describe(self) -> dict[str, dict[str, Any]]:
@@ -101,7 +102,7 @@ class FrameStream:
         return described
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of the frame, as of when it was finished."""
+        """Return the reading of the frame, with the time when it was finished."""
         report = self._shown()
         return {
             f"{self.name}_{key}": {"value": value, "timestamp": report.finished}
@@ -109,10 +110,10 @@ class FrameStream:
         }
 
     def collect_asset_docs(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Return the documents of the image: a resource of its own, because no template fits names with gaps.
+        """Return the asset documents of the image; each image has its own resource, because names may have gaps.
 
-        The URI is the same for all of a stream, and the template a literal path: TiledWriter takes the URI of the first
-        resource for all.
+        All resources of a stream have the same URI, with a literal path as template, because TiledWriter uses the URI
+        of the first resource for all.
         """
         report = self._shown()
         if self._structure is None or report.output is None:
@@ -139,7 +140,7 @@ class FrameStream:
 
     def _shown(self) -> FrameReport:
         if self._report is None:
-            raise RuntimeError(f"the stream {self.stream} is read before a frame was shown")
+            raise RuntimeError(f"cannot read stream {self.stream}: no frame to show. Call show first.")
         return self._report
 
     def _values(self) -> dict[str, Any]:
@@ -176,7 +177,7 @@ _KEYS: dict[str, dict[str, Any]] = {
 
 
 class ConvertedFrames:
-    """The streams of one run."""
+    """The frame streams of one run."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -184,13 +185,13 @@ class ConvertedFrames:
         self._unconverted = FrameStream(device, UNCONVERTED, None, with_output=False)
 
     def show(self, report: FrameReport) -> FrameStream:
-        """Return the stream that gives this frame as its next reading."""
+        """Return the stream for this frame, with the frame as its next reading."""
         stream = self._stream(report)
         stream.show(report)
         return stream
 
     def forget(self) -> None:
-        """The run is over: keep no report of it."""
+        """The run has ended: drop its reports."""
         for stream in (self._unconverted, *self._streams.values()):
             stream.forget()
 
@@ -206,7 +207,7 @@ class ConvertedFrames:
 
 
 def in_order(reports: Sequence[FrameReport], start: int) -> list[int]:
-    """Return the places of the reports from `start` on: streams as they come, within each by its events."""
+    """Return the indices of the reports from `start` on, by stream in order of appearance, then by event."""
     streams: dict[str | None, list[tuple[int, int]]] = {}
     for place in range(start, len(reports)):
         report = reports[place]

@@ -1,4 +1,4 @@
-"""What a wrapper adds to the messages of a plan: waiting for the reports of a run's frames, and telling them."""
+"""Add messages to a plan that wait for the reports of a run's frames and emit them as events."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
@@ -19,14 +19,14 @@ Result = TypeVar("Result")
 Plan = Generator[Msg, Any, Result]
 Wait = Literal["run", "point"]
 
-_SHORT_PATIENCE = 1.0
-"""Seconds to wait for the frames of a point after those of an earlier one were not ready in time."""
+_LATE_TIMEOUT = 1.0
+"""Timeout (s) for the frames of a point once those of an earlier point were not ready in time."""
 
 
 class Drain:
-    """The waiting for one run, as bluesky triggers it: each time anew, so that a pause may repeat it.
+    """A triggerable bluesky object that waits for the frames of one run; it can be triggered again after a pause.
 
-    The RunEngine keeps what it has triggered until its call ends: after `forget` nothing of the run is in here.
+    The RunEngine keeps triggered objects until its call ends, so `forget` drops everything about the run.
     """
 
     parent = None
@@ -42,7 +42,7 @@ class Drain:
         self._status: DrainStatus | None = None
 
     def trigger(self) -> DrainStatus:
-        """Return a status that is done when every frame of the run has its report; it never fails."""
+        """Return a status that is done when every frame of the run has a report; it never fails."""
         self.reading = None
         self._status = self._converter.drain(
             self._run_uid,
@@ -60,7 +60,7 @@ class Drain:
         return self.reading is not None
 
     def forget(self) -> None:
-        """The run is over."""
+        """Drop everything about the run."""
         self._status = self._reports = self.reading = None
 
     def _take(self, reading: RunReading) -> None:
@@ -74,11 +74,11 @@ class _Run:
     drain: Drain
     drained: bool = True
     submitted: int = 0
-    """Frames of points that were waited for."""
-    known: int = 0
-    """Reports that were looked at."""
-    untold: deque[int] = field(default_factory=deque)
-    """Their places in `reports`, of those that have no event yet."""
+    """Number of frames that were waited for after a point."""
+    seen: int = 0
+    """Number of reports processed."""
+    pending: deque[int] = field(default_factory=deque)
+    """Indices in `reports` of those without an event yet."""
 
     @property
     def uid(self) -> str:
@@ -86,10 +86,10 @@ class _Run:
 
 
 class RunWrapper:
-    """One wrapped plan and its open runs, by their run keys.
+    """A wrapped plan and its open runs, by run key.
 
-    The reports of a run are waited for as long as the converter says. A `timeout` (s) of the plan's own, for plans that
-    are there to convert, goes before that, and holds while the server is out of reach, too.
+    It waits for the reports of a run for at most the converter's `drain_timeout`. Plans that exist only to convert pass
+    their own `timeout` (s) instead, which also covers outages of the server.
     """
 
     def __init__(
@@ -111,19 +111,19 @@ class RunWrapper:
         self._rewindable = True
 
     def wrapped(self, plan: Plan[Result]) -> Plan[Result]:
-        """Return the plan with what is added to it; what becomes of runs that it leaves open is told, too."""
+        """Return the wrapped plan; the results of runs that it leaves open are emitted as well."""
         try:
-            result = yield from self._steered(plan)
+            result = yield from self._mutated(plan)
         except Exception:
             yield from self._left_open()
             raise
         yield from self._left_open()
         return result
 
-    def _steered(self, plan: Plan[Result]) -> Plan[Result]:
-        """Yield the messages of a plan, with what belongs before and behind them.
+    def _mutated(self, plan: Plan[Result]) -> Plan[Result]:
+        """Yield the messages of a plan, with those to be added before and after them.
 
-        As bluesky's `plan_mutator`, which would keep every message of a night until the plan has ended.
+        Like bluesky's `plan_mutator`, which however keeps every message in memory until the plan ends.
         """
         answer: Any = None
         failure: Exception | None = None
@@ -138,11 +138,11 @@ class RunWrapper:
             except GeneratorExit:
                 plan.close()
                 raise
-            except Exception as error:  # noqa: BLE001 - it is for the plan, which may go on nevertheless
+            except Exception as error:  # noqa: BLE001 - passed to the plan, which may handle it
                 failure = error
 
     def _around(self, msg: Msg) -> Plan[Any]:
-        stream = self._note(msg)
+        stream = self._track(msg)
         if msg.command == "open_run" and not has_facts(msg.kwargs.get(CONVERSION)):
             return (yield from self._opened(msg))
         if msg.command == "close_run" and msg.run in self._runs:
@@ -154,11 +154,11 @@ class RunWrapper:
         return answer
 
     def _own(self, plan: Plan[Result], key: Any) -> Plan[Result]:
-        """Return a plan of ours for the run of that key."""
-        return self._steered(plan if key is None else bpp.set_run_key_wrapper(plan, key))
+        """Return one of our own plans, for the run with that key."""
+        return self._mutated(plan if key is None else bpp.set_run_key_wrapper(plan, key))
 
-    def _note(self, msg: Msg) -> str:
-        """Keep in mind what a message means for checkpoints; return the stream of an event that it saves."""
+    def _track(self, msg: Msg) -> str:
+        """Track whether checkpoints are possible; return the stream of an event that the message saves."""
         match msg.command:
             case "create":
                 self._bundling[msg.run] = str(msg.kwargs.get("name") or msg.args[0])
@@ -188,13 +188,13 @@ class RunWrapper:
         return (yield msg)
 
     def _left_open(self) -> Plan[None]:
-        """Tell what became of runs that the plan has not closed: the RunEngine closes them itself, without messages."""
+        """Emit the results of runs that the plan left open: the RunEngine closes them itself, without messages."""
         while self._runs:
             key, run = self._runs.popitem()
             yield from self._finished(run, key)
 
     def _finished(self, run: _Run, key: Any) -> Plan[None]:
-        """Tell the end of a run; hold nothing of it then, also if that was interrupted."""
+        """Emit the results of a run, then drop its state, even if interrupted."""
         try:
             yield from self._own(self._finish(run, key), key)
         finally:
@@ -203,28 +203,28 @@ class RunWrapper:
 
     def _finish(self, run: _Run, key: Any) -> Plan[None]:
         self._converter.current_run = run.uid
-        yield from self._dropped(key)  # the plan has failed within an event, and that is what people should read
-        yield from self._checkpoint()  # or a pause and resume would take the last point again
+        yield from self._dropped(key)  # if the plan failed within an event, that error is the one to show
+        yield from self._checkpoint()  # otherwise resuming after a pause would repeat the last point
         try:
             yield from self._drained(run, None)
-            yield from self._tell_frames(run)
-        except Exception:  # the plan is to end now: say what is known, and let it
+            yield from self._emit_frames(run)
+        except Exception:  # the plan is being ended: emit what is known
             if run.drain.give_up():
                 yield from self._dropped(key)
-                yield from self._tell(self._stream, self._converter)
+                yield from self._emit(self._stream, self._converter)
             raise
-        yield from self._tell(self._stream, self._converter)
+        yield from self._emit(self._stream, self._converter)
 
     def _point(self, run: _Run) -> Plan[None]:
-        """Wait for the frames of one point; one that comes too late lets the later ones have little time."""
+        """Wait for the frames of one point; after a late one, wait only briefly for those of later points."""
         submitted = self._converter.runs.submitted(run.uid)
         if submitted <= run.submitted:
             return
         run.submitted = submitted
         self._converter.current_run = run.uid
         yield from self._checkpoint()
-        yield from self._drained(run, None if run.drained else _SHORT_PATIENCE)
-        yield from self._tell_frames(run)
+        yield from self._drained(run, None if run.drained else _LATE_TIMEOUT)
+        yield from self._emit_frames(run)
 
     def _drained(self, run: _Run, timeout: float | None) -> Plan[None]:
         limit = self._converter.drain_timeout if self._timeout is None else self._timeout
@@ -236,22 +236,23 @@ class RunWrapper:
         if run.drain.reading is not None:
             run.drained = run.drain.reading.drained
 
-    def _tell_frames(self, run: _Run) -> Plan[None]:
-        new = in_order(run.reports, run.known)
-        run.known += len(new)
-        run.untold += new
-        while run.untold:
-            stream = run.frames.show(run.reports[run.untold.popleft()])
-            yield from self._tell(stream.stream, stream)
+    def _emit_frames(self, run: _Run) -> Plan[None]:
+        new = in_order(run.reports, run.seen)
+        run.seen += len(new)
+        run.pending += new
+        while run.pending:
+            stream = run.frames.show(run.reports[run.pending.popleft()])
+            yield from self._emit(stream.stream, stream)
             yield from self._checkpoint()
 
-    def _tell(self, stream: str, readable: Any) -> Plan[None]:
-        yield Msg("create", name=stream)  # each of bluesky's plan stubs writes down who has called it: half of the time
+    def _emit(self, stream: str, readable: Any) -> Plan[None]:
+        # Plain messages: bluesky's plan stubs record their caller, which takes half of the time.
+        yield Msg("create", name=stream)
         yield Msg("read", readable)
         yield Msg("save")
 
     def _checkpoint(self) -> Plan[None]:
-        """Make a checkpoint, where one may be: not within an event of any run, nor where the plan wants none."""
+        """Make a checkpoint if possible: not within an event of any run, nor where the plan cleared them."""
         if self._rewindable and not self._bundling:
             yield Msg("checkpoint")
 
@@ -260,5 +261,5 @@ class RunWrapper:
             return
         try:
             yield from bps.drop()
-        except IllegalMessageSequence:  # a pause has dropped it
+        except IllegalMessageSequence:  # dropped by a pause
             self._bundling.pop(key, None)

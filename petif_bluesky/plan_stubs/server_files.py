@@ -1,4 +1,4 @@
-"""What the server knows of files, which may be out of a session's sight. Each function waits for it, with patience."""
+"""Ask the server about files that the session itself may not see; calls are retried until a timeout."""
 
 import time
 from collections.abc import Sequence
@@ -8,44 +8,44 @@ from petif_bluesky.documents.errors import FramesNotFoundError
 from tango_server.client.client import Client
 from tango_server.client.paging import listed, lost, with_retries
 
-_MOST_TOLD = 5
+_MOST_LISTED = 5
 
 
-def frames_in_folder(client: Client, folder: str, patience: float) -> list[str]:
-    """Return the frames in a folder as the server sees it, in the order of their names.
+def frames_in_folder(client: Client, folder: str, timeout: float) -> list[str]:
+    """Return the frames in a folder as the server sees it, sorted by name.
 
     Raises
     ------
     FramesNotFoundError
         if there are none.
     LinkError
-        if it is no folder that the server may read, or the server does not answer within `patience` seconds.
+        if the server may not read the folder, or does not answer within `timeout` seconds.
 
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     frames = list(listed(lambda after: with_retries(partial(client.frames_in, folder, after), deadline)))
     if not frames:
         raise FramesNotFoundError(
-            f"{folder}: found no frames; expected .tif or .tiff files that are no darks. Sub-folders are not gone "
-            "through, and darks are only converted by their names."
+            f"{folder}: no frames to convert: no .tif or .tiff files other than darks. Subfolders are not searched, "
+            "and darks are converted only when given by name."
         )
     return frames
 
 
-def require_files(client: Client, paths: Sequence[str], patience: float, whose: str) -> None:
-    """Raise `FramesNotFoundError` if the server does not see one of the files; `whose` begins the message.
+def require_files(client: Client, paths: Sequence[str], timeout: float, whose: str) -> None:
+    """Raise `FramesNotFoundError` if the server cannot see one of the files; `whose` starts the message.
 
     Raises
     ------
     LinkError
-        if the server does not answer within `patience` seconds.
+        if the server does not answer within `timeout` seconds.
 
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     found = lost(lambda part: with_retries(partial(client.missing, part), deadline), paths)
     reasons = [each.reason for each in found]
     if reasons:
-        more = f" And {len(reasons) - _MOST_TOLD} more." if len(reasons) > _MOST_TOLD else ""
+        more = f" And {len(reasons) - _MOST_LISTED} more." if len(reasons) > _MOST_LISTED else ""
         raise FramesNotFoundError(
-            f"{whose}: {len(reasons)} of {len(paths)} frames can't be found: {' '.join(reasons[:_MOST_TOLD])}{more}"
+            f"{whose}: {len(reasons)} of {len(paths)} frames cannot be found: {' '.join(reasons[:_MOST_LISTED])}{more}"
         )

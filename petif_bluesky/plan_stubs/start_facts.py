@@ -1,4 +1,4 @@
-"""What the start document of a run says about its conversion."""
+"""The conversion metadata in the start document of a run."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,16 +9,16 @@ from petif_bluesky.signals.recipe import session_recipe
 from tango_server.recipe import Recipe
 
 CONVERSION = "conversion"
-"""The key in the start document, and the stream with the statistics."""
+"""The key in the start document, and the name of the stream with the statistics."""
 _on_the_way: set[int] = set()
-"""Ids of the facts in messages that are on their way to the RunEngine."""
+"""Ids of the facts in messages that have not reached the RunEngine yet."""
 
 
 @contextmanager
 def on_their_way(facts: Mapping[str, Any]) -> Iterator[None]:
-    """Have outer wrappers know these very facts, while the message with them passes through.
+    """Let outer wrappers recognise these facts while the message with them passes through.
 
-    Their keys can't tell: metadata that somebody copies from an earlier run have the same ones.
+    They are known by identity: metadata copied from an earlier run may have the same keys.
     """
     _on_the_way.add(id(facts))
     try:
@@ -28,20 +28,20 @@ def on_their_way(facts: Mapping[str, Any]) -> Iterator[None]:
 
 
 def has_facts(from_plan: Any) -> bool:
-    """Whether a wrapper within this one has put the facts there already: the run is its own."""
+    """Return whether an inner wrapper has already added the facts, so that the run belongs to it."""
     return id(from_plan) in _on_the_way
 
 
 def start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> dict[str, Any]:
-    """Return what the start document says under `conversion`, from what a plan's own metadata bring there.
+    """Return the value of `conversion` for the start document, from that in the plan's own metadata.
 
-    A recipe in the metadata that is none stays as it is: the run goes on, and the server refuses its frames with the
+    An invalid recipe in the metadata is kept as it is: the run continues, and the server refuses its frames with the
     reason.
     """
     if not isinstance(from_plan, Mapping):
-        raise ValueError(  # noqa: TRY004 - a value that a user has written
-            f"{CONVERSION} in the plan's metadata: found {from_plan!r}; expected a dict, as {{'recipe': {{...}}}}. "
-            "Name other metadata otherwise."
+        raise ValueError(  # noqa: TRY004 - a value given by the user
+            f"{CONVERSION} in the plan's metadata: {from_plan!r} is not a dict like {{'recipe': {{...}}}}. "
+            "Use another key for other metadata."
         )
     own = _written_out(from_plan.get("recipe") or recipe or converter.recipe.chosen)
     server = converter.poller.state

@@ -1,5 +1,5 @@
-"""The callback in another process than the RunEngine, fed over 0MQ.
+"""The callback in a process other than the RunEngine's, fed over 0MQ.
 
-For `petif subscribe`.
-Never unpickles what could run a program, and never needs ophyd.
+Used by `petif subscribe`.
+Never unpickles anything that could run code, and never needs ophyd.
 """

@@ -1,8 +1,8 @@
-"""Documents from a network: unpickled if they are made of plain data, and nothing else is ever called.
+"""Unpickle documents from the network safely: only plain data is accepted, and no other function is called.
 
-bluesky's 0MQ publisher pickles documents, and a pickle may name any function for the reader to call: whoever reaches
-the proxy could do on this host what its user may. A few bytes could also ask for gigabytes, so that size and number of
-instructions are checked before anything is built, and no number in a pickle decides how much memory is taken.
+bluesky's 0MQ publisher pickles documents, and a pickle can make the reader call any function: anyone who can reach the
+proxy could run code on this host. A few bytes could also allocate gigabytes, so size and number of instructions are
+checked before anything is built, and no number in a pickle determines how much memory is allocated.
 """
 
 import codecs
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 LARGEST = 64 * 2**20
-"""Bytes of one message."""
+"""Size of a message in bytes."""
 MOST_INSTRUCTIONS = 1_000_000
-"""Instructions of one pickle; a document of bluesky has some hundreds, a page of a thousand events some 100,000."""
+"""Instructions in a pickle; a document has some hundreds, a page of a thousand events about 100,000."""
 MOST_VALUES = 10_000_000
-"""Values of one document, each counted as often as it occurs: a pickle may name one list again and again."""
+"""Values in a document, each counted as often as it occurs: a pickle can refer to one list many times."""
 
 _PLAIN = {
     "builtins": {"set", "frozenset", "complex", "range", "slice"},
@@ -30,23 +30,23 @@ _PLAIN = {
     "numpy": {"dtype"},
 }
 _DICTS = {("petif_bluesky.wrapping", "StartFacts")}
-"""A class that sessions of version 0.1.0 had in their start documents, where there is a plain dict now."""
+"""Class used in start documents by version 0.1.0, now a plain dict."""
 
 
 class _Array:
-    """Stands for numpy.ndarray, which would take a shape from the pickle."""
+    """Replaces numpy.ndarray, which would take a shape from the pickle."""
 
 
 def _reconstruct(kind: object, shape: object, code: object) -> Any:
-    """Return an empty array, which takes its state later: as much as the pickle holds."""
+    """Return an empty array, whose state is set later and is no larger than the pickle."""
     if kind is not _Array or shape != (0,) or code not in {b"b", "b"}:
-        raise pickle.UnpicklingError("found an array in an unusual form; expected one as numpy pickles it")
+        raise pickle.UnpicklingError("the document has an array that is not in numpy's pickle format")
     return np.empty((0,), np.int8)
 
 
 def _scalar(kind: Any, data: object = None) -> Any:
     if not isinstance(kind, np.dtype) or not isinstance(data, bytes) or len(data) != kind.itemsize:
-        raise pickle.UnpicklingError("found a number in an unusual form; expected one as numpy pickles it")
+        raise pickle.UnpicklingError("the document has a number that is not in numpy's pickle format")
     return np.frombuffer(data, kind)[0]
 
 
@@ -54,13 +54,13 @@ def _bytearray(data: object = b"", *encoding: str) -> bytearray:
     if isinstance(data, str) and encoding == ("latin-1",):
         return bytearray(data, "latin-1")
     if not isinstance(data, bytes):
-        raise pickle.UnpicklingError("found a bytearray in an unusual form; expected its bytes")
+        raise pickle.UnpicklingError("the document has a bytearray that is not in Python's pickle format")
     return bytearray(data)
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"found the encoding {encoding!r}; expected latin1, as Python pickles bytes")
+        raise pickle.UnpicklingError(f"the document has bytes with encoding {encoding!r} instead of latin1")
     return codecs.latin_1_encode(text)[0]
 
 
@@ -71,7 +71,7 @@ _CHECKED = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
 }
-"""What takes its size from its arguments, in a form that takes it from its data."""
+"""Replacements for functions that take a size from their arguments; these take it from the data."""
 _BUFFERS = {(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
 
 
@@ -84,25 +84,25 @@ class _Plain(pickle.Unpickler):
         if name in _PLAIN.get(module, ()) or (module, name) in _BUFFERS:
             return getattr(import_module(module), name)
         raise pickle.UnpicklingError(
-            f"found {module}.{name} in a document; expected plain data. A document is not to bring programs along. If "
-            "everybody who reaches the proxy is trusted: petif subscribe --any-pickle."
+            f"the document has {module}.{name}, but only plain data is accepted, because pickles can run code. If "
+            "everyone who can reach the proxy is trusted, use petif subscribe --any-pickle."
         )
 
 
 def loads(data: bytes) -> Any:
-    """Return what `data` holds.
+    """Return the object pickled in `data`.
 
     Raises
     ------
     pickle.UnpicklingError
-        if there is anything but plain data in it, or more than any document has.
+        if it has anything but plain data, or is larger than any document.
 
     >>> loads(pickle.dumps({"a": [1, 2.5, "text", None]}))
     {'a': [1, 2.5, 'text', None]}
     >>> loads(pickle.dumps(print))
     Traceback (most recent call last):
         ...
-    _pickle.UnpicklingError: found builtins.print in a document; expected plain data...
+    _pickle.UnpicklingError: the document has builtins.print, but only plain data is accepted...
     """
     _require_bounded(data)
     try:
@@ -110,24 +110,24 @@ def loads(data: bytes) -> Any:
     except pickle.UnpicklingError:
         raise
     except Exception as error:
-        raise pickle.UnpicklingError(f"found a damaged document ({error!r})") from error
+        raise pickle.UnpicklingError(f"the document is damaged: {error!r}") from error
     _require_few(document)
     return document
 
 
 def _require_bounded(data: bytes) -> None:
     if len(data) > LARGEST:
-        raise pickle.UnpicklingError(f"found a message of {len(data)} bytes; expected at most {LARGEST}")
+        raise pickle.UnpicklingError(f"the message has {len(data)} bytes, more than the limit of {LARGEST}")
     try:
         for number, _ in enumerate(pickletools.genops(data)):
             if number >= MOST_INSTRUCTIONS:
-                raise pickle.UnpicklingError(f"found more than {MOST_INSTRUCTIONS} instructions in a document")
+                raise pickle.UnpicklingError(f"the document has more than {MOST_INSTRUCTIONS} pickle instructions")
     except ValueError as error:
-        raise pickle.UnpicklingError(f"found no pickle: {error}") from error
+        raise pickle.UnpicklingError(f"the message is not a pickle: {error}") from error
 
 
 def _require_few(document: object) -> None:
-    """Raise if a document holds too many values, each counted as often as it occurs, or itself."""
+    """Raise if a document has too many values, each counted as often as it occurs, or contains itself."""
     sizes: dict[int, int] = {}
     open_now: set[int] = set()
     stack = [(document, False)]
@@ -140,10 +140,10 @@ def _require_few(document: object) -> None:
             sizes[id(value)] = 1 + sum(sizes.get(id(item), 1) for item in inner)
             open_now.discard(id(value))
             if sizes[id(value)] > MOST_VALUES:
-                raise pickle.UnpicklingError(f"found more than {MOST_VALUES} values in a document")
+                raise pickle.UnpicklingError(f"the document has more than {MOST_VALUES} values")
             continue
         if id(value) in open_now:
-            raise pickle.UnpicklingError("found a document that holds itself")
+            raise pickle.UnpicklingError("the document contains itself")
         open_now.add(id(value))
         stack.append((value, True))
         stack.extend((item, False) for item in inner)

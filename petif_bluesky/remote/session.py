@@ -5,7 +5,7 @@ from tango_server.client.client import Client
 
 
 class RemoteSession:
-    """What the callback needs of a converter, where there is no session and so no ophyd Device."""
+    """Takes the place of a converter for the callback, where there is no session and no ophyd Device."""
 
     def __init__(self, client: Client) -> None:
         self.client = client

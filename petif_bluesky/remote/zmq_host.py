@@ -1,4 +1,4 @@
-"""The callback in a process of its own, fed by bluesky's 0MQ proxy."""
+"""Run the callback in a separate process, fed by bluesky's 0MQ proxy."""
 
 import asyncio
 import contextlib
@@ -20,25 +20,25 @@ _Subscriber = Callable[[str, Mapping[str, Any]], None]
 
 
 class _Dispatcher(RemoteDispatcher):
-    """Ends its task before it closes the loop; asyncio complains otherwise."""
+    """Ends its task before closing the loop, to avoid asyncio's warning."""
 
     def stop(self) -> None:
         if self._task is not None and not self.loop.is_closed():
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):  # which `start` raises
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # raised by `start`
                 self.loop.run_until_complete(self._task)
         super().stop()
 
 
 class ZmqHost:
-    """Feeds subscribers with the documents of a 0MQ proxy, and tells at each run's end what of it did not come.
+    """Passes documents from a 0MQ proxy to subscribers, and logs at the end of each run what was not received.
 
     Parameters
     ----------
-    address: host:port of the proxy's out port
-    subscribers: each is called with every document, in this order, and never raises
-    prefix: only documents of publishers with this prefix are taken, empty for all
-    any_pickle: take pickles of anything, not of plain data alone: whoever reaches the proxy may run programs here
+    address: host:port of the proxy's output port
+    subscribers: called in this order with every document; must not raise
+    prefix: only documents from publishers with this prefix are used, empty for all
+    any_pickle: accept pickles of any objects, not just plain data: anyone who can reach the proxy can run code here
 
     """
 
@@ -53,21 +53,23 @@ class ZmqHost:
         self._pause = threading.Event()
 
     def run(self) -> None:
-        """Take documents until the process is interrupted. Whatever else happens, it goes on."""
+        """Process documents until the process is interrupted, whatever errors occur."""
         while True:
             dispatcher = _Dispatcher(self._address, prefix=self._prefix, deserializer=self._deserialized)
             dispatcher.subscribe(self._take)
             try:
                 dispatcher.start()
-            except Exception:  # noqa: BLE001 - the boundary to what others send: it must not end the host
-                _log.exception("a message of %s could not be taken; documents that come now may be lost", self._address)
+            except Exception:  # noqa: BLE001 - boundary to data from the network: it must not end the process
+                _log.exception(
+                    "%s: cannot process a message. Reconnecting; documents sent meanwhile are lost.", self._address
+                )
             self._pause.wait(_PAUSE)
 
     def _deserialized(self, data: bytes) -> Any:
         try:
             return self._loads(data)
         except Exception as error:
-            _log.error("a document is lost, because it can't be unpickled: %s", error)
+            _log.error("a document was lost: cannot unpickle it: %s", error)
             raise
 
     def _take(self, name: str, document: Mapping[str, Any]) -> None:
@@ -77,10 +79,14 @@ class ZmqHost:
             missing = self._check.feed(name, document)
         except Exception:  # noqa: BLE001 - as above
             _log.exception(
-                "a %r document does not follow the event model; what is missing of its run is not told", name
+                "a %r document does not follow the event model; missing documents of its run may not be reported", name
             )
             return
         for words in missing:
             _log.error("%s", words)
         if name == "stop":
-            _log.info("run %s has ended%s", document.get("run_start"), "" if missing else ", and all of it was seen")
+            _log.info(
+                "run %s has ended%s",
+                document.get("run_start"),
+                "" if missing else ", and all its documents were received",
+            )

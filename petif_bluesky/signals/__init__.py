@@ -1,5 +1,5 @@
-"""The parts of the ophyd Device: its signals, and the status of a run that is waited for.
+"""The parts of the ophyd Device: its signals, and the status that waits for a run.
 
-For converter.py and the plans.
-Never waits for the server: it reads what the poller has seen last.
+Used by converter.py and the plans.
+Never waits for the server: it uses the last state from the poller.
 """

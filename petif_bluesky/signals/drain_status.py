@@ -1,4 +1,4 @@
-"""Waiting until every frame of a run has its report; the waiting never fails, it ends with or without success."""
+"""A status that waits until every frame of a run has a report; it always finishes, successful or not."""
 
 import logging
 import threading
@@ -18,14 +18,14 @@ from tango_server.messages import RunStatistics
 _log = logging.getLogger(__name__)
 
 _GRACE = 1.0
-"""Seconds for the reports after the time for the frames is over."""
+"""Extra time (s) to fetch reports after the timeout."""
 _PAUSE = 0.3
-"""Seconds between two attempts to get the reports."""
+"""Pause (s) between attempts to fetch the reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunReading:
-    """The statistics of a run at one instant (Unix seconds), and whether every frame submitted had its report."""
+    """Statistics of a run at time `taken` (Unix s), and whether every submitted frame had a report."""
 
     statistics: RunStatistics
     submitted: int
@@ -34,12 +34,12 @@ class RunReading:
 
 
 class DrainStatus(DeviceStatus):
-    """Done when every frame of a run has its report, the time is over, or the server is out of reach.
+    """Done when every frame of a run has a report, after the timeout, or when the server cannot be reached.
 
-    With `through_outages` a server that is out of reach is waited for, too.
+    With `through_outages`, it keeps waiting while the server cannot be reached.
 
-    It shows progress to whoever watches it, as bluesky's progress bars do. What is new of the reports goes into
-    `reports`, by a thread of its own. No lock is held while other people's code is called.
+    Watchers, such as bluesky's progress bars, are called with the progress. A separate thread adds new reports to
+    `reports`. No lock is held while callbacks are called.
     """
 
     def __init__(
@@ -63,33 +63,33 @@ class DrainStatus(DeviceStatus):
         self._through_outages = through_outages
         self._progress_watchers: list[Callable[..., None]] = []
         self._began = time.monotonic()
-        self._deciding = threading.Lock()
-        self._asking = False
+        self._state_lock = threading.Lock()
+        self._fetching = False
         self._drained = False
         self._ended = threading.Event()
         self._last = RunStatistics(run_uid=run_uid)
         self._unfollow: Callable[[], None] = lambda: None
-        self._timers = [_timer(timeout, self._ask), _timer(timeout + _GRACE, self.give_up)]
+        self._timers = [_timer(timeout, self._fetch_once), _timer(timeout + _GRACE, self.give_up)]
         for timer in self._timers:
             timer.start()
-        unfollow = poller.follow(run_uid, self._look)
-        with self._deciding:
+        unfollow = poller.follow(run_uid, self._on_statistics)
+        with self._state_lock:
             over, self._unfollow = self._ended.is_set(), unfollow
-        if over:  # already: by a timer, or by the first look
+        if over:  # already finished by a timer or the first call of the listener
             unfollow()
         elif poller.state.down:
-            self._look(None)
+            self._on_statistics(None)
 
     def watch(self, func: Callable[..., None]) -> None:
-        """Have `func` called with the progress, in bluesky's terms."""
-        with self._deciding:
+        """Call `func` with the progress, with bluesky's arguments."""
+        with self._state_lock:
             self._progress_watchers.append(func)
 
     def give_up(self) -> None:
-        """End the waiting with what is known."""
+        """Stop waiting, and finish with the last known statistics."""
         self._end()
 
-    def _look(self, statistics: RunStatistics | None) -> None:
+    def _on_statistics(self, statistics: RunStatistics | None) -> None:
         if statistics is None:
             if not self._through_outages:
                 self.give_up()
@@ -100,14 +100,14 @@ class DrainStatus(DeviceStatus):
         self._show(done, target)
         if done >= target:
             self._drained = True
-            self._ask()
+            self._fetch_once()
 
-    def _ask(self) -> None:
-        """Ask for the reports, if there are any and nobody asks yet, and end."""
-        with self._deciding:
-            if self._asking or self._ended.is_set():
+    def _fetch_once(self) -> None:
+        """Fetch the reports in a thread, if there are any and it has not been started yet, then finish."""
+        with self._state_lock:
+            if self._fetching or self._ended.is_set():
                 return
-            self._asking = True
+            self._fetching = True
         if not reported(self._last):
             self._end()
             return
@@ -120,15 +120,15 @@ class DrainStatus(DeviceStatus):
             except UnknownRunError as error:
                 _log.debug("%s", error)
             except LinkError as error:
-                _log.warning("the reports of run %s are not to be had: %s", self._run_uid, error)
+                _log.warning("run %s: cannot fetch its reports: %s", self._run_uid, error)
                 self._ended.wait(_PAUSE)
                 continue
-            except Exception:  # noqa: BLE001 - the end of the thread would leave the plan waiting
-                _log.exception("the reports of run %s can't be read", self._run_uid)
+            except Exception:  # noqa: BLE001 - if the thread ended, the plan would keep waiting
+                _log.exception("run %s: cannot read its reports", self._run_uid)
             self._end()
 
     def _end(self) -> None:
-        with self._deciding:
+        with self._state_lock:
             if self._ended.is_set():
                 return
             self._ended.set()
@@ -155,13 +155,13 @@ class DrainStatus(DeviceStatus):
             "time_elapsed": elapsed,
             "time_remaining": elapsed / done * (target - done) if done else None,
         }
-        with self._deciding:
+        with self._state_lock:
             watchers = tuple(self._progress_watchers)
         for watcher in watchers:
             try:
                 watcher(**progress)
-            except Exception:  # noqa: BLE001 - the boundary to other people's progress bars: they must not stop the waiting
-                _log.exception("the watcher %r failed", watcher)
+            except Exception:  # noqa: BLE001 - boundary to user code: it must not stop the wait
+                _log.exception("watcher %r raised an error", watcher)
 
 
 def _timer(seconds: float, function: Callable[[], None]) -> threading.Timer:
@@ -171,5 +171,5 @@ def _timer(seconds: float, function: Callable[[], None]) -> threading.Timer:
 
 
 def reported(statistics: RunStatistics) -> int:
-    """Return how many frames of a run have their report."""
+    """Return how many frames of a run have a report."""
     return statistics.converted + statistics.skipped + statistics.placeholders + statistics.failed

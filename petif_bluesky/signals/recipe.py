@@ -1,4 +1,4 @@
-"""The recipe that a session has chosen for its next runs, as a signal that may be set in plans."""
+"""The recipe of a session for its next runs, as a signal that plans can set."""
 
 import time
 from typing import Any
@@ -10,13 +10,13 @@ from tango_server.recipe import InPlace, Recipe
 
 
 def session_recipe(given: Any) -> Recipe | None:
-    """Return the recipe that a session is given, in whatever form `Recipe.parse` takes; None for None or "".
+    """Return the recipe given for a session, in any form that `Recipe.parse` accepts; None for None or "".
 
     Raises
     ------
     ValueError
-        if it is no recipe, or one that converts in place without `allow_in_place`: the run's documents would not fit
-        the files.
+        if the recipe is invalid, or converts in place without `allow_in_place`: the files would no longer match the
+        documents of the run.
 
     """
     if given is None or given == "":
@@ -24,16 +24,17 @@ def session_recipe(given: Any) -> Recipe | None:
     recipe = Recipe.parse(given)
     if isinstance(recipe.output, InPlace) and not recipe.output.allow_in_place:
         raise ValueError(
-            "recipe.output: found in_place; expected new files, because the run's documents describe the raw files. "
-            'If this is really meant, say so: output={"mode": "in_place", "allow_in_place": True}.'
+            "recipe.output: cannot convert in place: the documents of the run describe the raw files. Write new files "
+            'or confirm with output={"mode": "in_place", "allow_in_place": True}.'
         )
     return recipe
 
 
 class RecipeSignal(Signal):
-    """A recipe, kept as JSON (documents hold no objects); empty if none was chosen.
+    """A recipe, stored as JSON for documents; empty if none is set.
 
-    Set it to whatever `Recipe.parse` takes, or to None. The server is not asked: the recipe goes with each frame.
+    Set it to anything that `Recipe.parse` accepts, or to None. The server is not called: the recipe is sent with each
+    frame.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -41,18 +42,18 @@ class RecipeSignal(Signal):
 
     @property
     def chosen(self) -> Recipe | None:
-        """The recipe, None if none was chosen."""
+        """The recipe, None if none is set."""
         text = self.get()
         return Recipe.model_validate_json(text) if text else None
 
     def put(self, value: Any, *, timestamp: float | None = None, force: bool = False, **kwargs: Any) -> None:
-        """Take a recipe; raise `ValueError` if it is none, or one that would replace the frames of a run."""
+        """Set the recipe; raise `ValueError` if it is invalid, or would replace the frames of a run."""
         recipe = session_recipe(value)
         text = recipe.model_dump_json() if recipe else ""
         super().put(text, timestamp=timestamp or time.time(), force=force, **kwargs)
 
     def set(self, value: Any, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
-        """Take a recipe at once; return a status that is done."""
+        """Set the recipe at once; return a status that is done."""
         del timeout, settle_time
         status = Status(self)
         self.put(value)

@@ -1,4 +1,4 @@
-"""The reports of one run, as this session keeps them: each once, and packed."""
+"""Compact storage for the reports of one run in a session, without duplicates."""
 
 import threading
 import zlib
@@ -9,55 +9,55 @@ from tango_server.client.client import UnknownRunError
 from tango_server.limits import MANY_REPORTS
 from tango_server.messages import FrameReport
 
-Ask = Callable[[str, str], Sequence[FrameReport]]
-"""Gives the first `MANY_REPORTS` of a run that were finished after that of a job (""); raises `LinkError`."""
+Fetch = Callable[[str, str], Sequence[FrameReport]]
+"""Returns up to `MANY_REPORTS` reports of a run after that of a job ("" for the first); raises `LinkError`."""
 _BUNDLE = 32  # reports
 
 
 class RunReports(Sequence[FrameReport]):
-    """The reports of a run that are known here, in the order in which they were finished.
+    """The known reports of a run, in order of completion.
 
-    They are packed in bundles, to a twentieth of a kilobyte each: those of a night would fill the session's memory
-    otherwise, at 3 kB each. One thread at a time gathers; any may read meanwhile.
+    They are compressed in bundles, to about 50 bytes per report instead of 3 kB, so that long sessions do not run out
+    of memory. One thread at a time gathers; others may read meanwhile.
     """
 
     def __init__(self, run_uid: str) -> None:
         self.run_uid = run_uid
         self._bundles: list[bytes] = []
         self._latest: list[str] = []
-        """JSON of those that make no bundle yet."""
+        """JSON of the reports not bundled yet."""
         self._unpacked: tuple[int, list[str]] = (-1, [])
         self._last = ""
         self._gathering = threading.Lock()
         self._state = threading.Lock()
 
-    def gather(self, ask: Ask, expected: int) -> None:
-        """Ask for what is new; if there are fewer than `expected` then, go through all of the run once more.
+    def gather(self, fetch: Fetch, expected: int) -> None:
+        """Fetch new reports; if there are then fewer than `expected`, fetch all of the run again.
 
         Raises
         ------
         LinkError
-            as `ask` does; what came before is kept.
+            from `fetch`; reports received before are kept.
 
         """
         with self._gathering:
             try:
-                self._ask_on(ask)
-            except UnknownRunError:  # the server has forgotten the last one
+                self._fetch_pages(fetch)
+            except UnknownRunError:  # the server no longer has the last one
                 if not self._last:
                     raise
             if len(self) < expected and self._last:
                 self._last = ""
-                self._ask_on(ask)
+                self._fetch_pages(fetch)
 
-    def _ask_on(self, ask: Ask) -> None:
-        """Ask for one portion after the other until there is nothing new."""
+    def _fetch_pages(self, fetch: Fetch) -> None:
+        """Fetch page after page until there is nothing new."""
         first = _identity(self[0]) if len(self) else ""
         known: set[str] = set() if self._last or not first else set(map(_identity, self))
         more = True
         while more:
-            found = ask(self.run_uid, self._last)
-            if found and not known and _identity(found[0]) == first:  # a server that gives all of them at each time
+            found = fetch(self.run_uid, self._last)
+            if found and not known and _identity(found[0]) == first:  # an old server that returns all reports each time
                 known = set(map(_identity, self))
             new = [report for report in found if _identity(report) not in known]
             for report in new:
@@ -97,13 +97,13 @@ class RunReports(Sequence[FrameReport]):
             bundle += 1
 
     def _texts(self, bundle: int) -> list[str]:
-        """Return the JSON of one bundle; an empty list behind the last one."""
+        """Return the JSON of one bundle; an empty list after the last one."""
         with self._state:
             if bundle == len(self._bundles):
                 return list(self._latest)
             if bundle > len(self._bundles):
                 return []
-            if self._unpacked[0] != bundle:  # they are read one after the other
+            if self._unpacked[0] != bundle:  # reports are usually read in order
                 self._unpacked = bundle, zlib.decompress(self._bundles[bundle]).decode().split("\n")
             return self._unpacked[1]
 

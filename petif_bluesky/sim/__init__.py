@@ -1,4 +1,4 @@
-"""A simulated Perkin-Elmer XRD1621 flat panel read by QXRD: genuine files without the hardware."""
+"""A simulated Perkin-Elmer XRD1621 flat panel read by QXRD: real files without the hardware."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["SimulatedPerkinElmer"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the detector, and with it ophyd, only when somebody asks for it."""
+    """Import the detector, and with it ophyd, only when it is used."""
     if name == "SimulatedPerkinElmer":
         from petif_bluesky.sim.detector import SimulatedPerkinElmer  # noqa: PLC0415
 

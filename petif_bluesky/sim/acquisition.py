@@ -1,4 +1,4 @@
-"""Expose frames and put them on disk in the background."""
+"""Expose frames and write them to disk in the background."""
 
 import threading
 import time
@@ -23,15 +23,15 @@ class Exposure:
     Attributes
     ----------
     run
-        Whose name the frame gets; held here so that the name stays taken until the frame is on disk.
+        The run that names the frame; kept so that its name stays reserved until the frame is on disk.
     number
-        Of the frame in its run, from 0.
+        Number of the frame in its run, from 0.
     shot
-        Of the frame in the detector's life, so that no two frames have the same noise.
+        Number of the frame since the detector was created, so that no two frames have the same noise.
     seconds
-        Of exposure.
+        Exposure time in s.
     position
-        Of the motor that moves the rings.
+        Position of the motor that moves the rings.
 
     """
 
@@ -44,17 +44,17 @@ class Exposure:
 
     @property
     def predicted_path(self) -> Path:
-        """Where the frame goes unless a file is there already."""
+        """Path of the frame, unless that file already exists."""
         return self.run.directory / f"{self.run.stem}-{self.number:05d}.tif"
 
     def image(self) -> NDArray[Any]:
-        """Return the (H, W) pixels, the same at each call."""
+        """Return the (H, W) pixels, the same in each call."""
         return self.pattern.frame(self.shot, self.position)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One frame that was taken: where it is, or soon will be, the sum of its pixels and when it was taken."""
+    """A frame: the path where it is or soon will be, the sum of its pixels, and the time of acquisition."""
 
     path: Path
     total: float
@@ -62,10 +62,10 @@ class Frame:
 
 
 class Acquisition:
-    """One detector's electronics and disk: exposures follow one another, and so do the files.
+    """Camera and disk of one detector, which expose and write frames one after another.
 
-    `write_delay` is the time in s by which a file comes later than its exposure is reported done; 0 reports it done
-    when frame and sidecar are on disk.
+    `write_delay` is the delay in s between the end of an exposure and its file; with 0 the exposure is done when frame
+    and sidecar are on disk.
     """
 
     def __init__(self, write_delay: float = 0.0) -> None:
@@ -77,20 +77,20 @@ class Acquisition:
         self._failure: BaseException | None = None
 
     def start(self, exposure: Exposure) -> Future[Frame]:
-        """Begin an exposure as soon as those before it are over."""
+        """Start an exposure after the previous ones."""
         future = self._camera.submit(self._expose, exposure)
         self._follow(future)
         return future
 
     def wait_written(self, timeout: float | None = None) -> None:
-        """Wait until each frame begun so far and its sidecar are on disk.
+        """Wait until all frames started so far and their sidecars are on disk.
 
         Raises
         ------
         TimeoutError
-            If that takes longer than `timeout` seconds.
+            If it takes longer than `timeout` seconds.
         Exception
-            What went wrong first since the last call, if a frame will never be there.
+            The first error since the last call, if a frame could not be written.
 
         """
         with self._changed:
@@ -101,7 +101,7 @@ class Acquisition:
             raise failure
 
     def close(self) -> None:
-        """End the threads once the frames begun so far are on disk; no exposure can be started afterwards."""
+        """Stop the threads once all frames started so far are on disk; no more exposures can be started."""
         self._camera.shutdown()
         self._disk.shutdown()
 
@@ -131,7 +131,7 @@ class Acquisition:
 
 
 def _write_later(due: float, exposure: Exposure, frame: Frame) -> None:
-    """Write a frame at a monotonic time, made again: a queue of images would fill the memory."""
+    """Write a frame at time `due` (monotonic); its image is computed again, to keep no queue of images in memory."""
     _sleep_until(due)
     _write(exposure, frame, exposure.image())
 

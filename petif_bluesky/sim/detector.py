@@ -1,4 +1,4 @@
-"""The simulated detector as bluesky sees it: a classic ophyd Device."""
+"""The simulated detector as an ophyd Device."""
 
 import itertools
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ _NUMPY_NAMES = {"float32": "<f4", "uint16": "<u2", "uint32": "<u4"}
 
 
 class ExternalImage(Signal):
-    """The frame as events show it: the id of a datum document."""
+    """The frame in events: the id of a datum document."""
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """Describe the frame in its file instead of the id."""
+        """Describe the image rather than the datum id."""
         pattern = self.parent.pattern
         return {
             self.name: {
@@ -53,12 +53,12 @@ class Setting(Signal):
 
 
 class DerivedSetting(Setting, AttributeSignal):
-    """A number with a unit that follows from other settings."""
+    """A number with a unit, derived from other settings."""
 
 
 @dataclass(kw_only=True)
 class _Run:
-    """What is true from stage to unstage."""
+    """State from stage to unstage."""
 
     stem: RunStem
     bundle: Any
@@ -69,27 +69,27 @@ class _Run:
 class SimulatedPerkinElmer(Device):
     """A Perkin-Elmer XRD1621 flat panel read by QXRD, which writes one TIFF and one sidecar for each frame.
 
-    Each staging begins a new run of file names, `sample_0001-00000.tif` and so on in `directory`, which is made if
-    need be. A frame whose name is taken nevertheless gets QXRD's `-00001`, and `full_file_name` says so.
+    Each staging starts a new series of file names, `sample_0001-00000.tif` and so on in `directory`, which is created
+    if needed. If a file nevertheless exists, `-00001` is appended as QXRD does; `full_file_name` has the actual name.
 
     Parameters
     ----------
     directory
-        Where the frames go.
+        Folder for the frames.
     file_name
-        How their names begin.
+        Start of the file names.
     shape
-        (H, W) of the panel in pixels. The distance is scaled with it, so that the same rings are seen.
+        (H, W) of the panel in pixels. The distance is scaled with it, so that the same rings are visible.
     motor
         An ophyd positioner, or anything readable, whose first reading moves the rings by 1 % per unit.
     exposure_time
-        In s.
+        Exposure time in s.
     pixel_type
         float32 (dark-subtracted), uint16 or uint32 (raw).
     seed
-        Of noise and bad pixels; the frames of two detectors with the same seed are the same.
+        Seed of noise and bad pixels; two detectors with the same seed give the same frames.
     write_delay
-        In s: the time by which a file comes later than its trigger is reported done, as on a network share.
+        Delay in s between the end of the trigger and the file, as on a network share.
 
     """
 
@@ -123,7 +123,7 @@ class SimulatedPerkinElmer(Device):
         **kwargs: Any,
     ) -> None:
         if pixel_type not in PIXEL_TYPES:
-            raise ValueError(f"pixel_type is one of {', '.join(PIXEL_TYPES)}, not {pixel_type!r}")
+            raise ValueError(f"pixel_type must be one of {', '.join(PIXEL_TYPES)}, not {pixel_type!r}")
         super().__init__(prefix, name=name, **kwargs)
         self._shape = shape
         self._motor = motor
@@ -143,14 +143,14 @@ class SimulatedPerkinElmer(Device):
 
     @property
     def pattern(self) -> Pattern:
-        """What the detector sees with its present settings."""
+        """The diffraction pattern for the current settings."""
         current = self._current_pattern()
         if current != self._pattern:
             self._pattern = current
         return self._pattern
 
     def stage(self) -> list[object]:
-        """Begin a run of file names and announce it in a resource document."""
+        """Start a series of file names and announce it in a resource document."""
         devices: list[object] = super().stage()
         try:
             self._run = self._new_run()
@@ -160,7 +160,7 @@ class SimulatedPerkinElmer(Device):
         return devices
 
     def unstage(self) -> list[object]:
-        """Forget the run; frames that are not on disk yet still get there."""
+        """End the series; frames not yet on disk are still written."""
         self._run = None
         devices: list[object] = super().unstage()
         return devices
@@ -184,17 +184,17 @@ class SimulatedPerkinElmer(Device):
         return status
 
     def collect_asset_docs(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Hand over, once each, the resource document of the run and the datum documents of its frames."""
+        """Yield the new resource and datum documents, each once."""
         if self._run is not None:
             documents, self._run.documents = self._run.documents, []
             yield from documents
 
     def wait_written(self, timeout: float | None = None) -> None:
-        """Wait until each frame triggered so far is on disk with its sidecar; see `Acquisition.wait_written`."""
+        """Wait until all frames triggered so far are on disk with their sidecars; see `Acquisition.wait_written`."""
         self._acquisition.wait_written(timeout)
 
     def destroy(self) -> None:
-        """End the threads of the detector, once its frames are on disk."""
+        """Stop the threads of the detector once its frames are on disk."""
         self._acquisition.close()
         super().destroy()
 
@@ -226,7 +226,7 @@ class SimulatedPerkinElmer(Device):
 
     def _staged_run(self) -> _Run:
         if self._run is None:
-            raise RuntimeError(f"{self.name} is not staged: it has no name for a frame yet")
+            raise RuntimeError(f"{self.name}: cannot take a frame before staging. Call stage first.")
         return self._run
 
     def _position(self) -> float:
@@ -236,7 +236,7 @@ class SimulatedPerkinElmer(Device):
         return float(next(iter(self._motor.read().values()))["value"])
 
     def _finish(self, status: Any, datum_id: str, future: Future[Frame]) -> None:
-        """Publish what a trigger has led to, in the thread that took the frame."""
+        """Publish the result of a trigger; runs in the thread that took the frame."""
         error = future.exception()
         if error is not None:
             status.set_exception(error)

@@ -1,4 +1,4 @@
-"""The simulated image: powder rings of CeO2 on a flat panel, cheap enough for fifteen frames a second."""
+"""Simulate powder rings of CeO2 on a flat panel, fast enough for fifteen frames a second."""
 
 import math
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _REFLECTIONS = {
     43: 0.1,
     44: 0.1,
 }
-"""Strength of each reflection of an fcc lattice by h^2 + k^2 + l^2."""
+"""Intensity of the reflections of an fcc lattice by h^2 + k^2 + l^2."""
 
 _STRONGEST_RING = 3000.0
 _BACKGROUND = 60.0
@@ -47,7 +47,7 @@ _STRAIN_PER_UNIT = 0.01
 _MARK_GAIN = 8.0
 _MARK_STROKES = ((0, 7, 0, 1), (0, 1, 0, 5), (3, 4, 0, 4))
 """The letter F in strokes (first row, last row, first column, last column), in stroke widths: no rotation or
-flip takes an F to itself."""
+flip maps an F onto itself."""
 
 
 def wavelength(energy: float) -> float:
@@ -56,7 +56,7 @@ def wavelength(energy: float) -> float:
 
 
 def strain(position: float) -> float:
-    """Return by what fraction the rings have grown at a motor position: 1 % per unit near 0, never beyond 10 %."""
+    """Return the relative change of the ring radii at a motor position: 1 % per unit near 0, at most 10 %."""
     return _LARGEST_STRAIN * math.tanh(position * _STRAIN_PER_UNIT / _LARGEST_STRAIN)
 
 
@@ -64,25 +64,25 @@ def strain(position: float) -> float:
 class Pattern:
     """Frames of one experiment; the same arguments always give the same pixels.
 
-    What a frame shares with the next is worked out by the first one and kept.
+    Arrays shared by all frames are computed once and kept.
 
     Attributes
     ----------
     shape
         (H, W) in pixels.
     center
-        (x, y) of the beam in pixels, (0, 0) the centre of the first pixel.
+        (x, y) of the beam in pixels; (0, 0) is the centre of the first pixel.
     distance
-        From sample to detector in mm.
+        Distance from sample to detector in mm.
     energy
-        Of the photons in eV.
+        Photon energy in eV.
     pixel_size
-        Edge of a pixel in um.
+        Pixel size in um.
     pixel_type
-        `float32`: dark-subtracted, with negative pixels; `uint16`, `uint32`: raw, on top of the dark level,
-        uint16 saturated.
+        `float32`: dark-subtracted, with negative pixels; `uint16`, `uint32`: raw, including the dark level,
+        with saturation in uint16.
     seed
-        Of the noise and of the bad pixels, not negative.
+        Seed of noise and bad pixels, not negative.
 
     """
 
@@ -95,7 +95,7 @@ class Pattern:
     seed: int = 0
 
     def radii(self, position: float = 0.0) -> tuple[float, ...]:
-        """Return the radii in pixels of the rings that a flat panel can catch, from the innermost outwards."""
+        """Return the radii in pixels of the rings that reach a flat panel, in increasing order."""
         sines = (wavelength(self.energy) * math.sqrt(n) / (2 * _LATTICE_CONSTANT) for n in _REFLECTIONS)
         scale = (1 + strain(position)) * self.distance / (self.pixel_size * 1e-3)
         return tuple(scale * math.tan(2 * math.asin(sine)) for sine in sines if sine < math.sqrt(0.5))
@@ -128,7 +128,7 @@ class Pattern:
         return profile
 
     def _digitised(self, counts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return counts as this pixel type can hold them."""
+        """Return counts converted to the pixel type."""
         if self.pixel_type == "float32":
             return counts
         counts += _DARK_LEVEL
@@ -143,7 +143,7 @@ class Pattern:
 
     @cached_property
     def _radius(self) -> NDArray[np.unsignedinteger]:
-        """(H, W) indices into the profile, in the smallest type that holds them: memory traffic costs the time."""
+        """(H, W) indices into the profile, in the smallest sufficient type: memory bandwidth limits the speed."""
         x, y = self._offsets
         return (np.hypot(x, y) * _SAMPLES_PER_PIXEL).astype(np.min_scalar_type(self._samples))
 
@@ -158,7 +158,7 @@ class Pattern:
 
     @cached_property
     def _amplitude_gain(self) -> NDArray[np.float32]:
-        """(H, W) factors for the square root of the intensity: brighter to the right, a mark, a beam stop."""
+        """(H, W) factors for the square root of the intensity: brighter to the right, with a mark and a beam stop."""
         height, width = self.shape
         size = min(self.shape)
         gain = np.repeat(np.linspace(0.4, 1.6, width, dtype=np.float32)[np.newaxis], height, axis=0)
@@ -173,7 +173,7 @@ class Pattern:
 
     @cached_property
     def _noise(self) -> NDArray[np.float32]:
-        """Normal deviates, a quarter more than a frame has pixels: each frame begins somewhere else in them."""
+        """Normal deviates, a quarter more than pixels in a frame: each frame starts at another offset."""
         pixels = math.prod(self.shape)
         return np.random.default_rng(self.seed).standard_normal(pixels + pixels // 4, dtype=np.float32)
 
@@ -195,7 +195,7 @@ class Pattern:
 def _with_noise(amplitude: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return counts of mean amplitude^2 and standard deviation amplitude + read noise, in place of `amplitude`.
 
-    Working in amplitudes makes the noise of a counted intensity one multiplication, without a root for each pixel.
+    With amplitudes, counting noise is a single multiplication, without a square root per pixel.
     """
     deviation = amplitude + np.float32(_READ_NOISE)
     deviation *= noise

@@ -1,4 +1,4 @@
-"""Write frames as QXRD does: the same bytes, and on disk in the same order as libtiff puts them there."""
+"""Write frames as QXRD does: the same bytes, written in the same order as by libtiff."""
 
 import itertools
 import struct
@@ -25,11 +25,11 @@ _IEEE_FLOAT = 3
 _SAMPLE_FORMATS = {"float32": _IEEE_FLOAT, "uint16": _UNSIGNED, "uint32": _UNSIGNED}
 
 PIXEL_TYPES = tuple(_SAMPLE_FORMATS)
-"""What QXRD saves: dark-subtracted frames, single raw exposures, summed raw exposures."""
+"""Pixel types saved by QXRD: dark-subtracted frames, single raw exposures, summed raw exposures."""
 
 
 class Stage(StrEnum):
-    """What has just reached the disk, in the order in which it does."""
+    """The parts of a file, in the order in which they are written."""
 
     HEADER = "header"
     HALF_PIXELS = "half_pixels"
@@ -49,19 +49,19 @@ def write_frame(path: Path, image: NDArray[Any], *, document_name: str, acquired
 def write_stages(path: Path, image: NDArray[Any], *, document_name: str, acquired: datetime) -> Iterator[Stage]:
     """Write one frame step by step.
 
-    The iterator pauses after each stage, with the bytes so far handed to the operating system. Dropping it leaves
-    the file unfinished for good, as a QXRD that was killed does.
+    The iterator pauses after each stage, when the bytes so far have been passed to the operating system. If it is
+    dropped early, the file stays incomplete, as when QXRD is killed.
 
     Parameters
     ----------
     path
-        A name that does not exist yet: like QXRD this never overwrites a frame.
+        Path of a new file: like QXRD, this never overwrites a frame.
     image
         (H, W) array of float32, uint16 or uint32, in any memory order and byte order.
     document_name
-        The frame's own full path, as the detector's computer calls it.
+        The full path of the frame on the detector's computer.
     acquired
-        The moment of the exposure, in the wall-clock time that the tag is to show (it knows no time zone).
+        Local time of the exposure, as written to the tag (which has no time zone).
 
     """
     pixels = _as_stored(image)
@@ -94,20 +94,20 @@ def free_name(path: Path) -> Path:
 
 
 def _as_stored(image: NDArray[Any]) -> NDArray[Any]:
-    """Return the image as it lies in the file: C order, little-endian."""
+    """Return the image as stored in the file: C order, little-endian."""
     if image.dtype.name not in _SAMPLE_FORMATS:
-        raise TypeError(f"QXRD saves {', '.join(PIXEL_TYPES)}, not {image.dtype.name}")
+        raise TypeError(f"image has pixel type {image.dtype.name}, but QXRD saves only {', '.join(PIXEL_TYPES)}")
     if image.ndim != 2 or image.size == 0:  # noqa: PLR2004
-        raise ValueError(f"a frame has rows and columns, not the shape {image.shape}")
+        raise ValueError(f"image must have two dimensions, not the shape {image.shape}")
     return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<"))
 
 
 def _directory(
     pixels: NDArray[Any], ifd_offset: int, document_name: str, acquired: datetime
 ) -> tuple[bytes, list[tuple[Stage, int, bytes]]]:
-    """Return the IFD and the values that lie outside it, each with its stage and offset.
+    """Return the IFD and the values stored outside it, each with its stage and offset.
 
-    A value of at most four bytes lies in its entry: its stage then writes nothing.
+    Values of up to four bytes are stored in their IFD entry, so that their stage writes nothing.
     """
     height, width = pixels.shape
     texts = {Stage.DOCUMENT_NAME: _text(document_name), Stage.DATE_TIME: _text(f"{acquired:%Y:%m:%d %H:%M:%S}")}
@@ -143,5 +143,5 @@ def _directory(
 
 
 def _text(value: str) -> bytes:
-    """Return a NUL-terminated ASCII value; what latin-1 lacks becomes `?`, as it does on QXRD's Windows."""
+    """Return a NUL-terminated ASCII value; characters not in latin-1 become `?`, as on QXRD's Windows PC."""
     return value.encode("latin-1", "replace") + b"\0"

@@ -1,4 +1,4 @@
-"""Write the `.tif.metadata` file that QXRD puts beside a frame once the frame is closed: Qt's INI dialect."""
+"""Write the `.tif.metadata` file that QXRD writes next to each finished frame, in Qt's INI format."""
 
 import struct
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _Value = str | int | float | bool | bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """What QXRD knows of one frame.
+    """QXRD's metadata of one frame.
 
     Attributes
     ----------
@@ -36,23 +36,23 @@ class Sidecar:
     pixel_type
         float32, uint16 or uint32.
     exposure_time
-        Of one exposure, in s.
+        Time of one exposure in s.
     acquired
-        The moment of the exposure; without a time zone it is local time.
+        Time of the exposure; local time if it has no time zone.
     center
         (x, y) of the beam in pixels.
     distance
-        From sample to detector in mm.
+        Distance from sample to detector in mm.
     energy
-        Of the photons in eV.
+        Photon energy in eV.
     pixel_size
-        Edge of a pixel in um.
+        Pixel size in um.
     image_number
-        The number in the frame's name.
+        The number in the file name.
     summed_exposures
-        How many exposures are in the frame.
+        Number of exposures summed in the frame.
     comment
-        The user's own words.
+        Free text from the user.
 
     """
 
@@ -70,12 +70,12 @@ class Sidecar:
 
 
 def sidecar_path(frame: Path) -> Path:
-    """Return where the sidecar of a frame lies: `name.tif.metadata`."""
+    """Return the path of the sidecar of a frame: `name.tif.metadata`."""
     return frame.with_name(f"{frame.name}.metadata")
 
 
 def write_sidecar(frame: Path, sidecar: Sidecar) -> Path:
-    """Write the sidecar of `frame`, whose full path it names, and return where."""
+    """Write the sidecar of `frame`, which contains the full path of the frame; return its path."""
     sections: dict[str, dict[str, _Value]] = {
         "metadata": _metadata(frame, sidecar),
         "normalization": {"size": 0},
@@ -183,7 +183,7 @@ def _integrator() -> dict[str, _Value]:
 
 
 def _date_time_variant(moment: datetime) -> bytes:
-    """Return a QDateTime as QDataStream packs it: julian day, ms since midnight, kind of time."""
+    """Return a QDateTime in QDataStream format: Julian day, ms since midnight, time spec."""
     of_day = moment - moment.replace(hour=0, minute=0, second=0, microsecond=0)
     milliseconds = of_day.seconds * 1000 + of_day.microseconds // 1000
     julian_day = moment.toordinal() + _JULIAN_DAY_OF_ORDINAL_ZERO
@@ -191,13 +191,13 @@ def _date_time_variant(moment: datetime) -> bytes:
 
 
 def _empty_list_variant(type_name: str) -> bytes:
-    """Return an empty list of one of QXRD's own types: the type's NUL-terminated name, then no elements."""
+    """Return an empty list of one of QXRD's own types: the NUL-terminated type name, then no elements."""
     name = type_name.encode("ascii") + b"\0"
     return struct.pack(">II", _QT_USER_TYPE, len(name)) + name + struct.pack(">I", 0)
 
 
 def _format(value: _Value) -> str:
-    """Return a value as QSettings writes it into an INI file; bytes are a QVariant that has no text of its own."""
+    """Return a value as QSettings writes it to an INI file; bytes are a QVariant without a text form."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -212,9 +212,9 @@ def _format(value: _Value) -> str:
 
 
 def _escape(text: str) -> str:
-    r"""Return a text with Qt's escapes: C-like ones, `\x` and bare hexadecimal digits for what is not ASCII.
+    r"""Return a string with Qt's escapes: C-like ones, and `\x` with hexadecimal digits for non-ASCII characters.
 
-    Hexadecimal escapes have no fixed length, so a digit that follows one has to be escaped as well.
+    Hexadecimal escapes have no fixed length, so a hexadecimal digit after one must be escaped as well.
     """
     escaped = ""
     digits_would_join = False

@@ -9,15 +9,15 @@ from weakref import WeakValueDictionary
 
 
 class RunStem:
-    """The directory and the first part of all file names of one run, nobody else's as long as this object lives.
+    """The directory and common start of all file names of one run, reserved while this object exists.
 
     Attributes
     ----------
     directory
-        Where the frames go; it is made if need be.
+        Folder for the frames, created if needed.
     stem
-        `{file_name}_{number:04d}`, the first number that no file there has and no other living `RunStem` holds: two
-        detectors may both be staged before either has written anything.
+        `{file_name}_{number:04d}` with the first number used neither by a file there nor by another existing `RunStem`:
+        two detectors may both be staged before either has written a file.
 
     """
 
@@ -26,7 +26,7 @@ class RunStem:
 
     def __init__(self, directory: Path, file_name: str) -> None:
         if not file_name or Path(file_name).name != file_name:
-            raise ValueError(f"a file name without a directory is needed, not {file_name!r}")
+            raise ValueError(f"file_name must be a name without a directory, not {file_name!r}")
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         with self._lock:
@@ -37,7 +37,7 @@ class RunStem:
 
 
 def _numbers_used(directory: Path, file_name: str) -> set[int]:
-    """Return the run numbers that the names of the files in `directory` carry."""
+    """Return the run numbers in the names of files in `directory`."""
     pattern = re.compile(re.escape(file_name) + r"_(\d{4,})[-.]")
     matches = (pattern.match(path.name) for path in directory.iterdir())
     return {int(match[1]) for match in matches if match}

@@ -1,7 +1,7 @@
-"""For the tests of beamlines: a stand-in for the server, and pytest fixtures with a real one.
+"""Support for tests at beamlines: a fake server, and pytest fixtures with a real one.
 
-The fixtures are in `petif_bluesky.testing.fixtures`. Names are loaded when they are used: importing this package
-imports neither pytest nor Tango.
+The fixtures are in `petif_bluesky.testing.fixtures`. Names are loaded lazily: importing this package imports neither
+pytest nor Tango.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The jobs of a server that is none: accepted and refused as by a real one, kept in memory, converted in words only."""
+"""The jobs of a fake server: validated like those of a real one, kept in memory, with made-up reports."""
 
 import json
 import time
@@ -22,7 +22,7 @@ from tango_server.messages import (
 from tango_server.recipe import Recipe
 
 Reporter = Callable[[FrameRequest], FrameReport]
-"""Called with a request, with its key and the recipe that holds for it; returns what became of the frame."""
+"""Called with a request that has its key and recipe; returns the report of the frame."""
 
 
 @dataclass(slots=True)
@@ -30,19 +30,19 @@ class _Booked:
     source: str
     run_uid: str | None
     request: FrameRequest | None
-    """None: it was refused, and its report says why."""
+    """None if the request was refused; its report has the reason."""
     report: FrameReport | None = None
 
 
 class FakeBook:
-    """What was submitted, and what became of it.
+    """Submitted requests and their reports.
 
-    Which requests are refused is decided by the server's own code.
+    Requests are accepted or refused by the code of the real server.
 
     Parameters
     ----------
-    root: the folder that may be read and written; None: any
-    recipe: for requests that bring none
+    root: folder that may be read and written; None for any
+    recipe: recipe of requests without one
 
     """
 
@@ -54,21 +54,21 @@ class FakeBook:
         self._resolve: Resolve = Path.resolve if root is not None else (lambda path: path)
         self._booked: dict[str, _Booked] = {}
         self._finished: dict[str | None, list[FrameReport]] = {}
-        """The reports of each run, as they came."""
+        """Reports by run, in order."""
 
     def knows(self, run_uid: str) -> bool:
-        """Return whether a run was announced, or a frame of it was submitted."""
+        """Return whether a run was announced or has a submitted frame."""
         return run_uid in self.announced or any(booked.run_uid == run_uid for booked in self._booked.values())
 
     def accept(
         self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str], refused: Collection[str]
     ) -> SubmitAnswer:
-        """Book requests and runs; sources in `refused` are refused besides those that a server refuses.
+        """Add requests and runs; sources in `refused` are refused as well as those that a server refuses.
 
         Raises
         ------
         pydantic.ValidationError
-            if the call as a whole is wrong; nothing is booked then.
+            if the call as a whole is invalid; nothing is added.
 
         """
         query = SubmitQuery.model_validate_json(json.dumps({"requests": list(requests), "runs": list(runs)}))
@@ -79,18 +79,18 @@ class FakeBook:
         return answer
 
     def convert(self, report: Reporter) -> None:
-        """Give every frame that waits its report."""
+        """Make a report for every pending frame."""
         for booked in self._booked.values():
             if booked.report is None and booked.request is not None:
                 self._finish(booked, report(booked.request))
 
     def reports(self, run_uid: str, after: str = "") -> list[FrameReport]:
-        """Return the reports of a run, as they came; only those after that of a job, if one is named."""
+        """Return the reports of a run in order; if a job is given, only those after it."""
         reports = self._finished.get(run_uid, [])
         return reports[[report.job_id for report in reports].index(after) + 1 if after else 0 :]
 
     def statistics(self, run_uid: str) -> RunStatistics:
-        """Return the statistics of a run; all zeros for one that is not known."""
+        """Return the statistics of a run; all zeros for an unknown one."""
         reports = self.reports(run_uid)
         outcomes = [report.outcome for report in reports]
         converted = [report for report in reports if report.outcome == "converted"]
@@ -137,13 +137,13 @@ class FakeBook:
         if known.source == source:
             answer.jobs.append(AcceptedJob(job_id=key, source=source))
         else:
-            reason = f"{source}: found the key of {known.source}; expected a key of its own for each frame."
+            reason = f"{source}: this key belongs to {known.source}. Use a different key for each frame."
             answer.refused.append(RefusedRequest(source=source, reason=reason))
 
     def _accept(self, key: str, raw: dict[str, Any], job: Job) -> _Booked:
         request = self.requests[key] = FrameRequest.model_validate(raw)
         whole = request.model_copy(update={"source": str(job.source), "key": key, "recipe": job.recipe})
-        refused = self._booked.pop(key, None)  # it comes corrected: as the last
+        refused = self._booked.pop(key, None)  # submitted again, corrected: moves to the end
         if refused is not None and refused.report is not None:
             self._finished[refused.run_uid].remove(refused.report)
         booked = self._booked[key] = _Booked(str(job.source), request.run_uid, whole)

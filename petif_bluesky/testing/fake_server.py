@@ -1,4 +1,4 @@
-"""A stand-in for a conversion server, which a test controls: no process, no network, no thread."""
+"""A fake conversion server controlled by a test, without processes, network or threads."""
 
 import threading
 from collections import deque
@@ -26,61 +26,61 @@ from tango_server.recipe import Recipe
 from tango_server.text import explain
 
 PATIENCE = 10.0
-"""For how long a test is waited for, in s."""
+"""Timeout (s) of blocking calls."""
 UP = ServerState(
-    asked=True, connected=True, seen=1.7e9, version="1.2.3", recipe=XDI.model_dump(mode="json"), trouble=""
+    was_polled=True, connected=True, seen=1.7e9, version="1.2.3", recipe=XDI.model_dump(mode="json"), error=""
 )
-"""What is known of the server at first."""
+"""Initial state of the server."""
 
 
 class FakeServer(Client):
-    """Takes the place of a `ServerPoller` and its `Client`: `PETifConverter(fake.address, name="c", poller=fake)`.
+    """Replaces a `ServerPoller` and its `Client`: `PETifConverter(fake.address, name="c", poller=fake)`.
 
-    It takes and refuses what a server would, once per key, and says at once that each frame was converted, although
-    nothing is: `report = really_converted` changes that.
+    It accepts and refuses requests as a server would, once per key, and at once reports each frame as converted,
+    without writing files. Set `report = really_converted` to convert them.
 
     Parameters
     ----------
-    root: folder below which frames must lie, as that of a server; None: anywhere below a folder `raw`
-    recipe: the server's own, for frames whose run has none
+    root: folder that must contain the frames, as for a server; None for anywhere below a folder `raw`
+    recipe: the server's recipe, for frames of runs without one
 
-    A test sets what the server is to do:
+    A test controls the server with these attributes:
 
     Attributes
     ----------
     state
-        what is known of the server; `go_down` and `go_up` change it
+        state of the server; changed by `go_down` and `go_up`
     converts
-        whether frames get their report at once; False leaves them pending until it is True again, as a paused server
+        whether frames get a report at once; if False, they stay pending until it is True again, as on a paused server
     prompt
-        whether listeners are told of each change within the call that makes it; a real poller tells them later
+        whether listeners are called at once on each change; a real poller calls them later
     report
-        what becomes of a frame: `converted_beside`, `really_converted`, or a function that chooses, with `failed`
+        makes the report of a frame: `converted_beside`, `really_converted`, or a function that may return `failed(...)`
     refused
-        sources that are refused alone, besides those that a server refuses
+        sources refused individually, as well as those that a server refuses
     rejected
-        sources that make a whole call wrong
+        sources that make a whole call invalid
     absent
-        files that the server does not see
+        files that the server cannot see
     folders
-        what is in folders of the server, in the parts in which it tells it
+        contents of folders on the server, as the pages of the answer
     troubles
-        what the next calls raise, one each
+        errors raised by the next calls, one each
     answers
-        cleared, it makes calls wait, as a server that hangs does, and fail after `PATIENCE`
+        if cleared, calls block as with a server that hangs, and fail after `PATIENCE`
     on_follow
-        is called when somebody begins to follow a run
+        called when a listener starts to follow a run
 
-    and reads what came of it:
+    and checks the results:
 
     requests
-        what was accepted, by key, in its order
+        accepted requests by key, in order
     announced
-        the runs that were announced
+        announced runs
     attempts
-        how many calls there were
+        number of calls
     callers
-        the threads that called
+        threads that made calls
 
     """
 
@@ -107,28 +107,28 @@ class FakeServer(Client):
 
     @property
     def client(self) -> Client:
-        """Itself: it is both the poller and the client."""
+        """The fake itself, which is both poller and client."""
         return self
 
     @property
     def requests(self) -> dict[str, FrameRequest]:
-        """The requests that were accepted, by key."""
+        """The accepted requests by key."""
         return self._book.requests
 
     @property
     def announced(self) -> list[str]:
-        """The runs that were announced."""
+        """The announced runs."""
         return self._book.announced
 
     @property
     def sources(self) -> list[str]:
-        """The files of the requests, in their order."""
+        """The source files of the requests, in order."""
         with self._changed:
             return [request.source for request in self.requests.values()]
 
     @property
     def converts(self) -> bool:
-        """Whether frames get their report at once."""
+        """Whether frames get a report at once."""
         return self._converts
 
     @converts.setter
@@ -136,20 +136,20 @@ class FakeServer(Client):
         with self._changed:
             self._converts = converts
             self._convert()
-        self._tell_all()
+        self._notify_all()
 
     def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()) -> SubmitAnswer:
-        """Take requests, and announcements of runs."""
+        """Accept requests and announcements of runs."""
         self._called()
         if self.rejected.intersection(request.get("source", "") for request in requests):
-            raise RequestRejectedError("found a request that can't be; expected another")
+            raise RequestRejectedError("Submit: a request is in `rejected`.")
         with self._changed:
             try:
                 answer = self._book.accept(requests, runs, self.refused)
             except ValidationError as error:
                 raise RequestRejectedError(f"Submit: {explain(error)}. Correct it and call again.") from error
             self._convert()
-        self._tell_all()
+        self._notify_all()
         return answer
 
     def run_statistics(self, run_uid: str) -> RunStatistics:
@@ -162,7 +162,7 @@ class FakeServer(Client):
         """Return the reports of a run; other queries are rejected."""
         self._called()
         if query.run_uid is None:
-            raise RequestRejectedError(f"{self.address}: found no run_uid; expected one: the stand-in knows runs only.")
+            raise RequestRejectedError(f"{self.address}: run_uid is missing: the fake server only has reports by run.")
         self._require_known(query.run_uid)
         with self._changed:
             found = self._book.reports(query.run_uid, query.after or "")
@@ -171,21 +171,17 @@ class FakeServer(Client):
         return ReportsAnswer(reports=wanted[: query.limit], pending=pending)
 
     def frames_in(self, folder: str, after: str = "") -> FolderAnswer:
-        """Return the part of a folder that comes after a name."""
+        """Return the page of a folder after a name."""
         self._called()
         if folder not in self.folders:
-            raise RequestRejectedError(
-                f"{folder}: found no folder; expected one that the conversion host sees. Check it."
-            )
+            raise RequestRejectedError(f"{folder}: the conversion host cannot see this folder. Check the path.")
         last_names = ["", *(part.frames[-1].rpartition("/")[2] for part in self.folders[folder][:-1])]
         return self.folders[folder][last_names.index(after)]
 
     def missing(self, paths: Sequence[str]) -> list[RefusedRequest]:
-        """Return those of the files that are absent."""
+        """Return the files that are in `absent`."""
         self._called()
-        return [
-            RefusedRequest(source=path, reason=f"{path}: found no such file") for path in paths if path in self.absent
-        ]
+        return [RefusedRequest(source=path, reason=f"{path}: no such file") for path in paths if path in self.absent]
 
     def wait_for_first_poll(self, timeout: float) -> ServerState:
         """Return the state at once."""
@@ -193,54 +189,54 @@ class FakeServer(Client):
         return self.state
 
     def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
-        """Have `listener` called with what becomes of a run."""
+        """Call `listener` with the statistics of a run; return a function that stops this."""
         key = object()
         with self._changed:
             self.listeners[key] = (run_uid, listener)
             self._changed.notify_all()
         self.on_follow()
         if self.prompt:
-            self._tell_of_now(run_uid, listener)
+            self._notify(run_uid, listener)
         return lambda: self._unfollow(key)
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
-        """Have `watcher` called with what is known of the server."""
+        """Call `watcher` with the state of the server; return a function that stops this."""
         key = object()
         self.watchers[key] = watcher
         return lambda: self.watchers.pop(key, None) and None
 
     def statistics(self, run_uid: str) -> RunStatistics:
-        """Return what the server would say of a run now; it is no call."""
+        """Return the statistics of a run, without counting as a call."""
         with self._changed:
             return self._book.statistics(run_uid)
 
     def tell(self, run_uid: str, statistics: RunStatistics | None) -> None:
-        """Tell those who follow a run, as a real poller does."""
+        """Call the listeners of a run, as a real poller does."""
         for followed, listener in list(self.listeners.values()):
             if followed == run_uid:
                 listener(statistics)
 
     def poll(self, state: ServerState) -> None:
-        """Take this as the state of the server, and tell those who watch it, as a real poller does."""
+        """Set the state of the server and call its watchers, as a real poller does."""
         self.state = state
         for watcher in list(self.watchers.values()):
             watcher(state)
 
     def go_down(self) -> None:
-        """Have the server be down: calls fail, and are to be tried again."""
-        self.poll(self.state.lost("it was switched off"))
-        self._tell_all()
+        """Take the server down: calls fail as in an outage."""
+        self.poll(self.state.lost("it was taken down"))
+        self._notify_all()
 
     def go_up(self) -> None:
-        """Have the server be back."""
+        """Bring the server back."""
         self.poll(replace(UP, recipe=self.state.recipe))
-        self._tell_all()
+        self._notify_all()
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a call or a listener has made `condition` true; raise `TimeoutError` after `PATIENCE`."""
         with self._changed:
             if not self._changed.wait_for(condition, PATIENCE):
-                raise TimeoutError(f"what is waited for did not come true within {PATIENCE:g} s")
+                raise TimeoutError(f"the condition was not met within {PATIENCE:g} s")
 
     def _called(self) -> None:
         with self._changed:
@@ -251,26 +247,26 @@ class FakeServer(Client):
         if self.troubles:
             raise self.troubles.popleft()
         if self.state.down or not answered:
-            raise LinkDownError(f"{self.address}: found no answer; expected a running server.")
+            raise LinkDownError(f"{self.address}: the server does not answer.")
 
     def _require_known(self, run_uid: str) -> None:
         with self._changed:
             if not self._book.knows(run_uid):
-                raise UnknownRunError(f"unknown run {run_uid!r}: no frame of it was submitted and it was not announced")
+                raise UnknownRunError(f"unknown run {run_uid!r}: it was not announced and has no frames")
 
     def _convert(self) -> None:
         if self._converts:
             self._book.convert(self.report)
         self._changed.notify_all()
 
-    def _tell_all(self) -> None:
+    def _notify_all(self) -> None:
         for run_uid, listener in list(self.listeners.values()) if self.prompt else ():
-            self._tell_of_now(run_uid, listener)
+            self._notify(run_uid, listener)
 
-    def _tell_of_now(self, run_uid: str, listener: Listener) -> None:
+    def _notify(self, run_uid: str, listener: Listener) -> None:
         if self.state.connected:
             listener(self.statistics(run_uid))
-        elif self.state.asked:
+        elif self.state.was_polled:
             listener(None)
 
     def _unfollow(self, key: object) -> None:

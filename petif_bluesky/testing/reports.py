@@ -1,4 +1,4 @@
-"""What a stand-in for a server says of a frame: that it was converted, that it failed, or what really became of it."""
+"""Reports for a fake server: made-up ones, failures, or those of a real conversion."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ _LATENCY = 0.5
 
 
 def converted_beside(request: FrameRequest) -> FrameReport:
-    """Say that a frame was converted as its recipe asks, to where a server puts it. There is no such file."""
+    """Report a frame as converted, with the output path that a server would use; the file is not written."""
     recipe, now = request.recipe or XDI, time.time()
     output = output_path(Path(request.source), recipe, fields=_fields(request), resolve=lambda path: path)
     return FrameReport(
@@ -36,9 +36,9 @@ def converted_beside(request: FrameRequest) -> FrameReport:
 
 
 def failed(request: FrameRequest, reason: str) -> FrameReport:
-    """Say that a frame could not be converted.
+    """Report a frame as failed.
 
-    >>> failed(FrameRequest(source="/data/raw/a.tif"), "found no TIFF").outcome
+    >>> failed(FrameRequest(source="/data/raw/a.tif"), "not a TIFF file").outcome
     'failed'
     """
     own = {name: getattr(request, name) for name in ("source", "run_uid", "stream", "seq_num")}
@@ -46,8 +46,8 @@ def failed(request: FrameRequest, reason: str) -> FrameReport:
 
 
 def really_converted(request: FrameRequest) -> FrameReport:
-    """Convert a frame, in this process, and say what became of it."""
-    from tango_server.conversion import convert_file  # noqa: PLC0415 - who only pretends needs no OpenCV
+    """Convert a frame in this process, and return its report."""
+    from tango_server.conversion import convert_file  # noqa: PLC0415 - made-up reports need no OpenCV
     from tango_server.conversion.errors import ConversionError  # noqa: PLC0415 - as above
 
     try:

@@ -1,5 +1,5 @@
-"""What is written to a catalogue and read from it.
+"""Reading from and writing to a Tiled catalogue.
 
-For plans, `petif subscribe` and sessions with a catalogue.
-Never imported by a session without one: Tiled takes seconds to import.
+Used by plans, `petif subscribe` and sessions with a catalogue.
+Never imported in sessions without one, because importing Tiled takes seconds.
 """

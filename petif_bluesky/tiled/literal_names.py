@@ -1,7 +1,7 @@
-"""For a catalogue: each detector frame by the name of its own file, instead of a template for all.
+"""Register each detector frame in a catalogue by its own file name, instead of a template for all.
 
-A template breaks on gaps, on numbering that does not begin at 0, on `-00001` names (QXRD's, if a name is taken) and, in
-areaDetector's way, on the missing slash after the folder. Tiled would open the wrong file, or none.
+Templates fail with gaps, with numbering that does not start at 0, with `-00001` names (used by QXRD if a file exists)
+and, in areaDetector's style, because of a missing slash after the folder. Tiled would open the wrong file, or none.
 """
 
 import logging
@@ -21,31 +21,32 @@ Document = Mapping[str, Any]
 
 
 class LiteralNames:
-    """Stands before a `TiledWriter`: `RE.subscribe(LiteralNames(TiledWriter(client)))`.
+    """Wraps a `TiledWriter`: `RE.subscribe(LiteralNames(TiledWriter(client)))`.
 
-    Where an event has one TIFF file per image key, described by resource and datum documents, the writer gets a stream
-    resource with the very name of that file, read back from the detector if it reports it, and an event without the
-    datum's id. All other documents pass as they are. No document is changed.
+    If an event has one TIFF file per image key, announced by resource and datum documents, the writer gets a stream
+    resource with the name of that file, as reported by the detector if it does so, and an event without the datum id.
+    All other documents are passed on unchanged. No document is modified.
 
     Parameters
     ----------
-    subscriber: takes the documents, as the RunEngine's subscribers do
+    subscriber: called with documents, like a subscriber of the RunEngine
 
     """
 
     def __init__(self, subscriber: Callable[[str, Any], Any]) -> None:
         self._subscriber = subscriber
         self._found: list[Frame] = []
-        self._router = FrameRouter(self._found.extend, recipe_of=lambda _start: None)  # which would hold frames back
+        # No recipe: an ESPERANTO recipe would hold frames back.
+        self._router = FrameRouter(self._found.extend, recipe_of=lambda _start: None)
         self._single: dict[str, set[str]] = {}
-        """For each descriptor the image keys that have one file per event."""
+        """By descriptor, the image keys with one file per event."""
         self._descriptors: dict[str, list[str]] = {}
-        """For each run its descriptors."""
+        """Descriptors by run."""
         self._counts: dict[tuple[str, str], int] = {}
-        """Stream resources so far, by descriptor and image key."""
+        """Number of stream resources so far, by descriptor and image key."""
 
     def __call__(self, name: str, document: Document) -> None:
-        """Hand one document on, the frames of an event before it."""
+        """Pass a document on, preceded by the frames if it is an event."""
         match name:
             case "descriptor":
                 self._describe(document)
@@ -64,8 +65,8 @@ class LiteralNames:
         self._found.clear()
         try:
             self._router(name, document)
-        except Exception:  # noqa: BLE001 - the boundary to the RunEngine: the writer gets the document in any case
-            _log.exception("a %r document could not be read; the catalogue gets it as it is", name)
+        except Exception:  # noqa: BLE001 - boundary to the RunEngine: the writer gets the document in any case
+            _log.exception("cannot process a %r document; it is passed to the catalogue unchanged", name)
         return list(self._found)
 
     def _describe(self, descriptor: Document) -> None:
@@ -77,7 +78,7 @@ class LiteralNames:
         }
 
     def _literal(self, event: Document, frames: list[Frame]) -> Document:
-        """Hand on what names the frames of an event; return the event without their datums."""
+        """Pass on stream resources and datums for the frames of an event; return the event without its datum ids."""
         single = self._single.get(event["descriptor"], set()).intersection(event["data"])
         count = Counter(frame.data_key for frame in frames)
         ours = [frame for frame in frames if frame.data_key in single and count[frame.data_key] == 1]
@@ -95,7 +96,7 @@ class LiteralNames:
         try:
             uri, template = literal_uri(frame.path)
         except ValueError as error:
-            _log.warning("the catalogue gets a template instead of a name: %s", error)
+            _log.warning("cannot register a file by name; the catalogue gets the template: %s", error)
             return False
         descriptor, seq_num = event["descriptor"], event["seq_num"]
         number = self._counts.get((descriptor, frame.data_key), 0)

@@ -1,4 +1,4 @@
-"""A run in a Tiled catalogue: what its writer needs, and the conversion's final statistics in the run's metadata."""
+"""Patch runs in a Tiled catalogue: resource paths for its writer, and final statistics in the metadata."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +10,8 @@ from tango_server.messages import RunStatistics
 def with_trailing_slash(resource: Mapping[str, Any]) -> dict[str, Any]:
     """Return a resource document whose path ends with a slash.
 
-    areaDetector's template puts the slash between folder and file name itself; TiledWriter joins the two as they
-    stand, and would register `.../folderfile.tif`. To be used as
-    `TiledWriter(client, patches={"resource": with_trailing_slash})`.
+    areaDetector's template contains the slash between folder and file name, but TiledWriter joins the two as they are,
+    and would register `.../folderfile.tif`. Use as `TiledWriter(client, patches={"resource": with_trailing_slash})`.
     """
     if not has_tiff_template(resource):
         return dict(resource)
@@ -20,9 +19,9 @@ def with_trailing_slash(resource: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_statistics(run: Any, statistics: RunStatistics) -> None:
-    """Put the final statistics into the metadata of `run` (a Tiled client of it), under `conversion`.
+    """Write the final statistics to the metadata of `run` (its Tiled client), under `conversion`.
 
-    Without a revision of its own: the numbers replace earlier ones.
+    They replace earlier numbers without a new metadata revision.
     """
     fields = statistics.model_dump(mode="json", exclude={"run_uid"})
     run.update_metadata({"conversion": fields}, drop_revision=True)

@@ -1,4 +1,4 @@
-"""The frames of a run that is over, from its documents: what is to be asked of the server for each of them."""
+"""Find the raw frames of a catalogued run, to be submitted to the server again."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -20,9 +20,7 @@ def find_run(catalogue: Any, uid: str) -> Any:
     try:
         return catalogue[uid]
     except KeyError as error:
-        raise FramesNotFoundError(
-            f"run {uid}: found nothing in the catalogue; expected a run of this uid. Check the uid and the catalogue."
-        ) from error
+        raise FramesNotFoundError(f"run {uid}: not in the catalogue. Check the uid and the catalogue.") from error
 
 
 def frames_of_run(run: Any, selection: FrameSelection | None = None) -> list[Frame]:
@@ -31,7 +29,7 @@ def frames_of_run(run: Any, selection: FrameSelection | None = None) -> list[Fra
     Raises
     ------
     FramesNotFoundError
-        if it has none, or one of them can't be found.
+        if it has none, or one of them cannot be found.
 
     """
     selection = selection or FrameSelection()
@@ -52,13 +50,13 @@ def _frames_in(documents: Iterable[tuple[str, Mapping[str, Any]]], selection: Fr
             router(name, document)
     except (DocumentError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FramesNotFoundError(
-            f"run {uid}: its documents can't be followed ({type(error).__name__}: {error}); expected what the event "
-            "model asks for. Name its files to convert_files."
+            f"run {uid}: its documents do not follow the event model: {type(error).__name__}: {error}. "
+            "Convert its files with convert_files."
         ) from error
     if not found:
-        why = "; ".join(notes) or "none of its streams has images, or names of files, that are TIFFs"
+        why = "; ".join(notes) or "no stream has TIFF images or names of TIFF files"
         raise FramesNotFoundError(
-            f"run {uid}: found no frames ({why}); expected a run of a detector that writes TIFFs. Choose another run."
+            f"run {uid}: no frames to convert: {why}. Choose a run of a detector that writes TIFF files."
         )
     for note in notes:
         _log.warning("%s", note)

@@ -1,9 +1,9 @@
-"""A run that is in a Tiled catalogue, as documents again.
+"""Reconstruct the documents of a run from a Tiled catalogue.
 
-`run.documents()` of bluesky-tiled-plugins needs an exporter that few Tiled servers are set up with, and it makes one
-template of the files of a key, or drops all but the first where no template fits (gaps, `-00001` names, several
-folders). Tiled itself knows each file by its name: its assets. So the documents are made of these, a stream resource
-with a literal name for each file. Runs that Tiled serves from elsewhere, as from MongoDB, bring their own documents.
+`run.documents()` of bluesky-tiled-plugins needs an exporter that few Tiled servers have, and it makes one template for
+the files of a key, or drops all but the first file if no template fits (gaps, `-00001` names, several folders). Tiled's
+assets have the name of each file, so the documents are made from these, with a stream resource and a literal name for
+each file. Runs that Tiled serves from other databases, such as MongoDB, have their own documents.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,14 +22,14 @@ _OF_FILES = {"data_uri", "data_uris"}
 
 
 def documents_of(run: Any, takes_stream: Callable[[str], bool]) -> Iterator[Named]:
-    """Yield those documents of a run that tell of frames. Takes several requests for each stream.
+    """Yield the documents of a run that concern frames, with several requests per stream.
 
-    Where the configuration of a device has changed within the run, the first one is told.
+    If the configuration of a device changed during the run, the first one is used.
 
     Parameters
     ----------
-    run: the Tiled client of the run, or anything that has `documents()`
-    takes_stream: whether the stream of a name is of interest
+    run: the Tiled client of the run, or any object with `documents()`
+    takes_stream: returns whether to include the stream of that name
 
     """
     if not _is_of_tables(run):
@@ -44,7 +44,7 @@ def documents_of(run: Any, takes_stream: Callable[[str], bool]) -> Iterator[Name
 
 
 def _is_of_tables(run: Any) -> bool:
-    """Return whether a run was written by a TiledWriter, into tables."""
+    """Return whether a run was written as tables by a TiledWriter."""
     item = getattr(run, "item", None) or {}
     specs = item.get("attributes", {}).get("specs", ())
     return any(spec["name"] == "BlueskyRun" and str(spec["version"]).startswith("3.") for spec in specs)
@@ -70,7 +70,7 @@ def _stream(stream: Any, name: str, run_uid: str) -> Iterator[Named]:
 def _files(
     array: Any, key: str, descriptor: Document, numbers: Sequence[int]
 ) -> Iterator[tuple[int, tuple[Named, Named]]]:
-    """Yield, for each file of an array, the number of its event and what announces it."""
+    """Yield, for each file of an array, its event number and the documents that announce it."""
     (source,) = array.data_sources()
     uris = [asset.data_uri for asset in sorted(source.assets, key=_place) if asset.parameter in _OF_FILES]
     count = _events_in(array.shape, descriptor["data_keys"][key]["shape"])
@@ -99,7 +99,7 @@ def _place(asset: Any) -> int:
 
 
 def _events_in(shape: Sequence[int], of_event: Sequence[int]) -> int:
-    """Return how many events an array has: they are stacked, or joined along the first axis."""
+    """Return the number of events in an array, which are stacked or joined along the first axis."""
     return shape[0] if len(shape) > len(of_event) else max(1, shape[0] // max(1, of_event[0]))
 
 

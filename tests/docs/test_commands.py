@@ -120,20 +120,20 @@ def check_inline(text: str) -> None:
     check_settings(words)
 
 
-def test_commands_of_all_pages_can_be_given() -> None:
+def test_commands_on_all_pages_are_valid() -> None:
     assert not failures(COMMANDS, check)
     assert len(COMMANDS) > 90
     assert {command.block.page for command in COMMANDS} >= {PROJECT / "README.md", DOCS / "how-to" / "deploy.md"}
 
 
-def test_our_program_can_be_called_so_on_windows() -> None:
+def test_commands_work_on_windows() -> None:
     assert not failures(blocks("powershell"), check_windows, lambda block: block.place)
 
 
-def test_options_in_sentences_exist() -> None:
+def test_options_in_text_exist() -> None:
     found = [f"{name_of(page)}: {wrong}" for page in PAGES for wrong in failures(inline_code(page), check_inline)]
     assert not found
 
 
-def test_every_block_has_a_language_that_is_checked() -> None:
+def test_every_code_block_has_a_checked_language() -> None:
     assert not [f"{block.place}: {block.language}" for block in blocks() if block.language not in LANGUAGES]

@@ -23,7 +23,7 @@ def test_generated_page_is_up_to_date(name: str) -> None:
     assert generator["PAGE"].read_text(encoding="utf-8") == generator["page"](), f"run python docs/{name}.py"
 
 
-def test_tango_page_has_the_names_of_the_ancestor() -> None:
+def test_tango_page_has_the_names_of_the_old_server() -> None:
     generator = runpy.run_path(str(DOCS / "generate_tango.py"))
     marked = re.findall(r"^\| `(\w+)` \* \|", generator["PAGE"].read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(marked) == sorted(generator["ANCESTOR"])
@@ -72,7 +72,7 @@ def test_picture_shows_what_numpy_does(drawing: dict[str, Any], rotation: int, f
     assert (x / size - 0.5, y / size - 0.5) == pytest.approx((column, row))
 
 
-def test_orientations_that_the_page_calls_equal_are() -> None:
+def test_equal_orientations_on_the_page_are_equal() -> None:
     page = (DOCS / "explanation" / "recipes.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| rotation (\d+) \| (.+) \|$", page, re.MULTILINE)
     image = np.arange(12).reshape(3, 4)

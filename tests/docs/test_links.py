@@ -19,9 +19,9 @@ def wrong_links(page: Path) -> Iterator[str]:
             yield f"{name_of(page)}: {link}: no such heading; there are {sorted(anchors(target))}"
 
 
-def test_links_lead_to_files_and_headings() -> None:
+def test_links_point_to_files_and_headings() -> None:
     assert not [wrong for page in PAGES for wrong in wrong_links(page)]
 
 
-def test_readme_leads_to_the_documentation() -> None:
+def test_readme_links_to_the_documentation() -> None:
     assert "docs/index.md" in links(PROJECT / "README.md")

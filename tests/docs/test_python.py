@@ -26,7 +26,7 @@ def check(block: Block) -> None:
                 assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
 
 
-def test_python_compiles_and_imports_what_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_blocks_compile_and_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # to import ophyd.sim makes a folder
     found = blocks("python")
     assert len(found) > 20

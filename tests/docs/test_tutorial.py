@@ -58,7 +58,7 @@ def go_on(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def test_scan_is_converted_also_if_the_server_comes_late(
+def test_scan_is_converted_when_the_server_starts_late(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     port = str(free_port("127.0.0.1"))

@@ -128,7 +128,7 @@ def kill(server: LocalServer) -> None:
     server.stop()
 
 
-def test_a_run_without_a_server_goes_at_its_pace_and_is_converted_later(
+def test_run_without_a_server_is_converted_later(
     open_session: Callable[[str], Session], start_server: Callable[..., LocalServer], root: Path
 ) -> None:
     server = start_server()
@@ -142,7 +142,7 @@ def test_a_run_without_a_server_goes_at_its_pace_and_is_converted_later(
     all_converted(start_server("--port", port).address, root, uid, 50)
 
 
-def test_a_server_killed_within_a_run_delays_no_event_and_loses_no_frame(
+def test_killed_server_delays_no_event_and_loses_no_frame(
     open_session: Callable[[str], Session], start_server: Callable[..., LocalServer], root: Path
 ) -> None:
     server = start_server()
@@ -158,7 +158,7 @@ def test_a_server_killed_within_a_run_delays_no_event_and_loses_no_frame(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
-def test_a_server_that_hangs_delays_no_event_and_loses_no_frame(
+def test_hanging_server_delays_no_event_and_loses_no_frame(
     open_session: Callable[[str], Session], server: LocalServer, root: Path
 ) -> None:
     session = open_session(server.address)
@@ -183,9 +183,7 @@ def test_a_server_that_hangs_delays_no_event_and_loses_no_frame(
     all_converted(server.address, root, uid, 30)
 
 
-def test_a_session_killed_loses_no_frame_that_its_callback_took(
-    start_server: Callable[..., LocalServer], root: Path
-) -> None:
+def test_killed_session_loses_no_frame(start_server: Callable[..., LocalServer], root: Path) -> None:
     server = start_server()
     port = port_of(server)
     server.stop()
@@ -211,7 +209,7 @@ def test_a_session_killed_loses_no_frame_that_its_callback_took(
         np.testing.assert_array_equal(tifffile.imread(output), expected)
 
 
-def test_of_a_run_of_1000_events_no_frame_is_lost_and_none_comes_twice(
+def test_run_of_1000_events_converts_each_frame_once(
     open_session: Callable[[str], Session], server: LocalServer, root: Path
 ) -> None:
     session = open_session(server.address)
@@ -220,7 +218,7 @@ def test_of_a_run_of_1000_events_no_frame_is_lost_and_none_comes_twice(
     all_converted(server.address, root, uid, 1000)
 
 
-def test_of_a_fly_scan_of_500_stream_datums_no_frame_is_lost_and_none_comes_twice(
+def test_fly_scan_of_500_stream_datums_converts_each_frame_once(
     open_session: Callable[[str], Session], server: LocalServer, root: Path
 ) -> None:
     session = open_session(server.address)

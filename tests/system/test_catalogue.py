@@ -178,7 +178,7 @@ def test_late_frames_are_added_to_the_metadata_of_the_run(session: Session) -> N
     assert session.client[uid].metadata["stop"]["exit_status"] == "success"
 
 
-def test_a_catalogue_that_was_away_gets_the_statistics_when_it_is_back(session: Session) -> None:
+def test_catalogue_gets_statistics_after_an_outage(session: Session) -> None:
     proxy = tango.DeviceProxy(session.converter.client.address)
     proxy.Pause()
     session.converter.drain_timeout = 0.3
@@ -193,7 +193,7 @@ def test_a_catalogue_that_was_away_gets_the_statistics_when_it_is_back(session: 
     assert session.client[uid].metadata["conversion"]["converted"] == 2
 
 
-def test_runs_are_found_by_what_was_done_to_their_frames(session: Session) -> None:
+def test_runs_are_found_by_recipe(session: Session) -> None:
     from tiled.queries import Key
 
     uids = {}

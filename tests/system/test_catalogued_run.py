@@ -70,7 +70,7 @@ def test_fly_scan_without_events_from_two_detectors(client: Any, writer: Any) ->
 
 
 @pytest.mark.parametrize("literal", [True, False], ids=["literal-names", "templates"])
-def test_names_read_back_go_before_those_of_the_template(client: Any, writer: Any, literal: bool) -> None:
+def test_reported_names_override_the_template(client: Any, writer: Any, literal: bool) -> None:
     run = ComposedRun(LiteralNames(writer) if literal else writer, sample_name="CeO2")
     run.stream(pe={"image": IMAGE, "full_file_name": NAME})
     datum = run.resource()
@@ -80,14 +80,14 @@ def test_names_read_back_go_before_those_of_the_template(client: Any, writer: An
     assert found(client, run) == [(name, "primary", number) for number, name in enumerate(names, start=1)]
 
 
-def test_other_formats_are_no_frames(client: Any, writer: Any) -> None:
+def test_other_formats_are_ignored(client: Any, writer: Any) -> None:
     run = ComposedRun(writer)
     run.stream(eiger={"image": IN_STREAM})
     run.stream_resource(
         "eiger_image", "file://localhost/data/raw/a.h5", "", mimetype="application/x-hdf5", dataset="entry/data"
     )(0, 2)
     run.stop()
-    with pytest.raises(FramesNotFoundError, match=rf"run {run.uid}: found no frames \(.*x-hdf5 is no TIFF"):
+    with pytest.raises(FramesNotFoundError, match=f"run {run.uid}: no frames.*x-hdf5"):
         frames_of_run(client[run.uid])
 
 
@@ -103,9 +103,7 @@ def test_other_formats_are_no_frames(client: Any, writer: Any) -> None:
     ],
     ids=["as predicted", "gaps", "from 1", "names taken", "other folders and names", "one"],
 )
-def test_the_catalogue_reads_the_very_files_that_were_written(
-    client: Any, tmp_path: Path, names: list[str | None]
-) -> None:
+def test_catalogue_reads_the_files_that_were_written(client: Any, tmp_path: Path, names: list[str | None]) -> None:
     for index in range(5):
         written(tmp_path / f"sample-{index:05}.tif", 99)  # what the template would lead to
     run = ComposedRun(LiteralNames(tiled_writer(client)))
@@ -125,7 +123,7 @@ def detector(root: Path) -> SimulatedPerkinElmer:
     return SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=(48, 64), exposure_time=0.0)
 
 
-def test_catalogue_finds_the_frames_that_the_detector_wrote(
+def test_catalogue_finds_the_frames_of_the_detector(
     client: Any, writer: Any, run_engine: RunEngine, root: Path
 ) -> None:
     run_engine.subscribe(writer)
@@ -134,7 +132,7 @@ def test_catalogue_finds_the_frames_that_the_detector_wrote(
     np.testing.assert_array_equal(np.squeeze(client[uid]["primary"]["pe_image"].read()), frames)
 
 
-def test_statistics_stand_beside_the_documents_and_replace_earlier_ones(
+def test_statistics_replace_earlier_ones_in_the_metadata(
     client: Any, writer: Any, run_engine: RunEngine, root: Path
 ) -> None:
     run_engine.subscribe(writer)

@@ -71,9 +71,7 @@ def test_signals_survive_a_restart_of_the_server(
     converter.destroy()
 
 
-def test_device_that_can_not_convert_is_not_reachable_and_says_so(
-    start_server: Callable[..., LocalServer], root: Path
-) -> None:
+def test_device_in_fault_is_unreachable_with_its_reason(start_server: Callable[..., LocalServer], root: Path) -> None:
     configuration = root / "petif.toml"
     configuration.touch()
     server = start_server("--config", str(configuration))

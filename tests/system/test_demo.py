@@ -29,7 +29,7 @@ def test_the_demo_converts_all_frames(tmp_path: Path, runs: int) -> None:
     for run in range(1, runs + 1):
         finished = demo(tmp_path, "--frames", "4")
         assert finished.returncode == 0, finished.stdout + finished.stderr
-        assert "all 4 frames are converted" in finished.stdout
+        assert "All 4 frames were converted" in finished.stdout
         left = tmp_path / "petif-demo"
         assert len(list((left / "raw").glob("*.tif"))) == len(list((left / "processed").glob("*.tif"))) == 4 * run
         assert (left / "before-after.png").read_bytes().startswith(b"\x89PNG")
@@ -61,5 +61,5 @@ def test_ctrl_c_stops_the_demo_and_leaves_nothing_running(tmp_path: Path) -> Non
         finally:
             running.kill()
     assert running.returncode == 130
-    assert "stopped" in output
+    assert "Stopped" in output
     assert not list(tmp_path.rglob("*.petif-tmp"))

@@ -179,7 +179,7 @@ def test_a_run_is_known_once_it_was_announced_or_has_a_frame(side: Side) -> None
     assert side.client.run_statistics("other").submitted == 1
 
 
-def test_a_wrong_request_is_refused_alone(side: Side) -> None:
+def test_invalid_request_is_refused_alone(side: Side) -> None:
     good, outside = side.frame("a-1.tif"), side.outside()
     wrong = [asked(outside, 2), asked(good, 3, key="wrong", recipe={"rotation": 45})]
     answer = side.client.submit([asked(good), *wrong], ["run"])
@@ -190,7 +190,7 @@ def test_a_wrong_request_is_refused_alone(side: Side) -> None:
     assert "got 45" in answer.refused[1].reason
 
 
-def test_refused_frames_of_a_run_are_failed_frames_of_it(side: Side) -> None:
+def test_refused_frames_count_as_failed_in_their_run(side: Side) -> None:
     good, outside = side.frame("a-1.tif"), side.outside()
     for _ in range(2):
         side.client.submit([asked(outside, 1), asked(good, 2)], ["run"])
@@ -203,7 +203,7 @@ def test_refused_frames_of_a_run_are_failed_frames_of_it(side: Side) -> None:
     assert outside in reports[0].reason
 
 
-def test_a_refused_request_may_come_again_corrected(side: Side) -> None:
+def test_refused_request_can_be_corrected(side: Side) -> None:
     good = side.frame("a-1.tif")
     assert side.client.submit([asked(good, recipe={"rotation": 45})]).refused
     assert side.client.submit([asked(good)]).jobs
@@ -216,11 +216,11 @@ def test_the_key_of_another_frame_is_refused(side: Side) -> None:
     answer = side.client.submit([asked(first), asked(second, key=f"run/{first}")])
     assert [job.source for job in answer.jobs] == [first]
     assert [refused.source for refused in answer.refused] == [second]
-    assert "found the key of" in answer.refused[0].reason
+    assert first in answer.refused[0].reason
     assert side.client.run_statistics("run").submitted == 1
 
 
-def test_a_frame_that_can_not_be_converted_is_told_as_failed(side: Side) -> None:
+def test_bad_frame_is_reported_as_failed(side: Side) -> None:
     side.client.submit([asked(side.broken("a-1.tif"), 1), asked(side.frame("a-2.tif"), 2)])
     until(lambda: side.client.run_statistics("run").pending == 0, "both have their report")
     statistics = side.client.run_statistics("run")
@@ -232,7 +232,7 @@ def test_a_frame_that_can_not_be_converted_is_told_as_failed(side: Side) -> None
     assert (second.outcome, second.reason) == ("converted", "")
 
 
-def test_reports_tell_what_the_recipe_asks_for(side: Side) -> None:
+def test_reports_match_the_recipe(side: Side) -> None:
     recipe = Recipe.preset("xdi-unsigned", rotation=90, output={"template": "{sample}_{seq_num:03d}"})
     metadata = {"sample": "CeO2", "shape": [1, 64, 64]}
     plain, named = side.frame("cell/raw/a.tif"), side.frame("b.tif")
@@ -252,7 +252,7 @@ def test_reports_tell_what_the_recipe_asks_for(side: Side) -> None:
         assert report.accepted <= report.finished
 
 
-def test_a_paused_server_lets_frames_wait(side: Side) -> None:
+def test_paused_server_keeps_frames_pending(side: Side) -> None:
     side.client.submit([asked(side.frame("a-1.tif"), 1)])
     until(lambda: side.client.run_statistics("run").converted == 1, "the first is converted")
     side.pause()
@@ -264,7 +264,7 @@ def test_a_paused_server_lets_frames_wait(side: Side) -> None:
     until(lambda: side.client.run_statistics("run").converted == 2, "the second is converted")
 
 
-def test_who_follows_a_run_is_told_what_becomes_of_it(side: Side) -> None:
+def test_listener_gets_the_statistics_of_its_run(side: Side) -> None:
     looks: queue.Queue[RunStatistics | None] = queue.Queue()
 
     def await_look(wanted: Callable[[RunStatistics | None], bool]) -> None:
@@ -287,21 +287,21 @@ def test_who_follows_a_run_is_told_what_becomes_of_it(side: Side) -> None:
     assert None not in looks.queue
 
 
-def test_it_knows_the_server_before_anything_is_asked(side: Side) -> None:
+def test_state_of_the_server_is_known_at_first(side: Side) -> None:
     server = side.poller.state
-    assert (server.asked, server.connected, server.down, server.trouble) == (True, True, False, "")
+    assert (server.was_polled, server.connected, server.down, server.error) == (True, True, False, "")
     assert server.version
     assert server.recipe == Recipe.preset("xdi").model_dump(mode="json")
 
 
-def test_a_wrong_call_is_rejected(side: Side) -> None:
+def test_invalid_call_is_rejected(side: Side) -> None:
     with pytest.raises(RequestRejectedError):
         side.client.submit([], [""])
     with pytest.raises(RequestRejectedError):
         side.client.frames_in("/nowhere")
 
 
-def test_folders_and_missing_files_are_told(side: Side) -> None:
+def test_folders_and_missing_files_are_reported(side: Side) -> None:
     frames = [side.frame(name) for name in ("b.tif", "a.tif")]
     folder = frames[0].rpartition("/")[0]
     assert side.client.frames_in(folder) == FolderAnswer(frames=sorted(frames), more=False)
@@ -309,14 +309,14 @@ def test_folders_and_missing_files_are_told(side: Side) -> None:
     assert [lost.source for lost in side.client.missing([*frames, absent])] == [absent]
 
 
-def test_a_server_that_has_ended_is_down(side: Side) -> None:
+def test_stopped_server_is_down(side: Side) -> None:
     seen = threading.Event()
     side.poller.watch(lambda server: seen.set() if server.down else None)
     assert side.poller.state.connected
     side.stop()
     assert seen.wait(30), "those who watch are told"
     assert side.poller.state.down
-    assert side.poller.state.trouble
+    assert side.poller.state.error
     for call in (lambda: side.client.submit([], ["run"]), lambda: side.client.run_statistics("run")):
         with pytest.raises(LinkDownError):
             call()

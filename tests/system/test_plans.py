@@ -118,7 +118,7 @@ def test_files_by_name_become_a_run_with_the_converted_images(session: Session, 
     assert (start["plan_name"], start["conversion"]["recipe"]["rotation"]) == ("convert_files", 180)
 
 
-def test_folder_becomes_a_run_and_a_bad_frame_is_told_in_it(session: Session, data: Path) -> None:
+def test_folder_becomes_a_run_with_its_bad_frame(session: Session, data: Path) -> None:
     session.engine.subscribe(with_literal_names(session))
     raw = put(session.root, data, "a.tif", "b.tiff", "bad.tif", "c.dark.tif")
     raw[2].write_bytes(b"no TIFF at all")
@@ -144,9 +144,7 @@ def take_names(session: Session) -> None:
 
 
 @pytest.mark.parametrize("writer", [with_literal_names, with_templates])
-def test_catalogued_run_is_converted_anew_and_stays_as_it_is(
-    session: Session, writer: Callable[[Session], Any]
-) -> None:
+def test_reprocessing_leaves_the_old_run_unchanged(session: Session, writer: Callable[[Session], Any]) -> None:
     take_names(session)
     session.engine.subscribe(writer(session))
     (old,) = session.engine(count([session.detector], 3, md={"sample_name": "CeO2"}))
@@ -168,30 +166,30 @@ def test_catalogued_run_is_converted_anew_and_stays_as_it_is(
     assert dict(session.client[old].metadata) == metadata
 
 
-def test_run_that_was_made_anew_can_not_be_taken_for_a_raw_one(session: Session) -> None:
+def test_reprocessed_run_cannot_be_reprocessed(session: Session) -> None:
     session.engine.subscribe(with_literal_names(session))
     (old,) = session.engine(count([session.detector], 1))
     run = session.client[old]
     (uid,) = session.engine(reprocess_run(session.converter, run, recipe=OTHER, **session.options))
-    with pytest.raises(FramesNotFoundError, match=f"run {uid}: found no frames"):
+    with pytest.raises(FramesNotFoundError, match=f"run {uid}: no frames"):
         session.engine(reprocess_run(session.converter, session.client[uid], recipe=OTHER, **session.options))
-    with pytest.raises(FramesNotFoundError, match="run 0f: found nothing in the catalogue"):
+    with pytest.raises(FramesNotFoundError, match="run 0f: not in the catalogue"):
         session.engine(
             reprocess_run(session.converter, "0f", recipe=OTHER, catalogue=session.client, **session.options)
         )
 
 
-def test_raw_file_that_is_gone_is_told_with_its_run_before_a_new_one_is_opened(session: Session) -> None:
+def test_missing_raw_file_is_reported_before_the_run(session: Session) -> None:
     session.engine.subscribe(with_literal_names(session))
     (old,) = session.engine(count([session.detector], 2))
     gone = session.raw_files(old)[1]
     gone.unlink()
-    with pytest.raises(FramesNotFoundError, match=f"run {old}: 1 of 2 frames can't be found: {gone}: no such"):
+    with pytest.raises(FramesNotFoundError, match=f"run {old}: 1 of 2 frames cannot be found: {gone}: "):
         session.engine(reprocess_run(session.converter, session.client[old], recipe=OTHER, **session.options))
     assert [start["uid"] for start in session.recorder.of("start")] == [old]
 
 
-def test_server_that_is_stopped_and_started_again_within_a_run_costs_nothing_but_time(
+def test_server_restart_within_a_run_loses_nothing(
     session: Session, server: LocalServer, start_server: Callable[..., LocalServer], data: Path
 ) -> None:
     raw = put(session.root, data, *(f"{number}.tif" for number in range(4)))

@@ -107,9 +107,7 @@ def angles(report: Any) -> tuple[float, float]:
     return header["dom_s"], header["dom_e"]
 
 
-def test_a_step_scan_has_the_angles_that_were_read(
-    session: Session, folder: Path, detector: SimulatedPerkinElmer
-) -> None:
+def test_step_scan_has_the_measured_angles(session: Session, folder: Path, detector: SimulatedPerkinElmer) -> None:
     omega = SynAxis(name="omega", precision=6)
     wanted = recipe(omega={"center": "omega", "width": 0.5, "sign": -1, "offset": 90}, phi=12.0)
     uid = session.run(bp.scan([detector], omega, -1, 1, 5), wanted)
@@ -263,7 +261,7 @@ def test_a_sweep_of_a_crystal_is_indexed(session: Session, panel: CrystalDetecto
     assert_is_the_crystal(reports)
 
 
-def test_a_frame_without_its_angle_fails_and_says_so(
+def test_frame_without_its_angle_fails_with_a_reason(
     session: Session, folder: Path, detector: SimulatedPerkinElmer
 ) -> None:
     uid = session.run(bp.count([detector], num=2), recipe(omega="omega", phi={"during": "phi"}))
@@ -274,7 +272,7 @@ def test_a_frame_without_its_angle_fails_and_says_so(
     assert not (folder / "processed").exists()
 
 
-def test_a_sidecar_that_comes_late_is_waited_for(session: Session, folder: Path, data: Path) -> None:
+def test_late_sidecar_is_waited_for(session: Session, folder: Path, data: Path) -> None:
     source = Path(shutil.copy(data / "qxrd_f32_64.tif", folder / "raw" / "pat-00001.tif"))
     request = {
         "source": str(source),
@@ -295,7 +293,7 @@ def test_a_sidecar_that_comes_late_is_waited_for(session: Session, folder: Path,
     assert (report.outcome, "wavelength; distance" in report.reason) == ("failed", True)
 
 
-def test_mixed_plans_wait_for_nothing_that_never_comes(session: Session, detector: SimulatedPerkinElmer) -> None:
+def test_mixed_plans_do_not_wait_for_missing_documents(session: Session, detector: SimulatedPerkinElmer) -> None:
     def two_points() -> Any:
         yield from bps.open_run()
         for _ in range(2):

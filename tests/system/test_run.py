@@ -99,7 +99,7 @@ def catalogue(root: Path) -> Iterator[Any]:
         client.context.close()
 
 
-def test_a_run_read_back_from_the_catalogue_tells_all_about_its_conversion(session: Session, catalogue: Any) -> None:
+def test_catalogued_run_has_all_results_of_its_conversion(session: Session, catalogue: Any) -> None:
     session.engine.subscribe(tiled_writer(catalogue, patches={"resource": with_trailing_slash}))
     (uid,) = session.engine(scan([session.detector], session.motor, -1, 1, 5))
     write_statistics(catalogue[uid], session.converter.client.run_statistics(uid))
@@ -123,7 +123,7 @@ def test_a_run_read_back_from_the_catalogue_tells_all_about_its_conversion(sessi
         np.testing.assert_array_equal(tifffile.imread(output), reference(np.squeeze(frame)))
 
 
-def test_converted_images_are_read_back_from_the_catalogue_as_one_array(session: Session, catalogue: Any) -> None:
+def test_converted_images_are_one_array_in_the_catalogue(session: Session, catalogue: Any) -> None:
     def damage(name: str, document: dict[str, Any]) -> None:
         if name == "resource":  # the name of the fourth frame is taken: the detector finds another one
             names = document["resource_kwargs"]
@@ -150,7 +150,7 @@ def test_converted_images_are_read_back_from_the_catalogue_as_one_array(session:
     assert ([int(number) for number in lost["converter_seq_num"]], len(lost["converter_reason"])) == ([2], 1)
 
 
-def test_each_point_may_wait_for_its_converted_frame(session: Session) -> None:
+def test_each_point_can_wait_for_its_converted_frame(session: Session) -> None:
     session.engine.preprocessors[:] = [ConversionPreprocessor(session.converter, recipe=RECIPE, wait="point")]
     seen: list[np.ndarray[Any, Any]] = []
 
@@ -163,7 +163,7 @@ def test_each_point_may_wait_for_its_converted_frame(session: Session) -> None:
         np.testing.assert_array_equal(image, reference(tifffile.imread(path)))
 
 
-def test_bad_frames_are_counted_and_the_run_goes_on(session: Session, root: Path) -> None:
+def test_bad_frames_are_counted_and_the_run_continues(session: Session, root: Path) -> None:
     def damage(name: str, document: dict[str, Any]) -> None:
         if name != "event" or "pe_full_file_name" not in document["data"]:
             return
@@ -203,7 +203,7 @@ def test_frames_outside_of_the_roots_are_counted_as_failed(
     assert statistics["drained"] is True
 
 
-def test_a_wrong_recipe_in_the_plans_metadata_fails_the_frames_not_the_run(session: Session) -> None:
+def test_invalid_recipe_in_metadata_fails_frames_not_the_run(session: Session) -> None:
     session.engine(count([session.detector], 2, md={"conversion": {"recipe": {"rotation": 45}}}))
     assert session.of("stop")[0]["exit_status"] == "success"
     assert (session.statistics()["failed"], session.statistics()["drained"]) == (2, True)
@@ -211,7 +211,7 @@ def test_a_wrong_recipe_in_the_plans_metadata_fails_the_frames_not_the_run(sessi
     assert "recipe.rotation: input should be 0, 90, 180 or 270, got 45" in proxy.LastError
 
 
-def test_a_run_without_a_server_succeeds_and_its_frames_are_converted_later(
+def test_run_succeeds_without_a_server(
     open_session: Callable[..., Session], start_server: Callable[..., LocalServer], root: Path
 ) -> None:
     server = start_server("--port", "0")
@@ -229,7 +229,7 @@ def test_a_run_without_a_server_succeeds_and_its_frames_are_converted_later(
     assert session.converter.client.run_statistics(uid).converted == 3
 
 
-def test_a_worker_killed_in_a_run_loses_nothing(
+def test_killed_worker_loses_no_frame_of_a_run(
     open_session: Callable[..., Session], server: LocalServer, root: Path
 ) -> None:
     session = open_session(server.address, size=1024)

@@ -82,7 +82,7 @@ def test_one_proxy_is_enough(server: LocalServer, monkeypatch: pytest.MonkeyPatc
     assert made == [server.address]
 
 
-def test_frozen_server_costs_a_time_out_a_call(poller: ServerPoller, frozen: psutil.Process) -> None:
+def test_call_to_a_frozen_server_times_out(poller: ServerPoller, frozen: psutil.Process) -> None:
     first = seconds_without_answer(poller)
     assert first < 2 * TIME_OUT + SLACK  # Tango asks once more whether a device is alive that has just answered
     assert max(seconds_without_answer(poller) for _ in range(2)) < TIME_OUT + SLACK
@@ -92,7 +92,7 @@ def test_frozen_server_costs_a_time_out_a_call(poller: ServerPoller, frozen: psu
     until(lambda: poller.state.connected, "the poller has noticed")
 
 
-def test_calls_at_a_time_share_one_time_out(poller: ServerPoller, frozen: psutil.Process) -> None:
+def test_concurrent_calls_share_one_timeout(poller: ServerPoller, frozen: psutil.Process) -> None:
     seconds_without_answer(poller)
     took: list[float] = []
     together = threading.Barrier(4)
@@ -111,7 +111,7 @@ def test_calls_at_a_time_share_one_time_out(poller: ServerPoller, frozen: psutil
 
 
 @pytest.mark.parametrize("way", ["stopped", "killed while frozen"])
-def test_a_server_that_is_started_again_is_found_again(
+def test_restarted_server_is_found_again(
     poller: ServerPoller, server: LocalServer, start_server: Start, way: str
 ) -> None:
     if way == "killed while frozen":

@@ -105,4 +105,4 @@ def test_a_user_without_a_name_and_a_home_converts_and_runs_the_demo(as_nobody: 
         assert f"user {NOBODY} has no home folder" in told.stderr
     demo = as_nobody("demo", "--frames", "2")
     assert demo.returncode == 0, demo.stderr
-    assert "all 2 frames are converted" in demo.stdout
+    assert "All 2 frames were converted" in demo.stdout

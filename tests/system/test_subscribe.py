@@ -65,7 +65,7 @@ class Host:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         assert self.process.stdout is not None
-        assert "listening" in self.process.stdout.readline()
+        assert "Listening" in self.process.stdout.readline()
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -110,7 +110,7 @@ def connect(run_engine: RunEngine, host: Host) -> None:
 
     def arrived() -> bool:
         run_engine(bpp.run_wrapper(bps.null()))
-        return any("all of it was seen" in line for line in host.lines)
+        return any("all its documents were received" in line for line in host.lines)
 
     until(arrived, "runs come over 0MQ")
 
@@ -130,10 +130,10 @@ def converted(address: str, uid: str) -> int:
 
 
 @pytest.mark.parametrize("address", ["localhost", ":5578", "localhost:", "localhost:port", "localhost:99999"])
-def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
+def test_invalid_address_is_refused_at_once(address: str) -> None:
     refused = CliRunner().invoke(subscribe, ["--zmq", address])
     assert refused.exit_code == 2
-    assert "expected HOST:PORT" in refused.stderr
+    assert "HOST:PORT" in refused.stderr
 
 
 def test_run_is_converted_by_a_host_in_another_process(
@@ -147,12 +147,12 @@ def test_run_is_converted_by_a_host_in_another_process(
     for path in (root / "raw").glob("*.tif"):
         expected = np.flip(np.rot90(tifffile.imread(path)), 1).astype(np.int32)
         np.testing.assert_array_equal(tifffile.imread(root / "processed" / path.name), expected)
-    assert host.stop() == "stopped\n"
+    assert host.stop() == "Stopped.\n"
     assert host.process.returncode == 130
     assert [line for line in host.lines[before:] if "ERROR" in line or "Traceback" in line] == []
 
 
-def test_the_recipe_of_a_preprocessor_comes_to_the_host(
+def test_recipe_of_a_preprocessor_reaches_the_host(
     run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[..., Host], root: Path
 ) -> None:
     host = start_host(server.address)
@@ -170,7 +170,7 @@ def test_the_recipe_of_a_preprocessor_comes_to_the_host(
     assert [line for line in host.lines[before:] if "ERROR" in line or "WARNING" in line] == []
 
 
-def test_what_0mq_loses_is_told_at_the_end_of_the_run(
+def test_lost_documents_are_logged_at_the_end_of_the_run(
     run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[..., Host], root: Path
 ) -> None:
     host = start_host(server.address)
@@ -178,14 +178,15 @@ def test_what_0mq_loses_is_told_at_the_end_of_the_run(
     run_engine.unsubscribe(0)
     run_engine.subscribe(lambda name, document: document.get("seq_num") in {2, 3} or publish(name, document))
     uid = take(run_engine, root, 5)
-    until(lambda: any("never came" in line and uid in line for line in host.lines), "the loss is told")
-    (line,) = [line for line in host.lines if "never came" in line and uid in line]
-    assert "2 of 5 of the events of stream 'primary' never came: seq_num 2, 3." in line
+    until(lambda: any("not received" in line and uid in line for line in host.lines), "the loss is told")
+    (line,) = [line for line in host.lines if "not received" in line and uid in line]
+    assert "2 of 5 events of stream 'primary'" in line
+    assert "seq_num 2, 3." in line
     until(lambda: converted(server.address, uid) == 3, "what came is converted")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process")
-def test_what_the_host_took_goes_at_its_next_start(
+def test_spooled_frames_are_sent_at_the_next_start(
     run_engine: RunEngine,
     publish: Publisher,
     start_server: Callable[..., LocalServer],
@@ -198,8 +199,11 @@ def test_what_the_host_took_goes_at_its_next_start(
     host = start_host(server.address)
     connect(run_engine, host)
     uid = take(run_engine, root, 5)
-    until(lambda: any(uid in line and "all of it was seen" in line for line in host.lines), "the run has come")
-    assert "5 frames wait for the server" in host.stop()
+    until(
+        lambda: any(uid in line and "all its documents were received" in line for line in host.lines),
+        "the run has come",
+    )
+    assert "5 frames are waiting" in host.stop()
     assert not psutil.pid_exists(host.process.pid)
     again = start_server("--port", port)
     start_host(again.address)
@@ -207,7 +211,7 @@ def test_what_the_host_took_goes_at_its_next_start(
 
 
 @pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.long)], ids=["up", "down at the start"])
-def test_the_final_statistics_come_into_a_catalogue(
+def test_final_statistics_are_written_to_a_catalogue(
     run_engine: RunEngine,
     publish: Publisher,
     server: LocalServer,
@@ -232,7 +236,7 @@ def test_the_final_statistics_come_into_a_catalogue(
             port = tiled.port
             uri = tiled.uri
         host = start(uri)
-        until(lambda: any("will be tried again" in line for line in host.lines), "the catalogue is missed")
+        until(lambda: any("Retrying" in line for line in host.lines), "the catalogue is missed")
     with open_catalogue(port) as tiled:
         if not late:
             host = start(tiled.uri)
@@ -242,6 +246,6 @@ def test_the_final_statistics_come_into_a_catalogue(
         until(lambda: "conversion" in client[uid].metadata, "the statistics are in the catalogue")
         until(lambda: client[uid].metadata["conversion"]["pending"] == 0, "they are final")
         statistics = client[uid].metadata["conversion"]
-        assert host.stop().startswith("stopped")
+        assert host.stop().startswith("Stopped")
         client.context.close()
     assert (statistics["submitted"], statistics["converted"], statistics["failed"]) == (4, 4, 0)

@@ -42,14 +42,14 @@ def run_pytest(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_tests_of_the_guide_pass(tmp_path: Path) -> None:
+def test_tests_in_the_guide_pass(tmp_path: Path) -> None:
     ended = run_pytest(tmp_path, TESTS)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "4 passed" in ended.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="looks at process ids")
-def test_a_test_that_fails_leaves_no_process(tmp_path: Path) -> None:
+def test_failing_test_leaves_no_process(tmp_path: Path) -> None:
     ended = run_pytest(tmp_path, FAILING)
     assert "1 failed" in ended.stdout, ended.stdout + ended.stderr
     started = [int(pid) for pid in re.findall(r"STARTED (\d+)", ended.stdout)]

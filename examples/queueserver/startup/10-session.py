@@ -1,8 +1,8 @@
-"""The session of the worker: RunEngine, catalogue, conversion server. Where they are comes from the environment."""
+"""The session of the worker: RunEngine, catalogue and conversion server, at addresses from the environment."""
 
 import os
 
-os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")  # there is no EPICS in this example
+os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")  # no EPICS in this example
 
 from bluesky import RunEngine
 from bluesky_tiled_plugins import TiledWriter
@@ -16,11 +16,10 @@ from tango_server.recipe import Recipe
 NEEDED = ("TILED_URI", "PETIF_DEVICE", "PETIF_RAW")
 if missing := [name for name in NEEDED if not os.environ.get(name)]:
     raise RuntimeError(
-        f"environment: {', '.join(missing)} not set; expected {', '.join(NEEDED)}. "
-        "Export what is missing in the terminal of the RE Manager, and start it again."
+        f"environment: {', '.join(missing)} not set. Export {', '.join(NEEDED)} and start the RE Manager again."
     )
 
-catalogue = from_uri(os.environ["TILED_URI"])  # its key is in TILED_API_KEY
+catalogue = from_uri(os.environ["TILED_URI"])  # reads its key from TILED_API_KEY
 converter = PETifConverter(os.environ["PETIF_DEVICE"], name="converter")
 
 RE = RunEngine({})

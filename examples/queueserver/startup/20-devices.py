@@ -1,4 +1,4 @@
-"""A simulated beamline: a motor, and a Perkin-Elmer that writes the files of QXRD. Put your own devices here."""
+"""A simulated beamline: a motor, and a Perkin-Elmer that writes QXRD files. Put your own devices here."""
 
 import os
 

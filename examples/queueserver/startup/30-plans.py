@@ -1,4 +1,4 @@
-"""What the queue may run. No future annotations here: the RE Manager reads the types themselves."""
+"""The plans for the queue. No future annotations here: the RE Manager reads the types at runtime."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ __all__ = ["convert_files", "convert_folder", "count", "reprocess_run", "scan"]
 
 @plan
 def reprocess_run(run: str, recipe: dict[str, Any] | str, timeout: float = 600.0) -> MsgGenerator[str]:
-    """Convert the frames of a run of this catalogue with another recipe, in a new run.
+    """Convert the frames of a catalogued run with another recipe, in a new run.
 
     Parameters
     ----------
     run
         uid of the run
     recipe
-        fields of a recipe, also on top of a "preset", or the name of a preset
+        fields of a recipe, optionally on top of a "preset", or the name of a preset
     timeout
-        seconds that the conversion may take
+        maximum time for the conversion in seconds
 
     """
     return (yield from plans.reprocess_run(converter, run, recipe=recipe, catalogue=catalogue, timeout=timeout))

@@ -69,7 +69,7 @@ def test_run_without_frames_is_announced(
     assert converter.runs.submitted(uid) == 0
 
 
-def test_without_a_recipe_in_the_start_the_servers_holds(callback: ConversionCallback, server: FakeServer) -> None:
+def test_run_without_a_recipe_uses_the_servers(callback: ConversionCallback, server: FakeServer) -> None:
     starts: list[dict[str, Any]] = [{}, {"conversion": {"note": "as ever"}}, {"conversion": {"recipe": None}}]
     for metadata in starts:
         composed(callback, **metadata).stop()
@@ -109,7 +109,7 @@ def test_documents_delivered_twice_make_the_same_keys(
     assert list(elsewhere.requests) == keys
 
 
-def test_two_runs_that_show_the_same_files_are_two_jobs(callback: ConversionCallback, server: FakeServer) -> None:
+def test_same_files_in_two_runs_are_two_jobs(callback: ConversionCallback, server: FakeServer) -> None:
     for _ in range(2):
         run = ComposedRun(callback)
         run.stream(pe={"image": IMAGE})
@@ -143,20 +143,20 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize(("name", "document"), GARBAGE)
-def test_garbage_is_logged_and_the_next_run_is_none_the_worse(
+def test_malformed_document_is_logged_and_the_next_run_works(
     name: str, document: Any, callback: ConversionCallback, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback(name, document)
     (record,) = caplog.records
     assert record.exc_info is not None
-    assert f"a {name!r} document could not be taken in" in record.getMessage()
+    assert f"{name!r} document" in record.getMessage()
     run = composed(callback)
     run.stop()
     server.until(lambda: len(server.requests) == 1)
     assert run.uid in server.announced
 
 
-def test_documents_that_are_not_ours_are_passed_over(
+def test_unknown_document_types_are_ignored(
     callback: ConversionCallback, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = composed(callback, frames=0)
@@ -167,21 +167,21 @@ def test_documents_that_are_not_ours_are_passed_over(
     assert caplog.records == []
 
 
-def test_run_that_can_not_be_read_is_told_once_and_counted_at_its_end(
+def test_document_errors_are_logged_once_and_counted(
     callback: ConversionCallback, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(2):
         run = composed(callback, frames=0)
         for _ in range(5):
             callback("resource", {"uid": "r", "spec": "AD_TIFF", "run_start": run.uid})
-        told = [record.getMessage() for record in caplog.records if "could not be taken in; " in record.getMessage()]
+        told = [record.getMessage() for record in caplog.records if "'resource' document" in record.getMessage()]
         assert len(told) == number + 1
         assert run.uid in told[-1]
         run.stop()
-    assert [f"run {run.uid}: 5 documents in all" in record.getMessage() for record in caplog.records][-1]
+    assert f"run {run.uid}: 5 documents" in caplog.records[-1].getMessage()
 
 
-def test_frame_of_a_run_whose_beginning_was_missed_is_not_converted_with_another_recipe(
+def test_run_without_start_document_is_not_converted(
     callback: ConversionCallback, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     documents = Recorder()
@@ -191,7 +191,8 @@ def test_frame_of_a_run_whose_beginning_was_missed_is_not_converted_with_another
     seen = composed(callback)
     server.until(lambda: len(server.requests) == 1)
     assert [request.run_uid for request in server.requests.values()] == [seen.uid]
-    assert "start document was not seen" in caplog.text
+    assert "start document" in caplog.text
+    assert run.uid in caplog.text
 
 
 def test_all_frames_of_a_document_are_one_transaction(
@@ -211,7 +212,7 @@ def test_all_frames_of_a_document_are_one_transaction(
     server.until(lambda: len(server.requests) == 100)
 
 
-def test_metadata_of_the_frame_travel_with_it(callback: ConversionCallback, server: FakeServer) -> None:
+def test_request_has_the_metadata_of_the_frame(callback: ConversionCallback, server: FakeServer) -> None:
     run = ComposedRun(callback, sample_name="diamond", scan_id=7)
     run.stream(pe={"image": IMAGE, "total": NUMBER})
     run.event(pe_image=run.resource()(0), pe_total=np.float64(1.5))
@@ -222,7 +223,7 @@ def test_metadata_of_the_frame_travel_with_it(callback: ConversionCallback, serv
     assert (request.metadata["pe_total"], request.metadata["timestamps"]) == (1.5, {"pe_total": 1.7e9})
 
 
-def test_frame_that_the_server_will_never_take_is_not_counted_as_submitted(
+def test_rejected_frame_is_not_counted_as_submitted(
     callback: ConversionCallback, converter: PETifConverter, server: FakeServer
 ) -> None:
     run = ComposedRun(callback)
@@ -239,9 +240,7 @@ def test_frame_that_the_server_will_never_take_is_not_counted_as_submitted(
     assert callback.waiting == 0
 
 
-def test_template_that_fits_no_number_costs_only_its_own_frames(
-    callback: ConversionCallback, server: FakeServer
-) -> None:
+def test_invalid_template_affects_only_its_own_frames(callback: ConversionCallback, server: FakeServer) -> None:
     run = composed(callback, frames=0)
     good, bad = run.resource(filename="good"), run.resource(template="%s%s%s%s")
     run.event(pe_image=good(0))
@@ -251,7 +250,7 @@ def test_template_that_fits_no_number_costs_only_its_own_frames(
     assert [Path(source).name for source in server.sources] == ["good-00000.tif", "good-00001.tif"]
 
 
-def test_plan_goes_on_though_the_spool_is_gone(
+def test_plan_continues_without_the_spool(
     run_engine: RunEngine, recorder: Recorder, callback: ConversionCallback, make_detector: MakeDetector
 ) -> None:
     run_engine.subscribe(callback)
@@ -261,7 +260,7 @@ def test_plan_goes_on_though_the_spool_is_gone(
     assert (stop["exit_status"], stop["num_events"]) == ("success", {"primary": 2})
 
 
-def test_frames_of_a_run_without_a_server_go_in_the_next_session(
+def test_spooled_frames_are_sent_in_the_next_session(
     run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, server: FakeServer,
     make_detector: MakeDetector, tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -280,7 +279,7 @@ def test_frames_of_a_run_without_a_server_go_in_the_next_session(
     assert {request.recipe for request in server.requests.values()} == {RECIPE}
 
 
-def test_run_does_not_wait_for_a_server_that_hangs(
+def test_run_does_not_wait_for_a_hanging_server(
     run_engine: RunEngine, callback: ConversionCallback, server: FakeServer, make_detector: MakeDetector
 ) -> None:
     run_engine.subscribe(callback)
@@ -293,7 +292,7 @@ def test_run_does_not_wait_for_a_server_that_hangs(
     assert threading.current_thread() not in server.callers
 
 
-def test_callback_lives_as_long_as_its_subscription(
+def test_callback_is_kept_by_its_subscription(
     run_engine: RunEngine, converter: PETifConverter, server: FakeServer, make_detector: MakeDetector, tmp_path: Path
 ) -> None:
     callback = ConversionCallback(converter, spool=tmp_path / "spool.sqlite")
@@ -308,7 +307,7 @@ def test_callback_lives_as_long_as_its_subscription(
     alive.close()
 
 
-def test_frames_are_counted_at_once_and_stay_in_the_spool_at_the_end(
+def test_waiting_frames_are_counted_and_stay_in_the_spool(
     converter: PETifConverter, server: FakeServer, tmp_path: Path
 ) -> None:
     server.go_down()
@@ -321,7 +320,7 @@ def test_frames_are_counted_at_once_and_stay_in_the_spool_at_the_end(
     spool.close()
 
 
-def test_each_server_has_a_spool_of_its_own() -> None:
+def test_each_server_has_its_own_spool() -> None:
     addresses = ["tango://host:1/petif/converter/1#dbase=no", "tango://host:2/petif/converter/1#dbase=no"]
     first, second = map(default_spool_path, addresses)
     assert first != second

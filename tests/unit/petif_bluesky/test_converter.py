@@ -68,7 +68,7 @@ def test_construction_trigger_and_read_need_no_server(lonely: PETifConverter) ->
     assert lonely.read()["lonely_drained"]["value"] is False
 
 
-def test_it_is_what_bluesky_calls_a_detector(converter: PETifConverter) -> None:
+def test_converter_is_a_bluesky_detector(converter: PETifConverter) -> None:
     assert isinstance(converter, Readable)
     assert isinstance(converter, Triggerable)
     assert converter.name == "converter"
@@ -81,7 +81,7 @@ def test_readings_are_described_with_units(converter: PETifConverter) -> None:
     assert converter.read().keys() == described.keys() == {f"converter_{name}" for name in (*UNITS, "drained")}
 
 
-def test_readings_have_the_type_that_is_described(converter: PETifConverter) -> None:
+def test_readings_have_the_described_type(converter: PETifConverter) -> None:
     for run_uid in (None, "run"):
         converter.current_run = run_uid
         converter.trigger().wait(PATIENCE)
@@ -93,13 +93,13 @@ def test_readings_have_the_type_that_is_described(converter: PETifConverter) -> 
             assert np.dtype(described["dtype_numpy"]).kind == np.asarray(value).dtype.kind, name
 
 
-def test_no_reading_can_be_set_from_outside(converter: PETifConverter) -> None:
+def test_readings_are_read_only(converter: PETifConverter) -> None:
     with pytest.raises(ReadOnlyError):
         converter.converted.put(3)
     assert converter.converted.get() == 0
 
 
-def test_it_may_be_counted_as_any_detector(
+def test_converter_can_be_counted(
     run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, server: FakeServer
 ) -> None:
     run_engine(bp.count([converter], num=2))
@@ -108,7 +108,7 @@ def test_it_may_be_counted_as_any_detector(
     assert server.callers == set()
 
 
-def test_readings_are_as_of_when_they_were_taken(converter: PETifConverter, server: FakeServer) -> None:
+def test_readings_have_the_time_they_were_taken(converter: PETifConverter, server: FakeServer) -> None:
     def stamps() -> set[Any]:
         return {reading["timestamp"] for reading in converter.read().values()}
 
@@ -130,7 +130,7 @@ def server_signals(converter: PETifConverter) -> dict[str, AttributeSignal]:
     return {signal.attribute: signal for signal in signals if isinstance(signal, AttributeSignal)}
 
 
-def test_signals_are_described_as_the_server_does(converter: PETifConverter) -> None:
+def test_signals_match_the_servers_attributes(converter: PETifConverter) -> None:
     signals = server_signals(converter)
     assert signals.keys() == set(ATTRIBUTES)
     types = {CmdArgType.DevLong64: "integer", CmdArgType.DevDouble: "number", CmdArgType.DevString: "string"}
@@ -145,7 +145,7 @@ def test_signals_are_described_as_the_server_does(converter: PETifConverter) -> 
         assert described["source"] == f"TANGO:{converter.client.address}/{name}", name
 
 
-def test_signals_of_the_server_show_what_the_poller_knows(converter: PETifConverter, server: FakeServer) -> None:
+def test_server_signals_show_the_polled_state(converter: PETifConverter, server: FakeServer) -> None:
     assert converter.server.queue_length.get() == 0
     changes: list[int] = []
     converter.server.queue_length.subscribe(lambda value, **_: changes.append(value), run=False)
@@ -161,9 +161,7 @@ def test_signals_of_the_server_show_what_the_poller_knows(converter: PETifConver
     assert converter.server.queue_length.read()["converter_server_queue_length"] == reading
 
 
-def test_the_server_is_part_of_the_configuration_not_of_the_reading(
-    converter: PETifConverter, server: FakeServer
-) -> None:
+def test_server_is_configuration_not_reading(converter: PETifConverter, server: FakeServer) -> None:
     server.poll(state(NumWorkers=2, Recipe='{"rotation": 90}'))
     values = {key: reading["value"] for key, reading in converter.read_configuration().items()}
     assert values == {
@@ -179,7 +177,7 @@ def test_the_server_is_part_of_the_configuration_not_of_the_reading(
 
 
 @pytest.mark.parametrize("given", [RECIPE, RECIPE.model_dump(mode="json"), RECIPE.model_dump_json()])
-def test_configured_recipe_is_that_of_the_next_runs(
+def test_configured_recipe_applies_to_the_next_runs(
     given: Any, run_engine: RunEngine, recorder: Recorder, converter: PETifConverter, server: FakeServer
 ) -> None:
     def plan() -> Any:
@@ -201,22 +199,20 @@ def test_configured_recipe_is_that_of_the_next_runs(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"recipe": {"rotation": 45}}, "rotation: input should be 0, 90"),
-        ({"recipe": "turn it"}, "preset 'turn it'"),
-        ({"recipe": {"output": {"mode": "in_place"}}}, "found in_place; expected new files"),
-        ({"numworkers": 3}, "found 'numworkers'; expected 'recipe'"),
+        ({"recipe": {"rotation": 45}}, "rotation.*45"),
+        ({"recipe": "turn it"}, "preset.*'turn it'"),
+        ({"recipe": {"output": {"mode": "in_place"}}}, r"recipe\.output.*in place"),
+        ({"numworkers": 3}, "cannot configure 'numworkers'.*'recipe'"),
     ],
 )
-def test_wrong_configuration_is_refused_and_changes_nothing(
-    values: dict[str, Any], words: str, converter: PETifConverter
-) -> None:
+def test_invalid_configuration_changes_nothing(values: dict[str, Any], words: str, converter: PETifConverter) -> None:
     converter.configure({"recipe": RECIPE})
-    with pytest.raises(ValueError, match=re.escape(words)):
+    with pytest.raises(ValueError, match=words):
         converter.configure(values)
     assert converter.recipe.chosen == RECIPE
 
 
-def test_staged_anew_it_does_not_wait_for_a_run_that_has_ended(converter: PETifConverter, server: FakeServer) -> None:
+def test_stage_forgets_a_run_that_has_ended(converter: PETifConverter, server: FakeServer) -> None:
     server.converts = False
     converter.current_run = "ended"
     converter.runs.add("ended", "frame")
@@ -227,9 +223,7 @@ def test_staged_anew_it_does_not_wait_for_a_run_that_has_ended(converter: PETifC
     assert server.listeners == {}
 
 
-def test_without_a_wrapper_the_run_is_the_one_that_the_callback_has_seen(
-    converter: PETifConverter, server: FakeServer
-) -> None:
+def test_without_a_wrapper_the_callbacks_run_is_current(converter: PETifConverter, server: FakeServer) -> None:
     for run_uid in ("first", "second", "third"):
         converter.runs.announce(run_uid)
     converter.current_run = "third"

@@ -64,7 +64,7 @@ def test_frames_of_the_simulated_detector_are_the_files_it_wrote(
     recorder.check()
 
 
-def test_frame_whose_name_was_taken_is_found_under_its_true_name(
+def test_frame_with_another_file_name_is_found(
     finder: FrameFinder, run_engine: RunEngine, recorder: Recorder, make_detector: Callable[..., Any], tmp_path: Path
 ) -> None:
     detector = make_detector()
@@ -146,7 +146,7 @@ def test_windows_paths_are_joined_as_windows_does(root: str, path: str, folder: 
     assert paths(run.event(pe_image=resource(2))) == [f"{folder}sample-00002.tif"]
 
 
-def test_name_read_back_is_trusted_over_the_template(run: ComposedRun) -> None:
+def test_reported_name_overrides_the_template(run: ComposedRun) -> None:
     run.stream(pe={"image": IMAGE, "tiff_full_file_name": NAME})
     frames = run.event(pe_image=run.resource()(0), pe_tiff_full_file_name="/data/raw/sample/sample-00000-00001.tif")
     assert paths(frames) == ["/data/raw/sample/sample-00000-00001.tif"]
@@ -161,14 +161,14 @@ def test_name_read_back_is_trusted_over_the_template(run: ComposedRun) -> None:
         pytest.param({"comment": NAME}, {"pe_comment": "/data/other.tif"}, id="another-string"),
     ],
 )
-def test_without_a_name_read_back_the_template_is_followed(
+def test_template_is_used_without_a_reported_name(
     keys: dict[str, Document], data: dict[str, Any], run: ComposedRun
 ) -> None:
     run.stream(pe={"image": IMAGE, **keys})
     assert paths(run.event(pe_image=run.resource()(0), **data)) == ["/data/raw/sample/sample-00000.tif"]
 
 
-def test_name_of_the_last_of_several_frames_stands_not_for_all(run: ComposedRun) -> None:
+def test_name_of_the_last_frame_is_not_used_for_all(run: ComposedRun) -> None:
     run.stream(pe={"image": IMAGE, "full_file_name": NAME})
     datum = run.resource(frame_per_point=3)(1)
     frames = run.event(pe_image=datum, pe_full_file_name="/data/raw/sample/sample-00005.tif")
@@ -187,7 +187,7 @@ def test_two_detectors_each_have_their_own_name(run: ComposedRun) -> None:
     }
 
 
-def test_frames_tell_their_stream_and_the_number_in_it(run: ComposedRun) -> None:
+def test_frames_have_their_stream_and_seq_num(run: ComposedRun) -> None:
     run.stream("dark", pe={"image": IMAGE})
     run.stream("primary", pe={"image": IMAGE})
     datum = run.resource()
@@ -218,7 +218,7 @@ def test_interleaved_runs_are_kept_apart(finder: FrameFinder) -> None:
 
 
 @pytest.mark.parametrize("spec", ["AD_HDF5", "AD_HDF5_SINGLE", "NPY_SEQ"])
-def test_images_of_another_spec_are_left_alone(spec: str, run: ComposedRun) -> None:
+def test_images_of_another_spec_are_ignored(spec: str, run: ComposedRun) -> None:
     run.stream(eiger={"image": IMAGE, "full_file_name": NAME}, pe={"image": IMAGE})
     other, tiff = run.resource(spec=spec, template="%s%s_%6.6d.h5"), run.resource()
     frames = run.event(eiger_image=other(0), eiger_full_file_name="/data/raw/eiger.h5", pe_image=tiff(0))
@@ -237,21 +237,21 @@ def test_only_external_arrays_are_images(described: Document, run: ComposedRun) 
     assert run.event(pe_image=run.resource()(0)) == []
 
 
-def test_unknown_datum_harms_nobody(run: ComposedRun) -> None:
+def test_unknown_datum_does_no_harm(run: ComposedRun) -> None:
     run.stream(pe1={"image": IMAGE}, pe2={"image": IMAGE})
     datum = run.resource()
     assert [frame.data_key for frame in run.event(pe1_image="never/1", pe2_image=datum(0))] == ["pe2_image"]
     assert len(run.event(pe1_image=datum(1), pe2_image="never/2")) == 1
 
 
-def test_frame_is_found_once_though_two_events_show_it(run: ComposedRun) -> None:
+def test_frame_in_two_events_is_found_once(run: ComposedRun) -> None:
     run.stream(pe={"image": IMAGE})
     datum = run.resource()(0)
     assert [len(run.event(pe_image=datum)) for _ in range(2)] == [1, 0]
 
 
 @pytest.mark.parametrize("kind", ["start", "descriptor", "resource", "datum"])
-def test_what_others_do_to_a_document_later_changes_nothing(kind: str) -> None:
+def test_later_changes_to_documents_have_no_effect(kind: str) -> None:
     finder = FrameFinder()
 
     def feed_and_spoil(name: str, document: Document) -> list[Frame]:
@@ -274,7 +274,7 @@ def test_what_others_do_to_a_document_later_changes_nothing(kind: str) -> None:
     ]
 
 
-def test_everything_of_a_run_is_forgotten_when_it_stops(finder: FrameFinder) -> None:
+def test_run_is_forgotten_when_it_stops(finder: FrameFinder) -> None:
     kept, ended = ComposedRun(finder.feed), ComposedRun(finder.feed)
     for run in (kept, ended):
         run.stream(pe={"image": IMAGE})
@@ -284,7 +284,7 @@ def test_everything_of_a_run_is_forgotten_when_it_stops(finder: FrameFinder) -> 
     waiting = kept.resource()(5)
     ended.stop()
     assert len(kept.event(pe_image=waiting)) == 1
-    with pytest.raises(UnknownDescriptorError, match="Subscribe before runs begin"):
+    with pytest.raises(UnknownDescriptorError, match="Subscribe before the run starts"):
         ended.event(pe_image="whatever")
     state = weakref.ref(finder.router._runs[kept.uid])
     kept.stop()

@@ -64,7 +64,7 @@ def raw_run() -> Catalogued:
     return Catalogued(run)
 
 
-def test_messages_of_a_plan_find_open_hand_over_wait_tell_and_close(
+def test_messages_of_a_plan_are_in_order(
     converter: PETifConverter, options: dict[str, Any], run_engine: RunEngine
 ) -> None:
     messages: list[Any] = []
@@ -76,7 +76,7 @@ def test_messages_of_a_plan_find_open_hand_over_wait_tell_and_close(
     ]  # fmt: skip
 
 
-def test_files_become_a_run_that_tells_of_each(options: dict[str, Any], lab: Lab) -> None:
+def test_convert_files_makes_a_run_with_every_file(options: dict[str, Any], lab: Lab) -> None:
     lab.server.refused.add("/data/raw/none.tif")
     (uid,) = lab.run_engine(
         convert_files(lab.converter, [*PATHS, PATHS[0]], recipe=RECIPE, md={"sample": "CeO2"}, **options)
@@ -113,21 +113,19 @@ def test_recipe_may_be_json(given: Any, meant: Recipe, options: dict[str, Any], 
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ("xid", "preset 'xid'.*xdi, xdi-unsigned"),
-        ({"rotation": 45}, "rotation: input should be 0, 90, 180 or 270, got 45"),
+        ("xid", "'xid'.*xdi"),
+        ({"rotation": 45}, "rotation.*45"),
         (45, "not a recipe: 45"),
         ({"output": {"mode": "in_place"}}, "allow_in_place"),
     ],
 )
-def test_wrong_recipe_is_refused_before_anything_is_opened(
-    recipe: Any, words: str, options: dict[str, Any], lab: Lab
-) -> None:
+def test_invalid_recipe_is_refused_before_the_run(recipe: Any, words: str, options: dict[str, Any], lab: Lab) -> None:
     with pytest.raises(ValueError, match=words):
         lab.run_engine(convert_files(lab.converter, PATHS, recipe=recipe, **options))
     assert lab.recorder.documents == []
 
 
-def test_without_a_recipe_that_of_the_converter_holds(options: dict[str, Any], lab: Lab) -> None:
+def test_recipe_of_the_converter_is_the_default(options: dict[str, Any], lab: Lab) -> None:
     lab.run_engine(convert_files(lab.converter, PATHS, **options))
     assert lab.recorder.of("start")[0]["conversion"]["recipe_source"] == "server"
     lab.converter.configure({"recipe": RECIPE})
@@ -135,44 +133,40 @@ def test_without_a_recipe_that_of_the_converter_holds(options: dict[str, Any], l
     assert [request.recipe for request in lab.server.requests.values()] == [XDI] * 3 + [RECIPE] * 3
 
 
-def test_what_the_server_does_not_see_is_told_before_anything_is_opened(options: dict[str, Any], lab: Lab) -> None:
+def test_missing_files_are_reported_before_the_run(options: dict[str, Any], lab: Lab) -> None:
     lab.server.absent = {PATHS[1]}
-    with pytest.raises(
-        FramesNotFoundError, match=r"convert_files: 1 of 3 frames can't be found: /data/raw/a.tif: found"
-    ):
+    with pytest.raises(FramesNotFoundError, match=r"convert_files: 1 of 3 frames.*/data/raw/a\.tif"):
         lab.run_engine(convert_files(lab.converter, PATHS, **options))
-    with pytest.raises(FramesNotFoundError, match="paths: found none"):
+    with pytest.raises(FramesNotFoundError, match=r"paths.*empty"):
         lab.run_engine(convert_files(lab.converter, [], **options))
-    with pytest.raises(ValueError, match=r"found '/data/raw/a.tif'; expected a list"):
+    with pytest.raises(ValueError, match=r"paths: '/data/raw/a\.tif' is not a list"):
         lab.run_engine(convert_files(lab.converter, "/data/raw/a.tif", **options))
-    with pytest.raises(ValueError, match="expected a PETifConverter"):
+    with pytest.raises(ValueError, match="is not a PETifConverter"):
         lab.run_engine(convert_files("converter", PATHS, **options))
     assert lab.recorder.documents == []
 
 
-def test_server_that_does_not_answer_in_time_ends_the_plan_before_anything_is_opened(
-    options: dict[str, Any], lab: Lab
-) -> None:
+def test_unreachable_server_ends_the_plan_before_the_run(options: dict[str, Any], lab: Lab) -> None:
     lab.server.go_down()
-    with pytest.raises(LinkDownError, match="expected a running server"):
+    with pytest.raises(LinkDownError, match="does not answer"):
         lab.run_engine(convert_files(lab.converter, PATHS, **{**options, "timeout": 0.1}))
     assert lab.recorder.documents == []
 
 
-def test_server_that_comes_back_in_time_is_waited_for(options: dict[str, Any], lab: Lab) -> None:
+def test_plan_waits_for_a_server_that_comes_back(options: dict[str, Any], lab: Lab) -> None:
     lab.server.troubles.append(LinkDownError("it hangs"))
     lab.run_engine(convert_files(lab.converter, PATHS, **options))
     assert numbers(lab.recorder) == (3, 3, 0, True)
 
 
-def test_frames_without_reports_in_time_are_no_failure(options: dict[str, Any], lab: Lab) -> None:
+def test_late_frames_do_not_fail_the_plan(options: dict[str, Any], lab: Lab) -> None:
     lab.server.converts = False
     lab.run_engine(convert_files(lab.converter, PATHS, **{**options, "timeout": 0.3}))
     assert numbers(lab.recorder) == (3, 0, 0, False)
     assert lab.recorder.of("stop")[0]["exit_status"] == "success"
 
 
-def test_request_that_the_server_never_takes_is_not_waited_for(options: dict[str, Any], lab: Lab) -> None:
+def test_plan_does_not_wait_for_a_rejected_request(options: dict[str, Any], lab: Lab) -> None:
     lab.server.rejected = {PATHS[0]}
     lab.run_engine(convert_files(lab.converter, PATHS, **options))
     assert numbers(lab.recorder) == (2, 2, 0, True)
@@ -187,7 +181,7 @@ def test_no_call_is_made_in_the_run_engines_thread(raw_run: Catalogued, options:
     assert raw_run.readers == ["petif-find"]
 
 
-def test_session_with_callback_and_preprocessor_converts_each_file_once(
+def test_callback_and_plan_convert_each_file_once(
     callback: ConversionCallback, options: dict[str, Any], lab: Lab
 ) -> None:
     lab.run_engine.subscribe(callback)
@@ -198,9 +192,7 @@ def test_session_with_callback_and_preprocessor_converts_each_file_once(
     assert numbers(lab.recorder) == (3, 3, 0, True)
 
 
-def test_outputs_of_whatever_structure_are_no_frames(
-    callback: ConversionCallback, options: dict[str, Any], lab: Lab
-) -> None:
+def test_outputs_are_not_taken_for_frames(callback: ConversionCallback, options: dict[str, Any], lab: Lab) -> None:
     shapes = dict(zip(PATHS, [(48, 32), (20, 30), (48, 32)], strict=True))
     lab.server.report = lambda request: converted_beside(request).model_copy(update={"shape": shapes[request.source]})
     lab.run_engine.subscribe(callback)
@@ -228,7 +220,7 @@ def test_pause_repeats_nothing(options: dict[str, Any], lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("ending", ["resume", "abort"])
-def test_plan_may_be_paused_while_files_are_looked_for(ending: str, options: dict[str, Any], lab: Lab) -> None:
+def test_plan_can_be_paused_while_files_are_checked(ending: str, options: dict[str, Any], lab: Lab) -> None:
     lab.server.answers.clear()
     pausing = threading.Thread(
         target=lambda: (lab.server.until(lambda: lab.server.attempts > 0), lab.run_engine.request_pause())
@@ -248,7 +240,7 @@ def test_plan_may_be_paused_while_files_are_looked_for(ending: str, options: dic
         assert numbers(lab.recorder) == (3, 3, 0, True)
 
 
-def test_folder_is_what_the_server_lists_in_however_many_parts(options: dict[str, Any], lab: Lab) -> None:
+def test_folder_is_listed_by_the_server_in_any_number_of_pages(options: dict[str, Any], lab: Lab) -> None:
     listed = sorted(PATHS)
     lab.server.folders["/data/raw"] = [
         FolderAnswer(frames=listed[:2], more=True),
@@ -260,19 +252,17 @@ def test_folder_is_what_the_server_lists_in_however_many_parts(options: dict[str
     assert told(lab.recorder) == [(path, "", number) for number, path in enumerate(listed, start=1)]
 
 
-def test_folder_without_frames_or_none_at_all_is_told_before_anything_is_opened(
-    options: dict[str, Any], lab: Lab
-) -> None:
+def test_empty_or_missing_folder_is_reported_before_the_run(options: dict[str, Any], lab: Lab) -> None:
     lab.server.folders["/data/raw"] = [FolderAnswer(frames=[], more=False)]
-    with pytest.raises(FramesNotFoundError, match="/data/raw: found no frames; expected"):
+    with pytest.raises(FramesNotFoundError, match="/data/raw: no frames"):
         lab.run_engine(convert_folder(lab.converter, "/data/raw", **options))
-    with pytest.raises(RequestRejectedError, match="found no folder"):
+    with pytest.raises(RequestRejectedError, match="folder"):
         lab.run_engine(convert_folder(lab.converter, "/data/else", **options))
     assert lab.recorder.documents == []
 
 
 @pytest.mark.parametrize("by", ["client", "uid"])
-def test_catalogued_run_is_converted_anew_with_its_provenance(
+def test_catalogued_run_is_reprocessed_with_provenance(
     by: str, raw_run: Catalogued, options: dict[str, Any], lab: Lab
 ) -> None:
     catalogue = {raw_run.uid: raw_run}
@@ -291,31 +281,27 @@ def test_catalogued_run_is_converted_anew_with_its_provenance(
     assert [request.recipe.output.on_existing for request in requests if request.recipe] == ["number", "number"]
 
 
-def test_recipe_that_says_what_happens_to_earlier_outputs_is_obeyed(
-    raw_run: Catalogued, options: dict[str, Any], lab: Lab
-) -> None:
+def test_on_existing_of_the_recipe_is_respected(raw_run: Catalogued, options: dict[str, Any], lab: Lab) -> None:
     lab.run_engine(reprocess_run(lab.converter, raw_run, recipe={"output": {"on_existing": "replace_own"}}, **options))
     assert {request.recipe.output.on_existing for request in lab.server.requests.values() if request.recipe} == {
         "replace_own"
     }
 
 
-def test_run_that_can_not_be_converted_anew_is_named_before_anything_is_opened(
-    raw_run: Catalogued, options: dict[str, Any], lab: Lab
-) -> None:
+def test_unusable_run_is_named_before_the_new_run(raw_run: Catalogued, options: dict[str, Any], lab: Lab) -> None:
     def refused(run: Any, kind: type[Exception], words: str, **given: Any) -> None:
         with pytest.raises(kind, match=words):
             lab.run_engine(reprocess_run(lab.converter, run, **{"recipe": "xdi", **given}, **options))
 
     empty = ComposedRun(lambda _name, _document: None)
     empty.stop()
-    refused(Catalogued(empty), FramesNotFoundError, f"run {empty.uid}: found no frames")
-    refused("f00", FramesNotFoundError, "run f00: found nothing in the catalogue", catalogue={})
-    refused("f00", ValueError, "found the uid 'f00' without a catalogue")
-    refused(raw_run, ValueError, "recipe: found None", recipe=None)
+    refused(Catalogued(empty), FramesNotFoundError, f"run {empty.uid}: no frames")
+    refused("f00", FramesNotFoundError, "run f00: not in the catalogue", catalogue={})
+    refused("f00", ValueError, "uid 'f00' without a catalogue")
+    refused(raw_run, ValueError, "recipe: .*None", recipe=None)
     broken = Catalogued(empty)
     broken._documents = [*empty.recorder.documents[:1], ("event", {"descriptor": "unknown", "uid": "e", "data": {}})]
-    refused(broken, FramesNotFoundError, f"run {empty.uid}: its documents can't be followed .*event document e")
+    refused(broken, FramesNotFoundError, f"run {empty.uid}: .*event document e")
     lab.server.absent = {"/data/raw/sample/sample-00000.tif"}
-    refused(raw_run, FramesNotFoundError, f"run {raw_run.uid}: 1 of 2 frames can't be found")
+    refused(raw_run, FramesNotFoundError, f"run {raw_run.uid}: 1 of 2 frames cannot be found")
     assert lab.recorder.documents == []

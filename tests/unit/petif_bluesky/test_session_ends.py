@@ -34,7 +34,7 @@ def ended(found: list[threading.Thread]) -> bool:
     return not any(thread.is_alive() for thread in found)
 
 
-def test_a_converter_that_is_destroyed_ends_its_polling(started: Callable[[], Any]) -> None:
+def test_destroyed_converter_stops_polling(started: Callable[[], Any]) -> None:
     converters = [PETifConverter(NOWHERE, name="converter") for _ in range(3)]
     found = started()
     assert len(found) == 3
@@ -43,7 +43,7 @@ def test_a_converter_that_is_destroyed_ends_its_polling(started: Callable[[], An
     assert ended(found)
 
 
-def test_a_poller_that_was_given_goes_on() -> None:
+def test_given_poller_keeps_running() -> None:
     poller = ServerPoller(Client(NOWHERE))
     poller.wait_for_first_poll(PATIENCE)
     PETifConverter(NOWHERE, name="converter", poller=poller).destroy()
@@ -77,7 +77,7 @@ def statistics_of_a_run(_folder: Path) -> Any:
 
 @pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 @pytest.mark.parametrize("make", [converter_alone, callback_with_frames_that_wait, statistics_of_a_run])
-def test_what_nobody_holds_any_more_ends(make: Callable[[Path], Any], started: Any, tmp_path: Path) -> None:
+def test_unreferenced_objects_end_their_threads(make: Callable[[Path], Any], started: Any, tmp_path: Path) -> None:
     made = make(tmp_path)
     gone = threading.Event()
     weakref.finalize(made, gone.set)

@@ -20,7 +20,7 @@ def test_frames_are_counted_run_by_run(book: RunBook) -> None:
     assert (book.submitted("first"), book.submitted("second"), book.submitted("third")) == (3, 1, 0)
 
 
-def test_the_same_frame_counts_once_however_often_its_documents_come(book: RunBook) -> None:
+def test_frame_with_repeated_documents_counts_once(book: RunBook) -> None:
     for _ in range(3):
         book.announce("run")
         book.add("run", "a")
@@ -28,7 +28,7 @@ def test_the_same_frame_counts_once_however_often_its_documents_come(book: RunBo
     assert book.submitted("run") == 2
 
 
-def test_only_closed_runs_of_long_ago_are_forgotten(book: RunBook) -> None:
+def test_only_old_closed_runs_are_forgotten(book: RunBook) -> None:
     book.add("open", "a")
     for number in range(150):
         book.add(str(number), "a")
@@ -51,7 +51,7 @@ def test_no_frame_is_lost_between_threads(book: RunBook) -> None:
     assert book.submitted("run") == 2000
 
 
-def test_frame_set_aside_is_not_submitted_whichever_is_told_first(book: RunBook) -> None:
+def test_rejected_frame_is_not_counted_in_either_order(book: RunBook) -> None:
     book.announce("run")
     book.set_aside("run", "b")
     for key in "abc":
@@ -63,7 +63,7 @@ def test_frame_set_aside_is_not_submitted_whichever_is_told_first(book: RunBook)
     assert (book.submitted("never heard of"), book.set_aside_of("never heard of")) == (0, 0)
 
 
-def test_run_shown_again_after_its_end_counts_once(book: RunBook) -> None:
+def test_replayed_run_counts_once(book: RunBook) -> None:
     for _ in range(2):
         book.announce("run")
         for key in "abc":
@@ -73,7 +73,7 @@ def test_run_shown_again_after_its_end_counts_once(book: RunBook) -> None:
     assert book.submitted("run") == 3
 
 
-def test_keys_of_closed_runs_and_runs_that_never_close_do_not_gather(book: RunBook) -> None:
+def test_closed_and_abandoned_runs_do_not_accumulate(book: RunBook) -> None:
     for number in range(1000):
         book.announce(f"abandoned {number}")
         book.add(f"abandoned {number}", "a")

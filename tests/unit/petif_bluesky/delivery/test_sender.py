@@ -66,7 +66,7 @@ def messages(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if words in record.getMessage()]
 
 
-def test_letters_go_in_order_and_leave_the_spool(spool: Spool, server: FakeServer, start: Callable[[], Sender]) -> None:
+def test_requests_are_sent_in_order_and_removed(spool: Spool, server: FakeServer, start: Callable[[], Sender]) -> None:
     spool.announce("run")
     sources = put(spool, *"cab")
     sender = start()
@@ -79,7 +79,7 @@ def test_letters_go_in_order_and_leave_the_spool(spool: Spool, server: FakeServe
     assert len(spool) == 0
 
 
-def test_more_letters_than_go_at_once_stay_in_order(
+def test_several_batches_stay_in_order(
     monkeypatch: pytest.MonkeyPatch, spool: Spool, server: FakeServer, start: Callable[[], Sender]
 ) -> None:
     monkeypatch.setattr("petif_bluesky.delivery.sender._BATCH", 3)
@@ -89,7 +89,7 @@ def test_more_letters_than_go_at_once_stay_in_order(
     assert server.attempts == 4
 
 
-def test_server_that_was_down_gets_everything_once_and_in_order(
+def test_requests_are_sent_in_order_after_an_outage(
     spool: Spool, server: FakeServer, start: Callable[[], Sender], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.go_down()
@@ -105,13 +105,13 @@ def test_server_that_was_down_gets_everything_once_and_in_order(
     sender.close(5.0)
     assert server.announced == ["run"]
     assert len(spool) == 0
-    (warning,) = messages(caplog, "nothing is lost")
+    (warning,) = messages(caplog, "Cannot send")
     assert str(spool.path) in warning
-    assert "expected a running server" in warning
-    assert len(messages(caplog, "takes frames again")) == 1
+    assert server.client.address in warning
+    assert len(messages(caplog, "accepts frames again")) == 1
 
 
-def test_each_time_the_server_goes_is_worth_one_warning(
+def test_each_outage_is_logged_once(
     spool: Spool, server: FakeServer, start: Callable[[], Sender], caplog: pytest.LogCaptureFixture
 ) -> None:
     sender = start()
@@ -125,10 +125,10 @@ def test_each_time_the_server_goes_is_worth_one_warning(
         server.go_up()
         server.until(has(server, sources))
     sender.close(5.0)
-    assert len(messages(caplog, "nothing is lost")) == len(messages(caplog, "takes frames again")) == 2
+    assert len(messages(caplog, "Cannot send")) == len(messages(caplog, "accepts frames again")) == 2
 
 
-def test_letter_whose_answer_was_lost_goes_again_under_the_same_key(
+def test_request_with_lost_answer_is_sent_again_with_its_key(
     spool: Spool, server: FakeServer, start: Callable[[], Sender]
 ) -> None:
     answered = server.submit
@@ -148,7 +148,7 @@ def test_letter_whose_answer_was_lost_goes_again_under_the_same_key(
     assert len(spool) == 0
 
 
-def test_rejected_letter_is_set_aside_and_the_others_go(
+def test_rejected_request_does_not_block_the_others(
     spool: Spool, server: FakeServer, start: Callable[[], Sender], caplog: pytest.LogCaptureFixture
 ) -> None:
     first, bad, third, last = put(spool, *"abcd")
@@ -161,11 +161,11 @@ def test_rejected_letter_is_set_aside_and_the_others_go(
     sender.close(5.0)
     assert spool.first(10) == []
     assert not spool.put({"source": bad, "key": f"run{bad}", "run_uid": "run"})
-    (error,) = messages(caplog, "set aside")
-    assert "found a request that can't be" in error
+    (error,) = messages(caplog, "rejected")
+    assert str(spool.path) in error
 
 
-def test_refused_frame_is_logged_and_done_with(
+def test_refused_frame_is_logged_and_removed(
     spool: Spool, server: FakeServer, start: Callable[[], Sender], caplog: pytest.LogCaptureFixture
 ) -> None:
     first, refused, third = put(spool, *"abc")
@@ -178,7 +178,7 @@ def test_refused_frame_is_logged_and_done_with(
     assert messages(caplog, "will not be converted") == [f"a frame will not be converted: {refused} is outside"]
 
 
-def test_server_that_goes_while_letters_go_singly_gets_the_rest_later_in_order(
+def test_outage_while_sending_singly_keeps_the_order(
     spool: Spool, server: FakeServer, start: Callable[[], Sender]
 ) -> None:
     bad, *others = put(spool, *"abcd")
@@ -203,7 +203,7 @@ def test_server_that_goes_while_letters_go_singly_gets_the_rest_later_in_order(
         pytest.param(UnknownRunError("never heard of it"), id="another-error-of-the-server"),
     ],
 )
-def test_unforeseen_trouble_does_not_end_the_sending(
+def test_unexpected_errors_do_not_stop_the_sender(
     trouble: Exception,
     spool: Spool,
     server: FakeServer,
@@ -216,11 +216,11 @@ def test_unforeseen_trouble_does_not_end_the_sending(
     server.until(has(server, sources))
     sender.close(5.0)
     assert len(spool) == 0
-    assert len(messages(caplog, "nothing is lost")) == 1
+    assert len(messages(caplog, "Cannot send")) == 1
     assert str(trouble) in caplog.text
 
 
-def test_close_returns_in_time_though_a_call_hangs(
+def test_close_returns_in_time_while_a_call_hangs(
     spool: Spool, server: FakeServer, start: Callable[[], Sender]
 ) -> None:
     server.answers.clear()
@@ -233,7 +233,7 @@ def test_close_returns_in_time_though_a_call_hangs(
     assert len(spool) == 1
 
 
-def test_answer_that_comes_after_the_spool_was_closed_harms_nobody(
+def test_answer_after_the_spool_is_closed_does_no_harm(
     spool: Spool, server: FakeServer, start: Callable[[], Sender], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.answers.clear()
@@ -249,7 +249,7 @@ def test_answer_that_comes_after_the_spool_was_closed_harms_nobody(
     assert caplog.records == []
 
 
-def test_close_does_not_wait_for_what_the_server_does_not_take(
+def test_close_does_not_wait_for_pending_requests(
     spool: Spool, server: FakeServer, start: Callable[[], Sender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("petif_bluesky.delivery.sender._PAUSES", Backoff(60.0, 60.0))

@@ -17,7 +17,7 @@ POINTS = st.integers(-(2**70), 2**70) | st.integers(0, 3)
 @given(st.lists(st.tuples(IDS, st.sampled_from(RESOURCES), POINTS), max_size=30))
 @example([("r/0", "r", 7), ("r/1", "r", 8), ("r/3", "r", 9), ("r/2", "r", 10), ("r/3", "r", 11), ("r/0", "r", 1)])
 @example([("r/0", "s", 1), ("r/0", "r", 2), ("s/0", "s", 2**63), ("s/0", "s", 5)])
-def test_datums_are_found_with_the_last_that_was_said_of_them(datums: list[tuple[str, str, int]]) -> None:
+def test_latest_value_of_each_datum_is_found(datums: list[tuple[str, str, int]]) -> None:
     assets, known = Assets(), {}
     for uid in RESOURCES:
         assets.add_resource(uid, FILES, "run")

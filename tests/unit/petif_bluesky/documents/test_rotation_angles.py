@@ -80,7 +80,7 @@ def test_readings_are_interpolated_at_both_ends_of_the_exposure() -> None:
     assert readings.at(102.5, 2.0) == (pytest.approx({"om:start": 1.0, "om:end": 5.0}), True)
 
 
-def test_a_frame_is_held_until_the_readings_reach_its_exposure() -> None:
+def test_frame_waits_until_readings_cover_its_exposure() -> None:
     scan = Scan(SWEPT)
     assert scan.frame(1, 101.0) == []
     assert scan.read(101.0, 2.0) == []
@@ -92,7 +92,7 @@ def test_a_frame_is_held_until_the_readings_reach_its_exposure() -> None:
 
 
 @pytest.mark.parametrize(("interval", "exposure"), [(0.1, 0.5), (0.5, 0.1)])
-def test_readings_are_extended_by_one_exposure_or_interval_and_no_more(interval: float, exposure: float) -> None:
+def test_readings_are_extrapolated_within_limits(interval: float, exposure: float) -> None:
     readings = swept()
     readings.read(reading(100.0, 0.0))
     readings.read(reading(100.0 + interval, interval))
@@ -101,7 +101,7 @@ def test_readings_are_extended_by_one_exposure_or_interval_and_no_more(interval:
     assert readings.at(last + 0.01, exposure) == (pytest.approx({"om:start": last + 0.01 - exposure - 100}), False)
 
 
-def test_frame_whose_readings_never_come_goes_with_the_stop() -> None:
+def test_frame_without_readings_is_sent_at_the_stop() -> None:
     scan = Scan(SWEPT)
     scan.read(100.0, 0.0)
     scan.read(100.5, 0.5)
@@ -110,7 +110,7 @@ def test_frame_whose_readings_never_come_goes_with_the_stop() -> None:
     assert (frame.path, angles([frame])) == ("/raw/1.tif", [pytest.approx({"om:start": 0.6})])
 
 
-def test_frames_without_events_get_those_of_their_number() -> None:
+def test_frames_without_events_get_angles_by_seq_num() -> None:
     scan = Scan(NAMED)
     page = {
         "uid": ["x", "y"],
@@ -138,12 +138,12 @@ def test_frames_without_events_get_those_of_their_number() -> None:
         "xdi",
     ],
 )
-def test_other_runs_pass_at_once(recipe: Any) -> None:
+def test_other_runs_are_not_delayed(recipe: Any) -> None:
     assert esperanto_of(recipe) is None
     (frame,) = Scan(recipe).frame(1, 101.0)
     assert (frame.recipe, angles([frame])) == (recipe, [{}])
 
 
-def test_who_wants_names_alone_waits_for_no_readings() -> None:
+def test_finding_names_does_not_wait_for_readings() -> None:
     (frame,) = Scan(SWEPT, recipe_of=lambda _start: None).frame(1, 101.0)
     assert frame.path == "/raw/1.tif"

@@ -21,26 +21,27 @@ def scanned(run_engine: RunEngine, recorder: Recorder) -> list[tuple[str, Docume
     return recorder.documents
 
 
-def test_complete_run_is_worth_no_word(scanned: list[tuple[str, Document]]) -> None:
+def test_complete_run_is_not_reported(scanned: list[tuple[str, Document]]) -> None:
     assert told(scanned) == []
     assert told(scanned + scanned) == []
 
 
-def test_each_event_that_is_missing_is_named(scanned: list[tuple[str, Document]]) -> None:
+def test_missing_events_are_listed(scanned: list[tuple[str, Document]]) -> None:
     kept = [(name, document) for name, document in scanned if document.get("seq_num") not in {3, 7}]
     (words,) = told(kept)
     assert scanned[0][1]["uid"] in words
-    assert "2 of 10 of the events of stream 'primary' never came: seq_num 3, 7." in words
+    assert "2 of 10 events of stream 'primary'" in words
+    assert "seq_num 3, 7." in words
 
 
 @pytest.mark.parametrize("kind", ["start", "descriptor"])
-def test_run_whose_beginning_was_missed_is_told(kind: str, scanned: list[tuple[str, Document]]) -> None:
+def test_missing_start_or_descriptor_is_reported(kind: str, scanned: list[tuple[str, Document]]) -> None:
     words = told([(name, document) for name, document in scanned if name != kind])
     assert len(words) == 1
-    assert ("start document never came" if kind == "start" else "10 of 10 of the events") in words[0]
+    assert ("start document" if kind == "start" else "10 of 10 events") in words[0]
 
 
-def test_run_of_which_only_the_end_was_seen_is_told(scanned: list[tuple[str, Document]]) -> None:
+def test_run_with_only_a_stop_document_is_reported(scanned: list[tuple[str, Document]]) -> None:
     assert len(told(scanned[-1:])) == 2
 
 
@@ -57,10 +58,11 @@ def fly_scan(*spans: tuple[int, int]) -> list[tuple[str, Document]]:
     return [*documents, ("stop", {"run_start": "run", "num_events": {"fly": 10}})]
 
 
-def test_fly_scan_without_events_is_checked_by_its_stream_datums() -> None:
+def test_fly_scan_is_checked_by_its_stream_datums() -> None:
     assert told(fly_scan((1, 4), (4, 11))) == []
     (words,) = told(fly_scan((1, 4), (6, 11)))
-    assert "2 of 10 of the frames of 'pe_image' of stream 'fly' never came: seq_num 4, 5." in words
+    assert "2 of 10 frames of 'pe_image' of stream 'fly'" in words
+    assert "seq_num 4, 5." in words
     without_resource = [pair for pair in fly_scan((1, 11)) if pair[0] != "stream_resource"]
     assert "10 of 10" in told(without_resource)[0]
 
@@ -69,7 +71,7 @@ def test_streams_of_the_conversion_itself_are_not_checked() -> None:
     assert told([("start", {"uid": "run"}), ("stop", {"run_start": "run", "num_events": {"conversion": 1}})]) == []
 
 
-def test_runs_that_never_end_do_not_gather() -> None:
+def test_unfinished_runs_do_not_accumulate() -> None:
     check = CompletenessCheck()
     for number in range(300):
         (start, descriptor, _, stop) = [(kind, {**document, "uid": f"{number}"}) for kind, document in fly_scan()]

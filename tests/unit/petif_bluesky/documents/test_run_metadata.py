@@ -72,7 +72,7 @@ def one_frame(reader: Reader, data: dict[str, Any], *, baseline: dict[str, Any] 
     return metadata
 
 
-def test_metadata_are_flat_and_name_everything_as_the_documents_do() -> None:
+def test_metadata_are_flat_with_the_names_of_documents() -> None:
     metadata = one_frame(
         Reader(),
         {"pe_total": 5},
@@ -99,7 +99,7 @@ def test_metadata_are_flat_and_name_everything_as_the_documents_do() -> None:
     }
 
 
-def test_units_travel_with_what_has_some() -> None:
+def test_units_are_sent_where_known() -> None:
     metadata = described(
         ("b", {"det_z": {**NUMBER, "units": "m"}, "note": NUMBER}),
         ("d", {"pe_image": IMAGE, "omega": {**NUMBER, "units": "deg"}}),
@@ -112,7 +112,7 @@ def test_units_travel_with_what_has_some() -> None:
     assert (found["wavelength"], found["det_z"], found["omega"]) == (0.29, 0.35, 1.5)
 
 
-def test_what_the_recipe_names_for_headers_is_taken_from_the_start_document() -> None:
+def test_header_fields_come_from_the_start_document() -> None:
     recipe = {"format": "esperanto", "esperanto": {"omega": {"start": "om0", "step": "dom"}, "distance": "detz"}}
     reader = Reader()
     found = one_frame(reader, {}, conversion={"recipe": recipe}, om0=-10.0, dom=0.5, detz=300.0, secret=1)
@@ -133,16 +133,16 @@ def test_keys_are_chosen_by_patterns() -> None:
         sample={"a": 1},
     )
     assert set(metadata) - OWN_KEYS == {"secret", "mono_energy", "m_chi", "pe_total"}
-    assert metadata["left_out"] == {"sample": "it is a dict, and only single values are taken"}
+    assert metadata["left_out"] == {"sample": "it is a dict, not a single value"}
 
 
-def test_later_reading_holds_and_one_that_is_missing_hides_an_earlier_one() -> None:
+def test_later_reading_replaces_earlier_ones_even_if_missing() -> None:
     metadata = one_frame(
         Reader(), {"m_phi": 7.5, "m_chi": math.nan}, baseline={"m_phi": 1.5, "m_chi": 2.5, "m_omega": np.float32(0.5)}
     )
     assert (metadata["m_phi"], metadata["m_omega"]) == (7.5, 0.5)
     assert "m_chi" not in metadata
-    assert metadata["left_out"] == {"m_chi": "it is nan, which JSON does not have"}
+    assert metadata["left_out"] == {"m_chi": "it is nan, which JSON cannot represent"}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_later_reading_holds_and_one_that_is_missing_hides_an_earlier_one() -> N
         ("x" * 5000, "x" * 1000 + "…"),
     ],
 )
-def test_single_values_become_those_of_json(value: Any, expected: Any) -> None:
+def test_single_values_become_json_values(value: Any, expected: Any) -> None:
     found = plain(value)
     assert found == expected
     assert type(found) is type(expected)
@@ -169,19 +169,19 @@ def test_single_values_become_those_of_json(value: Any, expected: Any) -> None:
     "value",
     [math.inf, -math.inf, math.nan, np.float32("nan"), b"\xff", 2**63, None, [1.0], {}, np.ones(1), 1j, object()],
 )
-def test_what_json_does_not_have_does_not_travel(value: Any) -> None:
+def test_values_without_json_form_are_left_out(value: Any) -> None:
     with pytest.raises(UnfitError):
         plain(value)
 
 
-def test_names_of_our_own_are_not_taken_by_others() -> None:
+def test_reserved_names_are_left_out() -> None:
     metadata = one_frame(Reader(), {"shape": 5, "seq_num": 77})
     assert (metadata["shape"], metadata["seq_num"]) == ([48, 64], 1)
     assert set(metadata["left_out"]) == {"shape", "seq_num"}
 
 
 @pytest.mark.parametrize("length", [10, 900])
-def test_what_has_no_room_is_left_out_from_the_least_dear(length: int) -> None:
+def test_least_important_metadata_are_dropped_first(length: int) -> None:
     baseline = {f"m_{number}": "é" * length for number in range(2000)}
     run = described(
         ("b", dict.fromkeys(baseline, NUMBER)),
@@ -203,7 +203,7 @@ def test_what_has_no_room_is_left_out_from_the_least_dear(length: int) -> None:
     st.dictionaries(st.text(max_size=2000), st.one_of(st.text(), st.binary(), st.floats(), st.integers()), max_size=30)
 )
 @settings(max_examples=40)
-def test_server_takes_the_metadata_of_any_event(data: dict[str, Any]) -> None:
+def test_server_accepts_the_metadata_of_any_event(data: dict[str, Any]) -> None:
     event = {"data": data, "timestamps": dict.fromkeys(data, math.nan), "time": math.inf, "filled": {}}
     metadata = described().of("descriptor", "pe_image", seq_num=1, shape=(4, 5), event=event)
     request = {"source": "/raw/a.tif", "metadata": metadata}
@@ -211,16 +211,16 @@ def test_server_takes_the_metadata_of_any_event(data: dict[str, Any]) -> None:
     assert len(json.dumps(taken.metadata)) <= LARGEST_METADATA
 
 
-def test_server_takes_an_event_with_thousands_of_long_names() -> None:
+def test_server_accepts_thousands_of_long_names() -> None:
     data = {f"{number}" + "é" * 200: 1.0 for number in range(2000)}
     event = {"data": data, "timestamps": dict.fromkeys(data, 1.7e9), "time": 1.7e9}
     metadata = described().of("descriptor", "pe_image", seq_num=1, shape=(4, 5), event=event)
     assert len(json.dumps(metadata)) <= LARGEST_METADATA
     assert metadata["shape"] == [4, 5]
-    assert metadata["left_out"]["timestamps"] == "there was no room for it"
+    assert metadata["left_out"]["timestamps"] == "the metadata are too large"
 
 
-def test_frames_of_a_fly_scan_have_what_is_known_without_an_event() -> None:
+def test_fly_scan_frames_have_metadata_without_events() -> None:
     reader = Reader()
     run = ComposedRun(reader, sample_name="diamond")
     run.stream("primary", pe={"image": IN_STREAM})
@@ -238,7 +238,7 @@ def test_frames_of_a_fly_scan_have_what_is_known_without_an_event() -> None:
     ]
 
 
-def test_baseline_may_come_as_a_page() -> None:
+def test_baseline_can_be_an_event_page() -> None:
     source = ComposedRun(lambda _name, _document: None)
     source.stream("baseline", m={"phi": NUMBER})
     for phi in (1.0, 2.0):
@@ -252,7 +252,7 @@ def test_baseline_may_come_as_a_page() -> None:
     assert [found["m_phi"] for found in reader.read] == [2.0]
 
 
-def test_configuration_belongs_to_the_object_that_took_the_image_however_that_is_stated() -> None:
+def test_configuration_is_that_of_the_images_object() -> None:
     keys = {"pe_image": IMAGE}
     metadata = RunMetadata(MetadataSelection())
     for uid, stated in (("d", {"object_keys": {"pe": ["pe_image"]}}), ("e", {"object_keys": {"mono": ["pe_image"]}})):
@@ -261,7 +261,7 @@ def test_configuration_belongs_to_the_object_that_took_the_image_however_that_is
     assert metadata.of("e", "pe_image", seq_num=1)["mono_energy"] == 42.7
 
 
-def test_frame_goes_without_metadata_that_can_not_be_read() -> None:
+def test_frame_is_sent_without_unreadable_metadata() -> None:
     finder = FrameFinder()
     frames: list[Any] = []
 

@@ -80,7 +80,7 @@ NAMES = ["p-00001.tif", "p-00001-00001.tif", "a b.tiff", "50%_%05d_%s.tif", "{x}
 
 @pytest.mark.parametrize("consolidator", [bluesky_consolidator, tiled_consolidator], ids=["bluesky", "tiled"])
 @pytest.mark.parametrize("name", NAMES)
-def test_readers_find_each_file_by_its_literal_name(consolidator: Consolidator, name: str) -> None:
+def test_readers_find_each_file_by_name(consolidator: Consolidator, name: str) -> None:
     reports = [report(1, output="/data/other/first.tif"), report(2, output=f"/data/processed/{name}")]
     assert data_uris(consolidator, reports)[1] == f"file://localhost/data/processed/{name}"
 
@@ -139,7 +139,7 @@ def test_each_stream_has_images_of_one_structure(changes: dict[str, Any], stream
 
 
 @pytest.mark.parametrize("output", ["/data/p.esperanto", "/data/p?.tif", "/data/p.TIF"])
-def test_output_that_no_reader_opens_is_told_without_an_image(output: str) -> None:
+def test_unreadable_output_has_no_image(output: str) -> None:
     stream = ConvertedFrames("converter").show(report(output=output))
     assert stream.stream == "converted"
     assert "converter_image" not in stream.describe()
@@ -147,7 +147,7 @@ def test_output_that_no_reader_opens_is_told_without_an_image(output: str) -> No
     assert stream.read()["converter_output"]["value"] == output
 
 
-def test_readings_fit_their_description_and_are_as_of_when_the_frame_was_finished() -> None:
+def test_readings_match_their_description_and_time() -> None:
     kinds = {"string": str, "integer": int, "number": float}
     frames = ConvertedFrames("converter")
     for each in (report(1), report(2, **FAILED), report(3, stream=None, seq_num=None, latency=None)):
@@ -158,11 +158,11 @@ def test_readings_fit_their_description_and_are_as_of_when_the_frame_was_finishe
             key: kinds[described[key]["dtype"]] for key in reading
         }
         assert {value["timestamp"] for value in reading.values()} == {each.finished}
-    with pytest.raises(RuntimeError, match="before a frame was shown"):
+    with pytest.raises(RuntimeError, match="Call show first"):
         FrameStream("converter", "converted", None).read()
 
 
-def test_frames_are_told_in_the_order_of_their_events() -> None:
+def test_frames_are_emitted_in_event_order() -> None:
     reports = [report(7), report(3), report(9, stream="dark"), report(1)]
     assert in_order(reports, 1) == [3, 1, 2]
 
@@ -196,7 +196,7 @@ def check_images(recorder: Recorder, stream: str = "converted") -> None:
     assert [event["seq_num"] for event in recorder.stream(stream)] == list(range(1, len(paths) + 1))
 
 
-def test_run_tells_of_each_frame(lab: Lab) -> None:
+def test_run_has_an_event_per_frame(lab: Lab) -> None:
     lab.run(bp.count([lab.detector], num=3))
     lab.recorder.check()
     check_images(lab.recorder)
@@ -207,7 +207,7 @@ def test_run_tells_of_each_frame(lab: Lab) -> None:
     assert set(values(lab.recorder, "converted", "outcome")) == {"converted"}
 
 
-def test_run_tells_of_frames_of_every_kind(lab: Lab) -> None:
+def test_run_has_events_for_every_outcome(lab: Lab) -> None:
     kinds: dict[int | None, dict[str, Any]] = {
         2: {"outcome": "failed", "output": None, "shape": None, "pixel_type": None, "reason": "no TIFF"},
         3: {"outcome": "placeholder"},
@@ -232,7 +232,7 @@ def test_run_tells_of_frames_of_every_kind(lab: Lab) -> None:
     assert lab.recorder.of("stop")[0]["exit_status"] == "success"
 
 
-def test_frame_by_frame_the_plan_has_the_converted_ones(lab: Lab) -> None:
+def test_wait_point_gives_converted_frames_per_point(lab: Lab) -> None:
     seen: list[list[int | None]] = []
 
     def look_after_each(readables: Any) -> Any:
@@ -248,7 +248,7 @@ def test_frame_by_frame_the_plan_has_the_converted_ones(lab: Lab) -> None:
     assert order == ["primary", "converted"] * 3 + ["conversion"]
 
 
-def test_pause_while_waiting_for_a_point_takes_no_point_again(lab: Lab) -> None:
+def test_pause_while_waiting_repeats_no_point(lab: Lab) -> None:
     lab.server.converts = False
     waiting = threading.Event()
     lab.server.on_follow = waiting.set
@@ -266,7 +266,7 @@ def test_pause_while_waiting_for_a_point_takes_no_point_again(lab: Lab) -> None:
     assert lab.recorder.of("stop")[0]["exit_status"] == "success"
 
 
-def test_points_that_come_too_late_are_told_at_the_end(lab: Lab) -> None:
+def test_late_points_are_emitted_at_the_end(lab: Lab) -> None:
     lab.converter.drain_timeout = 0.05
     lab.server.converts = False
 
@@ -284,9 +284,7 @@ def test_points_that_come_too_late_are_told_at_the_end(lab: Lab) -> None:
     assert lab.recorder.of("stop")[0]["exit_status"] == "success"
 
 
-def test_reports_that_are_not_to_be_had_cost_the_run_nothing_but_them(
-    monkeypatch: pytest.MonkeyPatch, lab: Lab
-) -> None:
+def test_missing_reports_do_not_fail_the_run(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> None:
     def fail(_run_uid: str) -> list[FrameReport]:
         raise RuntimeError("an answer from another world")
 
@@ -300,7 +298,7 @@ def test_reports_that_are_not_to_be_had_cost_the_run_nothing_but_them(
     ) == ([2], [True])
 
 
-def test_no_report_is_told_of_a_run_that_was_never_heard_of(tmp_path: Path, lab: Lab) -> None:
+def test_unknown_run_has_no_reports(tmp_path: Path, lab: Lab) -> None:
     lab.converter.drain_timeout = 0.2
     lab.run(bp.count([], num=1))
     assert lab.recorder.of("stop")[0]["num_events"] == {"conversion": 1}

@@ -69,7 +69,7 @@ def test_large_messages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
-def test_bytes_and_arrays_come_through(protocol: int) -> None:
+def test_bytes_and_arrays_are_unpickled(protocol: int) -> None:
     value = {"b": b"\x00\xff", "ba": bytearray(b"ab"), "a": np.arange(6.0).reshape(2, 3), "f": np.float32(2.5)}
     value["same"] = [value["a"]] * 3
     np.testing.assert_equal(safe_pickle.loads(pickle.dumps(value, protocol)), value)

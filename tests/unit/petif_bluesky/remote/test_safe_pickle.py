@@ -20,12 +20,12 @@ DOCUMENT = {
 
 
 @pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
-def test_plain_documents_come_through(protocol: int) -> None:
+def test_plain_documents_are_unpickled(protocol: int) -> None:
     found = safe_pickle.loads(pickle.dumps(DOCUMENT, protocol))
     np.testing.assert_equal(found, DOCUMENT)
 
 
-def test_the_class_of_earlier_sessions_becomes_a_dict() -> None:
+def test_old_start_facts_class_becomes_a_dict() -> None:
     made = b"cpetif_bluesky.wrapping\nStartFacts\n)R(Vrecipe\nNu."  # as pickle has a subclass of dict with one item
     found = safe_pickle.loads(pickle.dumps({"conversion": None})[:0] + b"}Vconversion\n" + made[:-1] + b"s.")
     assert found == {"conversion": {"recipe": None}}
@@ -40,7 +40,7 @@ class Program:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_pickle_runs_no_program(tmp_path: Path) -> None:
+def test_pickle_cannot_run_code(tmp_path: Path) -> None:
     data = pickle.dumps({"data": {"x": Program(tmp_path / "made")}})
     with pytest.raises(pickle.UnpicklingError, match="--any-pickle"):
         safe_pickle.loads(data)

@@ -52,12 +52,12 @@ def finish(status: Any) -> None:
     assert status.success
 
 
-def test_converter_without_a_run_has_nothing_to_wait_for(converter: PETifConverter, server: FakeServer) -> None:
+def test_converter_without_a_run_is_done_at_once(converter: PETifConverter, server: FakeServer) -> None:
     finish(converter.trigger())
     assert server.listeners == {}
 
 
-def test_done_when_every_frame_has_its_report_of_whatever_kind(
+def test_done_when_every_frame_has_a_report(
     converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=4)
@@ -70,9 +70,7 @@ def test_done_when_every_frame_has_its_report_of_whatever_kind(
     ]  # fmt: skip
 
 
-def test_every_number_of_the_server_is_read(
-    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
-) -> None:
+def test_all_statistics_are_read(converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]) -> None:
     status = begin()
     numbers = {
         "submitted": 10, "converted": 1, "skipped": 2, "placeholders": 3, "failed": 4,
@@ -86,7 +84,7 @@ def test_every_number_of_the_server_is_read(
     }
 
 
-def test_run_without_frames_is_done_at_the_first_look(
+def test_run_without_frames_is_done_at_the_first_poll(
     converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=0)
@@ -96,7 +94,7 @@ def test_run_without_frames_is_done_at_the_first_look(
     assert readings(converter, "submitted", "drained") == [0, True]
 
 
-def test_frames_that_the_server_does_not_have_yet_are_waited_for(
+def test_waits_for_frames_not_yet_on_the_server(
     converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=3)
@@ -110,7 +108,7 @@ def test_frames_that_the_server_does_not_have_yet_are_waited_for(
     assert readings(converter, "submitted") == [4]
 
 
-def test_frames_that_another_session_submitted_are_waited_for(
+def test_waits_for_frames_of_another_session(
     converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=0)
@@ -121,7 +119,7 @@ def test_frames_that_another_session_submitted_are_waited_for(
     assert readings(converter, "submitted", "drained") == [2, True]
 
 
-def test_after_the_timeout_it_is_done_with_what_there_is(
+def test_done_after_the_timeout_with_partial_statistics(
     converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     converter.drain_timeout = 0.3
@@ -135,7 +133,7 @@ def test_after_the_timeout_it_is_done_with_what_there_is(
 
 
 @pytest.mark.parametrize("converts", [True, False])
-def test_no_time_at_all_is_no_trouble(
+def test_zero_timeout_is_allowed(
     converts: bool, converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     converter.drain_timeout = 0.0
@@ -145,7 +143,7 @@ def test_no_time_at_all_is_no_trouble(
     server.until(lambda: server.listeners == {})
 
 
-def test_timer_that_is_faster_than_the_server_leaves_no_listener(
+def test_early_timeout_leaves_no_listener(
     converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     ended = threading.Event()
@@ -157,7 +155,7 @@ def test_timer_that_is_faster_than_the_server_leaves_no_listener(
 
 
 @pytest.mark.parametrize("prompt", [True, False], ids=["told-at-once", "never-told"])
-def test_server_that_is_down_ends_it_at_once(
+def test_done_at_once_if_the_server_is_down(
     prompt: bool, converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     server.prompt = prompt
@@ -169,7 +167,7 @@ def test_server_that_is_down_ends_it_at_once(
     assert server.listeners == {}
 
 
-def test_server_that_goes_down_meanwhile_ends_it_with_what_was_known(
+def test_outage_ends_the_wait_with_the_last_statistics(
     converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=2)
@@ -180,7 +178,7 @@ def test_server_that_goes_down_meanwhile_ends_it_with_what_was_known(
     assert readings(converter, "submitted", "converted", "drained") == [2, 1, False]
 
 
-def test_outage_is_sat_out_if_asked_for_no_longer_than_the_time(converter: PETifConverter, server: FakeServer) -> None:
+def test_through_outages_waits_until_the_timeout(converter: PETifConverter, server: FakeServer) -> None:
     converter.runs.add(RUN, "frame")
     server.go_down()
     finish(converter.drain(RUN, timeout=0.05, through_outages=True))
@@ -194,7 +192,7 @@ def test_outage_is_sat_out_if_asked_for_no_longer_than_the_time(converter: PETif
     assert readings(converter, "converted", "drained") == [1, True]
 
 
-def test_server_that_was_not_asked_yet_is_given_its_time(
+def test_waits_for_a_server_not_polled_yet(
     converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     server.state = ServerState()
@@ -206,7 +204,7 @@ def test_server_that_was_not_asked_yet_is_given_its_time(
 
 
 @pytest.mark.parametrize("last", [statistics(submitted=1, converted=1), None], ids=["drained", "server-lost"])
-def test_nobody_listens_when_it_is_done(
+def test_no_listener_is_left_when_done(
     last: RunStatistics | None, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=1)
@@ -217,7 +215,7 @@ def test_nobody_listens_when_it_is_done(
     assert all(timer.finished.is_set() for timer in status._timers)
 
 
-def test_many_ends_at_the_same_time_are_one(server: FakeServer, begin: Callable[..., Any]) -> None:
+def test_simultaneous_ends_finish_once(server: FakeServer, begin: Callable[..., Any]) -> None:
     status = begin(frames=1)
     ((_, listener),) = server.listeners.values()
     calls: list[str] = []
@@ -241,7 +239,7 @@ def test_many_ends_at_the_same_time_are_one(server: FakeServer, begin: Callable[
     assert (calls, errors) == (["done"], [])
 
 
-def test_several_wait_for_the_same_run(
+def test_several_can_wait_for_the_same_run(
     converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     waiting = [begin(frames=1) for _ in range(3)]
@@ -264,7 +262,7 @@ def test_runs_are_waited_for_independently(
     assert readings(converter, "submitted", "failed", "drained") == [1, 1, True]
 
 
-def test_watchers_are_told_how_far_it_is(server: FakeServer, begin: Callable[..., Any]) -> None:
+def test_watchers_get_the_progress(server: FakeServer, begin: Callable[..., Any]) -> None:
     status = begin(frames=4)
     told: list[dict[str, Any]] = []
     status.watch(lambda **progress: told.append(progress) if "current" in progress else None)
@@ -282,7 +280,7 @@ def test_watchers_are_told_how_far_it_is(server: FakeServer, begin: Callable[...
     assert told[2]["time_remaining"] == 0
 
 
-def test_blueskys_own_progress_bar_shows_it(
+def test_works_with_blueskys_progress_bar(
     server: FakeServer, begin: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = begin(frames=4)
@@ -296,7 +294,7 @@ def test_blueskys_own_progress_bar_shows_it(
     bar.clear()
 
 
-def test_watcher_that_fails_harms_neither_the_waiting_nor_the_others(
+def test_failing_watcher_does_not_affect_others(
     converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
     status = begin(frames=1)

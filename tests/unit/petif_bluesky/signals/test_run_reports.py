@@ -47,7 +47,7 @@ def known() -> RunReports:
     return RunReports("run")
 
 
-def test_only_new_ones_are_asked_for(server: Server, known: RunReports) -> None:
+def test_only_new_reports_are_fetched(server: Server, known: RunReports) -> None:
     for number in range(5):
         server.reports += [report(2 * number), report(2 * number + 1)]
         known.gather(server, 2 * number + 2)
@@ -56,14 +56,14 @@ def test_only_new_ones_are_asked_for(server: Server, known: RunReports) -> None:
     assert (known[3], known[-1], known[2:4]) == (server.reports[3], server.reports[9], server.reports[2:4])
 
 
-def test_many_come_in_portions(server: Server, known: RunReports) -> None:
+def test_many_reports_are_fetched_in_pages(server: Server, known: RunReports) -> None:
     server.reports = [report(number) for number in range(2 * MANY_REPORTS + 1)]
     known.gather(server, len(server.reports))
     assert list(known) == server.reports
     assert len(server.asked) == 3
 
 
-def test_a_report_that_came_out_of_turn_is_looked_for(server: Server, known: RunReports) -> None:
+def test_out_of_order_report_is_fetched(server: Server, known: RunReports) -> None:
     server.reports = [report(1), report(2)]
     known.gather(server, 2)
     server.reports.insert(0, report(0))  # an earlier one, that was written later
@@ -71,7 +71,7 @@ def test_a_report_that_came_out_of_turn_is_looked_for(server: Server, known: Run
     assert [each.seq_num for each in known] == [2, 3, 1]
 
 
-def test_each_is_kept_once_also_when_it_is_told_anew(server: Server, known: RunReports) -> None:
+def test_repeated_report_is_kept_once(server: Server, known: RunReports) -> None:
     server.reports = [report(1)]
     known.gather(server, 1)
     server.reports = [report(1).model_copy(update={"outcome": "failed"})]  # retried
@@ -79,7 +79,7 @@ def test_each_is_kept_once_also_when_it_is_told_anew(server: Server, known: RunR
     assert [each.outcome for each in known] == ["converted"]
 
 
-def test_a_server_that_has_forgotten_the_last_one_is_asked_for_the_first(server: Server, known: RunReports) -> None:
+def test_reports_are_fetched_again_if_the_last_is_unknown(server: Server, known: RunReports) -> None:
     server.reports = [report(1)]
     known.gather(server, 1)
     server.reports = [report(2), report(3)]
@@ -87,7 +87,7 @@ def test_a_server_that_has_forgotten_the_last_one_is_asked_for_the_first(server:
     assert [each.seq_num for each in known] == [2, 3, 4]
 
 
-def test_what_came_before_an_outage_is_kept(server: Server, known: RunReports) -> None:
+def test_reports_before_an_outage_are_kept(server: Server, known: RunReports) -> None:
     server.reports = [report(number) for number in range(MANY_REPORTS + 1)]
     calls = iter([server, server])
 
@@ -103,7 +103,7 @@ def test_what_came_before_an_outage_is_kept(server: Server, known: RunReports) -
     assert list(known) == server.reports
 
 
-def test_a_report_takes_a_tenth_of_a_kilobyte(server: Server, known: RunReports) -> None:
+def test_report_takes_a_tenth_of_a_kilobyte(server: Server, known: RunReports) -> None:
     server.reports = [report(number) for number in range(MANY_REPORTS - 1)]
     known.gather(lambda uid, after: server(uid, after)[:1], 0)  # what is there once is not of interest
     tracemalloc.start()

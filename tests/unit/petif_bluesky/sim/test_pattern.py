@@ -33,7 +33,7 @@ def bragg(spacing, energy, distance, pixel_size=0.2):
 
 
 @pytest.mark.parametrize(("energy", "distance"), [(42_700.0, 125.0), (60_000.0, 200.0), (25_600.0, 100.0)])
-def test_first_ring_is_where_bragg_puts_ceo2_111(energy, distance):
+def test_first_ring_has_the_bragg_angle_of_ceo2_111(energy, distance):
     image = make(energy=energy, distance=distance).frame()
     expected = bragg(3.1244, energy, distance)
     assert innermost_ring(image, CENTER, expected * 1.1) == pytest.approx(expected, abs=1)
@@ -61,7 +61,7 @@ def test_another_index_or_seed_gives_other_noise(other):
     assert np.mean(make(seed=7).frame(3) == other) < 0.01
 
 
-def test_a_frame_is_the_callers_own():
+def test_frame_can_be_modified_by_the_caller():
     pattern = make()
     first = pattern.frame()
     untouched = first.copy()
@@ -69,7 +69,7 @@ def test_a_frame_is_the_callers_own():
     np.testing.assert_array_equal(pattern.frame(), untouched)
 
 
-def test_noise_is_that_of_counting():
+def test_noise_is_poisson_noise():
     pattern = make(shape=(200, 200), center=(76.0, 60.0))
     frames = np.stack([pattern.frame(index)[RIGHT_OF_CENTER] for index in range(200)])
     mean, deviation = frames.mean(axis=0), frames.std(axis=0)
@@ -86,7 +86,7 @@ def image():
     return image
 
 
-def test_no_rotation_or_flip_looks_like_the_frame(image):
+def test_frame_has_no_symmetry(image):
     image = np.clip(image, 0, 1500)
     turned = [np.rot90(flipped, k) for flipped in (image, np.flip(image, 1)) for k in range(4)]
     correlations = [np.corrcoef(image.ravel(), other.ravel())[0, 1] for other in turned]
@@ -125,7 +125,7 @@ def test_bad_pixels_are_the_same_in_each_frame():
         np.testing.assert_array_equal(first[bad], second[bad])
 
 
-def test_raw_frames_lie_on_the_dark_level():
+def test_raw_frames_include_the_dark_level():
     subtracted, raw16, raw32 = (make(pixel_type=name).frame() for name in ("float32", "uint16", "uint32"))
     assert (raw16.dtype, raw32.dtype) == (np.uint16, np.uint32)
     assert raw16.max() == 65535

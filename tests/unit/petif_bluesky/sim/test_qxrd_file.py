@@ -30,18 +30,18 @@ def rewrite(real, path):
 
 
 @pytest.mark.parametrize("name", ["qxrd_f32_64.tif", "qxrd_r16_64.tif", "qxrd_r32_64.tif"])
-def test_every_byte_is_the_real_one(name, tmp_path):
+def test_every_byte_matches_the_real_file(name, tmp_path):
     rewrite(DATA / name, tmp_path / name)
     assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the full-size frame is not in the repository")
-def test_every_byte_of_a_full_size_frame_is_the_real_one(tmp_path):
+def test_every_byte_of_a_full_size_frame_matches(tmp_path):
     rewrite(SHARED / "qxrd_f32_2048.tif", tmp_path / "frame.tif")
     assert (tmp_path / "frame.tif").read_bytes() == (SHARED / "qxrd_f32_2048.tif").read_bytes()
 
 
-def test_file_grows_as_libtiff_lets_it_grow(real_pixels, tmp_path):
+def test_file_grows_as_with_libtiff(real_pixels, tmp_path):
     path = tmp_path / "frame.tif"
     seen = {
         stage: path.read_bytes() for stage in write_stages(path, real_pixels, document_name=NAME, acquired=ACQUIRED)
@@ -59,7 +59,7 @@ def test_file_grows_as_libtiff_lets_it_grow(real_pixels, tmp_path):
 
 
 @pytest.mark.parametrize("last", list(Stage))
-def test_tifffile_finds_a_frame_only_when_the_ifd_is_there(last, real_pixels, tmp_path):
+def test_tifffile_reads_a_frame_only_with_its_ifd(last, real_pixels, tmp_path):
     path = tmp_path / "frame.tif"
     stages = write_stages(path, real_pixels, document_name=NAME, acquired=ACQUIRED)
     while next(stages) is not last:
@@ -112,7 +112,7 @@ def test_memory_layout_does_not_matter(view, real_pixels, tmp_path):
     + [(shape, "float32", ValueError, "shape") for shape in ((4,), (2, 4, 4), (0, 4))],
     ids=str,
 )
-def test_what_qxrd_does_not_save_is_refused(shape, pixel_type, error, words, tmp_path):
+def test_unsupported_images_are_refused(shape, pixel_type, error, words, tmp_path):
     path = tmp_path / "frame.tif"
     with pytest.raises(error, match=words):
         write_frame(path, np.zeros(shape, pixel_type), document_name="a.tif", acquired=ACQUIRED)

@@ -70,7 +70,7 @@ def test_values_are_read_back_in_the_units_of_qxrd(tmp_path):
 @pytest.mark.parametrize(
     ("pixel_type", "code", "name"), [("uint16", "1", "16 Bit Raw Data"), ("uint32", "2", "32 Bit Raw Data")]
 )
-def test_raw_frames_are_called_raw(pixel_type, code, name, tmp_path):
+def test_raw_frames_are_labelled_raw(pixel_type, code, name, tmp_path):
     metadata = parse(write_sidecar(tmp_path / "a.tif", make(pixel_type=pixel_type)))["metadata"]
     assert (metadata["dataType"], metadata["dataTypeName"]) == (code, name)
 
@@ -90,7 +90,7 @@ def unescape(text):
         (datetime(2024, 2, 29, 12, 34, 56, 789_000), 2_460_370),
     ],
 )
-def test_date_time_unpacks_to_the_moment(moment, julian_day, tmp_path):
+def test_date_time_is_encoded_correctly(moment, julian_day, tmp_path):
     value = unescape(parse(write_sidecar(tmp_path / "a.tif", make(acquired=moment)))["metadata"]["dateTime"])
     packed = re.fullmatch(r'"?@Variant\((.*)\)"?', value, re.DOTALL)[1].encode("latin-1")
     kind, day, milliseconds, _ = struct.unpack(">IIIB", packed)
@@ -127,7 +127,7 @@ class TestAgainstTheRealOne:
         ours = keys(write_sidecar(tmp_path / "a.tif", make()).read_bytes().decode("latin-1"))
         assert ours == [key for key in real if key not in scripts]
 
-    def test_same_moment_gives_the_same_line(self, tmp_path):
+    def test_same_time_gives_the_same_line(self, tmp_path):
         sidecar = write_sidecar(tmp_path / "a.tif", make(acquired=datetime(2014, 7, 2, 17, 7, 53, 659_000)))
         real = REAL.read_bytes().decode("latin-1").split("\r\n")
         ours = lines(sidecar)

@@ -12,7 +12,7 @@ from tests.unit.documents import ComposedRun, Recorder
 from tests.unit.named_frames import IMAGE, SHAPE, taken
 
 
-def test_documents_follow_the_event_model_and_the_runs_own_are_left_as_they_were(tmp_path: Path) -> None:
+def test_documents_are_valid_and_originals_unchanged(tmp_path: Path) -> None:
     handed_on = Recorder()
     run = ComposedRun(LiteralNames(handed_on))
     before = copy.deepcopy(run.recorder.documents)
@@ -32,7 +32,7 @@ def test_documents_follow_the_event_model_and_the_runs_own_are_left_as_they_were
     [([1, *SHAPE], {"spec": "AD_HDF5", "template": "%s%s-%5.5d.h5"}), ([3, *SHAPE], {"frame_per_point": 3})],
     ids=["another format", "three files per point"],
 )
-def test_other_images_pass_as_they_are(shape: list[int], settings: dict[str, Any]) -> None:
+def test_other_images_are_unchanged(shape: list[int], settings: dict[str, Any]) -> None:
     handed_on = Recorder()
     run = ComposedRun(LiteralNames(handed_on))
     run.stream(pe={"image": {**IMAGE, "shape": shape}})
@@ -41,7 +41,7 @@ def test_other_images_pass_as_they_are(shape: list[int], settings: dict[str, Any
     assert handed_on.documents == run.recorder.documents
 
 
-def test_a_path_that_tiled_cannot_open_is_told_and_keeps_its_template(caplog: pytest.LogCaptureFixture) -> None:
+def test_path_tiled_cannot_open_keeps_its_template(caplog: pytest.LogCaptureFixture) -> None:
     handed_on = Recorder()
     run = ComposedRun(LiteralNames(handed_on))
     run.stream(pe={"image": IMAGE})
@@ -51,7 +51,7 @@ def test_a_path_that_tiled_cannot_open_is_told_and_keeps_its_template(caplog: py
     assert "sample#1" in caplog.text
 
 
-def test_pages_are_taken_as_their_documents(tmp_path: Path) -> None:
+def test_pages_are_unpacked(tmp_path: Path) -> None:
     run = ComposedRun(lambda _name, _document: None)
     taken(run, tmp_path, ["sample-00000.tif", "sample-00002.tif"])
     events, datums = run.recorder.of("event"), run.recorder.of("datum")
@@ -68,7 +68,7 @@ def test_pages_are_taken_as_their_documents(tmp_path: Path) -> None:
     assert len(handed_on.of("event")) == 2
 
 
-def test_interleaved_runs_are_numbered_each_for_itself_and_forgotten() -> None:
+def test_interleaved_runs_are_numbered_separately() -> None:
     handed_on = Recorder()
     subscriber = LiteralNames(handed_on)
     runs = [ComposedRun(subscriber), ComposedRun(subscriber)]

@@ -29,7 +29,7 @@ def test_folder_ends_with_one_slash(path: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["AD_HDF5", "NPY_SEQ"])
-def test_resources_of_another_spec_are_as_they_were(spec: str) -> None:
+def test_resources_of_another_spec_are_unchanged(spec: str) -> None:
     document = resource("data/raw", spec)
     patched = with_trailing_slash(document)
     assert patched == document
@@ -37,7 +37,7 @@ def test_resources_of_another_spec_are_as_they_were(spec: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["raw/sample", "raw/sample/"])
-def test_frames_are_found_in_the_same_files_with_and_without_the_slash(path: str) -> None:
+def test_trailing_slash_does_not_change_the_files(path: str) -> None:
     run = ComposedRun(lambda _name, _document: None)
     run.stream(pe={"image": IMAGE})
     run.event(pe_image=run.resource(path=path)(0))

@@ -74,7 +74,7 @@ class Catalogue:
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PAUSES", Backoff(0.01, 0.01))
-    monkeypatch.setattr(module, "_PAUSE_AFTER_NEWS", 0.01)
+    monkeypatch.setattr(module, "_PAUSE_AFTER_CHANGE", 0.01)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def stop(component: CatalogueStatistics, run: str = RUN) -> None:
     component("stop", {"run_start": run})
 
 
-def test_statistics_are_written_after_the_stop_document_in_another_thread(
+def test_statistics_are_written_after_stop_in_a_thread(
     statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
     frames(converter, server, 3)
@@ -121,7 +121,7 @@ def test_statistics_are_written_after_the_stop_document_in_another_thread(
     assert threading.current_thread() not in catalogue.callers | server.callers
 
 
-def test_late_frames_are_written_again_and_only_news_are(
+def test_only_changed_statistics_are_written_again(
     statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
     server.converts = False
@@ -152,7 +152,7 @@ def test_frames_still_in_the_spool_are_pending(
     assert [catalogue.written[-1][1][name] for name in ("submitted", "converted", "pending")] == [2, 2, 0]
 
 
-def test_nothing_is_written_before_the_catalogue_has_the_stop_document(
+def test_writing_waits_for_the_stop_document(
     statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
     catalogue.metadata.clear()
@@ -168,7 +168,7 @@ def test_nothing_is_written_before_the_catalogue_has_the_stop_document(
 
 
 @pytest.mark.parametrize("away", ["catalogue", "server", "server does not know the run"])
-def test_what_is_away_is_asked_again_and_told_once(
+def test_outage_is_retried_and_logged_once(
     away: str,
     statistics: CatalogueStatistics,
     catalogue: Catalogue,
@@ -192,7 +192,7 @@ def test_what_is_away_is_asked_again_and_told_once(
     assert RUN in warnings[0].getMessage()
 
 
-def test_one_run_in_trouble_holds_up_no_other(
+def test_failing_run_does_not_delay_others(
     statistics: CatalogueStatistics, catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
     for run in ("lost", RUN):
@@ -208,7 +208,7 @@ def test_no_document_makes_it_raise(statistics: CatalogueStatistics, document: A
     statistics("stop", document)
 
 
-def test_a_run_is_given_up_after_the_patience(
+def test_run_is_given_up_after_patience(
     catalogue: Catalogue, converter: PETifConverter, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     component = CatalogueStatistics(catalogue, converter, patience=0.0)
@@ -219,7 +219,7 @@ def test_a_run_is_given_up_after_the_patience(
     assert "refresh_statistics" in caplog.text
 
 
-def test_closing_writes_what_can_be_written_and_tells_what_is_left(
+def test_close_writes_statistics_and_logs_the_rest(
     catalogue: Catalogue, converter: PETifConverter, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     component = CatalogueStatistics(catalogue, converter)
@@ -229,12 +229,12 @@ def test_closing_writes_what_can_be_written_and_tells_what_is_left(
     component.close(PATIENCE)
     assert not component._thread.is_alive()
     assert catalogue.written[-1][1]["pending"] == 1
-    assert f"not finished in the catalogue: {RUN}" in caplog.text
+    assert f"in the catalogue: {RUN}" in caplog.text
     stop(component)
     assert component.pending == [RUN]
 
 
-def test_closing_does_not_wait_for_a_server_that_hangs(
+def test_close_does_not_wait_for_a_hanging_server(
     catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
     component = CatalogueStatistics(catalogue, converter)
@@ -249,7 +249,7 @@ def test_closing_does_not_wait_for_a_server_that_hangs(
     assert not component._thread.is_alive()
 
 
-def test_a_run_of_an_earlier_session_is_refreshed_by_hand(
+def test_refresh_statistics_of_an_earlier_run(
     catalogue: Catalogue, converter: PETifConverter, server: FakeServer
 ) -> None:
     frames(converter, server, 2)
