@@ -66,7 +66,7 @@ def test_conda_package_needs_what_the_extras_need() -> None:
 
 
 def test_conda_recipe_renders_with_the_version_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    rattler_build = pytest.importorskip("rattler_build", reason="not installed: pip install py-rattler-build")
+    rattler_build = pytest.importorskip("rattler_build", reason="there is no py-rattler-build")
     monkeypatch.setenv("PETIF_VERSION", "1.2.3")
     (rendered,) = rattler_build.Stage0Recipe.from_file(str(RECIPE)).render()
     assert (rendered.recipe.package.name, rendered.recipe.package.version) == ("petif-bluesky", "1.2.3")
