@@ -12,6 +12,7 @@ name, becomes `processed`.
 None
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,24 @@ def apply_rule(path: AnyPath, root: AnyPath) -> AnyPath | None:
 Resolve = Callable[[Path], Path]
 
 
+def resolve_path(path: Path) -> Path:
+    """Return `path.resolve()`; links in a loop are an error, as they were before Python 3.13.
+
+    Raises
+    ------
+    OSError
+        or RuntimeError, before Python 3.13: if links lead in a loop.
+
+    """
+    resolved = path.resolve()
+    try:
+        resolved.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise
+    return resolved
+
+
 def caching_resolver() -> Resolve:
     """Return a function that resolves paths and looks at each folder once; for the paths of one call of a client.
 
@@ -56,15 +75,15 @@ def caching_resolver() -> Resolve:
     def resolve(path: Path) -> Path:
         folder, name = os.path.split(path)
         if os.name == "nt" or name in {"", "..", "."}:
-            return path.resolve()
+            return resolve_path(path)
         known = folders.get(folder)
         if known is None:
-            known = folders[folder] = Path(folder).resolve()
+            known = folders[folder] = resolve_path(Path(folder))
         try:
             os.readlink(os.path.join(known, name))  # noqa: PTH115, PTH118 - this runs a thousand times in a call
         except OSError:  # no link, or nothing there yet
             return known / name
-        return path.resolve()
+        return resolve_path(path)
 
     return resolve
 
@@ -111,7 +130,7 @@ class Roots:
         """The same, to read what a recipe names."""
         return Roots(read=self.every or self.read, write=self.write, private=self.private)
 
-    def source(self, path: str | Path, resolve: Resolve = Path.resolve) -> Path:
+    def source(self, path: str | Path, resolve: Resolve = resolve_path) -> Path:
         """Return the resolved path of a source.
 
         Raises
@@ -124,7 +143,7 @@ class Roots:
         """
         return self._within(path, self.read, "read", resolve)
 
-    def frame(self, path: str | Path, resolve: Resolve = Path.resolve) -> Path:
+    def frame(self, path: str | Path, resolve: Resolve = resolve_path) -> Path:
         """Return the path of a frame with its folder resolved and its own name kept, though it be a symbolic link.
 
         Outputs are named after the link, not after the store that it leads into. Raises as `source` does, for the link
@@ -140,7 +159,7 @@ class Roots:
         self.source(kept.parent, resolve)
         return kept
 
-    def target(self, path: Path, resolve: Resolve = Path.resolve) -> Path:
+    def target(self, path: Path, resolve: Resolve = resolve_path) -> Path:
         """Return the resolved path of an output; raises as `source` does, for the write roots."""
         return self._within(path, self.write, "written", resolve)
 
@@ -198,7 +217,7 @@ def output_path(
     recipe: Recipe,
     roots: Roots = ANYWHERE,
     fields: Mapping[str, object] = NO_FIELDS,
-    resolve: Resolve = Path.resolve,
+    resolve: Resolve = resolve_path,
 ) -> Path:
     """Return where the output of a `source`, as `Roots.frame` tells it, goes within the write roots.
 
