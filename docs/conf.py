@@ -7,6 +7,7 @@ The pages are Markdown that GitHub shows as well. So what Sphinx needs beyond it
 import os
 import re
 import sys
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ SECTIONS = ("tutorial", "how-to", "reference", "explanation", "decisions")
 sys.path.insert(0, str(PROJECT))
 
 project = "petif-bluesky"
+version = release = installed_version(project)
 author = "the developers of petif-bluesky"
 copyright = "the developers of petif-bluesky, BSD-3-Clause"  # noqa: A001 - Sphinx's name
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tango_server.conversion.files.roots import ANYWHERE, Resolve, Roots
+from tango_server.conversion.files.roots import ANYWHERE, Resolve, Roots, resolve_path
 from tango_server.jobs.job import Job
 from tango_server.jobs.validation import job_for
 from tango_server.messages import (
@@ -51,7 +51,7 @@ class FakeBook:
         self.announced: list[str] = []
         self._recipe = recipe
         self._roots = ANYWHERE if root is None else Roots.of([root])
-        self._resolve: Resolve = Path.resolve if root is not None else (lambda path: path)
+        self._resolve: Resolve = resolve_path if root is not None else (lambda path: path)
         self._booked: dict[str, _Booked] = {}
         self._finished: dict[str | None, list[FrameReport]] = {}
         """Reports by run, in order."""

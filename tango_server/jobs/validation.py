@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tango_server.conversion.errors import PathError
 from tango_server.conversion.files.path_map import PathMap
-from tango_server.conversion.files.roots import Resolve, Roots, output_path
+from tango_server.conversion.files.roots import Resolve, Roots, output_path, resolve_path
 from tango_server.jobs.job import NO_OUTPUT, Job
 from tango_server.messages import FrameOrigin, FrameRequest
 from tango_server.recipe import InPlace, NewFile, Recipe
@@ -25,7 +25,7 @@ def job_for(
     now: float,
     paths: PathMap = NO_MAP,
     *,
-    resolve: Resolve = Path.resolve,
+    resolve: Resolve = resolve_path,
 ) -> Job:
     """Return the job for a request from the wire; if invalid, a refused job with the reason.
 
@@ -95,7 +95,7 @@ def translated(recipe: Recipe, paths: PathMap) -> Recipe:
     return recipe.model_copy(update={"output": here})
 
 
-def mask_in(recipe: Recipe, roots: Roots, paths: PathMap, resolve: Resolve = Path.resolve) -> Path | None:
+def mask_in(recipe: Recipe, roots: Roots, paths: PathMap, resolve: Resolve = resolve_path) -> Path | None:
     """Return the resolved path of a recipe's mask, None if it has none; raise `PathError` if it may not be read."""
     if recipe.esperanto is None or recipe.esperanto.mask is None:
         return None

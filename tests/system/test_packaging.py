@@ -6,20 +6,19 @@ import os
 import subprocess
 import sys
 import tarfile
-import tomllib
 from configparser import ConfigParser
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
 
 import pytest
 from packaging.metadata import Metadata, parse_email
+from packaging.utils import parse_wheel_filename
+from packaging.version import Version
 
 from tests.empty_environment import PROJECT, CheckError, EmptyEnvironment, build
 from tests.extras import CHECKS, FRAME, check, extras_of
 
 PACKAGES = ("petif_bluesky", "tango_server")
-VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-INFO = f"petif_bluesky-{VERSION}.dist-info"
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +40,24 @@ def wheel(built: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def version(wheel: Path) -> str:
+    """The version of this tree, as its tags and commits have it."""
+    return str(parse_wheel_filename(wheel.name)[1])
+
+
+@pytest.fixture(scope="module")
+def info(version: str) -> str:
+    """The folder of the wheel's metadata."""
+    return f"petif_bluesky-{version}.dist-info"
+
+
+@pytest.fixture(scope="module")
+def unpacked(sdist: Path, version: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tree that the sdist holds."""
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
-    return folder / f"petif_bluesky-{VERSION}"
+    return folder / f"petif_bluesky-{version}"
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +66,19 @@ def members(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_wheel_holds_both_packages_and_nothing_else(members: dict[str, bytes]) -> None:
+def test_wheel_holds_both_packages_and_nothing_else(members: dict[str, bytes], info: str) -> None:
     files = (path for package in PACKAGES for path in (PROJECT / package).rglob("*"))
     code = {path.relative_to(PROJECT).as_posix() for path in files if path.suffix in {".py", ".typed"}}
     assert {f"{package}/py.typed" for package in PACKAGES} <= code
-    info = {f"{INFO}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
-    assert set(members) == code | info
-    assert members[f"{INFO}/licenses/LICENSE"] == (PROJECT / "LICENSE").read_bytes()
+    described = {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
+    assert set(members) == code | described
+    assert members[f"{info}/licenses/LICENSE"] == (PROJECT / "LICENSE").read_bytes()
 
 
-def test_programs_and_subcommands_are_functions_of_the_wheel(members: dict[str, bytes]) -> None:
+def test_programs_and_subcommands_are_functions_of_the_wheel(members: dict[str, bytes], info: str) -> None:
     points = ConfigParser(delimiters="=")
     points.optionxform = str  # type: ignore[assignment,method-assign]
-    points.read_string(members[f"{INFO}/entry_points.txt"].decode())
+    points.read_string(members[f"{info}/entry_points.txt"].decode())
     assert dict(points["console_scripts"]) == {
         "petif": "tango_server.cli:main",
         "PETifConverter": "tango_server.cli:tango_main",
@@ -82,11 +93,13 @@ def test_programs_and_subcommands_are_functions_of_the_wheel(members: dict[str, 
     assert {target.partition(":")[0].replace(".", "/") for target in commands.values()} == with_a_command
 
 
-def test_metadata_is_what_a_package_index_accepts(members: dict[str, bytes], wheel: Path) -> None:
-    raw, unknown = parse_email(members[f"{INFO}/METADATA"])
+def test_metadata_is_what_a_package_index_accepts(
+    members: dict[str, bytes], wheel: Path, version: str, info: str
+) -> None:
+    raw, unknown = parse_email(members[f"{info}/METADATA"])
     assert not unknown
     metadata = Metadata.from_raw(raw, validate=True)
-    assert (metadata.name, str(metadata.version)) == ("petif-bluesky", VERSION)
+    assert (metadata.name, str(metadata.version)) == ("petif-bluesky", version)
     assert metadata.license_expression == "BSD-3-Clause"
     assert str(metadata.requires_python) == ">=3.11"
     assert metadata.description_content_type == "text/markdown"
@@ -111,8 +124,10 @@ def test_wheel_comes_out_the_same_from_the_sdist(unpacked: Path, wheel: Path, tm
     assert (again.name, again.read_bytes()) == (wheel.name, wheel.read_bytes())
 
 
-def test_environment_has_the_version_of_this_tree() -> None:
-    assert importlib.metadata.version("petif-bluesky") == VERSION, "install it anew: pip install -e '.[all,test]'"
+def test_environment_has_the_release_of_this_tree(version: str) -> None:
+    """An editable installation keeps the version of the commit at which it was made; the release must be the same."""
+    installed = Version(importlib.metadata.version("petif-bluesky"))
+    assert installed.release == Version(version).release, "install it again: pip install -e '.[all,test]'"
 
 
 @pytest.mark.long
@@ -142,7 +157,9 @@ class TestEmptyEnvironment:
     def test_extra_brings_what_it_needs(self, extra: str, wheel: Path, here: EmptyEnvironment) -> None:
         check(extra, wheel, here, borrowed=True)
 
-    def test_conversion_host_is_whole_and_has_one_version(self, wheel: Path, here: EmptyEnvironment) -> None:
+    def test_conversion_host_is_whole_and_has_one_version(
+        self, wheel: Path, version: str, here: EmptyEnvironment
+    ) -> None:
         check("server", wheel, here, borrowed=True)
         script = "import sys, tango; print(tango.DeviceProxy(sys.argv[1]).info().version_info['petif-bluesky'])"
         inspected = json.loads(here.run("petif", "inspect", "--json", f"converted/{FRAME.name}"))
@@ -151,7 +168,7 @@ class TestEmptyEnvironment:
             "the device": here.serving(script).split()[-1],
             "a converted frame": inspected["provenance"]["version"],
         }
-        assert told == dict.fromkeys(told, VERSION)
+        assert told == dict.fromkeys(told, version)
 
     def test_requirement_that_an_extra_lacks_is_noticed(self, wheel: Path, here: EmptyEnvironment) -> None:
         """The environment is as empty as it should be: without the extra, what it needs can't be imported."""

@@ -14,7 +14,6 @@ None
 
 import errno
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -48,6 +47,24 @@ def apply_rule(path: AnyPath, root: AnyPath) -> AnyPath | None:
 Resolve = Callable[[Path], Path]
 
 
+def resolve_path(path: Path) -> Path:
+    """Return `path.resolve()`; links in a loop are an error, as they were before Python 3.13.
+
+    Raises
+    ------
+    OSError
+        or RuntimeError, before Python 3.13: if links lead in a loop.
+
+    """
+    resolved = path.resolve()
+    try:
+        resolved.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise
+    return resolved
+
+
 def caching_resolver() -> Resolve:
     """Return a function that resolves paths, each folder only once; for the paths of one call of a client.
 
@@ -58,15 +75,15 @@ def caching_resolver() -> Resolve:
     def resolve(path: Path) -> Path:
         folder, name = os.path.split(path)
         if os.name == "nt" or name in {"", "..", "."}:
-            return path.resolve()
+            return resolve_path(path)
         known = folders.get(folder)
         if known is None:
-            known = folders[folder] = Path(folder).resolve()
+            known = folders[folder] = resolve_path(Path(folder))
         try:
             os.readlink(os.path.join(known, name))  # noqa: PTH115, PTH118 - this runs a thousand times in a call
         except OSError:  # no link, or nothing there yet
             return known / name
-        return path.resolve()
+        return resolve_path(path)
 
     return resolve
 
@@ -113,7 +130,7 @@ class Roots:
         """The same, for reading files that a recipe names."""
         return Roots(read=self.every or self.read, write=self.write, private=self.private)
 
-    def source(self, path: str | Path, resolve: Resolve = Path.resolve) -> Path:
+    def source(self, path: str | Path, resolve: Resolve = resolve_path) -> Path:
         """Return the resolved path of a source.
 
         Raises
@@ -126,7 +143,7 @@ class Roots:
         """
         return self._within(path, self.read, "read", resolve)
 
-    def frame(self, path: str | Path, resolve: Resolve = Path.resolve) -> Path:
+    def frame(self, path: str | Path, resolve: Resolve = resolve_path) -> Path:
         """Return the path of a frame with its folder resolved and its own name kept, even if it is a symbolic link.
 
         Outputs are named after the link, not after its target. Raises as `source` does, for the link and its target.
@@ -141,7 +158,7 @@ class Roots:
         self.source(kept.parent, resolve)
         return kept
 
-    def target(self, path: Path, resolve: Resolve = Path.resolve) -> Path:
+    def target(self, path: Path, resolve: Resolve = resolve_path) -> Path:
         """Return the resolved path of an output; raises as `source` does, for the write roots."""
         return self._within(path, self.write, "written", resolve)
 
@@ -159,8 +176,6 @@ class Roots:
         written = Path(path)
         try:
             resolved = written if roots and _is_of_processes(written, roots) else resolve(written)
-            if sys.version_info >= (3, 13):
-                _require_no_loop(resolved)
             inside = not roots or (self._holds(resolved, roots) and self._passes(written, roots, resolve))
         except (OSError, RuntimeError, ValueError) as error:  # links in a loop, too long a name, a NUL byte
             if not roots or any(_lies_below(written, root) for root in roots):
@@ -199,7 +214,7 @@ def output_path(
     recipe: Recipe,
     roots: Roots = ANYWHERE,
     fields: Mapping[str, object] = NO_FIELDS,
-    resolve: Resolve = Path.resolve,
+    resolve: Resolve = resolve_path,
 ) -> Path:
     """Return the path of the output, within the write roots, of a `source` (as returned by `Roots.frame`).
 
@@ -261,16 +276,6 @@ def _is_of_processes(path: Path, roots: tuple[Path, ...]) -> bool:
 def _innermost(path: Path, roots: tuple[Path, ...]) -> Path:
     holders = [root for root in roots if _lies_below(path, root)]
     return max(holders, key=lambda root: len(str(root))) if holders else Path(path.anchor)
-
-
-def _require_no_loop(resolved: Path) -> None:
-    """Raise `OSError` if symbolic links form a loop, which `Path.resolve` of Python 3.13 leaves as they are."""
-    try:
-        os.readlink(resolved)  # noqa: PTH115 - for each frame
-    except OSError as error:  # no link, or nothing there
-        if error.errno != errno.ELOOP:
-            return
-    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 def _lies_below(path: Path, root: Path) -> bool:

@@ -211,3 +211,13 @@ def test_prometheus_finds_its_rules_and_the_server() -> None:
 @pytest.mark.parametrize(("what", "name"), [("config", "prometheus.yml"), ("rules", "rules.yml")])
 def test_promtool_accepts_the_files(what: str, name: str) -> None:
     subprocess.run(["promtool", "check", what, str(PROMETHEUS / name)], check=True)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool")
+def test_promtool_accepts_the_expressions_of_the_dashboard(tmp_path: Path) -> None:
+    dashboard = json.loads((PROMETHEUS / "dashboard.json").read_text(encoding="utf-8"))
+    texts = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    rules = [{"record": f"panel:{i}", "expr": text.replace("$__rate_interval", "1m")} for i, text in enumerate(texts)]
+    path = tmp_path / "dashboard.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}), encoding="utf-8")
+    subprocess.run(["promtool", "check", "rules", str(path)], check=True)

@@ -41,6 +41,7 @@ FORBIDDEN = {
 }
 SCRIPT = """
 import json, sys
+sys.modules["setuptools_scm"] = None  # brought by hatch-vcs, which users don't have; ophyd would load it, and rich
 for statement in json.load(sys.stdin):
     exec(statement)
     print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))

@@ -1,5 +1,6 @@
 """The Prometheus endpoint, scraped over HTTP and read by Prometheus' own parser."""
 
+import json
 import re
 import socket
 import sys
@@ -167,9 +168,32 @@ def test_silent_client_is_sent_away(monkeypatch: pytest.MonkeyPatch, endpoint: M
         assert silent.recv(1) == b""
 
 
-def test_example_rules_use_metrics_that_exist(endpoint: Metrics) -> None:
-    rules: dict[str, Any] = yaml.safe_load((EXAMPLE / "rules.yml").read_text())
-    expressions = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
-    used = {name for expression in expressions for name in re.findall(r"petif_\w+", expression)}
-    assert len(used) >= 5
-    assert used <= {name for name, _ in scrape(endpoint.address)}
+def expressions() -> list[str]:
+    """Return what the examples ask Prometheus for."""
+    rules: dict[str, Any] = yaml.safe_load((EXAMPLE / "rules.yml").read_text(encoding="utf-8"))
+    dashboard: dict[str, Any] = json.loads((EXAMPLE / "dashboard.json").read_text(encoding="utf-8"))
+    alerts = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    return [*alerts, *(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])]
+
+
+def test_example_expressions_name_metrics_and_labels_that_exist(endpoint: Metrics, source: Source) -> None:
+    source.state = "FAULT"  # the one that a rule names
+    offered: dict[str, set[tuple[str, str]]] = {}
+    for name, labels in scrape(endpoint.address):
+        offered.setdefault(name, set()).update(labels)
+    used = [selector for text in expressions() for selector in re.findall(r"(petif_\w+)(?:\{([^}]*)\})?", text)]
+    assert {name for name, _ in used} == set(offered), "each metric is of use to an alert or a panel"
+    for name, labels in used:
+        for label, value in re.findall(r'(\w+)="([^"]*)"', labels):
+            assert (label, value) in offered[name] | {("instance", "$instance")}, name
+
+
+def test_example_dashboard_shows_labels_that_exist(endpoint: Metrics) -> None:
+    known = {label for _, labels in scrape(endpoint.address) for label, _ in labels}
+    dashboard = json.loads((EXAMPLE / "dashboard.json").read_text(encoding="utf-8"))
+    variables = {f"${{{entry['name']}}}" for entry in dashboard["templating"]["list"]}
+    for panel in dashboard["panels"]:
+        assert panel["datasource"]["uid"] in variables, panel["title"]
+        for target in panel["targets"]:
+            assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= known, panel["title"]
+            assert set(re.findall(r"by \((\w+)\)", target["expr"])) <= known, panel["title"]

@@ -10,7 +10,7 @@ import pytest
 
 from tango_server.conversion.errors import ConversionError, NoOutputPathError, OutsideRootsError, UnfitPathError
 from tango_server.conversion.files.path_checks import require_fit
-from tango_server.conversion.files.roots import ANYWHERE, Roots, caching_resolver, output_path
+from tango_server.conversion.files.roots import ANYWHERE, Roots, caching_resolver, output_path, resolve_path
 from tango_server.recipe import Recipe
 from tango_server.text import printable
 
@@ -52,7 +52,7 @@ def refusal(call: Callable[[], object]) -> ConversionError:
     return caught.value
 
 
-RESOLVE = pytest.mark.parametrize("resolve", [Path.resolve, caching_resolver()], ids=["fresh", "caching_resolver"])
+RESOLVE = pytest.mark.parametrize("resolve", [resolve_path, caching_resolver()], ids=["fresh", "caching_resolver"])
 OUTSIDE = [
     "secret/there.tif", "secret/absent.tif", "secret", "no/such/folder/a.tif", "data-2/a.tif", "datas", "/",
     "/dev/zero", "/proc/self/environ", "data/raw/out/there.tif", "data/raw/out/absent.tif", "data/raw/there.tif",
