@@ -147,14 +147,14 @@ class ServerPoller:
             try:
                 listener(statistics)
             except Exception:  # noqa: BLE001 - boundary to user code such as progress bars: it must not end the polling
-                _log.exception("a listener of run %s raised an error", run_uid)
+                _log.exception("A listener of run %s raised an error", run_uid)
 
     def _notify_watchers(self) -> None:
         for watcher in list(self._watchers.values()):
             try:
                 watcher(self.state)
             except Exception:  # noqa: BLE001 - boundary to user subscriptions: they must not end the polling
-                _log.exception("a watcher of %s raised an error", self.client.address)
+                _log.exception("A watcher of %s raised an error", self.client.address)
 
     def _polled_state(self) -> ServerState:
         known = self.state

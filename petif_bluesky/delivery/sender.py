@@ -129,7 +129,7 @@ class Sender:
         runs = sorted({entry.run_uid for entry in entries if entry.request is None})
         answer = self._client.submit(requests, runs)
         for refused in answer.refused:
-            _log.warning("a frame will not be converted: %s", refused.reason)
+            _log.warning("Frame not converted: %s", refused.reason)
         self._spool.remove(entries)
 
 

@@ -69,7 +69,7 @@ class ZmqHost:
         try:
             return self._loads(data)
         except Exception as error:
-            _log.error("a document was lost: cannot unpickle it: %s", error)
+            _log.error("Document lost: cannot unpickle it: %s", error)
             raise
 
     def _take(self, name: str, document: Mapping[str, Any]) -> None:
@@ -79,14 +79,14 @@ class ZmqHost:
             missing = self._check.feed(name, document)
         except Exception:  # noqa: BLE001 - as above
             _log.exception(
-                "a %r document does not follow the event model; missing documents of its run may not be reported", name
+                "A %r document does not follow the event model; missing documents of its run may not be reported", name
             )
             return
         for words in missing:
             _log.error("%s", words)
         if name == "stop":
             _log.info(
-                "run %s has ended%s",
+                "Run %s has ended%s",
                 document.get("run_start"),
                 "" if missing else ", and all its documents were received",
             )

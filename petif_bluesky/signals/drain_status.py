@@ -161,7 +161,7 @@ class DrainStatus(DeviceStatus):
             try:
                 watcher(**progress)
             except Exception:  # noqa: BLE001 - boundary to user code: it must not stop the wait
-                _log.exception("watcher %r raised an error", watcher)
+                _log.exception("Watcher %r raised an error", watcher)
 
 
 def _timer(seconds: float, function: Callable[[], None]) -> threading.Timer:

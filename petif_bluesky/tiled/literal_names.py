@@ -66,7 +66,7 @@ class LiteralNames:
         try:
             self._router(name, document)
         except Exception:  # noqa: BLE001 - boundary to the RunEngine: the writer gets the document in any case
-            _log.exception("cannot process a %r document; it is passed to the catalogue unchanged", name)
+            _log.exception("Cannot process a %r document; it is passed to the catalogue unchanged", name)
         return list(self._found)
 
     def _describe(self, descriptor: Document) -> None:
@@ -96,7 +96,7 @@ class LiteralNames:
         try:
             uri, template = literal_uri(frame.path)
         except ValueError as error:
-            _log.warning("cannot register a file by name; the catalogue gets the template: %s", error)
+            _log.warning("Cannot register a file by name; the catalogue gets the template: %s", error)
             return False
         descriptor, seq_num = event["descriptor"], event["seq_num"]
         number = self._counts.get((descriptor, frame.data_key), 0)

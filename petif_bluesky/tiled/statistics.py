@@ -74,7 +74,7 @@ class CatalogueStatistics:
         try:
             self._take(document["run_start"])
         except Exception:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
-            _log.exception("cannot schedule the statistics of a run; they will not be written to the catalogue")
+            _log.exception("Cannot schedule the statistics of a run; they will not be written to the catalogue")
 
     @property
     def pending(self) -> list[str]:

@@ -175,7 +175,8 @@ def test_refused_frame_is_logged_and_removed(
     sender.close(5.0)
     assert server.attempts == 1
     assert len(spool) == 0
-    assert messages(caplog, "will not be converted") == [f"a frame will not be converted: {refused} is outside"]
+    (warning,) = messages(caplog, "not converted")
+    assert f"{refused} is outside" in warning
 
 
 def test_outage_while_sending_singly_keeps_the_order(
