@@ -82,5 +82,5 @@ def test_device_that_can_not_convert_is_not_reachable_and_says_so(
     converter = PETifConverter(server.address, name="converter")
     until(lambda: converter.server.state.get() == "FAULT", "the state is seen")
     assert converter.server.reachable.get() is False
-    assert "watch_interval: found 'soon'" in converter.server.status.get()
+    assert "watch_interval: input should be a valid number" in converter.server.status.get()
     converter.destroy()

@@ -215,7 +215,7 @@ def test_the_key_of_another_frame_is_refused(side: Side) -> None:
     answer = side.client.submit([asked(first), asked(second, key=f"run/{first}")])
     assert [job.source for job in answer.jobs] == [first]
     assert [refused.source for refused in answer.refused] == [second]
-    assert "found the key of" in answer.refused[0].reason
+    assert "key already belongs to" in answer.refused[0].reason
     assert side.client.run_statistics("run").submitted == 1
 
 

@@ -183,7 +183,7 @@ def test_a_full_disk_is_a_fault_for_as_long_as_it_is_full_and_no_report_is_lost(
         assert reports("a", "b") == {"a": "converted", "b": "converted"}
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len([text for text in told if "Retrying" in text]) == 1, "once, not at each attempt"
-    assert "the ledger can be written again" in told
+    assert "The ledger can be written again" in told
 
 
 def test_an_end_while_the_disk_is_full_comes_in_time_and_leaves_the_jobs_pending(

@@ -76,7 +76,7 @@ def test_unknown_ids_are_errors_that_name_them(mixed: History) -> None:
     with pytest.raises(UnknownIdError, match="'run-4'"):
         mixed.reports(ReportsQuery(run_uid="run-4"))
     for foreign in ("x", "f"):
-        with pytest.raises(UnknownIdError, match=f"after: unknown job id '{foreign}' in the run 'run-1'.*pruned"):
+        with pytest.raises(UnknownIdError, match=f"after: unknown job id '{foreign}' in run 'run-1'.*pruned"):
             mixed.reports(ReportsQuery(run_uid="run-1", after=foreign))
 
 
