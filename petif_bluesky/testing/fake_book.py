@@ -137,7 +137,7 @@ class FakeBook:
         if known.source == source:
             answer.jobs.append(AcceptedJob(job_id=key, source=source))
         else:
-            reason = f"{source}: this key belongs to {known.source}. Use a different key for each frame."
+            reason = f"{source}: cannot accept: its key already belongs to {known.source}. Use a different key."
             answer.refused.append(RefusedRequest(source=source, reason=reason))
 
     def _accept(self, key: str, raw: dict[str, Any], job: Job) -> _Booked:

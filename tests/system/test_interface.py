@@ -170,7 +170,7 @@ def test_a_nearly_full_disk_refuses_and_says_so(start_server: Start, put: Put) -
     proxy = tango.DeviceProxy(start_server(*settings(*limits)).address)
     until(lambda: proxy.state() == tango.DevState.ALARM, "the disk is found to be nearly full")
     assert refusal(lambda: submit(proxy, *sources(copies(put, 1)))).startswith("PETIF_DiskFull")
-    assert "below the limit of" in proxy.status()
+    assert "free_space_limit" in proxy.status()
     free = proxy.read_attribute("FreeSpace")
     assert free.quality == tango.AttrQuality.ATTR_WARNING
     assert 0 < free.value < 800000000000000
@@ -206,7 +206,7 @@ def test_by_age_alone_a_file_counts_as_the_ancestor_counted(start_server: Start,
     assert reports(proxy, submit(proxy, {"source": str(old)}))[0]["outcome"] == "converted"
     (report,) = reports(proxy, submit(proxy, {"source": str(put("qxrd_r16_64.tif"))}))
     assert report["outcome"] == "failed"
-    assert "fewer than min_size=10000" in report["reason"]
+    assert "min_size is 10000" in report["reason"]
 
 
 def test_the_file_of_settings_is_read_again_by_init(start_server: Start, root: Path, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_the_page_shows_frames_as_they_come_and_retries_what_failed(
     page.screenshot(path=tmp_path / "failed.png")
 
     page.get_by_role("button", name="Acknowledge").click()
-    page.get_by_role("button", name="Yes, end the alarm about failed frames").click()
+    page.get_by_role("button", name="Yes, clear the alarm").click()
     expect(state).to_have_text("ON")
     expect(failure).to_have_count(1)
 
@@ -131,7 +131,7 @@ def test_the_page_shows_frames_as_they_come_and_retries_what_failed(
     page.get_by_role("button", name="Yes, retry 1 frame").click()
     expect(page.get_by_text("Retrying 1 frame.")).to_be_visible()
     expect(number(opened, "Converted")).to_have_text("4")
-    expect(page.get_by_text("No frame has failed.")).to_be_visible()
+    expect(page.get_by_text("No failed frames.")).to_be_visible()
     expect(state).to_have_text("ON")
     assert (root / "processed" / broken.name).exists()
     assert opened.errors == []
@@ -188,7 +188,7 @@ def test_a_read_only_page_shows_all_and_changes_nothing(
     until(output.exists, "the second frame is converted")
     second.unlink()
     output.unlink()
-    expect(page.get_by_text("The machine that runs this page can't show it")).to_have_count(2)
+    expect(page.get_by_text("The computer that runs this page cannot read the file")).to_have_count(2)
     assert answer_to_a_page_of("http://evil.example", page.url) == HTTPStatus.FORBIDDEN
     assert answer_to_a_page_of(page.url.rstrip("/"), page.url) == HTTPStatus.SWITCHING_PROTOCOLS
     assert opened.errors == []

@@ -205,7 +205,7 @@ def test_an_unknown_run_or_job_and_a_wrong_call_are_errors(run: Petif) -> None:
     for words in (["statistics", "nobody"], ["reports", "--run", "nobody"], ["reports", "no-such-job"]):
         result = run(*words)
         assert result.exit_code == 2
-        assert "unknown" in result.stderr
+        assert words[-1] in result.stderr
     assert run("reports", "id", "--run", "r").exit_code == 2
     for words in (["reports", ""], ["reports", "x" * 600], ["add", ""]):
         result = run(*words)

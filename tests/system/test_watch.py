@@ -207,5 +207,5 @@ def test_what_is_wrong_with_a_call_is_told_in_words(
     until(lambda: first.converted == ["qxrd_f32_64.tif"], "the first watch runs")
     second = once(root)
     assert second.returncode == 1
-    assert "no other server uses" in second.stderr
+    assert "another process has it open" in second.stderr
     assert "Traceback" not in second.stderr
