@@ -66,7 +66,7 @@ class Shot:
     def html(self) -> str:
         """What stands above the image, or in its place."""
         where = f"beam centre ({self.center[0]:.1f}, {self.center[1]:.1f})" if self.center else ""
-        return f"<b>{escape(self.title)}</b><br>{escape(self.text or where or 'beam centre not known')}"
+        return f"<b class='title'>{escape(self.title)}</b><br>{escape(self.text or where or 'beam centre not known')}"
 
 
 @dataclass(frozen=True, slots=True)

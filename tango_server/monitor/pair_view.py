@@ -25,11 +25,12 @@ class PairView:
         palette.param.watch(lambda event: self._colours.paint(event.new), "value")
         log.param.watch(lambda event: self._scale(logarithmic=event.new), "value")
         self._scale(logarithmic=True)
-        self._text = pn.pane.HTML("No frame was converted yet.")
+        self._text = pn.pane.HTML("No frame was converted yet.", sizing_mode="stretch_width")
         self.layout: Any = pn.Column(
-            pn.Row(pn.pane.HTML("Colour map", align="center"), palette, log, self._hold),
+            pn.FlexBox(pn.pane.HTML("Colour map", align="center"), palette, log, self._hold, align_items="center"),
             self._text,
-            pn.FlexBox(self._raw.layout, self._converted.layout, gap="12px"),
+            pn.FlexBox(self._raw.layout, self._converted.layout, gap="12px", sizing_mode="stretch_width"),
+            sizing_mode="stretch_width",
         )
 
     def show(self, pair: Pair | None) -> None:

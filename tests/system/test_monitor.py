@@ -100,7 +100,7 @@ def test_the_page_shows_frames_as_they_come_and_retries_what_failed(
     row = page.locator("table.runs tbody tr")
     expect(row).to_have_count(1)
     expect(row.locator("td")).to_have_text(
-        [RUN[:8], "3", "3", "0", "0", "0", "0", re.compile("^[0-9.]+ m?s / [0-9.]+ m?s$")]
+        [RUN, "3", "3", "0", "0", "0", "0", re.compile("^[0-9.]+ m?s / [0-9.]+ m?s$")]
     )
     page.screenshot(path=tmp_path / "converted.png")
 
@@ -192,6 +192,36 @@ def test_a_read_only_page_shows_all_and_changes_nothing(
     assert answer_to_a_page_of("http://evil.example", page.url) == HTTPStatus.FORBIDDEN
     assert answer_to_a_page_of(page.url.rstrip("/"), page.url) == HTTPStatus.SWITCHING_PROTOCOLS
     assert opened.errors == []
+
+
+_PLOTS = ("frames_per_second", "latency_median", "backlog")
+_TITLE_WIDTH = "(context => { context.font = 'bold 13px Helvetica'; return context.measureText(it.title.text).width })"
+
+
+@pytest.mark.parametrize("width", [420, 768, 1280])
+def test_page_fits_the_window(
+    server: LocalServer, proxy: tango.DeviceProxy, root: Path, open_page: Callable[..., Opened], width: int
+) -> None:
+    write_frame(wide := root / "raw" / "wide.tif", IMAGE[:450], document_name="wide", acquired=datetime.now())
+    submit(proxy, *requests(wide))
+    opened = open_page(server.address)
+    opened.page.set_viewport_size({"width": width, "height": 1400})
+    opened.until("converted-image", "it.data.image.length == 1")
+    expect(opened.page.locator("table.runs tbody tr")).to_have_count(1)
+    for name in ("raw", "converted"):  # a pixel is as high as it is wide
+        opened.until(name, "it.inner_width > 200 && Math.abs(it.inner_width - it.inner_height) <= 1")
+        x, y = opened.evaluate(name, "[it.x_range.end - it.x_range.start, it.y_range.start - it.y_range.end]")
+        assert x == pytest.approx(y)
+    for name in _PLOTS:
+        title, room = opened.evaluate(
+            name, f"[{_TITLE_WIDTH}(document.createElement('canvas').getContext('2d')), it.inner_width]"
+        )
+        assert title < room, name
+    elements = [*opened.page.locator(".bk-Figure").all(), *opened.page.locator(".tile, tr:visible").all()]
+    boxes = [box for element in elements if (box := element.bounding_box())]
+    edges = [box["x"] + box["width"] for box in boxes]
+    assert max(edges) <= width, "nothing is cut off"
+    assert max(box["x"] + box["width"] for box in boxes[3:5]) > 0.9 * width, "the images fill the page"
 
 
 def shows_one_part(opened: Opened) -> bool:
