@@ -1,4 +1,4 @@
-"""The `petif` command. Each subcommand is an entry point of the group `petif.commands`, loaded when it is asked for."""
+"""The `petif` command. Each subcommand is an entry point of the group `petif.commands`, loaded when it is used."""
 
 import io
 import sys
@@ -19,13 +19,13 @@ _EXTRAS = {
     "tiled": "tiled",
     "zmq": "zmq",
 }
-"""Where the packages come from that some commands need."""
+"""The extra that installs each package which only some commands need."""
 
 
 _GROUPS = {
     "Without a server": ("demo", "convert", "preview", "inspect", "watch"),
     "Run a server": ("serve", "register"),
-    "Use a server that runs": (
+    "Use a running server": (
         "add",
         "status",
         "reports",
@@ -36,11 +36,11 @@ _GROUPS = {
         "subscribe",
     ),
 }
-"""How `petif --help` lists the subcommands; one that is not named here comes under "Others"."""
+"""How `petif --help` groups the subcommands; others are listed under "Others"."""
 
 
 class _Commands(click.Group):
-    """Subcommands from every installed package that offers some; a missing extra is named, with its remedy."""
+    """The subcommands of all installed packages; a missing extra is named with the command that installs it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -57,7 +57,7 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the subcommand; a word that is none is told with what it is like."""
+        """Find the subcommand; for an unknown one, suggest similar names."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             like = get_close_matches(name, self.list_commands(ctx))
@@ -65,7 +65,7 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the subcommands by what they are for."""
+        """List the subcommands by purpose."""
         left = self.list_commands(ctx)
         groups = {title: [name for name in names if name in left] for title, names in _GROUPS.items()}
         groups["Others"] = [name for name in left if not any(name in names for names in groups.values())]
@@ -80,18 +80,18 @@ class _Commands(click.Group):
 @click.command(cls=_Commands)
 @click.version_option(package_name="petif-bluesky", prog_name="petif")
 def petif() -> None:
-    """Rotate, flip, retype and convert the frames of a Perkin-Elmer detector. Begin with: petif demo."""
+    """Rotate, flip and convert the frames of a Perkin-Elmer detector. Begin with: petif demo."""
 
 
 def main() -> None:
     """Run the `petif` command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not fit the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")  # for file names that the terminal cannot show
     try:
         Path.cwd()
     except OSError:
-        sys.exit("petif: the working directory is gone, or can't be read. Change into one that exists (cd).")
+        sys.exit("petif: the working directory does not exist or cannot be read. Change to another one (cd).")
     with temporary_home():
         _run()
 
@@ -105,7 +105,7 @@ def _run() -> None:
     except OSError as error:
         silence_standard_output()
         where = error.filename or "standard output"
-        sys.exit(f"petif: {where} can't be used ({error.strerror})" if error.strerror else f"petif: {error}")
+        sys.exit(f"petif: cannot use {where}: {error.strerror}" if error.strerror else f"petif: {error}")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         extra = _EXTRAS.get(package, "all")
@@ -118,13 +118,13 @@ def _run() -> None:
 
 
 def _flush() -> None:
-    """Write what is left; end with a reason if it goes nowhere, as on a full disk."""
+    """Flush standard output; if that fails, as on a full disk, end with the reason."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
         silence_standard_output()
-        sys.exit(f"petif: standard output can't be written ({error.strerror})")
+        sys.exit(f"petif: cannot write standard output: {error.strerror}")
 
 
 def tango_main() -> None:

@@ -117,12 +117,12 @@ def test_frames_without_what_the_header_needs_fail_by_name(petif: Call, raw: Pat
     ("arguments", "words"),
     [
         (["--omega-step", "1"], "--omega-step needs --omega-start"),
-        (["--omega-start", "1", "--angles", "angles.csv"], "--omega-start goes with a table that has no omega"),
+        (["--omega-start", "1", "--angles", "angles.csv"], "--omega-start and the omega columns of angles.csv"),
         (["--wavelength", "0.3", "--energy", "42.7"], "wavelength: found 0.3 Angstrom, and an energy of 42.7 keV"),
-        (["--beam-center", "12"], "expected two numbers, as 1023.5,1024"),
+        (["--beam-center", "12"], "'12' is not two numbers, as 1023.5,1024"),
         (["--pixel-type", "uint16"], 'pixel_type: found "uint16" with the format "esperanto"'),
         (["--in-place"], 'output.mode: found "in_place" with the format "esperanto"'),
-        (["--format", "tiff", "--distance", "3"], "--distance: these are for ESPERANTO frames"),
+        (["--format", "tiff", "--distance", "3"], "--distance: only for ESPERANTO frames. Add --format esperanto"),
     ],
 )
 def test_contradictions_are_told_before_anything_is_done(

@@ -263,13 +263,13 @@ def test_a_page_for_the_whole_network_works_at_the_address_that_is_told(
     assert answer_to_a_page_of("http://evil.example", here) == HTTPStatus.FORBIDDEN
 
 
-def test_a_port_that_is_taken_is_told_with_what_to_do() -> None:
+def test_port_in_use_is_named_with_a_remedy() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         ended = run_monitor("--port", str(port))
     assert ended.returncode == 1
-    assert f"127.0.0.1:{port} can't be listened at" in ended.stderr
-    assert "Choose another --port" in ended.stderr
+    assert f"127.0.0.1:{port}: the port is in use" in ended.stderr
+    assert "--port" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -61,7 +61,7 @@ def test_no_traceback_where_nothing_can_be_told_and_no_folder_is_left(name: str,
     gone = run('cd gone && rmdir ../gone && exec "$@"', *words)
     require_plain_words(gone)
     assert gone.returncode == 1
-    assert "the working directory is gone" in gone.stderr
+    assert "the working directory does not exist" in gone.stderr
 
 
 @pytest.fixture
