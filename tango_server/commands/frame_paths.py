@@ -32,7 +32,7 @@ def frames_of(paths: Sequence[Path], selection: "FileSelection") -> tuple[list[P
             if not found:
                 problems.append(_nothing_in(path, selection))
     except OSError as error:
-        raise click.UsageError(f"{error.filename}: cannot list the folder: {error.strerror}.") from error
+        raise click.ClickException(f"{error.filename}: cannot list the folder: {error.strerror}.") from error
     if not frames:
         raise click.ClickException("\n".join(problems))
     return list(frames), problems

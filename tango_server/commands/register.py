@@ -69,7 +69,7 @@ def register(
         registry.write(device, server, wanted)
     except (ConfigurationError, RegistrationError) as error:
         raise click.ClickException(str(error)) from error
-    _tell_next(registry.address, device, server, found)
+    _show_next_step(registry.address, device, server, found)
 
 
 def _checked_server(server: str) -> str:
@@ -113,7 +113,7 @@ def _show(address: str, device: str, server: str, found: "Registered | None", wa
         say(f"  unchanged: {', '.join(rest)}")
 
 
-def _tell_next(address: str, device: str, server: str, found: "Registered | None") -> None:
+def _show_next_step(address: str, device: str, server: str, found: "Registered | None") -> None:
     instance = server.partition("/")[2]
     say("Done.")
     if found and found.is_running:

@@ -95,7 +95,7 @@ def serve(
         raise click.ClickException(cannot_listen(host, port, error)) from error
     try:
         run_without_database(
-            configuration, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof
+            configuration, host=host, port=port, device=device, ready=_announce, stop_on_eof=stop_on_eof
         )
     except (tango.DevFailed, RuntimeError, OSError) as error:
         raise click.ClickException(f"Cannot start the Tango server: {host_problem(error) or error}") from error
@@ -122,7 +122,7 @@ def _usable(configuration: "Configuration", device: str) -> "Settings":
     return settings
 
 
-def _tell_ready(address: str) -> None:
+def _announce(address: str) -> None:
     """Print the address on standard output; a server whose output nobody reads is ready as well."""
     try:
         say(f"ready: {address}")

@@ -55,10 +55,10 @@ def _follow(client: "Client", *, as_json: bool) -> None:
             while True:
                 say(json.dumps(_seen(client)) if as_json else _line(_seen(client)))
                 pause.wait(_REFRESH)
-        with Live(_look(client), console=screen, auto_refresh=False) as live:
+        with Live(_current_picture(client), console=screen, auto_refresh=False) as live:
             while True:
                 pause.wait(_REFRESH)
-                live.update(_look(client), refresh=True)
+                live.update(_current_picture(client), refresh=True)
     except KeyboardInterrupt:
         return
     except BrokenPipeError:  # as head, or a pager that was closed
@@ -85,7 +85,7 @@ def _line(fields: dict[str, Any]) -> str:
     )
 
 
-def _look(client: "Client") -> "RenderableType":
+def _current_picture(client: "Client") -> "RenderableType":
     from rich.text import Text
 
     from tango_server.client.client import LinkDownError

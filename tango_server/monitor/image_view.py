@@ -24,8 +24,9 @@ Zoomed = Callable[[Point, Point], None]
 class PictureView:
     """An image with its beam centre, or a text that says why there is none. Row 0 is on top."""
 
-    def __init__(self, name: str, colours: Colours, zoomed: Zoomed) -> None:
+    def __init__(self, name: str, heading: str, colours: Colours, zoomed: Zoomed) -> None:
         self.shot = Shot("")
+        self._heading = heading
         self._image = ColumnDataSource(_EMPTY, name=f"{name}-image")
         self._center = ColumnDataSource({"x": [], "y": []}, name=f"{name}-center")
         self._shown: tuple[Point, Point] = _NOWHERE
@@ -57,7 +58,7 @@ class PictureView:
     def show(self, shot: Shot) -> None:
         """Show another image in the same window, or in full if it is of another shape."""
         same, self.shot = self.shot.shape == shot.shape, shot
-        self._title.object = shot.html
+        self._title.object = f"<b>{self._heading}:</b> {shot.html}"
         self._center.data = (
             {"x": [], "y": []} if shot.center is None else dict(zip("xy", ([c] for c in shot.center), strict=True))
         )
@@ -95,7 +96,7 @@ class PictureView:
     def _layer(self, mapper: Any) -> tuple[Any, Any]:
         """Add the image in the colours of one mapper, with the bar that explains them."""
         image = self._figure.image("image", "x", "y", "dw", "dh", source=self._image, color_mapper=mapper)
-        bar = ColorBar(color_mapper=mapper, width=12)
+        bar = ColorBar(color_mapper=mapper, width=12, padding=0, location=(8, 0))
         self._figure.add_layout(bar, "right")
         return image, bar
 

@@ -17,8 +17,8 @@ class PairView:
     def __init__(self) -> None:
         self._pair: Pair | None = None
         self._colours = Colours()
-        self._raw = PictureView("raw", self._colours, self._zoomed_raw)
-        self._converted = PictureView("converted", self._colours, self._zoomed_converted)
+        self._raw = PictureView("raw", "Before", self._colours, self._zoomed_raw)
+        self._converted = PictureView("converted", "After", self._colours, self._zoomed_converted)
         palette = pn.widgets.Select(name="", options=list(PALETTES), width=110, align="center")
         log = pn.widgets.Checkbox(name="Logarithmic", value=True, align="center")
         self._hold = pn.widgets.Checkbox(name="Hold this frame", value=False, align="center")
