@@ -1,7 +1,9 @@
 """A complete demonstration on one machine: server, RunEngine, simulated detector and catalogue."""
 
 import os
+import shlex
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -153,12 +155,15 @@ class Demo:
         if problems:
             return 1
         self._console.print(
-            f"All {self._frames} frames were converted and match the same conversion done with numpy.", style="green"
+            f"All {self._frames} frames were converted and match the same conversion done with numpy.",
+            style="green",
+            soft_wrap=True,
         )
+        self._show_next_steps(sources[-1])
         return 0
 
     def _print_places(self, uid: str, frames: int) -> None:
-        self._console.print("Created:")
+        self._console.print("Files:")
         for what, where in (
             ("raw frames", f"{self._places.raw} ({frames} of this run)"),
             ("converted", self._places.processed),
@@ -166,6 +171,22 @@ class Demo:
             ("picture", self._places.picture),
         ):
             self._console.print(f"  {what:<10}  {where}", soft_wrap=True, highlight=False)
+
+    def _show_next_steps(self, source: Path) -> None:
+        """Print commands to go on with; they can be pasted as they are."""
+        self._console.print("next, for example:")
+        for what, command in (
+            (
+                "draw a frame before and after its conversion",
+                ["petif", "preview", source, "--rotation", "90", "--flip", "1"],
+            ),
+            ("describe a converted file", ["petif", "inspect", self._output(source)]),
+            ("list what petif convert would do", ["petif", "convert", self._places.raw, "--dry-run"]),
+            ("run a server that converts frames in this folder", ["petif", "serve", "--root", self._folder]),
+        ):
+            self._console.print(f"  # {what}", highlight=False)
+            line = _command_line([str(word) for word in command])
+            self._console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
     def _output(self, source: Path) -> Path:
         return output_path(source.resolve(), RECIPE, Roots.of([self._folder]))
@@ -181,6 +202,11 @@ class Demo:
             return str(error)
         expected = np.flip(np.rot90(raw), 1).astype(np.int32)
         return "" if np.array_equal(converted, expected) else f"{output} differs from its raw frame"
+
+
+def _command_line(words: list[str]) -> str:
+    """Return a command as the shell of this system takes it."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def _disagreements(run: Any, frames: int, taken: int) -> list[str]:

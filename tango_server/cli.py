@@ -87,7 +87,7 @@ def main() -> None:
     """Run the `petif` command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not fit the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")  # for file names that the terminal cannot show
     try:
         Path.cwd()
     except OSError:

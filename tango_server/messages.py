@@ -267,8 +267,21 @@ class CancelAnswer(_Answer):
     cancelled: int
 
 
+class AwaitedFrame(_Answer):
+    """A frame that cannot be converted yet because its file is not complete: why, and for how long (s)."""
+
+    source: Shown
+    reason: Shown
+    waited: float
+    remaining: float
+
+
 class ReportsAnswer(_Answer):
-    """The answer of `GetReports`; `pending` counts the requested jobs without a report yet."""
+    """The answer of `GetReports`; `pending` counts the requested jobs without a report yet.
+
+    `awaited` lists some of the pending jobs whose files are not complete yet; only for a query by job ids.
+    """
 
     reports: list[FrameReport]
     pending: int
+    awaited: list[AwaitedFrame] = Field(default=[], exclude_if=lambda value: value == [])

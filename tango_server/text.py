@@ -35,6 +35,19 @@ def printable(text: str, longest: int = LONGEST_SHOWN) -> str:
     return shown + ("..." if len(text) > longest else "")
 
 
+def cut_middle(text: str, longest: int) -> str:
+    """Return a path or name of at most `longest` characters: of a longer one the middle is left out.
+
+    >>> cut_middle("/data/raw/alumina-1/alumina-00001.tif", 24), cut_middle("alumina-2", 24)
+    ('/data/raw/a…na-00001.tif', 'alumina-2')
+    """
+    if len(text) <= longest:
+        return text
+    kept = max(longest - 1, 1)
+    end = (kept + 1) // 2
+    return f"{text[: kept - end]}…{text[len(text) - end :]}"
+
+
 def counted(number: int, thing: str) -> str:
     """Return a number with its noun.
 

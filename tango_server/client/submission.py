@@ -4,14 +4,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from tango_server.client.client import Client, RequestRejectedError
 from tango_server.client.paging import listed, lost, with_retries
 from tango_server.conversion.files.path_map import absolute
-from tango_server.messages import FrameReport, RefusedRequest, ReportsQuery, SubmitAnswer
+from tango_server.messages import AwaitedFrame, FrameReport, RefusedRequest, ReportsQuery, SubmitAnswer
 
 _PORTION = 500
 """Frames per call: answered within about 50 ms, well below the limits of the server."""
@@ -71,10 +71,16 @@ def submit_all(client: Client, requests: Sequence[dict[str, Any]]) -> Iterator[S
         yield client.submit(requests[start : start + _PORTION])
 
 
-def follow(client: Client, job_ids: Sequence[str], timeout: float) -> Iterator[list[FrameReport]]:
+def follow(
+    client: Client,
+    job_ids: Sequence[str],
+    timeout: float,
+    on_awaited: Callable[[Sequence[AwaitedFrame]], None] = lambda _: None,
+) -> Iterator[list[FrameReport]]:
     """Yield the new reports of these jobs at each poll, until all have one.
 
-    An unavailable server is polled again, since it keeps its jobs.
+    An unavailable server is polled again, since it keeps its jobs. `on_awaited` gets frames whose files are incomplete,
+    again with each answer that names some.
 
     Raises
     ------
@@ -89,9 +95,12 @@ def follow(client: Client, job_ids: Sequence[str], timeout: float) -> Iterator[l
     while waiting:
         asked = [waiting.popleft() for _ in range(min(_PORTION, len(waiting)))]
         query = ReportsQuery(job_ids=asked, limit=_PORTION)
-        reports = with_retries(partial(client.reports, query), time.monotonic() + timeout).reports
+        answer = with_retries(partial(client.reports, query), time.monotonic() + timeout)
+        reports = answer.reports
         known = {report.job_id for report in reports}
         waiting.extend(job_id for job_id in asked if job_id not in known)
+        if answer.awaited:
+            on_awaited(answer.awaited)
         yield reports
         if not known:
             pause.wait(_PAUSE)

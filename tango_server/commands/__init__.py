@@ -1,5 +1,5 @@
 """The commands of `petif`, one module each, and what they share.
 
-For the entry points alone.
-Nothing heavy is imported before a command is called; no logic that a server or a program would need.
+Used by the entry points only. Heavy imports wait until a command is called; logic that a server or a program needs is
+elsewhere.
 """

@@ -1,4 +1,4 @@
-"""`petif acknowledge`: the alarm of a running server ended."""
+"""`petif acknowledge`: clear the alarm of a running server."""
 
 import json
 
@@ -11,12 +11,12 @@ from tango_server.commands.server_options import errors_in_words, server_options
 @click.command()
 @server_options
 def acknowledge(*, address: str, as_json: bool) -> None:
-    """End the alarm about frames that failed so far.
+    """Clear the alarm about failed frames.
 
-    It changes nothing else: petif retry still tries them again.
+    The frames can still be retried with petif retry.
     """
     from tango_server.client.client import Client
 
     with errors_in_words():
         Client(address).acknowledge()
-    say(json.dumps({"acknowledged": True}) if as_json else "the alarm about failed frames is ended")
+    say(json.dumps({"acknowledged": True}) if as_json else "alarm cleared")

@@ -1,4 +1,4 @@
-"""`petif add`: frames handed to a running server."""
+"""`petif add`: submit frames to a running server."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ import click
 from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 from tango_server.commands.server_options import PATIENCE, errors_in_words, server_options
+from tango_server.commands.wait_notices import WaitNotices
 from tango_server.text import counted
 
 if TYPE_CHECKING:
@@ -26,20 +27,26 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @recipe_options
-@click.option("--run", "run_uid", metavar="NAME", help="Book the frames under this run: petif statistics NAME.")
-@click.option("--wait", is_flag=True, help="Show how it goes until every frame has its report.")
+@click.option(
+    "--run",
+    "run_uid",
+    metavar="NAME",
+    help="Count the frames as a run: see petif statistics NAME. Unfinished files of a run are awaited for the setting "
+    "run_timeout (300 s) instead of timeout (15 s).",
+)
+@click.option("--wait", is_flag=True, help="Show the progress until every frame has a report.")
 @server_options
 def add(
     *, paths: tuple[str, ...], address: str, as_json: bool, wait: bool, run_uid: str | None, **options: Any
 ) -> None:
-    r"""Have a running server convert frames, or the frames of folders.
+    r"""Submit frames, or all frames in a folder, to a running server.
 
-    PATH is as the server's host sees it, or as its path_maps know it (Z:\raw\scan); a relative one begins in the
-    working folder. The server's own recipe holds; options change it for these frames, and with --preset or --format
-    nothing of it holds. Each call makes new jobs.
+    PATH is a path on the server's host, or one that its path_maps translate (Z:\raw\scan); a relative path starts in
+    the working directory. The frames are converted with the server's recipe, changed by the options given here;
+    --preset and --format replace it. Each call creates new jobs.
 
-    Exit code 0: all were accepted (with --wait: converted or skipped); 1: some were not; 2: the call is wrong;
-    3: the server does not answer, or has no room; 130: Ctrl-C (what was accepted stays with the server).
+    Exit codes: 0: all frames were accepted (with --wait: converted or skipped); 1: some were not; 2: usage error;
+    3: the server does not answer, or is full; 130: Ctrl-C (accepted frames stay with the server).
     """
     from rich.console import Console
 
@@ -47,7 +54,7 @@ def add(
     from tango_server.recipe import Recipe
 
     if not all(paths):
-        raise click.UsageError("found an empty path; expected a file or a folder, or . for the working folder")
+        raise click.UsageError("PATH is empty. Give a file or a folder, or . for the working directory.")
     client, errors = Client(address), Console(stderr=True)
     added = _Added(client, errors, as_json=as_json)
     with errors_in_words():
@@ -65,7 +72,7 @@ def add(
 
 
 class _Added:
-    """The frames of one call: handed over, followed, told."""
+    """The frames of one call: submitted, followed and reported."""
 
     def __init__(self, client: "Client", errors: "Console", *, as_json: bool) -> None:
         self._client = client
@@ -76,7 +83,7 @@ class _Added:
         self._outcomes: Counter[str] = Counter()
 
     def frames_at(self, paths: "Sequence[str]") -> list[str]:
-        """Return the frames at these paths, those of folders included."""
+        """Return the frames at these paths, including those in folders."""
         from tango_server.client.submission import frames_at, whole_path
 
         frames, refused = frames_at(self._client, [whole_path(path) for path in paths])
@@ -84,7 +91,7 @@ class _Added:
         return frames
 
     def submit(self, requests: list[dict[str, Any]]) -> None:
-        """Hand the frames over, and tell of those that were refused."""
+        """Submit the frames, and print those that were refused."""
         from tango_server.client.client import LinkError
         from tango_server.client.submission import submit_all
 
@@ -99,28 +106,29 @@ class _Added:
             if self._jobs:
                 last = self._jobs[-1].source
                 complain(
-                    self._errors, f"{len(self._jobs)} of {len(requests)} frames were accepted, the last one is {last}"
+                    self._errors, f"{len(self._jobs)} of {len(requests)} frames were accepted, the last one was {last}"
                 )
             raise
         for refused in self._refused:
             complain(self._errors, f"refused: {refused.reason}")
 
     def wait(self) -> int:
-        """Show how it goes until every frame has its report; return the exit code."""
+        """Show the progress until every frame has a report; return the exit code."""
         from tango_server.client.client import UnknownRunError
         from tango_server.client.submission import follow
 
-        forgotten = False
+        forgotten, notices = False, WaitNotices(self._errors)
         try:
             with _progress(self._errors) as progress:
                 task = progress.add_task("done", total=len(self._jobs))
-                for reports in follow(self._client, [job.job_id for job in self._jobs], PATIENCE):
+                job_ids = [job.job_id for job in self._jobs]
+                for reports in follow(self._client, job_ids, PATIENCE, notices.show):
                     progress.advance(task, len(reports))
                     for report in reports:
                         self._log_report(report)
         except UnknownRunError as error:
             forgotten = True
-            complain(self._errors, f"{self._left} frames are not known any more: {error}")
+            complain(self._errors, f"The server no longer knows {counted(self._left, 'frame')}: {error}")
         counts = self._outcomes
         say(
             f"{counted(counts['converted'], 'frame')} converted, {counts['skipped']} skipped, {counts['placeholder']} "
@@ -130,22 +138,23 @@ class _Added:
         return SOME_FAILED if forgotten or counts["failed"] or counts["placeholder"] or self._refused else 0
 
     def sum_up(self, how: str, elsewhere: str) -> int:
-        """Tell what was accepted; return the exit code."""
+        """Print what was accepted; return the exit code."""
         if self._as_json:
             jobs, refused = ([each.model_dump() for each in listed] for listed in (self._jobs, self._refused))
             say(json.dumps({"jobs": jobs, "refused": refused}))
         else:
             accepted = f"{counted(len(self._jobs), 'frame')} accepted, {len(self._refused)} refused"
-            more = f": {how}. How it goes: petif status --follow{elsewhere}" if self._jobs else ""
+            more = f": {how}. To follow them: petif status --follow{elsewhere}" if self._jobs else ""
             say(accepted + more)
         return SOME_FAILED if self._refused else 0
 
     def interrupted(self) -> None:
-        """Tell what stays with the server."""
+        """Print what stays with the server."""
         complain(
-            self._errors, f"{counted(self._left, 'frame')} accepted and not done yet; the server goes on with them. "
-            "To give them up: its command Cancel"
-        )  # fmt: skip
+            self._errors,
+            f"{counted(self._left, 'frame')} accepted and not finished; the server continues with them. "
+            "To cancel them, use its command Cancel.",
+        )
 
     @property
     def _left(self) -> int:
@@ -160,7 +169,7 @@ class _Added:
 
 
 def _recipe(own: "Recipe", options: dict[str, Any]) -> "Recipe | None":
-    """Return the recipe that the options ask for; None for the server's `own` as it is."""
+    """Return the recipe that the options ask for; None for the server's `own`, unchanged."""
     from tango_server.client.submission import whole_path
 
     if not any(value is not None and value is not False for value in options.values()):
@@ -170,7 +179,7 @@ def _recipe(own: "Recipe", options: dict[str, Any]) -> "Recipe | None":
 
 
 def _in_words(recipe: "Recipe") -> str:
-    return f"rotation {recipe.rotation}, flip {recipe.flip}, {recipe.pixel_type or 'pixels as they are'}"
+    return f"rotation {recipe.rotation}, flip {recipe.flip}, {recipe.pixel_type or 'pixel type unchanged'}"
 
 
 def _progress(errors: "Console") -> "Progress":
@@ -181,7 +190,7 @@ def _progress(errors: "Console") -> "Progress":
 
 
 def _elsewhere(address: str) -> str:
-    """Return the option that names another server than the default one."""
+    """Return the option that selects a server other than the default one."""
     context = click.get_current_context()
     asked = context.get_parameter_source("address") is click.core.ParameterSource.COMMANDLINE
     return f" --device {address}" if asked else ""

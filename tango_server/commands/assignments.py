@@ -7,12 +7,12 @@ def assignment(text: str) -> tuple[str, str]:
     """Return name and value of NAME=VALUE; the `type` of an option."""
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise click.BadParameter(f"found {text!r}; expected NAME=VALUE, as timeout=30")
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE, as timeout=30.")
     return name, value
 
 
 def as_lines(assignments: tuple[tuple[str, str], ...]) -> dict[str, list[str]]:
-    """Return the lines of each name. One that is given again adds a line to a list and replaces any other value.
+    """Return the lines of each name. A repeated name adds a line to a list, and replaces any other value.
 
     >>> as_lines((("read_roots", "/a"), ("timeout", "30"), ("read_roots", "/b"), ("timeout", "60")))
     {'read_roots': ['/a', '/b'], 'timeout': ['60']}

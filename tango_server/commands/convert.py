@@ -1,33 +1,32 @@
 """`petif convert`: frames and folders, without a server."""
 
-import json
 import sys
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tango_server.commands.dry_run import show_plan
 from tango_server.commands.esperanto_options import esperanto_options, take_esperanto
+from tango_server.commands.frame_paths import darks_left_out, frames_of
 from tango_server.commands.interrupt import InterruptHandler
 from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 from tango_server.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from rich.console import Console
 
-    from tango_server.conversion.esperanto.experiment import Experiment
-    from tango_server.jobs.batch import FileSelection, Planned
+    from tango_server.jobs.batch import Planned
     from tango_server.messages import FrameReport
     from tango_server.recipe import Recipe
 
-_TOLD_OF_A_CAUSE = 5
+_LISTED_PER_CAUSE = 5
 
 
 @click.command()
@@ -38,30 +37,33 @@ _TOLD_OF_A_CAUSE = 5
     "--frame-number",
     type=int,
     metavar="N",
-    help="ESPERANTO: which number of a name counts the frames: 1 the first, -1 the last.  [default: -1]",
+    help="ESPERANTO: which number in a file name is the frame number: 1 the first, -1 the last.  [default: -1]",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
-@click.option("--recursive", is_flag=True, help="Take the frames of sub-folders, too.")
-@click.option("--pattern", "patterns", multiple=True, help="Take only these of a folder, as 'scan_*' (repeatable).")
-@click.option("--include-dark", is_flag=True, help="Take files with 'dark' in their name, too.")
-@click.option("--newer-only", is_flag=True, help="Skip frames whose output is as new as they are.")
-@click.option("--dry-run", is_flag=True, help="Only tell which frames would go where.")
-@click.option("--json", "as_json", is_flag=True, help="One report a line, as JSON.")
+@click.option("--recursive", is_flag=True, help="Include sub-folders.")
+@click.option(
+    "--pattern", "patterns", multiple=True, help="Convert only files in folders that match, as 'scan_*' (repeatable)."
+)
+@click.option("--include-dark", is_flag=True, help="Include files with 'dark' in their name.")
+@click.option("--newer-only", is_flag=True, help="Skip frames whose output is not older than the frame.")
+@click.option("--dry-run", is_flag=True, help="Show what would be converted, and convert nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one report per line, as JSON.")
 def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
-    """Convert frames, or the frames of folders, without a server.
+    """Convert frames, or all frames in a folder, without a server.
 
-    ESPERANTO frames for CrysAlis Pro (--format esperanto) take from QXRD's sidecars what the options do not tell. Their
-    angles come from --omega-start and --omega-step, counted by the numbers in the names, or from a table; --dry-run
-    shows them.
+    For CrysAlis Pro (--format esperanto), geometry that is not given as an option is taken from QXRD's sidecars. Angles
+    come from --omega-start and --omega-step, counted by the frame numbers in the file names, or from a table. Check
+    them with --dry-run.
 
-    Ctrl-C lets the frames that are running finish; a second one does not wait for them.
+    Ctrl-C finishes the frames in progress; a second Ctrl-C stops at once.
 
-    Exit code 0: every frame is converted (or skipped); 1: some failed; 2: the call is wrong; 130: Ctrl-C.
+    Exit codes: 0: all frames were converted or skipped; 1: a frame failed, or a path does not exist or has no frames;
+    2: usage error; 130: Ctrl-C.
     """
     from rich.console import Console
 
     from tango_server.host_limits import fitting_workers, usable_cores
-    from tango_server.jobs.batch import FileSelection, plan, select
+    from tango_server.jobs.batch import FileSelection, plan
     from tango_server.recipe import NewFile
 
     esperanto, angles = take_esperanto(options)
@@ -73,93 +75,26 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
         skip_dark=not options["include_dark"],
         beside=Path(folder) if folder and Path(folder) not in {path.resolve() for path in paths} else None,
     )
-    try:
-        sources = select(paths, selection)
-    except OSError as error:
-        raise click.UsageError(f"{error.filename}: the folder can't be listed ({error.strerror})") from error
-    if not sources:
-        raise click.UsageError(_nothing_in(paths, selection))
-    planned = plan(
-        sources,
-        recipe,
-        newer_only=options["newer_only"],
-        angles=angles,
-        frame_number=_position(options["frame_number"], recipe),
-    )
-    errors = Console(stderr=True)
+    frame_number = _position(options["frame_number"], recipe)
+    sources, without_frames = frames_of(paths, selection)
+    planned = plan(sources, recipe, newer_only=options["newer_only"], angles=angles, frame_number=frame_number)
     if options["dry_run"]:
-        sys.exit(_tell_plan(planned, as_json=options["as_json"]))
-    workers = fitting_workers(options["workers"] or usable_cores())
-    sys.exit(_convert(planned, recipe, workers, errors, as_json=options["as_json"]))
+        code = show_plan(planned, darks_left_out(paths, selection), as_json=options["as_json"])
+    else:
+        workers = fitting_workers(options["workers"] or usable_cores())
+        code = _convert(planned, recipe, workers, Console(stderr=True), as_json=options["as_json"])
+    for problem in without_frames:
+        complain(Console(stderr=True), problem)
+    sys.exit(code or (SOME_FAILED if without_frames else 0))
 
 
 def _position(number: int | None, recipe: "Recipe") -> int | None:
-    """Return `--frame-number` as it is, if it makes sense."""
+    """Return the value of `--frame-number`, if it is valid."""
     if number == 0:
-        raise click.UsageError("--frame-number 0 is no number of a name; the first one is 1, the last one -1")
+        raise click.UsageError("--frame-number cannot be 0: 1 is the first number in a name, -1 the last.")
     if number is not None and recipe.esperanto is None:
-        raise click.UsageError("--frame-number goes with --format esperanto")
+        raise click.UsageError("--frame-number is only for ESPERANTO frames. Add --format esperanto.")
     return number
-
-
-def _tell_plan(planned: "list[Planned]", *, as_json: bool) -> int:
-    for item in planned:
-        if as_json:
-            fields: dict[str, Any] = {
-                "source": str(item.source),
-                "output": str(item.output) if item.output else None,
-            }
-            if item.experiment is not None:
-                fields |= {"experiment": asdict(item.experiment) | _angles(item.experiment)}
-            say(json.dumps({**fields, "problem": item.problem, "skip": item.skip}))
-        elif item.problem:
-            say(f"not possible: {item.problem}")
-        else:
-            say(f"{item.source} -> {item.output}{_note(item)}")
-            if item.experiment is not None:
-                say("    " + _told(item.experiment))
-    return SOME_FAILED if any(item.problem for item in planned) else 0
-
-
-def _note(item: "Planned") -> str:
-    if item.skip:
-        return f"  (skipped: {item.skip})"
-    return "  (there is a file: see --on-existing)" if item.output and item.output.exists() else ""
-
-
-def _nothing_in(paths: "Sequence[Path]", selection: "FileSelection") -> str:
-    """Return what was found where there is no frame, and what would take it."""
-    from tango_server.jobs.batch import select
-
-    found = f"found no frame in {', '.join(map(str, paths))}"
-    others = {
-        f"that fits {' or '.join(selection.patterns)}; without --pattern": replace(selection, patterns=()),
-        "in the folder itself; with --recursive": replace(selection, recursive=True),
-        "that is no dark; with --include-dark": replace(selection, skip_dark=False),
-    }
-    for words, other in others.items():
-        if count := len(select(paths, other)):
-            return f"{found} {words} it is {counted(count, 'frame')}"
-    return f"{found}; expected .tif or .tiff files"
-
-
-def _angles(experiment: "Experiment") -> dict[str, Any]:
-    return {"start": experiment.start._asdict(), "end": experiment.end._asdict()}
-
-
-def _told(experiment: "Experiment") -> str:
-    circles = zip(experiment.start._asdict().items(), experiment.end, strict=True)
-    x, y = experiment.beam_center
-    return ", ".join(
-        [
-            *(f"{name} {start:g} to {end:g}" for (name, start), end in circles if start or end),
-            f"wavelength {experiment.wavelength:g} Angstrom",
-            f"distance {experiment.distance:g} mm",
-            f"pixels of {experiment.pixel_size:g} mm",
-            f"beam at ({x:g}, {y:g}) of the raw frame",
-            f"{experiment.exposure:g} s",
-        ]
-    )
 
 
 def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "Console", *, as_json: bool) -> int:
@@ -184,7 +119,7 @@ def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "
             outcomes[report.outcome] += 1
             rate = outcomes["converted"] / (time.monotonic() - started)
             progress.update(task, advance=1, rate=rate)
-            _tell(report, errors, complaints, as_json=as_json)
+            _print_report(report, errors, complaints, as_json=as_json)
             if report.outcome == "converted" and report.output:
                 scans[Path(report.output).parent] = report
     complaints.sum_up()
@@ -198,7 +133,7 @@ def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "
 
 
 def _write_companions(reports: "Iterable[FrameReport]", recipe: "Recipe", errors: "Console") -> None:
-    """Write what CrysAlis wants beside the frames of each folder."""
+    """Write the files that CrysAlis Pro needs next to the frames of each folder."""
     from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.esperanto.companions import companions_of
     from tango_server.conversion.files.roots import ANYWHERE
@@ -213,29 +148,29 @@ def _write_companions(reports: "Iterable[FrameReport]", recipe: "Recipe", errors
 
 
 class _Complaints:
-    """Why frames failed: one cause that many frames have is told a few times, and then counted."""
+    """Prints why frames failed: the first few with the same cause, then how many more there are."""
 
     def __init__(self, errors: "Console") -> None:
         self._errors = errors
         self._causes: Counter[str] = Counter()
 
     def log_report(self, report: "FrameReport") -> None:
-        """Tell why a frame failed."""
+        """Print why a frame failed."""
         source = Path(report.source)
         cause = report.reason.replace(report.source, "").replace(source.stem, "")
         self._causes[cause] += 1
-        if self._causes[cause] <= _TOLD_OF_A_CAUSE:
+        if self._causes[cause] <= _LISTED_PER_CAUSE:
             complain(self._errors, f"failed: {report.reason}")
 
     def sum_up(self) -> None:
-        """Tell how many more there were."""
+        """Print how many more there were."""
         for cause, count in self._causes.items():
-            if count > _TOLD_OF_A_CAUSE:
-                more = counted(count - _TOLD_OF_A_CAUSE, "more frame")
-                complain(self._errors, f"failed: {more} for the same reason: {cause.strip(' :')} (--json tells each)")
+            if count > _LISTED_PER_CAUSE:
+                more = counted(count - _LISTED_PER_CAUSE, "more frame")
+                complain(self._errors, f"failed: {more} for the same reason: {cause.strip(' :')} (--json lists each)")
 
 
-def _tell(report: "FrameReport", errors: "Console", complaints: _Complaints, *, as_json: bool) -> None:
+def _print_report(report: "FrameReport", errors: "Console", complaints: _Complaints, *, as_json: bool) -> None:
     if as_json:
         say(report.model_dump_json())
     elif report.outcome == "failed":
@@ -253,7 +188,7 @@ def _sum_up(outcomes: "Counter[str]", planned: "list[Planned]", seconds: float, 
         f"{outcomes['skipped']} skipped, {outcomes['failed']} failed"
     )
     left = frames - sum(outcomes.values())
-    text += f", {left} not begun" if left else ""
+    text += f", {left} not started" if left else ""
     if outcomes["converted"] and folders:
-        text += f"; in {folders.pop()}" if len(folders) == 1 else f"; in {len(folders)} folders"
+        text += f"; output in {folders.pop()}" if len(folders) == 1 else f"; output in {len(folders)} folders"
     say(text, err=as_json)

@@ -1,4 +1,4 @@
-"""The options of the command line that tell what ESPERANTO frames say beside their pixels."""
+"""The command-line options for the headers of ESPERANTO frames."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +14,20 @@ if TYPE_CHECKING:
 _NUMBERS = {
     "wavelength": ("A", "Wavelength in Angstrom."),
     "energy": ("KEV", "Photon energy in keV, instead of the wavelength."),
-    "distance": ("MM", "From sample to detector."),
-    "pixel_size": ("MM", "Edge of a pixel."),
-    "exposure": ("S", "Exposure of a frame."),
-    "monitor": ("COUNTS", "Counts of a beam monitor."),
-    "alpha": ("DEG", "Alpha of the kappa goniometer.  [default: 50]"),
-    "beta": ("DEG", "Beta of the kappa goniometer.  [default: 0]"),
+    "distance": ("MM", "Sample-to-detector distance."),
+    "pixel_size": ("MM", "Pixel size."),
+    "exposure": ("S", "Exposure time of a frame."),
+    "monitor": ("COUNTS", "Beam monitor counts."),
+    "alpha": ("DEG", "Alpha angle of the kappa goniometer.  [default: 50]"),
+    "beta": ("DEG", "Beta angle of the kappa goniometer.  [default: 0]"),
 }
 _CHOICES = {
-    "encoding": (get_args(Encoding), "How the pixels are stored: packed or plain.  [default: AGI_BITFIELD]"),
-    "axis": (("up", "down", "left", "right"), "Where the omega axis points in the raw frame.  [default: down]"),
-    "view": (("detector", "sample"), "From where the raw frame shows the scene.  [default: detector]"),
+    "encoding": (get_args(Encoding), "Pixel encoding: packed or plain.  [default: AGI_BITFIELD]"),
+    "axis": (("up", "down", "left", "right"), "Direction of the omega axis in the raw frame.  [default: down]"),
+    "view": (
+        ("detector", "sample"),
+        "Whether raw frames show the view from the detector or the sample.  [default: detector]",
+    ),
 }
 
 
@@ -34,7 +37,7 @@ def _point(_context: click.Context, _parameter: click.Parameter, value: str | No
     try:
         x, y = (float(part) for part in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"found {value!r}; expected two numbers, as 1023.5,1024") from None
+        raise click.BadParameter(f"{value!r} is not two numbers, as 1023.5,1024.") from None
     return x, y
 
 
@@ -49,21 +52,21 @@ def esperanto_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--beam-center",
             callback=_point,
             metavar="X,Y",
-            help="ESPERANTO: direct beam in pixels of the raw frame.",
+            help="ESPERANTO: position of the direct beam in the raw frame, in pixels.",
         ),
         *(
             click.option(f"--{circle}-{part}", type=float, metavar="DEG", help=f"ESPERANTO: {words}")
             for circle in CIRCLES
             for part, words in (
                 ("start", f"{circle} at the start of the first frame."),
-                ("step", f"How far {circle} goes in each frame."),
+                ("step", f"{circle} rotation per frame."),
             )
         ),
         click.option(
             "--angles",
             type=click.Path(path_type=Path, exists=True, dir_okay=False),
             metavar="TABLE.csv",
-            help="ESPERANTO: table with a column 'file', and omega_start, omega_end ... (or omega ...).",
+            help="ESPERANTO: table with the columns 'file' and omega_start, omega_end ... (or omega ...).",
         ),
         *(
             click.option(f"--{name}", type=click.Choice(choices), help=f"ESPERANTO: {words}")
@@ -72,7 +75,7 @@ def esperanto_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--mask",
             type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-            help="ESPERANTO: TIFF of the raw frame's shape, not 0 where a pixel is not to be used.",
+            help="ESPERANTO: TIFF of the same shape as the raw frames, non-zero where a pixel is masked.",
         ),
     ]
     for option in reversed(options):
@@ -81,12 +84,12 @@ def esperanto_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def take_esperanto(options: dict[str, Any]) -> "tuple[dict[str, Any], AngleTable | None]":
-    """Take these options out of `options`; return the recipe's field `esperanto`, and the table of angles.
+    """Remove these options from `options`; return the recipe's field `esperanto` and the table of angles.
 
     Raises
     ------
     click.UsageError
-        if they contradict each other, or the table is none.
+        if they contradict each other, or the table cannot be read.
 
     """
     from tango_server.conversion.esperanto.angle_table import AngleTableError, read_angle_table
@@ -103,12 +106,14 @@ def take_esperanto(options: dict[str, Any]) -> "tuple[dict[str, Any], AngleTable
     except AngleTableError as error:
         raise click.UsageError(str(error)) from error
     if twice := sorted(given.keys() & table.circles.keys()):
-        raise click.UsageError(f"--{twice[0]}-start goes with a table that has no {twice[0]}; {path} has it")
+        raise click.UsageError(
+            f"--{twice[0]}-start and the {twice[0]} columns of {path} contradict each other. Remove one of them."
+        )
     return {**fields, **given, **table.circles}, table
 
 
 def _circle(circle: str, options: dict[str, Any]) -> dict[str, float]:
     parts = {part: options.pop(f"{circle}_{part}", None) for part in ("start", "step")}
     if parts["start"] is None and parts["step"] is not None:
-        raise click.UsageError(f"--{circle}-step needs --{circle}-start")
+        raise click.UsageError(f"--{circle}-step needs --{circle}-start.")
     return {part: value for part, value in parts.items() if value is not None}

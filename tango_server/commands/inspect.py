@@ -1,4 +1,4 @@
-"""`petif inspect`: what a file is."""
+"""`petif inspect`: the structure, completeness and provenance of files."""
 
 import json
 import sys
@@ -11,17 +11,22 @@ from tango_server.commands.output import say
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="One file a line, as JSON.")
-def inspect(*, files: tuple[Path, ...], as_json: bool) -> None:
-    """Tell what files are: structure, completeness, tags or header, provenance, sidecar.
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one file per line, as JSON.")
+def inspect(*, paths: tuple[Path, ...], as_json: bool) -> None:
+    """Describe files, or all frames in a folder: structure, completeness, tags or header, provenance, sidecar.
 
-    Exit code 0: all are complete; 1: some are not.
+    Sub-folders and darks are left out of a folder; name a dark to inspect it.
+
+    Exit codes: 0: all files are complete; 1: some are not, or a path does not exist or has no frames.
     """
     from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.inspection import inspect_file
 
-    whole = True
+    files, without_frames = _files_of(paths)
+    for problem in without_frames:
+        say(problem, err=True)
+    whole = not without_frames
     for path in files:
         try:
             found = inspect_file(path)
@@ -34,15 +39,38 @@ def inspect(*, files: tuple[Path, ...], as_json: bool) -> None:
     sys.exit(0 if whole else 1)
 
 
+def _files_of(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
+    """Return the files to describe, ESPERANTO frames of folders included, and why folders have none."""
+    from tango_server.jobs.frame_listing import frames_in
+
+    files: list[Path] = []
+    problems = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        try:
+            found = [*frames_in(path), *sorted(path.glob("*.esperanto"))]
+        except OSError as error:
+            problems.append(f"{path}: cannot list the folder: {error.strerror}.")
+            continue
+        files += found
+        if not found:
+            problems.append(
+                f"{path}: no frames in this folder. Expected .tif, .tiff or .esperanto files other than darks."
+            )
+    return files, problems
+
+
 def _lines(found: dict[str, Any]) -> list[str]:
-    words = {"complete": "complete", "incomplete": "NOT complete", "damaged": "DAMAGED", "not_tiff": "no TIFF"}
+    words = {"complete": "complete", "incomplete": "NOT complete", "damaged": "DAMAGED", "not_tiff": "not a TIFF file"}
     state = words[found["state"]]
     lines = [f"{found['path']}: {state}" + (f": {found['problem']}" if found["problem"] else "")]
     lines += _esperanto_lines(found) if found["kind"] == "ESPERANTO" else _tiff_lines(found)
     provenance = found["provenance"]
     lines.append(f"  provenance  {'none: not written by petif' if provenance is None else json.dumps(provenance)}")
     if provenance is not None and provenance["placeholder"]:
-        lines.append(f"  PLACEHOLDER all zeros: {provenance['source']} had not come when this file was made")
+        lines.append(f"  PLACEHOLDER all zeros: {provenance['source']} did not exist when this file was written")
     sidecar = found["sidecar"]
     if sidecar is None:
         return [*lines, "  sidecar     none"]

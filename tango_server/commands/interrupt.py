@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish that is looked at between two frames."""
+"""Ctrl-C as a request to stop, checked between two frames."""
 
 import signal
 from types import FrameType
@@ -8,8 +8,8 @@ from typing import Any, Self
 class InterruptHandler:
     """Within its context the first Ctrl-C only sets `pressed`; each further one interrupts as always.
 
-    A `KeyboardInterrupt` may come between any two steps, also between handing a frame to a worker and noting that it
-    runs there: nobody would wait for that frame, and its temporary file would stay.
+    A `KeyboardInterrupt` can come between any two statements, also after a frame was given to a worker and before that
+    was recorded: nobody would wait for that frame, and its temporary file would be left behind.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class InterruptHandler:
 
     def __enter__(self) -> Self:
         self._before = signal.getsignal(signal.SIGINT)
-        if self._before is not signal.SIG_IGN:  # as for jobs in the background of a script: Ctrl-C is not for them
+        if self._before is not signal.SIG_IGN:  # background jobs of a script ignore Ctrl-C
             signal.signal(signal.SIGINT, self._note)
         return self
 

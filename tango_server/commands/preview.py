@@ -13,10 +13,12 @@ from tango_server.commands.recipe_options import recipe_from, turning_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @turning_options
 @click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="The picture.  [default: its name, here, as PNG]"
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Picture to write.  [default: FILE's name with .png, in the working directory]",
 )
 def preview(*, file: Path, output: Path | None, **options: Any) -> None:
-    """Draw a frame before and after its conversion, with the beam centre of its sidecar marked; converts nothing."""
+    """Draw a frame before and after conversion, with the beam centre from its sidecar. Nothing is converted."""
     from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.preview import draw_preview
 
@@ -27,6 +29,6 @@ def preview(*, file: Path, output: Path | None, **options: Any) -> None:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(
-            f"{picture}: it can't be written ({error.strerror}); choose another --output"
+            f"{picture}: cannot write the picture: {error.strerror}. Choose another file with --output."
         ) from error
     say(str(picture))

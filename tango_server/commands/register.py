@@ -1,4 +1,4 @@
-"""`petif register`: a device of this server in a Tango database, with its settings as properties."""
+"""`petif register`: add a device to a Tango database, with its settings as properties."""
 
 import re
 from pathlib import Path
@@ -18,13 +18,19 @@ _SERVER = "PETifConverter"
 @click.command()
 @click.option("--database", default="", metavar="HOST:PORT", help="Tango database.  [default: TANGO_HOST]")
 @click.option("--server", default=f"{_SERVER}/1", show_default=True, metavar=f"{_SERVER}/INSTANCE",
-              help="Server that runs the device.")  # fmt: skip
+              help="Tango server that runs the device.")  # fmt: skip
 @click.option("--device", default="petif/converter/1", show_default=True, help="Name of the device.")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with settings.")
-@click.option("--set", "assignments", multiple=True, type=assignment, metavar="NAME=VALUE",
-              help="A setting, over the file (given again: one more line of a list, or the new value).")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Only tell what would be written.")
-@click.option("--force", is_flag=True, help="Change a device that is there already without asking.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    type=assignment,
+    metavar="NAME=VALUE",
+    help="A setting; overrides the file (repeatable: adds a line to a list, replaces any other value).",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
+@click.option("--force", is_flag=True, help="Change an existing device without asking.")
 def register(
     *,
     database: str,
@@ -37,8 +43,8 @@ def register(
 ) -> None:
     """Add a device to a Tango database, or change its properties.
 
-    Settings are checked before anything is written. Properties of a device that is there already, and that neither
-    --config nor --set names, are left as they are.
+    Settings are checked before anything is written. Properties of an existing device stay unchanged unless --config or
+    --set names them.
     """
     from tango_server.device.property_lines import from_lines
     from tango_server.device.registration import RegistrationError, Registry, changes
@@ -53,7 +59,7 @@ def register(
         wanted = changes(found.properties if found else {}, _checked_lines(found, given, device))
         _show(registry.address, device, server, found, wanted)
         if found and not wanted and found.server == server:
-            say("Nothing has to be written.")
+            say("Nothing to change.")
             return
         if dry_run:
             say("Nothing was written (--dry-run).")
@@ -63,25 +69,23 @@ def register(
         registry.write(device, server, wanted)
     except (ConfigurationError, RegistrationError) as error:
         raise click.ClickException(str(error)) from error
-    _tell_next(registry.address, device, server, found)
+    _show_next_step(registry.address, device, server, found)
 
 
 def _checked_server(server: str) -> str:
     program, _, instance = server.rpartition("/")
     if program not in {"", _SERVER} or not re.fullmatch(r"[\w.-]+", instance):
-        raise click.BadParameter(
-            f"found {server!r}; expected {_SERVER}/INSTANCE, as {_SERVER}/p02", param_hint="--server"
-        )
+        raise click.BadParameter(f"{server!r} is not {_SERVER}/INSTANCE, as {_SERVER}/p02.", param_hint="--server")
     return f"{_SERVER}/{instance}"
 
 
 def _check_device(device: str) -> None:
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+){2}", device):
-        raise click.BadParameter(f"found {device!r}; expected three words, as p02/petif/1", param_hint="--device")
+        raise click.BadParameter(f"{device!r} is not DOMAIN/FAMILY/MEMBER, as p02/petif/1.", param_hint="--device")
 
 
 def _checked_lines(found: "Registered | None", given: dict[str, Any], device: str) -> dict[str, list[str]]:
-    """Return the given settings as lines, once they make sense together with those that the device has."""
+    """Return the given settings as lines, if they are valid together with those that the device has."""
     from pydantic import ValidationError
 
     from tango_server.device.property_lines import from_lines, to_lines
@@ -93,12 +97,12 @@ def _checked_lines(found: "Registered | None", given: dict[str, Any], device: st
         return to_lines(Configuration().settings({**kept, **given}, device), given)
     except ValidationError as error:
         raise ConfigurationError(
-            f"the settings are wrong: {explain(error)}. Nothing was written; correct the file or --set."
+            f"Cannot register {device}: {explain(error)}. Nothing was written; correct the file or --set."
         ) from error
 
 
 def _show(address: str, device: str, server: str, found: "Registered | None", wanted: "list[Change]") -> None:
-    say(f"{'Change' if found else 'New'}: {device} of {server}, in the Tango database at {address}")
+    say(f"{'Change' if found else 'New'}: {device} of {server} in the Tango database {address}")
     if found and found.server != server:
         say(f"  server: {found.server} -> {server}")
     for change in wanted:
@@ -109,13 +113,13 @@ def _show(address: str, device: str, server: str, found: "Registered | None", wa
         say(f"  unchanged: {', '.join(rest)}")
 
 
-def _tell_next(address: str, device: str, server: str, found: "Registered | None") -> None:
+def _show_next_step(address: str, device: str, server: str, found: "Registered | None") -> None:
     instance = server.partition("/")[2]
-    say("Written.")
+    say("Done.")
     if found and found.is_running:
-        say(f"The device is running. Take the settings up with the command Init of {device}, in Jive or by:")
+        say(f"The device is running. To apply the settings, call the command Init of {device} in Jive, or run:")
         say(f"  python -c \"import tango; tango.DeviceProxy('tango://{address}/{device}').Init()\"")
         return
-    say("Start it on the conversion host, as the user that may write the frames:")
+    say("Start it on the conversion host, as the user who may write the frames:")
     say(f"  TANGO_HOST={address} {_SERVER} {instance}")
-    say(f"or by systemd (examples/deployment), or in Astor: New server on that host, {server}.")
+    say(f"or with systemd (examples/deployment), or in Astor: New server on that host, {server}.")

@@ -1,10 +1,10 @@
-"""`petif reports`: what became of frames, from a running server."""
+"""`petif reports`: the reports of a running server about its frames."""
 
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from tango_server.commands.output import say, show_table
+from tango_server.commands.output import Cell, say, show_table
 from tango_server.commands.server_options import errors_in_words, server_options
 from tango_server.limits import MOST_REPORTS
 from tango_server.messages import Outcome
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
-@click.option("--run", "run_uid", help="The frames of this run.")
-@click.option("--outcome", type=click.Choice(get_args(Outcome)), help="Those that ended so.")
-@click.option("--limit", type=click.IntRange(1, MOST_REPORTS), help="So many at the most.  [default: 20, all of a run]")
+@click.option("--run", "run_uid", help="Only frames of this run.")
+@click.option("--outcome", type=click.Choice(get_args(Outcome)), help="Only frames with this outcome.")
+@click.option(
+    "--limit", type=click.IntRange(1, MOST_REPORTS), help="Maximum number of reports.  [default: 20; with --run: all]"
+)
 @server_options
 def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_json: bool, **options: Any) -> None:
-    """Tell what became of frames: of these jobs, of a run, or of those that were done last.
+    """Show the outcome of frames: of the given jobs, of a run, or the latest ones. Oldest first.
 
-    Oldest first. Why frames failed: petif reports --outcome failed
+    To see why frames failed: petif reports --outcome failed
     """
     from pydantic import ValidationError
 
@@ -32,7 +34,7 @@ def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_j
     from tango_server.text import explain
 
     if job_ids and run_uid:
-        raise click.UsageError("found job ids and --run; expected one of them")
+        raise click.UsageError("Job ids and --run cannot be combined. Give one of them.")
     of_what = {"job_ids": list(job_ids)} if job_ids else {"run_uid": run_uid} if run_uid else {"latest": True}
     limit = options["limit"] or (MOST_REPORTS if run_uid else max(20, len(job_ids)))
     try:
@@ -45,16 +47,16 @@ def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_j
         say(answer.model_dump_json())
         return
     if answer.reports:
-        show_table(("done", "outcome", "frame", "output, or why there is none"), map(_row, answer.reports))
-    pending = f"{counted(answer.pending, 'frame')} without a report yet" if answer.pending else "every frame has one"
-    say(f"{counted(len(answer.reports), 'report')}; {pending}. With job ids and times: --json")
+        show_table(("finished", "outcome", "frame", "output or reason"), map(_row, answer.reports))
+    pending = f"{counted(answer.pending, 'frame')} pending" if answer.pending else "no frames pending"
+    say(f"{counted(len(answer.reports), 'report')}, {pending}. For job ids and times: --json")
 
 
-def _row(report: "FrameReport") -> tuple[str, str, str, str]:
+def _row(report: "FrameReport") -> tuple[Cell | str, ...]:
     return local_time(report.finished), report.outcome, report.source, _details(report)
 
 
-def _details(report: "FrameReport") -> str:
-    if report.outcome == "converted" and report.output:
-        return f"{report.output} ({report.reason})" if report.reason else report.output
-    return report.reason
+def _details(report: "FrameReport") -> Cell | str:
+    if report.outcome != "converted" or not report.output:
+        return Cell(report.reason.removeprefix(f"{report.source}: "))
+    return Cell(f"{report.output} ({report.reason})") if report.reason else report.output

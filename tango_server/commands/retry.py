@@ -1,4 +1,4 @@
-"""`petif retry`: failed frames tried again by a running server."""
+"""`petif retry`: have a running server retry failed frames."""
 
 import json
 
@@ -10,22 +10,21 @@ from tango_server.text import counted
 
 
 @click.command()
-@click.option("--acknowledge", is_flag=True, help="End the alarm about frames that failed so far, too.")
+@click.option("--acknowledge", is_flag=True, help="Also clear the alarm about failed frames.")
 @server_options
 def retry(*, address: str, as_json: bool, acknowledge: bool) -> None:
-    """Try every frame again that has failed since the counters were reset.
+    """Retry all frames that failed since the counters were last reset.
 
-    They stay the same jobs. Mend the cause first: petif reports --outcome failed tells it.
+    They keep their job ids. Fix the cause first; petif reports --outcome failed shows it.
     """
     from tango_server.client.client import Client
 
     client = Client(address)
     with errors_in_words():
-        if acknowledge:  # first, so that the alarm of a frame that fails again stays
+        if acknowledge:  # first, so that a frame that fails again raises the alarm
             client.acknowledge()
         count = client.retry_failed()
     if as_json:
         say(json.dumps({"retried": count}))
     else:
-        tried = f"{counted(count, 'frame')} {'is' if count == 1 else 'are'} tried again"
-        say(tried if count else "there is no failed frame to try again")
+        say(f"retrying {counted(count, 'frame')}" if count else "no failed frames to retry")

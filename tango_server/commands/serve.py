@@ -1,4 +1,4 @@
-"""`petif serve`: the Tango server without a database."""
+"""`petif serve`: run the Tango server without a database."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ import click
 
 from tango_server.addresses import DEFAULT_DEVICE, DEFAULT_PORT, free_port
 from tango_server.commands.assignments import as_lines, assignment
-from tango_server.commands.output import say, silence_standard_output
+from tango_server.commands.output import cannot_listen, say, silence_standard_output
 
 if TYPE_CHECKING:
     from tango_server.settings import Configuration, Settings
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen at; 127.0.0.1 is this machine only."
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 127.0.0.1: this machine only."
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True,
-              help="Port to listen at; 0 takes a free one.")  # fmt: skip
+              help="Port to listen on; 0 chooses a free one.")  # fmt: skip
 @click.option("--device", default=DEFAULT_DEVICE, show_default=True, help="Name of the Tango device.")
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="TOML file of settings; options given here go over it. "
+              help="TOML file of settings; options given here override it. "
               "The Tango command Init reads it again.")  # fmt: skip
 @click.option("--root", "roots", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
-              help="Folder that may be read and written (repeatable). [default: the working directory]")  # fmt: skip
+              help="Folder that may be read and written (repeatable).  [default: the working directory]")  # fmt: skip
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False),
-              help="Folder of queue and logs; with the same one, a restarted server goes on where it was. "
-              "[default: by the device's name, in the user's state folder]")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes. [default: one per core, 4 at the most]")
+              help="Folder for the queue and logs; a server restarted with the same one continues where it stopped.  "
+              "[default: named after the device, in the user's state folder]")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core, at most 4]")
 @click.option(
     "--set",
     "assignments",
     multiple=True,
     type=assignment,
     metavar="NAME=VALUE",
-    help="Any other setting, as --set timeout=30 (repeatable; given again: one more line of a list, or the new value).",
+    help="Any other setting, as --set timeout=30 (repeatable: adds a line to a list, replaces any other value).",
 )
-@click.option("--check", is_flag=True, help="Check the configuration and the state folder, and end.")
-@click.option("--verbose", is_flag=True, help="Tell more on standard error.")
+@click.option("--check", is_flag=True, help="Check the configuration and the state folder, then exit.")
+@click.option("--verbose", is_flag=True, help="Log more to standard error.")
 @click.option("--stop-on-eof", is_flag=True, hidden=True)
 def serve(
     *,
@@ -58,8 +58,8 @@ def serve(
 ) -> None:
     """Run the conversion server on this machine, without a Tango database.
 
-    Ctrl-C, SIGTERM or the end of its terminal (unless started by nohup) ends it; what was not converted by then is
-    taken up at the next start.
+    Stop it with Ctrl-C or SIGTERM. Closing its terminal also stops it, unless it was started with nohup. Frames not
+    converted by then are converted after the next start.
     """
     import tango
 
@@ -71,7 +71,7 @@ def serve(
 
     log_to_stderr(verbose=verbose)
     options: dict[str, object] = {
-        "read_roots": [root.absolute() for root in roots],  # a link may lead elsewhere next week
+        "read_roots": [root.absolute() for root in roots],  # a link may change later
         "state_dir": state_dir and state_dir.resolve(),
         "numworkers": workers,
         **from_lines(as_lines(assignments)),
@@ -83,29 +83,26 @@ def serve(
     )
     settings = _usable(configuration, device)
     if check:
-        say(f"The configuration is right. Folders that may be read: {', '.join(map(str, settings.read_roots))}")
+        say(f"The configuration is valid. Folders that may be read: {', '.join(map(str, settings.read_roots))}")
         return
     if not roots and settings.read_roots == (Path.cwd(),):
-        say(f"Every frame below {Path.cwd()} may be read and written; name another folder with --root.", err=True)
+        say(f"Frames below {Path.cwd()} may be read and written. Choose another folder with --root.", err=True)
     if ":" in host:
-        raise click.UsageError(f"--host: found {host}; expected an IPv4 address or a name of this machine, not IPv6.")
+        raise click.UsageError(f"Cannot listen on {host}: IPv6 is not supported. Choose an IPv4 address or a name.")
     try:
         port = free_port(host, port)
     except OSError as error:
-        raise click.ClickException(
-            f"found that {host}:{port} can't be listened at ({error.strerror}); expected an address of this machine "
-            "and a free port. Is another server running there? Choose another --port, or 0 for a free one."
-        ) from error
+        raise click.ClickException(cannot_listen(host, port, error)) from error
     try:
         run_without_database(
-            configuration, host=host, port=port, device=device, ready=_tell_ready, stop_on_eof=stop_on_eof
+            configuration, host=host, port=port, device=device, ready=_announce, stop_on_eof=stop_on_eof
         )
     except (tango.DevFailed, RuntimeError, OSError) as error:
-        raise click.ClickException(f"the Tango server can't start: {host_problem(error) or error}") from error
+        raise click.ClickException(f"Cannot start the Tango server: {host_problem(error) or error}") from error
 
 
 def _usable(configuration: "Configuration", device: str) -> "Settings":
-    """Return the settings, if they are right and the state folder is free; end the program with the reason if not."""
+    """Return the settings, if they are valid and the state folder is free; end the program with the reason if not."""
     from pydantic import ValidationError
 
     from tango_server.jobs.executors.factory import require_packages
@@ -125,11 +122,11 @@ def _usable(configuration: "Configuration", device: str) -> "Settings":
     return settings
 
 
-def _tell_ready(address: str) -> None:
-    """Tell it on standard output, to whoever listens; the server is ready also if nobody does."""
+def _announce(address: str) -> None:
+    """Print the address on standard output; a server whose output nobody reads is ready as well."""
     try:
         say(f"ready: {address}")
         sys.stdout.flush()
-    except (OSError, ValueError, AttributeError) as error:  # it is full, has no reader any more, or is closed
+    except (OSError, ValueError, AttributeError) as error:  # full, closed, or without a reader
         silence_standard_output()
-        logging.getLogger(__name__).warning("ready: %s; standard output can't be written (%s)", address, error)
+        logging.getLogger(__name__).warning("ready: %s; cannot write standard output: %s", address, error)

@@ -1,4 +1,4 @@
-"""What the commands for a running server share: its address, and how they end if it can't be asked."""
+"""What commands for a running server share: its address, and what they do when it does not answer."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from tango_server.addresses import DEFAULT_ADDRESS
 from tango_server.commands.output import NO_SERVER, say
 
 PATIENCE = 60.0
-"""How long a command that waits puts up with a server that is away, s: it may be started again meanwhile."""
+"""How long a waiting command tolerates a server that is down, s: it may be restarting."""
 
 server_option = click.option(
     "--device",
@@ -21,9 +21,9 @@ server_option = click.option(
     default=DEFAULT_ADDRESS,
     show_default=True,
     metavar="ADDRESS",
-    help="Tango address of the server, as `petif serve` tells it.",
+    help="Tango address of the server, as printed by petif serve.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,7 +33,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def errors_in_words() -> Iterator[None]:
-    """End the command with the server's own words if it can't be asked (exit code 3) or rejects the call (2)."""
+    """End the command with the server's message if it cannot be reached (exit code 3) or rejects the call (2)."""
     from tango_server.client.client import LinkDownError, LinkError, RequestRejectedError, UnknownRunError
 
     try:
@@ -43,6 +43,6 @@ def errors_in_words() -> Iterator[None]:
     except LinkError as error:
         hint = ""
         if type(error) is LinkDownError:
-            hint = " Another address: --device ADDRESS, or the environment variable PETIF_DEVICE."
+            hint = " To use another address: --device ADDRESS, or the environment variable PETIF_DEVICE."
         say(f"Error: {error}{hint}", err=True)
         sys.exit(NO_SERVER)

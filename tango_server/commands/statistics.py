@@ -1,4 +1,4 @@
-"""`petif statistics`: the figures of one run, from a running server."""
+"""`petif statistics`: the statistics of one run, from a running server."""
 
 import sys
 import threading
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tango_server.commands.output import INTERRUPTED, say, show_table
+from tango_server.commands.output import INTERRUPTED, NOT_KNOWN, say, show_table
 from tango_server.commands.server_options import PATIENCE, errors_in_words, server_options
+from tango_server.text import counted
 
 if TYPE_CHECKING:
     from tango_server.messages import RunStatistics
@@ -19,12 +20,12 @@ _PAUSE = 0.5
 
 @click.command()
 @click.argument("run_uid")
-@click.option("--wait", is_flag=True, help="Wait until every frame of the run has its report.")
+@click.option("--wait", is_flag=True, help="Wait until every frame of the run has a report.")
 @server_options
 def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None:
-    """Tell how the frames of a run are doing.
+    """Show the statistics of a run.
 
-    RUN_UID is the uid of its start document, or the NAME of petif add --run NAME.
+    RUN_UID is the uid in its start document, or the NAME given to petif add --run NAME.
     """
     from rich.console import Console
 
@@ -37,7 +38,7 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
         try:
             with Console(stderr=True).status("") as line:
                 while wait and found.pending:
-                    line.update(f"{found.pending} of {found.submitted} frames to go")
+                    line.update(f"{found.pending} of {found.submitted} frames pending")
                     pause.wait(_PAUSE)
                     found = with_retries(partial(client.run_statistics, run_uid), time.monotonic() + PATIENCE)
         except KeyboardInterrupt:
@@ -49,22 +50,27 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
 
 
 def rows_of(found: "RunStatistics") -> list[tuple[str, str]]:
-    """Return the statistics of a run for people: what they are called, and their values with units."""
+    """Return the names of a run's statistics and their values with units, a dash where there is none yet."""
     frames = {
         "submitted": found.submitted,
         "converted": found.converted,
         "skipped": found.skipped,
         "placeholders": found.placeholders,
         "failed": found.failed,
-        "without a report yet": found.pending,
+        "pending": found.pending,
     }
     return [
-        *((name, f"{count} frames") for name, count in frames.items()),
-        ("conversion time, mean", f"{found.conversion_time_mean:.3f} s"),
-        ("conversion time, total", f"{found.conversion_time_total:.1f} s"),
-        ("latency, median", f"{found.latency_median:.3f} s"),
-        ("latency, 95 %", f"{found.latency_p95:.3f} s"),
+        *((name, counted(count, "frame")) for name, count in frames.items()),
+        ("conversion time, mean", _measured("{:.3f} s", found.conversion_time_mean)),
+        ("conversion time, total", _measured("{:.1f} s", found.conversion_time_total)),
+        ("latency, median", _measured("{:.3f} s", found.latency_median)),
+        ("latency, 95 %", _measured("{:.3f} s", found.latency_p95)),
         ("read", f"{found.bytes_in / 1e6:.1f} MB"),
         ("written", f"{found.bytes_out / 1e6:.1f} MB"),
-        ("data rate", f"{found.bytes_per_second / 1e6:.1f} MB/s"),
+        ("data rate", _measured("{:.1f} MB/s", found.bytes_per_second / 1e6)),
     ]
+
+
+def _measured(form: str, value: float) -> str:
+    """Return a value that is 0 until a frame was converted."""
+    return form.format(value) if value else NOT_KNOWN

@@ -1,4 +1,4 @@
-"""`petif status`: how a running server is doing."""
+"""`petif status`: the state of a running server."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tango_server.commands.output import SOME_FAILED, console, say
+from tango_server.commands.output import NOT_KNOWN, SOME_FAILED, Cell, console, say
 from tango_server.commands.server_options import errors_in_words, server_options
 from tango_server.text import counted
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 _COLOURS = {"ON": "green", "RUNNING": "blue", "STANDBY": "yellow", "ALARM": "dark_orange", "FAULT": "red"}
 _REFRESH = 1.0
+_PATHS = {"last output"}
 _SHOWN_IN_A_LINE = {"QueueLength", "FramesPerSecond", "StatisticsTotalFrames", "NumFailed"}
 
 
 @click.command()
-@click.option("--follow", is_flag=True, help="Go on showing it until Ctrl-C, also over a restart of the server.")
+@click.option("--follow", is_flag=True, help="Keep updating until Ctrl-C, also across a restart of the server.")
 @server_options
 def status(*, address: str, as_json: bool, follow: bool) -> None:
-    """Tell how a running server is doing.
+    """Show the state of a running server.
 
-    Exit code 0: it can convert; 1: it is in ALARM or FAULT; 3: it does not answer.
+    Exit codes: 0: it can convert; 1: it is in ALARM or FAULT; 3: it does not answer.
     """
     from tango_server.client.client import Client
 
@@ -54,13 +55,13 @@ def _follow(client: "Client", *, as_json: bool) -> None:
             while True:
                 say(json.dumps(_seen(client)) if as_json else _line(_seen(client)))
                 pause.wait(_REFRESH)
-        with Live(_look(client), console=screen, auto_refresh=False) as live:
+        with Live(_current_picture(client), console=screen, auto_refresh=False) as live:
             while True:
                 pause.wait(_REFRESH)
-                live.update(_look(client), refresh=True)
+                live.update(_current_picture(client), refresh=True)
     except KeyboardInterrupt:
         return
-    except BrokenPipeError:  # head, or a pager that was left
+    except BrokenPipeError:  # as head, or a pager that was closed
         sys.exit(0)
 
 
@@ -84,7 +85,7 @@ def _line(fields: dict[str, Any]) -> str:
     )
 
 
-def _look(client: "Client") -> "RenderableType":
+def _current_picture(client: "Client") -> "RenderableType":
     from rich.text import Text
 
     from tango_server.client.client import LinkDownError
@@ -103,16 +104,15 @@ def _fields(address: str, snapshot: "ServerSnapshot") -> dict[str, Any]:
 
 
 def _picture(address: str, snapshot: "ServerSnapshot") -> "RenderableType":
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=address, title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(overflow="fold")
+    table = Table(show_header=False)
     table.add_row("state", Text(snapshot.state, style=f"bold {_COLOURS.get(snapshot.state, 'magenta')}"))
     for name, value in _rows(snapshot):
-        table.add_row(name, Text(value))
-    return table
+        table.add_row(name, Cell(value, whole=name in _PATHS))
+    return Group(Cell(address, whole=True), table)
 
 
 def _rows(snapshot: "ServerSnapshot") -> list[tuple[str, str]]:
@@ -120,9 +120,13 @@ def _rows(snapshot: "ServerSnapshot") -> list[tuple[str, str]]:
         return [("status", snapshot.problem)]
 
     def formatted(form: str, *names: str, scale: float = 1.0) -> str:
-        """Return the values of attributes in words, a dash for those that the server does not have."""
+        """Return the values of attributes in words, a dash if the server does not have them."""
         values = [snapshot.value(name) for name in names]
-        return "-" if None in values else form.format(*(v / scale if scale != 1 else v for v in values))
+        return NOT_KNOWN if None in values else form.format(*(v / scale if scale != 1 else v for v in values))
+
+    def measured(form: str, *names: str) -> str:
+        """Return times, which are 0 until a frame was converted."""
+        return formatted(form, *names) if snapshot.value(names[0]) else NOT_KNOWN
 
     rows = [
         ("status", formatted("{}", "Status")),
@@ -131,15 +135,16 @@ def _rows(snapshot: "ServerSnapshot") -> list[tuple[str, str]]:
             "rate",
             formatted("{:.1f} frames/s, ", "FramesPerSecond") + formatted("{:.0f} MB/s", "BytesPerSecond", scale=1e6),
         ),
-        ("latency", formatted("{:.3f} s median, {:.3f} s for 95 %", "LatencyMedian", "LatencyP95")),
-        ("converted", formatted("{} frames, {:.3f} s each", "StatisticsTotalFrames", "StatisticsAverageTime")),
+        ("latency", measured("{:.3f} s median, {:.3f} s for 95 %", "LatencyMedian", "LatencyP95")),
+        ("converted", formatted("{} frames", "StatisticsTotalFrames")),
+        ("conversion", measured("{:.3f} s per frame", "StatisticsAverageTime")),
         ("skipped", formatted("{} frames", "NumSkipped")),
         ("placeholders", formatted("{} frames", "NumPlaceholders")),
         ("failed", formatted("{} so far", "NumFailed") + _to_retry(snapshot)),
         ("recipe", formatted("rotation {}, flip {}, pixels {}", "ConfRotation", "ConfFlip", "ConfType")),
         ("workers", formatted("{}", "NumWorkers")),
         ("free space", formatted("{:.1f} GB", "FreeSpace", scale=1e9)),
-        ("last output", formatted("{}", "LastOutput")),
+        ("last output", snapshot.value("LastOutput") or NOT_KNOWN),
     ]
     return rows + ([("last error", formatted("{}", "LastError"))] if snapshot.value("FailedFiles") else [])
 
@@ -148,4 +153,4 @@ def _to_retry(snapshot: "ServerSnapshot") -> str:
     left = len(snapshot.value("FailedFiles", []))
     if not snapshot.value("NumFailed", 0):
         return ""
-    return f", {counted(left, 'frame')} to retry" if left else ", none is left to retry"
+    return f", {counted(left, 'frame')} to retry" if left else ", none left to retry"

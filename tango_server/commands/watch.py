@@ -1,4 +1,4 @@
-"""`petif watch`: folders watched by polling, without a server."""
+"""`petif watch`: convert frames as they appear in folders, without a server."""
 
 import hashlib
 import logging
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _REFRESH = 0.2
 _LOG_BYTES = 5_000_000
 _NOTHING_NEW = (
-    "Nothing is new: what an earlier watch of these folders has taken is not taken again, also not with other options. "
-    "To convert it again: petif convert, or another --state-dir."
+    "Nothing new: frames that an earlier watch of these folders has converted are not converted again, even with other "
+    "options. To convert them again, use petif convert or another --state-dir."
 )
 
 
@@ -39,29 +39,31 @@ _NOTHING_NEW = (
                 type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))  # fmt: skip
 @recipe_options
 @click.option("--existing/--no-existing", default=None,
-              help="Take frames that are there at the first watch of a folder.  [default: with --once]")  # fmt: skip
-@click.option("--recursive/--no-recursive", default=True, show_default=True, help="Watch sub-folders, too.")
+              help="Convert the frames that exist when a folder is first watched.  [default: with --once]")  # fmt: skip
+@click.option("--recursive/--no-recursive", default=True, show_default=True, help="Watch sub-folders as well.")
 @click.option("--interval", type=click.FloatRange(0.05, 3600), default=1.0, show_default=True,
-              help="Time between two looks, s.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core, 4 at the most]")
+              help="Polling interval, s.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core, at most 4]")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True,
-              help="How long an unfinished file is awaited, s.")  # fmt: skip
+              help="How long to wait for an unfinished file, s.")  # fmt: skip
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
-              help="Folder where it is kept what was taken.  [default: one of its own for each DIR...]")  # fmt: skip
-@click.option("--once", is_flag=True, help="Take what is there, wait until it is converted, and end.")
-@click.option("--json", "as_json", is_flag=True, help="One report a line, as JSON.")
+              help="Folder for the record of converted frames.  [default: a separate one for each DIR...]")  # fmt: skip
+@click.option("--once", is_flag=True, help="Convert the frames that exist, then exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print one report per line, as JSON.")
 def watch(*, folders: tuple[Path, ...], **options: Any) -> None:
-    """Convert the frames that appear in folders, without a server.
+    """Convert frames as they appear in folders, without a server.
 
-    Works by polling, so also on GPFS, NFS and SMB. Ctrl-C ends it; the next call with the same folders goes on where
-    it was. Exit code with --once: 0: every frame is converted (or skipped); 1: some failed.
+    Folders are polled, so GPFS, NFS and SMB work as well. Stop it with Ctrl-C; the next call with the same folders
+    continues where it stopped.
+
+    Exit codes with --once: 0: all frames were converted or skipped; 1: some failed.
     """
     from tango_server.jobs.startup import open_runner
     from tango_server.jobs.watch.folder_watch import FolderWatch, rules_from
 
     recipe = recipe_from(options)
     if recipe.esperanto is not None:
-        raise click.UsageError("ESPERANTO frames need angles, which a folder does not tell. Use petif convert instead.")
+        raise click.UsageError("Cannot watch for ESPERANTO frames: their angles are unknown. Use petif convert.")
     settings = _settings(folders, recipe, options)
     rules = rules_from(settings)
     printer = _Printer(as_json=options["as_json"])
@@ -79,26 +81,26 @@ def watch(*, folders: tuple[Path, ...], **options: Any) -> None:
 
 
 class _Printer:
-    """Tells of frames as they are reported: from the threads of the watch, before its book takes them for told."""
+    """Prints reports, from the threads of the watch, before the watch records them as reported."""
 
     def __init__(self, *, as_json: bool) -> None:
         from rich.console import Console
 
         self.as_json = as_json
         self.outcomes: Counter[str] = Counter()
-        self.deaf = ""
-        """Why nobody listens any more; empty: somebody does."""
+        self.broken = ""
+        """Why the output can no longer be written; empty if it can."""
         self.errors = Console(stderr=True)
         self._one_at_a_time = threading.Lock()
 
     def log_report(self, report: "FrameReport") -> None:
-        """Tell what became of a frame."""
+        """Print the outcome of a frame."""
         with self._one_at_a_time:
             self.outcomes[report.outcome] += 1
             try:
                 self._say(report)
             except OSError as error:
-                self.deaf = f"the output can't be written ({error.strerror}); the watch ends, its next call goes on"
+                self.broken = f"Cannot write the output: {error.strerror}. The next call continues from here."
 
     def _say(self, report: "FrameReport") -> None:
         if self.as_json:
@@ -113,19 +115,19 @@ class _Printer:
             say(f"{report.outcome}: {report.source} -> {report.output}")
 
     def warn(self, text: str) -> None:
-        """Tell a person of trouble."""
+        """Print a problem."""
         complain(self.errors, text)
 
 
 def _watch_on(runner: "JobRunner", watcher: "FolderWatch", printer: _Printer, *, once: bool) -> int:
-    """Show how it goes until Ctrl-C, or until all is done if `once`; return the exit code."""
+    """Show the progress until Ctrl-C, or until all frames are done if `once`; return the exit code."""
     try:
         _show_progress(runner, watcher, printer, once=once)
         interrupted = False
     except KeyboardInterrupt:
         interrupted = True
-    if runner.fault or printer.deaf:
-        raise click.ClickException(runner.fault or printer.deaf)
+    if runner.fault or printer.broken:
+        raise click.ClickException(runner.fault or printer.broken)
     say(_counts(runner, printer), err=printer.as_json)
     if not once:
         return 0
@@ -137,17 +139,17 @@ def _watch_on(runner: "JobRunner", watcher: "FolderWatch", printer: _Printer, *,
 
 
 def _show_progress(runner: "JobRunner", watcher: "FolderWatch", printer: _Printer, *, once: bool) -> None:
-    """Show what is new and the numbers, until the watch can't go on, or until all is done if `once`."""
+    """Show problems and counts until the watch cannot continue, or until all frames are done if `once`."""
     begun, trouble = False, ""
     with printer.errors.status("") if printer.errors.is_terminal else nullcontext() as line:
         while True:
-            done = runner.fault or printer.deaf or (once and watcher.idle)  # first, so that what it ends with is shown
+            done = runner.fault or printer.broken or (once and watcher.idle)  # first, so that the last state is shown
             if watcher.begun and not begun:
                 begun = True
-                say("looking at what is there" if once else "watching (Ctrl-C ends it)", err=True)
+                say("converting existing frames" if once else "watching (stop with Ctrl-C)", err=True)
             if watcher.problem != trouble:
                 trouble = watcher.problem
-                printer.warn(trouble or "the trouble is over")
+                printer.warn(trouble or "the problem is solved")
             if line is not None:
                 line.update(_numbers(runner, printer))
             if done:
@@ -163,7 +165,7 @@ def _counts(runner: "JobRunner", printer: _Printer) -> str:
     counts = printer.outcomes
     return (
         f"{counted(counts['converted'], 'frame')} converted, {counts['skipped']} skipped, {counts['failed']} failed, "
-        f"{runner.snapshot.queue_length} to go"
+        f"{runner.snapshot.queue_length} pending"
     )
 
 
@@ -197,7 +199,7 @@ def _settings(folders: tuple[Path, ...], recipe: "Recipe", options: dict[str, An
 
 
 def _root_of(folder: Path) -> Path:
-    """Return where the path rule starts: the first folder named `raw` on the way to `folder`, else `folder` itself."""
+    """Return where the path rule starts: the first folder named `raw` on the path, else `folder` itself."""
     from tango_server.conversion.files.roots import RAW
 
     way = (*reversed(folder.parents), folder)
@@ -212,7 +214,7 @@ def _own_state_dir(folders: tuple[Path, ...]) -> Path:
 
 
 def _log_to(state_dir: Path) -> None:
-    """Keep the log out of the terminal, where reports are told."""
+    """Keep the log out of the terminal, where reports are printed."""
     state_dir.mkdir(parents=True, exist_ok=True)
     handler = RotatingFileHandler(state_dir / "watch.log", maxBytes=_LOG_BYTES, backupCount=3, delay=True)
     logging.basicConfig(

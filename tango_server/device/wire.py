@@ -44,8 +44,9 @@ def to_latin(text: str) -> str:
 def to_wire(message: BaseModel) -> str:
     """Return a message as ASCII JSON, which Tango transfers unchanged."""
     if isinstance(message, ReportsAnswer):  # one by one, so that other threads can run in between
-        reports = ", ".join(map(to_wire, message.reports))
-        return f'{{"reports": [{reports}], "pending": {message.pending}}}'
+        reports, awaited = (", ".join(map(to_wire, each)) for each in (message.reports, message.awaited))
+        more = f', "awaited": [{awaited}]' if awaited else ""
+        return f'{{"reports": [{reports}], "pending": {message.pending}{more}}}'
     return json.dumps(message.model_dump(mode="json"))
 
 

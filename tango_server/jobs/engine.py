@@ -5,7 +5,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -36,6 +36,7 @@ from tango_server.jobs.state_machine.events import (
     WriteCompanions,
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
+from tango_server.messages import AwaitedFrame
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +86,11 @@ class Engine:
         with self._handling:
             now = self._service.snapshot(clock.now())
             return replace(now, queue_length=now.queue_length + self._in_transit)
+
+    def awaited(self, job_ids: Iterable[str]) -> list[AwaitedFrame]:
+        """Return those of these jobs whose files are not complete yet."""
+        with self._handling:
+            return self._service.awaited(job_ids, clock.now().monotonic)
 
     def post(self, event: Event) -> None:
         """Post an event to the service."""

@@ -45,6 +45,7 @@ _CANCEL_TIMEOUT = 2.5
 _ANSWERED_AT_ONCE = 100
 """Number of files submitted while the caller waits; more are submitted by a thread."""
 _LISTING_TIMEOUT = 0.05
+_AWAITED_SHOWN = 20
 _RECIPE, _PAUSED, _BOOT = "recipe", "paused", "boot"
 
 
@@ -208,7 +209,8 @@ class JobRunner:
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
         """Return the requested reports; raise `UnknownIdError`."""
         reports, pending = self.history.reports(query)
-        return ReportsAnswer(reports=reports, pending=pending)
+        awaited = self._engine.awaited(query.job_ids)[:_AWAITED_SHOWN] if query.job_ids and pending else []
+        return ReportsAnswer(reports=reports, pending=pending, awaited=awaited)
 
     def close(self) -> None:
         """Let running conversions finish and be reported, then stop the threads and the workers.

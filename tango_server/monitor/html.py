@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from tango_server.client.client import ServerSnapshot
@@ -10,7 +10,7 @@ from tango_server.messages import FrameReport, RunStatistics
 from tango_server.monitor.state import MonitorState
 from tango_server.recipe import Recipe
 from tango_server.recipe.words import recipe_words
-from tango_server.text import local_time
+from tango_server.text import cut_middle, local_time
 
 _COLOURS = {
     "ON": ("#00c853", "#000"),
@@ -22,8 +22,8 @@ _COLOURS = {
     "DISABLE": ("#e000e0", "#000"),
 }
 _NO_COLOUR = ("#808080", "#fff")
-_NOTHING = "-"
-_SHORT_UID = 8
+_NOTHING = "–"
+_LONGEST_RUN = 40  # characters: the uid of a run, which has 36, is whole
 
 
 def clock(instant: float) -> str:
@@ -50,7 +50,7 @@ def seconds(value: float | None) -> str:
     """Return a duration for people.
 
     >>> seconds(0.0314), seconds(2.5), seconds(None)
-    ('31 ms', '2.50 s', '-')
+    ('31 ms', '2.50 s', '–')
     """
     if value is None or math.isnan(value) or value <= 0:
         return _NOTHING
@@ -104,7 +104,7 @@ def failures(reports: Sequence[FrameReport]) -> str:
             clock(each.finished),
             each.source,
             each.reason.removeprefix(f"{each.source}: "),
-            (each.run_uid or _NOTHING)[:_SHORT_UID],
+            cut_middle(each.run_uid or _NOTHING, _LONGEST_RUN),
         )
         for each in reports
     ]
@@ -115,7 +115,7 @@ def runs(statistics: Sequence[RunStatistics]) -> str:
     """Return the statistics of runs as an HTML table."""
     rows = [
         (
-            each.run_uid[:_SHORT_UID],
+            cut_middle(each.run_uid, _LONGEST_RUN),
             str(each.submitted),
             str(each.converted),
             str(each.skipped),
@@ -170,9 +170,15 @@ def _rate(snapshot: ServerSnapshot) -> str:
     return _NOTHING if value is None else f"{value:.1f}"
 
 
-def _table(name: str, columns: Iterable[str], rows: Sequence[Sequence[str]], empty: str) -> str:
+def _table(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> str:
     if not rows:
         return f"<div class='small'>{escape(empty)}</div>"
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join(f"<tr>{_cells(columns, row)}</tr>" for row in rows)
     return f"<table class='{name}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells(columns: Sequence[str], row: Sequence[str]) -> str:
+    """Return the cells of a row, each with its column's name, which a narrow page shows beside it."""
+    named = zip(columns, row, strict=True)
+    return "".join(f"<td data-name='{escape(column)}'>{escape(cell)}</td>" for column, cell in named)

@@ -5,14 +5,14 @@ from typing import Any
 
 import panel as pn
 from bokeh.events import RangesUpdate
-from bokeh.models import BoxZoomTool, ColorBar, ColumnDataSource, PanTool, Range1d, ResetTool, WheelZoomTool
+from bokeh.models import BoxZoomTool, ColorBar, ColumnDataSource, CustomJS, PanTool, Range1d, ResetTool, WheelZoomTool
 from bokeh.plotting import figure
 
 from tango_server.monitor.colours import Colours, Scale
 from tango_server.monitor.images import Point, Shot, Window, shrunk
+from tango_server.monitor.style import STYLE, WIDEST, filling
 
-_SIDE = 400
-_BESIDE = 100
+_NARROWEST = 330
 _NOWHERE = ((-0.5, 1.5), (1.5, -0.5))
 """The x and y range before the first image."""
 _EMPTY: dict[str, list[Any]] = {"image": [], "x": [], "y": [], "dw": [], "dh": []}
@@ -24,17 +24,17 @@ Zoomed = Callable[[Point, Point], None]
 class PictureView:
     """An image with its beam centre, or a text that says why there is none. Row 0 is at the top."""
 
-    def __init__(self, name: str, colours: Colours, zoomed: Zoomed) -> None:
+    def __init__(self, name: str, heading: str, colours: Colours, zoomed: Zoomed) -> None:
         self.shot = Shot("")
+        self._heading = heading
         self._image = ColumnDataSource(_EMPTY, name=f"{name}-image")
         self._center = ColumnDataSource({"x": [], "y": []}, name=f"{name}-center")
         self._shown: tuple[Point, Point] = _NOWHERE
         self._x, self._y = (Range1d(*ends) for ends in _NOWHERE)
         self._figure: Any = figure(
             name=name,
-            width=_SIDE + _BESIDE,
-            frame_width=_SIDE,
-            frame_height=_SIDE,
+            sizing_mode="stretch_width",
+            frame_height=_NARROWEST,
             x_range=self._x,
             y_range=self._y,
             toolbar_location="above",
@@ -43,17 +43,22 @@ class PictureView:
         )
         self._figure.toolbar.active_drag, self._figure.toolbar.active_scroll = box, wheel
         self._figure.toolbar.logo = None
+        square = CustomJS(args={"plot": self._figure}, code="plot.frame_height = plot.inner_width")
+        self._figure.js_on_change("inner_width", square)
         self._layers = {scale: self._layer(mapper) for scale, mapper in colours.mappers.items()}
         self._figure.scatter("x", "y", source=self._center, marker="cross", size=24, line_width=2, line_color="red")
         self._figure.on_event(RangesUpdate, lambda event: self._moved(event, zoomed))
-        self._title = pn.pane.HTML("", width=_SIDE + _BESIDE)
-        self._plot = pn.Column(pn.pane.Bokeh(self._figure), visible=False)
-        self.layout: Any = pn.Column(self._title, self._plot)
+        self._title = pn.pane.HTML("", sizing_mode="stretch_width", stylesheets=[STYLE])
+        plot = pn.pane.Bokeh(self._figure, sizing_mode="stretch_width")
+        self._plot = pn.Column(plot, visible=False, sizing_mode="stretch_width")
+        self.layout: Any = pn.Column(
+            self._title, self._plot, sizing_mode="stretch_width", styles=filling(_NARROWEST, WIDEST)
+        )
 
     def show(self, shot: Shot) -> None:
         """Show another image in the same window, or the whole image if its shape differs."""
         same, self.shot = self.shot.shape == shot.shape, shot
-        self._title.object = shot.html
+        self._title.object = f"<b>{self._heading}:</b> {shot.html}"
         self._center.data = (
             {"x": [], "y": []} if shot.center is None else dict(zip("xy", ([c] for c in shot.center), strict=True))
         )
@@ -91,7 +96,7 @@ class PictureView:
     def _layer(self, mapper: Any) -> tuple[Any, Any]:
         """Add the image with the colours of one mapper, and its colour bar."""
         image = self._figure.image("image", "x", "y", "dw", "dh", source=self._image, color_mapper=mapper)
-        bar = ColorBar(color_mapper=mapper, width=12)
+        bar = ColorBar(color_mapper=mapper, width=12, padding=0, location=(8, 0))
         self._figure.add_layout(bar, "right")
         return image, bar
 

@@ -65,7 +65,7 @@ class Shot:
     def html(self) -> str:
         """The title of the image, or the text in its place."""
         where = f"beam centre ({self.center[0]:.1f}, {self.center[1]:.1f})" if self.center else ""
-        return f"<b>{escape(self.title)}</b><br>{escape(self.text or where or 'beam centre unknown')}"
+        return f"<b class='title'>{escape(self.title)}</b><br>{escape(self.text or where or 'beam centre unknown')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class MonitorPage:
         self.layout: Any = pn.Column(
             self._headline,
             self._numbers,
-            pn.pane.Bokeh(self._plots.layout, sizing_mode="stretch_width"),
+            self._plots.layout,
             _title("Last converted frame"),
             self._pair.layout,
             _title("Last failures"),

@@ -17,19 +17,20 @@ class PairView:
     def __init__(self) -> None:
         self._pair: Pair | None = None
         self._colours = Colours()
-        self._raw = PictureView("raw", self._colours, self._zoomed_raw)
-        self._converted = PictureView("converted", self._colours, self._zoomed_converted)
+        self._raw = PictureView("raw", "Before", self._colours, self._zoomed_raw)
+        self._converted = PictureView("converted", "After", self._colours, self._zoomed_converted)
         palette = pn.widgets.Select(name="", options=list(PALETTES), width=110, align="center")
         log = pn.widgets.Checkbox(name="Logarithmic", value=True, align="center")
         self._hold = pn.widgets.Checkbox(name="Hold this frame", value=False, align="center")
         palette.param.watch(lambda event: self._colours.paint(event.new), "value")
         log.param.watch(lambda event: self._scale(logarithmic=event.new), "value")
         self._scale(logarithmic=True)
-        self._text = pn.pane.HTML("No frame converted yet.")
+        self._text = pn.pane.HTML("No frame converted yet.", sizing_mode="stretch_width")
         self.layout: Any = pn.Column(
-            pn.Row(pn.pane.HTML("Colour map", align="center"), palette, log, self._hold),
+            pn.FlexBox(pn.pane.HTML("Colour map", align="center"), palette, log, self._hold, align_items="center"),
             self._text,
-            pn.FlexBox(self._raw.layout, self._converted.layout, gap="12px"),
+            pn.FlexBox(self._raw.layout, self._converted.layout, gap="12px", sizing_mode="stretch_width"),
+            sizing_mode="stretch_width",
         )
 
     def show(self, pair: Pair | None) -> None:

@@ -4,15 +4,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bokeh.layouts import row
+import panel as pn
 from bokeh.models import ColumnDataSource, Range1d
 from bokeh.plotting import figure
 
 from tango_server.monitor.state import HISTORY, Sample
+from tango_server.monitor.style import filling
 
 _SHORTEST, _LONGEST = 60.0, 600.0
 """Length of the time axis: since the start of the monitor, within these bounds, s."""
 _HEIGHT = 210
+_NARROWEST = 300
 _COLOURS = ("#1f6fb4", "#d95f02")
 
 
@@ -27,7 +29,11 @@ class Plots:
         rate = self._figure("Frames per second", "frames_per_second")
         latency = self._figure("Latency / s: median (blue), 95 % (orange)", "latency_median", "latency_p95")
         backlog = self._figure("Backlog / frames", "backlog")
-        self.layout: Any = row(rate, latency, backlog, sizing_mode="stretch_width")
+        boxes = (pn.pane.Bokeh(plot, sizing_mode="stretch_width", margin=0) for plot in (rate, latency, backlog))
+        self.layout: Any = pn.FlexBox(
+            *(pn.Column(box, sizing_mode="stretch_width", styles=filling(_NARROWEST)) for box in boxes),
+            sizing_mode="stretch_width",
+        )
         self.show(samples)
 
     def show(self, samples: Sequence[Sample]) -> None:
@@ -44,6 +50,7 @@ class Plots:
 
     def _figure(self, title: str, *columns: str) -> Any:
         plot = figure(
+            name=columns[0],
             title=title,
             height=_HEIGHT,
             sizing_mode="stretch_width",
@@ -53,8 +60,8 @@ class Plots:
             tools="",
         )
         plot.y_range.start = 0
-        plot.xaxis.ticker.desired_num_ticks = 5
-        plot.line("time", "zero", source=self._source, alpha=0)  # else there is no axis before the first sample
+        plot.xaxis.ticker.desired_num_ticks = 4
+        plot.line("time", "zero", source=self._source, alpha=0)  # else there is no axis before the first number
         for column, colour in zip(columns, _COLOURS, strict=False):
             plot.line("time", column, source=self._source, color=colour, line_width=2)
         return plot

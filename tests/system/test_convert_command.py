@@ -67,15 +67,15 @@ def test_a_folder(raw: Path, data: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--pattern", "x*", "--pattern", "y*"], "that fits x* or y*; without --pattern it is 3 frames"),
-        (["nested"], "in the folder itself; with --recursive it is 1 frame"),
-        (["darks"], "that is no dark; with --include-dark it is 1 frame"),
-        (["empty"], "expected .tif or .tiff files"),
+        (["--pattern", "x*", "--pattern", "y*"], ["x* or y*", "--pattern", "3 frames"]),
+        (["nested"], ["raw/nested", "--recursive", "1 frame"]),
+        (["darks"], ["raw/darks", "--include-dark", "1 frame"]),
+        (["empty"], ["raw/empty", ".tif or .tiff"]),
     ],
     ids=["pattern", "sub-folder", "dark", "empty"],
 )
-def test_what_would_be_taken_is_told_where_there_is_nothing(
-    petif: Call, raw: Path, data: Path, options: list[str], words: str
+def test_folder_without_frames_is_named_with_the_option_that_finds_some(
+    petif: Call, raw: Path, data: Path, options: list[str], words: list[str]
 ) -> None:
     folder = "raw" if options[0].startswith("--") else f"raw/{options.pop()}"
     for name in ("nested/sub/a.tif", "darks/a.dark.tif"):
@@ -83,8 +83,19 @@ def test_what_would_be_taken_is_told_where_there_is_nothing(
         shutil.copy(data / "qxrd_f32_64.tif", raw / name)
     (raw / "empty").mkdir()
     finished = petif("convert", folder, *options)
-    assert finished.exit_code == 2
-    assert words in " ".join(finished.stderr.split())
+    assert finished.exit_code == petif("convert", "raw/nothing.tif").exit_code == 1
+    for word in words:
+        assert word in finished.stderr
+    assert petif("convert", folder, "--dry-run", *options).exit_code == 1
+
+
+@pytest.mark.parametrize("option", [[], ["--dry-run"]], ids=["convert", "dry run"])
+def test_folder_without_frames_is_named_beside_others(petif: Call, raw: Path, option: list[str]) -> None:
+    (raw / "empty").mkdir()
+    finished = petif("convert", "raw", "raw/empty", *option)
+    assert finished.exit_code == 1
+    assert "raw/empty: no frames" in finished.stderr
+    assert "3 frames" in finished.stdout
 
 
 def test_one_cause_is_told_a_few_times_and_then_counted(petif: Call, raw: Path, data: Path) -> None:
@@ -96,7 +107,7 @@ def test_one_cause_is_told_a_few_times_and_then_counted(petif: Call, raw: Path, 
     assert failed.stderr.count("starts with b'hell'") == 6
     assert "4 more frames for the same reason: not a TIFF file: it starts with" in failed.stderr
     assert "other.tif" in failed.stderr
-    assert f"10 failed; in {raw.parent / 'processed'}" in failed.stdout
+    assert f"10 failed; output in {raw.parent / 'processed'}" in failed.stdout
     everything = petif("convert", "raw", "--json").stdout.splitlines()
     assert len([line for line in everything if json.loads(line)["outcome"] == "failed"]) == 10
 
@@ -113,14 +124,15 @@ def test_exit_codes(petif: Call, raw: Path, data: Path) -> None:
         ["convert"],
         ["convert", "raw", "--rotation", "45"],
         ["convert", "raw", "--backup"],
-        ["convert", "."],
     ):
         assert petif(*wrong).exit_code == 2, wrong
 
 
 def test_dry_run_json_and_newer_only(petif: Call, raw: Path) -> None:
     told = petif("convert", "raw", "--dry-run")
+    assert told.exit_code == 0
     assert told.stdout.count(" -> ") == 3
+    assert told.stdout.splitlines()[-1] == "dry run: 3 frames would be converted, 0 skipped, 0 not possible"
     assert str(raw.parent / "processed" / "qxrd_f32_64.tif") in told.stdout
     assert not (raw.parent / "processed").exists()
     reports = [json.loads(line) for line in petif("convert", "raw", "--json", "--workers", "2").stdout.splitlines()]
@@ -130,6 +142,40 @@ def test_dry_run_json_and_newer_only(petif: Call, raw: Path) -> None:
     again = petif("convert", "raw", "--newer-only").stdout
     assert "1 of 3 frames converted" in again
     assert "2 skipped" in again
+
+
+def test_dry_run_names_darks_and_damaged_files_at_its_end(petif: Call, raw: Path, data: Path) -> None:
+    for name in ("truncated_tail.tif", "not_a_tiff.tif"):
+        shutil.copy(data / name, raw)
+    shutil.copy(data / "qxrd_f32_64.tif", raw / "some.dark.tif")
+    told = petif("convert", "raw", "--dry-run")
+    assert told.exit_code == 1
+    lines = told.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines[3:]] == ["not possible", "not possible", "left out", "dry run"]
+    assert "not_a_tiff.tif: it starts with" in lines[3]
+    assert "truncated_tail.tif: the value of tag 269" in lines[4]
+    assert str(raw / "some.dark.tif") in lines[5]
+    for fact in ("3 frames", "2 not possible", "1 dark left out", "--include-dark"):
+        assert fact in lines[6]
+    as_json = petif("convert", "raw", "--dry-run", "--json")
+    items = {Path(item["source"]).name: item for item in map(json.loads, as_json.stdout.splitlines())}
+    assert items.keys() == {*QXRD_FILES, "truncated_tail.tif", "not_a_tiff.tif"}
+    assert "tag 269" in items["truncated_tail.tif"]["problem"]
+    assert items["truncated_tail.tif"]["output"] is None
+    assert "some.dark.tif" in as_json.stderr
+    assert not (raw.parent / "processed").exists()
+
+
+def test_words_of_options_in_any_case_and_explained(petif: Call, raw: Path) -> None:
+    assert petif("convert", "raw", "--preset", "XDI", "--flip", "None", "--dry-run").exit_code == 0
+    wrong = petif("convert", "raw", "--flip", "horizontal")
+    assert wrong.exit_code == 2
+    for meaning in ("'horizontal'", "0 (up-down)", "1 (left-right)", "both (up-down and left-right)", "none (no flip)"):
+        assert meaning in wrong.stderr
+    wrong = petif("preview", "raw/qxrd_f32_64.tif", "--preset", "crysalis")
+    assert wrong.exit_code == 2
+    for meaning in ("'crysalis'", "xdi (int32", "xdi-unsigned (uint32", "esperanto (for CrysAlis Pro)"):
+        assert meaning in wrong.stderr
 
 
 def test_patterns_and_recursion(petif: Call, raw: Path) -> None:
@@ -176,6 +222,31 @@ def test_inspect_tells_what_a_file_is(petif: Call, raw: Path, data: Path) -> Non
     assert described[0]["provenance"] is None
     assert described[1]["provenance"]["recipe"]["rotation"] == 90
     assert described[1]["pages"][0]["pixel_type"] == "int32"
+
+
+def test_inspect_takes_folders(petif: Call, raw: Path, data: Path) -> None:
+    shutil.copy(data / "qxrd_f32_64.tif", raw / "some.dark.tif")
+    (raw / "note.txt").touch()
+    finished = petif("inspect", "raw", "--json")
+    assert finished.exit_code == 0
+    paths = [json.loads(line)["path"] for line in finished.stdout.splitlines()]
+    assert paths == sorted(f"raw/{name}" for name in QXRD_FILES)
+    assert petif("inspect", "raw/some.dark.tif").exit_code == 0
+    (raw / "empty").mkdir()
+    finished = petif("inspect", "raw", "raw/empty", "raw/nothing.tif")
+    assert finished.exit_code == 1
+    assert "raw/empty: no frames" in finished.stderr
+    assert "raw/nothing.tif: no such file" in finished.stderr
+
+
+@pytest.mark.parametrize("name", ["a$b$.tif", "$x_$.tif", "a\udce9.tif"], ids=["dollars", "formula", "undecodable"])
+def test_preview_of_odd_names(petif: Call, raw: Path, name: str) -> None:
+    if os.name == "nt" and "\udce9" in name:
+        pytest.skip("names are Unicode there")
+    shutil.copy(raw / "qxrd_f32_64.tif", raw / name)
+    finished = petif("preview", f"raw/{name}")
+    assert finished.exit_code == 0, finished.stderr
+    assert (raw.parent / name).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_preview_draws_a_picture_and_converts_nothing(petif: Call, raw: Path) -> None:
@@ -234,7 +305,7 @@ def test_ctrl_c_finishes_what_is_running_and_says_what_is_left(tmp_path: Path) -
     )
     terminal.expect(r"[1-9]\d*/300")
     terminal.sendintr()
-    terminal.expect(r"(\d+) of 300 frames converted.*, (\d+) not begun")
+    terminal.expect(r"(\d+) of 300 frames converted.*, (\d+) not started")
     converted, left = int(terminal.match[1]), int(terminal.match[2])
     terminal.expect(pexpect.EOF)
     terminal.close()

@@ -117,12 +117,12 @@ def test_frames_without_what_the_header_needs_fail_by_name(petif: Call, raw: Pat
     ("arguments", "words"),
     [
         (["--omega-step", "1"], "--omega-step needs --omega-start"),
-        (["--omega-start", "1", "--angles", "angles.csv"], "--omega-start goes with a table that has no omega"),
+        (["--omega-start", "1", "--angles", "angles.csv"], "--omega-start and the omega columns of angles.csv"),
         (["--wavelength", "0.3", "--energy", "42.7"], "0.3 Angstrom, but 42.7 keV is 0.290361 Angstrom"),
-        (["--beam-center", "12"], "expected two numbers, as 1023.5,1024"),
+        (["--beam-center", "12"], "'12' is not two numbers, as 1023.5,1024"),
         (["--pixel-type", "uint16"], 'pixel_type must be "int32" for the format "esperanto", not "uint16"'),
         (["--in-place"], 'output.mode must be "new" for the format "esperanto", not "in_place"'),
-        (["--format", "tiff", "--distance", "3"], "--distance: these are for ESPERANTO frames"),
+        (["--format", "tiff", "--distance", "3"], "--distance: only for ESPERANTO frames. Add --format esperanto"),
     ],
 )
 def test_contradictions_are_told_before_anything_is_done(

@@ -1,6 +1,7 @@
 """`petif demo`, as a new user runs it."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,11 +27,19 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("runs", [1, pytest.param(2, marks=pytest.mark.long)], ids=["once", "twice"])
 def test_the_demo_converts_all_frames(tmp_path: Path, runs: int) -> None:
+    directory = tmp_path / "petif demo"  # a name that a shell takes for two words
     for run in range(1, runs + 1):
-        finished = demo(tmp_path, "--frames", "4")
+        finished = demo(tmp_path, "--frames", "4", "--directory", str(directory))
         assert finished.returncode == 0, finished.stdout + finished.stderr
         assert "All 4 frames were converted" in finished.stdout
-        left = tmp_path / "petif-demo"
+        commands = [line.strip() for line in finished.stdout.splitlines() if line.strip().startswith("petif ")]
+        assert [shlex.split(command)[1] for command in commands] == ["preview", "inspect", "convert", "serve"]
+        for command in commands[:3]:  # as they are pasted
+            again = subprocess.run(
+                [*PETIF, *shlex.split(command)[1:]], cwd=tmp_path, capture_output=True, timeout=60, check=False
+            )
+            assert again.returncode == 0, command
+        left = directory
         assert len(list((left / "raw").glob("*.tif"))) == len(list((left / "processed").glob("*.tif"))) == 4 * run
         assert (left / "before-after.png").read_bytes().startswith(b"\x89PNG")
         assert not list(left.rglob("*.petif-tmp"))

@@ -100,7 +100,7 @@ def test_the_page_shows_frames_as_they_come_and_retries_what_failed(
     row = page.locator("table.runs tbody tr")
     expect(row).to_have_count(1)
     expect(row.locator("td")).to_have_text(
-        [RUN[:8], "3", "3", "0", "0", "0", "0", re.compile("^[0-9.]+ m?s / [0-9.]+ m?s$")]
+        [RUN, "3", "3", "0", "0", "0", "0", re.compile("^[0-9.]+ m?s / [0-9.]+ m?s$")]
     )
     page.screenshot(path=tmp_path / "converted.png")
 
@@ -194,6 +194,36 @@ def test_a_read_only_page_shows_all_and_changes_nothing(
     assert opened.errors == []
 
 
+_PLOTS = ("frames_per_second", "latency_median", "backlog")
+_TITLE_WIDTH = "(context => { context.font = 'bold 13px Helvetica'; return context.measureText(it.title.text).width })"
+
+
+@pytest.mark.parametrize("width", [420, 768, 1280])
+def test_page_fits_the_window(
+    server: LocalServer, proxy: tango.DeviceProxy, root: Path, open_page: Callable[..., Opened], width: int
+) -> None:
+    write_frame(wide := root / "raw" / "wide.tif", IMAGE[:450], document_name="wide", acquired=datetime.now())
+    submit(proxy, *requests(wide))
+    opened = open_page(server.address)
+    opened.page.set_viewport_size({"width": width, "height": 1400})
+    opened.until("converted-image", "it.data.image.length == 1")
+    expect(opened.page.locator("table.runs tbody tr")).to_have_count(1)
+    for name in ("raw", "converted"):  # a pixel is as high as it is wide
+        opened.until(name, "it.inner_width > 200 && Math.abs(it.inner_width - it.inner_height) <= 1")
+        x, y = opened.evaluate(name, "[it.x_range.end - it.x_range.start, it.y_range.start - it.y_range.end]")
+        assert x == pytest.approx(y)
+    for name in _PLOTS:
+        title, room = opened.evaluate(
+            name, f"[{_TITLE_WIDTH}(document.createElement('canvas').getContext('2d')), it.inner_width]"
+        )
+        assert title < room, name
+    elements = [*opened.page.locator(".bk-Figure").all(), *opened.page.locator(".tile, tr:visible").all()]
+    boxes = [box for element in elements if (box := element.bounding_box())]
+    edges = [box["x"] + box["width"] for box in boxes]
+    assert max(edges) <= width, "nothing is cut off"
+    assert max(box["x"] + box["width"] for box in boxes[3:5]) > 0.9 * width, "the images fill the page"
+
+
 def shows_one_part(opened: Opened) -> bool:
     """Whether the browser has one part of the frame on both sides now, within the rounding to whole pixels."""
     keys = ", ".join(f"{key}: it.data.{key}[0]" for key in ("x", "y", "dw", "dh"))
@@ -233,13 +263,13 @@ def test_a_page_for_the_whole_network_works_at_the_address_that_is_told(
     assert answer_to_a_page_of("http://evil.example", here) == HTTPStatus.FORBIDDEN
 
 
-def test_a_port_that_is_taken_is_told_with_what_to_do() -> None:
+def test_port_in_use_is_named_with_a_remedy() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         ended = run_monitor("--port", str(port))
     assert ended.returncode == 1
-    assert f"127.0.0.1:{port}" in ended.stderr
-    assert "Choose another --port" in ended.stderr
+    assert f"127.0.0.1:{port}: the port is in use" in ended.stderr
+    assert "--port" in ended.stderr
     assert "Traceback" not in ended.stderr

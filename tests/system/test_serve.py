@@ -78,7 +78,7 @@ def test_an_address_that_tango_can_not_take_is_refused_by_its_name(host: str, ro
     words = ["serve", "--host", host, "--root", str(root), "--state-dir", str(tmp_path / "state")]
     ended = CliRunner().invoke(petif, words)
     assert ended.exit_code == 2
-    assert f"found {host}; expected an IPv4 address" in ended.output
+    assert f"Cannot listen on {host}: IPv6" in ended.output
 
 
 def test_an_executor_whose_package_is_missing_names_the_extra(

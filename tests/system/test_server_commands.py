@@ -67,7 +67,7 @@ def test_without_a_recipe_the_servers_own_holds_and_nobody_waits(run: Petif, roo
     assert result.exit_code == 0
     assert result.stdout == (
         "1 frame accepted, 0 refused: rotation 0, flip none, int32 (the server's recipe). "
-        "How it goes: petif status --follow\n"
+        "To follow them: petif status --follow\n"
     )
     until((root / "processed" / source.name).exists, "the frame is converted")
     np.testing.assert_array_equal(
@@ -141,14 +141,14 @@ def test_a_broken_frame_is_told_found_mended_and_retried(
     failed = run("reports", "--outcome", "failed")
     assert "broken.tif" in failed.stdout
     assert "good.tif" not in failed.stdout
-    assert "1 report; every frame has one" in failed.stdout
+    assert "1 report, no frames pending" in failed.stdout
     put("qxrd_f32_64.tif", "broken.tif")
-    assert run("retry", "--acknowledge").stdout == "1 frame is tried again\n"
+    assert "1 frame" in run("retry", "--acknowledge").stdout
     all_done(proxy)
     until(lambda: proxy.state() == tango.DevState.ON, "the alarm is over")
     healthy = run("status")
     assert healthy.exit_code == 0
-    assert "none is left to retry" in healthy.stdout
+    assert "none left to retry" in healthy.stdout
     assert "last error" not in healthy.stdout
     assert json.loads(run("retry", "--json").stdout) == {"retried": 0}
     outcomes = {
@@ -185,6 +185,54 @@ def test_status_as_json_holds_every_number_and_the_recipe(run: Petif, server: Lo
     assert (told["address"], told["State"], told["QueueLength"]) == (server.address, "ON", 0)
     assert told["Recipe"]["pixel_type"] == "int32"
     assert {"ON", "int32"} <= set(run("status").stdout.replace(",", " ").split())
+
+
+def test_idle_server_has_no_times(start_server: Start) -> None:
+    address = start_server().address
+    shown = CliRunner().invoke(petif, ["status", "--device", address]).stdout
+    assert "0.000 s" not in shown
+    for name in ("latency", "conversion", "last output"):
+        (line,) = (line for line in shown.splitlines() if line.startswith(f"│ {name} "))
+        assert line.removesuffix("│").split()[-1] == "–"
+    fields = json.loads(CliRunner().invoke(petif, ["status", "--json", "--device", address]).stdout)
+    assert fields["LatencyMedian"] == 0.0
+
+
+def test_wait_names_a_damaged_file_and_the_reason(start_server: Start, root: Path, put: Put) -> None:
+    address = start_server(*settings("run_timeout=4")).address
+    put("truncated_tail.tif", "damaged.tif")
+    command = [sys.executable, "-m", "tango_server", "add", str(root / "raw"), "--run", "r", "--wait"]
+    finished = subprocess.run([*command, "--device", address], capture_output=True, text=True, timeout=60, check=False)
+    assert finished.returncode == 1
+    first = finished.stderr.splitlines()[0]
+    assert first.startswith("waiting up to 2 s more for ")
+    assert str(root / "raw" / "damaged.tif") in first
+    assert "the value of tag 269" in first
+    assert "1 failed" in finished.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pexpect's terminal is POSIX's")
+def test_tables_fit_the_terminal_and_break_no_path(server: LocalServer, run: Petif, root: Path, put: Put) -> None:
+    import pexpect
+
+    name = "alumina-heating-ramp-from-300-to-1200-K-in-steps-of-25-K-1"
+    source = put("qxrd_f32_64.tif", f"{name}-00001.tif")
+    assert run("add", source, "--wait", "--run", name).exit_code == 0
+
+    def in_terminal(*words: str) -> list[str]:
+        command = ["-m", "tango_server", *words, "--device", server.address]
+        terminal = pexpect.spawn(sys.executable, command, dimensions=(24, 80), timeout=30, encoding="utf-8")
+        terminal.expect(pexpect.EOF)
+        terminal.close()
+        return str(terminal.before).replace("\r", "").splitlines()
+
+    lines = in_terminal("reports", "--run", name)
+    assert len([line for line in lines if "-00001.tif" in line and "…" in line]) == 1
+    assert max(map(len, lines[3:])) <= 80
+    assert any("25-K-1-00001.tif" in line for line in in_terminal("status"))
+    assert any(name in line for line in in_terminal("statistics", name))
+    assert str(source) in run("reports", "--run", name).stdout
+    assert json.loads(run("reports", "--run", name, "--json").stdout)["reports"][0]["source"] == str(source)
 
 
 @pytest.mark.parametrize(
@@ -325,6 +373,6 @@ def test_ctrl_c_ends_the_waiting_and_the_frames_stay_with_the_server(server: Loc
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "the server goes on with them" in errors
+    assert "the server continues with them" in errors
     assert "Traceback" not in errors
     assert proxy.QueueLength == 1

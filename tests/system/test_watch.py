@@ -167,7 +167,7 @@ def test_once_takes_what_is_there_and_ends(root: Path, put: Callable[..., Path])
     again = once(root, "--rotation", "180")
     assert again.returncode == 0
     assert again.stdout.startswith("0 frames converted")
-    assert "Nothing is new" in again.stderr
+    assert "Nothing new" in again.stderr
     put("qxrd_r16_64.tif", "b.tif")
     put("qxrd_r16_64.tif", "../processed/b.tif")
     failed = once(root)

@@ -8,7 +8,7 @@ from tango_server.conversion.sidecar import is_expected
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Observed, SidecarObserved
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
-from tango_server.messages import FrameReport
+from tango_server.messages import AwaitedFrame, FrameReport
 
 _SIDECAR_POLLS = Backoff(shortest=0.1, factor=0.5)  # most sidecars come at once; without QXRD there are none
 _INCOMPLETE_INTERVAL = 0.5
@@ -39,6 +39,8 @@ class JobState:
     job: Job
     accepted: float
     wait: Wait = field(default_factory=Wait)
+    is_awaited: bool = False
+    """Whether the last look found that the file is not complete yet."""
     complete_seen: float = 0.0
     starts: int = 0
     attempts: int = 0
@@ -91,6 +93,19 @@ class JobState:
         self.sidecar_expected = carried and poll.structure is not None and is_expected(poll.structure)
         self.gave_up = ""
         return verdict
+
+    def awaited(self, rule: ReadinessRule, now: float) -> AwaitedFrame:
+        """Return why its file is not converted yet, at `now` (monotonic s)."""
+        if self.incomplete is not None and self.wait.identity == self.incomplete:
+            reason = self.incomplete_reason
+        else:
+            reason = "its sidecar is missing" if self.needed_until is not None else self.wait.found
+        return AwaitedFrame(
+            source=str(self.job.source),
+            reason=reason,
+            waited=now - (now if self.wait.since is None else self.wait.since),
+            remaining=max(deadline_of(rule, self.wait, now) - now, 0.0),
+        )
 
     def _until_replaced(self, rule: ReadinessRule, now: float) -> Verdict:
         """Wait for a file that only looks complete to be replaced, until its timeout."""

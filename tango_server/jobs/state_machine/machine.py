@@ -14,6 +14,7 @@ The image is visible from the end of `running`; only the report waits for an exp
 It has no threads, does no I/O and never sleeps; `engine` carries out its instructions.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from tango_server.conversion.sidecar import is_sidecar_error
@@ -53,7 +54,7 @@ from tango_server.jobs.state_machine.readiness import ReadinessRule
 from tango_server.jobs.state_machine.ready_queue import ReadyQueue
 from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.jobs.state_machine.statistics import Statistics
-from tango_server.messages import FrameReport
+from tango_server.messages import AwaitedFrame, FrameReport
 from tango_server.recipe import InPlace
 
 
@@ -125,6 +126,11 @@ class JobStateMachine:
         """Return the jobs being converted."""
         return self._queue.running_jobs()
 
+    def awaited(self, job_ids: Iterable[str], now: float) -> list[AwaitedFrame]:
+        """Return those of these jobs whose files are not complete yet at `now` (monotonic s)."""
+        known = (self._jobs[job_id] for job_id in job_ids if job_id in self._jobs)
+        return [each.awaited(self._rule_of(each), now) for each in known if each.is_awaited]
+
     def snapshot(self, now: Instant) -> Snapshot:
         """Return the counters and the length of the queue (jobs without a report)."""
         length = len(self._jobs) + len(self._unwritten) + self._backlog.length
@@ -181,6 +187,7 @@ class JobStateMachine:
         if progress is None or job_id in self._queue.running:
             return []
         verdict = progress.seen(event, self._rule_of(progress), now, self._rules.sidecar_timeout)
+        progress.is_awaited = verdict.kind == "wait"
         match verdict.kind:
             case "ready":
                 self._queue.add(progress.job, small=progress.is_small)

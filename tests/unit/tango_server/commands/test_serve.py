@@ -41,16 +41,18 @@ def test_set_adds_lines_to_a_list_and_replaces_anything_else(settings_of: Any, t
 def test_assignment_without_equals_is_refused() -> None:
     result = CliRunner().invoke(serve, ["--set", "timeout"])
     assert result.exit_code == 2
-    assert "found 'timeout'; expected NAME=VALUE" in result.output
+    assert "'timeout'" in result.output
+    assert "NAME=VALUE" in result.output
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1", "no-such-host.invalid"])
-def test_where_nobody_can_listen_is_told_in_words(tmp_path: Path, host: str) -> None:
+def test_address_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path, host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         options = ["--state-dir", str(tmp_path), "--root", str(tmp_path), "--host", host, "--port", str(port)]
         result = CliRunner().invoke(serve, options)
     assert result.exit_code == 1
-    assert f"{host}:{port} can't be listened at" in result.stderr
-    assert "Choose another --port" in result.stderr
+    assert f"{host}:{port}" in result.stderr
+    assert "--port" in result.stderr
+    assert ("in use" in result.stderr) is (host == "127.0.0.1")
     assert len(result.stderr.splitlines()) == 1

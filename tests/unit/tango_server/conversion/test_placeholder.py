@@ -309,7 +309,7 @@ def test_inspection_shows_it_and_calls_no_frame_so(make: Make, come: Come) -> No
         assert (found["state"], found["provenance"]["placeholder"]) == ("complete", True), preset
         result = CliRunner().invoke(inspect, [str(path)])
         assert result.exit_code == 0, preset
-        assert "PLACEHOLDER all zeros: a.tif had not come when this file was made" in result.stdout, preset
+        assert "PLACEHOLDER all zeros: a.tif" in result.stdout, preset
         path.unlink()
     frame = convert_file(come(), XDI).output or ""
     assert inspect_file(Path(frame))["provenance"]["placeholder"] is False

@@ -131,7 +131,7 @@ def test_numbers_that_are_not_known_are_no_zeros() -> None:
     shown = numbers(with_snapshot(NOTHING, some, 1001.0))
     for text in ("data-number='Backlog'>3<", "data-number='Free space'>5 GB<", "data-number='Median latency'>20 ms<"):
         assert text in shown
-    assert "data-number='Converted'>-<" in shown
+    assert "data-number='Converted'>–<" in shown
     assert "class='tiles old'" in numbers(without_answer(NOTHING, "gone", 1001.0))
 
 
@@ -140,6 +140,23 @@ def test_what_a_server_tells_is_text_and_nothing_else() -> None:
     assert "<script>" not in shown
     assert "/raw/&lt;b&gt;.tif" in shown
     assert "&lt;i&gt;" in runs([RunStatistics(run_uid="<i>")])
+
+
+def test_names_of_runs_stay_distinct() -> None:
+    named = [RunStatistics(run_uid=uid) for uid in ("alumina-1", "alumina-2", "a" * 40 + "-1", "a" * 40 + "-2")]
+    shown = runs(named)
+    for name in ("alumina-1", "alumina-2", "a" * 19 + "…" + "a" * 18 + "-1", "a" * 19 + "…" + "a" * 18 + "-2"):
+        assert f">{name}<" in shown
+    uid = "5f1c9e1e-0000-4000-8000-000000000001"
+    assert f">{uid}<" in runs([RunStatistics(run_uid=uid)])
+    assert ">alumina-2<" in failures([report(1, "failed", run_uid="alumina-2")])
+
+
+def test_latency_of_an_idle_server_is_a_dash() -> None:
+    shown = numbers(with_snapshot(NOTHING, snapshot(LatencyMedian=0.0, LatencyP95=0.0), 1001.0))
+    assert "data-number='Median latency'>–<" in shown
+    assert "data-number='95 % latency'>–<" in shown
+    assert "– / –" in runs([RunStatistics(run_uid="r")])
 
 
 @pytest.mark.parametrize("recipe", ["{", '{"from_the_future": 1}'])

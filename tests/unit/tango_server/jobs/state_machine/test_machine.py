@@ -99,6 +99,24 @@ def test_a_missing_file_blocks_no_other(one_worker: JobStateMachine) -> None:
     assert starts(one_worker.handle(converted("b"), at(0.1))) == ["c"]
 
 
+def test_awaited_files_are_listed_with_reason_and_remaining_time(service: JobStateMachine) -> None:
+    service.handle(accepted("unfinished", "done", "new", run_uid="r"), at(0))
+    service.handle(accepted("missing"), at(0))
+    service.handle(Observed("unfinished", UNFINISHED), at(1))
+    service.handle(Observed("missing", None), at(1))
+    service.handle(Observed("done", COMPLETE), at(1))
+    names = ("unfinished", "missing", "done", "new", "unknown")
+    unfinished, missing = service.awaited(names, 4)
+    assert unfinished.source == "/raw/unfinished.tif"
+    assert unfinished.reason == UNFINISHED.problem
+    assert (unfinished.waited, unfinished.remaining) == (3, 297)  # of a run
+    assert (missing.reason, missing.remaining) == ("no such file", 12)
+    service.handle(Observed("unfinished", COMPLETE), at(5))
+    assert [each.source for each in service.awaited(names, 5)] == ["/raw/missing.tif"]
+    service.handle(Observed("missing", None), at(20))
+    assert service.awaited(names, 20) == []
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_never_more_frames_run_than_there_are_workers(workers: int) -> None:
     service = LedgerService(ServiceRules(workers=workers))
