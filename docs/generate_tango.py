@@ -54,7 +54,7 @@ _TYPES = {
 }
 _OF_TANGO = {
     "State": "What the server is doing",
-    "Status": "The state in words, and what to do",
+    "Status": "The state as text, and what to do",
     "Init": "Read properties and configuration file again; keep the queue",
 }
 _NOTHING = tango.CmdArgType.DevVoid

@@ -9,7 +9,7 @@ import click
 
 from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
-from tango_server.commands.server_options import PATIENCE, errors_in_words, server_options
+from tango_server.commands.server_options import RETRY_TIMEOUT, errors_in_words, server_options
 from tango_server.commands.wait_notices import WaitNotices
 from tango_server.text import counted
 
@@ -122,7 +122,7 @@ class _Added:
             with _progress(self._errors) as progress:
                 task = progress.add_task("done", total=len(self._jobs))
                 job_ids = [job.job_id for job in self._jobs]
-                for reports in follow(self._client, job_ids, PATIENCE, notices.show):
+                for reports in follow(self._client, job_ids, RETRY_TIMEOUT, notices.show):
                     progress.advance(task, len(reports))
                     for report in reports:
                         self._log_report(report)

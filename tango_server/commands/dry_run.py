@@ -43,7 +43,7 @@ def show_plan(planned: "Sequence[Planned]", darks: Sequence[Path], *, as_json: b
 
 
 def _checked(item: "Planned") -> "Planned":
-    """Return a frame with what is wrong with its file, as far as its structure tells."""
+    """Return a frame with what is wrong with its file, as far as its structure shows."""
     from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.tiff.reader import open_source
 

@@ -9,7 +9,7 @@ class InterruptHandler:
     """Within its context the first Ctrl-C only sets `pressed`; each further one interrupts as always.
 
     A `KeyboardInterrupt` can come between any two statements, also after a frame was given to a worker and before that
-    was recorded: nobody would wait for that frame, and its temporary file would be left behind.
+    was recorded: nothing would wait for that frame, and its temporary file would be left behind.
     """
 
     def __init__(self) -> None:

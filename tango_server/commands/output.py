@@ -33,7 +33,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def silence_standard_output() -> None:
-    """Discard what is still buffered for standard output: whoever flushes it next would fail as well."""
+    """Discard what is still buffered for standard output: the next flush would fail as well."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     if nowhere != 1:

@@ -22,7 +22,7 @@ def preview(*, file: Path, output: Path | None, **options: Any) -> None:
     from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.preview import draw_preview
 
-    picture = output or Path(f"{file.stem}.png")  # here, not among somebody's raw frames
+    picture = output or Path(f"{file.stem}.png")  # here, not among the raw frames
     try:
         draw_preview(file, recipe_from(options), picture)
     except ConversionError as error:

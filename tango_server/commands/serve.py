@@ -123,7 +123,7 @@ def _usable(configuration: "Configuration", device: str) -> "Settings":
 
 
 def _announce(address: str) -> None:
-    """Print the address on standard output; a server whose output nobody reads is ready as well."""
+    """Print the address on standard output; a server whose output is not read is ready as well."""
     try:
         say(f"ready: {address}")
         sys.stdout.flush()

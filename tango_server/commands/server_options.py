@@ -10,7 +10,7 @@ import click
 from tango_server.addresses import DEFAULT_ADDRESS
 from tango_server.commands.output import NO_SERVER, say
 
-PATIENCE = 60.0
+RETRY_TIMEOUT = 60.0
 """How long a waiting command tolerates a server that is down, s: it may be restarting."""
 
 server_option = click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tango_server.commands.output import INTERRUPTED, NOT_KNOWN, say, show_table
-from tango_server.commands.server_options import PATIENCE, errors_in_words, server_options
+from tango_server.commands.server_options import RETRY_TIMEOUT, errors_in_words, server_options
 from tango_server.text import counted
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
                 while wait and found.pending:
                     line.update(f"{found.pending} of {found.submitted} frames pending")
                     pause.wait(_PAUSE)
-                    found = with_retries(partial(client.run_statistics, run_uid), time.monotonic() + PATIENCE)
+                    found = with_retries(partial(client.run_statistics, run_uid), time.monotonic() + RETRY_TIMEOUT)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
     if as_json:

@@ -120,7 +120,7 @@ def _rows(snapshot: "ServerSnapshot") -> list[tuple[str, str]]:
         return [("status", snapshot.problem)]
 
     def formatted(form: str, *names: str, scale: float = 1.0) -> str:
-        """Return the values of attributes in words, a dash if the server does not have them."""
+        """Return the values of attributes as text, a dash if the server does not have them."""
         values = [snapshot.value(name) for name in names]
         return NOT_KNOWN if None in values else form.format(*(v / scale if scale != 1 else v for v in values))
 

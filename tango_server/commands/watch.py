@@ -140,16 +140,16 @@ def _watch_on(runner: "JobRunner", watcher: "FolderWatch", printer: _Printer, *,
 
 def _show_progress(runner: "JobRunner", watcher: "FolderWatch", printer: _Printer, *, once: bool) -> None:
     """Show problems and counts until the watch cannot continue, or until all frames are done if `once`."""
-    begun, trouble = False, ""
+    begun, problem = False, ""
     with printer.errors.status("") if printer.errors.is_terminal else nullcontext() as line:
         while True:
             done = runner.fault or printer.broken or (once and watcher.idle)  # first, so that the last state is shown
             if watcher.begun and not begun:
                 begun = True
                 say("converting existing frames" if once else "watching (stop with Ctrl-C)", err=True)
-            if watcher.problem != trouble:
-                trouble = watcher.problem
-                printer.warn(trouble or "the problem is solved")
+            if watcher.problem != problem:
+                problem = watcher.problem
+                printer.warn(problem or "the problem is solved")
             if line is not None:
                 line.update(_numbers(runner, printer))
             if done:

@@ -1,4 +1,4 @@
-"""A recipe in words."""
+"""A recipe as a sentence for people."""
 
 from typing import TYPE_CHECKING
 

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from tango_server.sqlite.wal_file import WalFile, connect, make_shrinkable, transaction, use_log
 
-PATIENCE = 1.0
+LOCK_TIMEOUT = 1.0
 """How long to wait for the lock of another process, s."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SYNCHRONOUS = "FULL"
@@ -47,7 +47,7 @@ def open_alone(
     """
 
     def opened() -> WalFile:
-        connection = connect(path, PATIENCE)
+        connection = connect(path, LOCK_TIMEOUT)
         try:
             admit(connection)
             make_shrinkable(connection, path)
@@ -56,7 +56,7 @@ def open_alone(
             with transaction(connection):  # raises if another process writes, or it cannot be written
                 pass
             prepare(connection)
-            return WalFile(path, connection, timeout=PATIENCE, closed=lock.release)
+            return WalFile(path, connection, timeout=LOCK_TIMEOUT, closed=lock.release)
         except BaseException:
             connection.close()
             raise
@@ -106,7 +106,7 @@ def _put_aside(path: Path) -> Path:
 
 def _locked(path: Path) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{path}.lock", timeout=PATIENCE, thread_local=False)
+    lock = FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT, thread_local=False)
     try:
         lock.acquire()
     except Timeout as error:

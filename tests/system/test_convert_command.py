@@ -152,8 +152,8 @@ def test_dry_run_names_darks_and_damaged_files_at_its_end(petif: Call, raw: Path
     assert told.exit_code == 1
     lines = told.stdout.splitlines()
     assert [line.partition(":")[0] for line in lines[3:]] == ["not possible", "not possible", "left out", "dry run"]
-    assert "not_a_tiff.tif: it starts with" in lines[3]
-    assert "truncated_tail.tif: the value of tag 269" in lines[4]
+    assert "not_a_tiff.tif: not a TIFF file" in lines[3]
+    assert "truncated_tail.tif: incomplete" in lines[4]
     assert str(raw / "some.dark.tif") in lines[5]
     for fact in ("3 frames", "2 not possible", "1 dark left out", "--include-dark"):
         assert fact in lines[6]

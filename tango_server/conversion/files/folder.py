@@ -21,7 +21,7 @@ SEARCH = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # otherwise opening a FIFO waits for a writer
 _NO_TERMINAL: int = getattr(os, "O_NOCTTY", 0)
-_NEW_FILE = 0o664  # minus the umask: never writable for everybody
+_NEW_FILE = 0o664  # minus the umask: never world-writable
 _IS_LINK = {errno.ELOOP, errno.EMLINK}  # O_NOFOLLOW on Linux and macOS, and on FreeBSD
 _KINDS = {
     stat.S_IFDIR: "a folder",

@@ -23,7 +23,7 @@ Made = Callable[[Any], None]
 
 HANDLES = os.open in os.supports_dir_fd
 """Whether this operating system opens files by a folder's descriptor."""
-_NEW_FOLDER = 0o775  # minus the umask: never writable for everybody
+_NEW_FOLDER = 0o775  # minus the umask: never world-writable
 
 
 def open_folder(path: Path, roots: Sequence[Path], made: Made | None = None) -> Folder:

@@ -1,32 +1,19 @@
 """Conversions in spawned worker processes of this host."""
 
 import logging
-import multiprocessing
-import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, Future, wait
-from contextlib import contextmanager
-from functools import partial
-from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.base import Done, ExecutorUnavailableError, Result
 from tango_server.jobs.executors.start_backoff import StartBackoff
 from tango_server.jobs.executors.watchdog import Watchdog
-from tango_server.jobs.executors.worker import Failure, Task
-from tango_server.messages import FrameReport
+from tango_server.jobs.executors.worker import Task
+from tango_server.jobs.executors.worker_process import Answers, WorkerProcess
 
 _log = logging.getLogger(__name__)
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
-_ENVIRONMENT = {"PYTHONSAFEPATH": "1", **dict.fromkeys(_THREADS, "1")}
-_CHANGING = threading.Lock()
-
-Answers = list[FrameReport | Failure]
-"""The results of the tasks of one message."""
 
 
 class ProcessExecutor:
@@ -84,7 +71,7 @@ class _Slot:
         self._waiting: deque[_Given] = deque()
         self._current: list[_Given] = []
         self.running: Future[Answers] | None = None
-        self._worker: _Worker | None = None
+        self._worker: WorkerProcess | None = None
         self._renew()
 
     @property
@@ -156,7 +143,7 @@ class _Slot:
                 given.done(result)
         self._submit_waiting()
 
-    def _submit(self, tasks: list[Task]) -> "tuple[_Worker, Future[Answers]] | None":
+    def _submit(self, tasks: list[Task]) -> "tuple[WorkerProcess, Future[Answers]] | None":
         """Submit tasks to the worker, or to a new one if it is gone; return None if there is none."""
         if self._worker is None or self._worker.has_failed:
             self._renew()
@@ -177,7 +164,7 @@ class _Slot:
         if self._closed or not self._starts.may_begin():
             return
         try:
-            self._worker = _Worker(self._prepared)
+            self._worker = WorkerProcess(self._prepared)
         except (OSError, MemoryError) as error:
             self._starts.failed(error)
 
@@ -193,7 +180,9 @@ class _Slot:
     def _unavailable(self) -> ExecutorUnavailableError:
         return ExecutorUnavailableError(self._starts.problem or "A worker process ended before it was ready")
 
-    def _results(self, process: "_Worker", future: "Future[Answers]", count: int, *, hung: bool) -> Sequence[Result]:
+    def _results(
+        self, process: "WorkerProcess", future: "Future[Answers]", count: int, *, hung: bool
+    ) -> Sequence[Result]:
         """Return the results of `count` tasks; the same error for each if the worker has not answered."""
         error = future.exception()
         if error is None:
@@ -210,108 +199,3 @@ class _Slot:
         else:
             error = RuntimeError("the worker process died (killed, or out of memory?)")
         return [error] * count
-
-
-class _Worker:
-    """One process at the other end of a pipe. It first prepares; if that fails, no frame was started.
-
-    It uses no named system resources, so that nothing is left behind when it is killed together with its server.
-    """
-
-    def __init__(self, prepared: "Callable[[Future[None]], None]") -> None:
-        """Start the process; raise `OSError` or `MemoryError` if that fails. `prepared` is called with the result."""
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        with theirs:
-            self._process = context.Process(target=worker.serve, args=(theirs, worker.prepare), daemon=True)
-            try:
-                with _worker_environment():
-                    self._process.start()
-            except BaseException:
-                self._pipe.close()
-                raise
-        self._tasks: SimpleQueue[tuple[list[Task], Future[Answers]] | None] = SimpleQueue()
-        self._preparation: Future[None] = Future()
-        self._preparation.add_done_callback(prepared)
-        self._exit_thread = threading.Thread(target=self._process.join, name="petif-worker-exit", daemon=True)
-        self._thread = threading.Thread(target=self._communicate, name="petif-worker", daemon=True)
-        self._exit_thread.start()
-        self._thread.start()
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it has prepared successfully."""
-        return self._preparation.done() and self._preparation.exception() is None
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether its preparation has failed."""
-        return self._preparation.done() and not self.is_ready
-
-    def submit(self, tasks: list[Task]) -> "Future[Answers]":
-        """Queue tasks; raise `BrokenExecutor` if the process is gone."""
-        if not self._exit_thread.is_alive():
-            raise BrokenExecutor
-        future: Future[Answers] = Future()
-        self._tasks.put((tasks, future))
-        return future
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def give_up(self) -> None:
-        """Kill the process without waiting."""
-        self.kill()
-        self._tasks.put(None)
-
-    def close(self) -> None:
-        self.give_up()  # running tasks have had their time
-        self._thread.join()
-        self._exit_thread.join()
-
-    def _communicate(self) -> None:
-        """Exchange tasks and answers with the process until stopped."""
-        with self._pipe:
-            _settle(self._preparation, self._answer)
-            while (item := self._tasks.get()) is not None:
-                tasks, future = item
-                _settle(future, partial(self._answer, tasks))
-
-    def _answer(self, tasks: list[Task] | None = None) -> Any:
-        try:
-            if tasks is not None:
-                self._pipe.send(tasks)
-            answer = self._pipe.recv()
-        except (EOFError, OSError) as error:  # the process is gone
-            raise BrokenExecutor from error
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-
-@contextmanager
-def _worker_environment() -> Iterator[None]:
-    """Set the environment of a new process: no imports from the working directory, one thread per library.
-
-    A `signal.py` among the frames would run in every worker; libraries with one thread per core would compete.
-    """
-    with _CHANGING:
-        before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-        os.environ.update(_ENVIRONMENT)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
-
-
-def _settle(future: "Future[Any]", answer: Callable[[], Any]) -> None:
-    try:
-        result = answer()
-    except BaseException as error:  # noqa: BLE001 - passed on through the future
-        future.set_exception(error)
-    else:
-        future.set_result(result)

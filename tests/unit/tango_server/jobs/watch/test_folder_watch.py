@@ -363,7 +363,7 @@ def test_damaged_book_is_set_aside_and_has_one_owner(
     with start() as session:
         until(lambda: session.converted == ["a.tif"])
         assert "was damaged" in session.watch.problem
-        monkeypatch.setattr("tango_server.sqlite.sole_owner.PATIENCE", 0.05)
+        monkeypatch.setattr("tango_server.sqlite.sole_owner.LOCK_TIMEOUT", 0.05)
         with pytest.raises(OSError, match="another state directory"):
             FolderWatch(rules_from(Settings(read_roots=[raw], state_dir=tmp_path)), session.service, tmp_path / "state")
     assert len(list((tmp_path / "state").glob(f"{STORE_NAME}.damaged-*"))) == 1

@@ -62,7 +62,7 @@ def test_a_book_of_another_version_is_refused_and_not_changed(path: Path) -> Non
 
 
 def test_a_book_has_one_owner(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tango_server.sqlite.sole_owner.PATIENCE", 0.05)
+    monkeypatch.setattr("tango_server.sqlite.sole_owner.LOCK_TIMEOUT", 0.05)
     owner = WatchStore(path)
     with pytest.raises(OSError, match="another process has it open"):
         WatchStore(path)
