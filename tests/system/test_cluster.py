@@ -198,7 +198,7 @@ def test_frames_wait_for_the_first_worker(
     require_converted(tasks)
 
 
-def test_a_worker_without_this_package_is_told_and_counts_as_nobody_s_fault(
+def test_worker_without_this_package_is_reported_and_costs_no_attempt(
     cluster: LocalCluster, connect: MakeExecutor, root: Path, answers: "SimpleQueue[Result]"
 ) -> None:
     (task,) = frame_tasks(root, 1)
@@ -231,7 +231,7 @@ def _pretend_version() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs a path that differs from process to process")
-def test_a_file_that_only_the_server_sees_is_told_and_one_that_nobody_sees_is_not_ready(
+def test_file_missing_only_on_the_worker_is_reported(
     cluster: LocalCluster,
     connect: MakeExecutor,
     root: Path,
@@ -316,7 +316,7 @@ def test_scheduler_that_is_down_or_killed_costs_no_attempt(
     require_converted(tasks)
 
 
-def test_a_server_without_a_scheduler_says_so_and_notices_that_one_has_come(
+def test_server_reports_a_missing_scheduler_and_notices_a_new_one(
     port: int, start_dask: Callable[..., subprocess.Popen[bytes]], open_service: Callable[..., JobRunner]
 ) -> None:
     runner = open_service(f"tcp://127.0.0.1:{port}")
@@ -325,7 +325,7 @@ def test_a_server_without_a_scheduler_says_so_and_notices_that_one_has_come(
     until(lambda: not runner.problem, "it is noticed, though there is no frame")
 
 
-def test_a_task_is_answered_soon_while_nobody_is_there(
+def test_task_fails_promptly_without_a_scheduler(
     connect: MakeExecutor, root: Path, answers: "SimpleQueue[Result]"
 ) -> None:
     began = time.monotonic()

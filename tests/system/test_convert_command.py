@@ -74,7 +74,7 @@ def test_a_folder(raw: Path, data: Path) -> None:
     ],
     ids=["pattern", "sub-folder", "dark", "empty"],
 )
-def test_folder_without_frames_is_named_with_the_option_that_finds_some(
+def test_folder_without_frames_is_named_with_the_option_to_use(
     petif: Call, raw: Path, data: Path, options: list[str], words: list[str]
 ) -> None:
     folder = "raw" if options[0].startswith("--") else f"raw/{options.pop()}"
@@ -98,7 +98,7 @@ def test_folder_without_frames_is_named_beside_others(petif: Call, raw: Path, op
     assert "3 frames" in finished.stdout
 
 
-def test_one_cause_is_told_a_few_times_and_then_counted(petif: Call, raw: Path, data: Path) -> None:
+def test_repeated_failure_is_shown_a_few_times_then_counted(petif: Call, raw: Path, data: Path) -> None:
     for number in range(9):
         shutil.copy(data / "not_a_tiff.tif", raw / f"broken-{number}.tif")
     shutil.copy(data / "truncated_tail.tif", raw / "other.tif")
@@ -209,7 +209,7 @@ def test_in_place_with_a_backup(petif: Call, raw: Path, data: Path) -> None:
     assert "3 skipped" in petif("convert", "raw", "--in-place", "--rotation", "180").stdout
 
 
-def test_inspect_tells_what_a_file_is(petif: Call, raw: Path, data: Path) -> None:
+def test_inspect_describes_a_file(petif: Call, raw: Path, data: Path) -> None:
     petif("convert", "raw", "--rotation", "90")
     finished = petif("inspect", "raw/qxrd_f32_64.tif", "processed/qxrd_f32_64.tif", str(data / "truncated_tail.tif"))
     assert finished.exit_code == 1

@@ -87,7 +87,7 @@ def test_a_dry_run_shows_the_angles_and_writes_nothing(petif: Call, raw: Path) -
     assert not (raw.parent / "processed").exists()
 
 
-def test_sidecars_tell_what_the_options_do_not(petif: Call, raw: Path) -> None:
+def test_sidecars_supply_what_the_options_lack(petif: Call, raw: Path) -> None:
     sidecar = Sidecar(
         shape=(64, 64), pixel_type="float32", exposure_time=0.1, acquired=datetime(2026, 11, 27), center=(20, 40),
         distance=350.0, energy=42_700.0,
@@ -125,7 +125,7 @@ def test_frames_without_what_the_header_needs_fail_by_name(petif: Call, raw: Pat
         (["--format", "tiff", "--distance", "3"], "--distance: only for ESPERANTO frames. Add --format esperanto"),
     ],
 )
-def test_contradictions_are_told_before_anything_is_done(
+def test_contradictory_options_are_reported_before_any_work(
     petif: Call, raw: Path, arguments: list[str], words: str
 ) -> None:
     (raw.parent / "angles.csv").write_text("file,omega\npat-00012.tif,1\n")

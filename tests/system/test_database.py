@@ -78,7 +78,7 @@ def init_is_refused(proxy: tango.DeviceProxy) -> bool:
     return True
 
 
-def test_work_goes_on_while_the_database_is_away_and_init_works_again_when_it_is_back(
+def test_work_continues_without_the_database_and_init_works_after(
     own_database: TangoDatabase, registered: RegisteredServer, root: Path, put: Callable[..., Path]
 ) -> None:
     proxy = tango.DeviceProxy(registered.address)
@@ -97,7 +97,7 @@ def test_work_goes_on_while_the_database_is_away_and_init_works_again_when_it_is
     assert (proxy.state(), proxy.NumWorkers) == (tango.DevState.ON, 1)
 
 
-def test_a_fault_outlives_the_database_and_is_mended_once_it_is_back(
+def test_fault_outlives_a_database_outage_and_can_be_fixed_after_it(
     own_database: TangoDatabase, registered: RegisteredServer
 ) -> None:
     proxy = tango.DeviceProxy(registered.address)
@@ -143,7 +143,7 @@ def serves(proxy: tango.DeviceProxy) -> bool:
         return False
 
 
-def test_a_server_that_was_restarted_over_tango_still_writes_no_file_for_clients(
+def test_server_restarted_over_tango_still_refuses_file_logging(
     own_database: TangoDatabase, registered: RegisteredServer, root: Path
 ) -> None:
     administrator = tango.DeviceProxy(f"tango://{own_database.address}/dserver/PETifConverter/away")
@@ -155,9 +155,7 @@ def test_a_server_that_was_restarted_over_tango_still_writes_no_file_for_clients
     assert not (root / "log").exists()
 
 
-def test_a_server_that_can_not_serve_ends_with_an_error_so_that_systemd_starts_it_again(
-    own_database: TangoDatabase, root: Path
-) -> None:
+def test_server_that_cannot_serve_exits_with_an_error_for_systemd(own_database: TangoDatabase, root: Path) -> None:
     own_database.register("PETifConverter/lone", "petif/converter/lone", {"read_roots": [str(root)]})
     server = RegisteredServer(own_database, "lone", "petif/converter/lone", root / "lone.log")
     taken = own_database.address.rpartition(":")[2]
@@ -226,7 +224,7 @@ def test_nothing_is_written_before_all_of_it_makes_sense(
     assert (devices(tango_database), properties(tango_database)) == ([], {})
 
 
-def test_a_device_that_is_there_is_changed_only_when_told_so(
+def test_existing_device_is_changed_only_on_request(
     petif_register: Callable[..., Result], tango_database: TangoDatabase, root: Path
 ) -> None:
     least = ["--set", f"read_roots={root}", "--set", f"state_dir={root / 'state'}"]
@@ -249,7 +247,7 @@ def test_a_device_that_is_there_is_changed_only_when_told_so(
     assert "watch" not in properties(tango_database)
 
 
-def test_a_device_of_another_class_and_a_database_that_is_not_there_are_told(
+def test_device_of_another_class_and_missing_database_are_reported(
     petif_register: Callable[..., Result], tango_database: TangoDatabase, root: Path
 ) -> None:
     settings = ["--set", f"read_roots={root}"]

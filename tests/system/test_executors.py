@@ -50,7 +50,7 @@ def workers() -> list[psutil.Process]:
     return workers_of(os.getpid())
 
 
-def test_worker_processes_convert_every_frame_and_end_with_the_executor(executor: ProcessExecutor, root: Path) -> None:
+def test_workers_convert_every_frame_and_end_with_the_executor(executor: ProcessExecutor, root: Path) -> None:
     tasks = frame_tasks(root, 20)
     dispatcher = Dispatcher(executor)
     dispatcher.add(tasks)
@@ -62,9 +62,7 @@ def test_worker_processes_convert_every_frame_and_end_with_the_executor(executor
     assert not workers()
 
 
-def test_a_frame_that_kills_its_worker_fails_after_its_attempts_and_costs_no_other_frame_one(
-    executor: ProcessExecutor, root: Path
-) -> None:
+def test_frame_that_kills_its_worker_costs_only_its_own_attempts(executor: ProcessExecutor, root: Path) -> None:
     deadly, *tasks = frame_tasks(root, 20)
     deadly = replace(deadly, roots=DeadlyRoots((root,), (root,), diary=root / "diary"))
     dispatcher = Dispatcher(executor)
@@ -75,7 +73,7 @@ def test_a_frame_that_kills_its_worker_fails_after_its_attempts_and_costs_no_oth
     require_converted(tasks)
 
 
-def test_frame_that_kills_its_worker_among_others_costs_them_no_attempt(executor: ProcessExecutor, root: Path) -> None:
+def test_frame_that_kills_its_worker_costs_others_no_attempt(executor: ProcessExecutor, root: Path) -> None:
     """They reach the worker in one message: what had been converted is found, what had not been begun is begun."""
     tasks = frame_tasks(root, 20)
     tasks[9] = replace(tasks[9], roots=DeadlyRoots((root,), (root,), diary=root / "diary"))
@@ -90,9 +88,7 @@ def test_frame_that_kills_its_worker_among_others_costs_them_no_attempt(executor
     require_converted([*tasks[:9], *tasks[10:]])
 
 
-def test_workers_that_are_killed_while_they_have_nothing_to_do_cost_nothing(
-    executor: ProcessExecutor, root: Path
-) -> None:
+def test_killed_idle_workers_cost_no_attempt(executor: ProcessExecutor, root: Path) -> None:
     tasks = frame_tasks(root, 8)
     dispatcher = Dispatcher(executor)
     dispatcher.add(tasks[:4])
@@ -110,7 +106,7 @@ def test_workers_that_are_killed_while_they_have_nothing_to_do_cost_nothing(
     ("fault", "words"),
     [("import", "No module named 'cv2'"), ("memory", "MemoryError"), ("killed", "ended before it was ready")],
 )
-def test_workers_that_can_not_get_ready_cost_no_frame_an_attempt_and_are_not_started_without_end(
+def test_workers_that_cannot_start_cost_no_attempt_and_back_off(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str, words: str
 ) -> None:
     diary = root / "diary"
@@ -160,7 +156,7 @@ def test_a_conversion_that_hangs_ends_with_its_process(root: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="the system shows no shared memory as files")
-def test_a_server_and_its_workers_share_nothing_that_a_kill_would_leave_behind(root: Path) -> None:
+def test_server_and_workers_use_no_shared_memory(root: Path) -> None:
     with LocalServer(root, root / "state", settings(*FAST)) as server:
         proxy = tango.DeviceProxy(server.address)
         (task,) = frame_tasks(root, 1)

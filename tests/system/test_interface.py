@@ -37,9 +37,7 @@ def refusal(call: Callable[[], object]) -> str:
     return f"{caught.value.args[0].reason}: {caught.value.args[0].desc}"
 
 
-def test_a_paused_server_accepts_everything_and_converts_nothing_until_it_resumes(
-    start_server: Start, root: Path, put: Put
-) -> None:
+def test_paused_server_accepts_but_converts_only_after_resume(start_server: Start, root: Path, put: Put) -> None:
     server = start_server()
     proxy = tango.DeviceProxy(server.address)
     proxy.Pause()
@@ -115,9 +113,7 @@ def test_a_folder_of_20000_files_does_not_keep_the_client_waiting(start_server: 
     assert json.loads(proxy.Cancel('{"all": true}'))["cancelled"] == 20_000
 
 
-def test_a_folder_that_was_added_before_the_server_was_killed_is_gone_through_after_it(
-    start_server: Start, root: Path, data: Path
-) -> None:
+def test_folder_added_before_a_kill_is_processed_after_restart(start_server: Start, root: Path, data: Path) -> None:
     server = start_server()
     first = Path(shutil.copy(data / "qxrd_f32_64.tif", root / "raw" / "frame-00000.tif"))
     for number in range(1, 3000):
@@ -131,7 +127,7 @@ def test_a_folder_that_was_added_before_the_server_was_killed_is_gone_through_af
     until(lambda: proxy.QueueLength == 3000, "every frame is queued, none twice")
 
 
-def test_what_is_wrong_with_a_folder_or_a_long_list_is_told(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+def test_invalid_folder_and_long_list_are_reported(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
     assert "no such folder" in refusal(lambda: proxy.AddFolder(str(root / "raw" / "nothing")))
     good = copies(put, 150)
     proxy.AddFiles([*map(str, good), "/etc/passwd"])
@@ -176,9 +172,7 @@ def test_a_nearly_full_disk_refuses_and_says_so(start_server: Start, put: Put) -
     assert 0 < free.value < 800000000000000
 
 
-def test_a_frame_that_never_came_leaves_a_placeholder_of_the_right_shape(
-    start_server: Start, root: Path, put: Put
-) -> None:
+def test_missing_frame_leaves_a_placeholder_of_the_right_shape(start_server: Start, root: Path, put: Put) -> None:
     asked = settings("on_timeout=placeholder", "placeholder_shape=48, 32")
     proxy = tango.DeviceProxy(start_server(*asked).address)
     recipe = {"rotation": 90, "pixel_type": "int32"}
@@ -228,7 +222,7 @@ def test_the_file_of_settings_is_read_again_by_init(start_server: Start, root: P
         assert (proxy.state(), proxy.NumWorkers) == (tango.DevState.ON, 3)
 
 
-def test_every_attribute_tells_what_it_is(proxy: tango.DeviceProxy) -> None:
+def test_every_attribute_has_a_description(proxy: tango.DeviceProxy) -> None:
     for name in proxy.get_attribute_list():
         if name in {"State", "Status"}:
             continue
@@ -242,9 +236,7 @@ def test_every_attribute_tells_what_it_is(proxy: tango.DeviceProxy) -> None:
         proxy.unsubscribe_event(subscription)
 
 
-def test_a_path_of_the_detector_pc_is_translated_and_still_kept_within_the_roots(
-    start_server: Start, root: Path, put: Put
-) -> None:
+def test_detector_pc_path_is_translated_and_kept_within_the_roots(start_server: Start, root: Path, put: Put) -> None:
     proxy = tango.DeviceProxy(start_server(*settings(rf"path_maps=Y:\ -> {root}")).address)
     put("qxrd_f32_64.tif")
     (report,) = reports(proxy, submit(proxy, {"source": r"y:\raw\qxrd_f32_64.tif"}))
@@ -253,7 +245,7 @@ def test_a_path_of_the_detector_pc_is_translated_and_still_kept_within_the_roots
     assert len(answer["refused"]) == 2
 
 
-def test_a_watched_folder_is_converted_without_being_asked(start_server: Start, root: Path, put: Put) -> None:
+def test_watched_folder_is_converted_without_submission(start_server: Start, root: Path, put: Put) -> None:
     server = start_server(*settings(f"watch={root / 'raw'}", "watch_interval=0.1", "watch_existing=true"))
     proxy = tango.DeviceProxy(server.address)
     put("qxrd_f32_64.tif", "first.tif")

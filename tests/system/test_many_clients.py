@@ -53,7 +53,7 @@ print(json.dumps(told))
     [(3000, 2, 4, 4.0), pytest.param(100_000, 8, 25, 30.0, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
     ids=["few", "200 clients"],
 )
-def test_state_and_attributes_are_told_at_once_while_long_calls_are_answered(
+def test_state_and_attributes_are_read_at_once_during_long_calls(
     start_server: Callable[..., LocalServer], root: Path, reports: int, processes: int, threads: int, seconds: float
 ) -> None:
     server = start_server(*settings("timeout=900", "backlog_limit=200000"))

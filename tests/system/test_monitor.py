@@ -138,7 +138,7 @@ def test_the_page_shows_frames_as_they_come_and_retries_what_failed(
     assert opened.strangers == []  # a control room has no way to the internet
 
 
-def test_the_page_goes_on_after_a_restart_of_the_server_and_says_when_its_own_program_has_ended(
+def test_page_survives_a_server_restart_and_reports_its_own_end(
     server: LocalServer, start_server: Callable[..., LocalServer], browser: Browser, root: Path
 ) -> None:
     monitor = MonitorProcess(server.address)
@@ -253,7 +253,7 @@ def answer_to_a_page_of(origin: str, url: str) -> int:
         return connection.getresponse().status
 
 
-def test_a_page_for_the_whole_network_works_at_the_address_that_is_told(
+def test_page_for_the_whole_network_works_at_the_printed_address(
     server: LocalServer, start_monitor: Callable[..., MonitorProcess]
 ) -> None:
     monitor = start_monitor(server.address, "--host", "0.0.0.0")

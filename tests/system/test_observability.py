@@ -104,7 +104,7 @@ def scrape(port: int) -> dict[str, float]:
     return {" ".join([sample.name, *sample.labels.values()]): sample.value for sample in samples}
 
 
-def test_the_log_tells_the_end_of_each_job_by_its_id(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+def test_log_records_the_end_of_each_job_by_its_id(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
     good = convert(proxy, put("qxrd_f32_64.tif"), run_uid="run", seq_num=3)
     bad = convert(proxy, put("not_a_tiff.tif"))
     until(lambda: bool(about(root, bad["job_id"])), "the failure is in the log")
@@ -151,9 +151,7 @@ def test_a_file_name_can_not_forge_an_entry_of_tangos_log(
     assert line["source"] == str(evil)
 
 
-def test_standard_error_is_quiet_and_hundreds_of_failures_are_few_lines(
-    proxy: tango.DeviceProxy, root: Path, put: Put
-) -> None:
+def test_hundreds_of_failures_are_few_lines_on_standard_error(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
     convert(proxy, put("qxrd_f32_64.tif"))
     assert (root / "state" / "server.log").read_text() == ""
     bad = put("not_a_tiff.tif")
@@ -217,9 +215,7 @@ def test_a_port_that_is_taken_is_in_status_and_frames_are_converted(start_server
     assert scrape(port)["petif_state ON"] == 1
 
 
-def test_a_log_that_can_not_be_written_is_told_once_and_frames_are_converted(
-    start_server: Start, root: Path, put: Put
-) -> None:
+def test_unwritable_log_is_reported_once_and_frames_are_converted(start_server: Start, root: Path, put: Put) -> None:
     (root / "state").mkdir()
     (root / "state" / "logs").write_text("a file is in the way")
     proxy = tango.DeviceProxy(start_server(*settings("log_level=DEBUG")).address)

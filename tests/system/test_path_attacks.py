@@ -317,7 +317,7 @@ def own_server(base: Path, *assignments: str) -> LocalServer:
     return LocalServer(base, base / "state", [*settings(*FAST, *assignments)])
 
 
-def test_frame_is_converted_where_it_was_accepted_though_its_root_moved(tmp_path: Path) -> None:
+def test_frame_is_converted_where_accepted_though_its_root_moved(tmp_path: Path) -> None:
     base = tmp_path.resolve()
     for week, value in (("week-1", 1), ("week-2", 2)):
         (base / week / "raw").mkdir(parents=True)

@@ -124,9 +124,7 @@ def test_each_output_equals_numpys(proxy: tango.DeviceProxy, root: Path, put: Pu
         assert_is(root / "processed" / name, expected)
 
 
-def test_what_is_wrong_with_a_file_is_told_and_costs_the_others_nothing(
-    proxy: tango.DeviceProxy, root: Path, put: Put
-) -> None:
+def test_invalid_file_is_reported_and_the_others_are_converted(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
     bad = [put("not_a_tiff.tif"), put("truncated_tail.tif"), put("empty.tif"), root / "raw" / "never.tif"]
     requests = [{"source": str(path)} for path in [*bad, put("qxrd_f32_64.tif")]]
     *failed, good = reports(proxy, submit(proxy, *requests))
@@ -182,7 +180,7 @@ def test_the_same_key_is_the_same_job(proxy: tango.DeviceProxy, put: Put) -> Non
     assert json.loads(proxy.GetRunStatistics("run"))["submitted"] == 1
 
 
-def test_an_unknown_id_is_an_error_and_an_announced_run_is_not_unknown(proxy: tango.DeviceProxy) -> None:
+def test_unknown_id_is_an_error_but_an_announced_run_is_known(proxy: tango.DeviceProxy) -> None:
     with pytest.raises(tango.DevFailed, match="nobody"):
         proxy.GetRunStatistics("nobody")
     with pytest.raises(tango.DevFailed, match="nothing"):
@@ -247,7 +245,7 @@ def test_a_template_takes_the_fields_of_its_frame(proxy: tango.DeviceProxy, root
     assert "separators" in answer["refused"][0]["reason"]
 
 
-def test_names_in_any_script_are_no_trouble(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
+def test_names_in_any_script_are_converted(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
     seen: Queue[Any] = Queue()
     subscription = proxy.subscribe_event("NumProcessed", tango.EventType.CHANGE_EVENT, seen.put)
     sources = [put("qxrd_f32_64.tif", name) for name in ("\u03b2-Sn \u2013 \u4e2d.tif", "plain.tif")]
@@ -275,7 +273,7 @@ def test_init_keeps_the_queue_and_the_recipe_that_was_set(proxy: tango.DevicePro
     assert_is(root / "processed" / "late.tif", np.rot90(tifffile.imread(root / "raw" / "late.tif"), 2))
 
 
-def test_a_killed_worker_costs_its_frame_one_attempt_and_the_others_nothing(
+def test_killed_worker_costs_only_its_own_frame_an_attempt(
     server: LocalServer, proxy: tango.DeviceProxy, root: Path
 ) -> None:
     paths = big_frames(root / "raw", 30)
@@ -304,7 +302,7 @@ def test_a_signal_ends_the_server_in_good_order(start_server: Start, root: Path,
     assert [report["outcome"] for report in reports(again, answer)] == ["converted"] * 30
 
 
-def test_a_killed_server_takes_its_workers_along_and_goes_on_where_it_was(start_server: Start, root: Path) -> None:
+def test_killed_server_ends_its_workers_and_resumes_its_queue(start_server: Start, root: Path) -> None:
     answer, family, paths = at_work(start_server(*TWO_WORKERS), root)
     family[0].kill()
     _, alive = psutil.wait_procs(family, timeout=15)
@@ -363,7 +361,7 @@ def test_a_second_server_on_the_same_ledger_is_refused_or_in_fault(start_server:
 
 
 @OWN_PROCESS
-def test_a_wrong_setting_is_told_at_once_or_is_a_fault(start_server: Start, deployment: str) -> None:
+def test_wrong_setting_is_reported_at_once_or_is_a_fault(start_server: Start, deployment: str) -> None:
     if deployment == "standalone":
         with pytest.raises(RuntimeError, match=r"timeout: .*got 'soon'"):
             start_server("--set", "timeout=soon")

@@ -61,7 +61,7 @@ def test_a_folder_is_added_and_waited_for_and_its_frames_are_numpys(run: Petif, 
     assert "3 frames" in told
 
 
-def test_without_a_recipe_the_servers_own_holds_and_nobody_waits(run: Petif, root: Path, put: Put) -> None:
+def test_server_recipe_is_the_default_and_add_does_not_wait(run: Petif, root: Path, put: Put) -> None:
     source = put("qxrd_f32_64.tif")
     result = run("add", source)
     assert result.exit_code == 0
@@ -124,7 +124,7 @@ def test_what_is_not_there_is_refused_at_once_and_the_rest_is_taken(run: Petif, 
         assert words in result.stderr
 
 
-def test_a_broken_frame_is_told_found_mended_and_retried(
+def test_broken_frame_is_reported_found_fixed_and_retried(
     run: Petif, root: Path, put: Put, proxy: tango.DeviceProxy
 ) -> None:
     broken = put("not_a_tiff.tif", "broken.tif")
@@ -261,7 +261,7 @@ def test_an_unknown_run_or_job_and_a_wrong_call_are_errors(run: Petif) -> None:
         assert "Traceback" not in result.output
 
 
-def test_a_full_queue_is_told_with_what_to_do(start_server: Start, put: Put) -> None:
+def test_full_queue_error_has_the_remedy(start_server: Start, put: Put) -> None:
     address = start_server(*settings("backlog_limit=5")).address
     tango.DeviceProxy(address).Pause()
     sources = [str(path) for path in copies(put, 6)]
@@ -354,7 +354,7 @@ def test_a_server_that_can_not_convert_says_why(start_server: Start, root: Path)
     assert "must be longer than the settle time" in refused.stderr
 
 
-def test_an_address_that_leads_nowhere_is_not_taken_for_a_server_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_address_is_distinguished_from_a_stopped_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TANGO_HOST", raising=False)
     result = CliRunner().invoke(petif, ["status", "--device", "petif/converter/1"])
     assert result.exit_code == 3

@@ -51,7 +51,7 @@ def require_plain_words(ended: "subprocess.CompletedProcess[str]") -> None:
 @pytest.mark.parametrize(
     "name", [name if name == "inspect" else pytest.param(name, marks=pytest.mark.long) for name in COMMANDS]
 )
-def test_no_traceback_where_nothing_can_be_told_and_no_folder_is_left(name: str, run: Run) -> None:
+def test_no_traceback_without_usable_output_or_working_directory(name: str, run: Run) -> None:
     words = [name, *ARGUMENTS.get(name, [])]
     full = run('exec "$@" >/dev/full', *words)
     require_plain_words(full)

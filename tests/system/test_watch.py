@@ -100,9 +100,7 @@ def assert_converted(root: Path, numbers: range) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
-def test_frames_are_converted_while_a_detector_writes_them_over_a_kill_and_none_twice(
-    root: Path, start: Callable[..., Watching]
-) -> None:
+def test_watched_frames_are_converted_once_across_a_kill(root: Path, start: Callable[..., Watching]) -> None:
     first = start("--existing")
     for number in range(30):
         write(root, number)
@@ -193,7 +191,7 @@ def test_frames_are_replaced_in_place_once(root: Path, put: Callable[..., Path])
     np.testing.assert_array_equal(tifffile.imread(frame), np.rot90(raw).astype(np.int32))
 
 
-def test_what_is_wrong_with_a_call_is_told_in_words(
+def test_invalid_call_is_reported_with_a_reason(
     root: Path, start: Callable[..., Watching], put: Callable[..., Path]
 ) -> None:
     missing = subprocess.run([*WATCH, "nowhere"], check=False, cwd=root, capture_output=True, text=True, timeout=60)

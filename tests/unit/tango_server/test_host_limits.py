@@ -58,7 +58,7 @@ def test_a_process_that_is_bound_to_a_core_has_one() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no such limit")
 @pytest.mark.parametrize(("soft", "hard", "workers"), [(64, 8192, 200), (64, 192, 8), (64, 150, 2), (64, 64, 1)])
-def test_open_files_are_raised_to_what_is_needed_or_there_are_fewer_workers(soft: int, hard: int, workers: int) -> None:
+def test_open_file_limit_is_raised_or_workers_are_reduced(soft: int, hard: int, workers: int) -> None:
     program = f"{ASK}; r.setrlimit(r.RLIMIT_NOFILE, ({soft}, {hard})); print(f(200), r.getrlimit(r.RLIMIT_NOFILE)[0])"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout.split() == [str(workers), str(min(hard, 4096))]

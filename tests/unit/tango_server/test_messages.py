@@ -152,7 +152,7 @@ def test_a_wrong_request_does_not_spoil_its_submission() -> None:
     assert len(SubmitQuery.model_validate_json(text).requests) == 3
 
 
-def test_reports_are_asked_for_by_jobs_or_by_run() -> None:
+def test_reports_are_queried_by_jobs_or_by_run() -> None:
     for query in ({}, {"job_ids": ["a"], "run_uid": "run"}, {"run_uid": "run", "latest": True}):
         with pytest.raises(ValidationError, match="one of job_ids, run_uid and"):
             ReportsQuery.model_validate(query)

@@ -208,7 +208,7 @@ def test_no_document_makes_it_raise(statistics: CatalogueStatistics, document: A
     statistics("stop", document)
 
 
-def test_run_is_given_up_after_patience(
+def test_run_is_given_up_after_its_timeout(
     catalogue: Catalogue, converter: PETifConverter, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     component = CatalogueStatistics(catalogue, converter, patience=0.0)

@@ -31,7 +31,7 @@ def test_reports_of_a_run_come_whole_or_in_parts() -> None:
     ]
 
 
-def test_old_server_that_rejects_parts_is_asked_for_all() -> None:
+def test_old_server_that_rejects_parts_is_queried_for_all() -> None:
     client = Scripted(old=True)
     assert client.reports_of_run("run", "") == REPORTS
     assert client.queries[-1] == ReportsQuery(run_uid="run", limit=MOST_REPORTS)

@@ -104,7 +104,7 @@ def test_the_layout_is_the_one_that_xdi_reads(source: Path, output: Path, data: 
         assert not any(tag.valueoffset % 2 for tag in our_page.tags if tag.dtype == 2), "texts begin at even bytes"
 
 
-def test_the_file_tells_where_it_comes_from(source: Path, tmp_path: Path) -> None:
+def test_output_names_its_source(source: Path, tmp_path: Path) -> None:
     source = source.rename(source.with_name("Prüfling \N{SNOWMAN}.tif"))
     convert_file(source, XDI)
     with tifffile.TiffFile(tmp_path / "processed" / source.name) as output:
@@ -181,7 +181,7 @@ def test_an_earlier_output_is_replaced_and_a_foreign_file_is_not(source: Path, o
 
 @pytest.mark.parametrize("job", [None, "4f3c"])
 def test_what_exists_is_refused_skipped_or_numbered_on_request(source: Path, output: Path, job: str | None) -> None:
-    """Of an output that tells no job nobody knows whose it is: made by an earlier version, or without a server."""
+    """An output that names no job has no known owner: an earlier version made it, or no server did."""
     convert_file(source, XDI)
     first = output.read_bytes()
     assert b'"job"' not in first

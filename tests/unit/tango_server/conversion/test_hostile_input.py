@@ -137,7 +137,7 @@ def test_strips_that_share_bytes_of_the_file_are_refused(tmp_path: Path) -> None
         convert_file(path, Recipe())
 
 
-def test_damage_that_no_waiting_cures_is_told_from_an_unfinished_file(tmp_path: Path) -> None:
+def test_permanent_damage_is_distinguished_from_an_unfinished_file(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(b"II*\0" + struct.pack("<IH", 8, MAX_ENTRIES + 1) + bytes(12 * MAX_ENTRIES + 100))
     assert read_structure(path).state == "damaged"

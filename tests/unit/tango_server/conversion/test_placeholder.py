@@ -176,7 +176,7 @@ def test_paths_beyond_the_roots_are_refused(make: Make, source: Path, output: Pa
     assert not output.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_told_and_leaves_nothing(make: Make, output: Path) -> None:
+def test_folder_creation_failure_is_reported_and_leaves_nothing(make: Make, output: Path) -> None:
     output.parent.write_bytes(b"a file")
     with pytest.raises(OutputWriteError, match="cannot write"):
         make()

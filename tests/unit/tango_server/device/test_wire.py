@@ -39,7 +39,7 @@ def test_endless_nesting_is_an_error_like_every_other(model: type, opening: str)
     assert len(text) < 500
 
 
-def test_a_list_that_is_too_long_is_refused_with_the_cap_and_what_was_found() -> None:
+def test_list_that_is_too_long_is_refused_with_limit_and_length() -> None:
     require_at_most(MOST_PATHS, 100_000, "paths", "AddFiles")
     with pytest.raises(tango.DevFailed) as caught:
         require_at_most(MOST_PATHS, 100_001, "paths", "AddFiles")

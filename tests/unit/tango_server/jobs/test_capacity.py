@@ -17,18 +17,18 @@ def test_there_is_room_up_to_the_limit(waiting: int, coming: int) -> None:
 
 
 @pytest.mark.parametrize(("waiting", "coming"), [(100, 1), (1, 100), (200, 1)])
-def test_a_full_queue_is_told_with_its_length_and_what_to_do(waiting: int, coming: int) -> None:
+def test_full_queue_error_has_the_length_and_the_remedy(waiting: int, coming: int) -> None:
     words = rf"{coming} frames?: .*holds {waiting}.*backlog_limit is 100.*QueueLength"
     with pytest.raises(BacklogFullError, match=words):
         LIMITS.require_room(waiting, coming, PLENTY)
 
 
-def test_a_call_that_would_never_find_room_is_told_to_come_in_parts() -> None:
+def test_call_larger_than_the_queue_is_asked_to_split() -> None:
     with pytest.raises(BacklogFullError, match=r"101 frames in one call.*backlog_limit is 100.*several calls"):
         LIMITS.require_room(0, 101, PLENTY)
 
 
-def test_a_full_disk_is_told_with_its_folder_its_space_and_what_to_do() -> None:
+def test_full_disk_error_has_folder_space_and_remedy() -> None:
     nearly_full = FreeSpace(20_000_000, Path("/data/processed"))
     with pytest.raises(DiskFullError, match=r"/data/processed: only 20\.0 MB .*free_space_limit \(1\.0 GB\)"):
         LIMITS.require_room(0, 0, nearly_full)
@@ -73,13 +73,13 @@ def test_the_free_space_is_that_of_the_file_system(tmp_path: Path) -> None:
     assert close_to(space.free, tmp_path)
 
 
-def test_a_folder_that_does_not_exist_yet_counts_as_its_nearest_parent(tmp_path: Path) -> None:
+def test_missing_folder_counts_as_its_nearest_existing_parent(tmp_path: Path) -> None:
     space = measure([tmp_path / "processed" / "sample" / "scan"])
     assert space.folder == tmp_path / "processed" / "sample" / "scan"
     assert close_to(space.free, tmp_path)
 
 
-def test_a_folder_that_can_not_be_asked_is_left_out(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_queried_is_left_out(tmp_path: Path) -> None:
     unusable = tmp_path / ("x" * 5000)
     assert measure([unusable]) == FreeSpace()
     assert measure([unusable, tmp_path]).folder == tmp_path

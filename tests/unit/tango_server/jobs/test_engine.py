@@ -107,7 +107,7 @@ def outputs(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("choice", ["number", "refuse", "skip", "replace_own"])
-def test_an_output_whose_report_was_lost_is_told_as_converted_and_made_once(
+def test_output_with_a_lost_report_is_converted_once_and_reported(
     serve: Callable[..., Any], root: Path, source: Path, choice: str
 ) -> None:
     with serve(dies_after_its_output) as service:
@@ -116,7 +116,7 @@ def test_an_output_whose_report_was_lost_is_told_as_converted_and_made_once(
     assert outputs(root) == ["a.tif"]
 
 
-def test_a_second_job_for_the_same_frame_keeps_the_first_one_s_file_also_after_a_crash(
+def test_second_job_for_a_frame_keeps_the_first_output_after_a_crash(
     serve: Callable[..., Any], root: Path, source: Path
 ) -> None:
     with serve(worker.run, dies_after_its_output) as service:
@@ -128,7 +128,7 @@ def test_a_second_job_for_the_same_frame_keeps_the_first_one_s_file_also_after_a
     assert (root / "processed" / "a.tif").stat().st_ino == first.st_ino
 
 
-def test_a_sidecar_that_was_in_trouble_follows_though_nobody_waits_for_sidecars(
+def test_failed_sidecar_is_copied_later_even_without_sidecar_timeout(
     serve: Callable[..., Any], root: Path, source: Path
 ) -> None:
     source.with_name("a.tif.metadata").write_text("[metadata]\nwidth=64\nheight=64\n")
@@ -148,7 +148,7 @@ def test_a_sidecar_that_was_in_trouble_follows_though_nobody_waits_for_sidecars(
     assert obstacle.is_file()
 
 
-def test_a_sidecar_that_is_left_behind_is_told_in_the_report_and_in_the_log(
+def test_sidecar_left_behind_is_reported_and_logged(
     serve: Callable[..., Any], root: Path, source: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source.with_name("a.tif.metadata").write_text("[metadata]\nwidth=64\nheight=64\n")
@@ -163,7 +163,7 @@ def test_a_sidecar_that_is_left_behind_is_told_in_the_report_and_in_the_log(
     assert vars(told)["job_id"] == job_id
 
 
-def test_a_source_that_becomes_a_link_while_it_is_awaited_fails_at_once(
+def test_awaited_source_that_becomes_a_link_fails_at_once(
     serve: Callable[..., Any], root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     secret = Path(shutil.copy(DATA / "qxrd_f32_64.tif", tmp_path_factory.mktemp("outside") / "a.tif"))

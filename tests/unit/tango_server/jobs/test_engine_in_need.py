@@ -158,13 +158,13 @@ def end_all(executor: HeldExecutor) -> None:
         executor.end_next()
 
 
-def test_a_job_counts_from_the_moment_that_it_was_told_of(folder: Path, database: Database) -> None:
+def test_job_counts_from_the_moment_it_is_accepted(folder: Path, database: Database) -> None:
     running = Running(folder, TroubledLedger(database), HeldExecutor(), JobStateMachine(ServiceRules()))
     running.accept("a", "b", "c")
     assert running.engine.snapshot.queue_length == 3
 
 
-def test_a_full_disk_is_a_fault_for_as_long_as_it_is_full_and_no_report_is_lost(
+def test_full_disk_is_a_fault_while_full_and_loses_no_report(
     start: Start, reports: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with start(workers=2) as running:
@@ -186,7 +186,7 @@ def test_a_full_disk_is_a_fault_for_as_long_as_it_is_full_and_no_report_is_lost(
     assert "The ledger can be written again" in told
 
 
-def test_an_end_while_the_disk_is_full_comes_in_time_and_leaves_the_jobs_pending(
+def test_shutdown_on_a_full_disk_is_prompt_and_keeps_jobs_pending(
     start: Start, database: Database, reports: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with start() as running:
@@ -215,9 +215,7 @@ def test_a_cancellation_spares_what_a_worker_has_and_counts_the_rest(
         assert running.engine.snapshot.processed == 4
 
 
-def test_a_cancellation_of_chosen_jobs_leaves_the_others_to_be_converted(
-    start: Start, reports: Callable[..., dict[str, str]]
-) -> None:
+def test_cancelling_selected_jobs_leaves_the_others(start: Start, reports: Callable[..., dict[str, str]]) -> None:
     with start() as running:
         running.accept("a")
         task, done = running.executor.begun.get(timeout=PATIENCE)
@@ -229,7 +227,7 @@ def test_a_cancellation_of_chosen_jobs_leaves_the_others_to_be_converted(
         assert reports("a", "b", "c") == {"a": "converted", "b": "skipped", "c": "converted"}
 
 
-def test_a_cancellation_on_a_full_disk_is_refused_and_everything_goes_on(
+def test_cancellation_on_a_full_disk_is_refused_and_work_continues(
     start: Start, reports: Callable[..., dict[str, str]]
 ) -> None:
     with start() as running:
@@ -246,7 +244,7 @@ def test_a_cancellation_on_a_full_disk_is_refused_and_everything_goes_on(
         assert running.engine.fault == ""
 
 
-def test_a_cancellation_that_takes_too_long_for_its_caller_is_done_nevertheless(
+def test_cancellation_that_times_out_for_its_caller_still_completes(
     start: Start, reports: Callable[..., dict[str, str]]
 ) -> None:
     with start() as running:
@@ -335,7 +333,7 @@ def test_a_step_that_comes_at_the_end_fails_no_job(
     assert [one.job_id for one in Ledger(database).fetch(0, 10).jobs] == ["a"]
 
 
-def test_a_damaged_ledger_is_a_fault_that_tells_what_to_do(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_ledger_is_a_fault_with_a_remedy(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged(after: int, limit: int) -> Fetched:
         raise LedgerDamagedError("the ledger is damaged. Check its disk.")
 
@@ -345,7 +343,7 @@ def test_a_damaged_ledger_is_a_fault_that_tells_what_to_do(start: Start, monkeyp
         running.until(lambda: "Check its disk" in running.engine.fault, "the fault is told")
 
 
-def test_a_look_that_breaks_fails_its_frame_only(
+def test_check_that_raises_fails_only_its_frame(
     start: Start, reports: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look = dispatch.observe_source
@@ -379,7 +377,7 @@ def test_two_jobs_for_one_output_run_one_after_the_other(start: Start, reports: 
         )
 
 
-def test_a_worker_that_died_costs_an_attempt_and_the_frame_is_tried_again(
+def test_dead_worker_costs_an_attempt_and_the_frame_is_retried(
     start: Start, reports: Callable[..., dict[str, str]]
 ) -> None:
     def died(task: Task) -> RuntimeError:

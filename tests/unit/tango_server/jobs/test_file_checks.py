@@ -38,7 +38,7 @@ def job(roots: Roots) -> Job:
     return job
 
 
-def test_a_file_is_told_as_it_is(job: Job, roots: Roots) -> None:
+def test_source_is_reported_with_its_structure(job: Job, roots: Roots) -> None:
     look = observe_source(job, roots)
     assert isinstance(look, Observed)
     assert look.structure is not None
@@ -52,7 +52,7 @@ def test_a_file_that_is_not_there_is_awaited(job: Job, roots: Roots) -> None:
     assert observe_source(job, roots) == Observed("4f3c", None)
 
 
-def test_what_can_not_be_read_is_awaited_with_its_trouble(job: Job, roots: Roots) -> None:
+def test_unreadable_source_is_awaited_and_its_problem_is_named(job: Job, roots: Roots) -> None:
     job.source.unlink()
     job.source.mkdir()
     look = observe_source(job, roots)
@@ -81,7 +81,7 @@ def test_a_sidecar_is_carried_when_it_has_come(job: Job, roots: Roots) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no limit of the size of files")
-def test_a_disk_that_is_full_for_the_sidecar_is_trouble_that_may_pass(job: Job, roots: Roots) -> None:
+def test_full_disk_blocks_the_sidecar_temporarily(job: Job, roots: Roots) -> None:
     with no_file_grows_beyond(4):
         look = carry_sidecar_of(job, job.output, roots)
     assert isinstance(look, SidecarObserved)
@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_for_the_sidecar_is_trouble_that_may_pass(job: Job, 
     assert carry_sidecar_of(job, job.output, roots).carried
 
 
-def test_a_source_that_went_away_is_trouble_of_the_sidecar_that_nobody_waits_long_for(job: Job, roots: Roots) -> None:
+def test_missing_source_is_a_sidecar_problem_that_does_not_block(job: Job, roots: Roots) -> None:
     job.source.unlink()
     look = carry_sidecar_of(job, job.output, roots)
     assert isinstance(look, SidecarObserved)

@@ -62,7 +62,7 @@ def test_sub_folders_and_darks_are_listed_if_asked_for(tmp_path: Path) -> None:
 
 
 @WITH_LINKS
-def test_links_to_files_are_frames_and_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+def test_links_to_files_are_frames_but_folder_links_are_ignored(tmp_path: Path) -> None:
     fill(tmp_path, "elsewhere/a.tif")
     (tmp_path / "link.tif").symlink_to(tmp_path / "elsewhere" / "a.tif")
     (tmp_path / "broken.tif").symlink_to(tmp_path / "nothing.tif")
@@ -191,7 +191,7 @@ def listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return listed
 
 
-def test_folders_that_are_quiet_are_not_listed_at_each_look(tmp_path: Path, listings: list[str]) -> None:
+def test_quiet_folders_are_not_listed_at_each_poll(tmp_path: Path, listings: list[str]) -> None:
     fill(tmp_path, "a/old.tif", "b/old.tif")
     clock = Clock()
     lister = FrameLister(tmp_path, recursive=True, clock=clock)
@@ -221,7 +221,7 @@ def test_a_quiet_folder_is_listed_once_a_minute_all_the_same(tmp_path: Path, lis
     assert len(listings) == 2
 
 
-def test_a_folder_that_has_changed_lately_is_listed_at_each_look(tmp_path: Path, listings: list[str]) -> None:
+def test_recently_changed_folder_is_listed_at_each_poll(tmp_path: Path, listings: list[str]) -> None:
     clock = Clock()
     clock.age = 30.0
     lister = FrameLister(fill(tmp_path, "a.tif"), clock=clock)
@@ -231,7 +231,7 @@ def test_a_folder_that_has_changed_lately_is_listed_at_each_look(tmp_path: Path,
 
 
 @WITH_LINKS
-def test_a_link_whose_target_is_to_come_keeps_its_folder_from_being_quiet(tmp_path: Path) -> None:
+def test_link_with_a_missing_target_keeps_its_folder_active(tmp_path: Path) -> None:
     folder = fill(tmp_path / "watched", "a.tif")
     (folder / "late.tif").symlink_to(tmp_path / "target.tif")
     lister = FrameLister(folder, clock=Clock())

@@ -79,7 +79,7 @@ def reopened(database: Database) -> list[str]:
     return pending_ids(Ledger(database))
 
 
-def test_outputs_are_flushed_and_vanished_ones_are_no_trouble(
+def test_outputs_are_flushed_and_missing_ones_are_ignored(
     database: Database,
     keep_house: Callable[..., Housekeeper],
     looks: Looks,
@@ -184,7 +184,7 @@ def test_more_history_than_the_limit_is_forgotten(
     assert pending_ids(ledger) == ["pending"]
 
 
-def test_the_free_space_is_told_after_every_look(
+def test_free_space_is_reported_after_every_check(
     keep_house: Callable[..., Housekeeper], looks: Looks, tmp_path: Path
 ) -> None:
     keep_house()
@@ -212,7 +212,7 @@ def test_failing_chore_is_logged_once_and_stops_no_other(
     assert [record.levelno for record in caplog.records if "Stale" in record.getMessage()] == [logging.WARNING]
 
 
-def test_it_ends_at_once_even_between_two_looks(
+def test_it_ends_at_once_even_between_two_checks(
     database: Database, looks: Looks, tmp_path: Path, keep_house: Callable[..., Housekeeper]
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:

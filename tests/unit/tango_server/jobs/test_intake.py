@@ -179,7 +179,7 @@ def test_concurrent_callers_do_not_pass_the_limit(reception: Intake, ledger: Led
     assert len(refusals) == 5
 
 
-def test_unwritable_ledger_refuses_and_notifies_nobody(
+def test_unwritable_ledger_refuses_and_sends_no_notification(
     submit: Callable[..., SubmitAnswer], database: Database, ledger: Ledger, told: list[Event]
 ) -> None:
     pages = database._file.writer.execute("PRAGMA page_count").fetchone()[0]

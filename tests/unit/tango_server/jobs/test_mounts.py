@@ -49,7 +49,7 @@ def test_a_root_is_compared_with_what_it_was(before: Place | None, after: Place 
     assert not gone or ("/data: the file system is not mounted" in problem and "Frames wait" in problem)
 
 
-def test_what_is_back_is_no_trouble_and_what_it_was_stays_noted() -> None:
+def test_remounted_root_is_no_problem_and_its_mount_is_remembered() -> None:
     known = Mounts([ROOT], World(Place(40, NFS), Place(1, LOCAL), Place(1, LOCAL), Place(41, NFS), Place(1, LOCAL)))
     assert [bool(known.problem_of(ROOT)) for _ in range(4)] == [True, True, False, True]
 

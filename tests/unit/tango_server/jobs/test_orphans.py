@@ -58,7 +58,7 @@ def test_the_mark_ends_with_its_process(tmp_path: Path) -> None:
     assert not left.exists()
 
 
-def test_of_those_that_nobody_can_tell_about_the_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_file_locks_only_old_orphans_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tango_server.jobs.orphans.is_in_use", lambda _path: None)  # a file system without locks
     young, old = temporary(tmp_path), temporary(tmp_path, os.getpid())
     os.utime(old, (time.time() - 7200, time.time() - 7200))

@@ -229,7 +229,7 @@ def test_a_full_queue_is_an_alarm(serve: Serve) -> None:
         server.bell.wait_for(lambda: not server.runner.snapshot.alarms, "there is room again")
 
 
-def test_the_disk_that_outputs_really_go_to_is_looked_at(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_that_receives_the_outputs_is_checked(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     def usage(folder: Path) -> SimpleNamespace:  # `processed` is a mount of its own
         return SimpleNamespace(free=10**6 if "processed" in folder.parts else 10**12)
 
@@ -244,9 +244,7 @@ def test_the_disk_that_outputs_really_go_to_is_looked_at(serve: Serve, monkeypat
 
 @pytest.mark.skipif(os.name == "nt", reason="no folder with open files can be taken away there")
 @pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "deleted"])
-def test_a_state_folder_that_is_gone_is_a_fault_also_while_nothing_is_done(
-    serve: Serve, tmp_path: Path, replaced: bool
-) -> None:
+def test_missing_state_folder_is_a_fault_even_when_idle(serve: Serve, tmp_path: Path, replaced: bool) -> None:
     with serve() as server:
         state = tmp_path / "state"
         state.rename(tmp_path / "away")  # at once, whatever is just being written there

@@ -69,7 +69,7 @@ def test_a_folder_is_listed_once_for_all_resumed_jobs(roots: Roots) -> None:
     assert sorted(folder.iterdir()) == sorted([*(job.output for job in jobs), stranger])
 
 
-def test_only_the_job_that_is_looked_at_loses_its_files(roots: Roots) -> None:
+def test_only_the_checked_job_loses_its_leftover_files(roots: Roots) -> None:
     first, second = make_job(roots, 1), make_job(roots, 2)
     lefts = leave(first), leave(second)
     leftovers = TemporaryFiles()

@@ -46,7 +46,7 @@ def report(number: int, outcome: str = "converted", run_uid: str | None = None, 
     return FrameReport.model_validate({**given, "run_uid": run_uid, **fields})
 
 
-def test_an_idle_server_is_asked_for_its_attributes_alone() -> None:
+def test_idle_server_is_queried_only_for_attributes() -> None:
     first = snapshot(State="ON", NumProcessed=5, QueueLength=0, NumFailed=1, FailedFiles=["/a"], LastError="a")
     assert queries_after(NOTHING, first) == Queries(latest=True, failures=True)
     known = with_snapshot(NOTHING, first, 1001.0)
@@ -63,13 +63,13 @@ def test_an_idle_server_is_asked_for_its_attributes_alone() -> None:
         ({"FailedFiles": []}, Queries(latest=False, failures=True)),
     ],
 )
-def test_reports_are_asked_for_when_a_counter_has_changed(changes: dict[str, Any], expected: Queries) -> None:
+def test_reports_are_queried_when_a_counter_has_changed(changes: dict[str, Any], expected: Queries) -> None:
     values = {"NumProcessed": 5, "QueueLength": 0, "NumFailed": 0, "FailedFiles": ["/a"], "LastError": ""}
     known = with_snapshot(NOTHING, snapshot(**values), 1001.0)
     assert queries_after(known, snapshot(**{**values, **changes})) == expected
 
 
-def test_a_server_that_cannot_convert_is_asked_nothing_more() -> None:
+def test_server_that_cannot_convert_is_not_queried_further() -> None:
     assert queries_after(NOTHING, snapshot("the disk is gone", State="FAULT")) == Queries(latest=False, failures=False)
 
 
@@ -86,7 +86,7 @@ def test_the_history_has_a_gap_where_there_was_no_answer_and_an_end() -> None:
     assert observed.samples[0].time == 1003.0
 
 
-def test_silence_counts_from_the_last_answer_and_before_it_from_the_begin() -> None:
+def test_silence_counts_from_the_last_answer_or_from_the_start() -> None:
     silent = without_answer(NOTHING, "refused", 1005.0)
     assert (silent.is_answering, silent.silent_since) == (False, 1000.0)
     answered = with_snapshot(silent, snapshot(State="ON"), 1006.0)
@@ -101,7 +101,7 @@ def test_the_last_converted_frame_is_kept_while_others_fail() -> None:
     assert with_reports(observed, [report(4, "failed")]).last == report(2)
 
 
-def test_runs_are_asked_for_while_they_change() -> None:
+def test_runs_are_queried_while_they_change() -> None:
     known = with_runs(NOTHING, [RunStatistics(run_uid="old", pending=2), RunStatistics(run_uid="done")])
     assert runs_to_query(known, [report(1, run_uid="a"), report(2, run_uid="b"), report(3)]) == ("b", "a", "old")
 
@@ -114,7 +114,7 @@ def test_new_runs_come_first_and_known_ones_keep_their_place() -> None:
     assert [run.run_uid for run in many.runs] == [str(number) for number in range(SHOWN_RUNS)]
 
 
-def test_the_headline_has_the_state_as_a_word_and_what_to_do_without_an_answer() -> None:
+def test_headline_shows_the_state_or_the_remedy_without_an_answer() -> None:
     assert "Connecting to" in headline(NOTHING)
     answering = with_snapshot(NOTHING, snapshot(State="ALARM", Status="1 failed: <img src=x>"), 1001.0)
     assert ">ALARM<" in headline(answering)
@@ -135,7 +135,7 @@ def test_numbers_that_are_not_known_are_no_zeros() -> None:
     assert "class='tiles old'" in numbers(without_answer(NOTHING, "gone", 1001.0))
 
 
-def test_what_a_server_tells_is_text_and_nothing_else() -> None:
+def test_text_from_the_server_is_escaped() -> None:
     shown = failures([report(1, "failed", reason="<script>1</script>", source="/raw/<b>.tif")])
     assert "<script>" not in shown
     assert "/raw/&lt;b&gt;.tif" in shown
@@ -178,7 +178,7 @@ def test_images_are_averaged_without_what_is_not_finite() -> None:
     assert np.isnan(shrunk(np.full((600, 600), np.nan, np.float32))).all()
 
 
-def test_colour_limits_leave_hot_pixels_and_what_a_logarithm_cannot_take_aside() -> None:
+def test_colour_limits_ignore_hot_and_non_positive_pixels() -> None:
     image = np.random.default_rng(1).normal(0, 1, (100, 100)).astype(np.float32)
     image[:, 50:] += 1000
     image[3, 3] = 1e9
@@ -235,7 +235,7 @@ def test_a_pair_knows_its_recipe_and_where_the_beam_is_in_both(converted: FrameR
     assert pair.recipe.rotation == 90
 
 
-def test_an_esperanto_frame_is_shown_with_the_beam_centre_of_its_header(tmp_path: Path) -> None:
+def test_esperanto_frame_is_shown_with_its_header_beam_centre(tmp_path: Path) -> None:
     source = tmp_path / "raw" / "a-00001.tif"
     source.parent.mkdir()
     image = np.arange(300 * 256, dtype=np.float32).reshape(300, 256)  # becomes square: it is padded
@@ -251,7 +251,7 @@ def test_an_esperanto_frame_is_shown_with_the_beam_centre_of_its_header(tmp_path
     assert pair.orientation is None  # a padded image is not linked: it has pixels that the raw one has not
 
 
-def test_a_file_that_is_not_seen_here_is_told_in_words(converted: FrameReport) -> None:
+def test_file_not_visible_here_is_explained(converted: FrameReport) -> None:
     Path(converted.source).unlink()
     pair = read_pair(converted)
     assert pair.raw.image is None

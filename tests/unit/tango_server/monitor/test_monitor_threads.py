@@ -70,7 +70,7 @@ def wait_for(watching: Watch, true: Callable[[MonitorState], bool]) -> MonitorSt
     return watching.observed
 
 
-def test_what_the_server_was_too_busy_to_answer_is_asked_again(server: Scripted, watching: Watch) -> None:
+def test_query_is_repeated_after_the_server_was_busy(server: Scripted, watching: Watch) -> None:
     wait_for(watching, lambda known: bool(known.failures))
     server.troubles.extend(ServerFullError("busy") for _ in range(3))
     server.processed = 2
@@ -83,7 +83,7 @@ def test_what_the_server_was_too_busy_to_answer_is_asked_again(server: Scripted,
     wait_for(watching, lambda known: known.is_answering and bool(known.failures))
 
 
-def test_an_action_is_done_at_once_and_looked_at_right_after(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_action_runs_at_once_and_triggers_an_immediate_poll(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     watching = Watch("tango://host:1/a/b/c", interval=PATIENCE)
     try:
         before = wait_for(watching, lambda known: known.is_answering)
@@ -100,7 +100,7 @@ def test_an_action_is_done_at_once_and_looked_at_right_after(server: Scripted, m
         watching.close()
 
 
-def test_an_action_that_the_server_rejects_is_an_error_of_who_asked_and_ends_nothing(watching: Watch) -> None:
+def test_rejected_action_raises_for_its_caller_and_polling_continues(watching: Watch) -> None:
     def reject(_client: object) -> str:
         raise RequestRejectedError("no")
 
@@ -110,7 +110,7 @@ def test_an_action_that_the_server_rejects_is_an_error_of_who_asked_and_ends_not
     wait_for(watching, lambda known: known is not before)
 
 
-def test_runs_are_asked_for_as_seldom_as_they_are_dear(
+def test_expensive_run_queries_are_made_less_often(
     server: Scripted, watching: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(poller, "_PART_OF_A_CORE", 1e9)
@@ -123,7 +123,7 @@ def test_runs_are_asked_for_as_seldom_as_they_are_dear(
     assert server.statistics <= asked + 1
 
 
-def test_a_frame_that_can_not_be_shown_is_told_and_not_read_for_ever(
+def test_unreadable_frame_is_reported_and_not_reread_forever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     read: list[str] = []

@@ -46,12 +46,12 @@ def test_angles_of_each_file(tmp_path: Path, delimiter: str) -> None:
         ("file,omega\na.tif,1\nb/a.tif,2\n", r"line 3: a\.tif occurs twice"),
     ],
 )
-def test_what_is_wrong_is_told_by_its_line(tmp_path: Path, text: str, words: str) -> None:
+def test_error_names_the_line(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(AngleTableError, match=words):
         read_angle_table(table(tmp_path, text))
 
 
-def test_a_file_that_is_no_text_is_told(tmp_path: Path, data: Path) -> None:
+def test_non_text_file_is_reported(tmp_path: Path, data: Path) -> None:
     with pytest.raises(AngleTableError, match="cannot read"):
         read_angle_table(data / "qxrd_f32_64.tif")
     with pytest.raises(AngleTableError, match="cannot read"):

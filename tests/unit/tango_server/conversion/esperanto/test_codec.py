@@ -232,7 +232,7 @@ def test_damage_ends_in_a_typed_error_or_in_an_image(data: st.DataObject) -> Non
         (b'HISTORY "petif', b'HISTORY "p\xe9tif', "not ASCII"),
     ],
 )
-def test_headers_that_lie_are_told_by_their_line(tmp_path: Path, old: bytes, new: bytes, text: str) -> None:
+def test_inconsistent_header_is_reported_by_its_line(tmp_path: Path, old: bytes, new: bytes, text: str) -> None:
     path = tmp_path / "a.esperanto"
     whole = by_us(path, image_of("spots"), HEADER)
     assert whole.count(old) == 1

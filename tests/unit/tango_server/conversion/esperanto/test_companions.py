@@ -131,7 +131,7 @@ def test_late_frames_lengthen_the_scan_and_nothing_else_is_touched(raw: Path) ->
     assert (folder / "pat.run").read_bytes() == b"changed by CrysAlis"
 
 
-def test_missing_frames_are_told_and_keep_their_place(raw: Path) -> None:
+def test_missing_frames_are_reported_and_keep_their_place(raw: Path) -> None:
     made = recipe(omega={"center": "angle", "width": 0.5})
     folder = convert(raw, made, {index: 0.5 * index for index in (1, 2, 5, 8)})
     done = companions(raw, made, folder)

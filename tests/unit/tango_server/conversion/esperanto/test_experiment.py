@@ -39,7 +39,7 @@ def found(
     return experiment_of(SOURCE, Esperanto(**wanted), metadata or {}, sidecar, turned)
 
 
-def test_the_recipe_goes_before_the_metadata_and_these_before_the_sidecar() -> None:
+def test_recipe_overrides_metadata_and_metadata_overrides_sidecar() -> None:
     metadata = {"detector_distance": 0.36, "wavelength": 0.3, "units": {"detector_distance": "m"}}
     by_sidecar = found({"omega": 0.0}, {}, SIDECAR)
     by_metadata = found({"omega": 0.0}, metadata, SIDECAR)
@@ -162,7 +162,7 @@ def test_pixels_of_the_sidecar_that_are_not_square_are_refused() -> None:
         ({"omega": 0}, {}, True),
     ],
 )
-def test_a_sidecar_is_awaited_if_it_alone_can_tell(
+def test_sidecar_is_awaited_if_it_is_the_only_source(
     wanted: dict[str, Any], metadata: dict[str, Any], awaited: bool
 ) -> None:
     assert awaits_sidecar(SOURCE, Esperanto(**wanted), metadata) is awaited

@@ -156,7 +156,7 @@ def test_masked_pixels_are_marked_and_masks_that_do_not_fit_refused(raw: Path, t
     assert list((tmp_path / "processed").rglob("*.esperanto")) == [written]
 
 
-def test_the_sidecar_tells_what_recipe_and_metadata_do_not(raw: Path) -> None:
+def test_sidecar_supplies_what_recipe_and_metadata_lack(raw: Path) -> None:
     source = frame(raw, extreme((256, 256)))
     bare = Recipe.preset("esperanto", esperanto={"omega": 0})
     with pytest.raises(ExperimentMissingError):
@@ -209,7 +209,7 @@ def test_names_beyond_ascii_are_encoded_in_the_history(raw: Path) -> None:
     assert fabio.open(report.output).header["historystring"].isascii()
 
 
-def test_an_own_output_is_replaced_and_nobody_elses(raw: Path) -> None:
+def test_only_own_output_is_replaced(raw: Path) -> None:
     source = frame(raw, extreme((256, 256)))
     first = convert_file(source, recipe())
     second = convert_file(source, recipe({"distance": 301.0}))

@@ -44,7 +44,7 @@ def as_before(output: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", TURNS)
-def test_monitor_and_inspection_tell_the_orientation(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_monitor_and_inspection_report_the_orientation(tmp_path: Path, changes: dict[str, Any]) -> None:
     report = converted(tmp_path, changes)
     used, output = recipe(**changes), Path(report.output or "")
     pair = read_pair(report)

@@ -30,7 +30,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_nobody_sees_half_a_file(tmp_path: Path) -> None:
+def test_partial_file_is_never_visible(tmp_path: Path) -> None:
     output = tmp_path / "out.tif"
     seen: list[list[str]] = []
 

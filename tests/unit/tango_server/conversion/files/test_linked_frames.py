@@ -71,7 +71,7 @@ def test_a_server_takes_the_link_and_reads_what_it_leads_to(root: Path) -> None:
     converts(convert_file(job.source, RECIPE, output=job.output, roots=own).output, root)
 
 
-def test_a_link_that_leads_out_of_the_roots_is_refused_when_it_comes_and_when_it_is_opened(root: Path) -> None:
+def test_link_out_of_roots_is_refused_on_submission_and_on_open(root: Path) -> None:
     link, roots = frame_of(root), Roots.of([root])
     accepted = job_for({"source": str(link)}, RECIPE, roots, now=0.0)
     link.unlink()

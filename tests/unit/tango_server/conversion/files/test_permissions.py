@@ -66,9 +66,7 @@ def test_in_place_keeps_access_list_and_attributes(frame: Path) -> None:
     assert frame.stat().st_ino != status.st_ino
 
 
-def test_what_can_not_be_carried_is_refused_by_name_and_the_frame_stays(
-    frame: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attribute_that_cannot_be_kept_is_refused_by_name(frame: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_attribute(frame, "user.sample", b"CeO2")
     before = frame.read_bytes()
 
@@ -82,7 +80,7 @@ def test_what_can_not_be_carried_is_refused_by_name_and_the_frame_stays(
     assert [path.name for path in frame.parent.iterdir()] == ["a.tif"]
 
 
-def test_new_files_and_folders_are_as_closed_as_the_source_if_that_is_asked_for(frame: Path) -> None:
+def test_new_files_get_source_permissions_on_request(frame: Path) -> None:
     frame.chmod(0o640)
     frame.parent.chmod(0o2750)
     frame.with_name("a.tif.metadata").write_text("[metadata]\nwidth=64\nheight=64\nfileBase=a.tif\n")

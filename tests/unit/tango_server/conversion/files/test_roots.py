@@ -116,7 +116,7 @@ def test_every_way_to_a_file_within_is_the_same_file(resolve: Callable[[Path], P
         assert roots.source(str(base / "data/raw" / name), resolve) == base / "data/raw" / name
 
 
-def test_one_call_looks_at_each_folder_once(base: Path, roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_call_checks_each_folder_once(base: Path, roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
     real = os.lstat
 

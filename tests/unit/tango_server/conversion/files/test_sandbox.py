@@ -315,7 +315,7 @@ def test_leftovers_are_removed_but_not_behind_a_link(place: Place) -> None:
 
 
 @pytest.mark.usefixtures("way")
-def test_a_file_in_the_way_of_a_folder_is_told(place: Place) -> None:
+def test_file_in_place_of_a_folder_is_reported(place: Place) -> None:
     (place.root / "processed").write_bytes(b"a file")
     with pytest.raises(OutputWriteError, match="its folder is a file"):
         place.convert()

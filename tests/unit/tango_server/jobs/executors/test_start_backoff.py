@@ -59,7 +59,7 @@ def test_workers_that_fail_together_make_no_longer_pause_than_one(starts: StartB
     assert starts.may_begin()
 
 
-def test_a_worker_that_got_ready_ends_the_trouble(starts: StartBackoff, clock: Clock) -> None:
+def test_worker_that_becomes_ready_ends_the_problem(starts: StartBackoff, clock: Clock) -> None:
     pauses(starts, clock, 5)
     starts.failed(MemoryError())
     starts.succeeded()
@@ -77,7 +77,7 @@ def test_a_worker_that_got_ready_ends_the_trouble(starts: StartBackoff, clock: C
     ],
     ids=["import", "died", "no process"],
 )
-def test_the_trouble_tells_what_was_found_and_what_to_do(starts: StartBackoff, error: Exception, words: str) -> None:
+def test_problem_names_the_cause_and_the_remedy(starts: StartBackoff, error: Exception, words: str) -> None:
     starts.failed(error)
     assert words in starts.problem
     assert "the installation and the memory of this host" in starts.problem

@@ -19,7 +19,7 @@ def watchdog() -> Iterator[Watchdog]:
     dog.close()
 
 
-def test_an_overdue_task_is_told_once_and_not_too_early(watchdog: Watchdog) -> None:
+def test_overdue_task_is_reported_once_and_not_too_early(watchdog: Watchdog) -> None:
     calls: list[float] = []
     second = threading.Event()
     begun = monotonic()
@@ -30,7 +30,7 @@ def test_an_overdue_task_is_told_once_and_not_too_early(watchdog: Watchdog) -> N
     assert calls[0] - begun >= 0.1
 
 
-def test_a_task_that_was_called_off_is_not_told(watchdog: Watchdog) -> None:
+def test_cancelled_watch_is_not_reported(watchdog: Watchdog) -> None:
     called_off, later = threading.Event(), threading.Event()
     watchdog.watch(called_off.set)()
     watchdog.watch(later.set)
@@ -62,7 +62,7 @@ def test_a_task_that_can_not_be_ended_costs_the_others_nothing(
     assert "no such process" in caplog.text
 
 
-def test_nothing_is_told_after_the_end() -> None:
+def test_nothing_is_reported_after_the_end() -> None:
     told = threading.Event()
     watchdog = Watchdog(0.05)
     watchdog.watch(told.set)

@@ -83,7 +83,7 @@ def test_what_is_no_tiff_fails_for_good(make_task: MakeTask) -> None:
     assert not task.job.output.exists()
 
 
-def test_a_stranger_s_file_in_the_place_of_the_output_fails_for_good_and_stays(make_task: MakeTask) -> None:
+def test_foreign_file_at_the_output_path_is_kept_and_job_fails(make_task: MakeTask) -> None:
     task = make_task("qxrd_r16_64.tif")
     task.job.output.parent.mkdir()
     task.job.output.write_bytes(b"someone's result")
@@ -94,7 +94,7 @@ def test_a_stranger_s_file_in_the_place_of_the_output_fails_for_good_and_stays(m
     assert task.job.output.read_bytes() == b"someone's result"
 
 
-def test_a_source_that_became_a_link_out_of_the_roots_is_neither_read_nor_written(
+def test_source_replaced_by_a_link_out_of_roots_is_not_touched(
     make_task: MakeTask, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     task = make_task("qxrd_r16_64.tif")
@@ -108,7 +108,7 @@ def test_a_source_that_became_a_link_out_of_the_roots_is_neither_read_nor_writte
     assert not task.job.output.exists()
 
 
-def test_a_frame_that_is_converted_again_with_the_same_recipe_is_replaced(make_task: MakeTask) -> None:
+def test_reconversion_with_the_same_recipe_replaces_the_frame(make_task: MakeTask) -> None:
     task = make_task("qxrd_r16_64.tif")
     worker.run(task)
     again = worker.run(task)
@@ -116,7 +116,7 @@ def test_a_frame_that_is_converted_again_with_the_same_recipe_is_replaced(make_t
     assert again.outcome == "converted"
 
 
-def test_an_in_place_frame_that_was_finished_before_a_crash_is_not_turned_twice(make_task: MakeTask) -> None:
+def test_in_place_frame_finished_before_a_crash_is_not_rotated_twice(make_task: MakeTask) -> None:
     task = make_task("qxrd_r16_64.tif")
     task = with_recipe(task, Recipe.model_validate({"rotation": 90, "output": {"mode": "in_place"}}))
     worker.run(task)
@@ -153,7 +153,7 @@ def with_a_twin(task: Task) -> FrameReport | Failure:
     return answer.result()
 
 
-def test_an_in_place_frame_is_turned_once_by_two_attempts_at_the_same_time(make_task: MakeTask) -> None:
+def test_concurrent_attempts_rotate_an_in_place_frame_once(make_task: MakeTask) -> None:
     task = make_task("qxrd_r16_64.tif")
     task = with_recipe(task, Recipe.model_validate({"rotation": 90, "output": {"mode": "in_place"}}))
     original = tifffile.imread(task.job.source)
@@ -181,9 +181,7 @@ def test_one_new_file_is_made_by_two_attempts_at_the_same_time(on_existing: str,
 
 
 @pytest.mark.parametrize("on_existing", ["replace_own", "skip", "number", "refuse"])
-def test_a_twin_that_wakes_up_after_the_other_has_finished_makes_no_second_file(
-    on_existing: str, make_task: MakeTask
-) -> None:
+def test_delayed_duplicate_attempt_makes_no_second_file(on_existing: str, make_task: MakeTask) -> None:
     task = make_task("qxrd_f32_64.tif")
     task = with_recipe(task, Recipe.preset("xdi", rotation=90, output={"mode": "new", "on_existing": on_existing}))
     for _ in range(2):
@@ -191,7 +189,7 @@ def test_a_twin_that_wakes_up_after_the_other_has_finished_makes_no_second_file(
     assert list(task.job.output.parent.iterdir()) == [task.job.output]
 
 
-def test_an_attempt_whose_temporary_file_another_one_took_away_fails_and_harms_nothing(
+def test_attempt_whose_temporary_file_was_removed_fails_harmlessly(
     make_task: MakeTask,
 ) -> None:
     task = make_task("large.tif")

@@ -80,7 +80,7 @@ def test_unknown_ids_are_errors_that_name_them(mixed: History) -> None:
             mixed.reports(ReportsQuery(run_uid="run-1", after=foreign))
 
 
-def test_new_reports_of_a_long_run_are_found_without_reading_the_old_ones(database: Database) -> None:
+def test_new_reports_of_a_long_run_are_found_by_index(database: Database) -> None:
     with database.reading() as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {_REPORTS_AFTER}", ("run", None, None, 1.0, 1, 10)).fetchall()
     assert [row[3] for row in plan] == ["SEARCH jobs USING INDEX jobs_finished_of_run (run_uid=? AND age>?)"]

@@ -54,7 +54,7 @@ def test_reading_goes_on_behind_what_was_read(backlog: Backlog) -> None:
     ],
     ids=["no room", "the last one", "not all of the rest", "all of the rest", "a small portion", "half a window"],
 )
-def test_the_window_is_filled_in_portions_that_are_worth_a_look_at_the_disk(
+def test_window_is_filled_in_portions_worth_a_disk_read(
     in_window: int, waiting: int, limit: int | None, backlog: Backlog
 ) -> None:
     backlog.accepted(waiting)
@@ -81,7 +81,7 @@ def test_an_unreadable_job_that_was_not_cancelled_stays_passed(backlog: Backlog)
     assert backlog.length == 0
 
 
-def test_a_job_may_be_read_before_its_acceptance_is_told(backlog: Backlog) -> None:
+def test_job_may_be_read_before_its_acceptance_is_reported(backlog: Backlog) -> None:
     backlog.accepted(1)
     backlog.fetch(0)
     backlog.fetched(found("a", "b", "c", last=3))
@@ -91,7 +91,7 @@ def test_a_job_may_be_read_before_its_acceptance_is_told(backlog: Backlog) -> No
     assert backlog.length == 0
 
 
-def test_a_ledger_with_fewer_jobs_than_were_told_is_not_read_for_ever(backlog: Backlog) -> None:
+def test_ledger_with_fewer_jobs_than_reported_is_not_read_forever(backlog: Backlog) -> None:
     backlog.accepted(7)
     backlog.fetch(0)
     backlog.fetched(found())
@@ -99,7 +99,7 @@ def test_a_ledger_with_fewer_jobs_than_were_told_is_not_read_for_ever(backlog: B
     assert backlog.fetch(0) == []
 
 
-def test_what_is_accepted_while_the_ledger_is_read_in_vain_is_not_forgotten(backlog: Backlog) -> None:
+def test_job_accepted_during_an_empty_ledger_read_is_not_lost(backlog: Backlog) -> None:
     backlog.accepted(7)
     backlog.fetch(0)
     backlog.accepted(2)

@@ -37,7 +37,7 @@ def test_a_file_that_is_not_ready_is_awaited(structure: None, progress: JobState
     assert progress.complete_seen == 0.0
 
 
-def test_the_identity_is_size_and_time_of_the_file_as_it_was_seen_last(progress: JobState) -> None:
+def test_identity_is_size_and_mtime_at_the_last_check(progress: JobState) -> None:
     assert progress.identity is None
     progress.seen(SEEN, RULE, at(100))
     assert progress.identity == (COMPLETE.size, COMPLETE.mtime_ns)
@@ -47,7 +47,7 @@ def test_the_identity_is_size_and_time_of_the_file_as_it_was_seen_last(progress:
     assert progress.identity is None
 
 
-def test_a_file_whose_structure_proves_it_is_complete_since_it_is_still(progress: JobState) -> None:
+def test_structurally_complete_file_is_complete_since_last_change(progress: JobState) -> None:
     rule = replace(RULE, settle_complete=1.0)
     assert progress.seen(SEEN, rule, at(100)).kind == "wait"
     assert progress.seen(SEEN, rule, at(102)).kind == "ready"
@@ -74,7 +74,7 @@ def test_a_frame_at_fault_ends_at_once_with_the_reason_as_it_stands(progress: Jo
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
-def test_a_crash_is_followed_by_another_attempt_until_they_are_used_up(attempts: int, progress: JobState) -> None:
+def test_crash_is_retried_until_attempts_are_used_up(attempts: int, progress: JobState) -> None:
     for _ in range(attempts - 1):
         begin(progress)
         assert progress.attempt_failed(failed("crashed"), RULE, attempts, 1.0) == Sequel("ready")
@@ -95,7 +95,7 @@ def test_what_is_no_fault_of_the_frame_uses_up_no_attempt(
     assert progress.attempt_failed(failed("crashed"), RULE, 2, 1.0).kind == "ready"
 
 
-def test_a_blocked_output_is_tried_less_and_less_often_and_given_up_in_the_end(progress: JobState) -> None:
+def test_blocked_output_is_retried_with_backoff_and_given_up(progress: JobState) -> None:
     rule = replace(RULE, timeout=300.0)
     instants = [1000.0]
     begin(progress)
@@ -111,7 +111,7 @@ def test_a_blocked_output_is_tried_less_and_less_often_and_given_up_in_the_end(p
     assert sequel.reason == f"gave up after {instants[-1] - 1000:.0f} s: no space"
 
 
-def test_a_file_that_only_looks_complete_is_awaited_until_another_one_is_there(progress: JobState) -> None:
+def test_seemingly_complete_file_is_awaited_until_replaced(progress: JobState) -> None:
     progress.seen(SEEN, RULE, at(100))
     begin(progress)
     assert progress.attempt_failed(failed("not_ready", "strips of zeros"), RULE, 3, 101.0) == Sequel("poll")
@@ -121,7 +121,7 @@ def test_a_file_that_only_looks_complete_is_awaited_until_another_one_is_there(p
     assert progress.complete_seen == 102.0
 
 
-def test_a_file_that_only_looks_complete_is_given_up_for_what_its_conversion_found(progress: JobState) -> None:
+def test_seemingly_complete_file_fails_with_the_conversion_error(progress: JobState) -> None:
     progress.seen(SEEN, RULE, at(100))
     begin(progress)
     progress.attempt_failed(failed("not_ready", "strips of zeros"), RULE, 3, 101.0)
@@ -132,7 +132,7 @@ def test_a_file_that_only_looks_complete_is_given_up_for_what_its_conversion_fou
 
 
 @pytest.mark.parametrize(("accepted", "complete", "latency"), [(100.0, 90.0, 5.0), (100.0, 103.0, 2.0)])
-def test_latency_counts_from_acceptance_or_completeness_whichever_came_last(
+def test_latency_counts_from_the_later_of_acceptance_and_completion(
     accepted: float, complete: float, latency: float
 ) -> None:
     progress = JobState(job("a"), accepted, complete_seen=complete)

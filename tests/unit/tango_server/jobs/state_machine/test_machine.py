@@ -77,7 +77,7 @@ def one_worker() -> JobStateMachine:
     return LedgerService(ServiceRules(workers=1))
 
 
-def test_a_file_is_looked_at_as_soon_as_its_job_is_accepted(service: JobStateMachine) -> None:
+def test_file_is_checked_as_soon_as_its_job_is_accepted(service: JobStateMachine) -> None:
     instructions = service.handle(accepted("a", "b"), at(0))
     assert instructions == [Observe(job("a")), Observe(job("b"))]
 
@@ -143,7 +143,7 @@ def test_frames_are_converted_in_the_order_in_which_they_became_ready(one_worker
 @pytest.mark.parametrize(
     "structure", [None, UNFINISHED, IFD_FIRST, NO_TIFF], ids=["missing", "unfinished", "ifd first", "no tiff"]
 )
-def test_a_file_that_is_not_ready_is_looked_at_again_when_its_time_has_come(
+def test_file_that_is_not_ready_is_checked_again_when_due(
     structure: Structure | None, service: JobStateMachine
 ) -> None:
     service.handle(accepted("a"), at(0))
@@ -157,7 +157,7 @@ def test_a_file_that_is_not_ready_is_looked_at_again_when_its_time_has_come(
     assert service.next_poll is None
 
 
-def test_several_files_that_are_due_are_looked_at_together(service: JobStateMachine) -> None:
+def test_several_due_files_are_checked_together(service: JobStateMachine) -> None:
     service.handle(accepted("a", "b", "c"), at(0))
     for name in ("a", "b", "c"):
         service.handle(Observed(name, None), at(0.01))
@@ -179,7 +179,7 @@ def test_a_file_that_never_comes_ends_as_failed_at_its_deadline(
     assert service.snapshot(at(500)).queue_length == 0
 
 
-def test_the_deadline_counts_from_acceptance_by_the_looks_that_the_service_asks_for(service: JobStateMachine) -> None:
+def test_deadline_counts_from_acceptance_at_the_scheduled_polls(service: JobStateMachine) -> None:
     now = 50.0
     instructions = service.handle(accepted("a"), at(now))
     while looks(instructions):
@@ -191,7 +191,7 @@ def test_the_deadline_counts_from_acceptance_by_the_looks_that_the_service_asks_
     assert now == 65.0
 
 
-def test_a_crashed_frame_is_tried_again_until_its_attempts_are_used_up(service: JobStateMachine) -> None:
+def test_crashed_frame_is_retried_until_attempts_are_used_up(service: JobStateMachine) -> None:
     make_ready(service, "a")
     assert service.handle(crashed("a"), at(1)) == [Convert(job("a"), 2)]
     assert service.handle(crashed("a"), at(2)) == [Convert(job("a"), 3)]
@@ -215,7 +215,7 @@ def test_a_single_attempt_means_no_second_one() -> None:
     assert [report.outcome for report in reports(service.handle(crashed("a"), at(1)))] == ["failed"]
 
 
-def test_a_frame_that_crashes_its_worker_queues_behind_those_that_wait_already(one_worker: JobStateMachine) -> None:
+def test_frame_that_crashes_its_worker_goes_to_the_end_of_the_queue(one_worker: JobStateMachine) -> None:
     make_ready(one_worker, "bad", "b", "c")
     order = []
     for event in (crashed("bad"), converted("b"), converted("c")):
@@ -240,7 +240,7 @@ def test_a_reason_that_does_not_name_the_file_gets_its_name(service: JobStateMac
     assert report.reason == "/raw/a.tif: the disk is full"
 
 
-def test_a_file_that_is_not_ready_any_more_goes_back_to_waiting_and_frees_its_worker(
+def test_file_no_longer_ready_waits_again_and_frees_its_worker(
     one_worker: JobStateMachine,
 ) -> None:
     make_ready(one_worker, "a", "b")
@@ -263,7 +263,7 @@ def test_waiting_again_uses_up_no_attempt() -> None:
     assert [report.outcome for report in reports(service.handle(crashed("a"), at(1)))] == ["failed"]
 
 
-def test_a_file_with_its_directory_first_that_was_replaced_while_queued_must_be_still_anew(
+def test_ifd_first_file_replaced_while_queued_restarts_settle_time(
     service: JobStateMachine,
 ) -> None:
     service.handle(accepted("a", run_uid="run-1"), at(0))
@@ -281,7 +281,7 @@ def test_a_file_with_its_directory_first_that_was_replaced_while_queued_must_be_
     [(0.0, 2.0, 2.0), (5.0, 7.5, 2.5)],
     ids=["complete when accepted", "complete later"],
 )
-def test_the_report_of_a_conversion_tells_where_the_frame_came_from_and_how_late_it_is(
+def test_conversion_report_has_the_source_and_the_latency(
     complete: float, done: float, latency: float, service: JobStateMachine
 ) -> None:
     service.handle(accepted("a", run_uid="run-1"), at(1000))
@@ -294,7 +294,7 @@ def test_the_report_of_a_conversion_tells_where_the_frame_came_from_and_how_late
     assert (report.output, report.conversion_time, report.bytes_out) == ("/processed/a.tif", 0.25, 20)
 
 
-def test_latency_counts_from_the_last_time_that_the_file_became_complete(service: JobStateMachine) -> None:
+def test_latency_counts_from_the_last_completion_of_the_file(service: JobStateMachine) -> None:
     make_ready(service, "a", seconds=2)
     service.handle(not_ready("a"), at(4))
     service.handle(Observed("a", replace(COMPLETE, mtime_ns=COMPLETE.mtime_ns + 1)), at(6))
@@ -310,7 +310,7 @@ def test_time_in_the_queue_counts_as_latency(one_worker: JobStateMachine) -> Non
 
 
 @pytest.mark.parametrize("kind", ["final", "crashed", "timeout"])
-def test_the_report_of_a_failure_tells_where_the_frame_came_from(kind: Literal["final", "crashed", "timeout"]) -> None:
+def test_failure_report_has_the_source(kind: Literal["final", "crashed", "timeout"]) -> None:
     service = LedgerService(ServiceRules(attempts=1))
     service.handle(accepted("a", run_uid="run-1"), at(10))
     if kind == "timeout":
@@ -326,7 +326,7 @@ def test_the_report_of_a_failure_tells_where_the_frame_came_from(kind: Literal["
     assert report.latency is None
 
 
-def test_a_report_waits_for_the_sidecar_that_follows_a_qxrd_file_while_the_worker_is_free(
+def test_report_waits_for_the_sidecar_without_occupying_a_worker(
     one_worker: JobStateMachine,
 ) -> None:
     make_ready(one_worker, "a", "b")
@@ -337,7 +337,7 @@ def test_a_report_waits_for_the_sidecar_that_follows_a_qxrd_file_while_the_worke
     assert one_worker.snapshot(at(1)).queue_length == 2
 
 
-def test_a_sidecar_that_comes_is_told_in_the_report_and_is_no_part_of_the_latency(service: JobStateMachine) -> None:
+def test_late_sidecar_is_reported_and_not_counted_as_latency(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
     assert service.handle(SidecarObserved("a", carried=False), at(1.1)) == []
@@ -350,7 +350,7 @@ def test_a_sidecar_that_comes_is_told_in_the_report_and_is_no_part_of_the_latenc
     assert service.next_poll is None
 
 
-def test_a_sidecar_that_never_comes_is_reported_as_absent_at_its_deadline() -> None:
+def test_missing_sidecar_is_reported_absent_at_its_deadline() -> None:
     service = LedgerService(ServiceRules(sidecar_timeout=1.25))
     make_ready(service, "a")
     now, looked = 1.0, 0
@@ -391,7 +391,7 @@ def test_no_sidecar_is_awaited_for_a_frame_that_was_skipped(service: JobStateMac
     assert [report.outcome for report in reports(service.handle(AttemptDone("a", skipped), at(1)))] == ["skipped"]
 
 
-def test_a_converted_frame_stays_converted_when_its_sidecar_makes_trouble(service: JobStateMachine) -> None:
+def test_converted_frame_stays_converted_when_its_sidecar_fails(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
     (report,) = reports(service.handle(AttemptFailed("a", "final", "it can't be looked at"), at(1.1)))
@@ -420,7 +420,7 @@ def blocked_until(service: JobStateMachine, run_uid: str | None, relieved: float
 
 @pytest.mark.parametrize(("run_uid", "timeout"), [(None, 15.0), ("run-1", 300.0)], ids=["by hand", "of a run"])
 @pytest.mark.parametrize("sidecar_timeout", [0.0, 2.0])
-def test_a_sidecar_that_can_not_be_written_is_tried_for_as_long_as_its_image_would_be(
+def test_unwritable_sidecar_is_retried_as_long_as_its_image(
     run_uid: str | None, timeout: float, sidecar_timeout: float
 ) -> None:
     rules = ServiceRules(sidecar_timeout=sidecar_timeout)
@@ -432,7 +432,7 @@ def test_a_sidecar_that_can_not_be_written_is_tried_for_as_long_as_its_image_wou
     assert now == pytest.approx(1 + timeout)
 
 
-def test_a_sidecar_in_other_trouble_is_given_up_at_its_own_deadline_with_the_reason(service: JobStateMachine) -> None:
+def test_failing_sidecar_is_given_up_at_its_deadline_with_the_reason(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
     assert not reports(service.handle(SidecarObserved("a", carried=False, problem="it can't be read"), at(1.1)))
@@ -440,7 +440,7 @@ def test_a_sidecar_in_other_trouble_is_given_up_at_its_own_deadline_with_the_rea
     assert (report.sidecar, report.reason) == ("absent", "it can't be read")
 
 
-def test_a_disk_that_was_full_for_the_image_too_takes_no_time_from_the_sidecar(service: JobStateMachine) -> None:
+def test_sidecar_keeps_its_full_time_after_the_disk_blocked_the_image(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(AttemptFailed("a", "blocked", "the disk is full"), at(1))
     service.handle(Observed("a", COMPLETE), at(14))
@@ -539,7 +539,7 @@ def test_the_frames_that_workers_have_are_named(one_worker: JobStateMachine) -> 
     assert one_worker.running_jobs() == []
 
 
-def test_a_refused_request_counts_as_a_failed_frame_without_entering_the_queue(service: JobStateMachine) -> None:
+def test_refused_request_counts_as_failed_without_being_queued(service: JobStateMachine) -> None:
     refusal = FrameReport(source="/raw/a.tif", outcome="failed", reason="no folder named 'raw'", finished=1.7e9)
     assert service.handle(Refused(refusal), at(0)) == []
     snapshot = service.snapshot(at(0))
@@ -579,7 +579,7 @@ def test_only_an_acknowledgement_ends_the_alarm_and_a_reset_does_not(with_a_fail
     assert with_a_failure.snapshot(at(2)).unacknowledged == 0
 
 
-def test_an_acknowledgement_changes_no_counter_and_covers_earlier_failures_only(
+def test_acknowledgement_covers_only_earlier_failures(
     with_a_failure: JobStateMachine,
 ) -> None:
     before = with_a_failure.snapshot(at(1))
@@ -722,7 +722,7 @@ AnyOrder.TestCase.settings = settings(max_examples=40, stateful_step_count=40, d
 TestEventsInAnyOrder = AnyOrder.TestCase
 
 
-def test_the_rule_for_runs_can_differ_in_more_than_its_patience() -> None:
+def test_rule_for_runs_can_differ_in_more_than_its_timeout() -> None:
     rules = ServiceRules(readiness=ReadinessRule(settle_complete=5.0), run_readiness=ReadinessRule())
     service = LedgerService(rules)
     service.handle(accepted("a"), at(0))
@@ -731,7 +731,7 @@ def test_the_rule_for_runs_can_differ_in_more_than_its_patience() -> None:
     assert starts(service.handle(Observed("b", COMPLETE), at(0))) == ["b"]
 
 
-def test_a_file_that_only_looks_complete_waits_for_another_one_without_a_busy_loop() -> None:
+def test_seemingly_complete_file_is_awaited_without_a_busy_loop() -> None:
     service = LedgerService(ServiceRules(readiness=ReadinessRule(timeout=10.0)))
     service.handle(accepted("a"), at(0))
     assert starts(service.handle(Observed("a", COMPLETE), at(0))) == ["a"]
@@ -763,7 +763,7 @@ def test_two_jobs_with_one_output_never_run_at_a_time() -> None:
     assert starts(service.handle(Written(frozenset("b")), at(2))) == ["c"]
 
 
-def test_an_output_stays_taken_until_the_sidecar_is_there_and_the_report_is_written(service: LedgerService) -> None:
+def test_output_stays_reserved_until_sidecar_and_report_are_written(service: LedgerService) -> None:
     service.holding = True
     jobs = [replace(job, output=Path("/processed/same.tif")) for name in "ab" for job in accepted(name).jobs]
     service.handle(fetched(tuple(jobs)), at(0))
@@ -774,7 +774,7 @@ def test_an_output_stays_taken_until_the_sidecar_is_there_and_the_report_is_writ
     assert starts(service.handle(Written(frozenset("a")), at(1.2))) == ["b"]
 
 
-def test_a_report_that_is_not_written_yet_can_not_be_overtaken_by_a_cancellation(service: LedgerService) -> None:
+def test_unwritten_report_is_not_overtaken_by_a_cancellation(service: LedgerService) -> None:
     service.holding = True
     make_ready(service, "a")
     service.handle(converted("a"), at(1))
@@ -794,14 +794,14 @@ def test_at_the_end_what_is_converted_is_reported_without_its_sidecar(service: J
     assert service.snapshot(at(1.1)).queue_length == 1
 
 
-def test_a_file_that_is_replaced_after_a_long_queue_has_its_whole_time_again(one_worker: JobStateMachine) -> None:
+def test_file_replaced_after_a_long_queue_gets_its_full_timeout(one_worker: JobStateMachine) -> None:
     make_ready(one_worker, "a")
     one_worker.handle(not_ready("a"), at(1000))
     assert reports(one_worker.handle(Observed("a", UNFINISHED), at(1000))) == []
     assert starts(one_worker.handle(Observed("a", COMPLETE_AGAIN), at(1010))) == ["a"]
 
 
-def test_latency_counts_from_the_first_look_that_saw_the_file_complete() -> None:
+def test_latency_counts_from_the_first_check_that_found_it_complete() -> None:
     service = LedgerService(ServiceRules(readiness=ReadinessRule(settle_complete=1.0)))
     service.handle(accepted("a"), at(0))
     service.handle(Observed("a", COMPLETE), at(2))
@@ -810,7 +810,7 @@ def test_latency_counts_from_the_first_look_that_saw_the_file_complete() -> None
     assert report.latency == pytest.approx(1.5)
 
 
-def test_what_was_postponed_by_a_cancel_is_taken_in_before_more_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_postponed_by_a_cancel_come_before_further_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tango_server.jobs.state_machine.backlog.WINDOW", 4)
     service = JobStateMachine(ServiceRules(workers=1), paused=True)
     service.handle(Accepted(10), at(0))

@@ -118,7 +118,7 @@ def test_a_raw_frame_is_never_replaced_by_zeros() -> None:
     assert [report.outcome for report in reports(give_up(service))] == ["failed"]
 
 
-def test_a_file_that_comes_while_its_placeholder_is_blocked_is_converted_after_all() -> None:
+def test_file_that_arrives_while_its_placeholder_is_blocked_converts() -> None:
     service = LedgerService(WITH_PLACEHOLDERS)
     service.handle(accepted("a"), at(0))
     assert starts(give_up(service)) == ["a"]
@@ -127,7 +127,7 @@ def test_a_file_that_comes_while_its_placeholder_is_blocked_is_converted_after_a
     assert service.handle(Observed("a", COMPLETE), at(17)) == [Convert(job("a"), 2)]
 
 
-def test_a_placeholder_that_stays_blocked_ends_as_failed_with_the_disk_as_its_reason() -> None:
+def test_placeholder_that_stays_blocked_fails_with_the_disk_reason() -> None:
     service = LedgerService(WITH_PLACEHOLDERS)
     service.handle(accepted("a"), at(0))
     instructions = give_up(service)
@@ -143,7 +143,7 @@ def test_a_placeholder_that_stays_blocked_ends_as_failed_with_the_disk_as_its_re
     assert 30 <= now < 36
 
 
-def test_a_blocked_output_is_tried_again_until_it_is_given_up_and_holds_up_nobody(
+def test_blocked_output_is_retried_without_delaying_others(
     one_worker: JobStateMachine,
 ) -> None:
     make_ready(one_worker, "a", "b")
@@ -173,7 +173,7 @@ def test_a_blocked_output_that_can_be_written_again_is_converted(service: JobSta
     assert service.snapshot(at(2)).failed == 0
 
 
-def test_a_source_that_went_away_while_its_output_was_blocked_is_awaited_as_any_other(
+def test_source_that_vanished_while_output_was_blocked_is_awaited(
     service: JobStateMachine,
 ) -> None:
     make_ready(service, "a")
@@ -184,7 +184,7 @@ def test_a_source_that_went_away_while_its_output_was_blocked_is_awaited_as_any_
     assert "no such file" in report.reason
 
 
-def test_a_job_that_nobody_can_convert_at_present_waits_for_ever_and_fails_never(service: JobStateMachine) -> None:
+def test_job_without_available_executor_waits_and_never_fails(service: JobStateMachine) -> None:
     make_ready(service, "a")
     now = 0.0
     for attempt in range(2, 500):
@@ -197,7 +197,7 @@ def test_a_job_that_nobody_can_convert_at_present_waits_for_ever_and_fails_never
     assert [report.outcome for report in reports(service.handle(converted("a"), at(now)))] == ["converted"]
 
 
-def test_a_file_that_is_replaced_while_it_is_awaited_must_be_still_anew() -> None:
+def test_file_replaced_while_awaited_restarts_settle_time() -> None:
     service = LedgerService(ServiceRules(readiness=ReadinessRule(settle_complete=1.0)))
     service.handle(accepted("a"), at(0))
     assert service.handle(Observed("a", COMPLETE), at(0)) == []
@@ -208,7 +208,7 @@ def test_a_file_that_is_replaced_while_it_is_awaited_must_be_still_anew() -> Non
     assert report.latency == pytest.approx(2.0)
 
 
-def test_the_ledger_is_told_which_file_the_report_is_about(service: JobStateMachine) -> None:
+def test_ledger_receives_the_identity_of_the_reported_file(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(not_ready("a"), at(1))
     service.handle(Observed("a", COMPLETE_AGAIN), at(2))
@@ -226,7 +226,7 @@ def test_an_unfit_file_becomes_a_placeholder_once_its_time_is_over() -> None:
     assert (start.placeholder, start.reason) == ((512, 1024), "its strips were never filled")
 
 
-def test_a_cancelled_job_is_looked_at_and_converted_no_more(one_worker: JobStateMachine) -> None:
+def test_cancelled_job_is_no_longer_checked_or_converted(one_worker: JobStateMachine) -> None:
     make_ready(one_worker, "running", "ready")
     one_worker.handle(accepted("awaited", "new"), at(0))
     one_worker.handle(Observed("awaited", None), at(0))
@@ -244,7 +244,7 @@ def test_a_cancelled_job_is_looked_at_and_converted_no_more(one_worker: JobState
     assert (snapshot.queue_length, snapshot.skipped, snapshot.converted, snapshot.processed) == (0, 3, 1, 4)
 
 
-def test_nothing_starts_while_a_cancellation_is_under_way_and_everything_else_after_it(
+def test_nothing_starts_during_a_cancellation_but_the_rest_does_after(
     service: JobStateMachine,
 ) -> None:
     service.handle(accepted("a", "b"), at(0))
@@ -257,7 +257,7 @@ def test_nothing_starts_while_a_cancellation_is_under_way_and_everything_else_af
 
 
 @pytest.mark.parametrize("event", [Observed("a", None), AttemptFailed("a", "final", "its file is a link")])
-def test_a_job_that_would_fail_before_its_cancellation_is_told_ends_only_once(event: Event) -> None:
+def test_job_failing_during_its_cancellation_ends_only_once(event: Event) -> None:
     service = JobStateMachine(ServiceRules())
     service.handle(Accepted(2), at(0))
     service.handle(Fetched((job("a"), job("b")), frozenset(), 2), at(0))
@@ -279,7 +279,7 @@ def test_a_job_that_was_not_cancelled_after_all_fails_then(service: JobStateMach
     assert [report.outcome for report in reports(service.handle(gone(), at(20)))] == ["failed"]
 
 
-def test_a_converted_frame_that_waits_for_its_sidecar_is_beyond_recall(service: JobStateMachine) -> None:
+def test_converted_frame_awaiting_its_sidecar_cannot_be_cancelled(service: JobStateMachine) -> None:
     make_ready(service, "a")
     service.handle(converted("a", sidecar="absent"), at(1))
     assert service.handle(CancelWanted("ticket", ALL), at(1)) == [Cancel("ticket", ALL, frozenset("a"))]
@@ -289,7 +289,7 @@ def test_a_converted_frame_that_waits_for_its_sidecar_is_beyond_recall(service: 
     ]
 
 
-def test_a_job_that_crashes_or_waits_while_it_was_spared_goes_on_after_the_cancellation(
+def test_spared_job_that_crashed_or_waited_continues_after_cancel(
     service: JobStateMachine,
 ) -> None:
     make_ready(service, "a", "b")
@@ -300,7 +300,7 @@ def test_a_job_that_crashes_or_waits_while_it_was_spared_goes_on_after_the_cance
     assert starts(service.handle(Observed("b", COMPLETE_AGAIN), at(1))) == ["b"]
 
 
-def test_a_cancelled_job_frees_its_place_among_the_looks(service: JobStateMachine) -> None:
+def test_cancelled_job_frees_its_poll_slot(service: JobStateMachine) -> None:
     names = [f"{number:02d}" for number in range(20)]
     service.handle(accepted(*names), at(0))
     for name in names:
@@ -313,7 +313,7 @@ def test_a_cancelled_job_frees_its_place_among_the_looks(service: JobStateMachin
     assert looks(service.handle(TimePassed(), at(1))) == names[len(under_way) : 2 * len(under_way)]
 
 
-def test_a_paused_service_looks_at_files_and_lets_conversions_finish_and_starts_none(
+def test_paused_service_polls_and_finishes_but_starts_nothing(
     service: JobStateMachine,
 ) -> None:
     make_ready(service, "a")
@@ -373,14 +373,14 @@ def test_the_window_is_filled_again_once_half_of_it_is_done(long_queue: JobState
     assert fetches == [(WINDOW // 2 - 2, Fetch(WINDOW, WINDOW // 2))]
 
 
-def test_awaited_files_leave_the_window_so_that_they_delay_nobody(long_queue: JobStateMachine) -> None:
+def test_awaited_files_leave_the_window_and_delay_no_other_job(long_queue: JobStateMachine) -> None:
     steps: list[Instruction] = []
     for number in range(WINDOW // 2):
         steps += long_queue.handle(Observed(str(number), UNFINISHED), at(1))
     assert steps == [Fetch(WINDOW, WINDOW // 2)]
 
 
-def test_blocked_jobs_stay_in_the_window_so_that_a_full_disk_fails_no_whole_queue() -> None:
+def test_blocked_jobs_stay_in_the_window_so_full_disk_spares_queue() -> None:
     service = JobStateMachine(ServiceRules(workers=WINDOW))
     service.handle(Accepted(1000), at(0))
     service.handle(portion(0, WINDOW), at(0))
@@ -406,7 +406,7 @@ def test_nothing_is_read_while_a_cancellation_is_under_way(service: JobStateMach
     assert plain.snapshot(at(1)).queue_length == 1
 
 
-def test_retried_failures_come_from_the_ledger_like_new_jobs_and_are_told_of_no_more() -> None:
+def test_retried_failures_are_fetched_again_and_no_longer_listed() -> None:
     plain = JobStateMachine(ServiceRules())
     plain.handle(Accepted(1), at(0))
     plain.handle(Fetched((job("a"),), frozenset(), 1), at(0))

@@ -35,7 +35,7 @@ def test_nothing_is_due_if_nothing_is_awaited(schedule: PollSchedule) -> None:
     assert schedule.take_due(NOW) == []
 
 
-def test_a_file_is_looked_at_once_at_its_instant_and_not_before(schedule: PollSchedule) -> None:
+def test_file_is_polled_once_when_due_and_not_before(schedule: PollSchedule) -> None:
     schedule.add("a", NOW + 0.5, NOW)
     assert schedule.next == pytest.approx(NOW + 0.5)
     assert schedule.take_due(NOW + 0.499) == []
@@ -45,19 +45,19 @@ def test_a_file_is_looked_at_once_at_its_instant_and_not_before(schedule: PollSc
 
 
 @pytest.mark.parametrize("again", [NOW - 5, NOW, NOW + 0.001])
-def test_a_file_is_not_looked_at_without_a_pause(again: float, schedule: PollSchedule) -> None:
+def test_file_is_not_polled_without_a_pause(again: float, schedule: PollSchedule) -> None:
     schedule.add("a", again, NOW)
     assert schedule.take_due(NOW + 0.009) == []
     assert schedule.take_due(NOW + 0.011) == ["a"]
 
 
-def test_files_are_looked_at_in_the_order_of_their_instants(schedule: PollSchedule) -> None:
+def test_files_are_polled_in_the_order_they_are_due(schedule: PollSchedule) -> None:
     for name, pause in (("late", 0.3), ("soon", 0.1), ("then", 0.2), ("also then", 0.2)):
         schedule.add(name, NOW + pause, NOW)
     assert schedule.take_due(NOW + 1) == ["soon", "then", "also then", "late"]
 
 
-def test_no_more_looks_are_under_way_than_a_slow_file_server_can_bear(schedule: PollSchedule) -> None:
+def test_concurrent_polls_are_limited_for_slow_file_servers(schedule: PollSchedule) -> None:
     names = [f"{number:02d}" for number in range(POLLS_AT_A_TIME + 3)]
     for name in names:
         schedule.add(name, NOW + 0.1, NOW)
@@ -72,21 +72,21 @@ def test_no_more_looks_are_under_way_than_a_slow_file_server_can_bear(schedule: 
     assert schedule.take_due(NOW + 20) == [names[POLLS_AT_A_TIME + 1]]
 
 
-def test_a_file_that_is_forgotten_is_looked_at_no_more(schedule: PollSchedule) -> None:
+def test_forgotten_file_is_no_longer_polled(schedule: PollSchedule) -> None:
     schedule.add("a", NOW + 0.1, NOW)
     schedule.add("b", NOW + 0.1, NOW)
     schedule.forget("a")
     assert schedule.take_due(NOW + 1) == ["b"]
 
 
-def test_few_files_are_looked_at_as_often_as_they_ask_for(schedule: PollSchedule) -> None:
+def test_few_files_are_polled_as_often_as_requested(schedule: PollSchedule) -> None:
     looks = follow(schedule, {"a": 0.5, "b": 0.25}, seconds=100)
     assert looks["a"] == pytest.approx(200, abs=2)
     assert looks["b"] == pytest.approx(400, abs=2)
 
 
 @pytest.mark.parametrize("count", [100, 3000])
-def test_all_looks_together_stay_below_the_limit_and_are_slowed_down_alike(count: int, schedule: PollSchedule) -> None:
+def test_polls_stay_below_the_rate_limit_and_slow_down_alike(count: int, schedule: PollSchedule) -> None:
     patient, eager = [f"p{number}" for number in range(count)], [f"e{number}" for number in range(count)]
     looks = follow(schedule, {**dict.fromkeys(patient, 0.2), **dict.fromkeys(eager, 0.02)}, seconds=60)
     assert looks.total() / 60 == pytest.approx(POLLS_PER_SECOND, rel=0.1)
@@ -109,7 +109,7 @@ def test_a_new_file_does_not_stand_behind_thousands_of_old_ones(schedule: PollSc
     assert looked_at < len(old) / 10
 
 
-def test_files_that_went_away_slow_nobody_down(schedule: PollSchedule) -> None:
+def test_forgotten_files_do_not_slow_down_others(schedule: PollSchedule) -> None:
     for number in range(20_000):
         schedule.add(str(number), NOW + 0.02, NOW)
     for number in range(20_000):

@@ -64,16 +64,16 @@ def qxrd(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", QXRD_FILES)
-def test_a_complete_qxrd_file_is_ready_at_the_first_look(name: str) -> None:
+def test_complete_qxrd_file_is_ready_at_the_first_check(name: str) -> None:
     assert Watcher(ReadinessRule()).look(DATA / name, at=0.0).kind == "ready"
 
 
-def test_a_complete_qxrd_file_is_ready_even_if_the_first_look_comes_after_the_deadline() -> None:
+def test_complete_qxrd_file_is_ready_even_after_the_deadline() -> None:
     assert Watcher(ReadinessRule(timeout=15.0)).look(DATA / QXRD_FILES[0], at=100.0).kind == "ready"
 
 
 @pytest.mark.parametrize("name", DAMAGED_FILES)
-def test_an_unfinished_file_is_awaited_until_the_deadline_and_then_given_up(name: str) -> None:
+def test_unfinished_file_is_given_up_at_the_deadline(name: str) -> None:
     watcher = Watcher(ReadinessRule(timeout=15.0))
     assert {watcher.look(DATA / name, at).kind for at in (0.0, 0.5, 4.0, 14.999)} == {"wait"}
     verdict = watcher.look(DATA / name, at=15.0)
@@ -84,9 +84,7 @@ def test_an_unfinished_file_is_awaited_until_the_deadline_and_then_given_up(name
 
 @pytest.mark.parametrize("name", ["a.tif", "/data/raw/sample/frame-00001.tif"], ids=["short name", "long name"])
 @pytest.mark.parametrize("last", UNFINISHED_STAGES)
-def test_a_qxrd_file_that_stops_growing_before_its_last_stage_is_never_ready(
-    last: Stage, name: str, tmp_path: Path
-) -> None:
+def test_qxrd_file_that_stops_growing_early_is_never_ready(last: Stage, name: str, tmp_path: Path) -> None:
     path = tmp_path / "frame.tif"
     watcher = Watcher(ReadinessRule(settle_time=3.0, timeout=300.0))
     for stage in write_stages(path, IMAGE, document_name=name, acquired=ACQUIRED):
@@ -105,7 +103,7 @@ def test_a_growing_qxrd_file_is_ready_at_once_with_its_last_stage(pixel_type: st
     assert set(kinds.values()) == {"wait"}
 
 
-def test_a_qxrd_file_becomes_ready_without_a_pause_when_it_is_finished_while_it_is_awaited(tmp_path: Path) -> None:
+def test_awaited_qxrd_file_is_ready_as_soon_as_it_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "frame.tif"
     shutil.copy(DATA / UNFINISHED_FILES[0], path)
     watcher = Watcher(ReadinessRule())
@@ -114,7 +112,7 @@ def test_a_qxrd_file_becomes_ready_without_a_pause_when_it_is_finished_while_it_
     assert watcher.look(path, at=1.1).kind == "ready"
 
 
-def test_a_file_with_its_directory_first_is_ready_after_settle_time_of_stillness(ifd_first: Path) -> None:
+def test_ifd_first_file_is_ready_after_settle_time_unchanged(ifd_first: Path) -> None:
     watcher = Watcher(ReadinessRule(settle_time=3.0))
     assert watcher.look(ifd_first, at=1.0).kind == "wait"
     assert watcher.look(ifd_first, at=3.9).kind == "wait"
@@ -122,13 +120,13 @@ def test_a_file_with_its_directory_first_is_ready_after_settle_time_of_stillness
 
 
 @pytest.mark.parametrize("name", ["fabio_int32_64.tif", "not_a_tiff.tif"])
-def test_a_still_file_is_ready_when_it_was_asked_to_be_looked_at_next(name: str) -> None:
+def test_unchanged_file_is_ready_at_the_requested_next_check(name: str) -> None:
     instants, verdict = Watcher(ReadinessRule(settle_time=3.0)).follow(DATA / name)
     assert verdict.kind == "ready"
     assert instants[-1] == pytest.approx(3.0, abs=0.05)
 
 
-def test_a_file_that_changes_its_time_starts_its_stillness_anew(ifd_first: Path) -> None:
+def test_new_mtime_restarts_the_settle_time(ifd_first: Path) -> None:
     watcher = Watcher(ReadinessRule(settle_time=3.0))
     assert watcher.look(ifd_first, at=0.0).kind == "wait"
     os.utime(ifd_first, (1_000_000_000, 1_000_000_000))
@@ -137,7 +135,7 @@ def test_a_file_that_changes_its_time_starts_its_stillness_anew(ifd_first: Path)
     assert watcher.look(ifd_first, at=5.0).kind == "ready"
 
 
-def test_a_file_that_grows_while_its_time_stands_still_starts_its_stillness_anew(ifd_first: Path) -> None:
+def test_growth_without_a_new_mtime_restarts_the_settle_time(ifd_first: Path) -> None:
     watcher = Watcher(ReadinessRule(settle_time=3.0))
     status = ifd_first.stat()
     assert watcher.look(ifd_first, at=0.0).kind == "wait"
@@ -149,9 +147,7 @@ def test_a_file_that_grows_while_its_time_stands_still_starts_its_stillness_anew
     assert watcher.look(ifd_first, at=5.0).kind == "ready"
 
 
-def test_a_file_replaced_by_one_of_the_same_size_and_time_starts_its_stillness_anew(
-    ifd_first: Path, tmp_path: Path
-) -> None:
+def test_replacement_of_equal_size_and_mtime_restarts_settle_time(ifd_first: Path, tmp_path: Path) -> None:
     watcher = Watcher(ReadinessRule(settle_time=3.0))
     assert watcher.look(ifd_first, at=0.0).kind == "wait"
     other = Path(shutil.copy2(ifd_first, tmp_path / "other.tif"))
@@ -161,7 +157,7 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_starts_its_stillness_a
     assert watcher.look(ifd_first, at=5.0).kind == "ready"
 
 
-def test_a_file_that_goes_away_and_comes_back_starts_its_stillness_anew(ifd_first: Path, tmp_path: Path) -> None:
+def test_file_that_disappears_and_returns_restarts_settle_time(ifd_first: Path, tmp_path: Path) -> None:
     watcher = Watcher(ReadinessRule(settle_time=3.0))
     away = tmp_path / "away.tif"
     assert watcher.look(ifd_first, at=0.0).kind == "wait"
@@ -174,13 +170,13 @@ def test_a_file_that_goes_away_and_comes_back_starts_its_stillness_anew(ifd_firs
 
 
 @pytest.mark.parametrize("instant", [0, 4_000_000_000], ids=["1970", "2096"])
-def test_the_time_stamps_of_a_file_server_with_a_wrong_clock_change_nothing(ifd_first: Path, instant: int) -> None:
+def test_timestamps_of_a_wrong_file_server_clock_change_nothing(ifd_first: Path, instant: int) -> None:
     os.utime(ifd_first, (instant, instant))
     watcher = Watcher(ReadinessRule(settle_time=3.0))
     assert [watcher.look(ifd_first, at).kind for at in (0.0, 2.9, 3.0)] == ["wait", "wait", "ready"]
 
 
-def test_settle_complete_asks_a_complete_qxrd_file_to_be_still(qxrd: Path) -> None:
+def test_settle_complete_requires_complete_qxrd_file_unchanged(qxrd: Path) -> None:
     watcher = Watcher(ReadinessRule(settle_time=3.0, settle_complete=1.0))
     assert [watcher.look(qxrd, at).kind for at in (0.0, 0.9, 1.0)] == ["wait", "wait", "ready"]
 
@@ -192,7 +188,7 @@ def test_settle_complete_begins_anew_with_a_change(qxrd: Path) -> None:
     assert [watcher.look(qxrd, at).kind for at in (0.8, 1.7, 1.8)] == ["wait", "wait", "ready"]
 
 
-def test_settle_complete_says_nothing_about_files_with_their_directory_first(ifd_first: Path) -> None:
+def test_settle_complete_does_not_apply_to_ifd_first_files(ifd_first: Path) -> None:
     watcher = Watcher(ReadinessRule(settle_time=3.0, settle_complete=0.0))
     assert watcher.look(ifd_first, at=0.0).kind == "wait"
 
@@ -235,7 +231,7 @@ def test_the_reason_at_the_deadline_names_what_was_found_last(name: str, rule: R
     assert "RetryFailed" in verdict.reason
 
 
-def test_the_reason_at_the_deadline_is_of_the_last_look_and_not_of_an_earlier_one(tmp_path: Path) -> None:
+def test_reason_at_the_deadline_is_that_of_the_last_check(tmp_path: Path) -> None:
     path = tmp_path / "frame.tif"
     watcher = Watcher(ReadinessRule(timeout=15.0))
     watcher.look(path, at=0.0)
@@ -245,7 +241,7 @@ def test_the_reason_at_the_deadline_is_of_the_last_look_and_not_of_an_earlier_on
     assert "no such file" not in reason
 
 
-def test_a_file_that_can_not_be_opened_is_awaited_and_its_trouble_is_named(tmp_path: Path) -> None:
+def test_file_that_cannot_be_opened_is_awaited_and_reason_is_named(tmp_path: Path) -> None:
     watcher = Watcher(ReadinessRule(timeout=15.0))
     assert watcher.look(tmp_path, at=0.0, trouble="it can't be read (Permission denied)").kind == "wait"
     verdict = watcher.look(tmp_path, at=15.0, trouble="it can't be read (Permission denied)")
@@ -253,12 +249,12 @@ def test_a_file_that_can_not_be_opened_is_awaited_and_its_trouble_is_named(tmp_p
     assert "Permission denied" in verdict.reason
 
 
-def test_without_any_patience_a_missing_file_is_given_up_at_the_first_look(tmp_path: Path) -> None:
+def test_zero_timeout_gives_up_a_missing_file_at_the_first_check(tmp_path: Path) -> None:
     assert Watcher(ReadinessRule(timeout=0.0)).look(tmp_path / "frame.tif", at=0.0).kind == "give_up"
 
 
 @given(timeout=st.floats(0.001, 400.0))
-def test_looks_at_a_missing_file_become_rarer_and_end_exactly_at_the_deadline(timeout: float) -> None:
+def test_checks_for_a_missing_file_slow_down_until_the_deadline(timeout: float) -> None:
     instants, verdict = Watcher(ReadinessRule(timeout=timeout)).follow(DATA / "never_written.tif")
     assert verdict.kind == "give_up"
     assert instants[-1] == pytest.approx(timeout, abs=1e-9)
@@ -270,9 +266,7 @@ def test_looks_at_a_missing_file_become_rarer_and_end_exactly_at_the_deadline(ti
 
 
 @given(settle_time=st.floats(0.0, 30.0), timeout=st.floats(0.0, 30.0))
-def test_looks_at_a_still_file_end_with_its_settle_time_or_with_the_deadline(
-    settle_time: float, timeout: float
-) -> None:
+def test_checks_end_with_the_settle_time_or_the_deadline(settle_time: float, timeout: float) -> None:
     rule = ReadinessRule(settle_time=settle_time, timeout=timeout)
     instants, verdict = Watcher(rule).follow(DATA / "fabio_int32_64.tif")
     assert instants == sorted(instants)
@@ -284,7 +278,7 @@ def test_looks_at_a_still_file_end_with_its_settle_time_or_with_the_deadline(
         assert timeout <= settle_time + 0.05
 
 
-def test_by_age_an_old_file_is_complete_and_a_young_one_when_it_was_still_for_long_enough(tmp_path: Path) -> None:
+def test_by_age_old_file_is_complete_and_young_one_must_settle(tmp_path: Path) -> None:
     path = tmp_path / "unfinished.tif"
     shutil.copy(DATA / UNFINISHED_FILES[0], path)
     rule = ReadinessRule(settle_time=3.0, by_age=True)

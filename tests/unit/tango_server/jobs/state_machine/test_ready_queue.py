@@ -40,7 +40,7 @@ def test_a_job_whose_output_is_being_written_keeps_its_turn() -> None:
     assert names(queue.take()) == ["second"]
 
 
-def test_a_job_that_was_dropped_does_not_start_and_holds_nobody_up() -> None:
+def test_dropped_job_does_not_start_or_delay_others() -> None:
     queue = queue_of(writing("a"), writing("b"), writing("c"))
     assert names(queue.take()) == ["a"]
     queue.drop({"b"})

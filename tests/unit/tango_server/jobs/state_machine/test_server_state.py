@@ -30,27 +30,27 @@ def test_the_first_state_that_holds_is_shown(snapshot: Snapshot, fault: str, wor
     assert server_state(snapshot, fault)[0] == word
 
 
-def test_a_fault_is_told_in_its_own_words() -> None:
+def test_fault_is_reported_in_its_own_words() -> None:
     assert server_state(BUSY, "the ledger is locked. End the other server.")[1] == (
         "the ledger is locked. End the other server."
     )
 
 
-def test_the_status_tells_of_the_work_and_of_everything_that_is_done() -> None:
+def test_status_reports_the_work_and_everything_done() -> None:
     numbers = Snapshot(queue_length=3, running=2, converted=10, skipped=20, placeholders=30, failed=4)
     status = server_state(numbers, "")[1]
     for words in ("3 frames queued", "2 of them converting", "60 done", "4 failed"):
         assert words in status
 
 
-def test_an_alarm_tells_the_last_failure_and_how_to_end_it() -> None:
+def test_alarm_names_the_last_failure_and_the_remedy() -> None:
     status = server_state(FAILED, "")[1]
     assert "/raw/a.tif: broken" in status
     assert "Acknowledge" in status
     assert "1 failed" in status
 
 
-def test_a_warning_is_told_while_nothing_worse_is() -> None:
+def test_warning_is_reported_while_nothing_worse_is() -> None:
     word, status = server_state(Snapshot(warning="20 GB are free"), "")
     assert (word, "Warning: 20 GB are free" in status) == ("ON", True)
     word, status = server_state(Snapshot(warning="20 GB are free", alarms=("the disk is full",)), "")

@@ -43,7 +43,7 @@ def test_every_report_counts_once_under_its_outcome() -> None:
     assert numbers.processed == 10
 
 
-def test_queue_and_running_frames_are_shown_as_they_are_told() -> None:
+def test_queue_and_running_frames_are_shown_as_reported() -> None:
     numbers = Statistics().snapshot(0.0, 7, 2)
     assert (numbers.queue_length, numbers.running) == (7, 2)
 
@@ -62,7 +62,7 @@ def test_times_are_those_of_converted_frames_alone() -> None:
     assert numbers.frames_per_second == pytest.approx(0.2)
 
 
-def test_a_converted_frame_without_a_latency_leaves_the_others_as_they_are() -> None:
+def test_frame_without_latency_leaves_latency_statistics_unchanged() -> None:
     assert after(report(latency=None), report(latency=2.0)).latency_median == 2.0
 
 
@@ -85,7 +85,7 @@ def test_the_last_names_are_of_the_last_report() -> None:
     assert (numbers.last_source, numbers.last_output) == ("/raw/b.tif", "/processed/b.tif")
 
 
-def test_a_failure_tells_its_reason_and_leaves_the_last_output() -> None:
+def test_failure_reports_its_reason_and_keeps_the_last_output() -> None:
     numbers = after(report(name="a"), report("failed", name="b"), report("failed", name="c"))
     assert (numbers.last_source, numbers.last_output) == ("/raw/c.tif", "/processed/a.tif")
     assert numbers.last_error == "c is broken"
@@ -99,7 +99,7 @@ def test_a_success_does_not_hide_an_earlier_failure() -> None:
     assert numbers.unacknowledged == 1
 
 
-def test_of_very_many_failed_files_the_latest_are_named_and_all_are_counted() -> None:
+def test_latest_failed_files_are_named_and_all_are_counted() -> None:
     numbers = after(*(report("failed", name=str(number)) for number in range(1500)))
     assert numbers.failed == 1500
     assert len(numbers.failed_files) == 1000
@@ -123,7 +123,7 @@ def test_a_percentile_of_nothing_is_zero() -> None:
     assert percentile([], 0.95) == 0.0
 
 
-def test_bytes_and_rates_are_those_of_what_was_converted_in_the_last_ten_seconds() -> None:
+def test_bytes_and_rates_cover_the_last_ten_seconds() -> None:
     one = report().model_copy(update={"bytes_in": 400, "bytes_out": 100})
     numbers = after(one, one, report("skipped"), now=10.0)
     assert (numbers.bytes_in, numbers.bytes_out) == (800, 200)

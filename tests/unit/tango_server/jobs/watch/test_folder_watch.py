@@ -279,7 +279,7 @@ def test_frames_wait_while_there_is_no_room(start: Start, raw: Path, data: Path)
         until(lambda: not session.watch.problem)
 
 
-def test_a_refused_frame_is_told_once(start: Start, raw: Path, data: Path) -> None:
+def test_refused_frame_is_reported_once(start: Start, raw: Path, data: Path) -> None:
     put(raw, data, "a.tif")
     stray = raw.parent / "stray"
     put(stray, data, "s.tif", "t.tif")
@@ -390,7 +390,7 @@ def test_store_that_cannot_be_read_for_a_while_costs_no_frame(start: Start, raw:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="2,000 links take their time there")
-def test_a_look_at_many_frames_is_one_listing_and_few_stats(
+def test_poll_of_many_frames_is_one_listing_and_few_stats(
     start: Start, raw: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(raw, data, "first.tif")

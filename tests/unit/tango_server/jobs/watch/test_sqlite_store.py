@@ -83,7 +83,7 @@ def test_last_watched_folders_are_remembered(path: Path, monkeypatch: pytest.Mon
         assert {folder for folder in (raw, old, new) if book.open_folder(folder)} == {raw, new}
 
 
-def test_a_book_that_told_the_time_keeps_its_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_whose_order_was_a_timestamp_keeps_its_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_store, "KEPT_FOLDERS", 1)
     with closing(WatchStore(path)) as book:
         for folder in ("/earlier", "/later"):
