@@ -174,7 +174,7 @@ class Demo:
 
     def _show_next_steps(self, source: Path) -> None:
         """Print commands to go on with; they can be pasted as they are."""
-        self._console.print("next, for example:")
+        self._console.print("Next, for example:")
         for what, command in (
             (
                 "draw a frame before and after its conversion",
