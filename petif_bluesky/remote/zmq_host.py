@@ -77,7 +77,7 @@ class ZmqHost:
             subscriber(name, document)
         try:
             missing = self._check.feed(name, document)
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:  # noqa: BLE001 - data from the network: a malformed document costs only its own check
             _log.exception(
                 "A %r document does not follow the event model; missing documents of its run may not be reported", name
             )

@@ -1,6 +1,17 @@
 """Settings on a command line: `--set NAME=VALUE`."""
 
+from collections.abc import Callable
+from typing import Any
+
 import click
+
+
+def set_option(meaning: str) -> Callable[[Any], Any]:
+    """Return the option `--set NAME=VALUE` of a command; `meaning` begins its help."""
+    how_often = "(repeatable: adds a line to a list, replaces any other value)."
+    return click.option(
+        "--set", "assignments", multiple=True, type=assignment, metavar="NAME=VALUE", help=f"{meaning} {how_often}"
+    )
 
 
 def assignment(text: str) -> tuple[str, str]:

@@ -79,7 +79,7 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     sources, without_frames = frames_of(paths, selection)
     planned = plan(sources, recipe, newer_only=options["newer_only"], angles=angles, frame_number=frame_number)
     if options["dry_run"]:
-        code = show_plan(planned, darks_left_out(paths, selection), as_json=options["as_json"])
+        code = show_plan(planned, darks_left_out(paths, selection, sources), as_json=options["as_json"])
     else:
         workers = fitting_workers(options["workers"] or usable_cores())
         code = _convert(planned, recipe, workers, Console(stderr=True), as_json=options["as_json"])

@@ -1,6 +1,6 @@
 """The frames at the paths of a command line, and what to say of a path that has none."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,13 +38,13 @@ def frames_of(paths: Sequence[Path], selection: "FileSelection") -> tuple[list[P
     return list(frames), problems
 
 
-def darks_left_out(paths: Sequence[Path], selection: "FileSelection") -> list[Path]:
-    """Return the files at these paths that are left out because of 'dark' in their names."""
+def darks_left_out(paths: Sequence[Path], selection: "FileSelection", frames: Collection[Path]) -> list[Path]:
+    """Return the files at these paths that are not among the `frames` because of 'dark' in their names."""
     from tango_server.jobs.batch import select
 
     if not selection.skip_dark:
         return []
-    taken = set(select(paths, selection))
+    taken = set(frames)
     return [path for path in select(paths, replace(selection, skip_dark=False)) if path not in taken]
 
 

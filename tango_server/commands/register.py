@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tango_server.commands.assignments import as_lines, assignment
+from tango_server.commands.assignments import as_lines, set_option
 from tango_server.commands.output import say
 
 if TYPE_CHECKING:
@@ -21,14 +21,7 @@ _SERVER = "PETifConverter"
               help="Tango server that runs the device.")  # fmt: skip
 @click.option("--device", default="petif/converter/1", show_default=True, help="Name of the device.")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with settings.")
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    type=assignment,
-    metavar="NAME=VALUE",
-    help="A setting; overrides the file (repeatable: adds a line to a list, replaces any other value).",
-)
+@set_option("A setting; overrides the file")
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
 @click.option("--force", is_flag=True, help="Change an existing device without asking.")
 def register(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tango_server.addresses import DEFAULT_DEVICE, DEFAULT_PORT, free_port
-from tango_server.commands.assignments import as_lines, assignment
+from tango_server.commands.assignments import as_lines, set_option
 from tango_server.commands.output import cannot_listen, say, silence_standard_output
 
 if TYPE_CHECKING:
@@ -31,14 +31,7 @@ if TYPE_CHECKING:
               help="Folder for the queue and logs; a server restarted with the same one continues where it stopped.  "
               "[default: named after the device, in the user's state folder]")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core, at most 4]")
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    type=assignment,
-    metavar="NAME=VALUE",
-    help="Any other setting, as --set timeout=30 (repeatable: adds a line to a list, replaces any other value).",
-)
+@set_option("Any other setting, as --set timeout=30")
 @click.option("--check", is_flag=True, help="Check the configuration and the state folder, then exit.")
 @click.option("--verbose", is_flag=True, help="Log more to standard error.")
 @click.option("--stop-on-eof", is_flag=True, hidden=True)

@@ -99,16 +99,16 @@ class Intake:
         with self._one_by_one:
             if query.requests:
                 self._limits.require_room(self._waiting(), len(bookable), self.space)
-            booked = self._ledger.accept(bookable, query.runs)
+            booked = dict(zip((job.job_id for job in bookable), self._ledger.accept(bookable, query.runs), strict=True))
             self._note_folders({job.output.parent for job in jobs if not job.refused})
-            new = [job for job, book in zip(bookable, booked, strict=True) if book.new]
+            new = [job for job in bookable if booked[job.job_id].new]
             if count := sum(not job.refused for job in new):
                 _log.debug("Accepted %d frames, first %s", count, jobs[0].source)
                 self._post(Accepted(count))
         for job in new:
-            if job.refusal is not None:
-                self._post(Refused(job.refusal))
-        return _answer(jobs, {job.job_id: book for job, book in zip(bookable, booked, strict=True)})
+            if (refusal := job.refusal) is not None:
+                self._post(Refused(refusal))
+        return _answer(jobs, booked)
 
     def _note_folders(self, folders: Collection[Path]) -> None:
         for folder in folders:
