@@ -1,24 +1,35 @@
 """The callback that turns run documents into conversion requests: spooled at once, sent in the background."""
 
 import hashlib
+import json
 import logging
 import platform
+import reprlib
+import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from petif_bluesky.delivery.document_errors import DocumentErrorLog
 from petif_bluesky.delivery.run_book import RunBook
 from petif_bluesky.delivery.sender import Sender
+from petif_bluesky.documents.bookings import Booking, booking_in
+from petif_bluesky.documents.document_counts import DocumentCounts
 from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.recipe_of_run import recipe_of_run
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.frames import FrameRouter
 from petif_bluesky.metadata import MetadataSelection
-from petif_bluesky.spool import Spool, SpooledRequest
+from petif_bluesky.spool import Spool, SpooledRequest, SpoolError
 from tango_server.client.client import Client
 from tango_server.home import state_folder
 
 _log = logging.getLogger(__name__)
+
+_KEPT_RUNS = 100
+_callbacks: "weakref.WeakValueDictionary[Path, ConversionCallback]" = weakref.WeakValueDictionary()
+"""The callbacks of this process that are not closed, by spool file."""
 
 
 class Submitting(Protocol):
@@ -26,14 +37,17 @@ class Submitting(Protocol):
 
     client: Client
     runs: RunBook
+    name: str
+    spool_path: Path | None
+    """The spool file of its callback, if there is one."""
 
 
-def default_spool_path(address: str) -> Path:
-    """Return the default spool file for the server at `address`.
+def default_spool_path(address: str, name: str = "") -> Path:
+    """Return the default spool file for the server at `address`; with `name`, that of a further converter.
 
     Each host has its own file: home folders may be on a network file system, where SQLite files must not be shared.
     """
-    digest = hashlib.sha256(f"{platform.node()} {address}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{platform.node()} {address} {name}".rstrip().encode()).hexdigest()[:12]
     return state_folder() / f"spool-{digest}.sqlite"
 
 
@@ -42,20 +56,21 @@ class ConversionCallback:
 
     Use it as `RE.subscribe(ConversionCallback(converter))`. It never raises into a plan and never waits for the server:
     each call costs one insert into an SQLite file. The recipe is the one in the start document
-    (`start.conversion.recipe`), or the server's if the run has none.
+    (`start.conversion.recipe`, or `start.conversion_NAME.recipe` for a further converter of that name), or the server's
+    if the run has none. With a recipe that cannot be used, the frames of the run fail with the reason.
 
     Parameters
     ----------
     converter: the device that represents the server
-    spool: the file that holds requests until the server accepts them; by default one per server in the user's state
-        folder
+    spool: the file that holds requests until the server accepts them; by default one per server and converter in the
+        user's state folder
     frames: which frames to convert, by default every TIFF image of a run once
     metadata: which document keys to send with each frame
 
     Raises
     ------
     SpoolError
-        if the spool cannot be opened, so that this is noticed before a run starts.
+        if the spool cannot be opened, or is that of another converter, so that this is noticed before a run starts.
 
     """
 
@@ -67,11 +82,18 @@ class ConversionCallback:
         frames: FrameSelection | None = None,
         metadata: MetadataSelection | None = None,
     ) -> None:
+        self._converter = converter
         self._book = converter.runs
-        self._spool = Spool(Path(spool) if spool else default_spool_path(converter.client.address))
-        self._router = FrameRouter(self._enqueue, note=_warn, frames=frames, metadata=metadata)
+        self._spool = Spool(_own_path(converter, spool))
+        converter.spool_path = self._spool.path
+        _callbacks[self._spool.path.absolute()] = self
+        self._router = FrameRouter(
+            self._enqueue, note=_warn, frames=frames, metadata=metadata, recipe_of=self._recipe_of
+        )
+        self._counts = DocumentCounts()
+        self._bookings: dict[str, Booking] = {}
         self._errors = DocumentErrorLog()
-        self._sender = Sender(self._spool, converter.client, set_aside=self._set_aside)
+        self._sender = Sender(self._spool, converter.client, set_aside=self._set_aside, book=self._book)
 
     @property
     def waiting(self) -> int:
@@ -86,39 +108,95 @@ class ConversionCallback:
             self._follow(name, document)
         except Exception as error:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
             self._errors.record(run_uid, name, error)
+        else:
+            self._count(run_uid, name, document)
         if name == "stop" and run_uid:
-            self._book.close(run_uid)
+            self._book.close(self._booked(run_uid))
             self._errors.end(run_uid)
+            self._counts.forget(run_uid)
+            self._bookings.pop(run_uid, None)
 
     def close(self, timeout: float = 5.0) -> None:
         """Stop sending; requests that the server has not accepted stay in the spool for the next session."""
         self._sender.close(timeout)
         self._spool.close()
+        _callbacks.pop(self._spool.path.absolute(), None)
 
     def _follow(self, name: str, document: Mapping[str, Any]) -> None:
         try:
             if name == "start":
-                self._announce(document["uid"])
+                self._begin(document)
         finally:
             self._router(name, document)
 
-    def _announce(self, run_uid: str) -> None:
+    def _begin(self, start: Mapping[str, Any]) -> None:
+        booking = booking_in(start, self._converter.name, self._converter.client.address)
+        self._bookings[booking.run] = booking
+        if len(self._bookings) > _KEPT_RUNS:  # runs that never stopped
+            del self._bookings[next(iter(self._bookings))]
         self._errors.begin()
-        self._book.announce(run_uid)
-        self._spool.announce(run_uid)
+        self._book.announce(booking.run_uid)
+        self._spool.announce(booking.run_uid)
         self._sender.wake()
 
+    def _booked(self, run_uid: str) -> str:
+        """Return the run uid of this converter's frames."""
+        booking = self._bookings.get(run_uid)
+        return booking.run_uid if booking else run_uid
+
+    def _recipe_of(self, start: Mapping[str, Any]) -> Any:
+        """Return the recipe for the frames of a run; one that cannot be used is kept for the server to refuse them."""
+        booking = self._bookings.get(start["uid"]) or Booking(start["uid"])
+        given = start.get(booking.key) or {}
+        try:
+            recipe = recipe_of_run(given).recipe
+        except ValueError as error:
+            _log.error("run %s: all its frames will fail: %s: %s", booking.run, booking.key, error)
+            return _as_json(given.get("recipe", given) if isinstance(given, Mapping) else given)
+        return recipe.model_dump(mode="json") if recipe else None
+
+    def _count(self, run_uid: str, name: str, document: Mapping[str, Any]) -> None:
+        self._counts(name, document)
+        if run_uid:
+            self._book.read(self._booked(run_uid), self._counts.of(run_uid), self._router.waiting(run_uid))
+            self._sender.wake_for_counts()
+
     def _enqueue(self, frames: list[Frame]) -> None:
-        requests = [frame.request() for frame in frames]
+        requests = [replace(frame, run_uid=self._booked(frame.run_uid)).request() for frame in frames]
         self._spool.put_all(requests)
         for request in requests:
-            self._book.add(request["run_uid"], request["key"])
+            self._book.add(request["run_uid"], request["key"], request["stream"])
         self._sender.wake()
 
     def _set_aside(self, entry: SpooledRequest) -> None:
         """Runs in the sender's thread."""
         if entry.request is not None:
-            self._book.set_aside(entry.run_uid, entry.key)
+            self._book.set_aside(entry.run_uid, entry.key, entry.request.get("stream"))
+
+
+def _own_path(converter: Submitting, spool: str | Path | None) -> Path:
+    """Return the spool file of a converter's callback; two converters of a process never share one.
+
+    The sender of one would send the frames of the other to the wrong server.
+    """
+    path = Path(spool) if spool else default_spool_path(converter.client.address)
+    other = _callbacks.get(path.absolute())
+    if other is None or other._converter is converter:
+        return path
+    if spool is None:
+        return default_spool_path(converter.client.address, converter.name)
+    raise SpoolError(
+        f"{path}: this spool is used by converter {other._converter.name!r}, so {converter.name!r} cannot use it. "
+        "Choose another file with spool=PATH."
+    )
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value that is not a recipe in a form that the server can read."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError):
+        return reprlib.repr(value)
 
 
 def _warn(text: str) -> None:

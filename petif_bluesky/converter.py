@@ -1,6 +1,7 @@
 """The conversion server as an ophyd Device; it reads the statistics of the current run."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ophyd import Component, Device, Kind
@@ -8,7 +9,7 @@ from ophyd.status import DeviceStatus
 
 from petif_bluesky.delivery.run_book import RunBook
 from petif_bluesky.server_poller import Poller, ServerPoller
-from petif_bluesky.signals.drain_status import DrainStatus, RunReading
+from petif_bluesky.signals.drain_status import DrainStatus, RunReading, RunSoFar
 from petif_bluesky.signals.recipe import RecipeSignal
 from petif_bluesky.signals.run_reports import RunReports
 from petif_bluesky.signals.server import MirrorSignal, ServerSignals
@@ -54,8 +55,10 @@ class PETifConverter(Device):
         value=False,
         dtype_numpy="|b1",
         kind=Kind.normal,
-        doc="whether every submitted frame had a report in time",
+        doc="whether these numbers are final: every frame of the run was submitted and had a report in time",
     )
+    problem = Component(MirrorSignal, value="", kind=Kind.normal, doc="why the numbers are not final, or a frame fails")
+    used_recipe = Component(MirrorSignal, value="", kind=Kind.normal, doc="recipe of the frames of this run, as JSON")
 
     recipe = Component(
         RecipeSignal, kind=Kind.config, doc="recipe for the next runs, as JSON; empty to use the server's"
@@ -72,6 +75,7 @@ class PETifConverter(Device):
         self.poller = poller
         self.client = self.poller.client
         self.runs = RunBook()
+        self.spool_path: Path | None = None
         self.drain_timeout = drain_timeout
         self.current_run: str | None = None
         self.reports = RunReports("")
@@ -137,12 +141,13 @@ class PETifConverter(Device):
         timeout: float | None = None,
         taken: Callable[[RunReading], None] = lambda _reading: None,
         through_outages: bool = False,
+        so_far: RunSoFar = RunSoFar(),
     ) -> DrainStatus:
         """Return a status that is done when every frame of a run has a report; it never fails.
 
         New reports are added to `reports`; by default to those of the last call, if that was for the same run.
         `taken` is called with the reading before the status is done. The wait ends if the server cannot be reached,
-        unless `through_outages` is True.
+        unless `through_outages` is True. `so_far` is what the plan knows of the run.
         """
         kept = self.reports if reports is None else reports
         if kept.run_uid != run_uid:
@@ -163,6 +168,7 @@ class PETifConverter(Device):
             timeout=limit,
             taken=take,
             through_outages=through_outages,
+            so_far=so_far,
         )
 
     def _take(self, reading: RunReading) -> None:
@@ -178,6 +184,8 @@ class PETifConverter(Device):
             "latency_median": statistics.latency_median,
             "latency_p95": statistics.latency_p95,
             "drained": reading.drained,
+            "problem": reading.problem,
+            "used_recipe": reading.recipe,
         }
         for name, value in values.items():
             getattr(self, name).renew(value, reading.taken)

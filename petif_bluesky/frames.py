@@ -114,6 +114,11 @@ class FrameRouter(DocumentRouter):
         run = self._descriptors.get(document.get("descriptor", ""))
         return run.uid if run else str(document.get("run_start", ""))
 
+    def waiting(self, run_uid: str) -> int:
+        """Return how many frames of a run wait for further documents."""
+        run = self._runs.get(run_uid)
+        return run.waiting if run else 0
+
     def start(self, doc: Document) -> None:
         """Begin a run."""
         recipe = None

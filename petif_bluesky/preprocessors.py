@@ -5,8 +5,9 @@ from functools import partial, wraps
 from typing import Any
 
 from petif_bluesky.converter import PETifConverter
+from petif_bluesky.documents.bookings import CONVERSION
 from petif_bluesky.plan_stubs.run_wrapper import Plan, Result, RunWrapper, Wait
-from petif_bluesky.plan_stubs.start_facts import CONVERSION, start_facts
+from petif_bluesky.plan_stubs.start_facts import start_facts
 from petif_bluesky.signals.recipe import session_recipe
 from tango_server.recipe import Recipe
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tango.utils import PyTangoThread
 
@@ -54,6 +54,12 @@ Watcher = Callable[[ServerState], None]
 """Called with the state of the server after each poll."""
 
 
+class _Following(NamedTuple):
+    run_uid: str
+    listener: Listener
+    closely: bool
+
+
 class Poller(Protocol):
     """What a converter needs from a `ServerPoller`; tests may use `petif_bluesky.testing.FakeServer` instead."""
 
@@ -68,15 +74,18 @@ class Poller(Protocol):
     def wait_for_first_poll(self, timeout: float) -> ServerState:
         """Wait for the first poll of the server, at most `timeout` seconds; return its state."""
 
-    def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with the statistics of a run after each poll; return a function that stops this."""
+    def follow(self, run_uid: str, listener: Listener, *, closely: bool = True) -> Callable[[], None]:
+        """Call `listener` with the statistics of a run after each poll; return a function that stops this.
+
+        With `closely=False`, the run is polled only as often as the server.
+        """
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Call `watcher` after each poll; return a function that stops this."""
 
 
 class ServerPoller:
-    """Polls the server of `client` once a second, and ten times a second while a run is followed.
+    """Polls the server of `client` once a second, and ten times a second while a run is followed closely.
 
     The thread ends with `close`, or when the poller is garbage-collected.
     """
@@ -84,7 +93,7 @@ class ServerPoller:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.state = ServerState()
-        self._listeners: dict[object, tuple[str, Listener]] = {}
+        self._listeners: dict[object, _Following] = {}
         self._watchers: dict[object, Watcher] = {}
         self._wake = threading.Event()
         self._closed = False
@@ -102,11 +111,12 @@ class ServerPoller:
         self._first_poll.wait(timeout)
         return self.state
 
-    def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
+    def follow(self, run_uid: str, listener: Listener, *, closely: bool = True) -> Callable[[], None]:
         """Call `listener` from the poller's thread with the statistics of a run; return a function that stops this."""
         key = object()
-        self._listeners[key] = (run_uid, listener)
-        self._wake.set()
+        self._listeners[key] = _Following(run_uid, listener, closely)
+        if closely:
+            self._wake.set()
 
         def unfollow() -> None:
             self._listeners.pop(key, None)
@@ -128,24 +138,26 @@ class ServerPoller:
         if self._closed:
             return None
         try:
-            if time.monotonic() >= self._next_poll or not self.state.connected:
+            due = time.monotonic() >= self._next_poll or not self.state.connected
+            if due:
                 self.state = self._polled_state()
                 self._first_poll.set()
                 self._notify_watchers()
                 self._next_poll = time.monotonic() + _INTERVAL
-            for run_uid in {run_uid for run_uid, _ in list(self._listeners.values())}:
+            for run_uid in {each.run_uid for each in list(self._listeners.values()) if due or each.closely}:
                 self._notify_listeners(run_uid, self._statistics(run_uid))
         except Exception as error:  # noqa: BLE001 - boundary of the thread: if it ended, every drain would time out
             _log.exception("%s: polling failed", self.client.address)
             self.state = self.state.lost(str(error))
-        return _INTERVAL_OF_A_RUN if self._listeners and self.state.connected else _INTERVAL
+        closely = any(each.closely for each in list(self._listeners.values()))
+        return _INTERVAL_OF_A_RUN if closely and self.state.connected else _INTERVAL
 
     def _notify_listeners(self, run_uid: str, statistics: RunStatistics | None) -> None:
-        for followed, listener in list(self._listeners.values()):
-            if followed != run_uid:
+        for each in list(self._listeners.values()):
+            if each.run_uid != run_uid:
                 continue
             try:
-                listener(statistics)
+                each.listener(statistics)
             except Exception:  # noqa: BLE001 - boundary to user code such as progress bars: it must not end the polling
                 _log.exception("A listener of run %s raised an error", run_uid)
 

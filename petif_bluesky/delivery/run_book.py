@@ -1,51 +1,89 @@
-"""Count the frames that this session has submitted for each of its runs."""
+"""Count, for each run of a session, the documents that were read and the frames that were submitted."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from petif_bluesky.text_set import TextSet
 
 _KEPT_RUNS = 100
 
+RunCounts = Mapping[str, tuple[int, int]]
+"""By stream: how many of its events and stream datum indices were read, and how many frames were submitted for them."""
+
 
 @dataclass(slots=True)
 class _Frames:
-    """The frames of one run. After its end only their number is kept, because sessions last for weeks."""
+    """The frames of one run. After its end only their numbers are kept, because sessions last for weeks."""
 
     keys: TextSet = field(default_factory=TextSet)
-    aside: set[str] = field(default_factory=set)
-    before: int = 0
+    by_stream: Counter[str] = field(default_factory=Counter)
+    before: Counter[str] = field(default_factory=Counter)
+    """The numbers of `by_stream` when the run was closed."""
+    aside: dict[str, str] = field(default_factory=dict)
+    """Rejected frames: stream by key."""
+    read: Mapping[str, int] = field(default_factory=dict)
+    waiting: int = 0
 
-    @property
-    def submitted(self) -> int:
-        return max(0, self.before, len(self.keys)) - len(self.aside)
+    def submitted(self) -> Counter[str]:
+        return (self.by_stream | self.before) - Counter(self.aside.values())
+
+    def counts(self) -> RunCounts:
+        submitted = self.submitted()
+        read = {stream: max(count - self.waiting, 0) for stream, count in self.read.items()}
+        return {stream: (read.get(stream, 0), submitted[stream]) for stream in {**read, **submitted}}
+
+    def end(self) -> None:
+        self.before |= self.by_stream
+        self.keys, self.by_stream = TextSet(), Counter()
 
 
 class RunBook:
-    """Shared by the callback, which counts frames, and the converter, which waits for as many reports."""
+    """Shared by the callback, which counts frames, and the converter, which waits for as many reports.
 
-    def __init__(self) -> None:
+    With `announcing`, the counts are also for the server, because those who wait are in another process.
+    """
+
+    def __init__(self, *, announcing: bool = False) -> None:
         self._lock = threading.Lock()
         self._runs: dict[str, _Frames] = {}
         self._open: dict[str, None] = {}
         self._closed: deque[str] = deque()
+        self._announcing = announcing
+        self._news: dict[str, None] = {}
 
     def announce(self, run_uid: str) -> None:
         """A run has started."""
         with self._lock:
             self._opened(run_uid)
 
-    def add(self, run_uid: str, key: str) -> None:
+    def read(self, run_uid: str, read: Mapping[str, int], waiting: int) -> None:
+        """A document of a run was read.
+
+        `read` has the number of events and stream datum indices read so far, by stream. While `waiting` frames wait for
+        further documents, that many count as not read.
+        """
+        with self._lock:
+            frames = self._runs.get(run_uid)
+            if frames is not None:
+                frames.read, frames.waiting = read, waiting
+                self._note(run_uid)
+
+    def add(self, run_uid: str, key: str, stream: str | None = None) -> None:
         """A frame of a run is in the spool; repeated documents with the same key are the same frame."""
         with self._lock:
-            self._opened(run_uid).keys.add(key)
+            frames = self._opened(run_uid)
+            if frames.keys.add(key):
+                frames.by_stream[stream or ""] += 1
+                self._note(run_uid)
 
-    def set_aside(self, run_uid: str, key: str) -> None:
+    def set_aside(self, run_uid: str, key: str, stream: str | None = None) -> None:
         """The server rejected a frame; there will be no report to wait for."""
         with self._lock:
             if run_uid in self._runs:
-                self._runs[run_uid].aside.add(key)
+                self._runs[run_uid].aside[key] = stream or ""
+                self._note(run_uid)
 
     def close(self, run_uid: str) -> None:
         """A run has ended; the most recent ones are kept for late queries."""
@@ -57,6 +95,11 @@ class RunBook:
         with self._lock:
             return run_uid in self._closed
 
+    def knows(self, run_uid: str) -> bool:
+        """Return whether the frames of a run are submitted by this session."""
+        with self._lock:
+            return run_uid in self._runs
+
     def newest_open(self) -> str | None:
         """Return the open run that started last."""
         with self._lock:
@@ -66,13 +109,45 @@ class RunBook:
         """Return how many frames of a run were spooled, without rejected ones."""
         with self._lock:
             frames = self._runs.get(run_uid)
-            return frames.submitted if frames else 0
+            return frames.submitted().total() if frames else 0
 
     def set_aside_of(self, run_uid: str) -> int:
         """Return how many frames of a run the server rejected."""
         with self._lock:
             frames = self._runs.get(run_uid)
             return len(frames.aside) if frames else 0
+
+    def waiting(self, run_uid: str) -> int:
+        """Return how many frames of a run wait for further documents."""
+        with self._lock:
+            frames = self._runs.get(run_uid)
+            return frames.waiting if frames else 0
+
+    def counts(self, run_uid: str) -> RunCounts:
+        """Return what was read and submitted of a run, by stream; empty for an unknown one."""
+        with self._lock:
+            frames = self._runs.get(run_uid)
+            return frames.counts() if frames else {}
+
+    @property
+    def has_news(self) -> bool:
+        """Whether counts have changed that the server should know."""
+        return bool(self._news)
+
+    def news(self) -> dict[str, RunCounts]:
+        """Return the counts, by run, that have changed since they were last returned, for the server."""
+        with self._lock:
+            news, self._news = self._news, {}
+            return {run_uid: self._runs[run_uid].counts() for run_uid in news if run_uid in self._runs}
+
+    def keep_news(self, news: Mapping[str, RunCounts]) -> None:
+        """Return these runs again: the server could not be reached."""
+        with self._lock:
+            self._news = {**dict.fromkeys(news), **self._news}
+
+    def _note(self, run_uid: str) -> None:
+        if self._announcing:
+            self._news[run_uid] = None
 
     def _opened(self, run_uid: str) -> _Frames:
         self._open[run_uid] = None
@@ -84,11 +159,11 @@ class RunBook:
     def _close(self, run_uid: str) -> None:
         self._open.pop(run_uid, None)
         if frames := self._runs.get(run_uid):
-            frames.before = max(frames.before, len(frames.keys))
-            frames.keys = TextSet()
+            frames.end()
         if run_uid not in self._closed:
             self._closed.append(run_uid)
         while len(self._closed) > _KEPT_RUNS:
             oldest = self._closed.popleft()
             if oldest not in self._open:
                 self._runs.pop(oldest, None)
+                self._news.pop(oldest, None)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from petif_bluesky.delivery.run_book import RunBook
 from petif_bluesky.owned_thread import FOR_EVER, keep_calling
 from petif_bluesky.spool import Spool, SpooledRequest
 from tango_server.backoff import Backoff
@@ -23,19 +24,27 @@ _log = logging.getLogger(__name__)
 
 _BATCH = 50  # the server handles one call at a time, and other clients wait meanwhile
 _PAUSES = Backoff(shortest=0.2, longest=5.0)
+_PAUSE_OF_COUNTS = 0.1  # s between calls that have nothing but counts
 
 
 class Sender:
     """Delivers requests in order and at least once; the server recognises repeated requests by their keys.
 
     A request is removed from the spool only once it is in the server's ledger. A rejected request is set aside in the
-    spool, and passed to `set_aside`.
+    spool, and passed to `set_aside`. What `book` has for the server goes with the requests, or by itself, at most ten
+    times a second.
     """
 
     def __init__(
-        self, spool: Spool, client: Client, *, set_aside: Callable[[SpooledRequest], None] = lambda _entry: None
+        self,
+        spool: Spool,
+        client: Client,
+        *,
+        set_aside: Callable[[SpooledRequest], None] = lambda _entry: None,
+        book: RunBook | None = None,
     ) -> None:
         self._spool = spool
+        self._book = book or RunBook()
         self._client = client
         self._set_aside = set_aside
         self._outage = OutageReporter(spool.path)
@@ -43,6 +52,7 @@ class Sender:
         self._ended = threading.Event()
         self._pause = 0.0
         self._not_before = 0.0
+        self._next_counts = 0.0
         self._batch = _BATCH
         self._fault: ServerFaultError | None = None
         self._thread = keep_calling(Sender._run, self, self._wake, name="petif-sender")
@@ -50,6 +60,11 @@ class Sender:
     def wake(self) -> None:
         """Wake the thread: there are new requests in the spool."""
         self._wake.set()
+
+    def wake_for_counts(self) -> None:
+        """Wake the thread if the book has news for the server."""
+        if self._book.has_news:
+            self._wake.set()
 
     def close(self, timeout: float) -> None:
         """End the thread after any call in progress; wait for it at most `timeout` seconds."""
@@ -68,7 +83,9 @@ class Sender:
         if self._pause:
             self._not_before = time.monotonic() + self._pause
             return self._pause
-        return 0.0 if delivered else FOR_EVER
+        if delivered:
+            return 0.0
+        return _PAUSE_OF_COUNTS if self._book.has_news else FOR_EVER
 
     def _deliver_next(self) -> bool:
         """Deliver the next requests; return whether there were any."""
@@ -78,6 +95,8 @@ class Sender:
             entries = self._spool.first(self._batch)
             if entries:
                 self._deliver(entries)
+            elif self._book.has_news and time.monotonic() >= self._next_counts:
+                self._submit([])
         except Exception as error:  # noqa: BLE001 - otherwise the thread would end and sending stop silently
             if not self._ended.is_set():  # else the spool was closed during a call; a later session sends them again
                 self._hold(error)
@@ -127,7 +146,13 @@ class Sender:
     def _submit(self, entries: list[SpooledRequest]) -> None:
         requests = [entry.request for entry in entries if entry.request is not None]
         runs = sorted({entry.run_uid for entry in entries if entry.request is None})
-        answer = self._client.submit(requests, runs)
+        news = self._book.news()
+        self._next_counts = time.monotonic() + _PAUSE_OF_COUNTS
+        try:
+            answer = self._client.submit(requests, runs, news)
+        except LinkError:
+            self._book.keep_news(news)
+            raise
         for refused in answer.refused:
             _log.warning("Frame not converted: %s", refused.reason)
         self._spool.remove(entries)

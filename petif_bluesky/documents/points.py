@@ -154,6 +154,11 @@ class Points:
             self._note(f"stream resource {resource_uid} was never announced: {count} points are not converted")
         return left
 
+    @property
+    def waiting(self) -> int:
+        """Number of points that wait for further documents."""
+        return len(self._open) + sum(len(indices) for late in self._unannounced.values() for _, indices, _ in late)
+
     def _settle(self, point: Point) -> list[Point]:
         """Look up the datums named in a point's event; return the point if all are known, else keep it waiting."""
         point.from_datums, point.missing = [], set()

@@ -96,6 +96,11 @@ class Run:
         described = [each for each in self.descriptors.values() if data_key in each.data_keys]
         return not described or any(each.image(data_key) for each in described)
 
+    @property
+    def waiting(self) -> int:
+        """Number of frames that wait for further documents."""
+        return self._points.waiting + len(self._held)
+
     def event(self, descriptor: Descriptor, event: Document) -> None:
         """Process an event."""
         if descriptor.stream == _BASELINE:

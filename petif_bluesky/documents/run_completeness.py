@@ -6,10 +6,9 @@ For transports that may lose documents, such as 0MQ.
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
-from petif_bluesky.documents.selection import OWN_STREAMS
+from petif_bluesky.documents.selection import is_own_stream
 
 Document = Mapping[str, Any]
 
@@ -84,7 +83,7 @@ def _missing(stop: Document, run: _Run) -> list[str]:
             "converted. Submit the files with the server's command AddFiles."
         )
     for stream, count in (stop.get("num_events") or {}).items():
-        if not any(fnmatchcase(stream, own) for own in OWN_STREAMS):
+        if not is_own_stream(stream):
             missing += [f"run {uid}: {words}" for words in _gaps(run, stream, count)]
     return missing
 

@@ -9,7 +9,9 @@ from tango_server.conversion.files.path_map import PathMap
 
 Names = tuple[str, ...]
 
-OWN_STREAMS = ("conversion", "converted", "converted-*", "unconverted")
+_OWN_STREAMS = tuple(
+    f"{stream}{rest}" for stream in ("conversion", "converted", "unconverted") for rest in ("", "_*", "-*")
+)
 """Streams of the conversion itself, as patterns; their images are outputs."""
 
 
@@ -44,7 +46,7 @@ class FrameSelection:
 
     def takes_stream(self, name: str) -> bool:
         """Return whether frames of a stream are selected; those of the conversion itself never are."""
-        return _among(self.streams, name) and not _matches((*self.without_streams, *OWN_STREAMS), name)
+        return _among(self.streams, name) and not (_matches(self.without_streams, name) or is_own_stream(name))
 
     def takes_key(self, data_key: str, owner: str) -> bool:
         """Return whether frames of a data key of detector `owner` are selected."""
@@ -60,6 +62,11 @@ class FrameSelection:
         if not self.paths.rules:
             return path
         return self.paths.translate(path, windows_host=True)  # if no prefix matches, the server decides
+
+
+def is_own_stream(name: str) -> bool:
+    """Return whether a stream is one of the conversion itself."""
+    return _matches(_OWN_STREAMS, name)
 
 
 def _names(given: Iterable[Any] | None) -> Names | None:

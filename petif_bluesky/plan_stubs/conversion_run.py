@@ -11,10 +11,11 @@ from bluesky.utils import MsgGenerator
 from petif_bluesky.callback import default_spool_path
 from petif_bluesky.converter import PETifConverter
 from petif_bluesky.delivery.sender import Sender
+from petif_bluesky.documents.bookings import CONVERSION
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.plan_stubs.background import in_background
 from petif_bluesky.plan_stubs.run_wrapper import RunWrapper
-from petif_bluesky.plan_stubs.start_facts import CONVERSION, start_facts
+from petif_bluesky.plan_stubs.start_facts import start_facts
 from petif_bluesky.spool import Spool, SpooledRequest
 from tango_server.recipe import Recipe
 
@@ -34,7 +35,7 @@ def conversion_run(
     reports for at most `timeout` seconds. Requests still in the spool are sent by the next session that uses it.
     """
     facts = start_facts(converter, recipe, md.get(CONVERSION) or {})
-    mail = _Mail(converter, Path(spool) if spool else default_spool_path(converter.client.address))
+    mail = _Mail(converter, spool or converter.spool_path or default_spool_path(converter.client.address))
 
     def run() -> MsgGenerator[str]:
         uid: str = yield from bps.open_run(dict(md))
@@ -52,9 +53,9 @@ def conversion_run(
 class _Mail:
     """Sends the requests of one run to the server."""
 
-    def __init__(self, converter: PETifConverter, path: Path) -> None:
+    def __init__(self, converter: PETifConverter, path: str | Path) -> None:
         self._book = converter.runs
-        self._spool = Spool(path)
+        self._spool = Spool(Path(path))
         self._sender = Sender(self._spool, converter.client, set_aside=self._set_aside)
         self._run_uid = ""
 

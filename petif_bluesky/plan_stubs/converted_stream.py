@@ -6,7 +6,7 @@ on, and frames without a converted file to `unconverted`. If the output is not T
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -177,12 +177,13 @@ _KEYS: dict[str, dict[str, Any]] = {
 
 
 class ConvertedFrames:
-    """The frame streams of one run."""
+    """The frame streams of one run; `named` returns the name of a stream, which depends on the converter."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, named: Callable[[str], str]) -> None:
         self._device = device
+        self._named = named
         self._streams: dict[StreamStructure | None, FrameStream] = {}
-        self._unconverted = FrameStream(device, UNCONVERTED, None, with_output=False)
+        self._unconverted = FrameStream(device, named(UNCONVERTED), None, with_output=False)
 
     def show(self, report: FrameReport) -> FrameStream:
         """Return the stream for this frame, with the frame as its next reading."""
@@ -202,7 +203,7 @@ class ConvertedFrames:
         if structure not in self._streams:
             number = len(self._streams) + 1
             name = CONVERTED if number == 1 else f"{CONVERTED}-{number}"
-            self._streams[structure] = FrameStream(self._device, name, structure)
+            self._streams[structure] = FrameStream(self._device, self._named(name), structure)
         return self._streams[structure]
 
 

@@ -1,8 +1,9 @@
 """Add messages to a plan that wait for the reports of a run's frames and emit them as events."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, cast
 
 from bluesky import plan_stubs as bps
@@ -10,17 +11,26 @@ from bluesky import preprocessors as bpp
 from bluesky.utils import IllegalMessageSequence, Msg, short_uid
 
 from petif_bluesky.converter import PETifConverter
-from petif_bluesky.plan_stubs.converted_stream import CONVERTED, UNCONVERTED, ConvertedFrames, in_order
-from petif_bluesky.plan_stubs.start_facts import CONVERSION, has_facts, on_their_way
-from petif_bluesky.signals.drain_status import DrainStatus, RunReading
+from petif_bluesky.documents.bookings import CONVERSION, Booking, booking_in
+from petif_bluesky.documents.document_counts import DocumentCounts
+from petif_bluesky.documents.recipe_of_run import recipe_of_run
+from petif_bluesky.documents.selection import is_own_stream
+from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, in_order
+from petif_bluesky.plan_stubs.start_facts import Owner, on_their_way, place_of, require_other_output
+from petif_bluesky.signals.drain_status import DrainStatus, RunReading, RunSoFar
 from petif_bluesky.signals.run_reports import RunReports
+from tango_server.messages import RunStatistics
+
+_log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Plan = Generator[Msg, Any, Result]
-Wait = Literal["run", "point"]
+Wait = Literal["run", "point"] | None
 
 _LATE_TIMEOUT = 1.0
 """Timeout (s) for the frames of a point once those of an earlier point were not ready in time."""
+_AT_ONCE = 0.2
+"""Timeout (s) of a run that is not waited for: one answer of the server."""
 
 
 class Drain:
@@ -31,15 +41,25 @@ class Drain:
 
     parent = None
 
-    def __init__(self, converter: PETifConverter, reports: RunReports, *, through_outages: bool = False) -> None:
+    def __init__(
+        self,
+        converter: PETifConverter,
+        reports: RunReports,
+        so_far: Callable[[], RunSoFar],
+        *,
+        through_outages: bool = False,
+    ) -> None:
         self.name = converter.name
         self.timeout: float | None = None
         self.reading: RunReading | None = None
         self._converter = converter
         self._reports: RunReports | None = reports
         self._run_uid = reports.run_uid
+        self._so_far = so_far
         self._through_outages = through_outages
         self._status: DrainStatus | None = None
+        self._statistics: RunStatistics | None = None
+        self._unfollow = converter.poller.follow(self._run_uid, self._keep, closely=False)
 
     def trigger(self) -> DrainStatus:
         """Return a status that is done when every frame of the run has a report; it never fails."""
@@ -50,6 +70,7 @@ class Drain:
             timeout=self.timeout,
             taken=self._take,
             through_outages=self._through_outages,
+            so_far=replace(self._so_far(), statistics=self._statistics),
         )
         return self._status
 
@@ -61,20 +82,28 @@ class Drain:
 
     def forget(self) -> None:
         """Drop everything about the run."""
+        self._unfollow()
         self._status = self._reports = self.reading = None
 
     def _take(self, reading: RunReading) -> None:
         self.reading = reading
 
+    def _keep(self, statistics: RunStatistics | None) -> None:
+        """Keep the statistics of the open run: the server may be away when it closes."""
+        self._statistics = statistics or self._statistics
+
 
 @dataclass(slots=True)
 class _Run:
+    booking: Booking
     reports: RunReports
     frames: ConvertedFrames
     drain: Drain
     drained: bool = True
     submitted: int = 0
     """Number of frames that were waited for after a point."""
+    emitted: int = 0
+    """Number of events and stream datum indices at that time, if another process submits the frames."""
     seen: int = 0
     """Number of reports processed."""
     pending: deque[int] = field(default_factory=deque)
@@ -109,6 +138,9 @@ class RunWrapper:
         self._runs: dict[Any, _Run] = {}
         self._bundling: dict[Any, str] = {}
         self._rewindable = True
+        self._emitted = DocumentCounts()
+        self._starts: dict[str, Mapping[str, Any]] = {}
+        self._subscription: int | None = None
 
     def wrapped(self, plan: Plan[Result]) -> Plan[Result]:
         """Return the wrapped plan; the results of runs that it leaves open are emitted as well."""
@@ -116,8 +148,10 @@ class RunWrapper:
             result = yield from self._mutated(plan)
         except Exception:
             yield from self._left_open()
+            yield from self._unsubscribe()
             raise
         yield from self._left_open()
+        yield from self._unsubscribe()
         return result
 
     def _mutated(self, plan: Plan[Result]) -> Plan[Result]:
@@ -143,12 +177,12 @@ class RunWrapper:
 
     def _around(self, msg: Msg) -> Plan[Any]:
         stream = self._track(msg)
-        if msg.command == "open_run" and not has_facts(msg.kwargs.get(CONVERSION)):
-            return (yield from self._opened(msg))
+        if msg.command == "open_run" and (key := place_of(self._converter, msg.kwargs)) is not None:
+            return (yield from self._opened(msg, key))
         if msg.command == "close_run" and msg.run in self._runs:
             return (yield from self._closed(msg, self._runs.pop(msg.run)))
         answer = yield msg
-        may_bring_frames = msg.command in {"save", "collect"} and not self._is_ours(stream)
+        may_bring_frames = msg.command in {"save", "collect"} and not is_own_stream(stream)
         if self._wait == "point" and msg.run in self._runs and may_bring_frames:
             yield from self._own(self._point(self._runs[msg.run]), msg.run)
         return answer
@@ -170,18 +204,49 @@ class RunWrapper:
                 self._rewindable = False
         return ""
 
-    def _is_ours(self, stream: str) -> bool:
-        return stream in {self._stream, CONVERTED, UNCONVERTED} or stream.startswith(f"{CONVERTED}-")
-
-    def _opened(self, msg: Msg) -> Plan[str]:
-        facts = self._facts(msg.kwargs.get(CONVERSION) or {})
-        with on_their_way(facts):
-            uid: str = yield msg._replace(kwargs={**msg.kwargs, CONVERSION: facts})
-        self._converter.current_run = uid
-        reports = RunReports(uid)
-        drain = Drain(self._converter, reports, through_outages=self._timeout is not None)
-        self._runs[msg.run] = _Run(reports, ConvertedFrames(self._converter.name), drain)
+    def _opened(self, msg: Msg, key: str) -> Plan[str]:
+        facts = self._facts(msg.kwargs.get(key) or {})
+        require_other_output(self._converter, facts, msg.kwargs)
+        if self._subscription is None:
+            self._subscription = yield Msg("subscribe", None, self._count, "all")
+        with on_their_way(facts, Owner(self._converter, alone=self._timeout is not None)):
+            uid: str = yield msg._replace(kwargs={**msg.kwargs, key: facts})
+        start = self._starts.pop(uid, None) or {"uid": uid, key: facts}
+        booking = booking_in(start, self._converter.name, self._converter.client.address)
+        self._converter.current_run = booking.run_uid
+        reports = RunReports(booking.run_uid)
+        self._runs[msg.run] = _Run(
+            booking,
+            reports,
+            ConvertedFrames(self._converter.name, booking.stream),
+            Drain(self._converter, reports, self._so_far(booking, start), through_outages=self._timeout is not None),
+        )
         return uid
+
+    def _count(self, name: str, document: Mapping[str, Any]) -> None:
+        """Process a document of the RunEngine: what it emits is to be read by the callback."""
+        if name == "start":
+            self._starts = {document["uid"]: document}
+        self._emitted(name, document)
+
+    def _so_far(self, booking: Booking, start: Mapping[str, Any]) -> Callable[[], RunSoFar]:
+        """Return what gives the state of a run; the RunEngine may have replaced its facts by those of the call."""
+        text, problem, submits_itself = "", "", self._timeout is not None
+        try:
+            recipe = recipe_of_run(start.get(booking.key) or {}).recipe
+        except ValueError as error:
+            problem = str(error)
+        else:
+            text = recipe.model_dump_json() if recipe else ""
+
+        def so_far() -> RunSoFar:
+            return RunSoFar(None if submits_itself else self._emitted.of(booking.run), None, text, problem)
+
+        return so_far
+
+    def _unsubscribe(self) -> Plan[None]:
+        if self._subscription is not None:
+            yield Msg("unsubscribe", None, self._subscription)
 
     def _closed(self, msg: Msg, run: _Run) -> Plan[Any]:
         yield from self._finished(run, msg.run)
@@ -200,6 +265,7 @@ class RunWrapper:
         finally:
             run.drain.forget()
             run.frames.forget()
+            self._emitted.forget(run.booking.run)
 
     def _finish(self, run: _Run, key: Any) -> Plan[None]:
         self._converter.current_run = run.uid
@@ -207,20 +273,23 @@ class RunWrapper:
         yield from self._checkpoint()  # otherwise resuming after a pause would repeat the last point
         try:
             yield from self._drained(run, None)
+            self._note_unfinished(run)
             yield from self._emit_frames(run)
         except Exception:  # the plan is being ended: emit what is known
             if run.drain.give_up():
                 yield from self._dropped(key)
-                yield from self._emit(self._stream, self._converter)
+                yield from self._emit(run.booking.stream(self._stream), self._converter)
             raise
-        yield from self._emit(self._stream, self._converter)
+        yield from self._emit(run.booking.stream(self._stream), self._converter)
 
     def _point(self, run: _Run) -> Plan[None]:
         """Wait for the frames of one point; after a late one, wait only briefly for those of later points."""
-        submitted = self._converter.runs.submitted(run.uid)
-        if submitted <= run.submitted:
+        submitted, emitted = self._converter.runs.submitted(run.uid), 0
+        if not self._converter.runs.knows(run.uid):  # another process submits the frames of these documents
+            emitted = sum(self._emitted.of(run.booking.run).values())
+        if submitted <= run.submitted and emitted <= run.emitted:
             return
-        run.submitted = submitted
+        run.submitted, run.emitted = submitted, emitted
         self._converter.current_run = run.uid
         yield from self._checkpoint()
         yield from self._drained(run, None if run.drained else _LATE_TIMEOUT)
@@ -228,13 +297,25 @@ class RunWrapper:
 
     def _drained(self, run: _Run, timeout: float | None) -> Plan[None]:
         limit = self._converter.drain_timeout if self._timeout is None else self._timeout
-        limit = limit if timeout is None else min(timeout, limit)
-        run.drain.timeout = limit
+        limit = _AT_ONCE if self._wait is None else limit
+        run.drain.timeout = limit if timeout is None else min(timeout, limit)
         group = short_uid("conversion")
         yield from bps.trigger(run.drain, group=group)
         yield from bps.wait(group=group)
-        if run.drain.reading is not None:
-            run.drained = run.drain.reading.drained
+        if (reading := run.drain.reading) is not None:
+            run.drained = reading.drained
+
+    def _note_unfinished(self, run: _Run) -> None:
+        if (reading := run.drain.reading) is not None and not reading.drained:
+            _log.warning(
+                "run %s: closed before all frames were converted: %s. So far: %d submitted, %d converted, %d failed. "
+                "The others are converted later; their numbers are then in the server and the catalogue.",
+                run.uid,
+                reading.problem,
+                reading.submitted,
+                reading.statistics.converted,
+                reading.statistics.failed,
+            )
 
     def _emit_frames(self, run: _Run) -> Plan[None]:
         new = in_order(run.reports, run.seen)

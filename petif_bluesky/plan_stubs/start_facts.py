@@ -2,34 +2,86 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from petif_bluesky.converter import PETifConverter
+from petif_bluesky.documents.bookings import CONVERSION, Booking
 from petif_bluesky.signals.recipe import session_recipe
 from tango_server.recipe import Recipe
 
-CONVERSION = "conversion"
-"""The key in the start document, and the name of the stream with the statistics."""
-_on_the_way: set[int] = set()
-"""Ids of the facts in messages that have not reached the RunEngine yet."""
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose facts are on their way; `alone` if no other converter takes part in the run."""
+
+    converter: PETifConverter
+    alone: bool = False
+
+
+_on_the_way: dict[int, Owner] = {}
+"""Owners by the id of their facts, in messages that have not reached the RunEngine yet."""
 
 
 @contextmanager
-def on_their_way(facts: Mapping[str, Any]) -> Iterator[None]:
+def on_their_way(facts: Mapping[str, Any], owner: Owner) -> Iterator[None]:
     """Let outer wrappers recognise these facts while the message with them passes through.
 
     They are known by identity: metadata copied from an earlier run may have the same keys.
     """
-    _on_the_way.add(id(facts))
+    _on_the_way[id(facts)] = owner
     try:
         yield
     finally:
-        _on_the_way.discard(id(facts))
+        _on_the_way.pop(id(facts), None)
 
 
-def has_facts(from_plan: Any) -> bool:
-    """Return whether an inner wrapper has already added the facts, so that the run belongs to it."""
-    return id(from_plan) in _on_the_way
+def place_of(converter: PETifConverter, metadata: Mapping[str, Any]) -> str | None:
+    """Return the key for the facts of a converter in a run with this metadata from the plan and inner wrappers.
+
+    None if they are there already, or the run is one of another converter alone.
+
+    Raises
+    ------
+    ValueError
+        if two further converters have the same name.
+
+    """
+    first = _on_the_way.get(id(metadata.get(CONVERSION)))
+    if first is None:
+        return CONVERSION
+    if first.converter is converter or first.alone:
+        return None
+    key = Booking("", converter.name).key
+    other = _on_the_way.get(id(metadata.get(key)))
+    if other is None:
+        return key
+    if other.converter is converter:
+        return None
+    raise ValueError(f"{converter.name}: two converters have this name. Give each converter of a session its own name.")
+
+
+def require_other_output(converter: PETifConverter, facts: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if a converter of an inner wrapper would write the same files.
+
+    Recipes that are not known yet, since the server has not answered, are not compared.
+    """
+    for value in metadata.values():
+        other = _on_the_way.get(id(value))
+        if other is not None and facts["recipe"] and value["recipe"]:
+            refuse_shared_output(
+                {other.converter.name: Recipe.parse(value["recipe"]), converter.name: Recipe.parse(facts["recipe"])}
+            )
+
+
+def refuse_shared_output(recipes: Mapping[str, Recipe]) -> None:
+    """Raise `ValueError` if the two recipes, by the name of the converter, write the same files."""
+    (first, one), (second, other) = recipes.items()
+    if one.shares_output(other):
+        raise ValueError(
+            f"converters {first!r} and {second!r} would write the same output files. Choose another output.folder, "
+            "output.template or format in the recipe of one of them."
+        )
 
 
 def start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> dict[str, Any]:

@@ -1,15 +1,21 @@
-"""A status that waits until every frame of a run has a report; it always finishes, successful or not."""
+"""A status that waits until every frame of a run has a report; it always finishes, successful or not.
+
+It is `drained` only if nothing can be missing:
+
+    emitted by the RunEngine  <=  read by the callback      (by stream; here, or announced through the server)
+    submitted by the callback <=  reported by the server
+"""
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ophyd.status import DeviceStatus
 
-from petif_bluesky.delivery.run_book import RunBook
+from petif_bluesky.delivery.run_book import RunBook, RunCounts
 from petif_bluesky.server_poller import Poller
 from petif_bluesky.signals.run_reports import RunReports
 from tango_server.client.client import LinkError, UnknownRunError
@@ -24,13 +30,29 @@ _PAUSE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
+class RunSoFar:
+    """What a plan knows of its run.
+
+    `emitted`: number of events and stream datum indices by stream, None if unknown. `statistics`: the last known.
+    `recipe`: that of the start document, as JSON. `problem`: why it cannot be used.
+    """
+
+    emitted: Mapping[str, int] | None = None
+    statistics: RunStatistics | None = None
+    recipe: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunReading:
-    """Statistics of a run at time `taken` (Unix s), and whether every submitted frame had a report."""
+    """Statistics of a run at time `taken` (Unix s), and whether they are final; `problem` says why they are not."""
 
     statistics: RunStatistics
     submitted: int
     drained: bool
     taken: float
+    problem: str = ""
+    recipe: str = ""
 
 
 class DrainStatus(DeviceStatus):
@@ -40,6 +62,19 @@ class DrainStatus(DeviceStatus):
 
     Watchers, such as bluesky's progress bars, are called with the progress. A separate thread adds new reports to
     `reports`. No lock is held while callbacks are called.
+
+    Parameters
+    ----------
+    device: whose progress is shown
+    run_uid: of the frames on the server
+    poller: of the server
+    runs: the frames of this session
+    reports: new reports are added to these
+    timeout: seconds to wait
+    taken: called with the reading before the status is done
+    through_outages: whether to wait while the server cannot be reached
+    so_far: what is known of the run
+
     """
 
     def __init__(
@@ -53,6 +88,7 @@ class DrainStatus(DeviceStatus):
         timeout: float,
         taken: Callable[[RunReading], None],
         through_outages: bool = False,
+        so_far: RunSoFar,
     ) -> None:
         super().__init__(device)
         self._run_uid = run_uid
@@ -61,13 +97,15 @@ class DrainStatus(DeviceStatus):
         self._reports = reports
         self._taken = taken
         self._through_outages = through_outages
+        self._so_far = so_far
         self._progress_watchers: list[Callable[..., None]] = []
         self._began = time.monotonic()
         self._state_lock = threading.Lock()
         self._fetching = False
         self._drained = False
         self._ended = threading.Event()
-        self._last = RunStatistics(run_uid=run_uid)
+        self._last = so_far.statistics or RunStatistics(run_uid=run_uid)
+        self._problem = "the server has not answered yet"
         self._unfollow: Callable[[], None] = lambda: None
         self._timers = [_timer(timeout, self._fetch_once), _timer(timeout + _GRACE, self.give_up)]
         for timer in self._timers:
@@ -91,16 +129,47 @@ class DrainStatus(DeviceStatus):
 
     def _on_statistics(self, statistics: RunStatistics | None) -> None:
         if statistics is None:
+            self._problem = "the server cannot be reached"
             if not self._through_outages:
                 self.give_up()
             return
         self._last = statistics
-        target = max(self._runs.submitted(self._run_uid), statistics.submitted)
-        done = reported(statistics)
+        target, done = self._submitted(), reported(statistics)
         self._show(done, target)
-        if done >= target:
-            self._drained = True
-            self._fetch_once()
+        unread = self._unread()
+        self._problem = unread or f"{target - done} frames have no report yet"
+        if done < target or (unread and not self._runs.knows(self._run_uid)):
+            return
+        self._drained = not unread  # a callback of this session has read all that it will read
+        self._fetch_once()
+
+    def _counts(self) -> RunCounts:
+        """Return what the callback has read and submitted, by stream."""
+        if self._runs.knows(self._run_uid):
+            return self._runs.counts(self._run_uid)
+        return self._last.run_counts
+
+    def _submitted(self) -> int:
+        announced = sum(submitted for _, submitted in self._counts().values())
+        return max(announced, self._runs.submitted(self._run_uid), self._last.submitted)
+
+    def _unread(self) -> str:
+        """Return what the callback has not read, "" if it has read every document of the run."""
+        counts = self._counts()
+        if waiting := self._runs.waiting(self._run_uid):
+            return f"{waiting} frames wait for further documents, such as the angle at the end of their exposure"
+        if self._so_far.emitted is None:
+            known = self._runs.knows(self._run_uid)
+            return "" if known else "it is not known whether a callback has read the documents of the run"
+        for stream, emitted in self._so_far.emitted.items():
+            read, _ = counts.get(stream, (0, 0))
+            if read < emitted:
+                if not counts:
+                    return (
+                        "no callback has read the run: subscribe ConversionCallback(converter) or run petif subscribe"
+                    )
+                return f"the callback has read {read} of {emitted} documents of stream {stream!r}"
+        return ""
 
     def _fetch_once(self) -> None:
         """Fetch the reports in a thread, if there are any and it has not been started yet, then finish."""
@@ -136,9 +205,10 @@ class DrainStatus(DeviceStatus):
         for timer in self._timers:
             timer.cancel()
         unfollow()
-        submitted = max(self._runs.submitted(self._run_uid), self._last.submitted)
+        problem = self._so_far.problem or ("" if self._drained else self._problem)
+        reading = RunReading(self._last, self._submitted(), self._drained, time.time(), problem, self._so_far.recipe)
         try:
-            self._taken(RunReading(self._last, submitted, self._drained, time.time()))
+            self._taken(reading)
         finally:
             self.set_finished()
 

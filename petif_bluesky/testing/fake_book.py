@@ -53,6 +53,7 @@ class FakeBook:
         self._roots = ANYWHERE if root is None else Roots.of([root])
         self._resolve: Resolve = resolve_path if root is not None else (lambda path: path)
         self._booked: dict[str, _Booked] = {}
+        self._counts: dict[str, dict[str, tuple[int, int]]] = {}
         self._finished: dict[str | None, list[FrameReport]] = {}
         """Reports by run, in order."""
 
@@ -61,7 +62,11 @@ class FakeBook:
         return run_uid in self.announced or any(booked.run_uid == run_uid for booked in self._booked.values())
 
     def accept(
-        self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str], refused: Collection[str]
+        self,
+        requests: Sequence[Mapping[str, Any]],
+        runs: Sequence[str],
+        refused: Collection[str],
+        run_counts: Mapping[str, Mapping[str, tuple[int, int]]],
     ) -> SubmitAnswer:
         """Add requests and runs; sources in `refused` are refused as well as those that a server refuses.
 
@@ -71,8 +76,11 @@ class FakeBook:
             if the call as a whole is invalid; nothing is added.
 
         """
-        query = SubmitQuery.model_validate_json(json.dumps({"requests": list(requests), "runs": list(runs)}))
-        self.announced += query.runs
+        call = {"requests": list(requests), "runs": list(runs), "run_counts": run_counts}
+        query = SubmitQuery.model_validate_json(json.dumps(call))
+        self.announced += [*query.runs, *query.run_counts]
+        for run_uid, counts in query.run_counts.items():
+            self._counts.setdefault(run_uid, {}).update(counts)
         answer = SubmitAnswer(jobs=[], refused=[])
         for raw in query.requests:
             self._take(raw, refused, answer)
@@ -109,6 +117,7 @@ class FakeBook:
             conversion_time_mean=total / len(converted) if converted else 0.0,
             latency_median=_nearest_rank(latencies, 50),
             latency_p95=_nearest_rank(latencies, 95),
+            run_counts=self._counts.get(run_uid, {}),
         )
 
     def _of(self, run_uid: str) -> list[_Booked]:

@@ -138,14 +138,19 @@ class FakeServer(Client):
             self._convert()
         self._notify_all()
 
-    def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()) -> SubmitAnswer:
+    def submit(
+        self,
+        requests: Sequence[Mapping[str, Any]],
+        runs: Sequence[str] = (),
+        run_counts: Mapping[str, Mapping[str, tuple[int, int]]] | None = None,
+    ) -> SubmitAnswer:
         """Accept requests and announcements of runs."""
         self._called()
         if self.rejected.intersection(request.get("source", "") for request in requests):
             raise RequestRejectedError("Submit: a request is in `rejected`.")
         with self._changed:
             try:
-                answer = self._book.accept(requests, runs, self.refused)
+                answer = self._book.accept(requests, runs, self.refused, run_counts or {})
             except ValidationError as error:
                 raise RequestRejectedError(f"Submit: {explain(error)}. Correct it and call again.") from error
             self._convert()
@@ -188,13 +193,14 @@ class FakeServer(Client):
         del timeout
         return self.state
 
-    def follow(self, run_uid: str, listener: Listener) -> Callable[[], None]:
+    def follow(self, run_uid: str, listener: Listener, *, closely: bool = True) -> Callable[[], None]:
         """Call `listener` with the statistics of a run; return a function that stops this."""
         key = object()
         with self._changed:
             self.listeners[key] = (run_uid, listener)
             self._changed.notify_all()
-        self.on_follow()
+        if closely:
+            self.on_follow()
         if self.prompt:
             self._notify(run_uid, listener)
         return lambda: self._unfollow(key)

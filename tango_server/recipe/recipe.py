@@ -139,6 +139,20 @@ class Recipe(Frozen):
         """Return the fields to leave out of a hash; `esperanto` for TIFFs, whose hash must not change."""
         return set(left_out) if self.esperanto is not None else {*left_out, "esperanto"}
 
+    def shares_output(self, other: "Recipe") -> bool:
+        """Return whether both write the same file for a frame.
+
+        >>> xdi = Recipe.preset("xdi")
+        >>> xdi.shares_output(Recipe.preset("xdi", rotation=90)), xdi.shares_output(Recipe.preset("esperanto"))
+        (True, False)
+        """
+
+        def place(recipe: Recipe) -> tuple[object, ...]:
+            new = recipe.output if isinstance(recipe.output, NewFile) else None
+            return (new.folder, new.template, recipe.format) if new else ("in_place",)
+
+        return place(self) == place(other)
+
     def output_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Return the (rows, columns) of the output for a source of `shape` (rows, columns)."""
         rows, columns = shape
