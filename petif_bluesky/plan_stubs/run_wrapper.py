@@ -174,7 +174,7 @@ class RunWrapper:
         return stream in {self._stream, CONVERTED, UNCONVERTED} or stream.startswith(f"{CONVERTED}-")
 
     def _opened(self, msg: Msg) -> Plan[str]:
-        facts = self._facts(msg.kwargs.get(CONVERSION) or {})
+        facts = self._facts(msg.kwargs.get(CONVERSION))
         with on_their_way(facts):
             uid: str = yield msg._replace(kwargs={**msg.kwargs, CONVERSION: facts})
         self._converter.current_run = uid
