@@ -1,10 +1,8 @@
 """The callback that turns run documents into conversion requests: spooled at once, sent in the background."""
 
 import hashlib
-import json
 import logging
 import platform
-import reprlib
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +15,7 @@ from petif_bluesky.delivery.sender import Sender
 from petif_bluesky.documents.bookings import Booking, booking_in
 from petif_bluesky.documents.document_counts import DocumentCounts
 from petif_bluesky.documents.frame import Frame
-from petif_bluesky.documents.recipe_of_run import recipe_of_run
+from petif_bluesky.documents.run_recipe import recipe_of_run, refusable_recipe
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.frames import FrameRouter
 from petif_bluesky.metadata import MetadataSelection
@@ -147,12 +145,11 @@ class ConversionCallback:
     def _recipe_of(self, start: Mapping[str, Any]) -> Any:
         """Return the recipe for the frames of a run; one that cannot be used is kept for the server to refuse them."""
         booking = self._bookings.get(start["uid"]) or Booking(start["uid"])
-        given = start.get(booking.key) or {}
         try:
-            recipe = recipe_of_run(given).recipe
+            recipe = recipe_of_run(start.get(booking.key)).recipe
         except ValueError as error:
-            _log.error("run %s: all its frames will fail: %s: %s", booking.run, booking.key, error)
-            return _as_json(given.get("recipe", given) if isinstance(given, Mapping) else given)
+            _log.error("run %s: none of its frames can be converted: %s", booking.run_uid, error)
+            return refusable_recipe(start.get(booking.key))
         return recipe.model_dump(mode="json") if recipe else None
 
     def _count(self, run_uid: str, name: str, document: Mapping[str, Any]) -> None:
@@ -189,14 +186,6 @@ def _own_path(converter: Submitting, spool: str | Path | None) -> Path:
         f"{path}: this spool is used by converter {other._converter.name!r}, so {converter.name!r} cannot use it. "
         "Choose another file with spool=PATH."
     )
-
-
-def _as_json(value: Any) -> Any:
-    """Return a value that is not a recipe in a form that the server can read."""
-    try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError, RecursionError):
-        return reprlib.repr(value)
 
 
 def _warn(text: str) -> None:

@@ -20,7 +20,7 @@ from tango_server.limits import (
     MOST_REPORTS,
     MOST_REQUESTS,
 )
-from tango_server.recipe import Recipe
+from tango_server.recipe import RecipeField
 from tango_server.text import LONGEST_MESSAGE, printable
 
 
@@ -84,7 +84,7 @@ class FrameRequest(FrameOrigin):
     """
 
     source: Annotated[str, Field(min_length=1, max_length=LONGEST_SOURCE)]
-    recipe: Recipe | None = None
+    recipe: RecipeField | None = None
     key: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)] | None = None
     metadata: Metadata = {}
 

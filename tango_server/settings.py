@@ -18,7 +18,7 @@ from tango_server.conversion.files.path_map import PathMap, rule_of
 from tango_server.conversion.files.roots import Roots
 from tango_server.home import state_folder
 from tango_server.host_limits import usable_cores
-from tango_server.recipe import Recipe
+from tango_server.recipe import Recipe, RecipeField
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Settings(BaseModel):
         Field(description=r"Translation of clients' paths to this host, in lines such as Y:\ -> /gpfs/current"),
     ] = ()
     recipe: Annotated[
-        Recipe,
+        RecipeField,
         Field(description="Recipe for requests without one, until SetRecipe: JSON or the name of a preset"),
     ] = Recipe.preset("xdi")
 

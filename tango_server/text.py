@@ -62,8 +62,10 @@ def local_time(instant: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
 
 
-def explain(error: "ValidationError", known: Iterable[str] = ()) -> str:
+def explain(error: "ValidationError", known: Iterable[str] = (), *, within: str = "") -> str:
     """Return what is wrong with each field, in one line; suggest one of the `known` names for an unknown one.
+
+    `within` is the name of the whole. An error that names its own place is not explained again.
 
     >>> from pydantic import ValidationError
     >>> from tango_server.recipe import Recipe
@@ -76,10 +78,12 @@ def explain(error: "ValidationError", known: Iterable[str] = ()) -> str:
     parts = []
     errors = error.errors(include_url=False)
     for each in errors[:_EXPLAINED]:
-        place = printable(".".join(str(part) for part in each["loc"]))
+        place = printable(".".join(str(part) for part in (*([within] if within else []), *each["loc"])))
         message = each["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
-        if not place and each["type"] == "value_error":  # several fields together, and the message names them
+        if not each["loc"] and each["type"] == "value_error":  # several fields together, and the message names them
+            parts.append(f"{place}: {message}" if place else message)
+        elif place and message.startswith((f"{place}: ", f"{place}.")):
             parts.append(message)
         elif each["type"] == "extra_forbidden":
             similar = get_close_matches(str(each["loc"][-1]), known, 1)

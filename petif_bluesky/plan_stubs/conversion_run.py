@@ -34,7 +34,7 @@ def conversion_run(
     One thread writes the requests to the spool and another sends them to the server; the RunEngine waits for the
     reports for at most `timeout` seconds. Requests still in the spool are sent by the next session that uses it.
     """
-    facts = start_facts(converter, recipe, md.get(CONVERSION) or {})
+    facts = start_facts(converter, recipe, md.get(CONVERSION))
     mail = _Mail(converter, spool or converter.spool_path or default_spool_path(converter.client.address))
 
     def run() -> MsgGenerator[str]:

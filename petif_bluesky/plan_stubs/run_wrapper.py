@@ -13,7 +13,7 @@ from bluesky.utils import IllegalMessageSequence, Msg, short_uid
 from petif_bluesky.converter import PETifConverter
 from petif_bluesky.documents.bookings import CONVERSION, Booking, booking_in
 from petif_bluesky.documents.document_counts import DocumentCounts
-from petif_bluesky.documents.recipe_of_run import recipe_of_run
+from petif_bluesky.documents.run_recipe import recipe_of_run
 from petif_bluesky.documents.selection import is_own_stream
 from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, in_order
 from petif_bluesky.plan_stubs.start_facts import Owner, on_their_way, place_of, require_other_output
@@ -205,7 +205,7 @@ class RunWrapper:
         return ""
 
     def _opened(self, msg: Msg, key: str) -> Plan[str]:
-        facts = self._facts(msg.kwargs.get(key) or {})
+        facts = self._facts(msg.kwargs.get(key))
         require_other_output(self._converter, facts, msg.kwargs)
         if self._subscription is None:
             self._subscription = yield Msg("subscribe", None, self._count, "all")
@@ -233,7 +233,7 @@ class RunWrapper:
         """Return what gives the state of a run; the RunEngine may have replaced its facts by those of the call."""
         text, problem, submits_itself = "", "", self._timeout is not None
         try:
-            recipe = recipe_of_run(start.get(booking.key) or {}).recipe
+            recipe = recipe_of_run(start.get(booking.key)).recipe
         except ValueError as error:
             problem = str(error)
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from petif_bluesky.converter import PETifConverter
 from petif_bluesky.documents.bookings import CONVERSION, Booking
-from petif_bluesky.signals.recipe import session_recipe
+from petif_bluesky.documents.run_recipe import recipe_of_run
 from tango_server.recipe import Recipe
 
 
@@ -87,28 +87,19 @@ def refuse_shared_output(recipes: Mapping[str, Recipe]) -> None:
 def start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> dict[str, Any]:
     """Return the value of `conversion` for the start document, from that in the plan's own metadata.
 
-    An invalid recipe in the metadata is kept as it is: the run continues, and the server refuses its frames with the
-    reason.
+    Raises
+    ------
+    ValueError
+        if the recipe in the metadata is invalid, or converts in place without `allow_in_place`.
+
     """
-    if not isinstance(from_plan, Mapping):
-        raise ValueError(  # noqa: TRY004 - a value given by the user
-            f"{CONVERSION} in the plan's metadata: {from_plan!r} is not a dict like {{'recipe': {{...}}}}. "
-            "Use another key for other metadata."
-        )
-    own = _written_out(from_plan.get("recipe") or recipe or converter.recipe.chosen)
+    given = recipe_of_run(from_plan)
+    own = given.recipe or recipe or converter.recipe.chosen
     server = converter.poller.state
     return {
-        **from_plan,
-        "recipe": own or server.recipe,
+        **given.others,
+        "recipe": own.model_dump(mode="json") if own else server.recipe,
         "recipe_source": "run" if own else "server",
         "device": converter.client.address,
         "server_version": server.version,
     }
-
-
-def _written_out(given: Any) -> Any:
-    try:
-        recipe = session_recipe(given)
-    except ValueError:
-        return given
-    return recipe.model_dump(mode="json") if recipe else None

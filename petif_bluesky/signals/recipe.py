@@ -6,7 +6,7 @@ from typing import Any
 from ophyd import Signal
 from ophyd.status import Status
 
-from tango_server.recipe import InPlace, Recipe
+from tango_server.recipe import Recipe
 
 
 def session_recipe(given: Any) -> Recipe | None:
@@ -19,15 +19,7 @@ def session_recipe(given: Any) -> Recipe | None:
         documents of the run.
 
     """
-    if given is None or given == "":
-        return None
-    recipe = Recipe.parse(given)
-    if isinstance(recipe.output, InPlace) and not recipe.output.allow_in_place:
-        raise ValueError(
-            "recipe.output: cannot convert in place: the documents of the run describe the raw files. Write new files "
-            'or confirm with output={"mode": "in_place", "allow_in_place": True}.'
-        )
-    return recipe
+    return None if given is None or given == "" else Recipe.parse(given).fit_for_run()
 
 
 class RecipeSignal(Signal):

@@ -12,7 +12,7 @@ from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.files.roots import Resolve, Roots, output_path, resolve_path
 from tango_server.jobs.job import NO_OUTPUT, Job
 from tango_server.messages import FrameOrigin, FrameRequest
-from tango_server.recipe import InPlace, NewFile, Recipe
+from tango_server.recipe import NewFile, Recipe
 from tango_server.text import explain, printable
 
 NO_MAP = PathMap()
@@ -48,12 +48,11 @@ def job_for(
 def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve) -> Job:
     """Return the job with its paths resolved; raise `PathError`."""
     request, recipe = job.request, job.recipe
-    if request.run_uid and isinstance(recipe.output, InPlace) and not recipe.output.allow_in_place:
-        reason = (
-            f"{request.source}: cannot convert a frame of a run in place: the run's documents describe the raw file. "
-            "Write new files, or set allow_in_place in the recipe's output."
-        )
-        return replace(job, refused=reason)
+    if request.run_uid:
+        try:
+            recipe.fit_for_run()
+        except ValueError as error:
+            return replace(job, refused=_invalid(request.source, str(error)))
     source = roots.frame(paths.translate(request.source), resolve)
     output = output_path(source, translated(recipe, paths), roots, request.fields, resolve)
     try:
@@ -69,7 +68,11 @@ def _named(raw: dict[str, Any], error: ValidationError) -> tuple[str, str]:
     named = printable(str(raw.get("source") or "")) or "(no source)"
     if any(fault["type"] == "string_unicode" and fault["loc"] == ("source",) for fault in error.errors()):
         return named, f"{named}: cannot accept: the file name is not UTF-8. Rename the file and submit it again."
-    return named, f"{named}: invalid request: {explain(error)}. Correct it and submit it again."
+    return named, _invalid(named, explain(error))
+
+
+def _invalid(source: str, problem: str) -> str:
+    return f"{source}: invalid request: {problem}. Correct it and submit it again."
 
 
 def _valid_part(raw: dict[str, Any], named: str, recipe: Recipe) -> FrameRequest:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tango_server.recipe.output import InPlace, NewFile, OnExisting
-    from tango_server.recipe.recipe import PRESETS, Compression, Flip, Format, PixelType, Recipe, Rotation, Rounding
+    from tango_server.recipe.recipe import (
+        PRESETS,
+        Compression,
+        Flip,
+        Format,
+        PixelType,
+        Recipe,
+        RecipeField,
+        Rotation,
+        Rounding,
+    )
 
 __all__ = [
     "PRESETS",
@@ -20,6 +30,7 @@ __all__ = [
     "OnExisting",
     "PixelType",
     "Recipe",
+    "RecipeField",
     "Rotation",
     "Rounding",
 ]

@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, ValidationError, model_validator
 
 from tango_server.recipe.base import Frozen
 from tango_server.recipe.esperanto import Esperanto
-from tango_server.recipe.output import NewFile, Output
+from tango_server.recipe.output import InPlace, NewFile, Output
 from tango_server.text import explain
 
 Rotation = Literal[0, 90, 180, 270]
@@ -90,7 +90,7 @@ class Recipe(Frozen):
     def parse(cls, given: Any) -> Self:
         """Return a recipe from any of its forms.
 
-        A `Recipe`, its fields, JSON text of them, the name of a preset, or a preset with changed fields:
+        A `Recipe`, its fields, the name of a preset, a preset with changed fields, or any of these as JSON text:
 
         >>> spellings = ["xdi", '{"preset": "xdi"}', {"pixel_type": "int32"}, Recipe.preset("xdi")]
         >>> {Recipe.parse(each).hash for each in spellings} == {Recipe.preset("xdi").hash}
@@ -101,13 +101,13 @@ class Recipe(Frozen):
         Raises
         ------
         ValueError
-            if it is none of these; the message names each wrong field.
+            if it is none of these; the message names each wrong field, and is the same wherever a recipe is given.
 
         """
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise ValueError(f"recipe: {explain(error, cls.model_fields)}") from error
+            raise ValueError(explain(error, cls.model_fields, within="recipe")) from error
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
@@ -120,6 +120,22 @@ class Recipe(Frozen):
 
         """
         return cls.model_validate({"preset": name, **changes})
+
+    def fit_for_run(self) -> Self:
+        """Return this recipe for the frames of a bluesky run.
+
+        Raises
+        ------
+        ValueError
+            if it converts in place without `allow_in_place`: the files would no longer match the documents of the run.
+
+        """
+        if isinstance(self.output, InPlace) and not self.output.allow_in_place:
+            raise ValueError(
+                "recipe.output: cannot convert the frames of a run in place: the run's documents describe the raw "
+                "files. Write new files, or set allow_in_place in the recipe's output"
+            )
+        return self
 
     @property  # not cached: a copy with another field would keep the cached value
     def hash(self) -> str:
@@ -159,6 +175,8 @@ class Recipe(Frozen):
         return (columns, rows) if self.rotation in {90, 270} else (rows, columns)
 
 
+_JSON_BEGINS = ("{", "[", '"')
+
 PRESETS: dict[str, dict[str, Any]] = {
     "xdi": {"pixel_type": "int32"},
     "xdi-unsigned": {"pixel_type": "uint32"},
@@ -168,26 +186,47 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+RecipeField = Annotated[Recipe, BeforeValidator(Recipe.parse)]
+"""A field for a recipe in any of its forms, with the errors of `Recipe.parse`."""
+
+
 def _fields_of(given: Any) -> Any:
-    """Return the fields of a recipe given as text or with a preset; anything else unchanged."""
+    """Return the fields of a recipe given as text or with a preset; a `Recipe` unchanged."""
     if isinstance(given, str):
-        text = given.strip()
-        try:
-            given = json.loads(text) if text.startswith("{") else {"preset": text}
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"invalid JSON ({error})") from error
-    if not isinstance(given, Mapping | Recipe):
+        given = _from_text(given.strip())
+    if isinstance(given, Recipe):
+        return given
+    if not isinstance(given, Mapping):
         raise ValueError(  # noqa: TRY004 - a value that a user has written
             f"not a recipe: {reprlib.repr(given)}. Give a Recipe, its fields as a dict or JSON, or a preset's name "
             f"({', '.join(PRESETS)})"
         )
-    if isinstance(given, Recipe) or "preset" not in given:
-        return given
-    fields = dict(given)
+    fields = _plain(given)
+    if "preset" not in fields:
+        return fields
     name = fields.pop("preset")
     if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}. The presets are {', '.join(PRESETS)}")
+        raise ValueError(f"unknown preset {reprlib.repr(name)}. The presets are {', '.join(PRESETS)}")
     return {**PRESETS[name], **fields}
+
+
+def _from_text(text: str) -> Any:
+    """Return the value of JSON text; of any other text, the preset with that name."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if text.startswith(_JSON_BEGINS):
+            raise ValueError(f"invalid JSON ({error}), got {reprlib.repr(text)}") from error
+        value = text
+    return {"preset": value} if isinstance(value, str) else value
+
+
+def _plain(fields: Mapping[str, Any], levels: int = 2) -> dict[str, Any]:
+    """Return mappings of other types, such as those of a catalogue, as dicts, down to the circles of `esperanto`."""
+    return {
+        name: _plain(value, levels - 1) if levels and isinstance(value, Mapping) else value
+        for name, value in fields.items()
+    }
 
 
 @lru_cache(maxsize=256)  # used for each frame

@@ -203,12 +203,11 @@ def test_frames_outside_of_the_roots_are_counted_as_failed(
     assert statistics["drained"] is True
 
 
-def test_invalid_recipe_in_metadata_fails_frames_not_the_run(session: Session) -> None:
-    session.engine(count([session.detector], 2, md={"conversion": {"recipe": {"rotation": 45}}}))
-    assert session.of("stop")[0]["exit_status"] == "success"
-    assert (session.statistics()["failed"], session.statistics()["drained"]) == (2, True)
-    proxy = tango.DeviceProxy(session.converter.client.address)
-    assert "recipe.rotation: input should be 0, 90, 180 or 270, got 45" in proxy.LastError
+def test_invalid_recipe_in_metadata_fails_the_plan_before_the_run(session: Session) -> None:
+    with pytest.raises(ValueError, match=r"conversion.*recipe\.rotation: input should be 0, 90, 180 or 270, got 45"):
+        session.engine(count([session.detector], 2, md={"conversion": {"recipe": {"rotation": 45}}}))
+    assert session.documents == []
+    assert session.raw_files() == []
 
 
 def test_run_succeeds_without_a_server(

@@ -1,6 +1,7 @@
 """What a recipe may say, and that it is complete in itself: JSON, hashable, immutable."""
 
 import json
+from types import MappingProxyType
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from tango_server.messages import FrameRequest
 from tango_server.recipe import Compression, Flip, InPlace, NewFile, OnExisting, PixelType, Recipe, Rotation, Rounding
 from tango_server.settings import Settings
+from tango_server.text import explain
 
 FOLDERS = st.none() | st.sampled_from(["/data/out", "/data/M\u00fcller \u03a9"])
 OUTPUTS = st.builds(NewFile, folder=FOLDERS, on_existing=st.sampled_from(get_args(OnExisting))) | st.builds(
@@ -51,6 +53,7 @@ SPELLINGS = {
     "on a preset": {"preset": "xdi", "rotation": 90},
     "json": '{"pixel_type": "int32", "rotation": 90}',
     "json on a preset": ' {"preset": "xdi", "rotation": 90}',
+    "mapping of a catalogue": MappingProxyType({"preset": "xdi", "rotation": 90, "output": MappingProxyType({})}),
     "whole json": TURNED.model_dump_json(),
 }
 WRONG = {
@@ -76,13 +79,20 @@ def test_every_spelling_is_the_same_recipe(given: Any) -> None:
     assert {where: recipe.hash if recipe else "" for where, recipe in found.items()} == dict.fromkeys(
         found, TURNED.hash
     )
-    assert Recipe.parse("xdi") == Recipe.parse({"preset": "xdi"}) == Recipe.preset("xdi")
+    assert Recipe.parse("xdi") == Recipe.parse('"xdi"') == Recipe.parse({"preset": "xdi"}) == Recipe.preset("xdi")
 
 
 @pytest.mark.parametrize(("given", "words"), WRONG.values(), ids=WRONG)
 def test_what_is_no_recipe_is_refused_in_the_same_words(given: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=f"recipe: .*{words}"):
+    with pytest.raises(ValueError, match=f"^recipe[.:].*{words}") as caught:
         Recipe.parse(given)
+    with pytest.raises(ValidationError) as of_settings:
+        Settings.model_validate({"read_roots": ["/data"], "state_dir": "/state", "recipe": given})
+    assert explain(of_settings.value, Settings.model_fields) == str(caught.value)
+    if given is not None:
+        with pytest.raises(ValidationError) as of_request:
+            FrameRequest.model_validate({"source": "/data/a.tif", "recipe": given})
+        assert explain(of_request.value) == str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""The recipe in the metadata of a run, in any spelling. Pure."""
+
+import json
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tango_server.recipe import Recipe
+
+_ADVICE = 'Put other metadata under another key, or beside "recipe" in a dict.'
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecipe:
+    """The value of `conversion` in the metadata of a run: its recipe, None if it has none, and its other keys."""
+
+    recipe: Recipe | None
+    others: dict[str, Any] = field(default_factory=dict)
+
+
+def recipe_of_run(conversion: Any) -> RunRecipe:
+    """Return the recipe in the value of `conversion` in the metadata of a run, and what else is there.
+
+    The value is a dict with the key "recipe", or just a recipe. All forms that `Recipe.parse` accepts are possible; ""
+    or None is no recipe, and an empty dict as the value of `conversion` neither.
+
+    >>> recipe_of_run({"recipe": "xdi", "note": "as last week"})
+    RunRecipe(recipe=Recipe(...pixel_type='int32'...), others={'note': 'as last week'})
+    >>> recipe_of_run("xdi") == recipe_of_run({"preset": "xdi"}) == recipe_of_run({"recipe": Recipe.preset("xdi")})
+    True
+
+    Raises
+    ------
+    ValueError
+        if the recipe is invalid, or converts in place without `allow_in_place`; it names the field.
+
+    """
+    given, others = _parted(conversion)
+    if given is None or (isinstance(given, str) and not given):
+        return RunRecipe(None, others)
+    try:
+        return RunRecipe(Recipe.parse(given).fit_for_run(), others)
+    except ValueError as error:
+        advice = f" {_ADVICE}" if given is conversion else ""
+        raise ValueError(f"conversion in the run's metadata: {error}.{advice}") from error
+
+
+def refusable_recipe(conversion: Any) -> Any:
+    """Return an unusable recipe in the form for a request, so that the server refuses each frame with the same reason.
+
+    Its JSON form; for what has none, such as an object, its shortened text.
+    """
+    given, _ = _parted(conversion)
+    try:
+        return Recipe.parse(given).model_dump(mode="json")  # valid, but not for a run
+    except ValueError:
+        pass
+    try:
+        return json.loads(json.dumps(given, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return [reprlib.repr(given)]  # in a list: a text alone would be read as the name of a preset
+
+
+def _parted(conversion: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the recipe as given in the value of `conversion`, None if that is empty, and the other keys."""
+    if not isinstance(conversion, Mapping):
+        return conversion, {}
+    if "recipe" not in conversion:
+        return conversion or None, {}
+    return conversion["recipe"], {key: value for key, value in conversion.items() if key != "recipe"}
