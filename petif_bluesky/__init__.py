@@ -6,24 +6,32 @@ Names are loaded lazily: importing this package imports neither bluesky nor Tang
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from petif_bluesky.attachment import Attached, attach
     from petif_bluesky.callback import ConversionCallback
     from petif_bluesky.converter import PETifConverter
     from petif_bluesky.preprocessors import ConversionPreprocessor, conversion_decorator, conversion_wrapper
+    from tango_server.recipe import Recipe
 
 __all__ = [
+    "Attached",
     "ConversionCallback",
     "ConversionPreprocessor",
     "PETifConverter",
+    "Recipe",
+    "attach",
     "conversion_decorator",
     "conversion_wrapper",
 ]
 
 _MODULES = {
-    "ConversionCallback": "callback",
-    "ConversionPreprocessor": "preprocessors",
-    "PETifConverter": "converter",
-    "conversion_decorator": "preprocessors",
-    "conversion_wrapper": "preprocessors",
+    "Attached": "petif_bluesky.attachment",
+    "ConversionCallback": "petif_bluesky.callback",
+    "ConversionPreprocessor": "petif_bluesky.preprocessors",
+    "PETifConverter": "petif_bluesky.converter",
+    "Recipe": "tango_server.recipe",
+    "attach": "petif_bluesky.attachment",
+    "conversion_decorator": "petif_bluesky.preprocessors",
+    "conversion_wrapper": "petif_bluesky.preprocessors",
 }
 
 
@@ -32,7 +40,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - keeps the import of this package light
 
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -80,7 +80,7 @@ class ConversionCallback:
         frames: FrameSelection | None = None,
         metadata: MetadataSelection | None = None,
     ) -> None:
-        self._converter = converter
+        self.converter = converter
         self._book = converter.runs
         self._spool = Spool(_own_path(converter, spool))
         converter.spool_path = self._spool.path
@@ -128,7 +128,7 @@ class ConversionCallback:
             self._router(name, document)
 
     def _begin(self, start: Mapping[str, Any]) -> None:
-        booking = booking_in(start, self._converter.name, self._converter.client.address)
+        booking = booking_in(start, self.converter.name, self.converter.client.address)
         self._bookings[booking.run] = booking
         if len(self._bookings) > _KEPT_RUNS:  # runs that never stopped
             del self._bookings[next(iter(self._bookings))]
@@ -178,12 +178,12 @@ def _own_path(converter: Submitting, spool: str | Path | None) -> Path:
     """
     path = Path(spool) if spool else default_spool_path(converter.client.address)
     other = _callbacks.get(path.absolute())
-    if other is None or other._converter is converter:
+    if other is None or other.converter is converter:
         return path
     if spool is None:
         return default_spool_path(converter.client.address, converter.name)
     raise SpoolError(
-        f"{path}: this spool is used by converter {other._converter.name!r}, so {converter.name!r} cannot use it. "
+        f"{path}: this spool is used by converter {other.converter.name!r}, so {converter.name!r} cannot use it. "
         "Choose another file with spool=PATH."
     )
 

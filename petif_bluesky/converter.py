@@ -9,7 +9,7 @@ from ophyd.status import DeviceStatus
 
 from petif_bluesky.delivery.run_book import RunBook
 from petif_bluesky.server_poller import Poller, ServerPoller
-from petif_bluesky.signals.drain_status import DrainStatus, RunReading, RunSoFar
+from petif_bluesky.signals.drain_status import NOTHING_KNOWN, DrainStatus, RunReading, RunSoFar
 from petif_bluesky.signals.recipe import RecipeSignal
 from petif_bluesky.signals.run_reports import RunReports
 from petif_bluesky.signals.server import MirrorSignal, ServerSignals
@@ -141,7 +141,7 @@ class PETifConverter(Device):
         timeout: float | None = None,
         taken: Callable[[RunReading], None] = lambda _reading: None,
         through_outages: bool = False,
-        so_far: RunSoFar = RunSoFar(),
+        so_far: RunSoFar = NOTHING_KNOWN,
     ) -> DrainStatus:
         """Return a status that is done when every frame of a run has a report; it never fails.
 

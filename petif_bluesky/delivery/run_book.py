@@ -100,6 +100,11 @@ class RunBook:
         with self._lock:
             return run_uid in self._runs
 
+    def runs(self) -> list[str]:
+        """Return the runs that are known: the open ones, and the most recent that have ended."""
+        with self._lock:
+            return list(self._runs)
+
     def newest_open(self) -> str | None:
         """Return the open run that started last."""
         with self._lock:

@@ -43,6 +43,9 @@ class RunSoFar:
     problem: str = ""
 
 
+NOTHING_KNOWN = RunSoFar()
+
+
 @dataclass(frozen=True, slots=True)
 class RunReading:
     """Statistics of a run at time `taken` (Unix s), and whether they are final; `problem` says why they are not."""

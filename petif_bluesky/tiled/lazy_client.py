@@ -19,9 +19,14 @@ class CatalogueAt:
 
     def __getitem__(self, run_uid: str) -> Any:
         """Return the client of a run; raises the errors of Tiled's client, KeyError if there is no such run."""
+        return self.client[run_uid]
+
+    @property
+    def client(self) -> Any:
+        """The client of the catalogue; raises the errors of Tiled's client if it cannot be reached."""
         if self._client is None:
             self._client = self._connected()
-        return self._client[run_uid]
+        return self._client
 
     def _connected(self) -> Any:
         from tiled.client import from_context  # noqa: PLC0415 - takes 2 s, only needed with a catalogue

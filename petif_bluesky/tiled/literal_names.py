@@ -34,7 +34,7 @@ class LiteralNames:
     """
 
     def __init__(self, subscriber: Callable[[str, Any], Any]) -> None:
-        self._subscriber = subscriber
+        self.subscriber = subscriber
         self._found: list[Frame] = []
         # No recipe: an ESPERANTO recipe would hold frames back.
         self._router = FrameRouter(self._found.extend, recipe_of=lambda _start: None)
@@ -57,7 +57,7 @@ class LiteralNames:
         frames = self._frames(name, document)
         if name == "event":
             document = self._literal(document, frames)
-        self._subscriber(name, document)
+        self.subscriber(name, document)
         if name == "stop":
             self._forget(document["run_start"])
 
@@ -117,8 +117,8 @@ class LiteralNames:
             "indices": {"start": number, "stop": number + 1},
             "seq_nums": {"start": seq_num, "stop": seq_num + 1},
         }
-        self._subscriber("stream_resource", resource)
-        self._subscriber("stream_datum", datum)
+        self.subscriber("stream_resource", resource)
+        self.subscriber("stream_datum", datum)
         return True
 
     def _forget(self, run_uid: str) -> None:

@@ -1,4 +1,8 @@
-"""Write final conversion statistics to the metadata of catalogued runs, in the background."""
+"""Write conversion statistics to the metadata of catalogued runs, in the background.
+
+A run is updated from its stop document until its statistics are final, and again when a later report changes them:
+after a retry, or for a late frame.
+"""
 
 import logging
 import threading
@@ -8,18 +12,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from petif_bluesky.callback import Submitting
-from petif_bluesky.owned_thread import FOR_EVER, keep_calling
+from petif_bluesky.documents.bookings import Booking, booking_in
+from petif_bluesky.owned_thread import keep_calling
 from petif_bluesky.tiled.patches import write_statistics
 from tango_server.backoff import Backoff
-from tango_server.client.client import Client, LinkError
+from tango_server.client.client import Client, LinkError, RequestRejectedError, UnknownRunError
 from tango_server.messages import RunStatistics
 
 _log = logging.getLogger(__name__)
 
 _PAUSES = Backoff(shortest=0.1, longest=30.0)
-_PAUSE_AFTER_CHANGE = 1.0
+_PAUSE_AFTER_CHANGE = 0.3
+_FOLLOW_INTERVAL = 2.0  # s between checks for later reports
 _PATIENCE = 24 * 3600.0
 _MOST_RUNS = 10_000
+_MOST_OPEN_RUNS = 100
+_writing = threading.Lock()  # two converters of a session have the same runs
 _HINT = "Write them later with petif_bluesky.tiled.statistics.refresh_statistics."
 
 
@@ -29,19 +37,31 @@ class _NotYetError(Exception):
 
 @dataclass(slots=True)
 class _Run:
-    """A run that has ended but is not finished in the catalogue; times are monotonic."""
+    """A run that has ended but is not finished in the catalogue; times are monotonic.
 
-    uid: str
+    `later`: a later report has changed its statistics; it may be a run of another session, and not in the catalogue.
+    """
+
+    booking: Booking
     submitted: int
     since: float
     next_update: float
     pause: float = _PAUSES.shortest
     written: RunStatistics | None = None
     last_error: str = ""
+    later: bool = False
+
+    @property
+    def uid(self) -> str:
+        """The run uid of the frames on the server."""
+        return self.booking.run_uid
 
 
 class CatalogueStatistics:
     """Writes the statistics of each run to its metadata (`conversion`) after the stop document, and updates them.
+
+    Those of a further converter go to `conversion_NAME`. Retries and late frames are followed as long as this object
+    lives, also those of earlier sessions.
 
     Use it as `RE.subscribe(CatalogueStatistics(client, converter))`, before or after the `TiledWriter`. A background
     thread makes all calls to servers. It starts once the catalogue has the stop document, and updates the statistics at
@@ -59,20 +79,28 @@ class CatalogueStatistics:
     def __init__(self, client: Any, converter: Submitting, *, patience: float = _PATIENCE) -> None:
         self._client = client
         self._server = converter.client
+        self._converter = converter.name
         self._book = converter.runs
         self._patience = patience
         self._runs: dict[str, _Run] = {}
+        self._open: dict[str, Booking] = {}
+        self._follows = True
+        self._newest: str | None = None
+        """The job of the last report that was followed."""
+        self._next_follow = 0.0
         self._changed = threading.Condition()
         self._closing = False
         self._wake = threading.Event()
         self._thread = keep_calling(CatalogueStatistics._work, self, self._wake, name="petif-catalogue")
 
     def __call__(self, name: str, document: Mapping[str, Any]) -> None:
-        """Process one document; only stop documents matter."""
-        if name != "stop":
-            return
+        """Process one document; only start and stop documents matter."""
         try:
-            self._take(document["run_start"])
+            if name == "start":
+                self._begin(document)
+            elif name == "stop":
+                uid = document["run_start"]
+                self._take(self._open.pop(uid, Booking(uid)))
         except Exception:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
             _log.exception("Cannot schedule the statistics of a run; they will not be written to the catalogue")
 
@@ -97,13 +125,19 @@ class CatalogueStatistics:
         if left:
             _log.warning("%d runs have no final statistics in the catalogue: %s. %s", len(left), ", ".join(left), _HINT)
 
-    def _take(self, run_uid: str) -> None:
-        now = time.monotonic()
+    def _begin(self, start: Mapping[str, Any]) -> None:
+        booking = booking_in(start, self._converter, self._server.address)
+        self._open[booking.run] = booking
+        if len(self._open) > _MOST_OPEN_RUNS:  # runs that never stopped
+            del self._open[next(iter(self._open))]
+
+    def _take(self, booking: Booking, *, later: bool = False) -> None:
+        now, run_uid = time.monotonic(), booking.run_uid
         with self._changed:
             if self._closing:
                 return
             self._runs.pop(run_uid, None)
-            self._runs[run_uid] = _Run(run_uid, self._book.submitted(run_uid), since=now, next_update=now)
+            self._runs[run_uid] = _Run(booking, self._book.submitted(run_uid), since=now, next_update=now, later=later)
             dropped = self._runs.pop(next(iter(self._runs))) if len(self._runs) > _MOST_RUNS else None
             self._changed.notify_all()
         self._wake.set()
@@ -120,20 +154,46 @@ class CatalogueStatistics:
             for run in runs:  # one last update each
                 self._update(run)
             return None
-        if not runs:
-            return FOR_EVER
-        left = runs[0].next_update - time.monotonic()
-        if left > 0:
-            return left
-        self._update(runs[0])
-        return 0.0
+        now = time.monotonic()
+        if runs and runs[0].next_update <= now:
+            self._update(runs[0])
+            return 0.0
+        if self._next_follow <= now:
+            self._follow()
+            self._next_follow = now + _FOLLOW_INTERVAL
+            return 0.0
+        return min(self._next_follow, *(run.next_update for run in runs[:1])) - now
+
+    def _follow(self) -> None:
+        """Update the runs that have new reports: failed frames that were retried, and late ones."""
+        if not self._follows:
+            return
+        try:
+            if self._newest is None:
+                newest = self._server.newest_report()
+                self._newest = (newest and newest.job_id) or ""
+                return
+            while reports := self._server.reports_after(self._newest):
+                self._newest = reports[-1].job_id or ""
+                for run_uid in dict.fromkeys(report.run_uid for report in reports if report.run_uid):
+                    booking = Booking.of(run_uid)
+                    if run_uid not in self._runs and booking.run not in self._open:
+                        self._take(booking, later=True)
+        except UnknownRunError:  # the history was pruned
+            self._newest = None
+        except RequestRejectedError as error:
+            _log.warning("%s: retries will not be followed in the catalogue: %s", self._server.address, error)
+            self._follows = False
+        except Exception as error:  # noqa: BLE001 - otherwise the thread would silently end for all runs
+            _log.debug("Cannot follow the reports: %s", error)
 
     def _update(self, run: _Run) -> None:
         try:
             finished = self._write(run)
         except Exception as error:  # noqa: BLE001 - otherwise the thread would silently end for all runs
-            finished = False
-            self._log_once(run, error)
+            finished = run.later and isinstance(error, _NotYetError)  # a run of another session, or catalogue
+            if not finished:
+                self._log_once(run, error)
         over = time.monotonic() - run.since > self._patience
         if over and not finished:
             _log.warning("run %s: no final statistics in the catalogue after %g s. %s", run.uid, self._patience, _HINT)
@@ -149,7 +209,8 @@ class CatalogueStatistics:
         """Write the statistics of a run if they have changed; return whether they are final."""
         statistics = _completed(self._server.run_statistics(run.uid), run.submitted)
         if statistics != run.written:
-            write_statistics(self._catalogued(run.uid), statistics)
+            with _writing:
+                write_statistics(self._catalogued(run.booking.run), statistics, run.booking.key)
             run.written = statistics
             run.pause = _PAUSE_AFTER_CHANGE
         if run.last_error:
@@ -205,5 +266,5 @@ def refresh_statistics(catalogue: Any, server: Client, run_uid: str) -> RunStati
 def _completed(statistics: RunStatistics, submitted: int) -> RunStatistics:
     """Return the server's statistics with the frames not submitted yet counted as pending."""
     reported = statistics.converted + statistics.skipped + statistics.placeholders + statistics.failed
-    known = max(statistics.submitted, submitted)
+    known = max(statistics.submitted, submitted, sum(announced for _, announced in statistics.run_counts.values()))
     return statistics.model_copy(update={"submitted": known, "pending": max(known - reported, 0)})
