@@ -160,6 +160,7 @@ class RunStatistics(_Answer):
     bytes_in: int = 0
     bytes_out: int = 0
     bytes_per_second: float = 0.0
+    run_counts: dict[str, tuple[int, int]] = Field(default={}, exclude_if=lambda v: not v)
 
 
 class AcceptedJob(_Answer):
@@ -185,6 +186,7 @@ class SubmitQuery(_Message):
 
     requests: Annotated[list[dict[str, Any]], Field(max_length=MOST_REQUESTS)] = []
     runs: Annotated[list[Name], Field(max_length=MOST_REQUESTS)] = []
+    run_counts: dict[str, dict[str, tuple[int, int]]] = {}
 
 
 class SubmitAnswer(_Answer):

@@ -4,10 +4,13 @@ import json
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from tango_server.recipe import Recipe
 
+_FIELDS = ["preset", *Recipe.model_fields]
+_CLOSE = 0.75
 _ADVICE = 'Put other metadata under another key, or beside "recipe" in a dict.'
 
 
@@ -23,7 +26,7 @@ def recipe_of_run(conversion: Any) -> RunRecipe:
     """Return the recipe in the value of `conversion` in the metadata of a run, and what else is there.
 
     The value is a dict with the key "recipe", or just a recipe. All forms that `Recipe.parse` accepts are possible; ""
-    or None is no recipe, and an empty dict as the value of `conversion` neither.
+    or None is no recipe, and neither is a dict of other metadata as the value of `conversion`.
 
     >>> recipe_of_run({"recipe": "xdi", "note": "as last week"})
     RunRecipe(recipe=Recipe(...pixel_type='int32'...), others={'note': 'as last week'})
@@ -67,5 +70,10 @@ def _parted(conversion: Any) -> tuple[Any, dict[str, Any]]:
     if not isinstance(conversion, Mapping):
         return conversion, {}
     if "recipe" not in conversion:
-        return conversion or None, {}
+        return (conversion, {}) if _means_a_recipe(conversion) else (None, dict(conversion))
     return conversion["recipe"], {key: value for key, value in conversion.items() if key != "recipe"}
+
+
+def _means_a_recipe(conversion: Mapping[str, Any]) -> bool:
+    """Return whether a dict has a field of a recipe, perhaps misspelled."""
+    return any(get_close_matches(str(key), _FIELDS, n=1, cutoff=_CLOSE) for key in conversion)

@@ -179,7 +179,7 @@ _KEYS: dict[str, dict[str, Any]] = {
 class ConvertedFrames:
     """The frame streams of one run; `named` returns the name of a stream, which depends on the converter."""
 
-    def __init__(self, device: str, named: Callable[[str], str]) -> None:
+    def __init__(self, device: str, named: Callable[[str], str] = str) -> None:
         self._device = device
         self._named = named
         self._streams: dict[StreamStructure | None, FrameStream] = {}

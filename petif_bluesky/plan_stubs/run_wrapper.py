@@ -211,7 +211,7 @@ class RunWrapper:
             self._subscription = yield Msg("subscribe", None, self._count, "all")
         with on_their_way(facts, Owner(self._converter, alone=self._timeout is not None)):
             uid: str = yield msg._replace(kwargs={**msg.kwargs, key: facts})
-        start = self._starts.pop(uid, None) or {"uid": uid, key: facts}
+        start = self._starts.pop(uid, None) or {"uid": uid or "", key: facts}  # no documents and no uid in a dry run
         booking = booking_in(start, self._converter.name, self._converter.client.address)
         self._converter.current_run = booking.run_uid
         reports = RunReports(booking.run_uid)

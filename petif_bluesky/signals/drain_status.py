@@ -141,10 +141,14 @@ class DrainStatus(DeviceStatus):
         self._show(done, target)
         unread = self._unread()
         self._problem = unread or f"{target - done} frames have no report yet"
-        if done < target or (unread and not self._runs.knows(self._run_uid)):
+        if done < target or (unread and self._may_be_read_later()):
             return
-        self._drained = not unread  # a callback of this session has read all that it will read
+        self._drained = not unread
         self._fetch_once()
+
+    def _may_be_read_later(self) -> bool:
+        """Return whether another process may announce more: a callback of this session reads each document at once."""
+        return self._so_far.emitted is not None and not self._runs.knows(self._run_uid)
 
     def _counts(self) -> RunCounts:
         """Return what the callback has read and submitted, by stream."""

@@ -122,7 +122,6 @@ def test_same_files_in_two_runs_are_two_jobs(callback: ConversionCallback, serve
 GARBAGE = [
     pytest.param("start", {}, id="start-empty"),
     pytest.param("start", None, id="start-none"),
-    pytest.param("start", {"uid": "x", "conversion": "by hand"}, id="start-with-a-word"),
     pytest.param("start", {"uid": ["x"]}, id="start-with-a-list"),
     pytest.param("descriptor", {"uid": "d", "run_start": "x"}, id="descriptor-without-keys"),
     pytest.param("descriptor", {"uid": "d", "run_start": "x", "data_keys": 5}, id="descriptor-with-a-number"),
@@ -154,6 +153,23 @@ def test_malformed_document_is_logged_and_the_next_run_works(
     run.stop()
     server.until(lambda: len(server.requests) == 1)
     assert run.uid in server.announced
+
+
+@pytest.mark.parametrize("conversion", ["by hand", {"recipe": {"rotation": 45}}, {"rotatoin": 90}, 5])
+def test_frames_of_a_run_with_an_unusable_recipe_fail_with_the_reason(
+    conversion: Any,
+    callback: ConversionCallback,
+    converter: PETifConverter,
+    server: FakeServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = composed(callback, frames=3, conversion=conversion)
+    server.until(lambda: server.statistics(run.uid).failed == 3)
+    assert server.statistics(run.uid).submitted == converter.runs.submitted(run.uid) == 3
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert run.uid in record.getMessage()
+    reasons = {report.reason for report in server.reports_of_run(run.uid)}
+    assert all("recipe" in reason for reason in reasons)
 
 
 def test_unknown_document_types_are_ignored(

@@ -39,6 +39,7 @@ UNITS = {
     "latency_median": "s",
     "latency_p95": "s",
 }
+OTHERS = ("drained", "problem", "used_recipe")
 TYPES = {"integer": int, "number": float, "boolean": bool}
 
 
@@ -54,7 +55,7 @@ def lonely() -> Iterator[PETifConverter]:
 
 def test_construction_trigger_and_read_need_no_server(lonely: PETifConverter) -> None:
     assert lonely.client.address == NOBODY
-    assert lonely.read().keys() == {f"lonely_{name}" for name in (*UNITS, "drained")}
+    assert lonely.read().keys() == {f"lonely_{name}" for name in (*UNITS, *OTHERS)}
     assert lonely.poller.wait_for_first_poll(PATIENCE).down
     lonely.runs.add("run", "first")
     lonely.runs.add("run", "second")
@@ -78,7 +79,7 @@ def test_converter_is_a_bluesky_detector(converter: PETifConverter) -> None:
 def test_readings_are_described_with_units(converter: PETifConverter) -> None:
     described = converter.describe()
     assert {name: described[f"converter_{name}"]["units"] for name in UNITS} == UNITS
-    assert converter.read().keys() == described.keys() == {f"converter_{name}" for name in (*UNITS, "drained")}
+    assert converter.read().keys() == described.keys() == {f"converter_{name}" for name in (*UNITS, *OTHERS)}
 
 
 def test_readings_have_the_described_type(converter: PETifConverter) -> None:

@@ -71,8 +71,8 @@ def test_messages_of_a_plan_are_in_order(
     run_engine.msg_hook = messages.append
     run_engine(convert_files(converter, PATHS[:1], recipe="xdi", **options))
     assert [message.command for message in messages] == [
-        "wait_for", "open_run", "wait_for", "checkpoint", "trigger", "wait", "create", "read", "save", "checkpoint",
-        "create", "read", "save", "close_run",
+        "wait_for", "subscribe", "open_run", "wait_for", "checkpoint", "trigger", "wait", "create", "read", "save",
+        "checkpoint", "create", "read", "save", "close_run", "unsubscribe",
     ]  # fmt: skip
 
 

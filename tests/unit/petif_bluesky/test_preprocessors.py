@@ -135,6 +135,8 @@ def test_statistics_of_a_run_are_its_last_event(lab: Lab) -> None:
             "latency_median": 0.5,
             "latency_p95": 0.5,
             "drained": True,
+            "problem": "",
+            "used_recipe": RECIPE.model_dump_json(),
         }
     ]
     assert lab.recorder.of("stop")[0]["num_events"] == {"primary": 3, "converted": 3, "conversion": 1}

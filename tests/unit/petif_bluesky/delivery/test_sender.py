@@ -186,10 +186,10 @@ def test_outage_while_sending_singly_keeps_the_order(
     server.rejected = {bad}
     answered = server.submit
 
-    def vanish_for_a_call(requests: Any, runs: Any = ()) -> Any:
+    def vanish_for_a_call(*call: Any) -> Any:
         if server.attempts == 2:
             server.troubles.append(LinkDownError("gone"))
-        return answered(requests, runs)
+        return answered(*call)
 
     server.submit = vanish_for_a_call  # type: ignore[method-assign]
     start()

@@ -61,9 +61,10 @@ def test_unusable_recipe_is_refused_here_and_by_the_server_alike(given: Any, wor
     assert explain(refused.value).startswith(words.replace("\\", "").partition(".*")[0])
 
 
-def test_other_metadata_alone_are_an_error_by_name() -> None:
-    with pytest.raises(ValueError, match=r"conversion.*recipe\.note: unknown name.*other metadata"):
-        recipe_of_run({"note": "as last week"})
+def test_other_metadata_alone_are_no_recipe_but_a_misspelled_field_is_an_error() -> None:
+    assert recipe_of_run({"note": "as last week"}) == RunRecipe(None, {"note": "as last week"})
+    with pytest.raises(ValueError, match=r"conversion.*recipe\.rotatoin: unknown name.*other metadata"):
+        recipe_of_run({"rotatoin": 90})
 
 
 @pytest.mark.parametrize("given", [IN_PLACE, json.dumps(IN_PLACE), Recipe.parse(IN_PLACE)])
