@@ -32,6 +32,8 @@ def _host_and_port(_context: click.Context, _parameter: click.Parameter, value: 
 @server_option
 @click.option("--spool", type=click.Path(path_type=Path, dir_okay=False),
               help="File that holds requests until the server accepts them.  [default: one per server]")  # fmt: skip
+@click.option("--converter", "name", default="", metavar="NAME",
+              help="Name of the converter in the session, if several are attached there and it is not the first.")  # fmt: skip
 @click.option("--prefix", default="", help="Use only documents from publishers with this prefix.")
 @click.option("--any-pickle", is_flag=True,
               help="Accept pickles of any objects. Anyone who can reach the proxy can then run code here.")  # fmt: skip
@@ -39,7 +41,14 @@ def _host_and_port(_context: click.Context, _parameter: click.Parameter, value: 
               help="Catalogue to add each run's final statistics to, such as http://tiled.example:8000; its key is "
               "read from TILED_API_KEY. The runs themselves must be written by another program.")  # fmt: skip
 def subscribe(
-    *, zmq_address: str, address: str, spool: Path | None, prefix: str, any_pickle: bool, tiled_uri: str | None
+    *,
+    zmq_address: str,
+    address: str,
+    spool: Path | None,
+    name: str,
+    prefix: str,
+    any_pickle: bool,
+    tiled_uri: str | None,
 ) -> None:
     """Convert the frames of runs whose documents come over bluesky's 0MQ proxy.
 
@@ -66,7 +75,7 @@ def subscribe(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
-        session = RemoteSession(Client(address))
+        session = RemoteSession(Client(address), name)
         try:
             callback = stack.enter_context(closing(ConversionCallback(session, spool=spool)))
         except SpoolError as error:

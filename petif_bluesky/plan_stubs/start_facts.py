@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from petif_bluesky.converter import PETifConverter
-from petif_bluesky.documents.bookings import CONVERSION, Booking
+from petif_bluesky.documents.bookings import Booking
 from petif_bluesky.documents.run_recipe import recipe_of_run
 from tango_server.recipe import Recipe
 
@@ -44,21 +44,17 @@ def place_of(converter: PETifConverter, metadata: Mapping[str, Any]) -> str | No
     Raises
     ------
     ValueError
-        if two further converters have the same name.
+        if another one has the same name.
 
     """
-    first = _on_the_way.get(id(metadata.get(CONVERSION)))
-    if first is None:
-        return CONVERSION
-    if first.converter is converter or first.alone:
+    others = [owner for owner, _ in _owned(metadata)]
+    if any(other.converter is converter or other.alone for other in others):
         return None
-    key = Booking("", converter.name).key
-    other = _on_the_way.get(id(metadata.get(key)))
-    if other is None:
-        return key
-    if other.converter is converter:
-        return None
-    raise ValueError(f"{converter.name}: two converters have this name. Give each converter of a session its own name.")
+    if converter.name in {other.converter.name for other in others}:
+        raise ValueError(
+            f"{converter.name}: two converters have this name. Give each converter of a session its own name."
+        )
+    return Booking("", converter.name if others else "").key
 
 
 def require_other_output(converter: PETifConverter, facts: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
@@ -66,12 +62,16 @@ def require_other_output(converter: PETifConverter, facts: Mapping[str, Any], me
 
     Recipes that are not known yet, since the server has not answered, are not compared.
     """
-    for value in metadata.values():
-        other = _on_the_way.get(id(value))
-        if other is not None and facts["recipe"] and value["recipe"]:
+    for other, theirs in _owned(metadata):
+        if facts["recipe"] and theirs["recipe"]:
             refuse_shared_output(
-                {other.converter.name: Recipe.parse(value["recipe"]), converter.name: Recipe.parse(facts["recipe"])}
+                {other.converter.name: Recipe.parse(theirs["recipe"]), converter.name: Recipe.parse(facts["recipe"])}
             )
+
+
+def _owned(metadata: Mapping[str, Any]) -> list[tuple[Owner, Mapping[str, Any]]]:
+    """Return the facts on their way that inner wrappers have added to the metadata of a run."""
+    return [(_on_the_way[id(value)], value) for value in metadata.values() if id(value) in _on_the_way]
 
 
 def refuse_shared_output(recipes: Mapping[str, Recipe]) -> None:
