@@ -33,7 +33,7 @@ def _host_and_port(_context: click.Context, _parameter: click.Parameter, value: 
 @click.option("--spool", type=click.Path(path_type=Path, dir_okay=False),
               help="File that holds requests until the server accepts them.  [default: one per server]")  # fmt: skip
 @click.option("--converter", "name", default="", metavar="NAME",
-              help="Name of the converter in the session, if several are attached there and it is not the first.")  # fmt: skip
+              help="Name of the converter in the session, unless it is the first one there.")  # fmt: skip
 @click.option("--prefix", default="", help="Use only documents from publishers with this prefix.")
 @click.option("--any-pickle", is_flag=True,
               help="Accept pickles of any objects. Anyone who can reach the proxy can then run code here.")  # fmt: skip
