@@ -51,8 +51,7 @@ def convert_files(
     paths
         as the server sees them, or as its `path_maps` translate them
     recipe
-        a `Recipe`, its fields (also on top of a `preset`), or a preset's name; by default the converter's recipe
-        (`configure`), else the server's
+        in any form that `Recipe.parse` accepts; by default the converter's recipe (`configure`), else the server's
     timeout
         seconds to wait for the server, before the run and during it; frames without a report by then are still
         converted later (`drained` is False)
@@ -145,7 +144,7 @@ def reprocess_run(
     run
         the uid of the run, or its Tiled client
     recipe
-        a `Recipe`, its fields (also on top of a `preset`), or a preset's name
+        in any form that `Recipe.parse` accepts
     catalogue
         the Tiled client used to look up a uid; for the queueserver, wrap this plan in one that has the client
     timeout, spool, md

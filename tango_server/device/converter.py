@@ -240,7 +240,7 @@ class PETifConverter(Counters):
         with self._service("GetRunStatistics") as service:
             return to_wire(service.history.run_statistics(run_uid))
 
-    @command(dtype_in=str, doc_in="Recipe as JSON")
+    @command(dtype_in=str, doc_in="Recipe as JSON, or the name of a preset")
     def SetRecipe(self, text: str) -> None:
         """Set the default recipe, for requests without one. Survives a restart."""
         recipe = recipe_from_wire(text, "SetRecipe")
