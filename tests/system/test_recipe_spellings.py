@@ -15,11 +15,11 @@ from bluesky.plans import count
 from bluesky.utils import FailedStatus
 from bluesky_queueserver.manager.profile_ops import existing_plans_and_devices_from_nspace, validate_plan
 from click.testing import CliRunner
+from tiled.utils import DictView
 
 from petif_bluesky import ConversionPreprocessor, PETifConverter, conversion_decorator, conversion_wrapper
 from petif_bluesky.plans import convert_files, convert_folder, reprocess_run
 from petif_bluesky.server_poller import ServerPoller
-from petif_bluesky.tiled.literal_names import LiteralNames
 from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
 from tango_server.commands.assignments import as_lines, assignment
@@ -30,7 +30,6 @@ from tango_server.settings import Configuration
 from tests.system.conftest import settings
 from tests.system.tango_database import RegisteredServer, TangoDatabase
 from tests.system.waiting import reports, submit
-from tests.tiled_server import open_client, open_tiled, tiled_writer
 from tests.unit.documents import NAME, ComposedRun
 
 XDI = Recipe.preset("xdi")
@@ -42,6 +41,7 @@ SPELLINGS: dict[str, tuple[Any, Recipe]] = {
     "fields": (TURNED.model_dump(mode="json"), TURNED),
     "fields on a preset": ({"preset": "xdi", "rotation": 90}, TURNED),
     "fields as JSON": (TURNED.model_dump_json(), TURNED),
+    "fields in a catalogue": (DictView({"preset": "xdi", "rotation": 90, "output": DictView({})}), TURNED),
     "fields on a preset as JSON": ('{"preset": "xdi", "rotation": 90}', TURNED),
 }
 WRONG: dict[str, Any] = {
@@ -62,7 +62,12 @@ UNSAFE = {"preset": "xdi", "output": {"mode": "in_place"}}
 
 def as_json(given: Any) -> Any:
     """Return a spelling as JSON carries it, in requests and queues."""
-    return given.model_dump(mode="json") if isinstance(given, Recipe) else given
+    match given:
+        case Recipe():
+            return given.model_dump(mode="json")
+        case DictView():
+            return {name: as_json(value) for name, value in given.items()}
+    return given
 
 
 def as_text(given: Any) -> str:
@@ -85,7 +90,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A folder with a frame in its `raw`."""
     folder = tmp_path_factory.mktemp("spellings").resolve()
     (folder / "raw").mkdir()
-    (folder / "processed").mkdir()
     shutil.copy(data / "qxrd_f32_64.tif", folder / "raw" / "a.tif")
     return folder
 
@@ -195,6 +199,27 @@ def files_of_folder(bench: Bench, given: Any) -> str:
     return bench.in_request(convert_folder(bench.converter, raw, recipe=given, **bench.plan_options))
 
 
+class Catalogued:
+    """A run that brings its documents, as the clients of some catalogues do."""
+
+    def __init__(self, frame: str) -> None:
+        run = ComposedRun(lambda _name, _document: None)
+        run.stream(pe={"full_file_name": NAME})
+        run.event(pe_full_file_name=frame)
+        run.stop()
+        self._documents = run.recorder.documents
+
+    def documents(self) -> Any:
+        yield from self._documents
+
+
+def reprocess(bench: Bench, given: Any) -> str:
+    run: Any = Catalogued(bench.frame)
+    bench.in_request(reprocess_run(bench.converter, run, recipe=given, **bench.plan_options))
+    recipe = Recipe.parse(bench.starts[-1]["conversion"]["recipe"])
+    return recipe.model_copy(update={"output": NewFile()}).hash  # its outputs are numbered
+
+
 def request(bench: Bench, given: Any) -> str:
     answer = submit(bench.proxy, {"source": bench.frame, "run_uid": "run", "recipe": as_json(given)})
     if answer["refused"]:
@@ -221,6 +246,7 @@ OF_RUNS = [
     metadata_of_conversion_plan,
     files,
     files_of_folder,
+    reprocess,
     request,
 ]
 PLACES = [*OF_RUNS, command]
@@ -320,34 +346,6 @@ def test_property_takes_every_spelling_and_refuses_as_the_others(
     assert refusals(configured, WRONG) == {name: refusal_of(given) for name, given in WRONG.items()}
     found = {name: configured(given) for name, (given, _) in SPELLINGS.items()}
     assert found == {name: recipe.hash for name, (_, recipe) in SPELLINGS.items()}
-
-
-@pytest.fixture(scope="module")
-def catalogued(folder: Path) -> Iterator[Any]:
-    """The Tiled client of a run with the frame and a recipe."""
-    with open_tiled(folder / "catalogue", readable_storage=[folder / "raw", folder / "processed"]) as tiled:
-        client = open_client(tiled.uri)
-        run = ComposedRun(LiteralNames(tiled_writer(client)), conversion={"recipe": TURNED.model_dump(mode="json")})
-        run.stream(pe={"full_file_name": NAME})
-        run.event(pe_full_file_name=str(folder / "raw" / "a.tif"))
-        run.stop()
-        yield client[run.uid]
-        client.context.close()
-
-
-def test_reprocessing_takes_every_spelling_and_refuses_as_the_others(bench: Bench, catalogued: Any) -> None:
-    def reprocess(given: Any) -> str:
-        bench.in_request(reprocess_run(bench.converter, catalogued, recipe=given, **bench.plan_options))
-        recipe = Recipe.parse(bench.starts[-1]["conversion"]["recipe"])
-        return recipe.model_copy(update={"output": NewFile()}).hash  # its outputs are numbered
-
-    found = {name: reprocess(given) for name, (given, _) in SPELLINGS.items()}
-    assert found == {name: recipe.hash for name, (_, recipe) in SPELLINGS.items()}
-    of_catalogue = catalogued.metadata["start"]["conversion"]["recipe"]
-    assert (reprocess(of_catalogue), preprocessor(bench, of_catalogue)) == (TURNED.hash, TURNED.hash)
-    runs, wrong = len(bench.starts), {**WRONG, "in place": UNSAFE}
-    assert refusals(reprocess, wrong) == {name: refusal_of(given) for name, given in wrong.items()}
-    assert len(bench.starts) == runs, "no run was opened"
 
 
 def test_queue_takes_every_spelling_that_json_can_carry(bench: Bench) -> None:
