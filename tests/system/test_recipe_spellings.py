@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import tango
@@ -13,11 +14,19 @@ from bluesky import RunEngine
 from bluesky import plan_stubs as bps
 from bluesky.plans import count
 from bluesky.utils import FailedStatus
-from bluesky_queueserver.manager.profile_ops import existing_plans_and_devices_from_nspace, validate_plan
+from bluesky.utils import plan as queueable
+from bluesky_queueserver.manager.profile_ops import existing_plans_and_devices_from_nspace, prepare_plan, validate_plan
 from click.testing import CliRunner
+from ophyd import Component, Device, Signal
 from tiled.utils import DictView
 
-from petif_bluesky import ConversionPreprocessor, PETifConverter, conversion_decorator, conversion_wrapper
+from petif_bluesky import (
+    ConversionCallback,
+    ConversionPreprocessor,
+    PETifConverter,
+    conversion_decorator,
+    conversion_wrapper,
+)
 from petif_bluesky.plans import convert_files, convert_folder, reprocess_run
 from petif_bluesky.server_poller import ServerPoller
 from tango_server.client.client import Client
@@ -101,6 +110,12 @@ def address(folder: Path) -> Iterator[str]:
         yield server.address
 
 
+class Named(Device):
+    """A detector that only names its file."""
+
+    full_file_name = Component(Signal, value="")
+
+
 class Bench:
     """A session with the server."""
 
@@ -111,10 +126,13 @@ class Bench:
         self._poller = ServerPoller(Client(address))
         self._poller.wait_for_first_poll(10)
         self.converter = PETifConverter(address, name="converter", poller=self._poller)
+        self._callback: ConversionCallback | None = None
         self.starts: list[Mapping[str, Any]] = []
         engine.subscribe(lambda _name, document: self.starts.append(document), "start")
 
     def close(self) -> None:
+        if self._callback is not None:
+            self._callback.close()
         self._poller.close()
 
     def in_start(self, *plans: Any, **metadata: Any) -> str:
@@ -128,6 +146,25 @@ class Bench:
 
     def wrapped(self, plan: Any, **options: Any) -> Any:
         return conversion_wrapper(plan, self.converter, **options)
+
+    def of_callback(self, plan: Any, **metadata: Any) -> str:
+        """Return the hash of the recipe that a run's only frame has been converted with, sent by the callback."""
+        if self._callback is None:
+            self._callback = ConversionCallback(self.converter, spool=self.folder / f"callback-{uuid4().hex}.sqlite")
+            self.engine.subscribe(self._callback)
+        self.engine(plan, **metadata)
+        statistics = self.converter.client.run_statistics(self.starts[-1]["uid"])
+        (report,) = self.converter.client.reports_of_run(self.starts.pop()["uid"])
+        if report.outcome == "failed":
+            assert (statistics.submitted, statistics.failed, statistics.pending) == (1, 1, 0)
+            raise RefusedError(report.reason)
+        return report.recipe_hash or ""
+
+    def scan(self, num: int = 1) -> Any:
+        """Return a plan whose only point names the frame, with the recipe of the preprocessor to be replaced."""
+        detector = Named(name="pe")
+        detector.full_file_name.put(self.frame)
+        return self.wrapped(count([detector], num), recipe="xdi-unsigned")
 
     def in_request(self, plan: Any) -> str:
         """Return the hash of the recipe of a plan's only frame, as the server reports it."""
@@ -228,6 +265,33 @@ def request(bench: Bench, given: Any) -> str:
     return recipe_hash
 
 
+def engine_call(bench: Bench, given: Any) -> str:
+    return bench.of_callback(bench.scan(), conversion={"recipe": given})
+
+
+def bare_engine_call(bench: Bench, given: Any) -> str:
+    return bench.of_callback(bench.scan(), conversion=given)
+
+
+def queue_meta(bench: Bench, given: Any) -> str:
+    """Run an item of bluesky-queueserver as its worker does: its `meta`, or several, become metadata of the call."""
+    names = {"scan": queueable(bench.scan)}
+    plans, devices, _, _ = existing_plans_and_devices_from_nspace(nspace=names)
+    item = {
+        "name": "scan",
+        "user_group": "primary",
+        "meta": [{"conversion": {"recipe": as_json(given)}}, {"conversion": "esperanto"}],
+    }
+    prepared = prepare_plan(
+        item,
+        plans_in_nspace=names,
+        devices_in_nspace={},
+        allowed_plans={"primary": plans},
+        allowed_devices={"primary": devices},
+    )
+    return bench.of_callback(prepared["callable"](*prepared["args"], **prepared["kwargs"]), **prepared["meta"])
+
+
 def command(bench: Bench, given: Any) -> str:
     bench.proxy.SetRecipe(as_text(given))
     return Recipe.model_validate_json(bench.proxy.Recipe).hash
@@ -248,6 +312,9 @@ OF_RUNS = [
     files_of_folder,
     reprocess,
     request,
+    engine_call,
+    bare_engine_call,
+    queue_meta,
 ]
 PLACES = [*OF_RUNS, command]
 Place = Callable[[Bench, Any], str]
