@@ -85,6 +85,7 @@ class ConversionCallback:
         self._spool = Spool(_own_path(converter, spool))
         converter.spool_path = self._spool.path
         _callbacks[self._spool.path.absolute()] = self
+        self._book.releasing = weakref.WeakMethod(self._release)
         self._router = FrameRouter(
             self._enqueue, note=_warn, frames=frames, metadata=metadata, recipe_of=self._recipe_of
         )
@@ -136,6 +137,15 @@ class ConversionCallback:
         self._book.announce(booking.run_uid)
         self._spool.announce(booking.run_uid)
         self._sender.wake()
+
+    def _release(self, booked: str) -> None:
+        """Submit the frames of a run that wait for readings, which will not come any more. Never raises."""
+        run_uid = Booking.of(booked).run
+        try:
+            self._router.release(run_uid)
+        except Exception as error:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
+            self._errors.record(run_uid, "stop", error)
+        self._book.read(booked, self._counts.of(run_uid), self._router.waiting(run_uid))
 
     def _booked(self, run_uid: str) -> str:
         """Return the run uid of this converter's frames."""

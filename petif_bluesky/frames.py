@@ -98,14 +98,17 @@ class FrameRouter(DocumentRouter):
         if name in _FOLLOWED:
             with self._attempts:
                 super().__call__(name, document, validate)
-            found = self._found.copy()
-            self._found.clear()
-            try:
-                self._raise_first(name, document)
-            finally:
-                if found:
-                    self._take(found)
+            self._pass_on(name, document)
         return name, document
+
+    def _pass_on(self, name: str, document: Any) -> None:
+        found = self._found.copy()
+        self._found.clear()
+        try:
+            self._raise_first(name, document)
+        finally:
+            if found:
+                self._take(found)
 
     def run_of(self, name: str, document: Document) -> str:
         """Return the uid of the run that a document belongs to, "" if unknown."""
@@ -118,6 +121,12 @@ class FrameRouter(DocumentRouter):
         """Return how many frames of a run wait for further documents."""
         run = self._runs.get(run_uid)
         return run.waiting if run else 0
+
+    def release(self, run_uid: str) -> None:
+        """Pass on the frames of a run that wait for readings only: the run is about to stop."""
+        if run := self._runs.get(run_uid):
+            run.release()
+            self._pass_on("stop", {"run_start": run_uid})
 
     def start(self, doc: Document) -> None:
         """Begin a run."""

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from petif_bluesky.text_set import TextSet
@@ -51,12 +51,19 @@ class RunBook:
         self._open: dict[str, None] = {}
         self._closed: deque[str] = deque()
         self._announcing = announcing
+        self.releasing: Callable[[], Callable[[str], None] | None] = lambda: None
+        """Returns the function of the callback that submits frames that wait for readings, None if there is none."""
         self._news: dict[str, None] = {}
 
     def announce(self, run_uid: str) -> None:
         """A run has started."""
         with self._lock:
             self._opened(run_uid)
+
+    def release(self, run_uid: str) -> None:
+        """A run is about to stop: its frames that wait for readings are submitted, in the caller's thread."""
+        if (release := self.releasing()) is not None:
+            release(run_uid)
 
     def read(self, run_uid: str, read: Mapping[str, int], waiting: int) -> None:
         """A document of a run was read.

@@ -142,6 +142,13 @@ class Points:
         waiting = [point for point in self._open.values() if point.missing]
         return whole + [settled for point in waiting for settled in self._settle(point)]
 
+    def release(self) -> list[Point]:
+        """Return the points that wait for their event only: there will be none."""
+        released = [point for point in self._open.values() if not point.missing]
+        for point in released:
+            del self._open[point.key]
+        return released
+
     def stop(self) -> list[Point]:
         """Return the points still waiting, as far as they are known; report what is missing."""
         left, self._open = list(self._open.values()), {}

@@ -124,6 +124,12 @@ class Run:
         """A resource or a stream resource was announced."""
         self._convert(self._points.resource_came(resource_uid))
 
+    def release(self) -> None:
+        """Pass on the frames that wait for readings only: the run is about to stop."""
+        self._convert(self._points.release())
+        if self._angles is not None:
+            self._release_held(self._angles, at_last=True)
+
     def stop(self) -> None:
         """Pass on the frames that are still waiting, as far as their files are known."""
         self._convert(self._points.stop())

@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
 from bluesky import plan_stubs as bps
@@ -16,10 +16,10 @@ from petif_bluesky.documents.document_counts import DocumentCounts
 from petif_bluesky.documents.run_recipe import recipe_of_run
 from petif_bluesky.documents.selection import is_own_stream
 from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, in_order
+from petif_bluesky.plan_stubs.drain import Drain
 from petif_bluesky.plan_stubs.start_facts import Owner, on_their_way, place_of, require_other_output
-from petif_bluesky.signals.drain_status import DrainStatus, RunReading, RunSoFar
+from petif_bluesky.signals.drain_status import RunSoFar
 from petif_bluesky.signals.run_reports import RunReports
-from tango_server.messages import RunStatistics
 
 _log = logging.getLogger(__name__)
 
@@ -31,66 +31,6 @@ _LATE_TIMEOUT = 1.0
 """Timeout (s) for the frames of a point once those of an earlier point were not ready in time."""
 _AT_ONCE = 0.2
 """Timeout (s) of a run that is not waited for: one answer of the server."""
-
-
-class Drain:
-    """A triggerable bluesky object that waits for the frames of one run; it can be triggered again after a pause.
-
-    The RunEngine keeps triggered objects until its call ends, so `forget` drops everything about the run.
-    """
-
-    parent = None
-
-    def __init__(
-        self,
-        converter: PETifConverter,
-        reports: RunReports,
-        so_far: Callable[[], RunSoFar],
-        *,
-        through_outages: bool = False,
-    ) -> None:
-        self.name = converter.name
-        self.timeout: float | None = None
-        self.reading: RunReading | None = None
-        self._converter = converter
-        self._reports: RunReports | None = reports
-        self._run_uid = reports.run_uid
-        self._so_far = so_far
-        self._through_outages = through_outages
-        self._status: DrainStatus | None = None
-        self._statistics: RunStatistics | None = None
-        self._unfollow = converter.poller.follow(self._run_uid, self._keep, closely=False)
-
-    def trigger(self) -> DrainStatus:
-        """Return a status that is done when every frame of the run has a report; it never fails."""
-        self.reading = None
-        self._status = self._converter.drain(
-            self._run_uid,
-            reports=self._reports,
-            timeout=self.timeout,
-            taken=self._take,
-            through_outages=self._through_outages,
-            so_far=replace(self._so_far(), statistics=self._statistics),
-        )
-        return self._status
-
-    def give_up(self) -> bool:
-        """Stop waiting; return whether there is a reading."""
-        if self._status is not None:
-            self._status.give_up()
-        return self.reading is not None
-
-    def forget(self) -> None:
-        """Drop everything about the run."""
-        self._unfollow()
-        self._status = self._reports = self.reading = None
-
-    def _take(self, reading: RunReading) -> None:
-        self.reading = reading
-
-    def _keep(self, statistics: RunStatistics | None) -> None:
-        """Keep the statistics of the open run: the server may be away when it closes."""
-        self._statistics = statistics or self._statistics
 
 
 @dataclass(slots=True)
@@ -219,7 +159,9 @@ class RunWrapper:
             booking,
             reports,
             ConvertedFrames(self._converter.name, booking.stream),
-            Drain(self._converter, reports, self._so_far(booking, start), through_outages=self._timeout is not None),
+            Drain(
+                self._converter, reports, self._so_far(booking, start, facts), through_outages=self._timeout is not None
+            ),
         )
         return uid
 
@@ -229,15 +171,17 @@ class RunWrapper:
             self._starts = {document["uid"]: document}
         self._emitted(name, document)
 
-    def _so_far(self, booking: Booking, start: Mapping[str, Any]) -> Callable[[], RunSoFar]:
+    def _so_far(self, booking: Booking, start: Mapping[str, Any], facts: Mapping[str, Any]) -> Callable[[], RunSoFar]:
         """Return what gives the state of a run; the RunEngine may have replaced its facts by those of the call."""
         text, problem, submits_itself = "", "", self._timeout is not None
         try:
-            recipe = recipe_of_run(start.get(booking.key)).recipe
+            recipe = recipe_of_run(facts if submits_itself else start.get(booking.key)).recipe
         except ValueError as error:
             problem = str(error)
         else:
             text = recipe.model_dump_json() if recipe else ""
+            if recipe is None and facts["recipe_source"] == "run":
+                problem = f"{booking.key} of the RunEngine's call replaced the recipe by none: the server's was used"
 
         def so_far() -> RunSoFar:
             return RunSoFar(None if submits_itself else self._emitted.of(booking.run), None, text, problem)
@@ -271,6 +215,7 @@ class RunWrapper:
         self._converter.current_run = run.uid
         yield from self._dropped(key)  # if the plan failed within an event, that error is the one to show
         yield from self._checkpoint()  # otherwise resuming after a pause would repeat the last point
+        self._converter.runs.release(run.uid)
         try:
             yield from self._drained(run, None)
             self._note_unfinished(run)

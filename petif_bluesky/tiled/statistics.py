@@ -162,7 +162,7 @@ class CatalogueStatistics:
             self._follow()
             self._next_follow = now + _FOLLOW_INTERVAL
             return 0.0
-        return min(self._next_follow, *(run.next_update for run in runs[:1])) - now
+        return min([self._next_follow, *(run.next_update for run in runs[:1])]) - now
 
     def _follow(self) -> None:
         """Update the runs that have new reports: failed frames that were retried, and late ones."""

@@ -125,7 +125,9 @@ class Client:
             problem = error.args[0].desc.strip()
         return ServerSnapshot(self._version, readings(found), problem)
 
-    def submit(self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = (), run_counts: Any=None) -> SubmitAnswer:
+    def submit(
+        self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = (), run_counts: Any = None
+    ) -> SubmitAnswer:
         """Submit requests and announce runs; return once the server has stored them."""
         return self._query(SubmitAnswer, "Submit", json.dumps({"requests": list(requests), "runs": list(runs)}))
 
