@@ -1,0 +1,167 @@
+"""A session in one line: a real server, RunEngine and catalogue."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import bluesky.plans as bp
+import fabio
+import numpy as np
+import pytest
+import tango
+import tifffile
+from bluesky import RunEngine
+
+from petif_bluesky import PETifConverter, Recipe, attach
+from petif_bluesky.sim import SimulatedPerkinElmer
+from petif_bluesky.tiled.literal_names import LiteralNames
+from tango_server.client.local_server import LocalServer
+from tests.system.conftest import FAST, settings
+from tests.system.waiting import until
+from tests.tiled_server import open_client, open_tiled, tiled_writer
+from tests.unit.documents import Recorder
+
+TURNED = Recipe.preset("xdi", rotation=90, flip="1")
+
+
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with open_tiled(tmp_path_factory.mktemp("catalogue"), readable_storage=[tmp_path_factory.getbasetemp()]) as tiled:
+        yield tiled
+
+
+@pytest.fixture
+def client(tiled: Any) -> Iterator[Any]:
+    client = open_client(tiled.uri)
+    yield client
+    client.context.close()
+
+
+@pytest.fixture
+def detector(root: Path) -> SimulatedPerkinElmer:
+    return SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=(48, 64), exposure_time=0.0)
+
+
+@pytest.fixture(autouse=True)
+def own_state(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spools and runs that a catalogue did not take go to the folder of the test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(root / "home"))
+
+
+def raw(root: Path) -> list[Path]:
+    return sorted((root / "raw").glob("*.tif"))
+
+
+def expected(root: Path) -> list[Any]:
+    return [np.flip(np.rot90(tifffile.imread(path)), 1).astype(np.int32) for path in raw(root)]
+
+
+def test_one_line_gives_frames_statistics_and_recipe_in_the_catalogue(
+    run_engine: RunEngine, server: LocalServer, tiled: Any, client: Any, root: Path, detector: SimulatedPerkinElmer
+) -> None:
+    with attach(run_engine, server.address, recipe=TURNED, tiled=tiled.uri) as attached:
+        (uid,) = run_engine(bp.count([detector], num=3))
+        assert attached.wait(30.0)
+    run = client[uid]
+    np.testing.assert_array_equal(run["primary"]["pe_image"].read()[:, 0], [tifffile.imread(path) for path in raw(root)])
+    np.testing.assert_array_equal(run["converted"]["converter_image"].read()[:, 0], expected(root))
+    assert Recipe.parse(run.metadata["start"]["conversion"]["recipe"]) == TURNED
+    numbers = run.metadata["conversion"]
+    assert (numbers["submitted"], numbers["converted"], numbers["pending"]) == (3, 3, 0)
+    assert list(run["conversion"].read()["converter_drained"].values) == [True]
+
+
+def test_writer_of_the_session_is_used(
+    run_engine: RunEngine, server: LocalServer, client: Any, detector: SimulatedPerkinElmer
+) -> None:
+    run_engine.subscribe(LiteralNames(tiled_writer(client)))
+    with attach(run_engine, server.address, recipe="xdi", tiled=client) as attached:
+        (uid,) = run_engine(bp.count([detector]))
+        assert attached.wait(30.0)
+    assert list(client[uid]["primary"].read()["seq_num"].values) == [1]
+    assert client[uid].metadata["conversion"]["converted"] == 1
+
+
+def test_catalogue_that_is_away_costs_no_run(
+    run_engine: RunEngine, server: LocalServer, root: Path, detector: SimulatedPerkinElmer
+) -> None:
+    with open_tiled(root / "another catalogue", readable_storage=[root]) as tiled:
+        away = open_client(tiled.uri)
+    with attach(run_engine, server.address, recipe="xdi", tiled=away) as attached:
+        (uid,) = run_engine(bp.count([detector]))
+        assert not attached.wait(0.5)
+        assert attached.converter.client.run_statistics(uid).converted == 1
+    (kept,) = (root / "home").rglob("*.jsonl")
+    assert uid in kept.read_text()
+    away.context.close()
+
+
+@pytest.fixture(params=["one server", "two servers"])
+def addresses(request: pytest.FixtureRequest, server: LocalServer, root: Path) -> Iterator[tuple[str, str]]:
+    with ExitStack() as stack:
+        other = server
+        if request.param == "two servers":
+            other = stack.enter_context(LocalServer(root, root / "other state", settings(*FAST)))
+        yield server.address, other.address
+
+
+def test_two_converters_write_both_outputs(
+    run_engine: RunEngine,
+    recorder: Recorder,
+    addresses: tuple[str, str],
+    client: Any,
+    root: Path,
+    detector: SimulatedPerkinElmer,
+) -> None:
+    esperanto = Recipe.preset("esperanto")
+    first, second = PETifConverter(addresses[0], name="tiff"), PETifConverter(addresses[1], name="esperanto")
+    with (
+        attach(run_engine, first, recipe=TURNED, tiled=client) as one,
+        attach(run_engine, second, recipe=esperanto, tiled=client) as other,
+    ):
+        (uid,) = run_engine(bp.count([detector], num=3))
+        assert one.wait(30.0)
+        assert other.wait(30.0)
+    recorder.check()
+    run = client[uid]
+    processed = root / "processed"
+    for path, turned in zip(raw(root), expected(root), strict=True):
+        np.testing.assert_array_equal(tifffile.imread(processed / path.name), turned)
+        frame = fabio.open(str(processed / f"{path.stem}.esperanto"))
+        values = np.rot90(tifffile.imread(path), 2).astype(np.int32)
+        assert set(np.unique(values)) <= set(np.unique(frame.data))
+    for stream, name in (("conversion", "tiff"), ("conversion_esperanto", "esperanto")):
+        row = run[stream].read()
+        assert (row[f"{name}_converted"].values[0], row[f"{name}_drained"].values[0]) == (3, True)
+        assert run.metadata[stream]["converted"] == 3
+    np.testing.assert_array_equal(run["converted"]["tiff_image"].read()[:, 0], expected(root))
+    outputs = list(run["converted_esperanto"].read()["esperanto_output"].values)
+    assert outputs == [str(processed / f"{path.stem}.esperanto") for path in raw(root)]
+    assert recorder.of("stop")[0]["num_events"]["converted_esperanto"] == 3
+    first.destroy()
+    second.destroy()
+
+
+def test_retried_failures_are_followed_in_the_catalogue(
+    run_engine: RunEngine,
+    start_server: Callable[..., LocalServer],
+    client: Any,
+    root: Path,
+    detector: SimulatedPerkinElmer,
+) -> None:
+    server = start_server()
+    (root / "processed").mkdir()
+    blocker = root / "processed" / "sample.tif"
+    with attach(run_engine, server.address, recipe="xdi", tiled=client) as attached:
+        recipe = {"preset": "xdi", "output": {"template": "sample", "on_existing": "refuse"}}
+        blocker.write_bytes(b"in the way")
+        (uid,) = run_engine(bp.count([detector], md={"conversion": recipe}))
+        assert attached.wait(30.0)
+        assert client[uid].metadata["conversion"]["failed"] == 1
+    with attach(run_engine, server.address, recipe="xdi", tiled=client) as later:
+        blocker.unlink()
+        until(lambda: later._catalogue._newest is not None, "the reports are followed")
+        tango.DeviceProxy(server.address).RetryFailed()
+        until(lambda: client[uid].metadata["conversion"]["converted"] == 1, "the retried frame is in the catalogue")
+        assert client[uid].metadata["conversion"]["failed"] == 0
