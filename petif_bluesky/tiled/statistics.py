@@ -9,7 +9,7 @@ from typing import Any
 
 from petif_bluesky.callback import Submitting
 from petif_bluesky.owned_thread import FOR_EVER, keep_calling
-from petif_bluesky.tiled.patches import write_statistics
+from petif_bluesky.tiled.patches import catalogue_key, write_statistics
 from tango_server.backoff import Backoff
 from tango_server.client.client import Client, LinkError
 from tango_server.messages import RunStatistics
@@ -20,7 +20,7 @@ _PAUSES = Backoff(shortest=0.1, longest=30.0)
 _PAUSE_AFTER_CHANGE = 1.0
 _PATIENCE = 24 * 3600.0
 _MOST_RUNS = 10_000
-_HINT = "Write them later with petif_bluesky.tiled.statistics.refresh_statistics."
+_HINT = "Write them later: petif refresh RUN --tiled URI."
 
 
 class _NotYetError(Exception):
@@ -184,10 +184,11 @@ class CatalogueStatistics:
         )
 
 
-def refresh_statistics(catalogue: Any, server: Client, run_uid: str) -> RunStatistics:
+def refresh_statistics(catalogue: Any, server: Client, booked_uid: str) -> RunStatistics:
     """Write the server's statistics of a run to the catalogue, and return them.
 
-    For runs whose frames were converted after the session ended.
+    For runs whose frames were converted after the session ended. `booked_uid` is the run uid; for the frames of a
+    further converter `{run_uid}#{name}`, which are written to `conversion_{name}`.
 
     Raises
     ------
@@ -197,7 +198,8 @@ def refresh_statistics(catalogue: Any, server: Client, run_uid: str) -> RunStati
         if the catalogue does not have the run.
 
     """
-    statistics = server.run_statistics(run_uid)
+    statistics = server.run_statistics(booked_uid)
+    run_uid, _ = catalogue_key(booked_uid)
     write_statistics(catalogue[run_uid], statistics)
     return statistics
 
