@@ -34,6 +34,7 @@ _GROUPS = {
         "statistics",
         "monitor",
         "subscribe",
+        "refresh",
     ),
 }
 """How `petif --help` groups the subcommands; others are listed under "Others"."""

@@ -8,6 +8,10 @@ LARGEST_METADATA = 64 * 2**10
 """Bytes of one frame's metadata as JSON."""
 MOST_REQUESTS = 10_000
 """Requests, and announced runs, in one Submit."""
+MOST_STREAMS = 100
+"""Streams of one run in the `run_counts` of a Submit."""
+MOST_COUNTS = 10_000
+"""Streams of all runs in the `run_counts` of a Submit."""
 MOST_JOB_IDS = 10_000
 """Job ids in one GetReports or Cancel."""
 MOST_REPORTS = 100_000

@@ -14,11 +14,13 @@ from tango_server.limits import (
     LONGEST_ID,
     LONGEST_KEY,
     LONGEST_SOURCE,
+    MOST_COUNTS,
     MOST_JOB_IDS,
     MOST_LISTED,
     MOST_LOOKED_FOR,
     MOST_REPORTS,
     MOST_REQUESTS,
+    MOST_STREAMS,
 )
 from tango_server.recipe import RecipeField
 from tango_server.text import LONGEST_MESSAGE, printable
@@ -50,6 +52,19 @@ def _bounded(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 Metadata = Annotated[dict[str, Any], AfterValidator(_bounded)]
+
+
+def _few_counts(counts: "RunCounts") -> "RunCounts":
+    total = sum(map(len, counts.values()))
+    if total > MOST_COUNTS:
+        raise ValueError(f"{total} streams (at most {MOST_COUNTS})")
+    return counts
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+StreamCounts = Annotated[dict[Name, tuple[Count, Count]], Field(max_length=MOST_STREAMS)]
+RunCounts = dict[Name, StreamCounts]
+"""By run uid and stream: how many of the stream's seq_nums and indices were read, and how many requests were made."""
 
 
 class _Message(BaseModel):
@@ -144,6 +159,8 @@ class RunStatistics(_Answer):
     """The results of one run so far; `pending` frames have no report yet.
 
     `bytes_per_second`: bytes read, from the first frame accepted to the last one converted.
+    `run_counts`: by stream, how many of its seq_nums and indices were read from the run's documents, and how many
+    requests were made for them, as announced with `Submit`.
     """
 
     run_uid: str
@@ -160,7 +177,7 @@ class RunStatistics(_Answer):
     bytes_in: int = 0
     bytes_out: int = 0
     bytes_per_second: float = 0.0
-    run_counts: dict[str, tuple[int, int]] = Field(default={}, exclude_if=lambda v: not v)
+    run_counts: dict[str, tuple[int, int]] = Field(default={}, exclude_if=lambda value: value == {})
 
 
 class AcceptedJob(_Answer):
@@ -182,11 +199,17 @@ class SubmitQuery(_Message):
 
     `requests` are validated one by one, so that only wrong ones are refused. `runs` announces run uids: such a run is
     known from then on, even without frames.
+
+    `run_counts` announces, for each run and stream, how many of the stream's seq_nums and indices were read (the last
+    seq_num if none was lost) and how many requests were made for them. The numbers never decrease: the server keeps the
+    largest.
     """
 
     requests: Annotated[list[dict[str, Any]], Field(max_length=MOST_REQUESTS)] = []
     runs: Annotated[list[Name], Field(max_length=MOST_REQUESTS)] = []
-    run_counts: dict[str, dict[str, tuple[int, int]]] = {}
+    run_counts: Annotated[RunCounts, Field(max_length=MOST_REQUESTS), AfterValidator(_few_counts)] = Field(
+        default={}, exclude_if=lambda value: value == {}
+    )
 
 
 class SubmitAnswer(_Answer):
@@ -201,8 +224,9 @@ class ReportsQuery(_Message):
 
     `limit` restricts the number of reports: the first of a run, the `latest` of all. Both come oldest first.
 
-    With `after`, the reports of a run come in the order of finishing: from the first one on (""), or those after the
-    given job, so that a client can fetch new ones only.
+    With `after`, reports come in the order of finishing, so that a client can fetch new ones only. Of a run: those
+    after the given job, or from the first one on (""). With `latest`: those of all runs after the `position` of an
+    earlier answer, or from the oldest one on (""); "now" gives only the position.
     """
 
     job_ids: Annotated[list[Name], Field(max_length=MOST_JOB_IDS)] | None = None
@@ -214,8 +238,8 @@ class ReportsQuery(_Message):
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:
-        if self.after is not None and self.run_uid is None:
-            raise ValueError("after needs a run_uid")
+        if self.after is not None and self.job_ids is not None:
+            raise ValueError('after needs a run_uid or "latest": true')
         if (self.job_ids is not None) + (self.run_uid is not None) + self.latest != 1:
             raise ValueError('give one of job_ids, run_uid and "latest": true')
         return self
@@ -282,8 +306,11 @@ class ReportsAnswer(_Answer):
     """The answer of `GetReports`; `pending` counts the requested jobs without a report yet.
 
     `awaited` lists some of the pending jobs whose files are not complete yet; only for a query by job ids.
+    `position`: the place of the last report in the order of finishing, to continue from there; only for a query with
+    `latest` and `after`, and empty if no job has finished yet.
     """
 
     reports: list[FrameReport]
     pending: int
     awaited: list[AwaitedFrame] = Field(default=[], exclude_if=lambda value: value == [])
+    position: str = Field(default="", exclude_if=lambda value: value == "")

@@ -149,7 +149,13 @@ class Sender:
         news = self._book.news()
         self._next_counts = time.monotonic() + _PAUSE_OF_COUNTS
         try:
-            answer = self._client.submit(requests, runs, news)
+            try:
+                answer = self._client.submit(requests, runs, news)
+            except RequestRejectedError as error:
+                if not news:
+                    raise
+                _log.warning("Counts of runs are not announced: %s", error)  # they never cost a frame
+                answer = self._client.submit(requests, runs)
         except LinkError:
             self._book.keep_news(news)
             raise

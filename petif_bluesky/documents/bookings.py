@@ -50,6 +50,24 @@ class Booking:
         return f"{stem}_{self.name}{dash}{number}"
 
 
+def bookings_of(start: Mapping[str, Any]) -> list[Booking]:
+    """Return the bookings of a run, one for each of its converters.
+
+    >>> start = {"uid": "0f3e", "conversion": {"device": "a/b/1"}, "conversion_esp": {"device": "a/b/2"}}
+    >>> [booking.run_uid for booking in bookings_of(start)]
+    ['0f3e', '0f3e#esp']
+    """
+    prefix = f"{CONVERSION}_"
+    further = [
+        key.removeprefix(prefix) for key, facts in start.items() if key.startswith(prefix) and _has_device(facts)
+    ]
+    return [Booking(start["uid"]), *(Booking(start["uid"], name) for name in further)]
+
+
+def _has_device(facts: Any) -> bool:
+    return isinstance(facts, Mapping) and "device" in facts
+
+
 def booking_in(start: Mapping[str, Any], converter: str, address: str) -> Booking:
     """Return the part of a converter in a run, from the start document.
 

@@ -35,7 +35,7 @@ class DocumentCounts:
             case "start":
                 self._run(document["uid"])
             case "descriptor":
-                self._streams[document["uid"]] = document["run_start"], document.get("name") or ""
+                self._streams[document["uid"]] = document["run_start"], document.get("name") or "primary"
                 self._run(document["run_start"])
             case "event":
                 self._add(document, 1)

@@ -15,6 +15,8 @@ from tango_server.messages import (
     FrameReport,
     FrameRequest,
     RefusedRequest,
+    ReportsAnswer,
+    RunCounts,
     RunStatistics,
     SubmitAnswer,
     SubmitQuery,
@@ -56,19 +58,21 @@ class FakeBook:
         self._counts: dict[str, dict[str, tuple[int, int]]] = {}
         self._finished: dict[str | None, list[FrameReport]] = {}
         """Reports by run, in order."""
+        self._in_order: list[FrameReport] = []
 
     def knows(self, run_uid: str) -> bool:
         """Return whether a run was announced or has a submitted frame."""
-        return run_uid in self.announced or any(booked.run_uid == run_uid for booked in self._booked.values())
+        announced = run_uid in self.announced or run_uid in self._counts
+        return announced or any(booked.run_uid == run_uid for booked in self._booked.values())
 
     def accept(
         self,
         requests: Sequence[Mapping[str, Any]],
         runs: Sequence[str],
         refused: Collection[str],
-        run_counts: Mapping[str, Mapping[str, tuple[int, int]]],
+        run_counts: RunCounts | None = None,
     ) -> SubmitAnswer:
-        """Add requests and runs; sources in `refused` are refused as well as those that a server refuses.
+        """Add requests, runs and their counts; sources in `refused` are refused as well as those that a server refuses.
 
         Raises
         ------
@@ -76,11 +80,14 @@ class FakeBook:
             if the call as a whole is invalid; nothing is added.
 
         """
-        call = {"requests": list(requests), "runs": list(runs), "run_counts": run_counts}
+        call = {"requests": list(requests), "runs": list(runs), "run_counts": run_counts or {}}
         query = SubmitQuery.model_validate_json(json.dumps(call))
-        self.announced += [*query.runs, *query.run_counts]
-        for run_uid, counts in query.run_counts.items():
-            self._counts.setdefault(run_uid, {}).update(counts)
+        self.announced += query.runs
+        for run_uid, streams in query.run_counts.items():
+            known = self._counts.setdefault(run_uid, {})
+            for stream, (seen, submitted) in streams.items():
+                before = known.get(stream, (0, 0))
+                known[stream] = (max(seen, before[0]), max(submitted, before[1]))
         answer = SubmitAnswer(jobs=[], refused=[])
         for raw in query.requests:
             self._take(raw, refused, answer)
@@ -96,6 +103,13 @@ class FakeBook:
         """Return the reports of a run in order; if a job is given, only those after it."""
         reports = self._finished.get(run_uid, [])
         return reports[[report.job_id for report in reports].index(after) + 1 if after else 0 :]
+
+    def reports_after(self, position: str, limit: int) -> ReportsAnswer:
+        """Return the reports of all runs after a position, which is the number of reports before it."""
+        begin = len(self._in_order) if position == "now" else int(position or 0)
+        reports = self._in_order[begin : begin + limit]
+        pending = sum(booked.report is None for booked in self._booked.values())
+        return ReportsAnswer(reports=reports, pending=pending, position=str(begin + len(reports)))
 
     def statistics(self, run_uid: str) -> RunStatistics:
         """Return the statistics of a run; all zeros for an unknown one."""
@@ -117,7 +131,7 @@ class FakeBook:
             conversion_time_mean=total / len(converted) if converted else 0.0,
             latency_median=_nearest_rank(latencies, 50),
             latency_p95=_nearest_rank(latencies, 95),
-            run_counts=self._counts.get(run_uid, {}),
+            run_counts=dict(self._counts.get(run_uid, {})),
         )
 
     def _of(self, run_uid: str) -> list[_Booked]:
@@ -126,6 +140,7 @@ class FakeBook:
     def _finish(self, booked: _Booked, report: FrameReport) -> None:
         booked.report = report
         self._finished.setdefault(booked.run_uid, []).append(report)
+        self._in_order.append(report)
 
     def _take(self, raw: dict[str, Any], refused: Collection[str], answer: SubmitAnswer) -> None:
         now = time.time()

@@ -19,6 +19,7 @@ from tango_server.messages import (
     RefusedRequest,
     ReportsAnswer,
     ReportsQuery,
+    RunCounts,
     RunStatistics,
     SubmitAnswer,
 )
@@ -142,15 +143,15 @@ class FakeServer(Client):
         self,
         requests: Sequence[Mapping[str, Any]],
         runs: Sequence[str] = (),
-        run_counts: Mapping[str, Mapping[str, tuple[int, int]]] | None = None,
+        run_counts: RunCounts | None = None,
     ) -> SubmitAnswer:
-        """Accept requests and announcements of runs."""
+        """Accept requests and announcements of runs and their counts."""
         self._called()
         if self.rejected.intersection(request.get("source", "") for request in requests):
             raise RequestRejectedError("Submit: a request is in `rejected`.")
         with self._changed:
             try:
-                answer = self._book.accept(requests, runs, self.refused, run_counts or {})
+                answer = self._book.accept(requests, runs, self.refused, run_counts)
             except ValidationError as error:
                 raise RequestRejectedError(f"Submit: {explain(error)}. Correct it and call again.") from error
             self._convert()
@@ -164,8 +165,11 @@ class FakeServer(Client):
         return self.statistics(run_uid)
 
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
-        """Return the reports of a run; other queries are rejected."""
+        """Return the reports of a run, or those of all runs after a position; other queries are rejected."""
         self._called()
+        if query.latest and query.after is not None:
+            with self._changed:
+                return self._book.reports_after(query.after, query.limit)
         if query.run_uid is None:
             raise RequestRejectedError(f"{self.address}: run_uid is missing: the fake server only has reports by run.")
         self._require_known(query.run_uid)

@@ -38,7 +38,11 @@ class CatalogueAt:
         if authentication.required and not known:  # otherwise Tiled's client would prompt for a login
             context.close()
             raise PermissionError(f"{self._uri}: no API key. Set TILED_API_KEY and start again.")
-        return from_context(context, node_path_parts=path)
+        try:
+            return from_context(context, node_path_parts=path)
+        except Exception:
+            context.close()
+            raise
 
     def close(self) -> None:
         """Close the connection."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from petif_bluesky.documents.bookings import Booking
 from petif_bluesky.documents.resources import has_tiff_template
 from tango_server.messages import RunStatistics
 
@@ -19,9 +20,10 @@ def with_trailing_slash(resource: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_statistics(run: Any, statistics: RunStatistics) -> None:
-    """Write the final statistics to the metadata of `run` (its Tiled client), under `conversion`.
+    """Write the final statistics to the metadata of `run` (its Tiled client), under the key of its converter.
 
     They replace earlier numbers without a new metadata revision.
     """
-    fields = statistics.model_dump(mode="json", exclude={"run_uid"})
-    run.update_metadata({"conversion": fields}, drop_revision=True)
+    key = Booking.of(statistics.run_uid).key
+    fields = statistics.model_dump(mode="json", exclude={"run_uid", "run_counts"})
+    run.update_metadata({key: fields}, drop_revision=True)

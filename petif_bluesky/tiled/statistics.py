@@ -28,7 +28,7 @@ _PATIENCE = 24 * 3600.0
 _MOST_RUNS = 10_000
 _MOST_OPEN_RUNS = 100
 _writing = threading.Lock()  # two converters of a session have the same runs
-_HINT = "Write them later with petif_bluesky.tiled.statistics.refresh_statistics."
+_HINT = "Write them later: petif refresh RUN --tiled URI."
 
 
 class _NotYetError(Exception):
@@ -85,8 +85,8 @@ class CatalogueStatistics:
         self._runs: dict[str, _Run] = {}
         self._open: dict[str, Booking] = {}
         self._follows = True
-        self._newest: str | None = None
-        """The job of the last report that was followed."""
+        self._position = "now"
+        """How far the reports of the server were followed."""
         self._next_follow = 0.0
         self._changed = threading.Condition()
         self._closing = False
@@ -169,18 +169,17 @@ class CatalogueStatistics:
         if not self._follows:
             return
         try:
-            if self._newest is None:
-                newest = self._server.newest_report()
-                self._newest = (newest and newest.job_id) or ""
-                return
-            while reports := self._server.reports_after(self._newest):
-                self._newest = reports[-1].job_id or ""
-                for run_uid in dict.fromkeys(report.run_uid for report in reports if report.run_uid):
+            while True:
+                answer = self._server.reports_after(self._position)
+                self._position = answer.position
+                if not answer.reports:
+                    return
+                for run_uid in dict.fromkeys(report.run_uid for report in answer.reports if report.run_uid):
                     booking = Booking.of(run_uid)
                     if run_uid not in self._runs and booking.run not in self._open:
                         self._take(booking, later=True)
         except UnknownRunError:  # the history was pruned
-            self._newest = None
+            self._position = "now"
         except RequestRejectedError as error:
             _log.warning("%s: retries will not be followed in the catalogue: %s", self._server.address, error)
             self._follows = False
@@ -210,7 +209,7 @@ class CatalogueStatistics:
         statistics = _completed(self._server.run_statistics(run.uid), run.submitted)
         if statistics != run.written:
             with _writing:
-                write_statistics(self._catalogued(run.booking.run), statistics, run.booking.key)
+                write_statistics(self._catalogued(run.booking.run), statistics)
             run.written = statistics
             run.pause = _PAUSE_AFTER_CHANGE
         if run.last_error:
@@ -245,10 +244,11 @@ class CatalogueStatistics:
         )
 
 
-def refresh_statistics(catalogue: Any, server: Client, run_uid: str) -> RunStatistics:
+def refresh_statistics(catalogue: Any, server: Client, booked_uid: str) -> RunStatistics:
     """Write the server's statistics of a run to the catalogue, and return them.
 
-    For runs whose frames were converted after the session ended.
+    For runs whose frames were converted after the session ended. `booked_uid` is the run uid; for the frames of a
+    further converter `{run_uid}#{name}`, which are written to `conversion_{name}`.
 
     Raises
     ------
@@ -258,7 +258,8 @@ def refresh_statistics(catalogue: Any, server: Client, run_uid: str) -> RunStati
         if the catalogue does not have the run.
 
     """
-    statistics = server.run_statistics(run_uid)
+    statistics = server.run_statistics(booked_uid)
+    run_uid = Booking.of(booked_uid).run
     write_statistics(catalogue[run_uid], statistics)
     return statistics
 

@@ -13,6 +13,7 @@ A call returns the answer or raises one of these errors::
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -30,10 +31,14 @@ from tango_server.messages import (
     RefusedRequest,
     ReportsAnswer,
     ReportsQuery,
+    RunCounts,
     RunStatistics,
     SubmitAnswer,
 )
 
+_COUNTS = "run_counts"
+_COUNTS_UNKNOWN = re.compile(rf"\b{_COUNTS}: (unknown name|found .*; extra inputs are not permitted)")
+"""How servers refuse `run_counts` that are too old to know them."""
 _NO_ADDRESS = ("API_TangoHostNotSet", "API_WrongDeviceNameSyntax")
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -109,6 +114,8 @@ class Client:
         self.address = address
         self._connection = Connection(address, timeout)
         self._version = ""
+        self._counts_refused_at: int | None = None
+        """The connection's `failures` when the server refused `run_counts`; None if it has not."""
 
     def snapshot(self) -> ServerSnapshot:
         """Read all attributes, in two calls. Raises `LinkDownError`."""
@@ -126,10 +133,27 @@ class Client:
         return ServerSnapshot(self._version, readings(found), problem)
 
     def submit(
-        self, requests: Sequence[Mapping[str, Any]], runs: Sequence[str] = (), run_counts: Any = None
+        self,
+        requests: Sequence[Mapping[str, Any]],
+        runs: Sequence[str] = (),
+        run_counts: RunCounts | None = None,
     ) -> SubmitAnswer:
-        """Submit requests and announce runs; return once the server has stored them."""
-        return self._query(SubmitAnswer, "Submit", json.dumps({"requests": list(requests), "runs": list(runs)}))
+        """Submit requests and announce runs and their counts; return once the server has stored them.
+
+        A server too old for `run_counts` gets the call without them, as do all later calls until it has been away.
+        """
+        query = {"requests": list(requests), "runs": list(runs)}
+        if run_counts and self._connection.failures != self._counts_refused_at:
+            try:
+                return self._query(SubmitAnswer, "Submit", json.dumps({**query, _COUNTS: run_counts}))
+            except RequestRejectedError as error:
+                if not _COUNTS_UNKNOWN.search(str(error)):
+                    raise
+        failures = self._connection.failures
+        answer = self._query(SubmitAnswer, "Submit", json.dumps(query))
+        if run_counts:  # the rest of the call is valid, so the counts were the reason
+            self._counts_refused_at = failures
+        return answer
 
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
         """Return the reports of jobs."""
@@ -147,6 +171,14 @@ class Client:
             except RequestRejectedError:
                 pass
         return self.reports(ReportsQuery(run_uid=run_uid, limit=MOST_REPORTS)).reports
+
+    def reports_after(self, position: str = "now") -> ReportsAnswer:
+        """Return reports of all runs in the order of finishing, at most `MANY_REPORTS`, to follow which runs change.
+
+        `position` is that of the previous answer; "now" gives only the newest position, "" begins with the oldest
+        report. Raises `RequestRejectedError` if the server is too old for this.
+        """
+        return self.reports(ReportsQuery(latest=True, after=position, limit=MANY_REPORTS))
 
     def run_statistics(self, run_uid: str) -> RunStatistics:
         """Return the statistics of a run."""

@@ -40,6 +40,11 @@ class Connection:
         self._failure = tango.DevFailed()
         give_omniorb_a_socket_folder()
 
+    @property
+    def failures(self) -> int:
+        """Number of unanswered calls so far: after each, another version of the server may answer."""
+        return self._failures
+
     def call(self, use: Callable[[tango.DeviceProxy], Result]) -> Result:
         """Call `use` with the proxy and return its result; raise `tango.DevFailed`."""
         proxy = self._answering

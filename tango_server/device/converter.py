@@ -213,7 +213,12 @@ class PETifConverter(Counters):
         with self._long_call("FindMissing") as service:
             return to_wire(service.intake.missing(query))
 
-    @command(dtype_in=str, doc_in='JSON {"requests": [FrameRequest...]}', dtype_out=str, doc_out="JSON: jobs, refused")
+    @command(
+        dtype_in=str,
+        doc_in='JSON {"requests": [FrameRequest...]}, with "runs" and "run_counts"',
+        dtype_out=str,
+        doc_out="JSON: jobs, refused",
+    )
     def Submit(self, text: str) -> str:
         """Submit requests; returns once they are safely stored."""
         query = from_wire(SubmitQuery, text, "Submit")
@@ -224,7 +229,7 @@ class PETifConverter(Counters):
         dtype_in=str,
         doc_in='JSON {"job_ids": [...]} or {"run_uid": ...} or {"latest": true}, with "outcome", "limit" and "after"',
         dtype_out=str,
-        doc_out="JSON: reports, pending",
+        doc_out='JSON: reports, pending; with "after", position',
     )
     def GetReports(self, text: str) -> str:
         """Return the reports of jobs or of a run, or the latest reports; an unknown id is an error."""

@@ -46,6 +46,7 @@ def to_wire(message: BaseModel) -> str:
     if isinstance(message, ReportsAnswer):  # one by one, so that other threads can run in between
         reports, awaited = (", ".join(map(to_wire, each)) for each in (message.reports, message.awaited))
         more = f', "awaited": [{awaited}]' if awaited else ""
+        more += f', "position": {json.dumps(message.position)}' if message.position else ""
         return f'{{"reports": [{reports}], "pending": {message.pending}{more}}}'
     return json.dumps(message.model_dump(mode="json"))
 

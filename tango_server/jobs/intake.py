@@ -99,7 +99,8 @@ class Intake:
         with self._one_by_one:
             if query.requests:
                 self._limits.require_room(self._waiting(), len(bookable), self.space)
-            booked = dict(zip((job.job_id for job in bookable), self._ledger.accept(bookable, query.runs), strict=True))
+            accepted = self._ledger.accept(bookable, query.runs, query.run_counts)
+            booked = dict(zip((job.job_id for job in bookable), accepted, strict=True))
             self._note_folders({job.output.parent for job in jobs if not job.refused})
             new = [job for job in bookable if booked[job.job_id].new]
             if count := sum(not job.refused for job in new):

@@ -14,6 +14,7 @@ from tango_server.jobs.folder_submission import FolderSubmitter
 from tango_server.jobs.housekeeping import Housekeeper, boot
 from tango_server.jobs.intake import Intake, requests_for
 from tango_server.jobs.ledger.database import Database
+from tango_server.jobs.ledger.finish_order import FinishOrder
 from tango_server.jobs.ledger.history import History
 from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.mounts import Mounts
@@ -70,6 +71,7 @@ class JobRunner:
         self._database = database
         self._executor = executor
         self.history = History(database)
+        self._finish_order = FinishOrder(database)
         self._ledger = Ledger(database)
         self._make_lost_outputs_pending()
         self.recipe = _kept_recipe(self._ledger) or settings.recipe
@@ -208,6 +210,8 @@ class JobRunner:
 
     def reports(self, query: ReportsQuery) -> ReportsAnswer:
         """Return the requested reports; raise `UnknownIdError`."""
+        if query.latest and query.after is not None:
+            return self._finish_order.reports_after(query)
         reports, pending = self.history.reports(query)
         awaited = self._engine.awaited(query.job_ids)[:_AWAITED_SHOWN] if query.job_ids and pending else []
         return ReportsAnswer(reports=reports, pending=pending, awaited=awaited)

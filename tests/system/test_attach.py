@@ -64,7 +64,9 @@ def test_one_line_gives_frames_statistics_and_recipe_in_the_catalogue(
         (uid,) = run_engine(bp.count([detector], num=3))
         assert attached.wait(30.0)
     run = client[uid]
-    np.testing.assert_array_equal(run["primary"]["pe_image"].read()[:, 0], [tifffile.imread(path) for path in raw(root)])
+    np.testing.assert_array_equal(
+        run["primary"]["pe_image"].read()[:, 0], [tifffile.imread(path) for path in raw(root)]
+    )
     np.testing.assert_array_equal(run["converted"]["converter_image"].read()[:, 0], expected(root))
     assert Recipe.parse(run.metadata["start"]["conversion"]["recipe"]) == TURNED
     numbers = run.metadata["conversion"]

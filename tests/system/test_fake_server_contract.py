@@ -179,6 +179,29 @@ def test_a_run_is_known_once_it_was_announced_or_has_a_frame(side: Side) -> None
     assert side.client.run_statistics("other").submitted == 1
 
 
+def test_counts_of_a_run_are_kept_with_its_statistics(side: Side) -> None:
+    side.client.submit([], run_counts={"run": {"primary": (3, 2)}})
+    assert side.client.run_statistics("run") == RunStatistics(run_uid="run", run_counts={"primary": (3, 2)})
+    side.client.submit([asked(side.frame("a-1.tif"))], ["run"], {"run": {"primary": (2, 3), "dark": (1, 1)}})
+    statistics = side.client.run_statistics("run")
+    assert (statistics.submitted, statistics.run_counts) == (1, {"primary": (3, 3), "dark": (1, 1)})
+
+
+def test_new_reports_of_all_runs_are_followed(side: Side) -> None:
+    nothing = side.client.reports_after()
+    assert nothing.reports == side.client.reports_after(nothing.position).reports == []
+    side.client.submit([asked(side.frame("a-1.tif"))])
+    until(lambda: side.client.run_statistics("run").converted == 1, "the first is converted")
+    first = side.client.reports_after(nothing.position)
+    side.client.submit([asked(side.broken("a-2.tif"), run_uid="other"), asked(side.outside(), run_uid="third")])
+    until(lambda: side.client.run_statistics("other").failed == 1, "the second fails")
+    second = side.client.reports_after(first.position)
+    assert [report.run_uid for report in first.reports] == ["run"]
+    assert sorted(str(report.run_uid) for report in second.reports) == ["other", "third"]
+    assert side.client.reports_after(second.position) == side.client.reports_after()
+    assert side.client.reports_after("").reports == [*first.reports, *second.reports]
+
+
 def test_invalid_request_is_refused_alone(side: Side) -> None:
     good, outside = side.frame("a-1.tif"), side.outside()
     wrong = [asked(outside, 2), asked(good, 3, key="wrong", recipe={"rotation": 45})]
@@ -297,6 +320,8 @@ def test_state_of_the_server_is_known_at_first(side: Side) -> None:
 def test_invalid_call_is_rejected(side: Side) -> None:
     with pytest.raises(RequestRejectedError):
         side.client.submit([], [""])
+    with pytest.raises(RequestRejectedError):
+        side.client.submit([], [], {"run": {"primary": (-1, 0)}})
     with pytest.raises(RequestRejectedError):
         side.client.frames_in("/nowhere")
 

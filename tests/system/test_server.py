@@ -18,8 +18,10 @@ import tifffile
 from tango.utils import PyTangoThread
 
 from petif_bluesky.sim.qxrd_file import write_frame
+from tango_server.client.client import Client, UnknownRunError
 from tango_server.client.local_server import LocalServer
 from tango_server.conversion.sidecar import sidecar_path
+from tango_server.messages import RunStatistics
 from tests.conftest import QXRD_FILES
 from tests.system.conftest import settings
 from tests.system.waiting import all_done, reports, submit, until, workers_of
@@ -314,6 +316,28 @@ def test_killed_server_ends_its_workers_and_resumes_its_queue(start_server: Star
             tifffile.imread(root / "processed" / path.name), tifffile.imread(path).astype(np.int32)
         )
     assert not list(root.rglob("*.petif-tmp"))
+
+
+@ONE_WAY
+def test_counts_and_changes_survive_a_killed_server(start_server: Start, put: Put) -> None:
+    server = start_server(*TWO_WORKERS)
+    client = Client(server.address)
+    before = client.reports_after().position
+    requests = [{"source": str(put("qxrd_f32_64.tif", f"{run}.tif")), "run_uid": run} for run in ("a", "b")]
+    client.submit(requests, run_counts={"a": {"primary": (3, 1)}, "c": {"fly": (0, 0)}})
+    psutil.Process(server.pid).kill()
+    again = Client(start_server().address)
+    assert again.run_statistics("a").run_counts == {"primary": (3, 1)}
+    assert again.run_statistics("b").run_counts == {}
+    assert again.run_statistics("c") == RunStatistics(run_uid="c", run_counts={"fly": (0, 0)})
+    again.submit([], run_counts={"a": {"primary": (2, 3)}})
+    assert again.run_statistics("a").run_counts == {"primary": (3, 3)}
+    until(lambda: len(again.reports_after(before).reports) == 2, "both are converted")
+    answer = again.reports_after(before)
+    assert {report.run_uid for report in answer.reports} == {"a", "b"}
+    assert again.reports_after(answer.position).reports == []
+    with pytest.raises(UnknownRunError, match="after: 'nothing'"):
+        again.reports_after("nothing")
 
 
 @ONE_WAY

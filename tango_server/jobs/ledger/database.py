@@ -39,8 +39,8 @@ class LedgerDamagedError(LedgerError):
 class Database:
     """Each `transaction` is one commit; they are serialised, and any thread may start one, or read meanwhile."""
 
-    def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Open the file; `monotonic` is a monotonic clock, in s.
+    def __init__(self, path: Path, monotonic: Callable[[], float] = time.perf_counter) -> None:
+        """Open the file; `monotonic` is a monotonic clock, in s, fine enough to order commits.
 
         Raises
         ------

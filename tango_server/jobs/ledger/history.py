@@ -36,6 +36,7 @@ _LATENCY = (
     "SELECT latency FROM jobs WHERE run_uid=? AND outcome='converted' AND latency IS NOT NULL "
     "ORDER BY latency LIMIT 1 OFFSET ?"
 )
+_RUN_COUNTS = "SELECT stream, seen, submitted FROM run_counts WHERE run_uid=?"
 
 _NONE = (0, 0.0, 0, 0, 0.0, 0.0, 0)
 
@@ -72,6 +73,7 @@ class History:
             of_outcomes = {row[0]: row[1:] for row in connection.execute(_TOTALS, (run_uid,))}
             converted, total, bytes_in, bytes_out, _, last, known = of_outcomes.get("converted", _NONE)
             latencies = [_nearest_rank(connection, run_uid, known, percent) for percent in (50, 95)]
+            counts_of_streams = connection.execute(_RUN_COUNTS, (run_uid,)).fetchall()
         counts = {outcome: totals[0] for outcome, totals in of_outcomes.items()}
         duration = last - min((totals[4] for totals in of_outcomes.values()), default=0.0)
         return RunStatistics(
@@ -89,6 +91,7 @@ class History:
             bytes_in=int(bytes_in),
             bytes_out=int(bytes_out),
             bytes_per_second=bytes_in / duration if converted and duration > 0 else 0.0,
+            run_counts={stream: (seen, submitted) for stream, seen, submitted in counts_of_streams},
         )
 
     def unsynced(self, limit: int) -> list[tuple[str, Path]]:

@@ -6,7 +6,7 @@ Every call is one transaction on the `Database`; any thread may call.
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tango_server.jobs.job import NO_OUTPUT, Job
@@ -21,17 +21,23 @@ from tango_server.jobs.ledger.rows import (
     recipe_id,
 )
 from tango_server.jobs.state_machine.events import Fetched, Finish, Selection
+from tango_server.messages import StreamCounts
 
 _log = logging.getLogger(__name__)
 
+_NO_COUNTS: Mapping[str, StreamCounts] = {}
 _PORTION = 2000  # rows changed at a time: the ledger is locked meanwhile
 _PENDING = (
     f"SELECT {PENDING_COLUMNS} FROM jobs JOIN recipes ON recipes.id = recipe_id "  # noqa: S608 - our own constants
     "WHERE outcome IS NULL AND place > ? ORDER BY place LIMIT ?"
 )
 _FINISH = (
-    f"UPDATE jobs SET ({FINISHED_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
+    f"UPDATE jobs SET (age, {FINISHED_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
     "WHERE job_id=? AND outcome IS NULL"
+)
+_COUNT = (
+    "INSERT INTO run_counts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "seen=max(seen, excluded.seen), submitted=max(submitted, excluded.submitted)"
 )
 _IN_ORDER = (
     "SELECT number, job_id, run_uid, place FROM jobs WHERE outcome IS NULL AND place > ? AND place <= ? "
@@ -74,13 +80,17 @@ class Ledger:
         self._last_place = max(place or 0 for place in last)
         self._earlier = self._last_place  # jobs up to here are from an earlier server
 
-    def accept(self, jobs: Sequence[Job], runs: Iterable[str] = ()) -> list[Booked]:
-        """Write jobs and announced runs in one transaction; return the entry of each job."""
-        uids = {job.request.run_uid for job in jobs if job.request.run_uid}.union(runs)
+    def accept(
+        self, jobs: Sequence[Job], runs: Iterable[str] = (), run_counts: Mapping[str, StreamCounts] = _NO_COUNTS
+    ) -> list[Booked]:
+        """Write jobs, announced runs and their counts in one transaction; return the entry of each job."""
+        uids = {job.request.run_uid for job in jobs if job.request.run_uid}.union(runs, run_counts)
         with self._database.transaction() as connection:
             connection.executemany(
                 "INSERT OR IGNORE INTO runs VALUES (?, ?)", [(uid, self._database.age) for uid in uids]
             )
+            for uid, streams in run_counts.items():
+                connection.executemany(_COUNT, [(uid, stream, *counts) for stream, counts in streams.items()])
             recipes: dict[int, int] = {}
             return [self._book(connection, job, recipes) for job in jobs]
 
@@ -109,10 +119,10 @@ class Ledger:
         """Write the reports of jobs in one transaction."""
         if not finished:
             return
-        age = self._database.age
-        rows = [finished_row(one.report, one.identity, age) for one in finished]
+        rows = [finished_row(one.report, one.identity) for one in finished]
         with self._database.transaction() as connection:
-            connection.executemany(_FINISH, rows)
+            age = self._database.age  # within the transaction: ages increase in the order of commits
+            connection.executemany(_FINISH, [(age, *row) for row in rows])
 
     def set_aside(self, job_id: str, reason: str, finished: float) -> None:
         """End a pending job whose report can't be written, with a report made only from data on the ledger."""

@@ -18,7 +18,7 @@ PENDING_COLUMNS = (
 
 FINISHED_COLUMNS = (
     "outcome, report, finished, conversion_time, latency, bytes_in, bytes_out, source_size, source_mtime_ns, synced, "
-    "retryable, age"
+    "retryable"
 )
 """The columns of `finished_row`, which appends the job id."""
 
@@ -81,14 +81,14 @@ def insert(connection: sqlite3.Connection, job: Job, recipe: int, place: int, ag
     )  # fmt: skip
 
 
-def finished_row(report: FrameReport, identity: tuple[int, int] | None, age: float) -> tuple[object, ...]:
+def finished_row(report: FrameReport, identity: tuple[int, int] | None) -> tuple[object, ...]:
     """Return the values of `FINISHED_COLUMNS` and the job id; `identity`: size, mtime (ns) of the source."""
     written = report.outcome in {"converted", "placeholder"} and report.output not in {None, report.source}
     size, mtime_ns = map(sqlite_integer, identity) if identity else (None, None)
     return (
         report.outcome, _report_text(report), report.finished, report.conversion_time, report.latency,
         report.bytes_in, report.bytes_out, size, mtime_ns, 0 if written else None, int(report.outcome == "failed"),
-        age, report.job_id,
+        report.job_id,
     )  # fmt: skip
 
 

@@ -60,6 +60,22 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS jobs_retryable ON jobs (number) WHERE retryable = 1",
     "CREATE INDEX IF NOT EXISTS jobs_of_recipe ON jobs (recipe_id)",
     "CREATE TABLE IF NOT EXISTS runs (run_uid TEXT PRIMARY KEY, announced REAL NOT NULL)",
+    # `seen`: how many seq_nums and indices of the stream a client has read; `submitted`: its requests for them.
+    """
+    CREATE TABLE IF NOT EXISTS run_counts (
+        run_uid TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        seen INTEGER NOT NULL,
+        submitted INTEGER NOT NULL,
+        PRIMARY KEY (run_uid, stream)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TRIGGER IF NOT EXISTS run_counts_pruned AFTER DELETE ON runs
+    BEGIN
+        DELETE FROM run_counts WHERE run_uid = old.run_uid;
+    END
+    """,
     "CREATE TABLE IF NOT EXISTS gatherings (id TEXT PRIMARY KEY, paths TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
@@ -120,6 +136,6 @@ _FROM_3 = _rewritten(f"{_SINCE_2}, age", f"{_SINCE_2}, age")
 MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
 """The statements that migrate each version to this one. Jobs that finished before count as finished now.
 
-A ledger of this version may lack an index that was added later: the schema is applied at each start. That does not
-affect earlier programs, so the version stays the same.
+A ledger of this version may lack an index or `run_counts`, which were added later: the schema is applied at each start.
+Earlier programs are not affected, so the version stays the same; the trigger prunes `run_counts` for them, too.
 """

@@ -35,10 +35,11 @@ def test_misspelt_command_is_refused_with_what_it_is_like(word: str, like: str) 
     [
         ("zmq", ["subscribe", "--zmq", "localhost:5578"], "zmq"),
         ("tiled", ["subscribe", "--zmq", "localhost:5578", "--tiled", "http://localhost:8000"], "tiled"),
+        ("tiled", ["refresh", "run", "--tiled", "http://localhost:8000"], "tiled"),
         ("panel", ["monitor"], "monitor"),
         ("matplotlib", ["preview", str(DATA / "qxrd_f32_64.tif"), "--output", "nowhere.png"], "preview"),
     ],
-    ids=["zmq", "tiled", "panel", "matplotlib"],
+    ids=["zmq", "tiled", "tiled to refresh", "panel", "matplotlib"],
 )
 def test_missing_package_is_reported_with_its_extra(
     package: str, words: list[str], extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -41,7 +41,7 @@ MESSAGES = [
     FrameRequest(source="/raw/a.tif"),
     FrameReport(source="/raw/a.tif", outcome="failed", finished=1.7e9),
     RunStatistics(run_uid="run-1"),
-    SubmitQuery(requests=[{"source": "/raw/a.tif"}], runs=["run-1"]),
+    SubmitQuery(requests=[{"source": "/raw/a.tif"}], runs=["run-1"], run_counts={"run-1": {"primary": (3, 3)}}),
     SubmitAnswer(jobs=[JOB], refused=[REFUSAL]),
     ReportsQuery(job_ids=["0f3e"], outcome="failed", limit=5),
     ReportsAnswer(reports=[REPORT], pending=2),
@@ -129,6 +129,19 @@ def test_a_request_is_no_more_than_a_source_and_shares_nothing() -> None:
         (SubmitQuery, {"runs": ["r"] * 10_001}, "runs"),
         (SubmitQuery, {"runs": ["r" * 513]}, "runs.0"),
         (SubmitQuery, {"runs": [""]}, "runs.0"),
+        (SubmitQuery, {"run_counts": {f"r{number}": {} for number in range(10_001)}}, "run_counts"),
+        (SubmitQuery, {"run_counts": {"r": {f"s{number}": (1, 1) for number in range(101)}}}, "run_counts.r"),
+        (
+            SubmitQuery,
+            {"run_counts": {f"r{n}": {f"s{m}": (1, 1) for m in range(100)} for n in range(101)}},
+            "run_counts",
+        ),
+        (SubmitQuery, {"run_counts": {"": {}}}, "run_counts..[key]"),
+        (SubmitQuery, {"run_counts": {"r": {"s": (1,)}}}, "run_counts.r.s.1"),
+        (SubmitQuery, {"run_counts": {"r": {"s": (1, -1)}}}, "run_counts.r.s.1"),
+        (SubmitQuery, {"run_counts": {"r": {"s": (2**63, 1)}}}, "run_counts.r.s.0"),
+        (SubmitQuery, {"run_counts": {"r": {"s": (1, 1, 1)}}}, "run_counts.r.s"),
+        (SubmitQuery, {"run_count": {}}, "run_count"),
         (ReportsQuery, {"job_ids": ["j"] * 10_001}, "job_ids"),
         (ReportsQuery, {"job_ids": ["j" * 513]}, "job_ids.0"),
         (ReportsQuery, {"run_uid": "r" * 513}, "run_uid"),
@@ -158,6 +171,13 @@ def test_reports_are_queried_by_jobs_or_by_run() -> None:
             ReportsQuery.model_validate(query)
 
 
+def test_after_is_for_a_run_or_the_latest() -> None:
+    for query in ({"run_uid": "run", "after": ""}, {"latest": True, "after": "now"}):
+        assert ReportsQuery.model_validate(query).after == query["after"]
+    with pytest.raises(ValidationError, match="after needs a run_uid or"):
+        ReportsQuery(job_ids=["a"], after="a")
+
+
 def nested(levels: int) -> dict[str, Any]:
     value: Any = 1
     for level in range(levels - 1):
@@ -185,4 +205,6 @@ def test_as_much_as_the_caps_allow_is_taken() -> None:
     assert FrameRequest(source="a", seq_num=2**63 - 1).seq_num == 2**63 - 1  # the largest that a ledger holds
     FrameRequest(source="a", metadata={"text": "x" * (65_536 - len('{"text": ""}'))})
     SubmitQuery(requests=[{}] * 10_000, runs=["r" * 512] * 10_000)
+    SubmitQuery(run_counts={"r" * 512: {f"{n:0512}": (2**63 - 1, 0) for n in range(100)}})
+    SubmitQuery(run_counts={f"r{number}": {"primary": (1, 1)} for number in range(10_000)})
     ReportsQuery(job_ids=["j"] * 10_000, limit=100_000)

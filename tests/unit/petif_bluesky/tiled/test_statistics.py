@@ -216,7 +216,7 @@ def test_run_is_given_up_after_its_timeout(
     stop(component, "nobody knows it")
     assert component.wait(PATIENCE)
     component.close(PATIENCE)
-    assert "refresh_statistics" in caplog.text
+    assert "petif refresh" in caplog.text
 
 
 def test_close_writes_statistics_and_logs_the_rest(
