@@ -106,7 +106,8 @@ class FrameRequest(FrameOrigin):
     @property
     def fields(self) -> dict[str, object]:
         """The fields of the frame for name templates and headers."""
-        return {**self.metadata, "run": self.run_uid or "", "seq_num": self.seq_num or 0}
+        run = (self.run_uid or "").partition("#")[0]  # the rest is the name of a further converter
+        return {**self.metadata, "run": run, "seq_num": self.seq_num or 0}
 
 
 class PixelCounts(_Answer):

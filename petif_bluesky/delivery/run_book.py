@@ -9,7 +9,7 @@ from petif_bluesky.text_set import TextSet
 
 _KEPT_RUNS = 100
 
-RunCounts = Mapping[str, tuple[int, int]]
+StreamCounts = dict[str, tuple[int, int]]
 """By stream: how many of its events and stream datum indices were read, and how many frames were submitted for them."""
 
 
@@ -29,7 +29,7 @@ class _Frames:
     def submitted(self) -> Counter[str]:
         return (self.by_stream | self.before) - Counter(self.aside.values())
 
-    def counts(self) -> RunCounts:
+    def counts(self) -> StreamCounts:
         submitted = self.submitted()
         read = {stream: max(count - self.waiting, 0) for stream, count in self.read.items()}
         return {stream: (read.get(stream, 0), submitted[stream]) for stream in {**read, **submitted}}
@@ -135,7 +135,7 @@ class RunBook:
             frames = self._runs.get(run_uid)
             return frames.waiting if frames else 0
 
-    def counts(self, run_uid: str) -> RunCounts:
+    def counts(self, run_uid: str) -> StreamCounts:
         """Return what was read and submitted of a run, by stream; empty for an unknown one."""
         with self._lock:
             frames = self._runs.get(run_uid)
@@ -146,13 +146,13 @@ class RunBook:
         """Whether counts have changed that the server should know."""
         return bool(self._news)
 
-    def news(self) -> dict[str, RunCounts]:
+    def news(self) -> dict[str, StreamCounts]:
         """Return the counts, by run, that have changed since they were last returned, for the server."""
         with self._lock:
             news, self._news = self._news, {}
             return {run_uid: self._runs[run_uid].counts() for run_uid in news if run_uid in self._runs}
 
-    def keep_news(self, news: Mapping[str, RunCounts]) -> None:
+    def keep_news(self, news: Mapping[str, StreamCounts]) -> None:
         """Return these runs again: the server could not be reached."""
         with self._lock:
             self._news = {**dict.fromkeys(news), **self._news}

@@ -58,14 +58,9 @@ def bookings_of(start: Mapping[str, Any]) -> list[Booking]:
     ['0f3e', '0f3e#esp']
     """
     prefix = f"{CONVERSION}_"
-    further = [
-        key.removeprefix(prefix) for key, facts in start.items() if key.startswith(prefix) and _has_device(facts)
-    ]
+    named = {key.removeprefix(prefix): facts for key, facts in start.items() if key.startswith(prefix)}
+    further = [name for name, facts in named.items() if isinstance(facts, Mapping) and "device" in facts]
     return [Booking(start["uid"]), *(Booking(start["uid"], name) for name in further)]
-
-
-def _has_device(facts: Any) -> bool:
-    return isinstance(facts, Mapping) and "device" in facts
 
 
 def booking_in(start: Mapping[str, Any], converter: str, address: str) -> Booking:

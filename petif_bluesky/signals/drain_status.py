@@ -15,7 +15,7 @@ from typing import Any
 
 from ophyd.status import DeviceStatus
 
-from petif_bluesky.delivery.run_book import RunBook, RunCounts
+from petif_bluesky.delivery.run_book import RunBook, StreamCounts
 from petif_bluesky.server_poller import Poller
 from petif_bluesky.signals.run_reports import RunReports
 from tango_server.client.client import LinkError, UnknownRunError
@@ -150,7 +150,7 @@ class DrainStatus(DeviceStatus):
         """Return whether another process may announce more: a callback of this session reads each document at once."""
         return self._so_far.emitted is not None and not self._runs.knows(self._run_uid)
 
-    def _counts(self) -> RunCounts:
+    def _counts(self) -> StreamCounts:
         """Return what the callback has read and submitted, by stream."""
         if self._runs.knows(self._run_uid):
             return self._runs.counts(self._run_uid)
