@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from petif_bluesky.callback import ConversionCallback
     from petif_bluesky.converter import PETifConverter
     from petif_bluesky.preprocessors import ConversionPreprocessor, conversion_decorator, conversion_wrapper
+    from petif_bluesky.suspenders import ConverterBehind
 
 __all__ = [
     "ConversionCallback",
     "ConversionPreprocessor",
+    "ConverterBehind",
     "PETifConverter",
     "conversion_decorator",
     "conversion_wrapper",
@@ -21,6 +23,7 @@ __all__ = [
 _MODULES = {
     "ConversionCallback": "callback",
     "ConversionPreprocessor": "preprocessors",
+    "ConverterBehind": "suspenders",
     "PETifConverter": "converter",
     "conversion_decorator": "preprocessors",
     "conversion_wrapper": "preprocessors",

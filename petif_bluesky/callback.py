@@ -69,6 +69,7 @@ class ConversionCallback:
     ) -> None:
         self._book = converter.runs
         self._spool = Spool(Path(spool) if spool else default_spool_path(converter.client.address))
+        self._book.spools.add(self._spool)
         self._router = FrameRouter(self._enqueue, note=_warn, frames=frames, metadata=metadata)
         self._errors = DocumentErrorLog()
         self._sender = Sender(self._spool, converter.client, set_aside=self._set_aside)
@@ -93,6 +94,7 @@ class ConversionCallback:
     def close(self, timeout: float = 5.0) -> None:
         """Stop sending; requests that the server has not accepted stay in the spool for the next session."""
         self._sender.close(timeout)
+        self._book.spools.discard(self._spool)
         self._spool.close()
 
     def _follow(self, name: str, document: Mapping[str, Any]) -> None:

@@ -3,7 +3,9 @@
 import threading
 from collections import deque
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
+from petif_bluesky.spool import Spool
 from petif_bluesky.text_set import TextSet
 
 _KEPT_RUNS = 100
@@ -30,6 +32,13 @@ class RunBook:
         self._runs: dict[str, _Frames] = {}
         self._open: dict[str, None] = {}
         self._closed: deque[str] = deque()
+        self.spools: WeakSet[Spool] = WeakSet()
+        """The open spools of this session's callbacks."""
+
+    @property
+    def waiting(self) -> int:
+        """Number of frames that wait in this session for the server; counting reads the spools."""
+        return sum(spool.frames for spool in tuple(self.spools))
 
     def announce(self, run_uid: str) -> None:
         """A run has started."""
