@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from petif_bluesky.callback import ConversionCallback
     from petif_bluesky.converter import PETifConverter
     from petif_bluesky.preprocessors import ConversionPreprocessor, conversion_decorator, conversion_wrapper
+    from petif_bluesky.suspenders import ConverterBehind
     from tango_server.recipe import Recipe
 
 __all__ = [
     "Attached",
     "ConversionCallback",
     "ConversionPreprocessor",
+    "ConverterBehind",
     "PETifConverter",
     "Recipe",
     "attach",
@@ -27,6 +29,7 @@ _MODULES = {
     "Attached": "petif_bluesky.attachment",
     "ConversionCallback": "petif_bluesky.callback",
     "ConversionPreprocessor": "petif_bluesky.preprocessors",
+    "ConverterBehind": "petif_bluesky.suspenders",
     "PETifConverter": "petif_bluesky.converter",
     "Recipe": "tango_server.recipe",
     "attach": "petif_bluesky.attachment",

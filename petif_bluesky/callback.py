@@ -36,8 +36,6 @@ class Submitting(Protocol):
     client: Client
     runs: RunBook
     name: str
-    spool_path: Path | None
-    """The spool file of its callback, if there is one."""
 
 
 def default_spool_path(address: str, name: str = "") -> Path:
@@ -83,9 +81,8 @@ class ConversionCallback:
         self.converter = converter
         self._book = converter.runs
         self._spool = Spool(_own_path(converter, spool))
-        converter.spool_path = self._spool.path
         _callbacks[self._spool.path.absolute()] = self
-        self._book.releasing = weakref.WeakMethod(self._release)
+        self._book.callbacks.add(self)
         self._router = FrameRouter(
             self._enqueue, note=_warn, frames=frames, metadata=metadata, recipe_of=self._recipe_of
         )
@@ -98,6 +95,11 @@ class ConversionCallback:
     def waiting(self) -> int:
         """Number of frames in the spool that the server has not accepted yet."""
         return self._spool.frames
+
+    @property
+    def spool_path(self) -> Path:
+        """The file that holds requests until the server accepts them."""
+        return self._spool.path
 
     def __call__(self, name: str, document: Mapping[str, Any]) -> None:
         """Process one document."""
@@ -115,9 +117,22 @@ class ConversionCallback:
             self._counts.forget(run_uid)
             self._bookings.pop(run_uid, None)
 
+    def release(self, booked: str) -> None:
+        """Submit the frames of a run that wait for readings, which will not come any more; never raises.
+
+        `booked` is the run uid of this converter's frames.
+        """
+        run_uid = Booking.of(booked).run
+        try:
+            self._router.release(run_uid)
+        except Exception as error:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
+            self._errors.record(run_uid, "stop", error)
+        self._book.read(booked, self._counts.of(run_uid), self._router.waiting(run_uid))
+
     def close(self, timeout: float = 5.0) -> None:
         """Stop sending; requests that the server has not accepted stay in the spool for the next session."""
         self._sender.close(timeout)
+        self._book.callbacks.discard(self)
         self._spool.close()
         _callbacks.pop(self._spool.path.absolute(), None)
 
@@ -137,15 +152,6 @@ class ConversionCallback:
         self._book.announce(booking.run_uid)
         self._spool.announce(booking.run_uid)
         self._sender.wake()
-
-    def _release(self, booked: str) -> None:
-        """Submit the frames of a run that wait for readings, which will not come any more. Never raises."""
-        run_uid = Booking.of(booked).run
-        try:
-            self._router.release(run_uid)
-        except Exception as error:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
-            self._errors.record(run_uid, "stop", error)
-        self._book.read(booked, self._counts.of(run_uid), self._router.waiting(run_uid))
 
     def _booked(self, run_uid: str) -> str:
         """Return the run uid of this converter's frames."""

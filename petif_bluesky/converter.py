@@ -1,10 +1,11 @@
 """The conversion server as an ophyd Device; it reads the statistics of the current run."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ophyd import Component, Device, Kind
+from ophyd.signal import DEFAULT_CONNECTION_TIMEOUT
 from ophyd.status import DeviceStatus
 
 from petif_bluesky.delivery.run_book import RunBook
@@ -35,9 +36,15 @@ class PETifConverter(Device):
     Parameters
     ----------
     address: Tango resource locator, such as `tango://127.0.0.1:45450/petif/converter/1#dbase=no`
+    prefix: another name for `address`, as loaders like happi and guarneri call it
     name: name of the device
     drain_timeout: seconds after which `trigger` is done even if frames are still pending (`drained` is then False)
     poller: used instead of polling the server at `address`; tests may pass a `petif_bluesky.testing.FakeServer`
+
+    Raises
+    ------
+    TypeError
+        unless exactly one of `address` and `prefix` is given.
 
     """
 
@@ -66,8 +73,22 @@ class PETifConverter(Device):
     server = Component(ServerSignals, "", kind=Kind.normal, doc="attributes of the server")
 
     def __init__(
-        self, address: str, *, name: str, drain_timeout: float = 30.0, poller: Poller | None = None, **kwargs: Any
+        self,
+        address: str = "",
+        *,
+        name: str,
+        prefix: str = "",
+        drain_timeout: float = 30.0,
+        poller: Poller | None = None,
+        **kwargs: Any,
     ) -> None:
+        if bool(address) == bool(prefix):
+            given = f"both {address!r} and {prefix!r} were given" if address else "none was given"
+            raise TypeError(
+                f"{name}: cannot tell the server's address: {given}. Pass it as `address` or as `prefix`, "
+                "for example tango://HOST:45450/petif/converter/1#dbase=no."
+            )
+        address = address or prefix
         super().__init__(address, name=name, **kwargs)
         self._own_poller: ServerPoller | None = None
         if poller is None:
@@ -75,7 +96,6 @@ class PETifConverter(Device):
         self.poller = poller
         self.client = self.poller.client
         self.runs = RunBook()
-        self.spool_path: Path | None = None
         self.drain_timeout = drain_timeout
         self.current_run: str | None = None
         self.reports = RunReports("")
@@ -89,6 +109,43 @@ class PETifConverter(Device):
         if self._own_poller is not None:
             self._own_poller.close()
         super().destroy()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server answered when last polled, about a second ago; never blocks."""
+        return bool(super().connected) and self.poller.state.connected
+
+    def wait_for_connection(
+        self,
+        all_signals: bool = False,  # noqa: FBT001, FBT002 - ophyd's signature
+        timeout: float | None = DEFAULT_CONNECTION_TIMEOUT,
+    ) -> None:
+        """Wait until the server answers the background poller.
+
+        Parameters
+        ----------
+        all_signals: for compatibility with ophyd; all signals come with the same answer
+        timeout: seconds; None to wait forever, by default the device's `connection_timeout` (10 s)
+
+        Raises
+        ------
+        TimeoutError
+            if the server has not answered in time.
+
+        """
+        del all_signals
+        if timeout is DEFAULT_CONNECTION_TIMEOUT:
+            timeout = self.connection_timeout
+        answered = threading.Event()
+        unwatch = self.poller.watch(lambda server: answered.set() if server.connected else None)
+        try:
+            if not (self.connected or answered.wait(timeout)):
+                raise TimeoutError(
+                    f"{self.name}: cannot connect to {self.prefix} within {timeout:g} s: {self.poller.state.error} "
+                    "The device connects by itself once the server answers."
+                )
+        finally:
+            unwatch()
 
     def configure(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Set the recipe for the next runs; return the configuration before and after.
@@ -170,6 +227,11 @@ class PETifConverter(Device):
             through_outages=through_outages,
             so_far=so_far,
         )
+
+    def _repr_info(self) -> Iterator[tuple[str, Any]]:
+        """Return the arguments that make a copy of this device, for ophyd."""
+        yield from super()._repr_info()
+        yield "drain_timeout", self.drain_timeout
 
     def _take(self, reading: RunReading) -> None:
         statistics = reading.statistics

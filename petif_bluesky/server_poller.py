@@ -34,7 +34,7 @@ class ServerState:
     seen: float = 0.0
     version: str = ""
     recipe: Mapping[str, Any] | None = None
-    error: str = "it has not been polled yet"
+    error: str = "The server has not been polled yet. Allow it more time."
     attributes: Mapping[str, AttributeReading] = field(default_factory=dict)
     polled: float = 0.0
 

@@ -2,8 +2,11 @@
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from weakref import WeakSet
 
 from petif_bluesky.text_set import TextSet
 
@@ -11,6 +14,21 @@ _KEPT_RUNS = 100
 
 StreamCounts = dict[str, tuple[int, int]]
 """By stream: how many of its events and stream datum indices were read, and how many frames were submitted for them."""
+
+
+class FrameSource(Protocol):
+    """What the converter needs of a callback."""
+
+    @property
+    def waiting(self) -> int:
+        """Number of frames that the server has not accepted yet."""
+
+    @property
+    def spool_path(self) -> Path:
+        """The file that holds them."""
+
+    def release(self, run_uid: str) -> None:
+        """Submit the frames of a run that wait for readings; never raises."""
 
 
 @dataclass(slots=True)
@@ -51,9 +69,19 @@ class RunBook:
         self._open: dict[str, None] = {}
         self._closed: deque[str] = deque()
         self._announcing = announcing
-        self.releasing: Callable[[], Callable[[str], None] | None] = lambda: None
-        """Returns the function of the callback that submits frames that wait for readings, None if there is none."""
         self._news: dict[str, None] = {}
+        self.callbacks: WeakSet[FrameSource] = WeakSet()
+        """The open callbacks of this session."""
+
+    @property
+    def spooled(self) -> int:
+        """Number of frames that wait in this session for the server; counting reads the spools."""
+        return sum(callback.waiting for callback in tuple(self.callbacks))
+
+    @property
+    def spool_path(self) -> Path | None:
+        """The spool file of the callback, None if there is no callback."""
+        return next((callback.spool_path for callback in tuple(self.callbacks)), None)
 
     def announce(self, run_uid: str) -> None:
         """A run has started."""
@@ -62,8 +90,8 @@ class RunBook:
 
     def release(self, run_uid: str) -> None:
         """A run is about to stop: its frames that wait for readings are submitted, in the caller's thread."""
-        if (release := self.releasing()) is not None:
-            release(run_uid)
+        for callback in tuple(self.callbacks):
+            callback.release(run_uid)
 
     def read(self, run_uid: str, read: Mapping[str, int], waiting: int) -> None:
         """A document of a run was read.
@@ -129,7 +157,7 @@ class RunBook:
             frames = self._runs.get(run_uid)
             return len(frames.aside) if frames else 0
 
-    def waiting(self, run_uid: str) -> int:
+    def held(self, run_uid: str) -> int:
         """Return how many frames of a run wait for further documents."""
         with self._lock:
             frames = self._runs.get(run_uid)

@@ -35,7 +35,7 @@ def conversion_run(
     reports for at most `timeout` seconds. Requests still in the spool are sent by the next session that uses it.
     """
     facts = start_facts(converter, recipe, md.get(CONVERSION))
-    mail = _Mail(converter, spool or converter.spool_path or default_spool_path(converter.client.address))
+    mail = _Mail(converter, spool or converter.runs.spool_path or default_spool_path(converter.client.address))
 
     def run() -> MsgGenerator[str]:
         uid: str = yield from bps.open_run(dict(md))

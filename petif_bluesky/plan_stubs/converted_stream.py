@@ -71,6 +71,7 @@ class FrameStream:
         self, device: str, stream: str, structure: StreamStructure | None, *, with_output: bool = True
     ) -> None:
         self.name = device
+        self.hints: dict[str, list[str]] = {"fields": []}  # otherwise BestEffortCallback would plot every field
         self.stream = stream
         # One shared string: the RunEngine keeps it with each resource until the run ends.
         self._image = f"{device}_image"

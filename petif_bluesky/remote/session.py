@@ -1,7 +1,5 @@
 """The callback without a bluesky session."""
 
-from pathlib import Path
-
 from petif_bluesky.delivery.run_book import RunBook
 from tango_server.client.client import Client
 
@@ -22,4 +20,3 @@ class RemoteSession:
         self.client = client
         self.name = name
         self.runs = RunBook(announcing=True)
-        self.spool_path: Path | None = None

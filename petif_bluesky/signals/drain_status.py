@@ -163,7 +163,7 @@ class DrainStatus(DeviceStatus):
     def _unread(self) -> str:
         """Return what the callback has not read, "" if it has read every document of the run."""
         counts = self._counts()
-        if waiting := self._runs.waiting(self._run_uid):
+        if waiting := self._runs.held(self._run_uid):
             return f"{waiting} frames wait for further documents, such as the angle at the end of their exposure"
         if self._so_far.emitted is None:
             known = self._runs.knows(self._run_uid)

@@ -268,4 +268,5 @@ def _completed(statistics: RunStatistics, submitted: int) -> RunStatistics:
     """Return the server's statistics with the frames not submitted yet counted as pending."""
     reported = statistics.converted + statistics.skipped + statistics.placeholders + statistics.failed
     known = max(statistics.submitted, submitted, sum(announced for _, announced in statistics.run_counts.values()))
-    return statistics.model_copy(update={"submitted": known, "pending": max(known - reported, 0)})
+    counted = {"submitted": known, "pending": max(known - reported, 0), "run_counts": {}}
+    return statistics.model_copy(update=counted)

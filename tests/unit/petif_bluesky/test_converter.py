@@ -1,6 +1,8 @@
 """The converter as an ophyd Device."""
 
+import copy
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -67,6 +69,69 @@ def test_construction_trigger_and_read_need_no_server(lonely: PETifConverter) ->
     assert status.success
     assert lonely.read()["lonely_submitted"]["value"] == 2
     assert lonely.read()["lonely_drained"]["value"] is False
+
+
+def test_connection_times_out_with_address_and_remedy(lonely: PETifConverter) -> None:
+    assert not lonely.connected
+    assert lonely.poller.wait_for_first_poll(PATIENCE).down
+    assert not lonely.connected
+    with pytest.raises(TimeoutError, match=rf"lonely: .*{re.escape(NOBODY)}.*petif serve"):
+        lonely.wait_for_connection(timeout=0.05)
+    with pytest.raises(TimeoutError, match="within 0 s"):
+        lonely.wait_for_connection(all_signals=True, timeout=0)
+
+
+def test_connected_follows_the_server(converter: PETifConverter, server: FakeServer) -> None:
+    assert converter.connected
+    converter.wait_for_connection(timeout=0)
+    server.go_down()
+    assert not converter.connected
+    assert converter.read().keys() == converter.describe().keys()
+    server.go_up()
+    assert converter.connected
+    assert server.callers == set()
+
+
+@pytest.mark.parametrize("timeout", [{}, {"timeout": None}, {"timeout": PATIENCE}])
+def test_wait_for_connection_ends_when_the_server_answers(
+    timeout: dict[str, Any], converter: PETifConverter, server: FakeServer
+) -> None:
+    server.go_down()
+    waiting = threading.Thread(target=converter.wait_for_connection, kwargs=timeout)
+    watchers = len(server.watchers)
+    waiting.start()
+    while len(server.watchers) == watchers:
+        time.sleep(0.001)
+    assert waiting.is_alive()
+    server.go_up()
+    waiting.join(PATIENCE)
+    assert not waiting.is_alive()
+    assert len(server.watchers) == watchers
+
+
+@pytest.mark.parametrize(
+    "given", [((NOBODY,), {}), ((), {"address": NOBODY}), ((), {"prefix": NOBODY}), ((NOBODY,), {"prefix": ""})]
+)
+def test_address_may_be_called_prefix(given: tuple[tuple[str, ...], dict[str, str]], server: FakeServer) -> None:
+    arguments, named = given
+    converter = PETifConverter(*arguments, **named, name="converter", poller=server)
+    assert converter.prefix == NOBODY
+
+
+@pytest.mark.parametrize("given", [{}, {"address": NOBODY, "prefix": NOBODY}])
+def test_address_must_be_given_once(given: dict[str, str], server: FakeServer) -> None:
+    with pytest.raises(TypeError, match=r"converter: .*`address`.*`prefix`"):
+        PETifConverter(**given, name="converter", poller=server)
+    assert server.watchers == {}
+
+
+def test_copy_has_the_same_address_and_settings(lonely: PETifConverter) -> None:
+    lonely.drain_timeout = 7.0
+    copied = copy.copy(lonely)
+    assert (copied.prefix, copied.client.address, copied.name) == (NOBODY, NOBODY, "lonely")
+    assert copied.drain_timeout == 7.0
+    assert copied.read_attrs == lonely.read_attrs
+    copied.destroy()
 
 
 def test_converter_is_a_bluesky_detector(converter: PETifConverter) -> None:

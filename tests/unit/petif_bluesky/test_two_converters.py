@@ -120,10 +120,10 @@ def test_two_converters_never_share_a_spool(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
     with closing(ConversionCallback(converter)), closing(ConversionCallback(other)):
-        assert None not in (converter.spool_path, other.spool_path)
-        assert converter.spool_path != other.spool_path
+        assert None not in (converter.runs.spool_path, other.runs.spool_path)
+        assert converter.runs.spool_path != other.runs.spool_path
         with pytest.raises(SpoolError, match=r"used by converter 'converter'.*'esperanto'"):
-            ConversionCallback(other, spool=converter.spool_path)
+            ConversionCallback(other, spool=converter.runs.spool_path)
 
 
 def test_attaching_again_returns_the_same(run_engine: RunEngine, converter: PETifConverter, tmp_path: Path) -> None:
