@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
@@ -29,6 +32,7 @@ from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
 from tests.tiled_server import open_client, open_tiled, tiled_writer
+from tests.unit.documents import Recorder
 
 if TYPE_CHECKING:
     from tiled.server import SimpleTiledServer
@@ -95,6 +99,13 @@ def start_host(ports: tuple[str, str], root: Path) -> Iterator[Callable[..., Hos
     for host in started:
         if host.process.poll() is None:
             host.stop()
+
+
+@pytest.fixture
+def recorder(run_engine: RunEngine) -> Recorder:
+    recorder = Recorder()
+    run_engine.subscribe(recorder)
+    return recorder
 
 
 @pytest.fixture
@@ -249,3 +260,86 @@ def test_final_statistics_are_written_to_a_catalogue(
         assert host.stop().startswith("Stopped")
         client.context.close()
     assert (statistics["submitted"], statistics["converted"], statistics["failed"]) == (4, 4, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
+@pytest.mark.parametrize("runs", [20, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+def test_no_run_is_drained_early_when_the_host_is_slow_or_stalled(
+    run_engine: RunEngine,
+    recorder: Recorder,
+    publish: Publisher,
+    server: LocalServer,
+    start_host: Callable[..., Host],
+    root: Path,
+    runs: int,
+) -> None:
+    random = Random(20)
+    detector = SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=(16, 16), exposure_time=0.0)
+    converter = PETifConverter(server.address, name="converter", drain_timeout=0.7)
+    taken: dict[str, int] = {}
+
+    def plan(frames: int) -> Any:
+        for _ in range(frames):
+            yield from bps.sleep(random.choice([0.0, 0.0, 0.01, 0.1]))
+            yield from bps.trigger_and_read([detector])
+
+    with open_tiled(root / "catalogue", readable_storage=[root]) as tiled:
+        host = start_host(server.address, "--tiled", tiled.uri)
+        connect(run_engine, host)
+        client = open_client(tiled.uri)
+        run_engine.subscribe(LiteralNames(tiled_writer(client)))
+        run_engine.preprocessors.append(ConversionPreprocessor(converter, recipe="xdi"))
+        for _ in range(runs):
+            if random.random() < 0.2:
+                host.process.send_signal(signal.SIGSTOP)
+                Timer(random.uniform(0.1, 1.2), host.process.send_signal, [signal.SIGCONT]).start()
+            frames = random.randint(1, 5)
+            (uid,) = run_engine(bpp.stage_wrapper(bpp.run_wrapper(plan(frames)), [detector]))
+            taken[uid] = frames
+        in_runs = {uid: recorder.stream("conversion", uid)[-1]["data"] for uid in taken}
+        early = [
+            uid
+            for uid, numbers in in_runs.items()
+            if numbers["converter_drained"] and numbers["converter_converted"] != taken[uid]
+        ]
+        assert early == []
+        assert Counter(numbers["converter_drained"] for numbers in in_runs.values())[True] > runs // 2
+
+        def wrong() -> list[str]:
+            found = {uid: client[uid].metadata.get("conversion", {}).get("converted") for uid in taken}
+            return [uid for uid in taken if found[uid] != taken[uid]]
+
+        until(lambda: wrong() == [], "the catalogue is right for every run")
+        client.context.close()
+    converter.destroy()
+
+
+def test_two_hosts_serve_two_converters(
+    run_engine: RunEngine,
+    recorder: Recorder,
+    publish: Publisher,
+    server: LocalServer,
+    start_host: Callable[..., Host],
+    root: Path,
+) -> None:
+    hosts = [
+        start_host(server.address),
+        start_host(server.address, "--converter", "second", "--spool", str(root / "s")),
+    ]
+    for host in hosts:
+        connect(run_engine, host)
+    recipes = {"first": Recipe.preset("xdi"), "second": Recipe.preset("xdi", rotation=90, output={"folder": str(root)})}
+    for name, recipe in recipes.items():
+        converter = PETifConverter(server.address, name=name)
+        run_engine.preprocessors.append(ConversionPreprocessor(converter, recipe=recipe))
+    detector = SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=(64, 64), exposure_time=0.0)
+    (uid,) = run_engine(bp.count([detector], num=3))
+    for stream, name in (("conversion", "first"), ("conversion_second", "second")):
+        (event,) = recorder.stream(stream, uid)
+        assert (event["data"][f"{name}_converted"], event["data"][f"{name}_drained"]) == (3, True), stream
+    for path in (root / "raw").glob("*.tif"):
+        raw = tifffile.imread(path).astype(np.int32)
+        np.testing.assert_array_equal(tifffile.imread(root / "processed" / path.name), raw)
+        np.testing.assert_array_equal(tifffile.imread(root / path.name), np.rot90(raw))
+    for preprocessor in run_engine.preprocessors:
+        preprocessor.converter.destroy()
