@@ -10,7 +10,7 @@ from bluesky import preprocessors as bpp
 from bluesky.utils import IllegalMessageSequence, Msg, short_uid
 
 from petif_bluesky.converter import PETifConverter
-from petif_bluesky.plan_stubs.converted_stream import CONVERTED, UNCONVERTED, ConvertedFrames, in_order
+from petif_bluesky.plan_stubs.converted_stream import CONVERTED, UNCONVERTED, ConvertedFrames, FrameStream, in_order
 from petif_bluesky.plan_stubs.start_facts import CONVERSION, has_facts, on_their_way
 from petif_bluesky.signals.drain_status import DrainStatus, RunReading
 from petif_bluesky.signals.run_reports import RunReports
@@ -158,12 +158,14 @@ class RunWrapper:
         return self._mutated(plan if key is None else bpp.set_run_key_wrapper(plan, key))
 
     def _track(self, msg: Msg) -> str:
-        """Track whether checkpoints are possible; return the stream of an event that the message saves."""
+        """Track whether checkpoints are possible; return the stream of an event or page that the message saves."""
         match msg.command:
             case "create":
                 self._bundling[msg.run] = str(msg.kwargs.get("name") or msg.args[0])
             case "save" | "drop":
                 return self._bundling.pop(msg.run, "")
+            case "collect" if isinstance(msg.obj, FrameStream):
+                return msg.obj.stream
             case "checkpoint":
                 self._rewindable = True
             case "clear_checkpoint":
@@ -241,12 +243,12 @@ class RunWrapper:
         run.seen += len(new)
         run.pending += new
         while run.pending:
-            stream = run.frames.show(run.reports[run.pending.popleft()])
-            yield from self._emit(stream.stream, stream)
+            stream = run.frames.show(run.reports, run.pending)
+            yield from stream.messages()
             yield from self._checkpoint()
+            stream.emitted = True
 
     def _emit(self, stream: str, readable: Any) -> Plan[None]:
-        # Plain messages: bluesky's plan stubs record their caller, which takes half of the time.
         yield Msg("create", name=stream)
         yield Msg("read", readable)
         yield Msg("save")
