@@ -2,14 +2,16 @@
 
     python -m benchmarks.reporting [--short] [--write docs/explanation/performance/reporting.csv]
 
-A real RunEngine closes a run whose frames are all converted already, by a server that costs nothing. Tiled runs in this
-process, on a memory file system if there is one. The cases take turns.
+A real RunEngine closes a run whose frames are all converted already, by a server that costs nothing. Tiled runs in a
+process of its own, on a memory file system if there is one. The cases take turns.
 """
 
 # ruff: noqa: D102 - the methods are bluesky's
 
 import argparse
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,16 +24,23 @@ from bluesky_tiled_plugins import TiledWriter
 from event_model import ComposeStreamResource, StreamRange
 from rich.console import Console
 from tiled.client import from_uri
-from tiled.server import SimpleTiledServer
 
 from benchmarks.results import Figure, machine, publish
 from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
 from petif_bluesky.testing.fake_server import FakeServer
 from petif_bluesky.testing.reports import converted_beside
+from petif_bluesky.tiled.background_writer import BackgroundWriter
 from petif_bluesky.tiled.literal_names import LiteralNames
 from tango_server.messages import FrameReport, FrameRequest
 
 SHAPE = [1, 64, 64]
+_TILED = """
+import sys
+from tiled.server import SimpleTiledServer
+with SimpleTiledServer(sys.argv[1], readable_storage=["/data"]) as server:
+    print(server.uri, flush=True)
+    input()
+"""
 MEMORY = Path("/dev/shm")
 
 
@@ -111,18 +120,31 @@ class Bench:
 def closing(folder: Path, frames: int, rounds: int) -> list[Figure]:
     """Return the median time to close a run of each kind."""
     bench = Bench(folder, frames)
-    tiled = SimpleTiledServer(folder / "catalogue", readable_storage=["/data"])
+    tiled = subprocess.Popen(
+        [sys.executable, "-c", _TILED, str(folder / "catalogue")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
-        client = from_uri(tiled.uri)
-        writers = {"no catalogue": None, "TiledWriter": LiteralNames(TiledWriter(client))}
+        assert tiled.stdout is not None
+        client = from_uri(tiled.stdout.readline().strip())
+        background = BackgroundWriter(LiteralNames(TiledWriter(client)))
+        writers = {
+            "no catalogue": None,
+            "TiledWriter": LiteralNames(TiledWriter(client)),
+            "TiledWriter in a thread, as attach": background,
+        }
         took: dict[tuple[str, str], list[float]] = {(kind, name): [] for kind in REPORTERS for name in writers}
         for _ in range(rounds):
             for (kind, name), seconds in took.items():
                 seconds.append(bench.seconds(REPORTERS[kind], writers[name]))
+                background.wait()
+        background.close()
         client.context.close()
     finally:
         bench.callback.close()
-        tiled.close()
+        tiled.communicate("\n")
     return [
         Figure(f"closing a fly scan of {frames} frames", f"{kind}, {name}", "median", statistics.median(seconds), "s")
         for (kind, name), seconds in took.items()

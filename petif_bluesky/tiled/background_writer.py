@@ -6,7 +6,7 @@ from typing import Any
 
 from bluesky.callbacks.buffer import BufferingWrapper
 
-_SMALL = 500  # documents
+_SMALL = 500  # events, frames and other documents
 _LONGEST_WAIT = 3.0  # s
 _KEPT_RUNS = 100
 
@@ -16,8 +16,8 @@ Writer = Callable[[str, Mapping[str, Any]], Any]
 class BackgroundWriter:
     """Passes documents to a writer in a thread.
 
-    The stop document of a run of at most 500 documents is waited for, up to 3 s, so that such runs are usually in the
-    catalogue when the RunEngine returns. Larger runs follow: registering a thousand files takes Tiled seconds.
+    The stop document of a run of at most 500 events and frames is waited for, up to 3 s, so that such runs are usually
+    in the catalogue when the RunEngine returns. Larger runs follow: registering a thousand files takes Tiled seconds.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class BackgroundWriter:
     def __init__(self, writer: Writer) -> None:
         self.subscriber = writer
         self._buffer = BufferingWrapper(self._write)
-        self._documents = 0  # since the last start
+        self._size = 0  # since the last start
         self._written: dict[str, threading.Event] = {}
         """By run that has not stopped yet."""
 
@@ -36,15 +36,21 @@ class BackgroundWriter:
         """Take one document."""
         if name == "start":
             self._written[document["uid"]] = threading.Event()
-            self._documents = 0
+            self._size = 0
             if len(self._written) > _KEPT_RUNS:  # runs that never stopped
                 del self._written[next(iter(self._written))]
-        self._documents += 1
+        self._size += _size(name, document)
         self._buffer(name, document)
         if name == "stop" and (written := self._written.get(document["run_start"])) is not None:
-            if self._documents <= _SMALL:
+            if self._size <= _SMALL:
                 written.wait(_LONGEST_WAIT)
             del self._written[document["run_start"]]
+
+    def wait(self) -> None:
+        """Wait until everything taken so far is written."""
+        written = threading.Event()
+        self._buffer("", {"written": written})
+        written.wait()
 
     def close(self) -> None:
         """Write what was taken so far, and end the thread."""
@@ -52,7 +58,20 @@ class BackgroundWriter:
 
     def _write(self, name: str, document: Mapping[str, Any]) -> None:
         """Runs in the thread."""
+        if not name:
+            document["written"].set()
+            return
         written = self._written.get(document["run_start"]) if name == "stop" else None
         self.subscriber(name, document)
         if written is not None:
             written.set()
+
+
+def _size(name: str, document: Mapping[str, Any]) -> int:
+    """Return how many events or frames a document is about; 1 for the others."""
+    match name:
+        case "event_page":
+            return len(document["seq_num"])
+        case "stream_datum":
+            return int(document["indices"]["stop"] - document["indices"]["start"])
+    return 1
