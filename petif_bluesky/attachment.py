@@ -22,6 +22,7 @@ from petif_bluesky.plan_stubs.run_wrapper import Wait
 from petif_bluesky.plan_stubs.start_facts import refuse_shared_output
 from petif_bluesky.preprocessors import AnyRecipe, ConversionPreprocessor
 from petif_bluesky.signals.recipe import session_recipe
+from petif_bluesky.tiled.background_writer import BackgroundWriter
 from petif_bluesky.tiled.lazy_client import CatalogueAt
 from petif_bluesky.tiled.statistics import CatalogueStatistics
 from tango_server.client.client import LinkError
@@ -48,8 +49,9 @@ def attach(
 
     Subscribes a `ConversionCallback`, appends a `ConversionPreprocessor`, and with a catalogue subscribes a
     `TiledWriter` that registers each frame by its own name, and `CatalogueStatistics`. If the session has a
-    `TiledWriter` already, that one is used. The attachment ends with `close`, at the end of a `with` block, or when
-    Python ends.
+    `TiledWriter` already, that one is used. Otherwise it works in a thread: the RunEngine waits for it only after small
+    runs (see `BackgroundWriter`), and runs that the catalogue does not take are kept in the user's state folder. The
+    attachment ends with `close`, at the end of a `with` block, or when Python ends.
 
     Attaching the same converter again returns the same object. Several converters may be attached, each with its own
     recipe; see `ConversionPreprocessor` for the names of their streams.
@@ -250,7 +252,9 @@ def _subscribe_catalogue(
     if _has_writer(run_engine):
         _log.info("The TiledWriter of this session is used: attach subscribes no other one.")
     else:
-        _subscribe(run_engine, _writer(tiled, spool.parent), stack)
+        writer = BackgroundWriter(_writer(tiled, spool.parent))
+        stack.callback(writer.close)
+        _subscribe(run_engine, writer, stack)
     statistics = CatalogueStatistics(tiled, converter)
     stack.callback(statistics.close)
     _subscribe(run_engine, statistics, stack)
@@ -270,11 +274,16 @@ def _writer(client: Any, folder: Path) -> Callable[[str, Mapping[str, Any]], Any
 
 
 def _has_writer(run_engine: RunEngine) -> bool:
-    """Return whether a `TiledWriter` is subscribed, also within `LiteralNames`."""
+    """Return whether a `TiledWriter` is subscribed, also within `LiteralNames` or bluesky's `BufferingWrapper`."""
     registered = run_engine.dispatcher.cb_registry.callbacks.values()
-    subscribers = [proxy.func for proxies in registered for proxy in proxies.values()]
-    inner = [getattr(subscriber, "subscriber", None) for subscriber in subscribers]
-    return any(type(each).__name__ == "TiledWriter" for each in [*subscribers, *inner])
+    return any(_is_writer(proxy.func) for proxies in registered for proxy in proxies.values())
+
+
+def _is_writer(subscriber: Any) -> bool:
+    if subscriber is None:
+        return False
+    inner = getattr(subscriber, "subscriber", None) or getattr(subscriber, "_wrapped_callback", None)
+    return type(subscriber).__name__ == "TiledWriter" or _is_writer(inner)
 
 
 def _remove(preprocessors: list[Any], preprocessor: ConversionPreprocessor) -> None:

@@ -3,15 +3,20 @@
 All events of a stream have an image, and all its images have the same structure, because a catalogue makes one array
 of them. The first structure in a run is that of `converted`; frames with other structures go to `converted-2` and so
 on, and frames without a converted file to `unconverted`. If the output is not TIFF, the event has no image.
+
+Frames with an image come as events, the others in event pages: the RunEngine numbers all stream datums of one `collect`
+alike, and each image has one of its own.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from bluesky.utils import Msg, NoReplayAllowed
 from event_model import ComposeStreamResource, StreamRange
 
 from petif_bluesky.documents.literal_uri import literal_uri
@@ -21,6 +26,8 @@ from tango_server.messages import FrameReport
 CONVERTED = "converted"
 UNCONVERTED = "unconverted"
 _TIFF = {".tif", ".tiff"}  # extensions that the readers of bluesky and Tiled accept, case-sensitive
+_LONGEST_PAGE = 1000
+"""Maximum number of frames in an event page, which bounds its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,55 +67,123 @@ def is_there(report: FrameReport) -> bool:
 
 
 class FrameStream:
-    """A stream with one event per frame, as a readable bluesky object that also emits the asset documents of the image.
+    """A stream with one event per frame, as a bluesky object.
 
-    `show` sets the next reading. Reading the same frame again, such as after a pause, emits the same documents.
+    `show` sets the next page, `messages` emits it. Emitting the same page again, such as after a pause, emits the same
+    documents.
     """
 
     parent = None
+    longest_page = _LONGEST_PAGE
 
-    def __init__(
-        self, device: str, stream: str, structure: StreamStructure | None, *, with_output: bool = True
-    ) -> None:
+    def __init__(self, device: str, stream: str) -> None:
         self.name = device
         self.hints: dict[str, list[str]] = {"fields": []}  # otherwise BestEffortCallback would plot every field
         self.stream = stream
+        unused = "output" if stream.startswith(UNCONVERTED) else "reason"
+        self._keys = [key for key in _KEYS if key != unused]
+        self._page: Sequence[FrameReport] = ()
+        self.emitted = True
+        """Whether the page has been emitted and a checkpoint made."""
+
+    def show(self, page: Sequence[FrameReport]) -> None:
+        """Make these frames the next page, at most `longest_page` of them."""
+        self._page = page
+        self.emitted = False
+
+    def forget(self) -> None:
+        """Drop the reports of the page: the RunEngine keeps objects until its call ends."""
+        self._page = ()
+        self.emitted = True
+
+    def messages(self) -> Iterator[Msg]:
+        """Yield the messages that emit the page."""
+        raise NotImplementedError
+
+    def _described(self) -> dict[str, dict[str, Any]]:
+        return {f"{self.name}_{key}": {"source": "petif-bluesky", **_KEYS[key]} for key in self._keys}
+
+    def _shown(self) -> Sequence[FrameReport]:
+        if not self._page:
+            raise RuntimeError(f"cannot read stream {self.stream}: no frame to show. Call show first.")
+        return self._page
+
+
+class PageStream(FrameStream):
+    """A stream without images, emitted in event pages."""
+
+    def __init__(self, device: str, stream: str) -> None:
+        super().__init__(device, stream)
+        self._declared = False
+
+    def messages(self) -> Iterator[Msg]:
+        """Yield `collect`, after `declare_stream` for the first page."""
+        if not self._declared:
+            yield Msg("declare_stream", None, self, name=self.stream, collect=True)
+            self._declared = True
+        yield Msg("collect", self, name=self.stream, return_payload=False)
+
+    def describe_collect(self) -> dict[str, dict[str, Any]]:
+        """Return the data keys."""
+        return self._described()
+
+    def collect_pages(self) -> Iterator[dict[str, Any]]:
+        """Return the page, with the times when its frames were finished."""
+        values = [_values_of(report) for report in self._shown()]
+        finished = [report.finished for report in self._page]
+        yield {
+            "data": {f"{self.name}_{key}": [each[key] for each in values] for key in self._keys},
+            "timestamps": {f"{self.name}_{key}": finished for key in self._keys},
+        }
+
+    def pause(self) -> None:
+        """Raise bluesky's `NoReplayAllowed` between a page and its checkpoint, or it would be emitted twice."""
+        if not self.emitted:
+            raise NoReplayAllowed
+
+    def resume(self) -> None:
+        """Required by bluesky's protocol."""
+
+
+class ImageStream(FrameStream):
+    """A stream with the image of each frame: a readable object that also emits the asset documents of the image."""
+
+    longest_page = 1
+
+    def __init__(self, device: str, stream: str, structure: StreamStructure) -> None:
+        super().__init__(device, stream)
         # One shared string: the RunEngine keeps it with each resource until the run ends.
         self._image = f"{device}_image"
         self._structure = structure
-        self._with_output = with_output
-        self._report: FrameReport | None = None
         self._index = -1
 
-    def show(self, report: FrameReport) -> None:
-        """Make `report` the next reading."""
-        self._report = report
+    def show(self, page: Sequence[FrameReport]) -> None:
+        """Make this one frame the next reading."""
+        super().show(page)
         self._index += 1
 
-    def forget(self) -> None:
-        """Drop the report: the RunEngine keeps readable objects until its call ends."""
-        self._report = None
+    def messages(self) -> Iterator[Msg]:
+        """Yield plain messages: bluesky's plan stubs record their caller, which takes half of the time."""
+        yield Msg("create", name=self.stream)
+        yield Msg("read", self)
+        yield Msg("save")
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return the data keys."""
-        described = {f"{self.name}_{key}": {"source": "petif-bluesky", **_KEYS[key]} for key in self._values()}
-        if self._structure is not None:
-            described[self._image] = {
-                "source": "petif-bluesky",
-                "dtype": "array",
-                "dtype_numpy": self._structure.dtype_numpy,
-                "shape": self._structure.shape,
-                "external": "STREAM:",
-            }
-        return described
+        image = {
+            "source": "petif-bluesky",
+            "dtype": "array",
+            "dtype_numpy": self._structure.dtype_numpy,
+            "shape": self._structure.shape,
+            "external": "STREAM:",
+        }
+        return {**self._described(), self._image: image}
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Return the reading of the frame, with the time when it was finished."""
-        report = self._shown()
-        return {
-            f"{self.name}_{key}": {"value": value, "timestamp": report.finished}
-            for key, value in self._values().items()
-        }
+        (report,) = self._shown()
+        values = _values_of(report)
+        return {f"{self.name}_{key}": {"value": values[key], "timestamp": report.finished} for key in self._keys}
 
     def collect_asset_docs(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Return the asset documents of the image; each image has its own resource, because names may have gaps.
@@ -116,16 +191,14 @@ class FrameStream:
         All resources of a stream have the same URI, with a literal path as template, because TiledWriter uses the URI
         of the first resource for all.
         """
-        report = self._shown()
-        if self._structure is None or report.output is None:
-            return
+        (report,) = self._shown()
         bundle = ComposeStreamResource()(
             mimetype=MANY_TIFFS,
             uri=self._structure.uri,
             data_key=self._image,
             parameters={
                 "chunk_shape": self._structure.shape,
-                "template": literal_uri(report.output)[1],
+                "template": literal_uri(report.output or "")[1],
             },
             validate=False,
         )
@@ -138,16 +211,6 @@ class FrameStream:
                 validate=False,
             ),
         )
-
-    def _shown(self) -> FrameReport:
-        if self._report is None:
-            raise RuntimeError(f"cannot read stream {self.stream}: no frame to show. Call show first.")
-        return self._report
-
-    def _values(self) -> dict[str, Any]:
-        values = _values_of(self._report or FrameReport(source="", outcome="failed", finished=0.0))
-        del values["output" if not self._with_output else "reason"]
-        return values
 
 
 def _values_of(report: FrameReport) -> dict[str, Any]:
@@ -184,12 +247,22 @@ class ConvertedFrames:
         self._device = device
         self._named = named
         self._streams: dict[StreamStructure | None, FrameStream] = {}
-        self._unconverted = FrameStream(device, named(UNCONVERTED), None, with_output=False)
+        self._unconverted = PageStream(device, named(UNCONVERTED))
 
-    def show(self, report: FrameReport) -> FrameStream:
-        """Return the stream for this frame, with the frame as its next reading."""
-        stream = self._stream(report)
-        stream.show(report)
+    def show(self, reports: Sequence[FrameReport], pending: deque[int]) -> FrameStream:
+        """Return the stream of the first pending frame, showing a page: this frame and those after it in its stream.
+
+        `pending` has the indices of at least one of the `reports`; those of the page are removed.
+        """
+        page = [reports[pending.popleft()]]
+        stream = self._stream(page[0])
+        while pending and len(page) < stream.longest_page:
+            report = reports[pending[0]]
+            if self._stream(report) is not stream:
+                break
+            page.append(report)
+            pending.popleft()
+        stream.show(page)
         return stream
 
     def forget(self) -> None:
@@ -204,7 +277,8 @@ class ConvertedFrames:
         if structure not in self._streams:
             number = len(self._streams) + 1
             name = CONVERTED if number == 1 else f"{CONVERTED}-{number}"
-            self._streams[structure] = FrameStream(self._device, self._named(name), structure)
+            place = self._device, self._named(name)
+            self._streams[structure] = PageStream(*place) if structure is None else ImageStream(*place, structure)
         return self._streams[structure]
 
 

@@ -15,7 +15,7 @@ from petif_bluesky.documents.bookings import CONVERSION, Booking, booking_in
 from petif_bluesky.documents.document_counts import DocumentCounts
 from petif_bluesky.documents.run_recipe import recipe_of_run
 from petif_bluesky.documents.selection import is_own_stream
-from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, in_order
+from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, FrameStream, in_order
 from petif_bluesky.plan_stubs.drain import Drain
 from petif_bluesky.plan_stubs.start_facts import Owner, on_their_way, place_of, require_other_output
 from petif_bluesky.signals.drain_status import RunSoFar
@@ -132,12 +132,14 @@ class RunWrapper:
         return self._mutated(plan if key is None else bpp.set_run_key_wrapper(plan, key))
 
     def _track(self, msg: Msg) -> str:
-        """Track whether checkpoints are possible; return the stream of an event that the message saves."""
+        """Track whether checkpoints are possible; return the stream of an event or page that the message saves."""
         match msg.command:
             case "create":
                 self._bundling[msg.run] = str(msg.kwargs.get("name") or msg.args[0])
             case "save" | "drop":
                 return self._bundling.pop(msg.run, "")
+            case "collect" if isinstance(msg.obj, FrameStream):
+                return msg.obj.stream
             case "checkpoint":
                 self._rewindable = True
             case "clear_checkpoint":
@@ -267,12 +269,12 @@ class RunWrapper:
         run.seen += len(new)
         run.pending += new
         while run.pending:
-            stream = run.frames.show(run.reports[run.pending.popleft()])
-            yield from self._emit(stream.stream, stream)
+            stream = run.frames.show(run.reports, run.pending)
+            yield from stream.messages()
             yield from self._checkpoint()
+            stream.emitted = True
 
     def _emit(self, stream: str, readable: Any) -> Plan[None]:
-        # Plain messages: bluesky's plan stubs record their caller, which takes half of the time.
         yield Msg("create", name=stream)
         yield Msg("read", readable)
         yield Msg("save")

@@ -4,22 +4,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 import tifffile
 from bluesky import RunEngine
+from event_model import ComposeStreamResource, StreamRange
 
+from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
 from petif_bluesky.documents.errors import FramesNotFoundError
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.sim import SimulatedPerkinElmer
+from petif_bluesky.testing.fake_server import FakeServer
+from petif_bluesky.testing.reports import failed
 from petif_bluesky.tiled.literal_names import LiteralNames
 from petif_bluesky.tiled.patches import with_trailing_slash, write_statistics
 from petif_bluesky.tiled.raw_frames import frames_of_run
-from tango_server.messages import RunStatistics
+from tango_server.messages import FrameReport, FrameRequest, RunStatistics
 from tests.tiled_server import open_client, open_tiled, tiled_writer
-from tests.unit.documents import IMAGE, IN_STREAM, NAME, NUMBER, ComposedRun
-from tests.unit.named_frames import taken, written
+from tests.unit.documents import IMAGE, IN_STREAM, NAME, NUMBER, TIFFS, ComposedRun
+from tests.unit.named_frames import SHAPE, taken, written
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +154,95 @@ def test_statistics_replace_earlier_ones_in_the_metadata(
         assert {key: after[key] for key in before} == dict(before)
     assert before["start"]["conversion"] == {"recipe": None}
     assert len(client[uid].metadata_revisions[:]) == 0
+
+
+class Flyer:
+    """A detector whose frames of a whole fly scan are announced by one stream datum."""
+
+    name = "pe"
+    parent = None
+
+    def __init__(self, folder: Path, frames: int) -> None:
+        self._folder = folder
+        self._frames = frames
+
+    def describe_collect(self) -> dict[str, Any]:
+        return {"pe_image": {**IN_STREAM, "dtype_numpy": "<f4", "shape": [1, *SHAPE]}}
+
+    def get_index(self) -> int:
+        return self._frames
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, Any]]:
+        bundle = ComposeStreamResource()(
+            mimetype=TIFFS, uri=f"file://localhost{self._folder}/", data_key="pe_image",
+            parameters={"chunk_shape": [1, *SHAPE], "template": "p_{:05d}.tif"},
+        )  # fmt: skip
+        yield "stream_resource", bundle.stream_resource_doc
+        indices = StreamRange(start=0, stop=index or self._frames)
+        yield "stream_datum", bundle.compose_stream_datum(indices=indices, seq_nums=StreamRange(start=0, stop=0))
+
+
+def converted(request: FrameRequest) -> FrameReport:
+    """Write the frame and report it: some fail, one name was taken, some are text, some have another shape."""
+    number = int(Path(request.source).stem.removeprefix("p_"))
+    if number % 50 in {7, 8, 9}:
+        return failed(request, f"no TIFF: {number}")
+    path = Path(request.source.replace("/raw/", "/processed/"))
+    if number == 100:
+        path = path.with_stem(f"{path.stem}-00001")
+    if number in range(200, 210):
+        path = path.with_suffix(".esperanto")
+    pixels = tifffile.imread(written(path, number))
+    if number == 250:
+        pixels = pixels.T
+        tifffile.imwrite(path, pixels)
+    return FrameReport(
+        job_id=request.key, source=request.source, output=str(path), outcome="converted", shape=pixels.shape,
+        pixel_type="float32", finished=1.7e9 + number, run_uid=request.run_uid, stream=request.stream,
+        seq_num=request.seq_num,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("literal", [True, False], ids=["literal-names", "plain"])
+def test_catalogue_has_every_frame_of_a_fly_scan(client: Any, run_engine: RunEngine, root: Path, literal: bool) -> None:
+    server = FakeServer(root)
+    server.report = converted
+    converter = PETifConverter(server.address, name="c", poller=server)
+    callback = ConversionCallback(converter, spool=root / "spool.sqlite")
+    writer = tiled_writer(client)
+    run_engine.subscribe(callback)
+    run_engine.subscribe(LiteralNames(writer) if literal else writer)
+    flyer = Flyer(root / "raw", 300)
+
+    @bpp.run_decorator(md={})
+    def scan() -> Any:
+        yield from bps.declare_stream(flyer, name="fly", collect=True)
+        yield from bps.collect(flyer, name="fly")
+
+    (uid,) = run_engine(conversion_wrapper(scan(), converter))
+    callback.close()
+    run = client[uid]
+    numbers = set(range(300))
+    wrong = {number for number in numbers if number % 50 in {7, 8, 9}}
+    streams = {
+        "unconverted": wrong,
+        "converted-2": set(range(200, 210)) - wrong,
+        "converted-3": {250},
+    }
+    streams["converted"] = numbers.difference(*streams.values())
+    for name, expected in streams.items():
+        table = run[name].base["internal"].read()
+        frames = sorted(expected)
+        assert list(table["seq_num"]) == list(range(1, len(frames) + 1)), name
+        assert list(table["c_seq_num"]) == [number + 1 for number in frames], name
+        assert [Path(raw).name for raw in table["c_raw"]] == [f"p_{number:05d}.tif" for number in frames], name
+        assert set(table["c_stream"]) == {"fly"}, name
+        if name == "unconverted":
+            assert list(table["c_reason"]) == [f"no TIFF: {number}" for number in frames]
+            continue
+        assert list(table["ts_c_raw"]) == [1.7e9 + number for number in frames], name
+        if name != "converted-2":
+            written_there = np.stack([tifffile.imread(path) for path in table["c_output"]])
+            np.testing.assert_array_equal(run[name]["c_image"].read()[:, 0], written_there)
+            assert list(written_there[:, 0, 0]) == [1000 * number for number in frames], name
+    assert Path(run["converted"].base["internal"].read()["c_output"][94]).name == "p_00100-00001.tif"

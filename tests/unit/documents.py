@@ -35,13 +35,23 @@ class Recorder:
         return [document for name, document in self.documents if name == kind]
 
     def stream(self, name: str, run_uid: str | None = None) -> list[Document]:
-        """The events of one stream, of all runs or of one."""
+        """The events of one stream, of all runs or of one; those of pages are unpacked."""
         descriptors = {
             document["uid"]
             for document in self.of("descriptor")
             if document["name"] == name and run_uid in {None, document["run_start"]}
         }
-        return [event for event in self.of("event") if event["descriptor"] in descriptors]
+        return [event for event in self.events() if event["descriptor"] in descriptors]
+
+    def events(self) -> list[Document]:
+        """All events, in the order in which they came; those of pages are unpacked."""
+        found: list[Document] = []
+        for name, document in self.documents:
+            if name == "event_page":
+                found += event_model.unpack_event_page(document)
+            elif name == "event":
+                found.append(document)
+        return found
 
     def check(self) -> None:
         """Nobody has changed a document, and all follow the event model."""

@@ -1,9 +1,11 @@
 """The stream `converted`: what becomes of reports in documents, and what readers of catalogues make of it."""
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -12,8 +14,9 @@ import numpy as np
 import pytest
 from bluesky.utils import RunEngineInterrupted
 
-from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, FrameStream, in_order
+from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, FrameStream, ImageStream, PageStream, in_order
 from petif_bluesky.testing.fake_server import PATIENCE
+from petif_bluesky.testing.reports import converted_beside
 from tango_server.messages import FrameReport, FrameRequest
 from tests.unit.documents import Recorder
 from tests.unit.lab import Lab
@@ -53,7 +56,24 @@ def report(number: int = 1, **changes: Any) -> FrameReport:
 FAILED: dict[str, Any] = {"outcome": "failed", "output": None, "shape": None, "reason": "no TIFF", "latency": None}
 
 
-def asset_documents(stream: FrameStream) -> tuple[dict[str, Any], dict[str, Any]]:
+def image_of(frames: ConvertedFrames, each: FrameReport) -> ImageStream:
+    """The stream of a frame with an image, showing it."""
+    stream = frames.show([each], deque([0]))
+    assert isinstance(stream, ImageStream)
+    return stream
+
+
+def pages_of(reports: list[FrameReport]) -> list[tuple[FrameStream, int]]:
+    """The pages of these frames: stream, and number of frames."""
+    frames, pending, found = ConvertedFrames("converter"), deque(range(len(reports))), []
+    while pending:
+        before = len(pending)
+        stream = frames.show(reports, pending)
+        found.append((stream, before - len(pending)))
+    return found
+
+
+def asset_documents(stream: ImageStream) -> tuple[dict[str, Any], dict[str, Any]]:
     documents = dict(stream.collect_asset_docs())
     for name, document in documents.items():
         event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
@@ -65,7 +85,7 @@ def data_uris(consolidator: Consolidator, reports: list[FrameReport]) -> list[st
     frames = ConvertedFrames("converter")
     found: list[str] = []
     for each in reports:
-        stream = frames.show(each)
+        stream = image_of(frames, each)
         resource, datum = asset_documents(stream)
         reader = consolidator(resource, {"data_keys": stream.describe()})
         reader.consume_stream_datum({**datum, "seq_nums": {"start": 1, "stop": 2}})
@@ -90,7 +110,7 @@ def test_files_of_different_folders_make_one_array_for_tiled() -> None:
     frames = ConvertedFrames("converter")
     reader: Any = None
     for number, output in enumerate(outputs, start=1):
-        stream = frames.show(report(number, output=output))
+        stream = image_of(frames, report(number, output=output))
         resource, datum = asset_documents(stream)
         if reader is None:
             reader = tiled_consolidator(resource, {"data_keys": stream.describe()})
@@ -115,8 +135,7 @@ def test_files_of_a_windows_server_have_uris(output: str, uri: str) -> None:
 
 
 def streams_of(reports: list[FrameReport]) -> list[str]:
-    frames = ConvertedFrames("converter")
-    return [frames.show(each).stream for each in reports]
+    return [stream.stream for stream, frames in pages_of(reports) for _ in range(frames)]
 
 
 @pytest.mark.parametrize(
@@ -140,26 +159,65 @@ def test_each_stream_has_images_of_one_structure(changes: dict[str, Any], stream
 
 @pytest.mark.parametrize("output", ["/data/p.esperanto", "/data/p?.tif", "/data/p.TIF"])
 def test_unreadable_output_has_no_image(output: str) -> None:
-    stream = ConvertedFrames("converter").show(report(output=output))
+    ((stream, _),) = pages_of([report(output=output)])
     assert stream.stream == "converted"
-    assert "converter_image" not in stream.describe()
-    assert list(stream.collect_asset_docs()) == []
-    assert stream.read()["converter_output"]["value"] == output
+    assert isinstance(stream, PageStream)
+    assert "converter_image" not in stream.describe_collect()
+    (page,) = stream.collect_pages()
+    assert page["data"]["converter_output"] == [output]
+
+
+KINDS = {"string": str, "integer": int, "number": float}
 
 
 def test_readings_match_their_description_and_time() -> None:
-    kinds = {"string": str, "integer": int, "number": float}
-    frames = ConvertedFrames("converter")
-    for each in (report(1), report(2, **FAILED), report(3, stream=None, seq_num=None, latency=None)):
-        stream = frames.show(each)
-        described, reading = stream.describe(), stream.read()
-        assert reading.keys() == described.keys() - {"converter_image"}
-        assert {key: type(value["value"]) for key, value in reading.items()} == {
-            key: kinds[described[key]["dtype"]] for key in reading
-        }
-        assert {value["timestamp"] for value in reading.values()} == {each.finished}
+    each = report(stream=None, seq_num=None, latency=None)
+    stream = image_of(ConvertedFrames("converter"), each)
+    described, reading = stream.describe(), stream.read()
+    assert reading.keys() == described.keys() - {"converter_image"}
+    assert {key: type(value["value"]) for key, value in reading.items()} == {
+        key: KINDS[described[key]["dtype"]] for key in reading
+    }
+    assert {value["timestamp"] for value in reading.values()} == {each.finished}
+
+
+@pytest.mark.parametrize("changes", [{"output": "/data/p.esperanto"}, FAILED], ids=["converted", "unconverted"])
+def test_pages_match_their_description_and_times(changes: dict[str, Any]) -> None:
+    reports = [report(1, **changes), report(2, **{**changes, "latency": None})]
+    ((stream, frames),) = pages_of(reports)
+    assert frames == 2
+    assert isinstance(stream, PageStream)
+    described = stream.describe_collect()
+    (page,) = stream.collect_pages()
+    assert page["data"].keys() == page["timestamps"].keys() == described.keys()
+    for key, values in page["data"].items():
+        assert [type(value) for value in values] == [KINDS[described[key]["dtype"]]] * 2
+        assert page["timestamps"][key] == [each.finished for each in reports]
+
+
+def test_streams_without_a_shown_frame_cannot_be_read() -> None:
+    stream = image_of(ConvertedFrames("converter"), report())
+    stream.forget()
     with pytest.raises(RuntimeError, match="Call show first"):
-        FrameStream("converter", "converted", None).read()
+        stream.read()
+    with pytest.raises(RuntimeError, match="Call show first"):
+        list(PageStream("converter", "converted").collect_pages())
+
+
+def test_a_page_has_consecutive_frames_of_one_stream_without_images() -> None:
+    text: dict[str, Any] = {"output": "/data/p.esperanto"}
+    kinds: list[dict[str, Any]] = [text, text, FAILED, FAILED, FAILED, text, {}, {}, text]
+    pages = pages_of([report(number, **changes) for number, changes in enumerate(kinds, start=1)])
+    assert [(stream.stream, frames) for stream, frames in pages] == [
+        ("converted", 2),
+        ("unconverted", 3),
+        ("converted", 1),
+        ("converted-2", 1),
+        ("converted-2", 1),
+        ("converted", 1),
+    ]
+    many = [report(number, **text) for number in range(2500)]
+    assert [frames for _, frames in pages_of(many)] == [1000, 1000, 500]
 
 
 def test_frames_are_emitted_in_event_order() -> None:
@@ -244,7 +302,7 @@ def test_wait_point_gives_converted_frames_per_point(lab: Lab) -> None:
     check_images(lab.recorder)
     assert seen == [[1], [1, 2], [1, 2, 3]]
     descriptors = {document["uid"]: document["name"] for document in lab.recorder.of("descriptor")}
-    order = [descriptors[event["descriptor"]] for event in lab.recorder.of("event")]
+    order = [descriptors[event["descriptor"]] for event in lab.recorder.events()]
     assert order == ["primary", "converted"] * 3 + ["conversion"]
 
 
@@ -264,6 +322,70 @@ def test_pause_while_waiting_repeats_no_point(lab: Lab) -> None:
     check_images(lab.recorder)
     assert [event["seq_num"] for event in lab.recorder.stream("primary")] == [1, 2]
     assert lab.recorder.of("stop")[0]["exit_status"] == "success"
+
+
+def without_images(request: FrameRequest) -> FrameReport:
+    return converted_beside(request).model_copy(update={"output": f"{request.source}.esperanto"})
+
+
+def test_frames_without_images_come_in_one_page(lab: Lab) -> None:
+    lab.server.report = without_images
+    lab.run(bp.count([lab.detector], num=5))
+    lab.recorder.check()
+    (page,) = lab.recorder.of("event_page")
+    assert page["seq_num"] == [1, 2, 3, 4, 5]
+    assert values(lab.recorder, "converted", "seq_num") == [1, 2, 3, 4, 5]
+    assert lab.recorder.of("stop")[0]["num_events"] == {"primary": 5, "converted": 5, "conversion": 1}
+
+
+def test_wait_point_gives_a_page_per_point(lab: Lab) -> None:
+    lab.server.report = without_images
+    lab.run(bp.count([lab.detector], num=3), wait="point")
+    lab.recorder.check()
+    assert [page["seq_num"] for page in lab.recorder.of("event_page")] == [[1], [2], [3]]
+    assert len([document for document in lab.recorder.of("descriptor") if document["name"] == "converted"]) == 1
+
+
+@pytest.mark.parametrize("wait", ["run", "point"])
+def test_pause_at_a_page_emits_it_once(lab: Lab, wait: Literal["run", "point"]) -> None:
+    lab.server.report = without_images
+    pausers: list[threading.Thread] = []
+
+    def pause_once(_name: str, descriptor: Any) -> None:
+        if descriptor["name"] == "converted":  # the pause takes effect one message later: after `collect`
+            pausers.append(threading.Thread(target=lab.run_engine.request_pause))
+            pausers[0].start()
+            time.sleep(0.1)  # until the request is in the queue of the event loop, which this callback blocks
+
+    lab.run_engine.subscribe(pause_once, "descriptor")
+    with pytest.raises(RunEngineInterrupted):
+        lab.run(bp.count([lab.detector], num=3), wait=wait)
+    pausers[0].join(PATIENCE)
+    lab.run_engine.resume()
+    lab.recorder.check()
+    for stream in ("primary", "converted"):
+        assert [event["seq_num"] for event in lab.recorder.stream(stream)] == [1, 2, 3]
+    assert values(lab.recorder, "converted", "seq_num") == [1, 2, 3]
+    assert lab.recorder.of("stop")[0]["exit_status"] == "success"
+
+
+def test_point_after_a_page_is_repeated_by_a_pause(lab: Lab) -> None:
+    lab.server.report = without_images
+    pausing = iter([False, True])
+
+    def pause_in_second(readables: Any) -> Any:
+        if next(pausing, False):
+            yield from bps.checkpoint()
+            yield from bps.null()
+            yield from bps.pause()
+        yield from bps.one_shot(readables)
+
+    lab.run_engine.msg_hook = (messages := []).append
+    with pytest.raises(RunEngineInterrupted):
+        lab.run(bp.count([lab.detector], num=2, per_shot=pause_in_second), wait="point")
+    lab.run_engine.resume()
+    assert [message.command for message in messages].count("null") == 2
+    assert [event["seq_num"] for event in lab.recorder.stream("converted")] == [1, 2]
 
 
 def test_late_points_are_emitted_at_the_end(lab: Lab) -> None:
