@@ -26,7 +26,6 @@ from petif_bluesky.tiled.background_writer import BackgroundWriter
 from petif_bluesky.tiled.lazy_client import CatalogueAt
 from petif_bluesky.tiled.statistics import CatalogueStatistics
 from tango_server.client.client import LinkError
-from tango_server.home import state_folder
 from tango_server.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -68,7 +67,8 @@ def attach(
         (None; runs then close with `drained: false` unless all is done)
     frames: which frames to convert, by default every TIFF image once
     metadata: which document keys to send with each frame
-    spool: the file that holds requests until the server accepts them, by default in the user's state folder
+    spool: the file that holds requests until the server accepts them, by default in the user's state folder; runs that
+        the catalogue does not accept are kept beside it
 
     Raises
     ------
@@ -149,7 +149,9 @@ class Attached:
             stack.callback(self._callback.close)
             preprocessor = ConversionPreprocessor(self.converter, recipe=options.recipe, wait=options.wait)
             if options.tiled is not None:
-                self._catalogue = _subscribe_catalogue(run_engine, self.converter, options.tiled, stack)
+                self._catalogue = _subscribe_catalogue(
+                    run_engine, self.converter, options.tiled, self._callback.spool_path, stack
+                )
             _subscribe(run_engine, self._callback, stack)
             run_engine.preprocessors.append(preprocessor)
             stack.callback(_remove, run_engine.preprocessors, preprocessor)
@@ -241,7 +243,7 @@ def _subscribe(run_engine: RunEngine, subscriber: Callable[[str, Any], Any], sta
 
 
 def _subscribe_catalogue(
-    run_engine: RunEngine, converter: PETifConverter, tiled: Any, stack: ExitStack
+    run_engine: RunEngine, converter: PETifConverter, tiled: Any, spool: Path, stack: ExitStack
 ) -> CatalogueStatistics:
     if isinstance(tiled, str):
         catalogue = CatalogueAt(tiled)
@@ -250,7 +252,7 @@ def _subscribe_catalogue(
     if _has_writer(run_engine):
         _log.info("The TiledWriter of this session is used: attach subscribes no other one.")
     else:
-        writer = BackgroundWriter(_writer(tiled))
+        writer = BackgroundWriter(_writer(tiled, spool.parent))
         stack.callback(writer.close)
         _subscribe(run_engine, writer, stack)
     statistics = CatalogueStatistics(tiled, converter)
@@ -259,14 +261,14 @@ def _subscribe_catalogue(
     return statistics
 
 
-def _writer(client: Any) -> Callable[[str, Mapping[str, Any]], Any]:
-    """Return a writer of literal names; runs that the catalogue does not take are kept as files."""
+def _writer(client: Any, folder: Path) -> Callable[[str, Mapping[str, Any]], Any]:
+    """Return a writer of literal names; runs that the catalogue does not accept are kept as files below `folder`."""
     from bluesky_tiled_plugins import TiledWriter  # noqa: PLC0415 - takes 2 s, only needed with a catalogue
 
     from petif_bluesky.tiled.literal_names import LiteralNames  # noqa: PLC0415
     from petif_bluesky.tiled.patches import with_trailing_slash  # noqa: PLC0415
 
-    backup = state_folder() / "runs-not-in-the-catalogue"
+    backup = folder / "runs-not-in-the-catalogue"
     backup.mkdir(parents=True, exist_ok=True)
     return LiteralNames(TiledWriter(client, patches={"resource": with_trailing_slash}, backup_directory=str(backup)))
 

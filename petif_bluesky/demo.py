@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,18 +22,13 @@ os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")  # no EPICS here; must be 
 from bluesky import RunEngine
 from bluesky.plans import scan
 from bluesky.utils import RunEngineInterrupted
-from bluesky_tiled_plugins import TiledWriter
 from ophyd.sim import SynAxis
 from tiled.client import from_uri
 from tiled.server import SimpleTiledServer
 
-from petif_bluesky.callback import ConversionCallback
+from petif_bluesky.attachment import attach
 from petif_bluesky.converter import PETifConverter
-from petif_bluesky.preprocessors import ConversionPreprocessor
-from petif_bluesky.server_poller import ServerPoller
 from petif_bluesky.sim import SimulatedPerkinElmer
-from petif_bluesky.tiled.patches import with_trailing_slash, write_statistics
-from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
 from tango_server.commands.output import INTERRUPTED
 from tango_server.commands.statistics import rows_of
@@ -107,31 +102,27 @@ class Demo:
             catalogue = stack.enter_context(SimpleTiledServer(self._places.catalogue, readable_storage=storage))
             client = from_uri(catalogue.uri)
             stack.callback(client.context.close)
-            poller = stack.enter_context(closing(ServerPoller(Client(server.address))))
-            converter = PETifConverter(server.address, name="converter", poller=poller)
-            poller.wait_for_first_poll(timeout=10.0)
-            uid = self._scan(converter, client, stack)
+            converter = PETifConverter(server.address, name="converter")
+            stack.callback(converter.destroy)
+            converter.wait_for_connection(timeout=10.0)
+            uid = self._scan(converter, client)
             if uid is None:
                 return INTERRUPTED
             self._console.print("Reading the run back from the catalogue and comparing each frame with numpy ...")
-            statistics = converter.client.run_statistics(uid)
-            run = client[uid]
-            write_statistics(run, statistics)
-            return self._check_and_print(client[uid], statistics)
+            return self._check_and_print(client[uid], converter.client.run_statistics(uid))
 
-    def _scan(self, converter: PETifConverter, client: Any, stack: ExitStack) -> str | None:
+    def _scan(self, converter: PETifConverter, client: Any) -> str | None:
         """Scan a motor; return the uid of the run, or None if the scan was interrupted."""
         motor = SynAxis(name="motor")
         detector = SimulatedPerkinElmer(
             name="pe", directory=self._places.raw, shape=self._shape, motor=motor, exposure_time=0.05
         )
         run_engine = RunEngine({}, context_managers=[_InterruptAborts])
-        callback = ConversionCallback(converter, spool=self._places.state / "spool.sqlite")
-        stack.callback(callback.close)
-        run_engine.subscribe(callback)
-        run_engine.subscribe(TiledWriter(client, patches={"resource": with_trailing_slash}))
-        run_engine.preprocessors.append(ConversionPreprocessor(converter, recipe=RECIPE))
-        with _progress(self._console) as progress:
+        spool = self._places.state / "spool.sqlite"
+        with (
+            attach(run_engine, converter, recipe=RECIPE, tiled=client, spool=spool) as attached,
+            _progress(self._console) as progress,
+        ):
             run_engine.subscribe(_Bars(progress, converter, self._frames))
             try:
                 uids = run_engine(scan([detector], motor, -1, 1, self._frames, md={"sample": "simulated powder"}))
@@ -139,6 +130,7 @@ class Demo:
                 run_engine.abort("interrupted from the keyboard")
                 self._console.print("Stopped; the frames taken so far are in", self._places.raw)
                 return None
+            attached.wait(timeout=10.0)
         return str(uids[0])
 
     def _check_and_print(self, run: Any, statistics: RunStatistics) -> int:
@@ -214,9 +206,9 @@ def _disagreements(run: Any, frames: int, taken: int) -> list[str]:
     stream = run["conversion"].read()
     found = {name: int(stream[f"converter_{name}"][-1]) for name in ("submitted", "converted", "failed")}
     expected = {"submitted": frames, "converted": frames, "failed": 0}
-    stored = run.metadata["conversion"]
+    stored = run.metadata.get("conversion", {})
     problems = []
-    if found != expected or {name: stored[name] for name in expected} != expected:
+    if found != expected or {name: stored.get(name) for name in expected} != expected:
         problems.append(f"not all frames were converted: {found} instead of {expected}")
     if taken != frames:
         problems.append(f"the catalogue has {taken} frames instead of {frames}")

@@ -54,11 +54,9 @@ def subscribe(
 
     In the bluesky session: RE.subscribe(Publisher("HOST:IN-PORT")), from bluesky.callbacks.zmq.
 
-    0MQ LOSES DOCUMENTS without notice: those of runs that started before this process connected, those sent while the
-    proxy, this process or the network is down, and those beyond the 1000 queued for a slow subscriber. Each run's stop
-    document is therefore compared with what was received, and missing documents are logged. Once the documents of a
-    frame have arrived, its request is on disk here and safe, even if the server is down. If no frame may be lost,
-    subscribe the ConversionCallback in the session itself.
+    0MQ LOSES DOCUMENTS without notice: those sent before this process connected, while the proxy, this process or the
+    network is down, and beyond the 1000 queued for a slow subscriber. Missing ones are logged at a run's stop document.
+    If no frame may be lost, attach the converter in the session itself.
 
     Press Ctrl-C to stop; requests not yet accepted by the server stay in the spool and are sent at the next start.
     """
