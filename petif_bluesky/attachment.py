@@ -4,7 +4,7 @@ import atexit
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,8 @@ from petif_bluesky.plan_stubs.run_wrapper import Wait
 from petif_bluesky.plan_stubs.start_facts import refuse_shared_output
 from petif_bluesky.preprocessors import AnyRecipe, ConversionPreprocessor
 from petif_bluesky.signals.recipe import session_recipe
-from petif_bluesky.tiled.background_writer import BackgroundWriter
 from petif_bluesky.tiled.lazy_client import CatalogueAt
+from petif_bluesky.tiled.session_writer import has_writer, writer_for
 from petif_bluesky.tiled.statistics import CatalogueStatistics
 from tango_server.client.client import LinkError
 from tango_server.recipe import Recipe
@@ -77,6 +77,8 @@ def attach(
         already attached with other options.
     SpoolError
         if the spool cannot be used.
+    ConnectionError, PermissionError
+        if the catalogue at a URI cannot be reached, or needs a key.
 
     """
     others = _attached.setdefault(RE, [])
@@ -123,6 +125,7 @@ class Attached:
     ----------
     converter: the device
     options: what `attach` was called with
+    writer: what closes the writer for the catalogue, if this attachment has subscribed one
 
     """
 
@@ -131,6 +134,7 @@ class Attached:
     ) -> None:
         self.options = options
         self._catalogue: CatalogueStatistics | None = None
+        self.writer = ExitStack()
         self._complete: set[str] = set()
         with ExitStack() as stack:
             if isinstance(converter, PETifConverter):
@@ -149,13 +153,14 @@ class Attached:
             stack.callback(self._callback.close)
             preprocessor = ConversionPreprocessor(self.converter, recipe=options.recipe, wait=options.wait)
             if options.tiled is not None:
-                self._catalogue = _subscribe_catalogue(
-                    run_engine, self.converter, options.tiled, self._callback.spool_path, stack
-                )
+                client = self._subscribe_writer(run_engine, options.tiled)
+                self._catalogue = CatalogueStatistics(client, self.converter)
+                stack.callback(self._catalogue.close)
+                _subscribe(run_engine, self._catalogue, stack)
             _subscribe(run_engine, self._callback, stack)
             run_engine.preprocessors.append(preprocessor)
             stack.callback(_remove, run_engine.preprocessors, preprocessor)
-            stack.callback(_forget, run_engine, self)
+            self._attached = _attached.setdefault(run_engine, [])
             self._stack = stack.pop_all()
         atexit.register(self.close)
 
@@ -186,6 +191,12 @@ class Attached:
     def close(self) -> None:
         """Detach the converter; requests that the server has not accepted stay in the spool for the next session."""
         atexit.unregister(self.close)
+        if self in self._attached:
+            self._attached.remove(self)
+        heir = next((other for other in self._attached if other.options.tiled is not None), None)
+        if heir is not None:
+            heir.writer.enter_context(self.writer.pop_all())
+        self.writer.close()  # first, so that the statistics find the last runs in the catalogue
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -199,6 +210,20 @@ class Attached:
     def __repr__(self) -> str:
         recipe = "the server's recipe" if self.options.recipe is None else f"recipe {self.options.recipe.hash}"
         return f"<{self.converter.name} attached: {self.address}, {recipe}, {self.waiting} frames waiting>"
+
+    def _subscribe_writer(self, run_engine: RunEngine, tiled: Any) -> Any:
+        """Subscribe a writer for the catalogue, unless there is one; return the client."""
+        if isinstance(tiled, str):
+            catalogue = CatalogueAt(tiled)
+            self.writer.callback(catalogue.close)
+            tiled = _client_of(catalogue, tiled)
+        if has_writer(run_engine):
+            _log.info("The TiledWriter of this session is used: attach subscribes no other one.")
+        else:
+            writer = writer_for(tiled, self._callback.spool_path.parent)
+            self.writer.callback(writer.close)
+            _subscribe(run_engine, writer, self.writer)
+        return tiled
 
     def _are_complete(self) -> bool:
         """Return whether the server has a report for each frame of the runs of this session."""
@@ -237,60 +262,23 @@ def _recipe_of(attached: Attached) -> Recipe | None:
     return own or (Recipe.parse(server) if server else None)
 
 
+def _client_of(catalogue: CatalogueAt, uri: str) -> Any:
+    try:
+        return catalogue.client
+    except PermissionError:
+        raise
+    except Exception as error:
+        place = uri.partition("?")[0]  # the rest may contain a key
+        raise ConnectionError(
+            f"{place}: cannot reach the catalogue: {error}. Start Tiled, check the address, or attach without tiled."
+        ) from error
+
+
 def _subscribe(run_engine: RunEngine, subscriber: Callable[[str, Any], Any], stack: ExitStack) -> None:
     token = run_engine.subscribe(subscriber)
     stack.callback(run_engine.unsubscribe, token)
 
 
-def _subscribe_catalogue(
-    run_engine: RunEngine, converter: PETifConverter, tiled: Any, spool: Path, stack: ExitStack
-) -> CatalogueStatistics:
-    if isinstance(tiled, str):
-        catalogue = CatalogueAt(tiled)
-        stack.callback(catalogue.close)
-        tiled = catalogue.client
-    if _has_writer(run_engine):
-        _log.info("The TiledWriter of this session is used: attach subscribes no other one.")
-    else:
-        writer = BackgroundWriter(_writer(tiled, spool.parent))
-        stack.callback(writer.close)
-        _subscribe(run_engine, writer, stack)
-    statistics = CatalogueStatistics(tiled, converter)
-    stack.callback(statistics.close)
-    _subscribe(run_engine, statistics, stack)
-    return statistics
-
-
-def _writer(client: Any, folder: Path) -> Callable[[str, Mapping[str, Any]], Any]:
-    """Return a writer of literal names; runs that the catalogue does not accept are kept as files below `folder`."""
-    from bluesky_tiled_plugins import TiledWriter  # noqa: PLC0415 - takes 2 s, only needed with a catalogue
-
-    from petif_bluesky.tiled.literal_names import LiteralNames  # noqa: PLC0415
-    from petif_bluesky.tiled.patches import with_trailing_slash  # noqa: PLC0415
-
-    backup = folder / "runs-not-in-the-catalogue"
-    backup.mkdir(parents=True, exist_ok=True)
-    return LiteralNames(TiledWriter(client, patches={"resource": with_trailing_slash}, backup_directory=str(backup)))
-
-
-def _has_writer(run_engine: RunEngine) -> bool:
-    """Return whether a `TiledWriter` is subscribed, also within `LiteralNames` or bluesky's `BufferingWrapper`."""
-    registered = run_engine.dispatcher.cb_registry.callbacks.values()
-    return any(_is_writer(proxy.func) for proxies in registered for proxy in proxies.values())
-
-
-def _is_writer(subscriber: Any) -> bool:
-    if subscriber is None:
-        return False
-    inner = getattr(subscriber, "subscriber", None) or getattr(subscriber, "_wrapped_callback", None)
-    return type(subscriber).__name__ == "TiledWriter" or _is_writer(inner)
-
-
 def _remove(preprocessors: list[Any], preprocessor: ConversionPreprocessor) -> None:
     if preprocessor in preprocessors:
         preprocessors.remove(preprocessor)
-
-
-def _forget(run_engine: RunEngine, attached: Attached) -> None:
-    if attached in (others := _attached.get(run_engine, [])):
-        others.remove(attached)

@@ -164,3 +164,27 @@ def test_retried_failures_are_followed_in_the_catalogue(
         tango.DeviceProxy(server.address).RetryFailed()
         until(lambda: client[uid].metadata["conversion"]["converted"] == 1, "the retried frame is in the catalogue")
         assert client[uid].metadata["conversion"]["failed"] == 0
+
+
+def test_second_attachment_keeps_the_writer_of_the_first(
+    run_engine: RunEngine, server: LocalServer, client: Any, detector: SimulatedPerkinElmer
+) -> None:
+    moved = Recipe.preset("xdi", output={"template": "{stem}-second"})
+    second = PETifConverter(server.address, name="second")
+    with attach(run_engine, server.address, recipe="xdi", tiled=client) as one:
+        other = attach(run_engine, second, recipe=moved, tiled=client)
+        one.close()
+    with other:
+        (uid,) = run_engine(bp.count([detector]))
+        assert other.wait(30.0)
+    assert client[uid].metadata["conversion"]["converted"] == 1
+    second.destroy()
+
+
+def test_catalogue_that_cannot_be_reached_is_named(
+    run_engine: RunEngine, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
+    with pytest.raises(ConnectionError, match=r"http://127.0.0.1:9: cannot reach the catalogue.*Start Tiled"):
+        attach(run_engine, server.address, tiled="http://127.0.0.1:9")
+    assert run_engine.preprocessors == []
