@@ -82,3 +82,39 @@ def test_closed_and_abandoned_runs_do_not_accumulate(book: RunBook) -> None:
         book.close(f"{number}")
     assert len(book._runs) <= 200
     assert sum(len(frames.keys) for frames in book._runs.values()) <= 100
+
+
+def test_documents_that_wait_count_as_not_read(book: RunBook) -> None:
+    book.announce("run")
+    book.add("run", "a", "primary")
+    book.read("run", {"primary": 3, "baseline": 1}, 2)
+    assert book.counts("run") == {"primary": (1, 1), "baseline": (0, 0)}
+    assert book.held("run") == 2
+    book.read("run", {"primary": 3, "baseline": 1}, 0)
+    assert book.counts("run") == {"primary": (3, 1), "baseline": (1, 0)}
+
+
+def test_rejected_frames_are_not_announced_as_submitted(book: RunBook) -> None:
+    for key in "abc":
+        book.add("run", key, "primary")
+    book.set_aside("run", "b", "primary")
+    book.close("run")
+    assert book.counts("run") == {"primary": (0, 2)}
+
+
+def test_only_changed_counts_are_announced() -> None:
+    book = RunBook(announcing=True)
+    book.add("run", "a", "primary")
+    assert book.news() == {"run": {"primary": (0, 1)}}
+    assert not book.has_news
+    book.read("run", {"primary": 1}, 0)
+    news = book.news()
+    assert news == {"run": {"primary": (1, 1)}}
+    book.keep_news(news)
+    assert book.news() == news
+
+
+def test_book_of_a_session_announces_nothing(book: RunBook) -> None:
+    book.add("run", "a", "primary")
+    book.read("run", {"primary": 1}, 0)
+    assert not book.has_news
