@@ -109,8 +109,10 @@ class ConversionCallback:
             self._follow(name, document)
         except Exception as error:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
             self._errors.record(run_uid, name, error)
-        else:
+        try:
             self._count(run_uid, name, document)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # it does not follow the event model
+            self._errors.record(run_uid, name, error)
         if name == "stop" and run_uid:
             self._book.close(self._booked(run_uid))
             self._errors.end(run_uid)
@@ -127,7 +129,7 @@ class ConversionCallback:
             self._router.release(run_uid)
         except Exception as error:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
             self._errors.record(run_uid, "stop", error)
-        self._book.read(booked, self._counts.of(run_uid), self._router.waiting(run_uid))
+        self._book.read(booked, self._counts.of(run_uid), self._unfinished(run_uid))
 
     def close(self, timeout: float = 5.0) -> None:
         """Stop sending; requests that the server has not accepted stay in the spool for the next session."""
@@ -171,8 +173,12 @@ class ConversionCallback:
     def _count(self, run_uid: str, name: str, document: Mapping[str, Any]) -> None:
         self._counts(name, document)
         if run_uid:
-            self._book.read(self._booked(run_uid), self._counts.of(run_uid), self._router.waiting(run_uid))
+            self._book.read(self._booked(run_uid), self._counts.of(run_uid), self._unfinished(run_uid))
             self._sender.wake_for_counts()
+
+    def _unfinished(self, run_uid: str) -> int:
+        """Return how many documents of a run wait for others, or could not be processed."""
+        return self._router.waiting(run_uid) + self._errors.count(run_uid)
 
     def _enqueue(self, frames: list[Frame]) -> None:
         requests = [replace(frame, run_uid=self._booked(frame.run_uid)).request() for frame in frames]

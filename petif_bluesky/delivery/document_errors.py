@@ -34,6 +34,10 @@ class DocumentErrorLog:
         while len(self._counts) > _KEPT_RUNS:
             self._counts.pop(next(iter(self._counts)))
 
+    def count(self, run_uid: str) -> int:
+        """Return how many documents of a run could not be processed."""
+        return self._counts.get(run_uid, 0)
+
     def end(self, run_uid: str) -> None:
         """A run has ended; log how many documents failed."""
         count = self._counts.pop(run_uid, 0)

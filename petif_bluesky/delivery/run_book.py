@@ -96,8 +96,8 @@ class RunBook:
     def read(self, run_uid: str, read: Mapping[str, int], waiting: int) -> None:
         """A document of a run was read.
 
-        `read` has the number of events and stream datum indices read so far, by stream. While `waiting` frames wait for
-        further documents, that many count as not read.
+        `read` has the number of events and stream datum indices read so far, by stream. While `waiting` documents wait
+        for others, or could not be processed, that many count as not read.
         """
         with self._lock:
             frames = self._runs.get(run_uid)
@@ -158,7 +158,7 @@ class RunBook:
             return len(frames.aside) if frames else 0
 
     def held(self, run_uid: str) -> int:
-        """Return how many frames of a run wait for further documents."""
+        """Return how many documents of a run wait for others, or could not be processed."""
         with self._lock:
             frames = self._runs.get(run_uid)
             return frames.waiting if frames else 0

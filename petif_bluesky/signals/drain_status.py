@@ -164,7 +164,7 @@ class DrainStatus(DeviceStatus):
         """Return what the callback has not read, "" if it has read every document of the run."""
         counts = self._counts()
         if waiting := self._runs.held(self._run_uid):
-            return f"{waiting} frames wait for further documents, such as the angle at the end of their exposure"
+            return f"{waiting} documents wait for others, or could not be processed (see the log)"
         if self._so_far.emitted is None:
             known = self._runs.knows(self._run_uid)
             return "" if known else "it is not known whether a callback has read the documents of the run"

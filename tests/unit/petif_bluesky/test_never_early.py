@@ -1,8 +1,10 @@
 """`drained` is true only if the numbers are final, also when the callback is in another process and loses documents."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -50,13 +52,54 @@ def last(recorder: Recorder) -> dict[str, Any]:
     return {key.removeprefix("converter_"): value for key, value in event["data"].items()}
 
 
-def test_counts_of_another_process_are_waited_for(lab: Lab, remote: Lossy) -> None:
-    (uid,) = lab.run(bp.count([lab.detector], num=3), recipe="xdi")
-    assert (last(lab.recorder)["submitted"], last(lab.recorder)["converted"], last(lab.recorder)["drained"]) == (
-        3, 3, True,
-    )  # fmt: skip
-    lab.server.until(lambda: lab.server.statistics(uid).run_counts.get("conversion") == (1, 0))
+def test_counts_of_another_process_are_waited_for(
+    lab: Lab, server: FakeServer, run_engine: RunEngine, tmp_path: Path
+) -> None:
+    documents: Queue[Any] = Queue()
+    draining = threading.Event()
+    server.on_follow = draining.set
+
+    def read_late() -> None:
+        draining.wait(20.0)
+        for name, document in iter(documents.get, None):
+            callback(name, document)
+
+    run_engine.subscribe(lambda name, document: documents.put((name, document)))
+    with closing(ConversionCallback(RemoteSession(server), spool=tmp_path / "remote.sqlite")) as callback:
+        reader = threading.Thread(target=read_late)
+        reader.start()
+        (uid,) = lab.run(bp.count([lab.detector], num=3), recipe="xdi")
+        documents.put(None)
+        reader.join()
+        lab.server.until(lambda: lab.server.statistics(uid).run_counts.get("conversion") == (1, 0))
+    numbers = last(lab.recorder)
+    assert (numbers["submitted"], numbers["converted"], numbers["drained"]) == (3, 3, True)
     assert lab.server.statistics(uid).run_counts["primary"] == (3, 3)
+
+
+def test_document_that_a_callback_of_the_session_missed_is_noticed_at_once(
+    lab: Lab, callback: ConversionCallback
+) -> None:
+    def lossy(name: str, document: Any) -> None:
+        if document.get("seq_num") != 2:
+            callback(name, document)
+
+    lab.run_engine.subscribe(lossy)
+    lab.run(bp.count([lab.detector], num=3), recipe="xdi")
+    numbers = last(lab.recorder)
+    assert (numbers["submitted"], numbers["drained"]) == (2, False)
+    assert "2 of 3 documents of stream 'primary'" in numbers["problem"]
+
+
+def test_document_that_cannot_be_processed_is_not_read(lab: Lab, callback: ConversionCallback) -> None:
+    def garbled(name: str, document: Any) -> None:
+        callback(name, {**document, "resource_kwargs": None} if name == "resource" else document)
+
+    lab.run_engine.subscribe(garbled)
+    lab.run(bp.count([lab.detector], num=2), recipe="xdi")
+    numbers = last(lab.recorder)
+    assert not numbers["drained"], "although the events name the files, too"
+    assert "could not be processed" in numbers["problem"]
 
 
 def test_without_a_callback_nothing_is_drained(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
