@@ -125,7 +125,7 @@ class Attached:
     ----------
     converter: the device
     options: what `attach` was called with
-    writer: what closes the writer for the catalogue, if this attachment has subscribed one
+    writer, connection: what closes the writer for the catalogue, and its connection, if this attachment has made them
 
     """
 
@@ -134,7 +134,8 @@ class Attached:
     ) -> None:
         self.options = options
         self._catalogue: CatalogueStatistics | None = None
-        self.writer = ExitStack()
+        self.writer, self.connection = ExitStack(), ExitStack()
+        self._writes = ""
         self._complete: set[str] = set()
         with ExitStack() as stack:
             if isinstance(converter, PETifConverter):
@@ -196,8 +197,10 @@ class Attached:
         heir = next((other for other in self._attached if other.options.tiled is not None), None)
         if heir is not None:
             heir.writer.enter_context(self.writer.pop_all())
+            heir.connection.enter_context(self.connection.pop_all())
         self.writer.close()  # first, so that the statistics find the last runs in the catalogue
         self._stack.close()
+        self.connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -209,17 +212,20 @@ class Attached:
 
     def __repr__(self) -> str:
         recipe = "the server's recipe" if self.options.recipe is None else f"recipe {self.options.recipe.hash}"
-        return f"<{self.converter.name} attached: {self.address}, {recipe}, {self.waiting} frames waiting>"
+        waiting = f"{self.waiting} frames waiting"
+        return f"<{self.converter.name} attached: {self.address}, {recipe}, {waiting}{self._writes}>"
 
     def _subscribe_writer(self, run_engine: RunEngine, tiled: Any) -> Any:
         """Subscribe a writer for the catalogue, unless there is one; return the client."""
         if isinstance(tiled, str):
             catalogue = CatalogueAt(tiled)
-            self.writer.callback(catalogue.close)
+            self.connection.callback(catalogue.close)
             tiled = _client_of(catalogue, tiled)
         if has_writer(run_engine):
+            self._writes = ", the session's own TiledWriter writes the runs"
             _log.info("The TiledWriter of this session is used: attach subscribes no other one.")
         else:
+            self._writes = f", a TiledWriter writes the runs to {tiled.uri}"
             writer = writer_for(tiled, self._callback.spool_path.parent)
             self.writer.callback(writer.close)
             _subscribe(run_engine, writer, self.writer)
