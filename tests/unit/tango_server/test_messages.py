@@ -117,7 +117,7 @@ def test_a_request_is_no_more_than_a_source_and_shares_nothing() -> None:
         (FrameRequest, {"source": "a", "seq_num": -1}, "seq_num"),
         (FrameRequest, {"source": "a", "seq_num": 2**63}, "seq_num"),
         (FrameRequest, {"source": "a", "metadata": None}, "metadata"),
-        (FrameRequest, {"source": "a", "recipe": {"rotation": 45}}, "recipe.rotation"),
+        (FrameRequest, {"source": "a", "recipe": {"rotation": 45}}, "recipe"),
         (FrameReport, {"source": "a", "finished": 1.0, "outcome": "done"}, "outcome"),
         (FrameReport, {"source": "a", "outcome": "failed"}, "finished"),
         (FrameReport, {"source": "a", "finished": 1.0, "outcome": "failed", "sidecar": "lost"}, "sidecar"),
