@@ -1,6 +1,7 @@
 """A real blueapi server with the example's configuration, in an environment of its own, driven by its REST API."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -24,16 +25,17 @@ class BlueapiServer:
     Parameters
     ----------
     program: `blueapi`
-    folder: for the log
+    folder: for a copy of the example, and the log
     environment: what the example needs to know
 
     """
 
     def __init__(self, program: Path, folder: Path, environment: Mapping[str, str]) -> None:
+        example = Path(shutil.copytree(EXAMPLE, folder / "example"))
         self._log = folder / "blueapi.log"
-        self._environment = {**os.environ, **environment, "PYTHONPATH": str(EXAMPLE)}
+        self._environment = {**os.environ, **environment, "PYTHONPATH": str(example)}
         url = f"http://127.0.0.1:{free_port('127.0.0.1')}"
-        self._command = [str(program), "--config", str(EXAMPLE / "config.yaml"), "--host", url, "serve"]
+        self._command = [str(program), "--config", str(example / "config.yaml"), "--host", url, "serve"]
         self._rest = httpx.Client(base_url=url, timeout=30.0)
         self._process: subprocess.Popen[bytes] | None = None
 
