@@ -73,8 +73,8 @@ def attach(
     Raises
     ------
     ValueError
-        if the recipe is invalid, two converters would write the same files or have the same name, or the converter is
-        already attached with other options.
+        if the recipe is invalid, the device has no name, two converters would write the same files or have the same
+        name, or the converter is already attached with other options.
     SpoolError
         if the spool cannot be used.
     ConnectionError, PermissionError
@@ -140,6 +140,8 @@ class Attached:
             if isinstance(converter, str):
                 converter = _classic_device(converter, others, stack)
             self.converter = converter
+            if not converter.name:
+                raise ValueError("converter: the device has no name. Pass name=NAME, or create it in init_devices().")
             if self.converter.name in others:
                 raise ValueError(
                     f"{self.converter.name}: another converter with this name is attached. Give each its own name, or "

@@ -86,11 +86,7 @@ class ConverterBase:
         run_uid = self.current_run
         if run_uid is None or self.runs.is_closed(run_uid):
             run_uid = self.runs.newest_open() or run_uid
-        if run_uid is None:
-            status = Completion()
-            status.finish()
-            return status
-        return self.drain(run_uid)
+        return Completion(done=True) if run_uid is None else self.drain(run_uid)
 
     def drain(
         self,

@@ -13,9 +13,11 @@ class Completion:
     The RunEngine uses it as a bluesky status, threads `wait` for it, and coroutines `await` it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, done: bool = False) -> None:
         self._future: Future[None] = Future()
         self._future.set_running_or_notify_cancel()  # a coroutine that is cancelled must not cancel it for others
+        if done:
+            self.finish()
 
     @property
     def done(self) -> bool:
