@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import tango
 from ophyd_async.core import DEFAULT_TIMEOUT, DeviceMock, NotConnectedError, SignalR
 from ophyd_async.tango.core import DevStateEnum, TangoDevice, TangoPolling
+from tango.asyncio_executor import AsyncioExecutor, get_global_executor, set_global_executor
 
 from petif_bluesky.converter_base import UNITS, ConverterBase
 from petif_bluesky.ophyd_async.recipe import RecipeSignal
@@ -86,6 +87,7 @@ class ConversionDevice(ConverterBase, TangoDevice):
         """
         if not mock:
             await self._wait_for_answer(timeout)
+            _use_running_loop()
         try:
             await super().connect(mock, timeout, force_reconnect)
         except tango.DevFailed as error:
@@ -163,6 +165,12 @@ class ConversionDevice(ConverterBase, TangoDevice):
                 await asyncio.wait_for(answered, timeout)
             except TimeoutError:
                 raise NotConnectedError(self._not_connected(timeout)) from None
+
+
+def _use_running_loop() -> None:
+    """Let PyTango work in this event loop: it keeps that of the first RunEngine of a process."""
+    if get_global_executor().loop is not asyncio.get_running_loop():
+        set_global_executor(AsyncioExecutor())
 
 
 def _reading(value: Any, timestamp: float) -> dict[str, Any]:
