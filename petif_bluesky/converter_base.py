@@ -36,8 +36,6 @@ class ConverterBase:
     runs: the frames of this session
     drain_timeout: seconds after which `trigger` is done even if frames are still pending (`drained` is then False)
     current_run: the run that `trigger` waits for, as set by a wrapper
-    reports: reports of the run last waited for, in order of completion
-    reading: what `read` returns: the statistics of the run last waited for
 
     """
 
@@ -54,7 +52,9 @@ class ConverterBase:
         self.drain_timeout = drain_timeout
         self.current_run: str | None = None
         self.reports = RunReports("")
+        """Reports of the run last waited for, in order of completion."""
         self.reading = RunReading(RunStatistics(run_uid=""), 0, drained=False, taken=time.time())
+        """The statistics of the run last waited for, which `read` returns."""
 
     def configure(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Set the recipe for the next runs; return the configuration before and after.
