@@ -107,11 +107,11 @@ class Points:
             if self._may_wait():
                 self._unannounced.setdefault(resource_uid, []).append((descriptor, indices, first))
             return []
-        if isinstance(files, PassedOver):
-            self._pass_over(files, files.data_key)
-            return []
         chosen = descriptor.image(files.data_key)
         if chosen is None:
+            return []
+        if isinstance(files, PassedOver):
+            self._pass_over(files, files.data_key)
             return []
         detector, image = chosen
         whole = self._overtaken(descriptor, first)
