@@ -112,11 +112,11 @@ class _Series:
         stem = self._stem.stem.replace("{", "{{").replace("}", "}}")
         return f"{stem}-{{:05d}}.tif"
 
-    async def take(self, acquisition: Acquisition) -> None:
-        """Take the next frame."""
+    async def next_exposure(self) -> Exposure:
+        """Return the next frame to be taken, with the settings and the motor position of now."""
         if self._stem is None:
             raise RuntimeError(f"{self.detector.name}: cannot take a frame before it is prepared. Call prepare first.")
-        exposure = Exposure(
+        return Exposure(
             run=self._stem,
             pattern=await self._current_pattern(),
             seconds=await self.detector.exposure_time.get_value(),
@@ -124,6 +124,9 @@ class _Series:
             number=next(self._numbers),
             shot=next(self._shots),
         )
+
+    async def take(self, exposure: Exposure, acquisition: Acquisition) -> None:
+        """Take a frame."""
         await asyncio.wrap_future(acquisition.start(exposure))
         self._set_written(exposure.number + 1)
 
@@ -188,20 +191,23 @@ class _AcquireLogic(DetectorAcquireLogic):
 
     async def ensure_stopped(self) -> None:
         """Stop; a frame whose exposure has begun is still written."""
+        acquisition, self._acquisition = self._acquisition, None
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._acquisition is not None:
-            self._acquisition.close(wait=False)
-            self._acquisition = None
+        if acquisition is not None:
+            acquisition.close(wait=False)
 
     async def _take(self, acquisition: Acquisition) -> None:
         try:
             for number in range(self.frames) if self.frames else itertools.count():
                 if number:
                     await asyncio.sleep(self.deadtime)
-                await self._series.take(acquisition)
+                exposure = await self._series.next_exposure()
+                if self._acquisition is not acquisition:  # stopped: in Python 3.11, reading may swallow a cancellation
+                    return
+                await self._series.take(exposure, acquisition)
         except Exception:
             _log.exception("%s: acquisition failed", self._series.detector.name)
             raise
