@@ -70,7 +70,11 @@ class EmptyEnvironment:
             if it ends with another exit code
 
         """
-        return _run([str(self._programs / program), *arguments], cwd=self.work, exit_code=exit_code)
+        return _run([str(self.program(program)), *arguments], cwd=self.work, exit_code=exit_code)
+
+    def program(self, name: str) -> Path:
+        """Return the path of a program."""
+        return self._programs / name
 
     def python(self, script: str) -> str:
         """Run a script."""

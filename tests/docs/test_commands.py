@@ -23,7 +23,7 @@ OTHER_PROGRAMS = {
     *(".", "cd", "cp", "eval", "export", "install", "ls", "mkdir", "runuser", "useradd", "usermod"),
     *("do", "done", "grep", "rm", "sleep", "until"),
     *("apt", "apt-get", "curl", "docker", "git", "journalctl", "jq", "nc", "ssh", "systemctl"),
-    *("bluesky-0MQ-proxy", "dask", "json2tango", "qserver", "start-re-manager", "tiled"),
+    *("blueapi", "bluesky-0MQ-proxy", "dask", "json2tango", "qserver", "start-re-manager", "tiled"),
     *("jupyter", "lint-imports", "mypy", "pre-commit", "pytest", "ruff", "run", "twine"),
 }
 """Programs that are not ours; a new one is added here once somebody has tried its line."""

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 
 from tango_server.client.local_server import LocalServer
+from tests.system.converted_run import Image, as_in_the_examples, check
 from tests.system.re_manager import REManager
 from tests.system.waiting import until
 from tests.tiled_server import open_client, open_tiled
 
-Image = np.ndarray[Any, Any]
 USER = {"user": "tester", "user_group": "primary"}
 
 
@@ -52,23 +51,6 @@ def run(manager: REManager, *items: dict[str, Any]) -> list[str]:
     return [uid for result in results for uid in result["run_uids"]]
 
 
-def check(client: Any, uid: str, expected: Any, count: int) -> list[Path]:
-    """Compare the frames of a run with numpy's; its event and its metadata say that all were converted."""
-    catalogued = client[uid]
-    frames = catalogued["converted"].read()
-    raw = [Path(str(path)) for path in np.asarray(frames["converter_raw"])]
-    images: Image = catalogued["converted"]["converter_image"].read()
-    assert len(raw) == len(set(raw)) == count
-    for image, path in zip(images, raw, strict=True):
-        np.testing.assert_array_equal(np.squeeze(image), expected(tifffile.imread(path)))
-    event = catalogued["conversion"].read()
-    assert [int(event[f"converter_{name}"][0]) for name in ("submitted", "converted", "failed")] == [count, count, 0]
-    until(lambda: "conversion" in client[uid].metadata, "the statistics are in the run's metadata")
-    statistics = client[uid].metadata["conversion"]
-    assert (statistics["submitted"], statistics["converted"], statistics["pending"]) == (count, count, 0)
-    return raw
-
-
 def refuses_what_does_not_fit(manager: REManager) -> None:
     """The manager knows the types of the plans' arguments: it refuses such items as they come."""
     for item, name in (
@@ -79,10 +61,6 @@ def refuses_what_does_not_fit(manager: REManager) -> None:
     ):
         with pytest.raises(AssertionError, match=name):
             manager.ask("queue_item_add", item={"item_type": "plan", **item}, **USER)
-
-
-def by_session(raw: Image) -> Image:
-    return np.flip(np.rot90(raw), 1).astype(np.int32)
 
 
 def by_item(raw: Image) -> Image:
@@ -101,8 +79,8 @@ def test_queue_of_scans_and_conversions(manager: REManager, catalogue: Any, root
         {"name": "count", "args": [["pe"]], "kwargs": {"num": 2}},
         {"name": "scan", "args": [["pe"], "motor", -1, 1, 3]},
     )
-    first = check(client, counted, by_session, 2)
-    second = check(client, scanned, by_session, 3)
+    first = check(client, counted, as_in_the_examples, 2)
+    second = check(client, scanned, as_in_the_examples, 3)
     recipe = {"preset": "xdi-unsigned", "rotation": 180}
     again, files, folder = run(
         manager,
