@@ -15,13 +15,13 @@ from weakref import WeakKeyDictionary
 from bluesky import RunEngine
 
 from petif_bluesky.callback import ConversionCallback
-from petif_bluesky.converter import PETifConverter
+from petif_bluesky.converter_base import ConverterBase
+from petif_bluesky.documents.run_recipe import session_recipe
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.metadata import MetadataSelection
 from petif_bluesky.plan_stubs.run_wrapper import Wait
 from petif_bluesky.plan_stubs.start_facts import refuse_shared_output
 from petif_bluesky.preprocessors import AnyRecipe, ConversionPreprocessor
-from petif_bluesky.signals.recipe import session_recipe
 from petif_bluesky.tiled.lazy_client import CatalogueAt
 from petif_bluesky.tiled.session_writer import has_writer, writer_for
 from petif_bluesky.tiled.statistics import CatalogueStatistics
@@ -36,7 +36,7 @@ _attached: "WeakKeyDictionary[RunEngine, list[Attached]]" = WeakKeyDictionary()
 
 def attach(
     RE: RunEngine,  # noqa: N803 - bluesky's name
-    converter: PETifConverter | str,
+    converter: ConverterBase | str,
     *,
     recipe: AnyRecipe = None,
     tiled: Any = None,
@@ -59,7 +59,7 @@ def attach(
     Parameters
     ----------
     RE: the RunEngine
-    converter: the device, or the address of the server
+    converter: the device, classic or async, or the address of the server, for a classic device
     recipe: recipe for runs that have none of their own, in any form that `Recipe.parse` accepts; by default that of the
         converter, or else the server's
     tiled: the catalogue for the runs, as a Tiled client or URI
@@ -73,8 +73,8 @@ def attach(
     Raises
     ------
     ValueError
-        if the recipe is invalid, two converters would write the same files or have the same name, or the converter is
-        already attached with other options.
+        if the recipe is invalid, the device has no name, two converters would write the same files or have the same
+        name, or the converter is already attached with other options.
     SpoolError
         if the spool cannot be used.
     ConnectionError, PermissionError
@@ -130,7 +130,7 @@ class Attached:
     """
 
     def __init__(
-        self, run_engine: RunEngine, converter: PETifConverter | str, options: _Options, others: list[str]
+        self, run_engine: RunEngine, converter: ConverterBase | str, options: _Options, others: list[str]
     ) -> None:
         self.options = options
         self._catalogue: CatalogueStatistics | None = None
@@ -138,11 +138,11 @@ class Attached:
         self._writes = ""
         self._complete: set[str] = set()
         with ExitStack() as stack:
-            if isinstance(converter, PETifConverter):
-                self.converter = converter
-            else:
-                self.converter = PETifConverter(converter, name=_free_name(others))
-                stack.callback(self.converter.destroy)
+            if isinstance(converter, str):
+                converter = _classic_device(converter, others, stack)
+            self.converter = converter
+            if not converter.name:
+                raise ValueError("converter: the device has no name. Pass name=NAME, or create it in init_devices().")
             if self.converter.name in others:
                 raise ValueError(
                     f"{self.converter.name}: another converter with this name is attached. Give each its own name, or "
@@ -246,6 +246,15 @@ class Attached:
             if book.is_closed(run_uid):
                 self._complete.add(run_uid)
         return True
+
+
+def _classic_device(address: str, others: list[str], stack: ExitStack) -> ConverterBase:
+    """Return a device for an address; `stack` destroys it."""
+    from petif_bluesky.converter import PETifConverter  # noqa: PLC0415 - an async session needs no classic ophyd
+
+    converter = PETifConverter(address, name=_free_name(others))
+    stack.callback(converter.destroy)
+    return converter
 
 
 def _free_name(others: list[str]) -> str:

@@ -31,7 +31,7 @@ _callbacks: "weakref.WeakValueDictionary[Path, ConversionCallback]" = weakref.We
 
 
 class Submitting(Protocol):
-    """What the callback needs from a converter: a `PETifConverter`, or a `RemoteSession` outside a bluesky session."""
+    """What the callback needs from a converter: a classic or async device, or a `RemoteSession` outside a session."""
 
     client: Client
     runs: RunBook

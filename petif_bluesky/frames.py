@@ -185,7 +185,7 @@ class FrameRouter(DocumentRouter):
                 take(document)
 
     def _announce(self, doc: Document, parse: Callable[[], Files]) -> None:
-        files: Files = PassedOver("the resource document cannot be used")
+        files: Files = PassedOver("the resource document cannot be used", doc.get("data_key", ""))
         with self._attempts:
             files = parse()
         self._assets.add_resource(doc["uid"], files, doc.get("run_start"))

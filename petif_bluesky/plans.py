@@ -15,13 +15,13 @@ from typing import Any
 from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator, plan
 
-from petif_bluesky.converter import PETifConverter
+from petif_bluesky.converter_base import ConverterBase
 from petif_bluesky.documents.errors import FramesNotFoundError
 from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.run_recipe import session_recipe
 from petif_bluesky.plan_stubs.background import in_background
 from petif_bluesky.plan_stubs.conversion_run import conversion_run
 from petif_bluesky.plan_stubs.server_files import frames_in_folder, require_files
-from petif_bluesky.signals.recipe import session_recipe
 from petif_bluesky.tiled.raw_frames import find_run, frames_of_run
 from tango_server.recipe import NewFile, Recipe
 
@@ -47,7 +47,7 @@ def convert_files(
     Parameters
     ----------
     converter
-        the `PETifConverter`
+        the `PETifConverter` or `ConversionDevice`
     paths
         as the server sees them, or as its `path_maps` translate them
     recipe
@@ -95,7 +95,7 @@ def convert_folder(
     Parameters
     ----------
     converter
-        the `PETifConverter`
+        the `PETifConverter` or `ConversionDevice`
     folder
         as the server sees it, or as its `path_maps` translate it
     recipe, timeout, spool, md
@@ -140,7 +140,7 @@ def reprocess_run(
     Parameters
     ----------
     converter
-        the `PETifConverter`
+        the `PETifConverter` or `ConversionDevice`
     run
         the uid of the run, or its Tiled client
     recipe
@@ -175,9 +175,9 @@ def reprocess_run(
     return (yield from conversion_run(device, raw, recipe=chosen, md=about, timeout=timeout, spool=spool))
 
 
-def _converter(given: Any) -> PETifConverter:
-    if not isinstance(given, PETifConverter):
-        raise ValueError(f"converter: {given!r} is not a PETifConverter. Pass the device.")  # noqa: TRY004
+def _converter(given: Any) -> ConverterBase:
+    if not isinstance(given, ConverterBase):
+        raise ValueError(f"converter: {given!r} is not a PETifConverter or ConversionDevice. Pass the device.")  # noqa: TRY004
     return given
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any
 
-from petif_bluesky.converter import PETifConverter
+from petif_bluesky.converter_base import ConverterBase
 from petif_bluesky.documents.bookings import CONVERSION
+from petif_bluesky.documents.run_recipe import session_recipe
 from petif_bluesky.plan_stubs.run_wrapper import Plan, Result, RunWrapper, Wait
 from petif_bluesky.plan_stubs.start_facts import start_facts
-from petif_bluesky.signals.recipe import session_recipe
 from tango_server.recipe import Recipe
 
 AnyRecipe = Recipe | Mapping[str, Any] | str | None
@@ -17,7 +17,7 @@ AnyRecipe = Recipe | Mapping[str, Any] | str | None
 
 def conversion_wrapper(
     plan: Plan[Result],
-    converter: PETifConverter,
+    converter: ConverterBase,
     *,
     recipe: AnyRecipe = None,
     stream: str = CONVERSION,
@@ -48,7 +48,7 @@ def conversion_wrapper(
 
 
 def conversion_decorator(
-    converter: PETifConverter,
+    converter: ConverterBase,
     *,
     recipe: AnyRecipe = None,
     stream: str = CONVERSION,
@@ -73,7 +73,7 @@ class ConversionPreprocessor:
 
     def __init__(
         self,
-        converter: PETifConverter,
+        converter: ConverterBase,
         *,
         recipe: AnyRecipe = None,
         stream: str = CONVERSION,

@@ -7,7 +7,7 @@ from typing import Any
 
 from bluesky.suspenders import SuspenderBase
 
-from petif_bluesky.converter import PETifConverter
+from petif_bluesky.converter_base import ConverterBase
 from petif_bluesky.server_poller import ServerState
 
 
@@ -36,7 +36,7 @@ class Delay:
 class DelaySignal:
     """What a suspender needs of a signal: it calls one function with the `Delay` after each poll of the server."""
 
-    def __init__(self, converter: PETifConverter) -> None:
+    def __init__(self, converter: ConverterBase) -> None:
         self._converter = converter
         self._since = 0.0
         self._unwatch: Callable[[], None] = lambda: None
@@ -59,7 +59,8 @@ class DelaySignal:
 
     def _delay(self, server: ServerState) -> Delay:
         away = max(0.0, server.polled - max(server.seen, self._since)) if server.down else 0.0
-        return Delay(self._converter.server.queue_length.get(), self._converter.runs.spooled, away)
+        queued = server.attributes.get("QueueLength")
+        return Delay(queued.value if queued else 0, self._converter.runs.spooled, away)
 
 
 class ConverterBehind(SuspenderBase):
@@ -80,7 +81,7 @@ class ConverterBehind(SuspenderBase):
     """
 
     def __init__(
-        self, converter: PETifConverter, backlog: int = 200, *, away: float | None = None, **options: Any
+        self, converter: ConverterBase, backlog: int = 200, *, away: float | None = None, **options: Any
     ) -> None:
         for name, limit in (("backlog", backlog), ("away", away)):
             if limit is not None and not limit >= 0:

@@ -103,6 +103,7 @@ from petif_bluesky.plans import convert_files, convert_folder, reprocess_run
 from petif_bluesky.sim import SimulatedPerkinElmer
 SimulatedPerkinElmer(name='pe', directory='raw')
 """
+_ASYNC = "from petif_bluesky.ophyd_async import ConversionDevice"
 _ZMQ = "import zmq, petif_bluesky.remote.zmq_host"
 _TILED = "import tiled.client, bluesky_tiled_plugins, petif_bluesky.tiled.statistics"
 _HOST = ("bluesky", "ophyd", "event_model", "tiled")
@@ -111,6 +112,7 @@ CHECKS = {
     "base": Extra("", checks=(base,)),
     "server": Extra("server", _HOST, checks=(server,)),
     "bluesky": Extra("bluesky", _CLIENT, _SESSION),
+    "ophyd-async": Extra("ophyd-async", _CLIENT, _SESSION + _ASYNC),
     "zmq": Extra("zmq", _CLIENT, _SESSION + _ZMQ),
     "metrics": Extra("server,metrics", _HOST, checks=(server, metrics)),
     "dask": Extra("server,dask", _HOST, "import distributed, tango_server.jobs.executors.dask_cluster", (server,)),

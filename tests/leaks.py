@@ -13,6 +13,7 @@ import psutil
 PATIENCE = 10.0
 KEPT_BY_LIBRARIES = (
     "ophyd",  # one dispatcher for each process
+    "_PyTangoThreadPoolExecutor",  # one pool for each process
     "asyncio_",  # the pool of a loop that lives as long as its library
     "Dummy",  # threads of omniORB and ZeroMQ that called Python once
     "tiled",

@@ -57,12 +57,20 @@ class Point:
         return self.from_streams + self.from_datums
 
 
+@dataclass(slots=True)
+class _Seen:
+    """An event, and the image keys that have frames of it: a further frame belongs to an event yet to come."""
+
+    event: Document
+    images: set[str] = field(default_factory=set)
+
+
 class Points:
     """The points of one run that are waiting for documents. Each method returns the points that are ready.
 
     References of stream datums wait for their event, if one is expected: in a step scan, a stream datum comes before
     its event. If the next stream datum comes first, they stop waiting, unless `patient` is set: then they wait until
-    the run stops.
+    the run stops. After a pause, a point may be taken again under its number: its frame waits for its new event.
     """
 
     def __init__(self, run_uid: str, assets: Assets, note: Callable[[str], None]) -> None:
@@ -72,7 +80,7 @@ class Points:
         self._open: dict[tuple[str, str, int], Point] = {}
         self._unannounced: dict[str, list[tuple[Descriptor, range, int]]] = {}
         """By stream resource not announced yet: the indices covered by stream datums, and the seq_num of the first."""
-        self._events: dict[str, dict[int, Document]] = {}
+        self._events: dict[str, dict[int, _Seen]] = {}
         """The latest events of each descriptor; only the last one, unless `patient`."""
         self._flying: set[str] = set()
         self.patient = False
@@ -86,7 +94,7 @@ class Points:
         seq_num = event["seq_num"]
         events = self._events.setdefault(descriptor.uid, {})
         events.pop(seq_num, None)
-        events[seq_num] = event
+        seen = events[seq_num] = _Seen(event)
         if len(events) > (_KEPT_EVENTS if self.patient else 1):
             del events[next(iter(events))]
         whole = []
@@ -95,6 +103,7 @@ class Points:
             if self._open:
                 point = self._open.pop(point.key, point)
             point.event = event
+            seen.images.update(reference.image.name for reference in point.from_streams)
             whole += self._settle(point)
         return whole
 
@@ -107,17 +116,17 @@ class Points:
             if self._may_wait():
                 self._unannounced.setdefault(resource_uid, []).append((descriptor, indices, first))
             return []
-        if isinstance(files, PassedOver):
-            self._pass_over(files, files.data_key)
-            return []
         chosen = descriptor.image(files.data_key)
         if chosen is None:
             return []
+        if isinstance(files, PassedOver):
+            self._pass_over(files, files.data_key)
+            return []
         detector, image = chosen
         whole = self._overtaken(descriptor, first)
-        expected = self._expects_events(descriptor, len(indices), first)
+        expected = self._expects_events(descriptor, image.name, len(indices), first)
         for seq_num, index in enumerate(indices, start=first):
-            event = self._events.get(descriptor.uid, {}).get(seq_num)
+            event = self._event_of(descriptor, seq_num, image.name)
             point = Point(descriptor, detector, seq_num, event)
             if event is None and expected:
                 point = self._open.setdefault(point.key, point)
@@ -190,12 +199,21 @@ class Points:
             self._open[point.key] = point
         return []
 
-    def _expects_events(self, descriptor: Descriptor, count: int, first: int) -> bool:
+    def _event_of(self, descriptor: Descriptor, seq_num: int, data_key: str) -> Document | None:
+        """Return the event of a frame, None if it is yet to come."""
+        seen = self._events.get(descriptor.uid, {}).get(seq_num)
+        if seen is None or data_key in seen.images:
+            return None
+        seen.images.add(data_key)
+        return seen.event
+
+    def _expects_events(self, descriptor: Descriptor, data_key: str, count: int, first: int) -> bool:
         """Return whether an event is expected that adds to the frames of a stream datum."""
         if self.patient or not descriptor.has_events_of_its_own:
             return descriptor.has_events_of_its_own
-        last = next(iter(self._events.get(descriptor.uid, ())), 0)
-        return count == 1 and descriptor.uid not in self._flying and last < first
+        last, seen = next(iter(self._events.get(descriptor.uid, {}).items()), (0, None))
+        follows = last < first or (seen is not None and data_key in seen.images)
+        return count == 1 and descriptor.uid not in self._flying and follows
 
     def _overtaken(self, descriptor: Descriptor, seq_num: int) -> list[Point]:
         """Return the points still waiting for their event when stream datums of later ones have arrived."""

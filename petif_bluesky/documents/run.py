@@ -92,9 +92,9 @@ class Run:
         return descriptor
 
     def may_use(self, data_key: str) -> bool:
-        """Return whether a data key may have selected frames; the converted images of a run never do."""
+        """Return whether a stream with this data key may have selected frames; that of converted images never has."""
         described = [each for each in self.descriptors.values() if data_key in each.data_keys]
-        return not described or any(each.image(data_key) for each in described)
+        return not described or any(each.detectors for each in described)
 
     @property
     def waiting(self) -> int:

@@ -162,9 +162,10 @@ def _timestamps(event: Document, names: Iterable[str]) -> dict[str, Any]:
 def _exposure(described: _Described, data_key: str, values: Mapping[str, Any]) -> dict[str, float]:
     """Return the exposure time of the object that took an image, in s, if it has one in a known unit."""
     owner = described.owners.get(data_key)
+    names = (f"{owner}_", f"{owner}-")  # of ophyd, and of ophyd-async
     for ending in _EXPOSURES if owner else ():
         for key, value in values.items():
-            fits = key.startswith(f"{owner}_") and key.endswith(ending) and isinstance(value, int | float)
+            fits = key.startswith(names) and key.endswith(ending) and isinstance(value, int | float)
             factor = _SECONDS.get(described.units.get(key, "s"))
             if fits and factor is not None:
                 return {"exposure_time": float(value) * factor}

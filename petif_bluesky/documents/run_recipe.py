@@ -1,4 +1,4 @@
-"""The recipe in the metadata of a run, in any spelling. Pure."""
+"""The recipe for a run, from its metadata or for a session, in any spelling. Pure."""
 
 import json
 import reprlib
@@ -47,6 +47,19 @@ def recipe_of_run(conversion: Any) -> RunRecipe:
     except ValueError as error:
         advice = f" {_ADVICE}" if given is conversion else ""
         raise ValueError(f"conversion in the run's metadata: {error}.{advice}") from error
+
+
+def session_recipe(given: Any) -> Recipe | None:
+    """Return the recipe given for a session, in any form that `Recipe.parse` accepts; None for None or "".
+
+    Raises
+    ------
+    ValueError
+        if the recipe is invalid, or converts in place without `allow_in_place`: the files would no longer match the
+        documents of the run.
+
+    """
+    return None if given is None or given == "" else Recipe.parse(given).fit_for_run()
 
 
 def refusable_recipe(conversion: Any) -> Any:

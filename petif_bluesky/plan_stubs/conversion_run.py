@@ -9,7 +9,7 @@ from bluesky import plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
 from petif_bluesky.callback import default_spool_path
-from petif_bluesky.converter import PETifConverter
+from petif_bluesky.converter_base import ConverterBase
 from petif_bluesky.delivery.sender import Sender
 from petif_bluesky.documents.bookings import CONVERSION
 from petif_bluesky.documents.frame import Frame
@@ -21,7 +21,7 @@ from tango_server.recipe import Recipe
 
 
 def conversion_run(
-    converter: PETifConverter,
+    converter: ConverterBase,
     frames: Sequence[Frame],
     *,
     recipe: Recipe | None,
@@ -53,7 +53,7 @@ def conversion_run(
 class _Mail:
     """Sends the requests of one run to the server."""
 
-    def __init__(self, converter: PETifConverter, path: str | Path) -> None:
+    def __init__(self, converter: ConverterBase, path: str | Path) -> None:
         self._book = converter.runs
         self._spool = Spool(Path(path))
         self._sender = Sender(self._spool, converter.client, set_aside=self._set_aside)

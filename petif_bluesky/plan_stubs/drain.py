@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from petif_bluesky.converter import PETifConverter
+from petif_bluesky.converter_base import ConverterBase
 from petif_bluesky.signals.drain_status import DrainStatus, RunReading, RunSoFar
 from petif_bluesky.signals.run_reports import RunReports
 from tango_server.messages import RunStatistics
@@ -19,7 +19,7 @@ class Drain:
 
     def __init__(
         self,
-        converter: PETifConverter,
+        converter: ConverterBase,
         reports: RunReports,
         so_far: Callable[[], RunSoFar],
         *,

@@ -10,7 +10,7 @@ from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
 from bluesky.utils import IllegalMessageSequence, Msg, short_uid
 
-from petif_bluesky.converter import PETifConverter
+from petif_bluesky.converter_base import ConverterBase
 from petif_bluesky.documents.bookings import CONVERSION, Booking, booking_in
 from petif_bluesky.documents.document_counts import DocumentCounts
 from petif_bluesky.documents.run_recipe import recipe_of_run
@@ -63,7 +63,7 @@ class RunWrapper:
 
     def __init__(
         self,
-        converter: PETifConverter,
+        converter: ConverterBase,
         facts: Callable[[Any], Mapping[str, Any]],
         *,
         stream: str = CONVERSION,

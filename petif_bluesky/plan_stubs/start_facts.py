@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from petif_bluesky.converter import PETifConverter
+from petif_bluesky.converter_base import ConverterBase
 from petif_bluesky.documents.bookings import Booking
 from petif_bluesky.documents.run_recipe import recipe_of_run
 from tango_server.recipe import Recipe
@@ -15,7 +15,7 @@ from tango_server.recipe import Recipe
 class Owner:
     """Whose facts are on their way; `alone` if no other converter takes part in the run."""
 
-    converter: PETifConverter
+    converter: ConverterBase
     alone: bool = False
 
 
@@ -36,7 +36,7 @@ def on_their_way(facts: Mapping[str, Any], owner: Owner) -> Iterator[None]:
         _on_the_way.pop(id(facts), None)
 
 
-def place_of(converter: PETifConverter, metadata: Mapping[str, Any]) -> str | None:
+def place_of(converter: ConverterBase, metadata: Mapping[str, Any]) -> str | None:
     """Return the key for the facts of a converter in a run with this metadata from the plan and inner wrappers.
 
     None if they are there already, or the run is one of another converter alone.
@@ -57,7 +57,7 @@ def place_of(converter: PETifConverter, metadata: Mapping[str, Any]) -> str | No
     return Booking("", converter.name if others else "").key
 
 
-def require_other_output(converter: PETifConverter, facts: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+def require_other_output(converter: ConverterBase, facts: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     """Raise `ValueError` if a converter of an inner wrapper would write the same files.
 
     Recipes that are not known yet, since the server has not answered, are not compared.
@@ -84,7 +84,7 @@ def refuse_shared_output(recipes: Mapping[str, Recipe]) -> None:
         )
 
 
-def start_facts(converter: PETifConverter, recipe: Recipe | None, from_plan: Any) -> dict[str, Any]:
+def start_facts(converter: ConverterBase, recipe: Recipe | None, from_plan: Any) -> dict[str, Any]:
     """Return the value of `conversion` for the start document, from that in the plan's own metadata.
 
     Raises

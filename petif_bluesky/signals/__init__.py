@@ -1,5 +1,5 @@
-"""The parts of the ophyd Device: its signals, and the status that waits for a run.
+"""The parts of the devices: signals of the classic one, and the status that waits for a run.
 
-Used by converter.py and the plans.
+Used by both devices and the plans.
 Never waits for the server: it uses the last state from the poller.
 """

@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ophyd.status import DeviceStatus
-
 from petif_bluesky.delivery.run_book import RunBook, StreamCounts
 from petif_bluesky.server_poller import Poller
+from petif_bluesky.signals.completion import Completion
 from petif_bluesky.signals.run_reports import RunReports
 from tango_server.client.client import LinkError, UnknownRunError
 from tango_server.messages import RunStatistics
@@ -57,8 +56,26 @@ class RunReading:
     problem: str = ""
     recipe: str = ""
 
+    def values(self) -> dict[str, Any]:
+        """Return what a converter reads after the run, by the names of its fields."""
+        numbers = self.statistics
+        return {
+            "submitted": self.submitted,
+            "converted": numbers.converted,
+            "skipped": numbers.skipped,
+            "failed": numbers.failed,
+            "placeholders": numbers.placeholders,
+            "conversion_time_total": numbers.conversion_time_total,
+            "conversion_time_mean": numbers.conversion_time_mean,
+            "latency_median": numbers.latency_median,
+            "latency_p95": numbers.latency_p95,
+            "drained": self.drained,
+            "problem": self.problem,
+            "used_recipe": self.recipe,
+        }
 
-class DrainStatus(DeviceStatus):
+
+class DrainStatus(Completion):
     """Done when every frame of a run has a report, after the timeout, or when the server cannot be reached.
 
     With `through_outages`, it keeps waiting while the server cannot be reached.
@@ -68,7 +85,7 @@ class DrainStatus(DeviceStatus):
 
     Parameters
     ----------
-    device: whose progress is shown
+    name: of the device, for progress bars
     run_uid: of the frames on the server
     poller: of the server
     runs: the frames of this session
@@ -82,7 +99,7 @@ class DrainStatus(DeviceStatus):
 
     def __init__(
         self,
-        device: Any,
+        name: str,
         run_uid: str,
         *,
         poller: Poller,
@@ -93,7 +110,8 @@ class DrainStatus(DeviceStatus):
         through_outages: bool = False,
         so_far: RunSoFar,
     ) -> None:
-        super().__init__(device)
+        super().__init__()
+        self._name = name
         self._run_uid = run_uid
         self._client = poller.client
         self._runs = runs
@@ -217,12 +235,12 @@ class DrainStatus(DeviceStatus):
         try:
             self._taken(reading)
         finally:
-            self.set_finished()
+            self.finish()
 
     def _show(self, done: int, target: int) -> None:
         elapsed = time.monotonic() - self._began
         progress = {
-            "name": self.device.name,
+            "name": self._name,
             "current": done,
             "initial": 0,
             "target": target,

@@ -6,20 +6,8 @@ from typing import Any
 from ophyd import Signal
 from ophyd.status import Status
 
+from petif_bluesky.documents.run_recipe import session_recipe
 from tango_server.recipe import Recipe
-
-
-def session_recipe(given: Any) -> Recipe | None:
-    """Return the recipe given for a session, in any form that `Recipe.parse` accepts; None for None or "".
-
-    Raises
-    ------
-    ValueError
-        if the recipe is invalid, or converts in place without `allow_in_place`: the files would no longer match the
-        documents of the run.
-
-    """
-    return None if given is None or given == "" else Recipe.parse(given).fit_for_run()
 
 
 class RecipeSignal(Signal):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,12 +65,19 @@ class Frame:
 class Acquisition:
     """Camera and disk of one detector, which expose and write frames one after another.
 
-    `write_delay` is the delay in s between the end of an exposure and its file; with 0 the exposure is done when frame
-    and sidecar are on disk.
+    Parameters
+    ----------
+    write_delay
+        Delay in s between the end of an exposure and its file; with 0 the exposure is done when frame and sidecar are
+        on disk.
+    renames
+        Whether a frame whose file exists gets another name (`free_name`), or is an error (FileExistsError).
+
     """
 
-    def __init__(self, write_delay: float = 0.0) -> None:
-        self.write_delay = write_delay
+    def __init__(self, write_delay: float = 0.0, *, renames: bool = True) -> None:
+        self._write_delay = write_delay
+        self._name_of: Callable[[Path], Path] = free_name if renames else Path
         self._camera = ThreadPoolExecutor(1, "sim-camera")
         self._disk = ThreadPoolExecutor(1, "sim-disk")
         self._changed = threading.Condition()
@@ -100,10 +108,10 @@ class Acquisition:
         if failure is not None:
             raise failure
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
         """Stop the threads once all frames started so far are on disk; no more exposures can be started."""
-        self._camera.shutdown()
-        self._disk.shutdown()
+        self._camera.shutdown(wait=wait)
+        self._disk.shutdown(wait=wait)
 
     def _follow(self, future: Future[Any]) -> None:
         with self._changed:
@@ -113,7 +121,8 @@ class Acquisition:
     def _settle(self, future: Future[Any]) -> None:
         with self._changed:
             self._unwritten -= 1
-            self._failure = self._failure or future.exception()
+            if not future.cancelled():
+                self._failure = self._failure or future.exception()
             self._changed.notify_all()
 
     def _expose(self, exposure: Exposure) -> Frame:
@@ -121,9 +130,9 @@ class Acquisition:
         image = exposure.image()
         total = float(image.sum(dtype=float))
         _sleep_until(ends)
-        frame = Frame(path=free_name(exposure.predicted_path), total=total, acquired=datetime.now())
-        if self.write_delay > 0:
-            due = time.monotonic() + self.write_delay
+        frame = Frame(path=self._name_of(exposure.predicted_path), total=total, acquired=datetime.now())
+        if self._write_delay > 0:
+            due = time.monotonic() + self._write_delay
             self._follow(self._disk.submit(_write_later, due, exposure, frame))
         else:
             _write(exposure, frame, image)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,10 @@ from ophyd import Component, Device, DeviceStatus, Kind, Signal
 from ophyd.signal import AttributeSignal
 
 from petif_bluesky.sim.acquisition import Acquisition, Exposure, Frame
-from petif_bluesky.sim.pattern import Pattern, wavelength
-from petif_bluesky.sim.qxrd_file import PIXEL_TYPES
+from petif_bluesky.sim.pattern import FULL_SIZE, Pattern, wavelength
 from petif_bluesky.sim.run_stem import RunStem
 
-_FULL_SIZE = 2048
-_DISTANCE_AT_FULL_SIZE = 500.0
 _TEMPLATE = "%s%s-%5.5d.tif"
-_NUMPY_NAMES = {"float32": "<f4", "uint16": "<u2", "uint32": "<u4"}
 
 
 class ExternalImage(Signal):
@@ -33,7 +29,7 @@ class ExternalImage(Signal):
             self.name: {
                 "source": self.source_name,
                 "dtype": "array",
-                "dtype_numpy": _NUMPY_NAMES[pattern.pixel_type],
+                "dtype_numpy": pattern.dtype_numpy,
                 "shape": [1, *pattern.shape],
                 "external": "FILESTORE:",
             }
@@ -104,7 +100,7 @@ class SimulatedPerkinElmer(Device):
     beam_center_y = Component(Setting, value=0.0, units="pixel", kind=Kind.config)
     distance = Component(Setting, value=0.0, units="mm", kind=Kind.config)
     pixel_size = Component(Setting, value=200.0, units="um", kind=Kind.config)
-    energy = Component(Setting, value=42_700.0, units="eV", kind=Kind.config)
+    energy = Component(Setting, value=0.0, units="eV", kind=Kind.config)
     wavelength = Component(DerivedSetting, "_wavelength", units="angstrom", write_access=False, kind=Kind.config)
 
     def __init__(
@@ -114,7 +110,7 @@ class SimulatedPerkinElmer(Device):
         name: str,
         directory: str | Path,
         file_name: str = "sample",
-        shape: tuple[int, int] = (_FULL_SIZE, _FULL_SIZE),
+        shape: tuple[int, int] = (FULL_SIZE, FULL_SIZE),
         motor: Any = None,
         exposure_time: float = 0.1,
         pixel_type: str = "float32",
@@ -122,29 +118,30 @@ class SimulatedPerkinElmer(Device):
         write_delay: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        if pixel_type not in PIXEL_TYPES:
-            raise ValueError(f"pixel_type must be one of {', '.join(PIXEL_TYPES)}, not {pixel_type!r}")
+        self._pattern = Pattern.of_panel(shape, pixel_type, seed)
         super().__init__(prefix, name=name, **kwargs)
-        self._shape = shape
         self._motor = motor
-        self._pixel_type = pixel_type
-        self._seed = seed
         self._shots = itertools.count()
         self._acquisition = Acquisition(write_delay)
         self._run: _Run | None = None
-        height, width = shape
         self.directory.put(str(Path(directory).absolute()))
         self.file_name.put(file_name)
         self.exposure_time.put(exposure_time)
-        self.beam_center_x.put(0.54 * width)
-        self.beam_center_y.put(0.43 * height)
-        self.distance.put(_DISTANCE_AT_FULL_SIZE * min(shape) / _FULL_SIZE)
-        self._pattern = self._current_pattern()
+        self.beam_center_x.put(self._pattern.center[0])
+        self.beam_center_y.put(self._pattern.center[1])
+        self.distance.put(self._pattern.distance)
+        self.energy.put(self._pattern.energy)
 
     @property
     def pattern(self) -> Pattern:
         """The diffraction pattern for the current settings."""
-        current = self._current_pattern()
+        current = replace(
+            self._pattern,
+            center=(self.beam_center_x.get(), self.beam_center_y.get()),
+            distance=self.distance.get(),
+            energy=self.energy.get(),
+            pixel_size=self.pixel_size.get(),
+        )
         if current != self._pattern:
             self._pattern = current
         return self._pattern
@@ -201,17 +198,6 @@ class SimulatedPerkinElmer(Device):
     @property
     def _wavelength(self) -> float:
         return wavelength(self.energy.get())
-
-    def _current_pattern(self) -> Pattern:
-        return Pattern(
-            shape=self._shape,
-            center=(self.beam_center_x.get(), self.beam_center_y.get()),
-            distance=self.distance.get(),
-            energy=self.energy.get(),
-            pixel_size=self.pixel_size.get(),
-            pixel_type=self._pixel_type,
-            seed=self._seed,
-        )
 
     def _new_run(self) -> _Run:
         directory = Path(self.directory.get()).absolute()

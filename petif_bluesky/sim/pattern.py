@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from petif_bluesky.sim.qxrd_file import PIXEL_TYPES
+
 HC = 12398.41984
 """Planck constant times speed of light in eV Angstrom."""
 
@@ -31,6 +33,10 @@ _REFLECTIONS = {
     44: 0.1,
 }
 """Intensity of the reflections of an fcc lattice by h^2 + k^2 + l^2."""
+
+FULL_SIZE = 2048
+"""Rows and columns of the real panel."""
+_DISTANCE_AT_FULL_SIZE = 500.0
 
 _STRONGEST_RING = 3000.0
 _BACKGROUND = 60.0
@@ -93,6 +99,26 @@ class Pattern:
     pixel_size: float = 200.0
     pixel_type: str = "float32"
     seed: int = 0
+
+    @classmethod
+    def of_panel(cls, shape: tuple[int, int], pixel_type: str = "float32", seed: int = 0) -> "Pattern":
+        """Return the usual pattern on a panel; the distance is scaled so that any size shows the same rings."""
+        if pixel_type not in PIXEL_TYPES:
+            raise ValueError(f"pixel_type must be one of {', '.join(PIXEL_TYPES)}, not {pixel_type!r}")
+        height, width = shape
+        return cls(
+            shape=shape,
+            center=(0.54 * width, 0.43 * height),
+            distance=_DISTANCE_AT_FULL_SIZE * min(shape) / FULL_SIZE,
+            energy=42_700.0,
+            pixel_type=pixel_type,
+            seed=seed,
+        )
+
+    @property
+    def dtype_numpy(self) -> str:
+        """The pixel type in files, as documents describe it."""
+        return np.dtype(self.pixel_type).newbyteorder("<").str
 
     def radii(self, position: float = 0.0) -> tuple[float, ...]:
         """Return the radii in pixels of the rings that reach a flat panel, in increasing order."""

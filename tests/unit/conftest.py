@@ -133,10 +133,20 @@ def server() -> "FakeServer":
 
 
 @pytest.fixture
-def converter(server: "FakeServer") -> "PETifConverter":
-    from petif_bluesky import PETifConverter
+def device_kind() -> str:
+    """The kind of `converter`, "classic" or "async"; tests for both override it."""
+    return "classic"
 
-    return PETifConverter(server.address, name="converter", poller=server, drain_timeout=20.0)
+
+@pytest.fixture
+def converter(server: "FakeServer", device_kind: str) -> Any:
+    """A `PETifConverter` or a `ConversionDevice`."""
+    if device_kind == "async":
+        from petif_bluesky.ophyd_async import ConversionDevice as Device
+    else:
+        from petif_bluesky import PETifConverter as Device
+
+    return Device(server.address, name="converter", poller=server, drain_timeout=20.0)
 
 
 @pytest.fixture

@@ -22,6 +22,11 @@ RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 PATHS = ["/data/raw/b.tif", "/data/raw/a.tif", "/data/raw/c.tif"]
 
 
+@pytest.fixture(params=["classic", "async"])
+def device_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
 def options(tmp_path: Path) -> dict[str, Any]:
     """What every plan here is given."""

@@ -37,6 +37,11 @@ IN_PLACE = Recipe.preset("xdi", output={"mode": "in_place"})
 MakeDetector = Callable[..., Any]
 
 
+@pytest.fixture(params=["classic", "async"])
+def device_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(autouse=True)
 def subscribed(run_engine: RunEngine, recorder: Recorder, callback: ConversionCallback) -> None:
     """Documents go to the recorder and to the callback, in every test."""

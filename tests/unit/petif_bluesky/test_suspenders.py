@@ -35,6 +35,11 @@ class Polled:
         self.server.poll(replace(self.server.state, connected=False, error="gone. Start it.", polled=START + at))
 
 
+@pytest.fixture(params=["classic", "async"])
+def device_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
 def polled(server: FakeServer) -> Polled:
     return Polled(server)

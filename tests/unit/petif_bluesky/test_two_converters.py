@@ -21,6 +21,12 @@ TIFF = Recipe.preset("xdi", rotation=90)
 ESPERANTO = Recipe.preset("esperanto")
 
 
+@pytest.fixture(params=["classic", "async"])
+def device_kind(request: pytest.FixtureRequest) -> str:
+    """The kind of the first converter; the other one is classic."""
+    return str(request.param)
+
+
 @pytest.fixture
 def other(server: FakeServer) -> PETifConverter:
     """A further converter, of the same server."""

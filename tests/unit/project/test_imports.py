@@ -37,6 +37,10 @@ FORBIDDEN = {
         "import petif_bluesky.callback": {"cv2", "tifffile", "imagecodecs", "rich"},
         "import petif_bluesky.preprocessors": {"cv2", "tifffile", "imagecodecs", "rich"},
     },
+    "async session": {
+        "import petif_bluesky.ophyd_async": SESSION_LIGHT | {"ophyd_async"},
+        "from petif_bluesky.ophyd_async import ConversionDevice; from petif_bluesky import attach": {"ophyd", "cv2"},
+    },
     "pytest fixtures": {"import petif_bluesky.testing.fixtures": {"tango", "bluesky", "ophyd", "numpy"}},
 }
 SCRIPT = """

@@ -326,7 +326,7 @@ def test_pixel_types_that_qxrd_does_not_save_are_refused(make_detector):
 def test_writing_files_needs_no_ophyd():
     code = (
         "import sys; import petif_bluesky.sim, petif_bluesky.sim.qxrd_file, petif_bluesky.sim.pattern;"
-        "print(*{'ophyd', 'bluesky', 'event_model'} & set(sys.modules))"
+        "print(*{'ophyd', 'ophyd_async', 'bluesky', 'event_model'} & set(sys.modules))"
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == ""
