@@ -1,4 +1,4 @@
-"""A simulated beamline for blueapi: a motor, a Perkin-Elmer that writes QXRD files, and plans.
+"""A simulated beamline for blueapi: a classic motor, an ophyd-async Perkin-Elmer, and plans.
 
 The addresses are read from the environment, the types of the plans' arguments by blueapi.
 """
@@ -6,6 +6,7 @@ The addresses are read from the environment, the types of the plans' arguments b
 import os
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +15,10 @@ from blueapi.service.interface import context
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 from ophyd.sim import SynAxis
+from ophyd_async.core import StaticFilenameProvider, StaticPathProvider, init_devices
 
 from petif_bluesky import Recipe, attach
-from petif_bluesky.sim import SimulatedPerkinElmer
+from petif_bluesky.sim.async_detector import SimulatedPerkinElmer
 
 __all__ = ["count", "scan"]
 
@@ -26,10 +28,12 @@ RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 class Beamline:
     """Makes the devices. Put your own here, or use dodal's device manager instead."""
 
-    def build_and_connect(self, **_: Any) -> SimpleNamespace:
+    def build_and_connect(self, *, mock: bool = False, **_: Any) -> SimpleNamespace:
         """Return the devices by name, with the errors of those that could not be made or connected."""
         motor = SynAxis(name="motor")
-        pe = SimulatedPerkinElmer(name="pe", directory=os.environ["PETIF_RAW"], shape=(256, 256), motor=motor)
+        paths = StaticPathProvider(StaticFilenameProvider("sample"), Path(os.environ["PETIF_RAW"]))
+        with init_devices(mock=mock):
+            pe = SimulatedPerkinElmer(paths, shape=(256, 256), motor=motor)
         return SimpleNamespace(devices={"motor": motor, "pe": pe}, build_errors={}, connection_errors={})
 
 

@@ -20,11 +20,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`blueapi` in an environment of its own: its releases pin versions of Tiled and event-model."""
     folder = tmp_path_factory.mktemp("blueapi")
     environment = EmptyEnvironment(folder)
-    wheel = build(folder, "--wheel")
+    packages = f"petif-bluesky[ophyd-async,tiled] @ {build(folder, '--wheel').as_uri()}", "blueapi>=1.21"
     try:
-        environment.pip(
-            "install", "--quiet", "--no-compile", f"petif-bluesky[bluesky,tiled] @ {wheel.as_uri()}", "blueapi>=1.21"
-        )
+        environment.pip("install", "--quiet", "--no-compile", *packages)
     except CheckError as error:
         pytest.skip(f"blueapi cannot be installed: {error}")
     return environment.program("blueapi")
