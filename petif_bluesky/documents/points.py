@@ -238,4 +238,4 @@ class Points:
 
     def _pass_over(self, files: PassedOver, data_key: str) -> None:
         self.passed_over.add(data_key)
-        self._note(f"images are not converted: {files.reason}")
+        self._note(f"images of {data_key} are not converted: {files.reason}")

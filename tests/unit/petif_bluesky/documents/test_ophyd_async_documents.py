@@ -82,6 +82,7 @@ def test_other_data_in_streams_keep_nothing_waiting(
     assert [(frame.data_key, frame.seq_num) for frame in listener.frames] == [("pe", 1), ("pe", 2)]
     assert listener.waiting == 0
     (note,) = listener.finder.notes
+    assert "blob" in note
     assert "application/x-hdf5" in note
 
 
