@@ -74,6 +74,7 @@ def test_one_line_gives_frames_statistics_and_recipe_in_the_catalogue(
     assert list(run["conversion"].read()["converter_drained"].values) == [True]
 
 
+@pytest.mark.long
 def test_writer_of_the_session_is_used(
     run_engine: RunEngine, server: LocalServer, client: Any, detector: SimulatedPerkinElmer
 ) -> None:
@@ -98,7 +99,7 @@ def test_catalogue_that_is_away_costs_no_run(
     assert uid in kept.read_text()
 
 
-@pytest.fixture(params=["one server", "two servers"])
+@pytest.fixture(params=["one server", pytest.param("two servers", marks=pytest.mark.long)])
 def addresses(request: pytest.FixtureRequest, server: LocalServer, root: Path) -> Iterator[tuple[str, str]]:
     with ExitStack() as stack:
         other = server
@@ -166,6 +167,7 @@ def test_retried_failures_are_followed_in_the_catalogue(
         assert client[uid].metadata["conversion"]["failed"] == 0
 
 
+@pytest.mark.long
 def test_second_attachment_keeps_the_writer_of_the_first(
     run_engine: RunEngine, server: LocalServer, client: Any, detector: SimulatedPerkinElmer
 ) -> None:

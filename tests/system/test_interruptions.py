@@ -96,7 +96,7 @@ def test_streams_dropped_events_and_a_configuration_in_mid_run(
     check(client, recorder, uid, {"dark": 2, "flat": 1, "primary": 2})
 
 
-@pytest.mark.parametrize("ending", ["resume", "abort"])
+@pytest.mark.parametrize("ending", ["resume", pytest.param("abort", marks=pytest.mark.long)])
 def test_pause_and_rewind(
     run_engine: RunEngine,
     attached: Attached,
@@ -124,6 +124,7 @@ def test_pause_and_rewind(
     check(client, recorder, uid, {"primary": len(events)})
 
 
+@pytest.mark.long
 def test_interleaved_runs(
     run_engine: RunEngine, attached: Attached, client: Any, recorder: Recorder, root: Path
 ) -> None:

@@ -175,6 +175,7 @@ def test_fly_scan_collected_while_flying(session: Session) -> None:
     session.check(uid, async_pe=numbered(ours_taken, "fly"), tiff=numbered(tiff_taken, "fly", each=2))
 
 
+@pytest.mark.long
 def test_pause_rewind_and_abort(session: Session) -> None:
     motor, ours, tiff = SynAxis(name="motor"), session.ours(), session.area_detector("tiff")
 
@@ -201,6 +202,7 @@ def test_pause_rewind_and_abort(session: Session) -> None:
     session.check(uid, **frames)
 
 
+@pytest.mark.long
 def test_fly_scan_that_is_aborted(session: Session) -> None:
     ours, tiff = session.ours(), session.area_detector("tiff")
     pause = Timer(0.15, session.run_engine.request_pause)
@@ -214,6 +216,7 @@ def test_fly_scan_that_is_aborted(session: Session) -> None:
     session.check(uid, **{name: numbered(session.files(name)[:announced], "fly") for name in ("async_pe", "tiff")})
 
 
+@pytest.mark.long
 def test_interleaved_runs_with_several_frames_in_each_event(session: Session) -> None:
     ours, tiff, motor = session.ours(), session.area_detector("tiff"), SynAxis(name="motor")
     detectors = [ours, tiff]

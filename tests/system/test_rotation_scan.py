@@ -214,15 +214,6 @@ class CrystalDetector(SimulatedPerkinElmer):
 
     angle: Callable[[], float]
 
-    def _current_pattern(self) -> Pattern:
-        return CrystalPattern(
-            shape=CRYSTAL.shape,
-            center=CRYSTAL.center,
-            distance=CRYSTAL.distance,
-            energy=12_398.419843320026 / CRYSTAL.wavelength,
-            pixel_size=1000 * CRYSTAL.pixel,
-        )
-
     def _position(self) -> float:
         return self.angle()
 
@@ -230,6 +221,12 @@ class CrystalDetector(SimulatedPerkinElmer):
 @pytest.fixture
 def panel(folder: Path) -> Iterator[CrystalDetector]:
     panel = CrystalDetector(name="pe", directory=folder / "raw", shape=CRYSTAL.shape, exposure_time=EXPOSURE)
+    panel._pattern = CrystalPattern(shape=CRYSTAL.shape, center=CRYSTAL.center, distance=CRYSTAL.distance, energy=1.0)
+    panel.beam_center_x.put(CRYSTAL.center[0])
+    panel.beam_center_y.put(CRYSTAL.center[1])
+    panel.distance.put(CRYSTAL.distance)
+    panel.energy.put(12_398.419843320026 / CRYSTAL.wavelength)
+    panel.pixel_size.put(1000 * CRYSTAL.pixel)
     yield panel
     panel.destroy()
 

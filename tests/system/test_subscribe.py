@@ -221,7 +221,8 @@ def test_spooled_frames_are_sent_at_the_next_start(
     until(lambda: converted(again.address, uid) == 5, "every frame is converted")
 
 
-@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.long)], ids=["up", "down at the start"])
+@pytest.mark.long
+@pytest.mark.parametrize("late", [False, True], ids=["up", "down at the start"])
 def test_final_statistics_are_written_to_a_catalogue(
     run_engine: RunEngine,
     publish: Publisher,

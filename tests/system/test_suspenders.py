@@ -190,6 +190,7 @@ def test_server_away_for_longer_suspends_until_it_is_back(
     assert "petif serve" in text
 
 
+@pytest.mark.long
 def test_run_suspended_while_it_waits_for_reports_has_each_once(
     open_session: Callable[[str], Session], server: LocalServer, proxy: tango.DeviceProxy
 ) -> None:
@@ -215,6 +216,7 @@ def test_run_suspended_while_it_waits_for_reports_has_each_once(
     assert statistics["converter_drained"] is True
 
 
+@pytest.mark.long
 def test_plan_begins_once_the_backlog_is_gone(
     open_session: Callable[[str], Session],
     server: LocalServer,

@@ -22,7 +22,7 @@ RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 PATHS = ["/data/raw/b.tif", "/data/raw/a.tif", "/data/raw/c.tif"]
 
 
-@pytest.fixture(params=["classic", "async"])
+@pytest.fixture(params=["classic", pytest.param("async", marks=pytest.mark.long)])
 def device_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

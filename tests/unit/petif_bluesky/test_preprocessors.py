@@ -37,7 +37,7 @@ IN_PLACE = Recipe.preset("xdi", output={"mode": "in_place"})
 MakeDetector = Callable[..., Any]
 
 
-@pytest.fixture(params=["classic", "async"])
+@pytest.fixture(params=["classic", pytest.param("async", marks=pytest.mark.long)])
 def device_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

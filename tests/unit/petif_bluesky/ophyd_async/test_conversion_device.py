@@ -209,7 +209,9 @@ def test_ended_run_is_not_waited_for_again(converter: ConversionDevice) -> None:
     assert converter.current_run is None
 
 
-@pytest.mark.parametrize("runs", [90, pytest.param(1890, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("runs", [90, 1890])
 def test_long_session_is_flat_in_memory(
     runs: int,
     run_engine: RunEngine,
