@@ -143,6 +143,7 @@ def test_two_converters_write_both_outputs(
     second.destroy()
 
 
+@pytest.mark.long
 def test_retried_failures_are_followed_in_the_catalogue(
     run_engine: RunEngine,
     start_server: Callable[..., LocalServer],

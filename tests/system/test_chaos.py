@@ -13,6 +13,7 @@ _SEED = 37  # where disks can be mounted, its wall clock jumps ahead by a year, 
 _ONLY_WITH_MOUNTS = {Kind.FILL_OUTPUT, Kind.FILL_STATE, Kind.READ_ONLY}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="the disturbances are POSIX signals and mounts")
 def test_chaos_loses_no_frame_and_converts_none_twice(tmp_path: Path) -> None:
     told: list[str] = []

@@ -96,7 +96,8 @@ def test_streams_dropped_events_and_a_configuration_in_mid_run(
     check(client, recorder, uid, {"dark": 2, "flat": 1, "primary": 2})
 
 
-@pytest.mark.parametrize("ending", ["resume", pytest.param("abort", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("ending", ["resume", "abort"])
 def test_pause_and_rewind(
     run_engine: RunEngine,
     attached: Attached,

@@ -133,6 +133,7 @@ def test_subscribers_see_changes(
     run_engine(call(converter.StatisticsTotalFrames.clear_sub))
 
 
+@pytest.mark.long
 def test_killed_server_costs_no_frame(
     run_engine: RunEngine, start_server: Callable[..., LocalServer], client: Any, root: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_killed_server_costs_no_frame(
     converter.destroy()
 
 
+@pytest.mark.long
 def test_session_works_before_its_server(
     run_engine: RunEngine, start_server: Callable[..., LocalServer], root: Path
 ) -> None:

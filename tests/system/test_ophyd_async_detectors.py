@@ -153,6 +153,7 @@ def numbered(files: list[Path], stream: str = "primary", each: int = 1) -> list[
     return [(path, stream, index // each + 1) for index, path in enumerate(files)]
 
 
+@pytest.mark.long
 def test_step_scan_with_classic_devices(session: Session, caplog: pytest.LogCaptureFixture) -> None:
     motor = SynAxis(name="motor")
     classic = SimulatedPerkinElmer(name="pe", directory=session.raw / "pe", shape=SHAPE, exposure_time=0.0)

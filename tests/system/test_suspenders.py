@@ -161,6 +161,7 @@ def test_paused_server_with_a_backlog_suspends_the_plan(
     assert server.address in first
 
 
+@pytest.mark.long
 def test_server_away_for_longer_suspends_until_it_is_back(
     open_session: Callable[[str], Session], start_server: Callable[..., LocalServer]
 ) -> None:

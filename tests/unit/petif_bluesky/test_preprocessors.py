@@ -508,7 +508,9 @@ def test_plan_without_checkpoints_gets_none(lab: Lab) -> None:
     assert "checkpoint" not in messages
 
 
-@pytest.mark.parametrize(("wait", "points"), [("point", 1), ("run", 1), ("point", 2)])
+@pytest.mark.parametrize(
+    ("wait", "points"), [("point", 1), ("run", 1), pytest.param("point", 2, marks=pytest.mark.long)]
+)
 def test_long_call_keeps_no_reports_in_memory(wait: Any, points: int, lab: Lab) -> None:
     held: list[Counter[str]] = []
 
