@@ -25,7 +25,8 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("runs", [1, pytest.param(2, marks=pytest.mark.long)], ids=["once", "twice"])
+@pytest.mark.long
+@pytest.mark.parametrize("runs", [1, 2], ids=["once", "twice"])
 def test_the_demo_converts_all_frames(tmp_path: Path, runs: int) -> None:
     directory = tmp_path / "petif demo"  # a name that a shell takes for two words
     for run in range(1, runs + 1):

@@ -198,7 +198,7 @@ _PLOTS = ("frames_per_second", "latency_median", "backlog")
 _TITLE_WIDTH = "(context => { context.font = 'bold 13px Helvetica'; return context.measureText(it.title.text).width })"
 
 
-@pytest.mark.parametrize("width", [420, 768, 1280])
+@pytest.mark.parametrize("width", [420, *(pytest.param(width, marks=pytest.mark.long) for width in (768, 1280))])
 def test_page_fits_the_window(
     server: LocalServer, proxy: tango.DeviceProxy, root: Path, open_page: Callable[..., Opened], width: int
 ) -> None:

@@ -1,6 +1,6 @@
 """The notebooks of the examples run, each in a copy of their folder, and leave the user's state alone.
 
-All of them as they are: pytest -m long; else only the first, with small frames.
+In the long lane; the first one also with small frames.
 """
 
 import ast
@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("path", "shape"),
     [
-        pytest.param(NOTEBOOKS[0], "shape=(64, 64)", id="small"),
+        pytest.param(NOTEBOOKS[0], "shape=(64, 64)", id="small", marks=pytest.mark.long),
         *(pytest.param(path, None, id=path.stem, marks=pytest.mark.long) for path in NOTEBOOKS),
     ],
 )
