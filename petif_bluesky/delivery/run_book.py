@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
 
-from petif_bluesky.text_set import TextSet
+from petif_bluesky.documents.text_set import TextSet
 
 _KEPT_RUNS = 100
 

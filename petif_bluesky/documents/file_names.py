@@ -9,8 +9,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from petif_bluesky.documents.text_set import TextSet
 from petif_bluesky.documents.uris import beside, is_tiff, is_windows, name_of, normalized
-from petif_bluesky.text_set import TextSet
 
 _NUMBERED_AGAIN = r"[-_]\d+"
 

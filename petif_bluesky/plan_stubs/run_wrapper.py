@@ -86,12 +86,10 @@ class RunWrapper:
         """Return the wrapped plan; the results of runs that it leaves open are emitted as well."""
         try:
             result = yield from self._mutated(plan)
-        except Exception:
-            yield from self._left_open()
-            yield from self._unsubscribe()
+        except Exception:  # passed on once the results are emitted
+            yield from self._end()
             raise
-        yield from self._left_open()
-        yield from self._unsubscribe()
+        yield from self._end()
         return result
 
     def _mutated(self, plan: Plan[Result]) -> Plan[Result]:
@@ -190,19 +188,17 @@ class RunWrapper:
 
         return so_far
 
-    def _unsubscribe(self) -> Plan[None]:
-        if self._subscription is not None:
-            yield Msg("unsubscribe", None, self._subscription)
-
     def _closed(self, msg: Msg, run: _Run) -> Plan[Any]:
         yield from self._finished(run, msg.run)
         return (yield msg)
 
-    def _left_open(self) -> Plan[None]:
+    def _end(self) -> Plan[None]:
         """Emit the results of runs that the plan left open: the RunEngine closes them itself, without messages."""
         while self._runs:
             key, run = self._runs.popitem()
             yield from self._finished(run, key)
+        if self._subscription is not None:
+            yield Msg("unsubscribe", None, self._subscription)
 
     def _finished(self, run: _Run, key: Any) -> Plan[None]:
         """Emit the results of a run, then drop its state, even if interrupted."""

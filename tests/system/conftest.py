@@ -16,6 +16,8 @@ from tango_server.client.local_server import LocalServer
 from tests.leaks import children
 from tests.system.reused_server import ReusedServer
 from tests.system.tango_database import RegisteredServer, TangoDatabase
+from tests.tiled_server import open_client, open_tiled
+from tests.unit.documents import Recorder
 
 Proxy = tango.DeviceProxy
 Server = LocalServer | RegisteredServer
@@ -73,6 +75,45 @@ def root(tmp_path: Path) -> Path:
     """A folder with an empty `raw` in it."""
     (tmp_path / "raw").mkdir()
     return tmp_path.resolve()
+
+
+@pytest.fixture
+def own_state(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spools and runs that a catalogue did not take go to the folder of the test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(root / "home"))
+
+
+@pytest.fixture
+def recorder(run_engine: RunEngine) -> Recorder:
+    """The documents of all runs of `run_engine`."""
+    recorder = Recorder()
+    run_engine.subscribe(recorder)
+    return recorder
+
+
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The Tiled server of a module, which may read all folders of tests."""
+    with open_tiled(tmp_path_factory.mktemp("catalogue"), readable_storage=[tmp_path_factory.getbasetemp()]) as tiled:
+        yield tiled
+
+
+@pytest.fixture(scope="module")
+def client(tiled: Any) -> Iterator[Any]:
+    """A client of the catalogue of `tiled`."""
+    client = open_client(tiled.uri)
+    yield client
+    client.context.close()
+
+
+@pytest.fixture
+def catalogue(root: Path) -> Iterator[Any]:
+    """A catalogue for programs of their own: its client and its server, which may read `raw` and `processed`."""
+    (root / "processed").mkdir()
+    with open_tiled(root / "catalogue", readable_storage=[root / "raw", root / "processed"]) as tiled:
+        client = open_client(tiled.uri)
+        yield client, tiled
+        client.context.close()
 
 
 @pytest.fixture

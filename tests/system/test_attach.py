@@ -20,34 +20,18 @@ from petif_bluesky.tiled.literal_names import LiteralNames
 from tango_server.client.local_server import LocalServer
 from tests.system.conftest import FAST, settings
 from tests.system.waiting import until
-from tests.tiled_server import open_client, open_tiled, tiled_writer
+from tests.tiled_server import open_client, tiled_writer
 from tests.unit.documents import Recorder
 
 TURNED = Recipe.preset("xdi", rotation=90, flip="1")
 
 
-@pytest.fixture(scope="module")
-def tiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with open_tiled(tmp_path_factory.mktemp("catalogue"), readable_storage=[tmp_path_factory.getbasetemp()]) as tiled:
-        yield tiled
-
-
-@pytest.fixture
-def client(tiled: Any) -> Iterator[Any]:
-    client = open_client(tiled.uri)
-    yield client
-    client.context.close()
+pytestmark = pytest.mark.usefixtures("own_state")
 
 
 @pytest.fixture
 def detector(root: Path) -> SimulatedPerkinElmer:
     return SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=(48, 64), exposure_time=0.0)
-
-
-@pytest.fixture(autouse=True)
-def own_state(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spools and runs that a catalogue did not take go to the folder of the test."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(root / "home"))
 
 
 def raw(root: Path) -> list[Path]:

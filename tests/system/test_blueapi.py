@@ -10,7 +10,6 @@ from tango_server.client.local_server import LocalServer
 from tests.empty_environment import CheckError, EmptyEnvironment, build
 from tests.system.blueapi_server import BlueapiServer
 from tests.system.converted_run import as_in_the_examples, check
-from tests.tiled_server import open_client, open_tiled
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # pip installs blueapi
 
@@ -26,15 +25,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except CheckError as error:
         pytest.skip(f"blueapi cannot be installed: {error}")
     return environment.program("blueapi")
-
-
-@pytest.fixture
-def catalogue(root: Path) -> Iterator[Any]:
-    (root / "processed").mkdir()
-    with open_tiled(root / "catalogue", readable_storage=[root / "raw", root / "processed"]) as tiled:
-        client = open_client(tiled.uri)
-        yield client, tiled
-        client.context.close()
 
 
 @pytest.fixture

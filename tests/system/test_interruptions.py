@@ -20,29 +20,13 @@ from petif_bluesky import attach
 from petif_bluesky.attachment import Attached
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.client.local_server import LocalServer
-from tests.tiled_server import open_client, open_tiled
 from tests.unit.documents import Recorder
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with open_tiled(tmp_path_factory.mktemp("catalogue"), readable_storage=[tmp_path_factory.getbasetemp()]) as tiled:
-        client = open_client(tiled.uri)
-        yield client
-        client.context.close()
 
 
 @pytest.fixture
 def attached(run_engine: RunEngine, server: LocalServer, client: Any, root: Path) -> Iterator[Attached]:
     with attach(run_engine, server.address, recipe="xdi", tiled=client, spool=root / "spool.sqlite") as attached:
         yield attached
-
-
-@pytest.fixture
-def recorder(run_engine: RunEngine) -> Recorder:
-    recorder = Recorder()
-    run_engine.subscribe(recorder)
-    return recorder
 
 
 @pytest.fixture

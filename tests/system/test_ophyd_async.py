@@ -23,7 +23,6 @@ from tango_server.client.attributes import ATTRIBUTES
 from tango_server.client.local_server import LocalServer
 from tango_server.recipe import Recipe
 from tests.system.waiting import until
-from tests.tiled_server import open_client, open_tiled
 
 SESSION = """
 from bluesky import RunEngine, plans as bp
@@ -42,23 +41,7 @@ assert attached.wait(30)
 UNITS = {"QueueLength": "frames", "NumWorkers": "processes", "LatencyMedian": "s", "FreeSpace": "B"}
 
 
-@pytest.fixture(scope="module")
-def tiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with open_tiled(tmp_path_factory.mktemp("catalogue"), readable_storage=[tmp_path_factory.getbasetemp()]) as tiled:
-        yield tiled
-
-
-@pytest.fixture
-def client(tiled: Any) -> Iterator[Any]:
-    client = open_client(tiled.uri)
-    yield client
-    client.context.close()
-
-
-@pytest.fixture(autouse=True)
-def own_state(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spools and runs that a catalogue did not take go to the folder of the test."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(root / "home"))
+pytestmark = pytest.mark.usefixtures("own_state")
 
 
 @pytest.fixture

@@ -36,21 +36,12 @@ from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.sim.async_detector import SimulatedPerkinElmer as AsyncPerkinElmer
 from tango_server.client.local_server import LocalServer
 from tests.system.mock_area_detector import SHAPE, MockAreaDetector
-from tests.tiled_server import open_client, open_tiled
 from tests.unit.documents import Recorder
 
 Frame = tuple[Path, str, int]
 """Path, stream and seq_num."""
 
 TURNED = Recipe.preset("xdi", rotation=90)
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with open_tiled(tmp_path_factory.mktemp("catalogue"), readable_storage=[tmp_path_factory.getbasetemp()]) as tiled:
-        client = open_client(tiled.uri)
-        yield client
-        client.context.close()
 
 
 @dataclass

@@ -11,18 +11,8 @@ from tango_server.client.local_server import LocalServer
 from tests.system.converted_run import Image, as_in_the_examples, check
 from tests.system.re_manager import REManager
 from tests.system.waiting import until
-from tests.tiled_server import open_client, open_tiled
 
 USER = {"user": "tester", "user_group": "primary"}
-
-
-@pytest.fixture
-def catalogue(root: Path) -> Iterator[Any]:
-    (root / "processed").mkdir()
-    with open_tiled(root / "catalogue", readable_storage=[root / "raw", root / "processed"]) as tiled:
-        client = open_client(tiled.uri)
-        yield client, tiled
-        client.context.close()
 
 
 @pytest.fixture

@@ -102,13 +102,6 @@ def start_host(ports: tuple[str, str], root: Path) -> Iterator[Callable[..., Hos
 
 
 @pytest.fixture
-def recorder(run_engine: RunEngine) -> Recorder:
-    recorder = Recorder()
-    run_engine.subscribe(recorder)
-    return recorder
-
-
-@pytest.fixture
 def publish(run_engine: RunEngine, ports: tuple[str, str]) -> Iterator[Publisher]:
     publisher = Publisher(ports[0])
     run_engine.subscribe(publisher)
