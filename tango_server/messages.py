@@ -23,6 +23,7 @@ from tango_server.limits import (
     MOST_STREAMS,
 )
 from tango_server.recipe import RecipeField
+from tango_server.recipe.corrections import Kind
 from tango_server.text import LONGEST_MESSAGE, printable
 
 
@@ -116,6 +117,9 @@ class PixelCounts(_Answer):
     `nan`: became `invalid_value`. `saturated_low`, `saturated_high`: outside the target's range, Inf included.
     `negative`: below zero, became 0 in an unsigned type. `minimum`, `maximum`: of the source's finite pixels, None
     if it has none.
+    `masked`, `overexposed`: with corrections only; masked pixels are in no other count, and `minimum` and `maximum` are
+    those of the corrected frame. `overexposed` is None where it is unknown, and a lower bound for summed exposures.
+    In an ESPERANTO frame with corrections, `negative` counts values that would have become -1 and were written as 0.
     """
 
     nan: int = 0
@@ -124,13 +128,29 @@ class PixelCounts(_Answer):
     negative: int = 0
     minimum: float | None = None
     maximum: float | None = None
+    masked: int = Field(default=0, exclude_if=lambda value: value == 0)
+    overexposed: int | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class Master(_Answer):
+    """A file that corrected a frame: its path on the server, and the hash of the bytes that were used.
+
+    `run_uid`: the run of a dark. `scale`: the factor of a dark (summed exposures of the frame by those of the dark) or
+    of a flat (1 / mean with `flat_normalize`).
+    """
+
+    kind: Kind
+    path: Shown
+    sha256: str
+    run_uid: str | None = None
+    scale: float = 1.0
 
 
 class FrameReport(FrameOrigin):
     """The result of one frame.
 
-    `reason`: why the frame was not converted; for a converted one, why an existing sidecar was not copied, or that its
-    pixels were read differently from what the file says.
+    `reason`: why the frame was not converted; for a converted one, notes: why an existing sidecar was not copied, that
+    its pixels were read differently from what the file says, what is unknown about its corrections.
     `shape` is the output's (rows, columns). `latency` is the time from accepted, or first seen complete if that was
     later, until the output is visible; it and the job's fields are None for a conversion without a server.
     """
@@ -154,6 +174,7 @@ class FrameReport(FrameOrigin):
     recipe_hash: str | None = None
     bytes_in: int = 0
     bytes_out: int = 0
+    masters: tuple[Master, ...] = Field(default=(), exclude_if=lambda value: value == ())
 
 
 class RunStatistics(_Answer):

@@ -20,6 +20,12 @@ r"""Everything that can go wrong with one frame.
     +-- ExperimentError             the header of an ESPERANTO frame
     |   +-- ExperimentMissingError      lacks a value
     |   \-- ExperimentUnfitError        has a wrong value: a contradiction, an unknown unit, not a number
+    +-- CorrectionError             the recipe's corrections
+    |   +-- MasterMissingError          a dark, flat or mask is not there
+    |   +-- MasterUnreadableError       a master cannot be read
+    |   +-- MasterUnfitError            a master does not fit the frame
+    |   +-- DarkMissingError            the run has no dark for the frame
+    |   \-- AlreadyCorrectedError       the dark of the frame is already subtracted, or may be
     \-- OutputError                 the file to write
         +-- OutputExistsError           exists and may not be replaced
         +-- ConvertedDifferentlyError   was already converted in place with another recipe
@@ -123,6 +129,30 @@ class ExperimentMissingError(ExperimentError):
 
 class ExperimentUnfitError(ExperimentError):
     """A value is wrong."""
+
+
+class CorrectionError(ConversionError):
+    """The recipe's corrections are the problem."""
+
+
+class MasterMissingError(CorrectionError):
+    """A dark, flat or mask does not exist."""
+
+
+class MasterUnreadableError(CorrectionError):
+    """A master cannot be read, or is not an image."""
+
+
+class MasterUnfitError(CorrectionError):
+    """A master does not fit the frame: another shape, exposure or gain, zeros in a flat, a mask that hides all."""
+
+
+class DarkMissingError(CorrectionError):
+    """The run has no dark for the frame."""
+
+
+class AlreadyCorrectedError(CorrectionError):
+    """The dark of the frame is already subtracted, or nothing tells whether it is."""
 
 
 class OutputError(ConversionError):

@@ -18,9 +18,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from tango_server.recipe.base import Frozen
+from tango_server.recipe.corrections import Corrections
 from tango_server.recipe.esperanto import Esperanto
 from tango_server.recipe.output import InPlace, NewFile, Output
 from tango_server.text import explain
@@ -40,6 +41,7 @@ def _axis_as_text(value: object) -> object:
 class Recipe(Frozen):
     """How to convert a frame, in this order.
 
+    0. apply `corrections`, in the frame's own geometry
     1. rotate by `rotation` degrees counter-clockwise (as `numpy.rot90`), seen with row 0 on top
     2. flip along `flip`: none, axis 0 (up-down), axis 1 (left-right) or both (as `numpy.flip`)
     3. convert to `pixel_type` (None keeps the source's). Float to integer truncates toward zero, or rounds half to even
@@ -59,6 +61,7 @@ class Recipe(Frozen):
     compression: Compression = "none"
     esperanto: Esperanto | None = None
     output: Output = NewFile()
+    corrections: Corrections | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="before")
     @classmethod
@@ -84,6 +87,12 @@ class Recipe(Frozen):
         for name, (value, expected) in found.items():
             if value != expected:
                 raise ValueError(f'{name} must be "{expected}" for the format "esperanto", not "{value}"')
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_the_original(self) -> Self:
+        if self.corrections is not None and isinstance(self.output, InPlace) and not self.output.backup:
+            raise ValueError("corrections in place cannot be undone: set backup in output, or write new files")
         return self
 
     @classmethod
