@@ -146,6 +146,15 @@ def is_sidecar_error(reason: str) -> bool:
     return _TROUBLE in reason
 
 
+def without_sidecar_error(reason: str) -> str:
+    """Return the reason of a converted frame without the sidecar error at its end.
+
+    >>> without_sidecar_error("the exposure of the dark is unknown. the sidecar could not be copied: the disk is full")
+    'the exposure of the dark is unknown.'
+    """
+    return reason.partition(_TROUBLE)[0].rstrip()
+
+
 def turned_text(text: str, orientation: Orientation, shape: tuple[int, int]) -> str:
     r"""Return the text of the sidecar after turning its image of `shape` (rows, columns).
 

@@ -44,16 +44,28 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class ObservedDark:
+    """A check of a dark of the frame's run: `structure`, `problem` and `lacks_sidecar` as those of a source."""
+
+    path: str
+    structure: Structure | None
+    problem: str = ""
+    lacks_sidecar: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """A check of a job's source; `structure` is None if there is no file, `problem` says why it can't be read.
 
-    `lacks_sidecar`: the conversion needs the frame's sidecar, which does not exist yet.
+    `lacks_sidecar`: the conversion needs the frame's sidecar, which does not exist yet. `darks`: those of the frame's
+    run; they are checked once the source exists.
     """
 
     job_id: str
     structure: Structure | None
     problem: str = ""
     lacks_sidecar: bool = False
+    darks: tuple[ObservedDark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,6 +195,8 @@ class JobStateMachine:
                 self._polls.add(job_id, verdict.again, now.monotonic)
             case "give_up":
                 return self._give_up(progress, verdict.reason, now)
+            case "fail":
+                return [self._finish(progress, progress.failed(verdict.reason, now), now)]
         return []
 
     def _rule_of(self, progress: JobState) -> ReadinessRule:
@@ -218,9 +220,7 @@ class JobStateMachine:
         awaited = wanted and report.outcome == "converted" and report.sidecar == "absent"
         if not awaited or isinstance(progress.job.recipe.output, InPlace):
             return [self._finish(progress, report, now)]
-        progress.report, progress.sidecar_since = report, now.monotonic
-        progress.sidecar_deadline = now.monotonic + self._rules.sidecar_timeout
-        progress.blocked_since = None  # it counted for the image
+        progress.await_sidecar(report, now.monotonic, self._rules.sidecar_timeout)
         return [_poll_of(progress)]
 
     def _sidecar_observed(self, event: SidecarObserved, now: Instant) -> list[Instruction]:
@@ -243,7 +243,7 @@ class JobStateMachine:
         if progress is None:
             return []
         if progress.report is not None:  # the image stays converted: only its sidecar failed
-            report = progress.report.model_copy(update={"reason": event.reason})
+            report = progress.report.model_copy(update={"reason": progress.noted(event.reason)})
             return [self._finish(progress, report, now)]
         sequel = progress.attempt_failed(event, self._rule_of(progress), self._rules.attempts, now.monotonic)
         if sequel.kind != "end":
