@@ -15,12 +15,14 @@ It has no threads, does no I/O and never sleeps; `engine` carries out its instru
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from tango_server.conversion.sidecar import is_sidecar_error
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.backlog import Backlog
 from tango_server.jobs.state_machine.companion_schedule import CompanionSchedule
+from tango_server.jobs.state_machine.corrections_in_use import CorrectionsLog
 from tango_server.jobs.state_machine.events import (
     Accepted,
     AttemptDone,
@@ -75,6 +77,7 @@ class JobStateMachine:
         self._postponed: list[Observed | AttemptFailed] = []
         self._unwritten: dict[str, FrameReport] = {}
         self._statistics = Statistics()
+        self._corrections = CorrectionsLog()
 
     def handle(self, event: Event, now: Instant) -> list[Instruction]:
         """Handle one event and return what to do, in order."""
@@ -134,7 +137,8 @@ class JobStateMachine:
     def snapshot(self, now: Instant) -> Snapshot:
         """Return the counters and the length of the queue (jobs without a report)."""
         length = len(self._jobs) + len(self._unwritten) + self._backlog.length
-        return self._statistics.snapshot(now.monotonic, length, len(self._queue.running), paused=self._paused)
+        snapshot = self._statistics.snapshot(now.monotonic, length, len(self._queue.running), paused=self._paused)
+        return replace(snapshot, corrections=self._corrections.in_use)
 
     def _note(self, event: Event, now: Instant) -> None:
         match event:
@@ -291,6 +295,8 @@ class JobStateMachine:
     def _finish(self, progress: JobState, report: FrameReport, now: Instant) -> Instruction:
         self._forget(progress.job.job_id)
         self._unwritten[progress.job.job_id] = report
+        if report.outcome == "converted":
+            self._corrections.add(progress.job, report)
         if report.outcome in {"converted", "placeholder"} and report.output is not None:
             self._scans.converted(progress.job, report.output, now.monotonic)
         return Finish(report, progress.identity)
