@@ -5,10 +5,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tango_server.conversion.errors import PathError
 from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.files.roots import Resolve, Roots
 from tango_server.recipe.corrections import Corrections, Kind, split_master
+from tango_server.text import explain
 
 Locate = Callable[[Corrections, bool], Corrections]
 
@@ -42,7 +45,10 @@ def _located(corrections: Corrections, roots: Roots, paths: PathMap, resolve: Re
         if not (follow and kind == "dark"):
             _require_file(kind, file, here)
         found[given] = f"{here}::{inside}" if inside else str(here)
-    return corrections.with_masters(found)
+    try:
+        return corrections.with_masters(found)
+    except ValidationError as error:  # the resolved paths are longer
+        raise PathError(next(iter(found)), f"cannot be used: {explain(error)}", "Use shorter paths.") from error
 
 
 def _require_file(kind: Kind, given: str, here: Path) -> None:

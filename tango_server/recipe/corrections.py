@@ -155,8 +155,8 @@ def split_master(path: str) -> tuple[str, str]:
     >>> split_master("/data/dark.h5::/exchange/dark"), split_master("::/exchange/dark"), split_master("/data/dark.tif")
     (('/data/dark.h5', '/exchange/dark'), ('', '/exchange/dark'), ('/data/dark.tif', ''))
     """
-    file, mark, inside = path.partition("::/")
-    return file, f"/{inside}" if mark else ""
+    file, _, inside = path.partition("::")
+    return file, inside
 
 
 def _paths(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
