@@ -5,7 +5,7 @@ The format is recognised by the first bytes, since Dioptas names its masks, whic
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from os import fstat, stat_result
 from pathlib import Path
@@ -42,7 +42,7 @@ _READER_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, 
 class MasterImage:
     """A master as it was read: `image` has (rows, columns) or (frames, rows, columns); `sha256` of its bytes.
 
-    `turned`: the orientation in which this program wrote it, None for files of others.
+    `turned`: the orientation in which this program wrote it, None for files of others. `modified`: in Unix s.
     """
 
     path: str
@@ -50,6 +50,7 @@ class MasterImage:
     image: NDArray[Any]
     exposure: Exposure
     turned: Orientation | None = None
+    modified: float = 0.0
 
 
 Identity = tuple[int, int, int]
@@ -99,7 +100,7 @@ def read_master(text: str, roots: Roots = ANYWHERE, source: Path = Path()) -> tu
                 raise _unreadable(text, f"it has {before[1]} bytes, more than any master")
             master = _read(text, path, data_set, file, roots)
             if _identity(fstat(file.fileno())) == before:
-                return master, before
+                return replace(master, modified=before[2] / 1e9), before
     raise _unreadable(text, "it changes while it is read")
 
 

@@ -75,7 +75,10 @@ def noted(notes: Sequence[str]) -> str:
 
 
 def _of_run(master: Master, facts: DarkFacts) -> Master:
-    return master.model_copy(update={"run_uid": facts.run_uid}) if master.kind == "dark" and facts.run_uid else master
+    if master.kind != "dark":
+        return master
+    exposure = facts.exposure_time if master.exposure_time is None else master.exposure_time
+    return master.model_copy(update={"run_uid": facts.run_uid, "exposure_time": exposure})
 
 
 def _require_raw(frame: Frame, corrections: Corrections) -> tuple[str, ...]:
@@ -303,7 +306,15 @@ class _Preparation:
 
 
 def _listed(kind: Kind, file: MasterImage, scale: float = 1.0) -> Master:
-    return Master(kind=kind, path=file.path, sha256=file.sha256, scale=scale)
+    exposure = file.exposure.time if kind == "dark" else None
+    return Master(
+        kind=kind,
+        path=file.path,
+        sha256=file.sha256,
+        scale=scale,
+        modified=file.modified,
+        exposure_time=exposure,
+    )
 
 
 def _is_exact(image: NDArray[Any]) -> bool:
