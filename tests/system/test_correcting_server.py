@@ -45,8 +45,8 @@ def write(path: Path, image: NDArray[Any]) -> Path:
 
 def add_sidecar(path: Path) -> None:
     sidecar = Sidecar(
-        shape=SHAPE, pixel_type="uint16", exposure_time=0.5, acquired=datetime.now(), center=(30.0, 30.0), distance=300.0,
-        energy=42e3, image_number=1,
+        shape=SHAPE, pixel_type="uint16", exposure_time=0.5, acquired=datetime.now(), center=(30.0, 30.0),
+        distance=300.0, energy=42e3, image_number=1,
     )  # fmt: skip
     write_sidecar(path, sidecar)
 
