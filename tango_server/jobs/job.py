@@ -70,6 +70,11 @@ class Job:
         return tuple(Path(file) for file, _ in (split_master(path) for _, path in masters) if file)
 
     @property
+    def missing_file(self) -> Path | None:
+        """The first of source and masters that this machine cannot see, None if it sees all."""
+        return next((file for file in (self.source, *self.master_files) if not file.exists()), None)
+
+    @property
     def awaited_darks(self) -> tuple[Path, ...]:
         """The files of a run's dark."""
         if self.corrections is None or not self.has_run_dark:
