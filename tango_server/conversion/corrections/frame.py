@@ -81,7 +81,10 @@ def noted(notes: Sequence[str]) -> str:
 
 
 def _of_run(master: Master, facts: DarkFacts) -> Master:
-    return master.model_copy(update={"run_uid": facts.run_uid}) if master.kind == "dark" and facts.run_uid else master
+    if master.kind != "dark":
+        return master
+    exposure = facts.exposure_time if master.exposure_time is None else master.exposure_time
+    return master.model_copy(update={"run_uid": facts.run_uid, "exposure_time": exposure})
 
 
 def _require_raw(frame: Frame, corrections: Corrections) -> tuple[str, ...]:

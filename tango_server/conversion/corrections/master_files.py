@@ -7,7 +7,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from os import fstat, stat_result
 from pathlib import Path
@@ -31,9 +31,8 @@ from tango_server.conversion.sidecar import read_sidecar
 from tango_server.conversion.tiff.provenance import read_provenance
 from tango_server.conversion.tiff.reader import source_in
 from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import split_master
 
-DATA_SET = "::"
-"""Between the path of an HDF5 file and that of a data set in it."""
 _LARGEST = 2**31  # bytes of one master
 _ATTEMPTS = 3
 _CBF_BINARY = b"\x0c\x1a\x04\xd5"
@@ -45,7 +44,7 @@ _READER_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, 
 class MasterImage:
     """A master as it was read: `image` has (rows, columns) or (frames, rows, columns); `sha256` of its bytes.
 
-    `turned`: the orientation in which this program wrote it, None for files of others.
+    `turned`: the orientation in which this program wrote it, None for files of others. `modified`: in Unix s.
     """
 
     path: str
@@ -53,6 +52,7 @@ class MasterImage:
     image: NDArray[Any]
     exposure: Exposure
     turned: Orientation | None = None
+    modified: float = 0.0
 
 
 Identity = tuple[int, int, int]
@@ -65,7 +65,7 @@ def split(text: str, source: Path) -> tuple[Path, str]:
     >>> split("/data/run.h5::/exchange/dark", Path("/data/frame.h5"))
     (PosixPath('/data/run.h5'), '/exchange/dark')
     """
-    file, _, data_set = text.partition(DATA_SET)
+    file, data_set = split_master(text)
     return (Path(file) if file else source), data_set
 
 
@@ -102,7 +102,7 @@ def read_master(text: str, roots: Roots = ANYWHERE, source: Path = Path()) -> tu
                 raise _unreadable(text, f"it has {before[1]} bytes, more than any master")
             master = _read(text, path, data_set, file, roots)
             if _identity(fstat(file.fileno())) == before:
-                return master, before
+                return replace(master, modified=before[2] / 1e9), before
     raise _unreadable(text, "it changes while it is read")
 
 

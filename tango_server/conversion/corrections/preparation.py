@@ -242,7 +242,15 @@ class Preparation:
 
 
 def _listed(kind: Kind, file: MasterImage, scale: float = 1.0) -> Master:
-    return Master(kind=kind, path=file.path, sha256=file.sha256, scale=scale)
+    exposure = file.exposure.time if kind == "dark" else None
+    return Master(
+        kind=kind,
+        path=file.path,
+        sha256=file.sha256,
+        scale=scale,
+        modified=file.modified,
+        exposure_time=exposure,
+    )
 
 
 def _is_exact(image: NDArray[Any]) -> bool:
