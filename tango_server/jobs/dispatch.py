@@ -72,8 +72,8 @@ class Dispatcher:
             return
         roots = self._roots_of(job)
         match step:
-            case Observe():
-                self._observe(job, self._observers.submit(self._observe_source, job, roots))
+            case Observe(_, darks):
+                self._observe(job, self._observers.submit(self._observe_source, job, roots, darks))
             case CarrySidecar(_, output):
                 self._observe(job, self._observers.submit(carry_sidecar_of, job, output, roots))
             case WriteCompanions():
@@ -116,12 +116,12 @@ class Dispatcher:
         roots = self._roots() if files else Roots()
         return {roots.root_of(file) for file in files}
 
-    def _observe_source(self, job: Job, roots: Roots) -> _Observation:
+    def _observe_source(self, job: Job, roots: Roots, darks: tuple[Path, ...]) -> _Observation:
         needed = (*roots.read, *self._roots_of_masters(job))
         if problem := self._mounts.problem_of(*needed, *roots.write):
             return AttemptFailed(job.job_id, "away", problem)
         self._temporary_files.before_first_check(job, roots)
-        observation = observe_source(job, roots)
+        observation = observe_source(job, roots, darks)
         if problem := self._mounts.problem_of(*needed):  # unmounted meanwhile: a missing file may exist
             return AttemptFailed(job.job_id, "away", problem)
         return observation

@@ -177,7 +177,7 @@ class World(RuleBasedStateMachine):
         structure = {"unfinished": UNFINISHED, "nothing": None}.get(found, replace(COMPLETE, mtime_ns=self.mtime))
         if one.job_id in self.places:
             self.places[one.job_id] = "seen"
-        dark = ObservedDark("/raw/dark.tif", UNFINISHED if found == "no dark" else COMPLETE)
+        dark = ObservedDark(Path("/raw/dark.tif"), UNFINISHED if found == "no dark" else COMPLETE)
         lacks = found == "no sidecar"
         self.send(Observed(one.job_id, structure, lacks_sidecar=lacks, darks=(dark,) if structure else ()))
 
