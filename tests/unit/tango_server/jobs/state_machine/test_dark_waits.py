@@ -76,6 +76,9 @@ def test_an_awaited_dark_is_named(service: JobStateMachine) -> None:
     assert str(DARK) in awaited.reason
     assert UNFINISHED.problem in awaited.reason
     assert awaited.remaining == 299
+    service.handle(replace(seen(None), structure=UNFINISHED), at(12))
+    (awaited,) = service.awaited(["a"], 12)
+    assert awaited.reason == UNFINISHED.problem, "first of all the frame itself is awaited"
 
 
 def test_a_dark_that_never_comes_fails_its_frame_which_is_no_placeholder(service: JobStateMachine) -> None:
