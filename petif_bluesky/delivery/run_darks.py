@@ -1,0 +1,163 @@
+"""Give each frame the dark of its run before it is requested.
+
+The run of darks that a start document names may be known to the catalogue only. It is looked up in a thread from the
+start of the run on, and its frames wait for the answer, for at most 20 s:
+
+    start (names a run) --> thread: catalogue --> answer, or time is over
+    frames ---------------> held back ----------> released with their dark, or with the reason why there is none
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from petif_bluesky.delivery.known_darks import KnownDarks
+from petif_bluesky.documents.dark_book import Dark, DarkBook, Light, corrections_of
+from petif_bluesky.documents.frame import Frame
+
+_log = logging.getLogger(__name__)
+
+_PATIENCE = 20.0  # s; shorter than the default of `drain_timeout`
+_KEPT_LOOK_UPS = 100
+
+FindDarks = Callable[[str], list[Dark]]
+"""Returns the darks of a run in a catalogue, by its uid; raises an error with the reason if it has none."""
+
+
+@dataclass(slots=True)
+class _LookUp:
+    run_uid: str
+    frames: list[Frame] = field(default_factory=list)
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
+    """What to do once the frames are released."""
+    problem: str = ""
+    answered: bool = False
+    timer: threading.Timer | None = None
+
+
+class RunDarks:
+    """The darks of a session, and the frames that wait for one. Thread-safe; no call waits for the catalogue.
+
+    Parameters
+    ----------
+    spool: the spool file; the known darks are kept beside it
+    release: called in a thread with frames that have waited, and now have what was found
+    hold_back: called with the run of frames that begin to wait, and their number; negative when they are released
+
+    """
+
+    def __init__(
+        self, spool: Path, *, release: Callable[[list[Frame]], None], hold_back: Callable[[str, int], None]
+    ) -> None:
+        self.find: FindDarks | None = None
+        """Finds the darks of runs that this session has not seen; called in a thread."""
+        self.patience = _PATIENCE
+        self._release = release
+        self._hold_back = hold_back
+        self._file = KnownDarks(spool)
+        self._book = DarkBook(self._file.read())
+        self._look_ups: dict[str, _LookUp] = {}
+        """By run of darks."""
+        self._lock = threading.RLock()
+
+    def add(self, dark: Dark) -> None:
+        """Add a dark of a run in progress."""
+        with self._lock:
+            if self._book.add(dark):
+                self._file.write(self._book)
+
+    def newest(self) -> list[Dark]:
+        """Return the newest known dark of each detector."""
+        with self._lock:
+            return self._book.newest()
+
+    def look_up(self, run_uid: str) -> None:
+        """Look up a run of darks in the background, unless its darks are known."""
+        with self._lock:
+            before = self._look_ups.get(run_uid)
+            is_under_way = before is not None and not before.answered
+            if not run_uid or self.find is None or is_under_way or self._book.knows_run(run_uid):
+                return
+            self._look_ups.pop(run_uid, None)
+            look_up = self._look_ups[run_uid] = _LookUp(run_uid)
+            look_up.timer = threading.Timer(
+                self.patience, self._answer, (look_up, [], f"the catalogue has not answered within {self.patience:g} s")
+            )
+            look_up.timer.daemon = True
+            look_up.timer.start()
+            while len(self._look_ups) > _KEPT_LOOK_UPS and next(iter(self._look_ups.values())).answered:
+                del self._look_ups[next(iter(self._look_ups))]
+        threading.Thread(target=self._find, args=(look_up, self.find), name="petif-darks", daemon=True).start()
+
+    def with_darks(self, frames: list[Frame]) -> list[Frame]:
+        """Return frames with their darks; those that wait for a look-up are left out and released later."""
+        ready: list[Frame] = []
+        for frame in frames:
+            with self._lock:
+                look_up = None if frame.light is None else self._waits_for(frame.light)
+                if look_up is None:
+                    ready.append(self._with_dark(frame))
+                    continue
+                self._hold_back(frame.run_uid, 1)
+                look_up.frames.append(frame)
+        return ready
+
+    def when_released(self, run_uid: str, do: Callable[[], None]) -> None:
+        """Call `do` once no frame of a run waits for a dark; at once if none does."""
+        with self._lock:
+            for look_up in self._look_ups.values():
+                if any(frame.run_uid == run_uid for frame in look_up.frames):
+                    look_up.afterwards.append(do)
+                    return
+        do()
+
+    def close(self) -> None:
+        """Release all frames that wait."""
+        for look_up in list(self._look_ups.values()):
+            self._answer(look_up, [], "the session ended before the catalogue answered")
+
+    def _waits_for(self, frame: Light) -> _LookUp | None:
+        look_up = self._look_ups.get(frame.dark_run)
+        return None if look_up is None or look_up.answered or self._book.has_own(frame) else look_up
+
+    def _with_dark(self, frame: Frame) -> Frame:
+        if frame.light is None:
+            return frame
+        corrections = corrections_of(frame.recipe)
+        max_age = corrections.dark_max_age if corrections else None
+        look_up = self._look_ups.get(frame.light.dark_run)
+        problem = look_up.problem if look_up else ""
+        return replace(frame, dark=self._book.dark_for(frame.light, max_age, time.time(), problem))
+
+    def _find(self, look_up: _LookUp, find: FindDarks) -> None:
+        """Runs in a thread of its own."""
+        try:
+            darks, problem = find(look_up.run_uid), ""
+        except Exception as error:  # noqa: BLE001 - boundary to the catalogue: the frames must not wait for ever
+            _log.warning("run %s: cannot look up its darks in the catalogue: %s", look_up.run_uid, error)
+            darks, problem = [], str(error)
+        self._answer(look_up, darks, problem)
+
+    def _answer(self, look_up: _LookUp, darks: list[Dark], problem: str) -> None:
+        """Release the frames that wait for a run of darks; a late answer serves later frames."""
+        with self._lock:
+            for dark in darks:
+                self.add(dark)
+            if look_up.answered:
+                return
+            look_up.answered, look_up.problem = True, problem
+            frames = [self._with_dark(frame) for frame in look_up.frames]
+        if look_up.timer is not None:
+            look_up.timer.cancel()
+        if frames:
+            self._release(frames)
+        for frame in frames:
+            self._hold_back(frame.run_uid, -1)
+        with self._lock:  # only now: until then, their runs have frames that wait
+            look_up.frames.clear()
+            afterwards, look_up.afterwards = look_up.afterwards, []
+        for do in afterwards:
+            do()

@@ -1,0 +1,304 @@
+"""Find the dark of a frame among all darks that a session knows.
+
+    documents of a run  -->  Dark    -->  DarkBook  -->  FoundDark (files for the recipe, facts for the report)
+                        -->  Light   -->
+
+Sources, in this order; a dark must fit the frame in all that is known of both:
+
+1. the last dark event of the detector before the frame, in the frame's own run
+2. the run of darks that the start document names (`sc_dk_field_uid`)
+3. the newest dark of the detector that came before the frame, no older than the recipe's `dark_max_age`
+
+A dark event that names no files is never replaced by an older dark: the detector may have other settings by now.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from petif_bluesky.documents.detector_settings import DetectorSettings
+from tango_server.recipe.corrections import DARK_FACTS, Corrections, DarkFacts
+
+_KEPT_EVENTS = 1000
+_KEPT_PATHS = 100
+"""Maximum number of files of a run of darks that are averaged."""
+_NO_FILES = (
+    "the dark stream of this run names no files: the dark event of {detector} has no resource and datum documents. "
+    "With bluesky-darkframes on Python 3.12 or later, give its _SnapshotShell the methods collect_asset_docs, stage "
+    "and unstage, as described in the documentation"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Dark:
+    """The images of one detector in one dark event.
+
+    `order`: number of its document among those of the session, 0 if it is from an earlier one. `time`: of the reading,
+    in Unix s, also if it was repeated in a later run. `of_dark_run`: whether all frames of its run are dark. `paths`
+    is empty if the documents name no files.
+    """
+
+    run_uid: str
+    settings: DetectorSettings
+    paths: tuple[str, ...]
+    time: float
+    order: int = 0
+    of_dark_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Light:
+    """What determines the dark of a frame: `order` is that of its first document, `time` None without an event."""
+
+    run_uid: str
+    settings: DetectorSettings
+    time: float | None = None
+    order: int = 0
+    dark_run: str = ""
+    """The run of darks named by the start document."""
+    outdated: bool = False
+    """Whether the configuration in its descriptor, which the server gets as metadata, may no longer hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDark:
+    """The files of the dark of a frame, none if there is no dark, and what is known about it."""
+
+    paths: tuple[str, ...]
+    facts: DarkFacts
+
+    def applied(self, recipe: Any, metadata: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return recipe (JSON) and metadata for the request of the frame."""
+        corrections = corrections_of(recipe)
+        if corrections is None or not corrections.wants_run_dark:
+            return recipe, dict(metadata)
+        if self.paths:
+            recipe = {**recipe, "corrections": corrections.with_dark(self.paths).model_dump(mode="json")}
+        return recipe, {**metadata, DARK_FACTS: self.facts.model_dump(mode="json", exclude_defaults=True)}
+
+
+def corrections_of(recipe: Any) -> Corrections | None:
+    """Return the corrections of a recipe in JSON; None if there are none, or the recipe is invalid."""
+    given = recipe.get("corrections") if isinstance(recipe, Mapping) else None
+    if given is None:
+        return None
+    try:
+        return Corrections.model_validate(given)
+    except ValueError:  # the server reports the error for each frame
+        return None
+
+
+def wants_run_dark(recipe: Any) -> bool:
+    """Return whether a recipe in JSON wants the dark of the run."""
+    corrections = corrections_of(recipe)
+    return corrections is not None and corrections.wants_run_dark
+
+
+class DarkBook:
+    """All known darks; never waits and uses no files.
+
+    Parameters
+    ----------
+    known: darks from earlier sessions
+    most: maximum number of dark events of a detector that are known, None for no limit
+
+    """
+
+    def __init__(self, known: Iterable[Dark] = (), *, most: int | None = _KEPT_EVENTS) -> None:
+        self._most = most
+        self._darks: dict[str, list[Dark]] = {}
+        """By detector, sorted by `order`."""
+        for dark in known:
+            self.add(dark)
+
+    def __iter__(self) -> Iterator[Dark]:
+        return (dark for darks in self._darks.values() for dark in darks)
+
+    def add(self, dark: Dark) -> bool:
+        """Add a dark; return whether its files are new, or more is known about them than before."""
+        darks = self._darks.setdefault(dark.settings.detector, [])
+        before = next((each for each in reversed(darks) if each.paths == dark.paths), None)
+        if before is not None and before.time == dark.time:  # repeated, perhaps with less knowledge
+            dark = replace(dark, settings=_joined(before.settings, dark.settings))
+            if not dark.order and before.run_uid == dark.run_uid:
+                return False
+        place = bisect_right(darks, dark.order, key=lambda each: each.order)
+        if dark.order:
+            same = [each for each in darks[:place] if _is_earlier_form(each, dark)]
+            for each in same:
+                darks.remove(each)
+            place -= len(same)
+        darks.insert(place, dark)
+        if self._most is not None:
+            del darks[: -self._most]
+        known = before is not None and (before.time, before.settings) == (dark.time, dark.settings)
+        return bool(dark.paths) and not known
+
+    def knows_run(self, run_uid: str) -> bool:
+        """Return whether darks of a run are known."""
+        return any(dark.run_uid == run_uid for dark in self)
+
+    def has_own(self, frame: Light) -> bool:
+        """Return whether the run of a frame has had a dark event of its detector before the frame."""
+        return self._last_of_run(frame) is not None
+
+    def newest(self) -> list[Dark]:
+        """Return the newest dark of each detector that has files."""
+        newest = (
+            max((dark for dark in darks if dark.paths), key=_age_key, default=None) for darks in self._darks.values()
+        )
+        return [dark for dark in newest if dark is not None]
+
+    def dark_for(self, frame: Light, max_age: float | None, now: float, unknown: str = "") -> FoundDark:
+        """Return the dark of a frame of a run in progress.
+
+        Parameters
+        ----------
+        frame: the frame
+        max_age: maximum age of the newest known dark, in s; None for no limit
+        now: Unix time, for frames without a time of their own
+        unknown: why the run of darks that the start document names is not known
+
+        """
+        notes: list[str] = []
+        return self._given(frame, notes, unknown) or self._newest_known(frame, max_age, now, notes)
+
+    def dark_afterwards(self, frame: Light, unknown: str = "") -> FoundDark:
+        """Return the dark of a frame of a complete run: its first later dark serves frames that have no earlier one.
+
+        `unknown` is why the run of darks that the start document names is not known.
+        """
+        notes: list[str] = []
+        if found := self._given(frame, notes, unknown):
+            return found
+        later = (dark for dark in self._of_image(frame) if dark.run_uid == frame.run_uid and dark.order > frame.order)
+        first = next((dark for dark in later if dark.paths and not frame.settings.differences(dark.settings)), None)
+        if first is None:
+            return _none("; ".join([*notes, f"no dark of {frame.settings.detector} in the run"]))
+        return _found([first], frame, [*notes, "the dark was taken after the frame"])
+
+    def _given(self, frame: Light, notes: list[str], unknown: str) -> FoundDark | None:
+        """Return the dark of the run itself, or of the run that it names; add to the notes why there is none."""
+        own = self._last_of_run(frame)
+        if own is not None:
+            if not own.paths:
+                return _none(_NO_FILES.format(detector=own.settings.detector))
+            if found := _taken([own], frame, notes, "the last dark of this run"):
+                return found
+        if not frame.dark_run:
+            return None
+        name = f"the dark run {frame.dark_run}"
+        darks = [dark for dark in self._of_image(frame) if dark.run_uid == frame.dark_run and dark.order <= frame.order]
+        if not darks:
+            notes.append(f"{name} is not known" + (f": {unknown}" if unknown else ""))
+            return None
+        if not any(dark.paths for dark in darks):
+            return _none(f"{name} names no files of {frame.settings.detector}")
+        return _taken(darks, frame, notes, name)
+
+    def _newest_known(self, frame: Light, max_age: float | None, now: float, notes: list[str]) -> FoundDark:
+        known = [dark for dark in self._of_image(frame) if dark.paths and dark.order < frame.order]
+        fitting = [dark for dark in known if not frame.settings.differences(dark.settings)]
+        if not fitting:
+            notes.append(_why_none(known, frame))
+            return _none("; ".join(notes))
+        moment = now if frame.time is None else frame.time
+        oldest = -math.inf if max_age is None else moment - max_age
+        young = [dark for dark in fitting if oldest <= dark.time <= moment]
+        if not young:
+            newest = too_old(frame.settings.detector, moment - max(dark.time for dark in fitting), max_age)
+            return _none("; ".join([*notes, newest]))
+        certain = [dark for dark in young if not frame.settings.not_compared(dark.settings)]
+        chosen = max(certain or young, key=_age_key)
+        notes.append(f"the newest known dark, {spelled(moment - chosen.time)} old")
+        of_its_run = [dark for dark in young if dark.of_dark_run and dark.run_uid == chosen.run_uid]
+        return _found(of_its_run if chosen.of_dark_run else [chosen], frame, notes)
+
+    def _of_image(self, frame: Light) -> Iterator[Dark]:
+        """Yield the darks of the same image, in the order in which they came."""
+        darks = self._darks.get(frame.settings.detector, ())
+        return (dark for dark in darks if frame.settings.is_of_same_image(dark.settings))
+
+    def _last_of_run(self, frame: Light) -> Dark | None:
+        for dark in reversed(self._darks.get(frame.settings.detector, ())):
+            own = dark.run_uid == frame.run_uid and dark.order <= frame.order
+            if own and frame.settings.is_of_same_image(dark.settings):
+                return dark
+        return None
+
+
+def _taken(darks: list[Dark], frame: Light, notes: list[str], name: str) -> FoundDark | None:
+    """Return the darks that fit; if none does, add to the notes why."""
+    fitting = [dark for dark in darks if dark.paths and not frame.settings.differences(dark.settings)]
+    if fitting:
+        return _found(fitting, frame, notes)
+    differing = next(dark for dark in darks if dark.paths)
+    notes.append(f"{name} does not fit: {'; '.join(frame.settings.differences(differing.settings))}")
+    return None
+
+
+def _found(darks: list[Dark], frame: Light, notes: list[str]) -> FoundDark:
+    """Return what is averaged, and its facts."""
+    paths = list(dict.fromkeys(path for dark in darks for path in dark.paths))
+    if len(paths) > _KEPT_PATHS:
+        notes.append(f"the last {_KEPT_PATHS} of {len(paths)} dark frames")
+    missing = {name for dark in darks for name in frame.settings.not_compared(dark.settings)}
+    if missing:
+        notes.append(f"not compared with the dark, because unknown: {', '.join(sorted(missing))}")
+    facts = DarkFacts(run_uid=darks[-1].run_uid, note="; ".join(notes))
+    if not frame.outdated:
+        known = {"exposure_time": darks[-1].settings.exposure_time, "gain": darks[-1].settings.gain}
+        facts = facts.model_copy(update=known)
+    return FoundDark(tuple(paths[-_KEPT_PATHS:]), facts)
+
+
+def _why_none(known: list[Dark], frame: Light) -> str:
+    if not known:
+        return f"no dark of {frame.settings.detector} is known"
+    newest = max(known, key=_age_key)
+    return f"the newest dark does not fit: {'; '.join(frame.settings.differences(newest.settings))}"
+
+
+def _none(why: str) -> FoundDark:
+    return FoundDark((), DarkFacts(note=why))
+
+
+def _joined(before: DetectorSettings, after: DetectorSettings) -> DetectorSettings:
+    """Return what is known about the same files by two events."""
+    return replace(
+        after,
+        shape=after.shape or before.shape,
+        exposure_time=before.exposure_time if after.exposure_time is None else after.exposure_time,
+        gains={**before.gains, **after.gains},
+    )
+
+
+def _age_key(dark: Dark) -> tuple[float, int]:
+    return dark.time, dark.order
+
+
+def _is_earlier_form(one: Dark, other: Dark) -> bool:
+    """Return whether one is the other, whose files were not known yet."""
+    same_event = (one.run_uid, one.order) == (other.run_uid, other.order)
+    return same_event and (not one.paths or one.settings.data_key == other.settings.data_key)
+
+
+def too_old(detector: str, age: float, max_age: float | None) -> str:
+    """Return the reason why the newest dark is not used; `age` and `max_age` are in s."""
+    if age < 0 or max_age is None:
+        return f"the newest dark of {detector} is later than the frame"
+    return f"the newest dark of {detector} is {spelled(age)} old, dark_max_age is {spelled(max_age)}"
+
+
+def spelled(seconds: float) -> str:
+    """Return a duration in words.
+
+    >>> [spelled(each) for each in (45, 600, 10_800, 500_000)]
+    ['45 s', '10 min', '3 h', '5.8 d']
+    """
+    for unit, length, longest in (("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172_800.0)):
+        if seconds < longest:
+            return f"{seconds / length:.2g} {unit}" if seconds < 100 * length else f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86_400:.1f} d"
