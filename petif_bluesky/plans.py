@@ -150,8 +150,8 @@ def reprocess_run(
     recipe
         in any form that `Recipe.parse` accepts
     catalogue
-        the Tiled client used to look up a uid, of the run or of its run of darks; for the queueserver, wrap this plan in
-        one that has the client
+        the Tiled client used to look up a uid, of the run or of its run of darks; for the queueserver, wrap this plan
+        in one that has the client
     timeout, spool, md
         as for `convert_files`
 

@@ -41,7 +41,7 @@ class KnownDarks:
 
     def write(self, darks: Iterable[Dark]) -> None:
         """Write the newest darks of each detector, each file once."""
-        latest = {dark.paths: dark for dark in darks if dark.paths}
+        latest = {dark.paths: dark for dark in darks if dark.paths and not dark.outdated}
         by_detector: dict[str, list[Dark]] = defaultdict(list)
         for dark in sorted(latest.values(), key=lambda dark: dark.time):
             by_detector[dark.settings.detector].append(dark)

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 _PATIENCE = 20.0  # s; shorter than the default of `drain_timeout`
 _KEPT_LOOK_UPS = 100
+_KEPT_WARNINGS = 100
 
 FindDarks = Callable[[str], list[Dark]]
 """Returns the darks of a run in a catalogue, by its uid; raises an error with the reason if it has none."""
@@ -59,6 +60,8 @@ class RunDarks:
         self._hold_back = hold_back
         self._file = KnownDarks(spool)
         self._book = DarkBook(self._file.read())
+        self._warned: dict[tuple[str, str], None] = {}
+        """Run and reason of each logged warning."""
         self._look_ups: dict[str, _LookUp] = {}
         """By run of darks."""
         self._lock = threading.RLock()
@@ -130,7 +133,14 @@ class RunDarks:
         max_age = corrections.dark_max_age if corrections else None
         look_up = self._look_ups.get(frame.light.dark_run)
         problem = look_up.problem if look_up else ""
-        return replace(frame, dark=self._book.dark_for(frame.light, max_age, time.time(), problem))
+        dark = self._book.dark_for(frame.light, max_age, time.time(), problem)
+        why = (frame.run_uid, dark.facts.note)
+        if not dark.paths and why not in self._warned:
+            _log.warning("run %s: frames without a dark: %s", *why)
+            self._warned[why] = None
+            if len(self._warned) > _KEPT_WARNINGS:
+                del self._warned[next(iter(self._warned))]
+        return replace(frame, dark=dark)
 
     def _find(self, look_up: _LookUp, find: FindDarks) -> None:
         """Runs in a thread of its own."""

@@ -15,7 +15,7 @@ A dark event that names no files is never replaced by an older dark: the detecto
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from petif_bluesky.documents.detector_settings import DetectorSettings
@@ -35,9 +35,9 @@ _NO_FILES = (
 class Dark:
     """The images of one detector in one dark event.
 
-    `order`: number of its document among those of the session, 0 if it is from an earlier one. `time`: of the reading,
-    in Unix s, also if it was repeated in a later run. `of_dark_run`: whether all frames of its run are dark. `paths`
-    is empty if the documents name no files.
+    `paths` is empty if the documents name no files. `time`: of the reading, in Unix s, also if it was repeated in a
+    later run. `order`: number of its document among those of the session, 0 if it is from an earlier one.
+    `of_dark_run`: whether all frames of its run are dark. `outdated`: whether the settings may have changed since.
     """
 
     run_uid: str
@@ -46,6 +46,7 @@ class Dark:
     time: float
     order: int = 0
     of_dark_run: bool = False
+    outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Light:
     dark_run: str = ""
     """The run of darks named by the start document."""
     outdated: bool = False
-    """Whether the configuration in its descriptor, which the server gets as metadata, may no longer hold."""
+    """Whether its settings may have changed since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +118,16 @@ class DarkBook:
         return (dark for darks in self._darks.values() for dark in darks)
 
     def add(self, dark: Dark) -> bool:
-        """Add a dark; return whether its files are new, or more is known about them than before."""
+        """Add a dark; return whether its files were not known before."""
         darks = self._darks.setdefault(dark.settings.detector, [])
-        before = next((each for each in reversed(darks) if each.paths == dark.paths), None)
-        if before is not None and before.time == dark.time:  # repeated, perhaps with less knowledge
-            dark = replace(dark, settings=_joined(before.settings, dark.settings))
-            if not dark.order and before.run_uid == dark.run_uid:
-                return False
+        known = any(each.paths == dark.paths and each.outdated <= dark.outdated for each in reversed(darks))
         place = bisect_right(darks, dark.order, key=lambda each: each.order)
-        if dark.order:
-            same = [each for each in darks[:place] if _is_earlier_form(each, dark)]
-            for each in same:
-                darks.remove(each)
-            place -= len(same)
+        for each in [each for each in darks[:place] if _is_same_event(each, dark)]:
+            darks.remove(each)
+            place -= 1
         darks.insert(place, dark)
         if self._most is not None:
             del darks[: -self._most]
-        known = before is not None and (before.time, before.settings) == (dark.time, dark.settings)
         return bool(dark.paths) and not known
 
     def knows_run(self, run_uid: str) -> bool:
@@ -163,7 +157,11 @@ class DarkBook:
 
         """
         notes: list[str] = []
-        return self._given(frame, notes, unknown) or self._newest_known(frame, max_age, now, notes)
+        if found := self._given(frame, notes, unknown):
+            return found
+        if frame.outdated:
+            return _none("; ".join(notes))
+        return self._newest_known(frame, max_age, now, notes)
 
     def dark_afterwards(self, frame: Light, unknown: str = "") -> FoundDark:
         """Return the dark of a frame of a complete run: its first later dark serves frames that have no earlier one.
@@ -199,7 +197,8 @@ class DarkBook:
         return _taken(darks, frame, notes, name)
 
     def _newest_known(self, frame: Light, max_age: float | None, now: float, notes: list[str]) -> FoundDark:
-        known = [dark for dark in self._of_image(frame) if dark.paths and dark.order < frame.order]
+        earlier = (dark for dark in self._of_image(frame) if dark.order < frame.order)
+        known = [dark for dark in earlier if dark.paths and not dark.outdated]
         fitting = [dark for dark in known if not frame.settings.differences(dark.settings)]
         if not fitting:
             notes.append(_why_none(known, frame))
@@ -236,6 +235,8 @@ def _taken(darks: list[Dark], frame: Light, notes: list[str], name: str) -> Foun
         return _found(fitting, frame, notes)
     differing = next(dark for dark in darks if dark.paths)
     notes.append(f"{name} does not fit: {'; '.join(frame.settings.differences(differing.settings))}")
+    if differing.outdated:
+        notes.append("its settings may have changed: the configuration in its descriptor is that of an earlier dark")
     return None
 
 
@@ -248,7 +249,7 @@ def _found(darks: list[Dark], frame: Light, notes: list[str]) -> FoundDark:
     if missing:
         notes.append(f"not compared with the dark, because unknown: {', '.join(sorted(missing))}")
     facts = DarkFacts(run_uid=darks[-1].run_uid, note="; ".join(notes))
-    if not frame.outdated:
+    if not (frame.outdated or darks[-1].outdated):
         known = {"exposure_time": darks[-1].settings.exposure_time, "gain": darks[-1].settings.gain}
         facts = facts.model_copy(update=known)
     return FoundDark(tuple(paths[-_KEPT_PATHS:]), facts)
@@ -265,24 +266,16 @@ def _none(why: str) -> FoundDark:
     return FoundDark((), DarkFacts(note=why))
 
 
-def _joined(before: DetectorSettings, after: DetectorSettings) -> DetectorSettings:
-    """Return what is known about the same files by two events."""
-    return replace(
-        after,
-        shape=after.shape or before.shape,
-        exposure_time=before.exposure_time if after.exposure_time is None else after.exposure_time,
-        gains={**before.gains, **after.gains},
-    )
-
-
 def _age_key(dark: Dark) -> tuple[float, int]:
     return dark.time, dark.order
 
 
-def _is_earlier_form(one: Dark, other: Dark) -> bool:
-    """Return whether one is the other, whose files were not known yet."""
-    same_event = (one.run_uid, one.order) == (other.run_uid, other.order)
-    return same_event and (not one.paths or one.settings.data_key == other.settings.data_key)
+def _is_same_event(one: Dark, other: Dark) -> bool:
+    """Return whether one is the other, perhaps before its files were known."""
+    if (one.run_uid, one.order) != (other.run_uid, other.order):
+        return False
+    same_files = one.paths == other.paths if one.order == 0 else True
+    return same_files and (not one.paths or one.settings.data_key == other.settings.data_key)
 
 
 def too_old(detector: str, age: float, max_age: float | None) -> str:

@@ -96,26 +96,20 @@ class SettingsReader:
         )
 
     def of(
-        self,
-        descriptor: str,
-        data_key: str,
-        *,
-        shape: tuple[int, int] | None,
-        event: Document | None,
-        configured: bool,
-    ) -> DetectorSettings:
-        """Return the settings of an image.
-
-        `configured`: whether the configuration in the descriptor still holds; otherwise only the event is used.
-        """
+        self, descriptor: str, data_key: str, shape: tuple[int, int] | None, event: Document | None
+    ) -> tuple[DetectorSettings, bool]:
+        """Return the settings of an image, and whether some are from the configuration in the descriptor."""
         described = self._described[descriptor]
         owner = described.owners[data_key]
-        values = dict(described.configuration.get(owner, {})) if configured else {}
+        configured = described.configuration.get(owner, {})
+        read: dict[str, Any] = {}
         if event is not None:
             own = {key: value for key, value in event["data"].items() if described.owners.get(key) in {owner, key}}
-            values.update(_relevant(owner, own))
+            read = _relevant(owner, own)
+        values = {**configured, **read}
         gains = {key: value for key, value in _gains(owner, values) if value != ""}
-        return DetectorSettings(owner, data_key, shape, exposure_time_of(owner, values, described.units), gains)
+        settings = DetectorSettings(owner, data_key, shape, exposure_time_of(owner, values, described.units), gains)
+        return settings, not configured.keys() <= read.keys()
 
 
 def exposure_time_of(owner: str, values: Mapping[str, Any], units: Mapping[str, str]) -> float | None:

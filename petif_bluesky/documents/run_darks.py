@@ -17,9 +17,9 @@ Document = Mapping[str, Any]
 class RunDarks:
     """The darks of one run: all its images if the start document has `dark_frame: true`, else as `selection` says.
 
-    bluesky-darkframes makes a further dark event when a setting has changed, but a descriptor has the configuration of
-    its first event. From the second dark event on, settings are therefore known only if events have them, or if there
-    is a new descriptor.
+    bluesky-darkframes makes a second dark event when a setting has changed, but a descriptor keeps the configuration of
+    its first event. From the second dark event on, configurations may therefore be outdated: within the run, those of
+    dark and frame are still equal, but they say nothing to other runs.
 
     Parameters
     ----------
@@ -63,11 +63,11 @@ class RunDarks:
 
     def add(self, point: Point, data_key: str, shape: tuple[int, int] | None, paths: Sequence[str]) -> None:
         """Add the dark images of a point."""
-        settings, _ = self._settings_of(point, data_key, shape)
+        settings, outdated = self._settings_of(point, data_key, shape)
         detector = self._selection.detector_of_dark(data_key, point.detector.name)
         if not self._selection.is_dark_stream(point.descriptor.stream) and not self._all_dark:
             settings = replace(settings, data_key="")  # that of a separate dark detector
-        self._add(point, replace(settings, detector=detector), paths)
+        self._add(point, replace(settings, detector=detector), paths, outdated=outdated)
 
     def add_without_files(self, point: Point) -> None:
         """Add a dark event of a detector whose files are not known."""
@@ -83,25 +83,26 @@ class RunDarks:
         time = None if point.event is None else _time_of(point.event, data_key)
         return Light(self._uid, settings, time, point.order, self._named_run, outdated)
 
-    def _add(self, point: Point, settings: DetectorSettings, paths: Sequence[str]) -> None:
+    def _add(self, point: Point, settings: DetectorSettings, paths: Sequence[str], *, outdated: bool = False) -> None:
         if self._selection.is_dark_stream(point.descriptor.stream):
             events = self._dark_events.setdefault(point.detector.name, [])
             place = bisect_left(events, point.order)
             if events[place : place + 1] != [point.order]:
                 events.insert(place, point.order)
         time = self._began if point.event is None else _time_of(point.event, settings.data_key)
-        self._take(Dark(self._uid, settings, tuple(paths), time, point.order, self._all_dark))
+        self._take(Dark(self._uid, settings, tuple(paths), time, point.order, self._all_dark, outdated))
 
     def _settings_of(self, point: Point, data_key: str, shape: tuple[int, int] | None) -> tuple[DetectorSettings, bool]:
-        """Return the settings of an image, and whether its descriptor may be outdated."""
+        """Return the settings of an image, and whether they may be outdated."""
         uid = point.descriptor.uid
         events = self._dark_events.get(point.detector.name, [])
         before = bisect_left(events, point.order)
-        outdated = before > 0 and events[before - 1] > self._described_after[uid]
-        settings = self._settings.of(uid, data_key, shape=shape, event=point.event, configured=not outdated)
+        first = 0 if self._selection.is_dark_stream(point.descriptor.stream) else 1  # says nothing about other streams
+        changed = before > first and events[before - 1] > self._described_after[uid]
+        settings, configured = self._settings.of(uid, data_key, shape, point.event)
         if data_key in point.detector.name_keys:
             settings = replace(settings, data_key="")
-        return settings, outdated
+        return settings, changed and configured
 
 
 def named_dark_run(start: Document) -> str:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -13,7 +12,6 @@ from bluesky.protocols import WritesExternalAssets
 from bluesky_darkframes import DarkFramePreprocessor, SnapshotDevice, _SnapshotShell
 
 from petif_bluesky import ConversionCallback
-from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.testing.fake_server import FakeServer
 from tango_server.messages import FrameRequest
