@@ -288,10 +288,10 @@ def too_old(detector: str, age: float, max_age: float | None) -> str:
 def spelled(seconds: float) -> str:
     """Return a duration in words.
 
-    >>> [spelled(each) for each in (45, 600, 10_800, 500_000)]
-    ['45 s', '10 min', '3 h', '5.8 d']
+    >>> [spelled(each) for each in (45, 600, 3600, 10_800, 500_000)]
+    ['45 s', '10 min', '1 h', '3 h', '5.8 d']
     """
-    for unit, length, longest in (("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172_800.0)):
+    for unit, length, longest in (("s", 1.0, 120.0), ("min", 60.0, 3600.0), ("h", 3600.0, 172_800.0)):
         if seconds < longest:
             return f"{seconds / length:.2g} {unit}" if seconds < 100 * length else f"{seconds / length:.0f} {unit}"
     return f"{seconds / 86_400:.1f} d"

@@ -321,6 +321,18 @@ def test_dark_event_without_files_is_not_replaced(announced_later: bool) -> None
     assert "names no files" in session.found[1][1].facts.note
 
 
+def test_frame_that_is_found_late_gets_the_dark_before_its_event() -> None:
+    session, setting = Session(), Setting()
+    session.start("run")
+    dark, primary = (session.describe("run", stream, {"pe": setting}) for stream in ("dark", "primary"))
+    session.event(dark, 1, {"pe": ["d1-0.tif"]}, T0)
+    late = session.event(primary, 1, {"pe": ["l1-0.tif"]}, T0, announced=False)
+    session.event(dark, 2, {"pe": ["d2-0.tif"]}, T0)
+    session.send(late)
+    session.event(primary, 1, {"pe": ["l1-again-0.tif"]}, T0)  # rewound: the same number
+    assert session.dark_paths() == [("/raw/d1-0.tif",), ("/raw/d2-0.tif",)]
+
+
 def test_configuration_may_be_outdated_after_the_second_dark() -> None:
     session, before, after = Session(), Setting(exposure=0.1), Setting(exposure=0.2)
     session.start("run")
