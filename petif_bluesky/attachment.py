@@ -265,7 +265,7 @@ class Attached:
                 statistics = client.run_statistics(run_uid)
             except LinkError:
                 return False
-            if statistics.pending or statistics.submitted < book.submitted(run_uid):
+            if statistics.pending or statistics.submitted < book.submitted(run_uid) or book.held_back(run_uid):
                 return False
             if book.is_closed(run_uid):
                 self._complete.add(run_uid)

@@ -108,7 +108,7 @@ class RunBook:
                 self._note(run_uid)
 
     def hold_back(self, run_uid: str, change: int) -> None:
-        """So many more frames of a run wait for their dark; fewer if `change` is negative."""
+        """`change` more frames of a run wait for their dark, or fewer if it is negative."""
         with self._lock:
             frames = self._runs.get(run_uid)
             if frames is not None:
@@ -166,6 +166,12 @@ class RunBook:
         with self._lock:
             frames = self._runs.get(run_uid)
             return len(frames.aside) if frames else 0
+
+    def held_back(self, run_uid: str) -> int:
+        """Return how many frames of a run wait for their dark; they will be submitted."""
+        with self._lock:
+            frames = self._runs.get(run_uid)
+            return frames.held_back if frames else 0
 
     def held(self, run_uid: str) -> int:
         """Return how many documents of a run wait for others or for a dark, or could not be processed."""

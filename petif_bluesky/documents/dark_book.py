@@ -293,5 +293,5 @@ def spelled(seconds: float) -> str:
     """
     for unit, length, longest in (("s", 1.0, 120.0), ("min", 60.0, 3600.0), ("h", 3600.0, 172_800.0)):
         if seconds < longest:
-            return f"{seconds / length:.2g} {unit}" if seconds < 100 * length else f"{seconds / length:.0f} {unit}"
+            return f"{round(seconds / length, 1):g} {unit}"
     return f"{seconds / 86_400:.1f} d"

@@ -1,7 +1,10 @@
 """The dark of each frame with bluesky-darkframes and a real RunEngine; the server is a stand-in."""
 
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -11,9 +14,11 @@ import pytest
 from bluesky.protocols import WritesExternalAssets
 from bluesky_darkframes import DarkFramePreprocessor, SnapshotDevice, _SnapshotShell
 
-from petif_bluesky import ConversionCallback
+from petif_bluesky import ConversionCallback, attach
+from petif_bluesky.documents.dark_book import Dark
+from petif_bluesky.documents.detector_settings import DetectorSettings
 from petif_bluesky.sim import SimulatedPerkinElmer
-from petif_bluesky.testing.fake_server import FakeServer
+from petif_bluesky.testing.fake_server import PATIENCE, FakeServer
 from tango_server.messages import FrameRequest
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import DARK_FACTS
@@ -140,3 +145,39 @@ def test_dark_without_files_is_refused_by_name(
 def test_original_shell_has_the_fault() -> None:
     assert not isinstance(_SnapshotShell(), WritesExternalAssets)
     assert isinstance(Shell(), WritesExternalAssets)
+
+
+def test_attachment_tells_the_masters_in_use(
+    lab: Lab, detector: SimulatedPerkinElmer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corrections = {"dark": "run", "dark_max_age": 3600, "mask": "/masters/mask.edf"}
+    spool = tmp_path / "own.sqlite"
+    with attach(lab.run_engine, lab.converter, recipe={"preset": "xdi", "corrections": corrections}, spool=spool) as on:
+        assert "no dark is known yet" in on.status
+        lab.run_engine(bp.count([detector], md={"dark_frame": True}))
+        (dark,) = files(lab.recorder, "primary")
+        assert f"pe: dark {Path(dark).name} (0.01 s, 0 s old), mask mask.edf" in on.status
+        assert (on.alarms, "ALARM" in repr(on)) == ([], False)
+        now = time.time()
+        monkeypatch.setattr("petif_bluesky.attachment.time.time", lambda: now + 3 * 3600)
+        alarm = "the newest dark of pe is 3 h old, dark_max_age is 1 h"
+        assert on.alarms == [alarm]
+        assert on.status.endswith(f"ALARM: {alarm}")
+        assert f"ALARM: {alarm}" in repr(on)
+
+
+def test_run_waits_for_a_dark_that_is_looked_up(
+    lab: Lab, callback: ConversionCallback, detector: SimulatedPerkinElmer
+) -> None:
+    answer = threading.Event()
+
+    def find(_uid: str) -> list[Dark]:
+        assert answer.wait(PATIENCE)
+        return [Dark("dark", DetectorSettings("pe", "pe_image"), ("/data/raw/d.tif",), 1.7e9, of_dark_run=True)]
+
+    callback.darks.find = find
+    lab.run_engine.subscribe(callback)
+    lab.server.on_follow = lambda: threading.Timer(0.2, answer.set).start()
+    lab.run(bp.count([detector], num=2, md={"sc_dk_field_uid": "dark"}), recipe=RECIPE)
+    assert lab.converter.reading.drained
+    assert [dark_of(request) for request in requests(lab.server)] == ["/data/raw/d.tif"] * 2
