@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from petif_bluesky.delivery.dark_finder import DarkFinder, FindDarks
 from petif_bluesky.delivery.document_errors import DocumentErrorLog
 from petif_bluesky.delivery.run_book import RunBook
-from petif_bluesky.delivery.run_darks import FindDarks, RunDarks
 from petif_bluesky.delivery.sender import Sender
 from petif_bluesky.documents.bookings import Booking, booking_in
 from petif_bluesky.documents.dark_book import wants_run_dark
@@ -93,7 +93,7 @@ class ConversionCallback:
         self._spool = Spool(_own_path(converter, spool))
         _callbacks[self._spool.path.absolute()] = self
         self._book.callbacks.add(self)
-        self.darks = RunDarks(self._spool.path, release=self._put, hold_back=self._book.hold_back)
+        self.darks = DarkFinder(self._spool.path, release=self._put, hold_back=self._book.hold_back)
         self.darks.find = find_darks
         self._router = FrameRouter(
             self._enqueue,

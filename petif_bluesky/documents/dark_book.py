@@ -25,7 +25,7 @@ _KEPT_EVENTS = 1000
 _KEPT_PATHS = 100
 """Maximum number of files of a run of darks that are averaged."""
 _NO_FILES = (
-    "the dark stream of this run names no files: the dark event of {detector} has no resource and datum documents. "
+    "the dark stream of this run names no files: no resource and datum documents announce TIFF files of {detector}. "
     "With bluesky-darkframes on Python 3.12 or later, give its _SnapshotShell the methods collect_asset_docs, stage "
     "and unstage, as described in the documentation"
 )

@@ -20,7 +20,7 @@ from petif_bluesky.tiled.raw_frames import darks_of_run, frames_of_run
 from tango_server.messages import FrameRequest
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import DARK_FACTS, Corrections
-from tests.unit.documents import IMAGE, NUMBER, ComposedRun, Document
+from tests.unit.documents import IMAGE, IN_STREAM, NUMBER, ComposedRun, Document
 
 RECIPE = Recipe.preset("xdi", corrections={"dark": "run"})
 PE: dict[str, Document] = {"image": IMAGE, "exposure_time": NUMBER}
@@ -93,6 +93,22 @@ def test_other_recipes_convert_dark_frames(callback: ConversionCallback, server:
     assert [request.source for request in requests(server, 3)] == [path("d1"), path("d2"), path("l1")]
     assert dark_of(requests(server, 3)[2]) == path("d2"), "its darks are known all the same"
     assert DARK_FACTS not in requests(server, 3)[1].metadata
+
+
+def test_darks_announced_by_stream_documents(callback: ConversionCallback, server: FakeServer) -> None:
+    run = ComposedRun(callback, **metadata())
+    for stream in ("dark", "primary"):
+        run.stream(stream, pe={"image": IN_STREAM, "exposure_time": NUMBER})
+    run.stream("fly", pe={"image": IN_STREAM})
+    datum = run.stream_resource("pe_image", "file://localhost/data/raw/", "a_{:02d}.tif")
+    for index, stream in enumerate(("dark", "primary", "dark", "primary")):
+        datum(index, index + 1, stream=stream, seq_num=1 + index // 2)
+        run.event(stream, pe_exposure_time=0.1)
+    datum(4, 6, stream="fly")
+    run.stop()
+    found = {request.source: dark_of(request) for request in requests(server, 4)}
+    darks = {1: 0, 3: 2, 4: 2, 5: 2}
+    assert found == {f"/data/raw/a_0{light}.tif": f"/data/raw/a_0{dark}.tif" for light, dark in darks.items()}
 
 
 def test_dark_run_is_looked_up_while_its_frames_wait(

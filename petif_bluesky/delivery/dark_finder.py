@@ -17,12 +17,14 @@ from pathlib import Path
 from petif_bluesky.delivery.known_darks import KnownDarks
 from petif_bluesky.documents.dark_book import Dark, DarkBook, Light, corrections_of
 from petif_bluesky.documents.frame import Frame
+from tango_server.text import cut_middle
 
 _log = logging.getLogger(__name__)
 
 _PATIENCE = 20.0  # s; shorter than the default of `drain_timeout`
 _KEPT_LOOK_UPS = 100
 _KEPT_WARNINGS = 100
+_LONGEST_PROBLEM = 500
 
 FindDarks = Callable[[str], list[Dark]]
 """Returns the darks of a run in a catalogue, by its uid; raises an error with the reason if it has none."""
@@ -39,7 +41,7 @@ class _LookUp:
     timer: threading.Timer | None = None
 
 
-class RunDarks:
+class DarkFinder:
     """The darks of a session, and the frames that wait for one. Thread-safe; no call waits for the catalogue.
 
     Parameters
@@ -148,7 +150,7 @@ class RunDarks:
             darks, problem = find(look_up.run_uid), ""
         except Exception as error:  # noqa: BLE001 - boundary to the catalogue: the frames must not wait for ever
             _log.warning("run %s: cannot look up its darks in the catalogue: %s", look_up.run_uid, error)
-            darks, problem = [], str(error)
+            darks, problem = [], cut_middle(str(error), _LONGEST_PROBLEM)
         self._answer(look_up, darks, problem)
 
     def _answer(self, look_up: _LookUp, darks: list[Dark], problem: str) -> None:
