@@ -22,7 +22,7 @@ from tango_server.text import cut_middle
 _log = logging.getLogger(__name__)
 
 _PATIENCE = 20.0  # s; shorter than the default of `drain_timeout`
-_KEPT_LOOK_UPS = 100
+_KEPT_LOOKUPS = 100
 _KEPT_WARNINGS = 100
 _LONGEST_PROBLEM = 500
 
@@ -31,7 +31,7 @@ FindDarks = Callable[[str], list[Dark]]
 
 
 @dataclass(slots=True)
-class _LookUp:
+class _Lookup:
     run_uid: str
     frames: list[Frame] = field(default_factory=list)
     afterwards: list[Callable[[], None]] = field(default_factory=list)
@@ -64,7 +64,7 @@ class DarkFinder:
         self._book = DarkBook(self._file.read())
         self._warned: dict[tuple[str, str], None] = {}
         """Run and reason of each logged warning."""
-        self._look_ups: dict[str, _LookUp] = {}
+        self._lookups: dict[str, _Lookup] = {}
         """By run of darks."""
         self._lock = threading.RLock()
 
@@ -82,59 +82,59 @@ class DarkFinder:
     def look_up(self, run_uid: str) -> None:
         """Look up a run of darks in the background, unless its darks are known."""
         with self._lock:
-            before = self._look_ups.get(run_uid)
+            before = self._lookups.get(run_uid)
             is_under_way = before is not None and not before.answered
             if not run_uid or self.find is None or is_under_way or self._book.knows_run(run_uid):
                 return
-            self._look_ups.pop(run_uid, None)
-            look_up = self._look_ups[run_uid] = _LookUp(run_uid)
-            look_up.timer = threading.Timer(
-                self.patience, self._answer, (look_up, [], f"the catalogue has not answered within {self.patience:g} s")
+            self._lookups.pop(run_uid, None)
+            lookup = self._lookups[run_uid] = _Lookup(run_uid)
+            lookup.timer = threading.Timer(
+                self.patience, self._answer, (lookup, [], f"the catalogue has not answered within {self.patience:g} s")
             )
-            look_up.timer.daemon = True
-            look_up.timer.start()
-            while len(self._look_ups) > _KEPT_LOOK_UPS and next(iter(self._look_ups.values())).answered:
-                del self._look_ups[next(iter(self._look_ups))]
-        threading.Thread(target=self._find, args=(look_up, self.find), name="petif-darks", daemon=True).start()
+            lookup.timer.daemon = True
+            lookup.timer.start()
+            while len(self._lookups) > _KEPT_LOOKUPS and next(iter(self._lookups.values())).answered:
+                del self._lookups[next(iter(self._lookups))]
+        threading.Thread(target=self._find, args=(lookup, self.find), name="petif-darks", daemon=True).start()
 
     def with_darks(self, frames: list[Frame]) -> list[Frame]:
-        """Return frames with their darks; those that wait for a look-up are left out and released later."""
+        """Return frames with their darks; those that wait for a lookup are left out and released later."""
         ready: list[Frame] = []
         for frame in frames:
             with self._lock:
-                look_up = None if frame.light is None else self._waits_for(frame.light)
-                if look_up is None:
+                lookup = None if frame.light is None else self._waits_for(frame.light)
+                if lookup is None:
                     ready.append(self._with_dark(frame))
                     continue
                 self._hold_back(frame.run_uid, 1)
-                look_up.frames.append(frame)
+                lookup.frames.append(frame)
         return ready
 
     def when_released(self, run_uid: str, do: Callable[[], None]) -> None:
         """Call `do` once no frame of a run waits for a dark; at once if none does."""
         with self._lock:
-            for look_up in self._look_ups.values():
-                if any(frame.run_uid == run_uid for frame in look_up.frames):
-                    look_up.afterwards.append(do)
+            for lookup in self._lookups.values():
+                if any(frame.run_uid == run_uid for frame in lookup.frames):
+                    lookup.afterwards.append(do)
                     return
         do()
 
     def close(self) -> None:
         """Release all frames that wait."""
-        for look_up in list(self._look_ups.values()):
-            self._answer(look_up, [], "the session ended before the catalogue answered")
+        for lookup in list(self._lookups.values()):
+            self._answer(lookup, [], "the session ended before the catalogue answered")
 
-    def _waits_for(self, frame: Light) -> _LookUp | None:
-        look_up = self._look_ups.get(frame.dark_run)
-        return None if look_up is None or look_up.answered or self._book.has_own(frame) else look_up
+    def _waits_for(self, frame: Light) -> _Lookup | None:
+        lookup = self._lookups.get(frame.dark_run)
+        return None if lookup is None or lookup.answered or self._book.has_own(frame) else lookup
 
     def _with_dark(self, frame: Frame) -> Frame:
         if frame.light is None:
             return frame
         corrections = corrections_of(frame.recipe)
         max_age = corrections.dark_max_age if corrections else None
-        look_up = self._look_ups.get(frame.light.dark_run)
-        problem = look_up.problem if look_up else ""
+        lookup = self._lookups.get(frame.light.dark_run)
+        problem = lookup.problem if lookup else ""
         dark = self._book.dark_for(frame.light, max_age, time.time(), problem)
         why = (frame.run_uid, dark.facts.note)
         if not dark.paths and why not in self._warned:
@@ -144,32 +144,32 @@ class DarkFinder:
                 del self._warned[next(iter(self._warned))]
         return replace(frame, dark=dark)
 
-    def _find(self, look_up: _LookUp, find: FindDarks) -> None:
+    def _find(self, lookup: _Lookup, find: FindDarks) -> None:
         """Runs in a thread of its own."""
         try:
-            darks, problem = find(look_up.run_uid), ""
+            darks, problem = find(lookup.run_uid), ""
         except Exception as error:  # noqa: BLE001 - boundary to the catalogue: the frames must not wait for ever
-            _log.warning("run %s: cannot look up its darks in the catalogue: %s", look_up.run_uid, error)
+            _log.warning("run %s: cannot look up its darks in the catalogue: %s", lookup.run_uid, error)
             darks, problem = [], cut_middle(str(error), _LONGEST_PROBLEM)
-        self._answer(look_up, darks, problem)
+        self._answer(lookup, darks, problem)
 
-    def _answer(self, look_up: _LookUp, darks: list[Dark], problem: str) -> None:
+    def _answer(self, lookup: _Lookup, darks: list[Dark], problem: str) -> None:
         """Release the frames that wait for a run of darks; a late answer serves later frames."""
         with self._lock:
             for dark in darks:
                 self.add(dark)
-            if look_up.answered:
+            if lookup.answered:
                 return
-            look_up.answered, look_up.problem = True, problem
-            frames = [self._with_dark(frame) for frame in look_up.frames]
-        if look_up.timer is not None:
-            look_up.timer.cancel()
+            lookup.answered, lookup.problem = True, problem
+            frames = [self._with_dark(frame) for frame in lookup.frames]
+        if lookup.timer is not None:
+            lookup.timer.cancel()
         if frames:
             self._release(frames)
         for frame in frames:
             self._hold_back(frame.run_uid, -1)
         with self._lock:  # only now: until then, their runs have frames that wait
-            look_up.frames.clear()
-            afterwards, look_up.afterwards = look_up.afterwards, []
+            lookup.frames.clear()
+            afterwards, lookup.afterwards = lookup.afterwards, []
         for do in afterwards:
             do()

@@ -40,10 +40,9 @@ class KnownDarks:
             return []
 
     def write(self, darks: Iterable[Dark]) -> None:
-        """Write the newest darks of each detector, each file once."""
-        latest = {dark.paths: dark for dark in darks if dark.paths and not dark.outdated}
+        """Write the newest darks of each detector."""
         by_detector: dict[str, list[Dark]] = defaultdict(list)
-        for dark in sorted(latest.values(), key=lambda dark: dark.time):
+        for dark in sorted(darks, key=lambda dark: dark.time):
             by_detector[dark.settings.detector].append(dark)
         kept = [_fields(dark) for darks in by_detector.values() for dark in darks[-_KEPT_PER_DETECTOR:]]
         temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")

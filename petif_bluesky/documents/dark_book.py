@@ -22,6 +22,7 @@ from petif_bluesky.documents.detector_settings import DetectorSettings
 from tango_server.recipe.corrections import DARK_FACTS, Corrections, DarkFacts
 
 _KEPT_EVENTS = 1000
+_KEPT_DARKS = 100
 _KEPT_PATHS = 100
 """Maximum number of files of a run of darks that are averaged."""
 _NO_FILES = (
@@ -103,32 +104,40 @@ class DarkBook:
     Parameters
     ----------
     known: darks from earlier sessions
-    most: maximum number of dark events of a detector that are known, None for no limit
+    most: maximum number of latest dark events of a detector that are kept, None for no limit
 
     """
 
     def __init__(self, known: Iterable[Dark] = (), *, most: int | None = _KEPT_EVENTS) -> None:
         self._most = most
-        self._darks: dict[str, list[Dark]] = {}
-        """By detector, sorted by `order`."""
+        self._events: dict[str, list[Dark]] = {}
+        """By detector: the latest dark events, sorted by `order`, for frames of the same run."""
+        self._known: dict[str, dict[tuple[str, ...], Dark]] = {}
+        """By detector and files: the first event with them whose settings are certain, for frames of other runs."""
         for dark in known:
             self.add(dark)
 
     def __iter__(self) -> Iterator[Dark]:
-        return (dark for darks in self._darks.values() for dark in darks)
+        return (dark for known in self._known.values() for dark in known.values())
 
     def add(self, dark: Dark) -> bool:
-        """Add a dark; return whether its files were not known before."""
-        darks = self._darks.setdefault(dark.settings.detector, [])
-        known = any(each.paths == dark.paths and each.outdated <= dark.outdated for each in reversed(darks))
-        place = bisect_right(darks, dark.order, key=lambda each: each.order)
-        for each in [each for each in darks[:place] if _is_same_event(each, dark)]:
-            darks.remove(each)
+        """Add a dark; return whether it is new to other runs."""
+        events = self._events.setdefault(dark.settings.detector, [])
+        place = bisect_right(events, dark.order, key=lambda each: each.order)
+        if place and _is_earlier_form(events[place - 1], dark):
             place -= 1
-        darks.insert(place, dark)
+            del events[place]
+        events.insert(place, dark)
         if self._most is not None:
-            del darks[: -self._most]
-        return bool(dark.paths) and not known
+            del events[: -self._most]
+        known = self._known.setdefault(dark.settings.detector, {})
+        before = known.get(dark.paths)
+        if not dark.paths or dark.outdated or (before is not None and before.time == dark.time):
+            return False
+        known[dark.paths] = dark
+        if len(known) > _KEPT_DARKS:
+            del known[min(known.values(), key=_age_key).paths]
+        return True
 
     def knows_run(self, run_uid: str) -> bool:
         """Return whether darks of a run are known."""
@@ -139,11 +148,8 @@ class DarkBook:
         return self._last_of_run(frame) is not None
 
     def newest(self) -> list[Dark]:
-        """Return the newest dark of each detector that has files."""
-        newest = (
-            max((dark for dark in darks if dark.paths), key=_age_key, default=None) for darks in self._darks.values()
-        )
-        return [dark for dark in newest if dark is not None]
+        """Return the newest dark of each detector."""
+        return [max(known.values(), key=_age_key) for known in self._known.values() if known]
 
     def dark_for(self, frame: Light, max_age: float | None, now: float, unknown: str = "") -> FoundDark:
         """Return the dark of a frame of a run in progress.
@@ -171,8 +177,9 @@ class DarkBook:
         notes: list[str] = []
         if found := self._given(frame, notes, unknown):
             return found
-        later = (dark for dark in self._of_image(frame) if dark.run_uid == frame.run_uid and dark.order > frame.order)
-        first = next((dark for dark in later if dark.paths and not frame.settings.differences(dark.settings)), None)
+        events = self._events.get(frame.settings.detector, ())
+        later = (dark for dark in events if dark.run_uid == frame.run_uid and dark.order > frame.order)
+        first = next((dark for dark in later if dark.paths and frame.settings.fits(dark.settings)), None)
         if first is None:
             return _none("; ".join([*notes, f"no dark of {frame.settings.detector} in the run"]))
         return _found([first], frame, [*notes, "the dark was taken after the frame"])
@@ -188,18 +195,15 @@ class DarkBook:
         if not frame.dark_run:
             return None
         name = f"the dark run {frame.dark_run}"
-        darks = [dark for dark in self._of_image(frame) if dark.run_uid == frame.dark_run and dark.order <= frame.order]
+        darks = [dark for dark in self._known_to(frame) if dark.run_uid == frame.dark_run]
         if not darks:
             notes.append(f"{name} is not known" + (f": {unknown}" if unknown else ""))
             return None
-        if not any(dark.paths for dark in darks):
-            return _none(f"{name} names no files of {frame.settings.detector}")
         return _taken(darks, frame, notes, name)
 
     def _newest_known(self, frame: Light, max_age: float | None, now: float, notes: list[str]) -> FoundDark:
-        earlier = (dark for dark in self._of_image(frame) if dark.order < frame.order)
-        known = [dark for dark in earlier if dark.paths and not dark.outdated]
-        fitting = [dark for dark in known if not frame.settings.differences(dark.settings)]
+        known = self._known_to(frame)
+        fitting = [dark for dark in known if frame.settings.fits(dark.settings)]
         if not fitting:
             notes.append(_why_none(known, frame))
             return _none("; ".join(notes))
@@ -215,25 +219,26 @@ class DarkBook:
         of_its_run = [dark for dark in young if dark.of_dark_run and dark.run_uid == chosen.run_uid]
         return _found(of_its_run if chosen.of_dark_run else [chosen], frame, notes)
 
-    def _of_image(self, frame: Light) -> Iterator[Dark]:
-        """Yield the darks of the same image, in the order in which they came."""
-        darks = self._darks.get(frame.settings.detector, ())
-        return (dark for dark in darks if frame.settings.is_of_same_image(dark.settings))
+    def _known_to(self, frame: Light) -> list[Dark]:
+        """Return the known darks of the same image that came before a frame."""
+        known = self._known.get(frame.settings.detector, {}).values()
+        earlier = (dark for dark in known if dark.order <= frame.order)
+        return [dark for dark in earlier if frame.settings.is_of_same_image(dark.settings)]
 
     def _last_of_run(self, frame: Light) -> Dark | None:
-        for dark in reversed(self._darks.get(frame.settings.detector, ())):
-            own = dark.run_uid == frame.run_uid and dark.order <= frame.order
-            if own and frame.settings.is_of_same_image(dark.settings):
+        events = self._events.get(frame.settings.detector, [])
+        for dark in reversed(events[: bisect_right(events, frame.order, key=lambda each: each.order)]):
+            if dark.run_uid == frame.run_uid and frame.settings.is_of_same_image(dark.settings):
                 return dark
         return None
 
 
 def _taken(darks: list[Dark], frame: Light, notes: list[str], name: str) -> FoundDark | None:
     """Return the darks that fit; if none does, add to the notes why."""
-    fitting = [dark for dark in darks if dark.paths and not frame.settings.differences(dark.settings)]
+    fitting = [dark for dark in darks if frame.settings.fits(dark.settings)]
     if fitting:
         return _found(fitting, frame, notes)
-    differing = next(dark for dark in darks if dark.paths)
+    differing = darks[0]
     notes.append(f"{name} does not fit: {'; '.join(frame.settings.differences(differing.settings))}")
     if differing.outdated:
         notes.append("its settings may have changed: the configuration in its descriptor is that of an earlier dark")
@@ -270,12 +275,9 @@ def _age_key(dark: Dark) -> tuple[float, int]:
     return dark.time, dark.order
 
 
-def _is_same_event(one: Dark, other: Dark) -> bool:
-    """Return whether one is the other, perhaps before its files were known."""
-    if (one.run_uid, one.order) != (other.run_uid, other.order):
-        return False
-    same_files = one.paths == other.paths if one.order == 0 else True
-    return same_files and (not one.paths or one.settings.data_key == other.settings.data_key)
+def _is_earlier_form(one: Dark, other: Dark) -> bool:
+    """Return whether one is the event of the other before its files were known."""
+    return not one.paths and (one.run_uid, one.order) == (other.run_uid, other.order)
 
 
 def too_old(detector: str, age: float, max_age: float | None) -> str:

@@ -42,17 +42,24 @@ class DetectorSettings:
 
     def is_of_same_image(self, other: "DetectorSettings") -> bool:
         """Return whether both are of the same image of the same detector."""
-        keys = {self.data_key, other.data_key}
-        return self.detector == other.detector and (len(keys) == 1 or "" in keys)
+        mine, its = self.data_key, other.data_key
+        return self.detector == other.detector and (mine == its or not mine or not its)
+
+    def fits(self, dark: "DetectorSettings") -> bool:
+        """Return whether a dark fits this frame of the same image in all that is known of both."""
+        return (
+            (self.shape == dark.shape or not self.shape or not dark.shape)
+            and _same_exposure(self.exposure_time, dark.exposure_time)
+            and all(_same_gain(gain, dark.gains[key]) for key, gain in self.gains.items() if key in dark.gains)
+        )
 
     def differences(self, dark: "DetectorSettings") -> list[str]:
-        """Return how a dark differs from this frame in what is known of both."""
+        """Return in words how a dark that does not fit differs from this frame."""
         found = []
-        if self.shape and dark.shape and self.shape != dark.shape:
+        if dark.shape and self.shape and self.shape != dark.shape:
             found.append(f"its shape is {_size(dark.shape)}, the frame's {_size(self.shape)}")
-        mine, its = self.exposure_time, dark.exposure_time
-        if mine is not None and its is not None and not math.isclose(mine, its, rel_tol=_EXPOSURE_TOLERANCE):
-            found.append(f"its exposure time is {its:g} s, the frame's {mine:g} s")
+        if not _same_exposure(self.exposure_time, dark.exposure_time):
+            found.append(f"its exposure time is {dark.exposure_time:g} s, the frame's {self.exposure_time:g} s")
         found += [
             f"its {key} is {dark.gains[key]}, the frame's {self.gains[key]}"
             for key in sorted(self.gains.keys() & dark.gains.keys())
@@ -161,6 +168,10 @@ def _last_part(key: str) -> str:
     ['gain', 'cameragain', 'gain']
     """
     return key.replace("-", "_").rpartition("_")[2].lower()
+
+
+def _same_exposure(one: float | None, other: float | None) -> bool:
+    return one is None or other is None or math.isclose(one, other, rel_tol=_EXPOSURE_TOLERANCE)
 
 
 def _same_gain(one: Gain, other: Gain) -> bool:
