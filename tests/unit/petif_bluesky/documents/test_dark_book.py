@@ -285,6 +285,11 @@ def test_age_counts_from_the_reading(max_age: float | None, taken: bool) -> None
     assert own.dark_for(light(), max_age, T0).paths, "a dark of the run itself has no age"
 
 
+def test_dark_with_a_later_time_is_not_taken() -> None:
+    book = DarkBook([dark(run_uid="earlier", time=T0 + 101, order=0)])  # of an earlier session, whose clock was wrong
+    assert "is later than the frame" in book.dark_for(light(), 3600.0, T0).facts.note
+
+
 def test_dark_known_to_fit_is_preferred() -> None:
     certain = dark("/raw/certain.tif", run_uid="1", time=T0)
     vague = dark("/raw/vague.tif", run_uid="2", time=T0 + 10, order=2, settings=replace(PE, exposure_time=None))
