@@ -16,7 +16,7 @@ from bluesky.protocols import WritesExternalAssets
 from bluesky_darkframes import DarkFramePreprocessor, SnapshotDevice, _SnapshotShell
 
 from petif_bluesky import ConversionCallback, attach
-from petif_bluesky.documents.dark_book import Dark
+from petif_bluesky.documents.darks import Dark
 from petif_bluesky.documents.detector_settings import DetectorSettings
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.testing.fake_server import PATIENCE, FakeServer

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petif_bluesky.documents.dark_book import Dark, DarkBook, FoundDark, Light
+from petif_bluesky.documents.dark_book import DarkBook
+from petif_bluesky.documents.darks import Dark, FoundDark, Light
 from petif_bluesky.documents.detector_settings import DetectorSettings
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.selection import FrameSelection
