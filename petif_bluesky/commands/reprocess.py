@@ -27,6 +27,7 @@ _MASTERS = (
     click.option("--dark-combine", type=click.Choice(["mean", "median"]), help="How several darks become one."),
     click.option("--flat", metavar="FILE", help="Flat field to divide by."),
     click.option("--mask", multiple=True, metavar="FILE", help="Mask, not 0 where a pixel is masked (repeatable)."),
+    click.option("--repair", is_flag=True, help="Fill masked pixels with the median of their neighbours."),
     click.option("--saturation", type=click.FloatRange(min=0, min_open=True), metavar="COUNTS",
                  help="Count pixels at or above this value of one exposure as overexposed."),
 )  # fmt: skip
@@ -172,11 +173,13 @@ def _masters(options: dict[str, Any]) -> dict[str, Any]:
     from tango_server.client.submission import whole_path
     from tango_server.recipe.corrections import FROM_RUN
 
-    given = {name: options.pop(name) for name in ("dark", "dark_combine", "flat", "mask", "saturation")}
+    given = {name: options.pop(name) for name in ("dark", "dark_combine", "flat", "mask", "repair", "saturation")}
     darks = [path if path == FROM_RUN else whole_path(path) for path in given["dark"]]
     if len(darks) > 1 and FROM_RUN in darks:
         raise click.UsageError("--dark: give files, or run, not both.")
     fields = {**given, "dark": darks, "mask": [whole_path(path) for path in given["mask"]]}
+    if given["repair"]:
+        fields["repair"] = "median"
     if given["flat"]:
         fields["flat"] = whole_path(given["flat"])
     return {name: value for name, value in fields.items() if value}
