@@ -91,6 +91,7 @@ def _provenance(provenance: Provenance | None) -> dict[str, Any] | None:
         "version": provenance.version,
         "placeholder": provenance.placeholder,
         **({} if provenance.original is None else {"original": provenance.original}),
+        **({} if provenance.average is None else {"average": provenance.average}),
     }
 
 
