@@ -1,12 +1,14 @@
 """One file, one recipe, one report."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from tango_server.conversion.corrections.exposure import exposure_of
+from tango_server.conversion.corrections.preparation import Frame, correction_for, noted
 from tango_server.conversion.errors import (
     ConversionError,
     ConvertedDifferentlyError,
@@ -15,6 +17,7 @@ from tango_server.conversion.errors import (
     UnsupportedImageError,
 )
 from tango_server.conversion.esperanto.frame import EsperantoFrame
+from tango_server.conversion.esperanto.mask import mask_of
 from tango_server.conversion.esperanto.record import history
 from tango_server.conversion.files.atomic_write import Attempt, Write, copy_of, publish
 from tango_server.conversion.files.file_attributes import FileAttributes
@@ -22,18 +25,20 @@ from tango_server.conversion.files.ownership import Ownership, ownership_of
 from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots, output_path
 from tango_server.conversion.files.sandbox import status_of
 from tango_server.conversion.image.buffers import thread_workspace
+from tango_server.conversion.image.correction import Correction
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import InexactPixelsError
 from tango_server.conversion.image.transform import Turning
 from tango_server.conversion.on_existing import place
-from tango_server.conversion.sidecar import carry_sidecar, sidecar_error
+from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_error
 from tango_server.conversion.tiff.kept_tags import NOTHING_KEPT, KeptTags, read_kept_tags
 from tango_server.conversion.tiff.provenance import acquired, describe, read_provenance
-from tango_server.conversion.tiff.reader import Source, open_source, unusual_layout
-from tango_server.conversion.tiff.structure import Structure
-from tango_server.conversion.tiff.writer import image_writer
+from tango_server.conversion.tiff.reader import Source, open_source, pixel_type, unusual_layout
+from tango_server.conversion.tiff.structure import Page, Structure
+from tango_server.conversion.tiff.writer import counted, image_writer
 from tango_server.messages import FrameReport, PixelCounts
 from tango_server.recipe import InPlace, NewFile, Recipe
+from tango_server.recipe.corrections import DARK_FACTS, Corrections, DarkFacts
 
 BACKUP_SUFFIX = ".orig"
 
@@ -47,6 +52,7 @@ def convert_file(
     fields: Mapping[str, object] = NO_FIELDS,
     token: str = "offline",  # noqa: S107 - not that kind of token
     job: str | None = None,
+    corrections: Corrections | None = None,
 ) -> FrameReport:
     """Convert one file and return its report (`converted` or `skipped`, never `failed`).
 
@@ -61,6 +67,7 @@ def convert_file(
     token: part of the temporary file's name, to find what a killed process leaves
     job: the unique id of a server's job, for the output's provenance: a later attempt at the same job replaces the
         output of an earlier one, and no other file
+    corrections: the recipe's, with the paths that a server resolved when it accepted the frame; by default as they are
 
     Raises
     ------
@@ -70,7 +77,8 @@ def convert_file(
     started = time.perf_counter()
     path, target = _places(source, output, recipe, roots, fields)
     with open_source(path, thread_workspace(), roots) as opened:
-        frame, place_of = _Conversion(opened, target, recipe, roots, token, job, fields), recipe.output
+        used = corrections or recipe.corrections
+        frame, place_of = _Conversion(opened, target, recipe, roots, token, job, fields, used), recipe.output
         report = frame.in_place(place_of) if isinstance(place_of, InPlace) else frame.to_new_file(place_of)
     return report.model_copy(update={"conversion_time": time.perf_counter() - started, "finished": time.time()})
 
@@ -96,6 +104,7 @@ class _Conversion:
     token: str
     job: str | None
     fields: Mapping[str, object]
+    corrections: Corrections | None
 
     def to_new_file(self, output: NewFile) -> FrameReport:
         structure = self.source.structure
@@ -161,10 +170,11 @@ class _Conversion:
     def _publish(self, chosen: Path, attempt: Attempt, kept: KeptTags = NOTHING_KEPT) -> FrameReport:
         source, pages = self.source, self.source.structure.pages
         turnings: list[Turning] = []
+        corrections = [self._correction(page) for page in pages]
 
         def turned() -> Iterator[Turning]:
-            for page, image in zip(pages, source.images(), strict=True):
-                turnings.append(Turning(image, self.recipe, source.orientation(page), source.workspace))
+            for page, image, correction in zip(pages, source.images(), corrections, strict=True):
+                turnings.append(Turning(image, self.recipe, source.orientation(page), source.workspace, correction))
                 yield turnings[-1]
                 turnings[-1].forget()
 
@@ -172,33 +182,56 @@ class _Conversion:
         was = read_provenance(source.structure)  # the conversion of a placeholder, by force, is one too
         stands_in = was is not None and was.placeholder
         record = partial(describe, original=kept.original) if self.recipe.esperanto is None else history
-        description = record(self.recipe, source.path, chosen, placeholder=stands_in, job=self.job)
-        frame = self._esperanto(description, taken)
+        masters = corrections[0].masters if corrections[0] else ()
+        described = partial(
+            record, self.recipe, source.path, chosen, placeholder=stands_in, job=self.job, masters=masters
+        )
+        frame = self._esperanto(described, taken)
         try:
             if frame is not None:
                 write = frame.writer(next(turned()))
             else:
-                write = image_writer(turned(), len(pages), self.recipe, description, taken, kept)
+                write = image_writer(turned(), len(pages), self.recipe, described(), taken, kept)
+                if corrections[0] is not None:
+                    write = counted(write, described(), lambda: described(pixels=_added(turnings)))
             in_place = chosen == source.path
             size = publish(chosen, _still_there(write, source, self.roots) if in_place else write, attempt, self.roots)
         except InexactPixelsError as error:
             raise UnsupportedImageError(source.path, str(error), "Choose an integer type, or float64.") from error
+        notes = [note for correction in corrections[:1] if correction for note in correction.notes]
         return FrameReport(
             source=str(source.path),
             output=str(chosen),
             outcome="converted",
-            reason=unusual_layout(pages),
+            reason=" ".join(filter(None, (unusual_layout(pages), noted(notes)))),
             shape=turnings[0].shape if frame is None else (frame.side, frame.side),
             pixel_type=turnings[0].pixel_type.name,
-            pixels=_added([turning.counts() for turning in turnings]),
+            pixels=_added(turnings),
             pages=len(pages),
             finished=0,
             recipe_hash=self.recipe.hash,
             bytes_in=source.structure.size,
             bytes_out=size,
+            masters=masters,
         )
 
-    def _esperanto(self, record: str, taken: str) -> EsperantoFrame | None:
+    def _correction(self, page: Page) -> Correction | None:
+        """Return the correction of a page, None without corrections; raise `CorrectionError`."""
+        if self.corrections is None:
+            return None
+        source = self.source
+        frame = Frame(
+            source.path,
+            page.shape,
+            pixel_type(page),
+            exposure_of(source.structure, read_sidecar(source.path, self.roots)),
+            source.orientation(page),
+            mask=None if self.recipe.esperanto is None else mask_of(self.recipe.esperanto, self.fields),
+            dark_facts=DarkFacts.of(self.fields.get(DARK_FACTS)),
+        )
+        return correction_for(frame, self.recipe, self.corrections, self.roots)
+
+    def _esperanto(self, record: Callable[..., str], taken: str) -> EsperantoFrame | None:
         """Return the ESPERANTO frame, None for a TIFF."""
         wanted, pages, path = self.recipe.esperanto, self.source.structure.pages, self.source.path
         if wanted is None:
@@ -271,10 +304,12 @@ def _still_there(write: Write, source: Source, roots: Roots) -> Write:
     return write_and_look
 
 
-def _added(counts: list[PixelCounts]) -> PixelCounts:
+def _added(turnings: list[Turning]) -> PixelCounts:
     """Return the counts of all pages together."""
+    counts = [turning.counts() for turning in turnings]
     lows = [count.minimum for count in counts if count.minimum is not None]
     highs = [count.maximum for count in counts if count.maximum is not None]
+    over = [count.overexposed for count in counts if count.overexposed is not None]
     return PixelCounts(
         nan=sum(count.nan for count in counts),
         saturated_low=sum(count.saturated_low for count in counts),
@@ -282,4 +317,6 @@ def _added(counts: list[PixelCounts]) -> PixelCounts:
         negative=sum(count.negative for count in counts),
         minimum=min(lows, default=None),
         maximum=max(highs, default=None),
+        masked=sum(count.masked for count in counts),
+        overexposed=sum(over) if over else None,
     )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,7 @@ from tango_server.conversion.files.ownership import ownership_of
 from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots
 from tango_server.conversion.files.sandbox import is_taken, require_below
 from tango_server.conversion.image.orientation import Orientation
-from tango_server.conversion.image.transform import Turning
+from tango_server.conversion.image.transform import Turning, output_type
 from tango_server.conversion.records import is_placeholder_of
 from tango_server.conversion.tiff.provenance import describe, tiff_time
 from tango_server.conversion.tiff.writer import image_writer
@@ -122,7 +123,7 @@ class _StandIn:
                 f"the limits are {_LARGEST_SIDE} rows and columns and {_MOST_PIXELS} pixels ({self.reason})",
                 "Correct placeholder_shape, or the frame's shape in the run's documents.",
             )
-        zero = np.zeros((), self.recipe.pixel_type or _SOURCE_TYPE)
+        zero = np.zeros((), output_type(self.recipe, np.dtype(_SOURCE_TYPE)))
         return Turning(np.broadcast_to(zero, shape), self.recipe)
 
     def put(self, zeros: Turning, shape: tuple[int, int], attempt: Attempt) -> int:
@@ -150,7 +151,7 @@ class _StandIn:
             return image_writer(
                 iter([zeros]), 1, recipe, describe(recipe, *place, placeholder=True, job=self.job), made
             )
-        record = history(recipe, *place, placeholder=True, job=self.job)
+        record = partial(history, recipe, *place, placeholder=True, job=self.job)
         return EsperantoFrame(
             self.source, recipe.esperanto, self.fields, Orientation.of(recipe), shape, made, record, self.roots
         ).writer(zeros)

@@ -35,7 +35,8 @@ class Sidecar:
     """The values of a sidecar that we use; None where one is absent, or not above 0 where it has to be.
 
     The beam centre in pixels, the distance and the pixel size in mm, the energy in eV, and `exposure_time` in s, of all
-    exposures that are summed in the frame.
+    `summed_exposures` of the frame. `gain` is QXRD's number of the camera's gain setting, `data_type` its name of the
+    frame's kind.
     """
 
     text: str
@@ -46,6 +47,9 @@ class Sidecar:
     pixel_size_x: float | None = None
     pixel_size_y: float | None = None
     exposure_time: float | None = None
+    summed_exposures: float | None = None
+    gain: float | None = None
+    data_type: str = ""
 
 
 def sidecar_path(image: Path) -> Path:
@@ -85,7 +89,15 @@ def read_sidecar(image: Path, roots: Roots = ANYWHERE) -> Sidecar | None:
         _positive(numbers.get("detectorXPixelSize"), _UM),
         _positive(numbers.get("detectorYPixelSize"), _UM),
         _positive(taken.get("exposureTime"), taken.get("summedExposures", 1.0)),
+        _positive(taken.get("summedExposures")),
+        taken.get("cameraGain"),
+        _text_of(text, "dataTypeName"),
     )
+
+
+def _text_of(text: str, wanted: str) -> str:
+    found = (value for key, value in map(_setting, text.splitlines()) if key == wanted)
+    return next(found, "").strip()
 
 
 def _positive(value: float | None, factor: float = 1.0) -> float | None:

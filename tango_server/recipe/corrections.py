@@ -10,7 +10,7 @@ A master is a TIFF, EDF, CBF or `.npy` file, or a data set `file.h5::/path`; `::
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tango_server.limits import LONGEST_SOURCE
 from tango_server.recipe.base import Frozen
@@ -19,8 +19,9 @@ FROM_RUN: Literal["run"] = "run"
 """The value of `dark` for the dark frames of the run."""
 DARK_FACTS = "recipe.dark"
 """The metadata key for what the session knows about the dark of a run: the fields of `DarkFacts`."""
-_MOST_DARKS = 1000
+_MOST_DARKS = 100
 _MOST_MASKS = 16
+_LONGEST_PATHS = 20_000  # characters of all masters, which an output lists in its tags
 
 MasterPath = Annotated[str, Field(min_length=1, max_length=LONGEST_SOURCE)]
 Kind = Literal["dark", "flat", "mask"]
@@ -75,6 +76,13 @@ class Corrections(Frozen):
         if not isinstance(given, dict):
             return given
         return {name: _one_of_one(value) if name in {"dark", "mask"} else value for name, value in given.items()}
+
+    @model_validator(mode="after")
+    def _fit_a_header(self) -> Self:
+        size = sum(len(path) for _, path in self.masters)
+        if size > _LONGEST_PATHS:
+            raise ValueError(f"the paths of the masters have {size} characters together (at most {_LONGEST_PATHS})")
+        return self
 
     @property
     def darks(self) -> tuple[str, ...]:
@@ -131,6 +139,14 @@ class DarkFacts(Frozen):
     exposure_time: float | None = None
     gain: float | None = None
     note: str = ""
+
+    @classmethod
+    def of(cls, given: object) -> Self:
+        """Return the facts in a frame's metadata; those that are not there or invalid are unknown."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError:
+            return cls()
 
 
 def _paths(value: str | tuple[str, ...] | None) -> tuple[str, ...]:

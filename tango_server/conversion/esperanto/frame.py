@@ -1,6 +1,6 @@
 """Write an ESPERANTO file from a turned image and the values of its frame."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.transform import Turning
 from tango_server.conversion.sidecar import read_sidecar
+from tango_server.messages import PixelCounts
 from tango_server.recipe.esperanto import Esperanto
 
 
@@ -29,7 +30,7 @@ class EsperantoFrame:
     fields: its run, seq_num and metadata
     turned: the orientation of the image relative to the raw frame of `shape` (rows, columns)
     taken: time of the acquisition in TIFF's form
-    history: the provenance
+    history: returns the provenance, of a corrected frame with its `pixels`
     roots: the folders that may be read
 
     """
@@ -40,7 +41,7 @@ class EsperantoFrame:
     turned: Orientation
     shape: tuple[int, int]
     taken: str
-    history: str
+    history: Callable[..., str]
     roots: Roots
 
     @property
@@ -58,8 +59,8 @@ class EsperantoFrame:
         except FrameSizeError as error:
             raise UnsupportedImageError(self.source, str(error), "Bin it first, or convert it to TIFF.") from error
 
-    def header(self) -> EsperantoHeader:
-        """Return the header.
+    def header(self, pixels: PixelCounts | None = None) -> EsperantoHeader:
+        """Return the header; `pixels` are the counts of a corrected frame.
 
         Raises
         ------
@@ -86,7 +87,7 @@ class EsperantoFrame:
             beta=wanted.beta,
             distance=found.distance,
             wavelength=found.wavelength,
-            history=self.history,
+            history=self.history() if pixels is None else self.history(pixels=pixels),
         )
 
     def writer(self, turning: Turning) -> Write:
@@ -102,21 +103,21 @@ class EsperantoFrame:
             if the raw frame is too large for CrysAlis.
 
         """
-        head = self._head()
+        self._head()  # a missing value is noticed before the work
         whole, inner = square(turning.shape)
         row = 0
         for block in turning.blocks():
             inner[row : row + len(block)] = block
             row += len(block)
         mask = mask_of(self.wanted, self.fields)
-        if mask is not None:
+        if mask is not None and not turning.is_corrected:
             marked = read_mask(mask, self.source, self.shape, self.roots)
             inner[self.turned.apply(marked)] = FILL
         pixels = encode(whole) if self.wanted.encoding == "AGI_BITFIELD" else whole.astype("<i4", copy=False)
-        return write_parts([head, pixels])
+        return write_parts([self._head(turning.counts() if turning.is_corrected else None), pixels])
 
-    def _head(self) -> bytes:
-        header = self.header()
+    def _head(self, counts: PixelCounts | None = None) -> bytes:
+        header = self.header(counts)
         try:
             return header.to_bytes()
         except HeaderError as error:

@@ -1,4 +1,4 @@
-"""Image arrays: turning, casting, counting, block by block.
+"""Image arrays: correcting, turning, casting, counting, block by block.
 
 For conversion and the monitor.
 Never opens a file.

@@ -13,6 +13,8 @@ from tango_server.conversion.image.buffers import Workspace
 from tango_server.messages import PixelCounts
 
 Image = NDArray[Any]
+Positions = NDArray[np.int64]
+"""Positions in a block, counted row by row, ascending."""
 
 _SIGNED_32_ABOVE = 2.0**31
 
@@ -36,6 +38,7 @@ class PixelConverter:
     rounding: "truncate" (toward zero) or "nearest" (half to even), for floats that become integers
     invalid_value: what NaN becomes in an integer type, saturated to its range
     workspace: memory to reuse
+    reserved: a value of the target for masked pixels only: others that would become it are written as 0
 
     """
 
@@ -47,6 +50,7 @@ class PixelConverter:
         rounding: str = "truncate",
         invalid_value: int = 0,
         workspace: Workspace | None = None,
+        reserved: int | None = None,
     ) -> None:
         self._from_float = source.kind == "f"
         self._target = target
@@ -54,6 +58,8 @@ class PixelConverter:
         self._nan = self._negative = self._low = self._high = 0
         self._minimum: Any = np.inf
         self._maximum: Any = -np.inf
+        self._masked = 0
+        self._reserved = reserved
         self._unsigned = target.kind == "u"
         self._workspace = workspace or Workspace()
         self._lowest: Any
@@ -76,6 +82,7 @@ class PixelConverter:
             negative=self._negative,
             minimum=None if empty else float(self._minimum),
             maximum=None if empty else float(self._maximum),
+            masked=self._masked,
         )
 
     def convert(self, block: Image) -> Image:
@@ -86,6 +93,52 @@ class PixelConverter:
             invalid="ignore"
         ):  # signalling NaNs would warn at every step; they are counted like the others
             return self._convert(block)
+
+    def convert_masked(self, block: Image, masked: Positions) -> Image:
+        """Return a corrected `block` in the target type, like `convert`.
+
+        The pixels at the positions `masked`, and those that are NaN or Inf, become the invalid value, or NaN in a float
+        type. They are counted as masked only.
+        """
+        if block.size == 0:
+            return block.astype(self._target)
+        with np.errstate(invalid="ignore"):
+            masked = self._neutralised(block, masked)
+            self._masked += len(masked)
+            if len(masked) == block.size:
+                return np.full(block.shape, self._mark, self._target)
+            out = self._convert(block)
+        if self._reserved is not None:
+            self._free_reserved(out)
+        out.reshape(-1)[masked] = self._mark
+        return out
+
+    @property
+    def _mark(self) -> float:
+        return np.nan if self._target.kind == "f" else self._invalid if self._reserved is None else self._reserved
+
+    def _neutralised(self, block: Image, masked: Positions) -> Positions:
+        """Give masked pixels the value of one that is not; return them, with those that are not finite."""
+        flat = block.reshape(-1)
+        if len(masked) == block.size:
+            return masked
+        if len(masked):
+            flat[masked] = flat[_first_free(masked)]
+        if block.dtype.kind == "f" and not (np.isfinite(block.min()) and np.isfinite(block.max())):
+            finite = np.isfinite(flat)
+            finite[masked] = False
+            masked = np.flatnonzero(~finite)
+            if len(masked) < block.size:
+                flat[masked] = flat[_first_free(masked)]
+        return masked
+
+    def _free_reserved(self, out: Image) -> None:
+        """Write the pixels with the reserved value as 0, and count them as negative."""
+        taken = out == self._reserved
+        count = int(np.count_nonzero(taken))
+        if count:
+            self._negative += count
+            out[taken] = 0
 
     def _convert(self, block: Image) -> Image:
         if block.dtype == np.float16:
@@ -172,3 +225,9 @@ class PixelConverter:
             self._high += int(np.count_nonzero(block > self._highest))
             np.minimum(block, self._highest, out=block)
         return block.astype(self._target, copy=False)
+
+
+def _first_free(masked: Positions) -> int:
+    """Return the first position that is not in `masked`."""
+    gaps = np.flatnonzero(masked != np.arange(len(masked)))
+    return int(gaps[0]) if len(gaps) else len(masked)

@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 
 from tango_server.conversion.image.buffers import Workspace
+from tango_server.conversion.image.correction import Correcting, Correction
 from tango_server.conversion.image.orientation import AS_STORED, Orientation
 from tango_server.conversion.image.pixels import Image, PixelConverter
+from tango_server.conversion.image.repair import Repaired, repaired
 from tango_server.messages import PixelCounts
 from tango_server.recipe import Recipe
 
@@ -16,13 +18,30 @@ _BLOCK_BYTES = 2 * 2**20  # large enough to read long pieces of rows, small enou
 _CARRIERS = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}  # types that OpenCV moves, by size
 
 
-def transform(image: Image, recipe: Recipe, stored: Orientation = AS_STORED) -> tuple[Image, PixelCounts]:
+def transform(
+    image: Image, recipe: Recipe, stored: Orientation = AS_STORED, correction: Correction | None = None
+) -> tuple[Image, PixelCounts]:
     """Return `image` (rows, columns) converted by `recipe`, and its pixel counts.
 
     `stored` is the orientation by the file's tag, applied before the recipe.
     """
-    turning = Turning(image, recipe, stored)
+    turning = Turning(image, recipe, stored, correction=correction)
     return turning.whole(), turning.counts()
+
+
+def output_type(recipe: Recipe, source: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the native pixel type of the output of a source.
+
+    >>> output_type(Recipe(corrections={"dark": "run"}), np.dtype("uint16"))
+    dtype('float32')
+    """
+    native = source.newbyteorder("=")
+    if recipe.pixel_type:
+        return np.dtype(recipe.pixel_type)
+    if recipe.corrections is None or not recipe.corrections.changes_values:
+        return native
+    exact = native.itemsize < 4 or native == np.float32  # noqa: PLR2004 - bytes
+    return np.dtype(np.float32 if exact else np.float64)
 
 
 class Turning:
@@ -32,23 +51,41 @@ class Turning:
     """
 
     def __init__(
-        self, image: Image, recipe: Recipe, stored: Orientation = AS_STORED, workspace: Workspace | None = None
+        self,
+        image: Image,
+        recipe: Recipe,
+        stored: Orientation = AS_STORED,
+        workspace: Workspace | None = None,
+        correction: Correction | None = None,
     ) -> None:
-        """`stored` is the orientation by the file's tag, applied before the recipe; `workspace` is memory to reuse."""
+        """`stored` is the orientation by the file's tag, applied before the recipe; `workspace` is memory to reuse.
+
+        `correction` was prepared for this image, `stored` and the recipe.
+        """
         self._workspace = workspace or Workspace()
         rows, columns = image.shape
         self._orientation = stored.then(Orientation.of(recipe))
         self.shape = self._orientation.shape((rows, columns))
         source = image.dtype.newbyteorder("=")
-        self.pixel_type = np.dtype(recipe.pixel_type) if recipe.pixel_type else source
+        self.pixel_type = output_type(recipe, source)
         self._image = image
+        self._correcting: Correcting | None = None
+        if correction is not None:
+            self._correcting = Correcting(correction, _repaired(image, self._orientation, correction), self._workspace)
+            source = correction.work or source
         self._pixels = PixelConverter(
             source,
             self.pixel_type,
             rounding=recipe.rounding,
             invalid_value=recipe.invalid_value,
             workspace=self._workspace,
+            reserved=None if correction is None else correction.reserved,
         )
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether masks were applied, too."""
+        return self._correcting is not None
 
     @property
     def size(self) -> int:
@@ -57,7 +94,10 @@ class Turning:
 
     def counts(self) -> PixelCounts:
         """Return how many pixels the conversion of the pixel type changed."""
-        return self._pixels.counts()
+        counts = self._pixels.counts()
+        if self._correcting is None:
+            return counts
+        return counts.model_copy(update={"overexposed": self._correcting.overexposed})
 
     def forget(self) -> None:
         """Release the image; shape, pixel type and counts stay."""
@@ -80,7 +120,11 @@ class Turning:
         buffers = self._workspace.array("gathered", (2, height, columns), carrier)
         for start in range(0, rows, height):
             stop = min(start + height, rows)
-            yield self._pixels.convert(self._gather(start, stop, buffers[:, : stop - start]))
+            block = self._gather(start, stop, buffers[:, : stop - start])
+            if self._correcting is None:
+                yield self._pixels.convert(block)
+            else:
+                yield self._pixels.convert_masked(*self._correcting.apply(block, start))
 
     def _gather(self, start: int, stop: int, buffers: Image) -> Image:
         """Return the output rows `start` to `stop` in the source's type, in one of two `buffers` of that size."""
@@ -106,3 +150,15 @@ def _native(part: Image) -> np.ndarray[Any, Any]:
     if native.strides[1] != native.itemsize or native.strides[0] < 0:
         native = np.ascontiguousarray(native)
     return native.view(_CARRIERS[native.itemsize])
+
+
+def _repaired(image: Image, orientation: Orientation, correction: Correction) -> Repaired | None:
+    """Return the values of the pixels that a correction repairs."""
+    if not correction.repair:
+        return None
+    turned = orientation.apply(image)
+    masked = np.zeros(turned.shape, np.bool_)
+    masked.reshape(-1)[correction.masked] = True
+    if image.dtype.kind == "f":
+        masked |= ~np.isfinite(turned)
+    return repaired(masked, lambda rows, columns: correction.values(turned[rows, columns], rows, columns))

@@ -3,6 +3,8 @@
 `ImageDescription` holds compact JSON: `{"petif": 1, "recipe": {...}, "source": "name.tif", "from": "1f0c...",
 "version": "0.1.0"}`, with `"placeholder": true` for a missing frame, `"job": "4f3c..."` for a server's job, and
 `"original": "..."`, the ImageDescription of a frame that was replaced in place.
+With corrections, `masters` lists the files that were used (`kind`, `path`, `sha256`, `run_uid`, `scale`), and `masked`
+and `overexposed` count pixels.
 `from` is a hash of the relative path from the output to its source: it distinguishes sources with one name, even after
 both trees were moved; `job` distinguishes two conversions of one source. `Software` has the program and its version,
 `DateTime` the time of the acquisition, or of making a placeholder (`YYYY:MM:DD HH:MM:SS`).
@@ -11,6 +13,7 @@ both trees were moved; `job` distinguishes two conversions of one source. `Softw
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -18,12 +21,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from tango_server.conversion.tiff.structure import Page, Structure
+from tango_server.messages import Master, PixelCounts
 from tango_server.recipe import Recipe
 from tango_server.text import printable
 
 FORMAT = 1
 _TIFF_TIME = "%Y:%m:%d %H:%M:%S"
+_DIGITS = 12
+_MASTERS = TypeAdapter(tuple[Master, ...])
 _LATEST = 253_402_128_000.0  # the day before the last of the year 9999, where dates end, in every time zone
 
 
@@ -46,6 +54,9 @@ class Provenance:
     content_hash: str | None = None
     average: dict[str, Any] | None = None
     """The frames of which this file is the average, see `average_file`."""
+    masters: tuple[Master, ...] = ()
+    masked: int = 0
+    overexposed: int | None = None
 
     @property
     def summary(self) -> str:
@@ -99,8 +110,13 @@ def describe(
     placeholder: bool = False,
     job: str | None = None,
     original: str | None = None,
+    masters: Sequence[Master] = (),
+    pixels: PixelCounts | None = None,
 ) -> str:
-    """Return the text of the ImageDescription tag, always ASCII."""
+    """Return the text of the ImageDescription tag, always ASCII.
+
+    Its length is the same for all `pixels`, so that the counts can be put in after the pixels are written.
+    """
     record: dict[str, Any] = {
         "petif": FORMAT,
         "recipe": recipe.content_fields(),
@@ -114,7 +130,14 @@ def describe(
         record["job"] = job
     if original is not None:
         record["original"] = original
-    return json.dumps(record, separators=(",", ":"), ensure_ascii=True)
+    if masters:
+        record["masters"] = [master.model_dump(exclude_defaults=True) for master in masters]
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=True)
+    if recipe.corrections is None:
+        return text
+    counts = pixels or PixelCounts()
+    overexposed = "null" if counts.overexposed is None else str(counts.overexposed)
+    return f'{text[:-1]},"masked":{counts.masked:{_DIGITS}d},"overexposed":{overexposed:>{_DIGITS}}}}'
 
 
 def read_provenance(structure: Structure) -> Provenance | None:
@@ -138,7 +161,21 @@ def read_provenance(structure: Structure) -> Provenance | None:
         job=_text(job) if isinstance(job, str) else None,
         original=original if isinstance(original, str) else None,
         average=average if isinstance(average, dict) else None,
+        masters=_masters(record.get("masters")),
+        masked=_count(record.get("masked")) or 0,
+        overexposed=_count(record.get("overexposed")),
     )
+
+
+def _masters(value: object) -> tuple[Master, ...]:
+    try:
+        return _MASTERS.validate_python(value)
+    except ValueError:
+        return ()
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
 
 
 def _text(value: object) -> str:

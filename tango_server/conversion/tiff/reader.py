@@ -106,16 +106,21 @@ def open_source(path: Path, workspace: Workspace | None = None, roots: Roots = A
     with reading(path):
         file = open_frame_file(path, roots)
     with file:
-        with reading(path):
-            structure = parse_structure(file)
-        structure.require_complete(path)
-        if not structure.pages:
-            raise UnsupportedImageError(path, "the file has no image", "Check what wrote it.")
-        structure = replace(structure, pages=all_pages(path, structure))
-        for page in structure.pages:
-            _require_convertible(path, page)
-        _require_explained(path, structure)
-        yield Source(path, file, structure, workspace or Workspace())
+        yield source_in(path, file, workspace or Workspace())
+
+
+def source_in(path: Path, file: BinaryIO, workspace: Workspace) -> Source:
+    """Return the source in an open file, for as long as that is open; raise `SourceError` as `open_source` does."""
+    with reading(path):
+        structure = parse_structure(file)
+    structure.require_complete(path)
+    if not structure.pages:
+        raise UnsupportedImageError(path, "the file has no image", "Check what wrote it.")
+    structure = replace(structure, pages=all_pages(path, structure))
+    for page in structure.pages:
+        _require_convertible(path, page)
+    _require_explained(path, structure)
+    return Source(path, file, structure, workspace)
 
 
 def read_first_image(path: Path) -> Image:

@@ -5,9 +5,9 @@ twelve entries, then the texts, then one uncompressed strip. Tags kept from the 
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,6 +22,7 @@ _SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
 _SHORT, _LONG, _ASCII = 3, 4, 2
 _IFD_AT = 8
 _ENTRIES = 12
+_SEARCHED = 16 * 2**20  # bytes from the beginning of a file, with all tags of the first page
 _INLINE = 4  # bytes of a value in its entry
 _STRIP_ALIGNMENT = 64  # a cache line; fabio's varies, and the tags say where the strip is
 
@@ -43,6 +44,24 @@ def image_writer(  # noqa: PLR0917 - each is of another type, or named as its pa
     if pages == 1 and recipe.compression == "none" and first.size + kept.size < CLASSIC_LIMIT:
         return write_parts(_plain(first, description, taken, kept))
     return tifffile_writer(chain([first], turnings), pages, recipe, description, taken, kept=kept)
+
+
+def counted(write: Write, description: str, final: Callable[[], str]) -> Write:
+    """Return the function that writes an image and then replaces its description by `final()`, of the same length.
+
+    The counts in it are known only after the last block.
+    """
+
+    def write_twice(file: BinaryIO) -> None:
+        write(file)
+        end = file.tell()
+        file.seek(0)
+        found = file.read(_SEARCHED).find(description.encode("ascii"))
+        file.seek(found)
+        file.write(final().encode("ascii"))
+        file.seek(end)
+
+    return write_twice
 
 
 def _plain(turning: Turning, description: str, taken: str, kept: KeptTags) -> Iterator[Any]:

@@ -1,0 +1,216 @@
+"""Read a master (dark, flat or mask) from a TIFF, EDF, CBF or `.npy` file, or an HDF5 data set.
+
+The format is recognised by the first bytes, since Dioptas names its masks, which are TIFFs, `.mask`.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BufferedReader
+from os import fstat, stat_result
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tango_server.conversion.corrections.exposure import Exposure, exposure_of
+from tango_server.conversion.errors import (
+    ConversionError,
+    MasterMissingError,
+    MasterUnreadableError,
+    PathError,
+)
+from tango_server.conversion.files.frame_file import open_frame_file
+from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.image.buffers import Workspace
+from tango_server.conversion.image.orientation import Orientation
+from tango_server.conversion.sidecar import read_sidecar
+from tango_server.conversion.tiff.provenance import read_provenance
+from tango_server.conversion.tiff.reader import source_in
+from tango_server.recipe import Recipe
+
+DATA_SET = "::"
+"""Between the path of an HDF5 file and that of a data set in it."""
+_LARGEST = 2**31  # bytes of one master
+_ATTEMPTS = 3
+_READER_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError,
+                  AssertionError, MemoryError, EOFError, SyntaxError)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MasterImage:
+    """A master as it was read: `image` has (rows, columns) or (frames, rows, columns); `sha256` of its bytes.
+
+    `turned`: the orientation in which this program wrote it, None for files of others.
+    """
+
+    path: str
+    sha256: str
+    image: NDArray[Any]
+    exposure: Exposure
+    turned: Orientation | None = None
+
+
+Identity = tuple[int, int, int]
+"""Inode, size and modification time (ns) of a file."""
+
+
+def split(text: str, source: Path) -> tuple[Path, str]:
+    """Return the file and the data set that the path of a master names; `::/x` is in the frame's own file `source`.
+
+    >>> split("/data/run.h5::/exchange/dark", Path("/data/frame.h5"))
+    (PosixPath('/data/run.h5'), '/exchange/dark')
+    """
+    file, _, data_set = text.partition(DATA_SET)
+    return (Path(file) if file else source), data_set
+
+
+def identity_of(path: Path, roots: Roots = ANYWHERE) -> Identity:
+    """Return the identity of a master's file now; raise as `read_master` does."""
+    with _opened(path, roots) as file:
+        return _identity(fstat(file.fileno()))
+
+
+def read_master(text: str, roots: Roots = ANYWHERE, source: Path = Path()) -> tuple[MasterImage, Identity]:
+    """Return a master and the identity of the file that was read.
+
+    Parameters
+    ----------
+    text: its path, with `::/data/set` for HDF5
+    roots: the folders that may be read; if there are any, the path is resolved and below them
+    source: the frame to be corrected, for `::/data/set` in its own file
+
+    Raises
+    ------
+    MasterMissingError
+        if there is no such file.
+    MasterUnreadableError
+        if it cannot be read, is not an image, or changes again and again while it is read.
+    OutsideRootsError
+        if it is outside the read roots.
+
+    """
+    path, data_set = split(text, source)
+    for _ in range(_ATTEMPTS):
+        with _opened(path, roots) as file:
+            before = _identity(fstat(file.fileno()))
+            if before[1] > _LARGEST and not data_set:
+                raise _unreadable(text, f"it has {before[1]} bytes, more than any master")
+            master = _read(text, path, data_set, file, roots)
+            if _identity(fstat(file.fileno())) == before:
+                return master, before
+    raise _unreadable(text, "it changes while it is read")
+
+
+def _read(text: str, path: Path, data_set: str, file: BufferedReader, roots: Roots) -> MasterImage:
+    head = file.read(16)
+    file.seek(0)
+    if data_set or head.startswith(b"\x89HDF"):
+        image = _guarded(text, lambda: _hdf5(text, path, data_set))
+        return MasterImage(text, hashlib.sha256(image.tobytes()).hexdigest(), image, Exposure())
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    if head[:2] in {b"II", b"MM"}:
+        image, exposure, turned = _tiff(text, path, file, roots)
+        return MasterImage(text, digest, image, exposure, turned)
+    if head.startswith(b"\x93NUMPY"):
+        image = _guarded(text, lambda: np.load(file, allow_pickle=False))
+    elif head.lstrip().startswith((b"{", b"###CBF")):
+        image = _guarded(text, lambda: _fabio(file, "cbf" if head.lstrip().startswith(b"#") else "edf"))
+    else:
+        raise _unreadable(text, "it is none of TIFF, EDF, CBF, .npy and HDF5")
+    return MasterImage(text, digest, _image(text, image), Exposure())
+
+
+def _tiff(
+    text: str, path: Path, file: BufferedReader, roots: Roots
+) -> tuple[NDArray[Any], Exposure, Orientation | None]:
+    try:
+        source = source_in(path, file, Workspace())
+        pages = [image.astype(image.dtype.newbyteorder("="), copy=True) for image in source.images()]
+        exposure = exposure_of(source.structure, read_sidecar(path, roots.named))
+    except PathError:
+        raise
+    except ConversionError as error:
+        raise _unreadable(text, error.problem) from error
+    if len({page.shape for page in pages}) > 1:
+        raise _unreadable(text, "its pages have different shapes")
+    made = read_provenance(source.structure)
+    turned = None
+    if made is not None and made.recipe is not None:
+        turning = {name: made.recipe[name] for name in ("rotation", "flip") if name in made.recipe}
+        turned = Orientation.of(Recipe.model_validate(turning))
+    return (pages[0] if len(pages) == 1 else np.stack(pages)), exposure, turned
+
+
+def _fabio(file: BufferedReader, kind: str) -> NDArray[Any]:
+    """Return the frames of an EDF or the frame of a CBF file."""
+    from fabio.cbfimage import CbfImage  # noqa: PLC0415 - half a second of import that most masters don't need
+    from fabio.edfimage import EdfImage  # noqa: PLC0415
+
+    opened = (CbfImage() if kind == "cbf" else EdfImage()).read(file)
+    frames = [opened.getframe(number).data for number in range(opened.nframes)]
+    if any(frame is None for frame in frames) or any(
+        getattr(frame, "incomplete_data", False) for frame in getattr(opened, "_frames", ())
+    ):
+        raise ValueError("it is damaged or cut off")
+    return np.asarray(frames[0] if len(frames) == 1 else frames)
+
+
+def _hdf5(text: str, path: Path, data_set: str) -> NDArray[Any]:
+    """Return a data set; read without a lock, so that a detector may go on writing the file."""
+    try:
+        import h5py  # noqa: PLC0415 - of the extra `formats`
+        import hdf5plugin  # noqa: F401, PLC0415 - registers the compressions of detectors
+    except ImportError as error:
+        raise _unreadable(text, "HDF5 needs the extra `formats`: pip install petif-bluesky[formats]") from error
+    if not data_set:
+        raise _unreadable(text, "the data set is not named: add it as FILE::/PATH")
+    with h5py.File(path, "r", locking=False) as file:
+        place: Any = file
+        for name in filter(None, data_set.split("/")):
+            link = place.get(name, getlink=True) if isinstance(place, h5py.Group) else None
+            if not isinstance(link, h5py.HardLink):
+                raise _unreadable(text, f"{name!r} is not a data set of the file itself")
+            place = place[name]
+        if not isinstance(place, h5py.Dataset) or place.is_virtual or place.external:
+            raise _unreadable(text, "it is not a data set with its values in the file itself")
+        if place.size * place.dtype.itemsize > _LARGEST:
+            raise _unreadable(text, f"it has shape {place.shape}, more than any master")
+        return _image(text, place[()])
+
+
+def _image(text: str, values: Any) -> NDArray[Any]:
+    """Return an image of native numbers; raise `MasterUnreadableError` if these are not an image's."""
+    image = np.asarray(values)
+    if image.dtype.kind == "b":
+        image = image.astype(np.uint8)
+    if image.dtype.kind not in "iuf" or image.ndim not in {2, 3} or not image.size:
+        raise _unreadable(text, f"not an image but {image.dtype} of shape {image.shape}")
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
+
+
+def _guarded(text: str, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    try:
+        return read()
+    except _READER_ERRORS as error:
+        raise _unreadable(text, f"{type(error).__name__}: {error}") from error
+
+
+def _opened(path: Path, roots: Roots) -> BufferedReader:
+    readable = roots.named
+    try:
+        return BufferedReader(open_frame_file(readable.source(path), readable))
+    except FileNotFoundError:
+        raise MasterMissingError(path, "no such master", "Check the recipe's corrections.") from None
+    except OSError as error:
+        raise _unreadable(str(path), f"{error.strerror}") from error
+
+
+def _identity(status: stat_result) -> Identity:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _unreadable(text: str, problem: str) -> MasterUnreadableError:
+    return MasterUnreadableError(text, f"cannot be used as a master: {problem}", "Check the recipe's corrections.")

@@ -1,0 +1,333 @@
+"""Read the masters of a recipe, check that they fit a frame, and turn them to the output: once for many frames."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tango_server.conversion.corrections.exposure import Exposure
+from tango_server.conversion.corrections.master_files import Identity, MasterImage, identity_of, read_master, split
+from tango_server.conversion.errors import AlreadyCorrectedError, DarkMissingError, MasterUnfitError
+from tango_server.conversion.esperanto.padding import FILL
+from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.image.correction import NO_PIXELS, Correction
+from tango_server.conversion.image.orientation import AS_STORED, Orientation
+from tango_server.messages import Master
+from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import Corrections, DarkFacts, Kind
+
+_KEPT = 2  # a run with two exposures has two darks
+_NEAR_SATURATION = 0.9
+_FLAT_MEDIAN = (0.5, 2.0)
+_UPSIDE_DOWN = Orientation(transpose=False, reverse_rows=True, reverse_columns=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The frame to be corrected.
+
+    `shape` (rows, columns) and `pixel_type` as stored, `stored`: the orientation by its tag, `saturation`: its own
+    limit in counts if it states one, `mask`: of an ESPERANTO recipe.
+    """
+
+    path: Path = field(compare=False)
+    shape: tuple[int, int]
+    pixel_type: np.dtype[Any]
+    exposure: Exposure
+    stored: Orientation = AS_STORED
+    saturation: float | None = None
+    mask: Path | None = None
+    dark_facts: DarkFacts = field(default_factory=DarkFacts, compare=False)
+
+
+def correction_for(frame: Frame, recipe: Recipe, corrections: Corrections, roots: Roots = ANYWHERE) -> Correction:
+    """Return the correction of a frame; `corrections` are those of the recipe, with resolved paths.
+
+    Raises
+    ------
+    CorrectionError
+        if a master is missing, unreadable, or does not fit the frame, or if its dark is already off or missing.
+    OutsideRootsError
+        if a master is outside the read roots.
+
+    """
+    notes = _require_raw(frame, corrections)
+    if corrections.wants_run_dark:
+        notes = (*notes, _without_dark(frame, corrections))
+    wanted = corrections.masters if frame.mask is None else (*corrections.masters, ("mask", str(frame.mask)))
+    files = tuple(split(path, frame.path)[0] for _, path in wanted)
+    identities = tuple(identity_of(file, roots) for file in files)
+    prepared = _prepared(_Preparation(frame, recipe, corrections, roots, wanted, files, identities))
+    return replace(
+        prepared,
+        masters=tuple(_of_run(master, frame.dark_facts) for master in prepared.masters),
+        notes=(*notes, *prepared.notes, *filter(None, [frame.dark_facts.note if corrections.darks else ""])),
+    )
+
+
+def noted(notes: Sequence[str]) -> str:
+    """Return the notes as a sentence for a report; empty without any."""
+    return f"Corrections: {'; '.join(dict.fromkeys(notes))}." if notes else ""
+
+
+def _of_run(master: Master, facts: DarkFacts) -> Master:
+    return master.model_copy(update={"run_uid": facts.run_uid}) if master.kind == "dark" and facts.run_uid else master
+
+
+def _require_raw(frame: Frame, corrections: Corrections) -> tuple[str, ...]:
+    """Refuse a dark for a frame whose own dark is off, or may be; return notes."""
+    off = frame.exposure.dark_is_off
+    if off is False:
+        return ()
+    if corrections.dark is not None and not corrections.force:
+        if off:
+            problem = "its dark is already subtracted"
+            advice = "Convert it without a dark, or use force."
+        else:
+            problem = "cannot tell whether its dark is already subtracted: it has floats, and its sidecar is missing"
+            advice = "Restore NAME.tif.metadata, convert it without a dark, or use force."
+        raise AlreadyCorrectedError(frame.path, problem, advice)
+    if corrections.saturation is None:
+        return ()
+    return ("overexposed pixels were not counted: the dark is already subtracted, or nothing tells",)
+
+
+def _without_dark(frame: Frame, corrections: Corrections) -> str:
+    why = frame.dark_facts.note or "no run has provided one"
+    if corrections.on_missing_dark == "fail":
+        raise DarkMissingError(
+            frame.path,
+            f"no dark for this frame: {why}",
+            'Take a dark first, name a dark file, or set on_missing_dark = "convert".',
+        )
+    return f"no dark was subtracted: {why}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Turned:
+    """A master in the geometry of the output, with its file."""
+
+    image: NDArray[Any]
+    file: MasterImage
+
+
+@dataclass(frozen=True, slots=True)
+class _Preparation:
+    """The masters of a frame that are being read; equal for frames that they correct alike."""
+
+    frame: Frame
+    recipe: Recipe
+    corrections: Corrections
+    roots: Roots
+    wanted: tuple[tuple[Kind, str], ...]
+    files: tuple[Path, ...]
+    identities: tuple[Identity, ...]
+
+    def correction(self) -> Correction:
+        found: dict[str, list[_Turned]] = {"dark": [], "flat": [], "mask": []}
+        for kind, path in self.wanted:
+            found[kind].append(self._turned(kind, path))
+        notes: list[str] = []
+        masked = self._mask(found["mask"], notes)
+        dark, darks = self._dark(found["dark"], masked, notes)
+        flat, flats = self._flat(found["flat"], masked)
+        if masked.all():
+            names = ", ".join(path for _, path in self.wanted)
+            raise self._unfit(names, "all pixels are masked")
+        work = self._work(dark, flat)
+        listed = (*darks, *flats, *(_listed("mask", each.file) for each in found["mask"]))
+        return Correction(
+            shape=masked.shape,
+            work=work,
+            dark=_as(dark, work, masked, 0),
+            flat=_as(flat, work, masked, 1),
+            masked=np.flatnonzero(masked) if masked.any() else NO_PIXELS,
+            limit=self._limit(),
+            repair=self.corrections.repair is not None,
+            reserved=None if self.recipe.esperanto is None else FILL,
+            masters=listed,
+            notes=tuple(notes),
+        )
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Rows and columns of the output."""
+        return self.frame.stored.then(Orientation.of(self.recipe)).shape(self.frame.shape)
+
+    def _turned(self, kind: Kind, path: str) -> _Turned:
+        file, _ = read_master(path, self.roots, self.frame.path)
+        turning = self._turning(file, own=self.frame.mask is not None and path == str(self.frame.mask))
+        image = file.image
+        if image.ndim == 3 and len(image) == 1:  # noqa: PLR2004 - frames, rows, columns
+            image = image[0]
+        if image.ndim == 3 and kind != "dark":  # noqa: PLR2004
+            raise self._unfit(path, f"a {kind} has one image, this file has {len(image)}")
+        frames = [turning.apply(each) for each in (image if image.ndim == 3 else image[None])]  # noqa: PLR2004
+        if frames[0].shape != self._shape:
+            rows, columns = image.shape[-2:]
+            raise self._unfit(
+                path,
+                f"{rows} x {columns} pixels, turned {frames[0].shape[0]} x {frames[0].shape[1]}, but the frame has "
+                f"{self.frame.shape[0]} x {self.frame.shape[1]}, turned {self._shape[0]} x {self._shape[1]}",
+            )
+        return _Turned(frames[0] if len(frames) == 1 else np.stack(frames), file)
+
+    def _turning(self, file: MasterImage, *, own: bool) -> Orientation:
+        """Return the orientation of the output relative to a master; `own`: the mask of an ESPERANTO recipe."""
+        recipe, stored, place = Orientation.of(self.recipe), self.frame.stored, self.corrections.masters_in
+        if file.turned is not None:
+            return file.turned.inverse().then(recipe)
+        if place == "output" and not own:
+            return AS_STORED
+        if place == "dioptas" and not own:
+            return _UPSIDE_DOWN.then(stored).then(recipe)
+        return stored.then(recipe)
+
+    def _mask(self, masks: Sequence[_Turned], notes: list[str]) -> NDArray[np.bool_]:
+        masked = np.zeros(self._shape, np.bool_)
+        for each in masks:
+            marked = each.image != 0
+            if 2 * np.count_nonzero(marked) > marked.size:
+                notes.append(f"{each.file.path} masks {np.count_nonzero(marked)} of {marked.size} pixels")
+            masked |= marked
+        return masked
+
+    def _dark(
+        self, darks: Sequence[_Turned], masked: NDArray[np.bool_], notes: list[str]
+    ) -> tuple[NDArray[Any] | None, list[Master]]:
+        """Return the combined dark, scaled to the frame's number of exposures; its bad pixels are masked."""
+        if not darks:
+            return None, []
+        frames, listed = [], []
+        for each in darks:
+            scale = self._scale(each.file, notes)
+            scaled = each.image if scale == 1 else each.image.astype(np.float64) * scale
+            frames += [scaled] if scaled.ndim == 2 else list(scaled)  # noqa: PLR2004 - rows, columns
+            listed.append(_listed("dark", each.file, scale))
+        dark = frames[0] if len(frames) == 1 else self._combined(frames)
+        masked |= ~np.isfinite(dark)
+        self._require_dark(darks, masked)
+        return dark, listed
+
+    def _combined(self, frames: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+        if self.corrections.dark_combine == "median":
+            with np.errstate(invalid="ignore"):
+                middle: NDArray[np.float64] = np.median(np.stack(frames).astype(np.float64), axis=0)
+            return middle
+        total = np.zeros(frames[0].shape)
+        for frame in frames:
+            total += frame
+        return total / len(frames)
+
+    def _scale(self, dark: MasterImage, notes: list[str]) -> float:
+        """Return the factor of a dark after checking its exposure."""
+        frame, taken = self.frame.exposure, dark.exposure
+        if taken.dark_is_off and not self.corrections.force:
+            raise self._unfit(dark.path, "its own dark is already subtracted")
+        if found := frame.unlike(taken):
+            raise self._unfit(dark.path, f"{found}")
+        facts = self.frame.dark_facts
+        if facts.run_uid is None and (unknown := frame.unknown_beside(taken)):
+            notes.append(f"{' and '.join(unknown)} of the frame and of {dark.path} could not be compared")
+        if frame.summed is None or taken.summed is None:
+            if frame.summed != taken.summed:
+                notes.append(f"the number of summed exposures of the frame or of {dark.path} is unknown")
+            return 1.0
+        return frame.summed / taken.summed
+
+    def _require_dark(self, darks: Sequence[_Turned], masked: NDArray[np.bool_]) -> None:
+        """Refuse a dark that was taken with the beam on the detector."""
+        for each in darks:
+            limit = self.corrections.saturation
+            if limit is not None:
+                limit *= each.file.exposure.summed or 1.0
+            elif each.image.dtype.kind in "iu" and each.image.itemsize <= 2:  # noqa: PLR2004 - bytes: those of a raw frame
+                limit = float(np.iinfo(each.image.dtype).max)
+            if limit is None:
+                continue
+            values = each.image[..., ~masked]
+            if values.size and (median := float(np.median(values))) >= _NEAR_SATURATION * limit:
+                raise self._unfit(
+                    each.file.path, f"the median of this dark, {median:g} counts, is near saturation ({limit:g})"
+                )
+
+    def _flat(self, flats: Sequence[_Turned], masked: NDArray[np.bool_]) -> tuple[NDArray[Any] | None, list[Master]]:
+        """Return the flat; its bad pixels are masked."""
+        if not flats:
+            return None, []
+        (flat,) = flats
+        image, scale = flat.image, 1.0
+        masked |= ~np.isfinite(image)
+        used = image[~masked]
+        if not used.size:
+            return image, [_listed("flat", flat.file)]  # all is masked: refused for that
+        if np.any(used <= 0):
+            raise self._unfit(
+                flat.file.path,
+                f"this flat is 0 or negative in {np.count_nonzero(used <= 0)} pixels that are not masked",
+            )
+        if self.corrections.flat_normalize == "mean":
+            scale = 1 / float(used.mean(dtype=np.float64))
+            image = image.astype(np.float64) * scale
+        elif not _FLAT_MEDIAN[0] <= (median := float(np.median(used))) <= _FLAT_MEDIAN[1]:
+            raise self._unfit(
+                flat.file.path,
+                f"the median of this flat is {median:g}, not between {_FLAT_MEDIAN[0]:g} and {_FLAT_MEDIAN[1]:g}",
+                'Divide it by its mean, or set flat_normalize = "mean".',
+            )
+        return image, [_listed("flat", flat.file, scale)]
+
+    def _limit(self) -> float | None:
+        """Return from how many counts on a pixel of the frame is overexposed, None if unknown."""
+        exposure = self.frame.exposure
+        if exposure.dark_is_off is not False:
+            return None
+        if self.corrections.saturation is None:
+            return self.frame.saturation
+        return self.corrections.saturation * (exposure.summed or 1.0)
+
+    def _work(self, *masters: NDArray[Any] | None) -> np.dtype[Any] | None:
+        """Return the type to calculate in: float32 if it represents the frame, the dark and the flat exactly."""
+        if self.corrections.dark is None and self.corrections.flat is None:
+            return None
+        small = self.frame.pixel_type.itemsize < 4 or self.frame.pixel_type == np.float32  # noqa: PLR2004 - bytes
+        exact = all(each is None or _is_exact(each) for each in masters)
+        return np.dtype(np.float32 if small and exact else np.float64)
+
+    def _unfit(self, master: str, problem: str, advice: str = "Give masters of this detector.") -> MasterUnfitError:
+        return MasterUnfitError(self.frame.path, f"cannot correct it by {master}: {problem}", advice)
+
+
+def _listed(kind: Kind, file: MasterImage, scale: float = 1.0) -> Master:
+    return Master(kind=kind, path=file.path, sha256=file.sha256, scale=scale)
+
+
+def _is_exact(image: NDArray[Any]) -> bool:
+    """Return whether float32 represents all finite values exactly."""
+    if image.dtype == np.float32 or image.itemsize < 4:  # noqa: PLR2004 - bytes
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        short = image.astype(np.float32)
+    same: bool = np.array_equal(short, image, equal_nan=image.dtype.kind == "f")
+    return same
+
+
+def _as(
+    image: NDArray[Any] | None, work: np.dtype[Any] | None, masked: NDArray[np.bool_], neutral: int
+) -> NDArray[Any] | None:
+    if image is None or work is None:
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = np.array(image, work, order="C")
+    result[masked] = neutral
+    return result
+
+
+@lru_cache(maxsize=_KEPT)
+def _prepared(preparation: _Preparation) -> Correction:
+    """Return a correction; the latest are kept, since this takes longer than converting a frame."""
+    return preparation.correction()

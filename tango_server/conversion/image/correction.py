@@ -1,0 +1,127 @@
+"""Apply corrections to an image, block by block, in the geometry of the output.
+
+Masters are turned once, when they are prepared, and not each frame back and forth: a correction of single pixels does
+not depend on their order.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tango_server.conversion.image.buffers import Workspace
+from tango_server.conversion.image.pixels import Image, InexactPixelsError
+from tango_server.conversion.image.repair import Repaired
+from tango_server.messages import Master
+
+Indices = NDArray[np.int64]
+"""Positions in an image of the output's shape, counted row by row, ascending."""
+
+NO_PIXELS: Indices = np.empty(0, np.int64)
+_EXACT = 2**53
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Correction:
+    """Prepared masters for the frames of one detector, and what to report of them.
+
+    Parameters
+    ----------
+    shape: rows and columns of the output
+    work: the float type in which dark and flat are applied; None if there are neither
+    dark, flat: turned to the output, of type `work`, 0 and 1 in masked pixels
+    masked: pixels that are masked in all frames
+    limit: counts from which on a pixel is overexposed; None if unknown
+    repair: whether masked pixels are filled from their neighbourhood
+    reserved: the value for masked pixels only, as in ESPERANTO frames
+
+    """
+
+    shape: tuple[int, int]
+    work: np.dtype[Any] | None = None
+    dark: Image | None = None
+    flat: Image | None = None
+    masked: Indices = field(default_factory=lambda: NO_PIXELS)
+    limit: float | None = None
+    repair: bool = False
+    reserved: int | None = None
+    masters: tuple[Master, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def values(self, pixels: Image, rows: Any, columns: Any) -> NDArray[np.float64]:
+        """Return the corrected values of single pixels (of the given rows and columns of the output)."""
+        values = pixels.astype(np.float64)
+        if self.dark is not None:
+            values -= self.dark[rows, columns]
+        if self.flat is not None:
+            values /= self.flat[rows, columns]
+        return values
+
+
+class Correcting:
+    """One image that is being corrected.
+
+    `overexposed` is complete once all blocks were applied, None without a limit.
+    """
+
+    def __init__(self, correction: Correction, repaired: Repaired | None, workspace: Workspace) -> None:
+        self._correction = correction
+        self._repaired = repaired
+        self._workspace = workspace
+        self.overexposed = None if correction.limit is None else 0
+
+    def apply(self, block: Image, start: int) -> tuple[Image, Indices]:
+        """Return the corrected block of output rows from `start` on, and the positions in it that stay masked.
+
+        `block` may be changed. The result is valid until the next block.
+
+        Raises
+        ------
+        InexactPixelsError
+            if 64-bit integers have no exact value as floats.
+        """
+        correction, columns = self._correction, block.shape[1]
+        rows = slice(start, start + len(block))
+        masked = _within(correction.masked, start * columns, block.size)
+        if correction.limit is not None:
+            self._count(block, masked, correction.limit)
+        if correction.work is not None:
+            block = self._in_floats(block, correction.work)
+            if correction.dark is not None:
+                np.subtract(block, correction.dark[rows], out=block)
+            if correction.flat is not None:
+                with np.errstate(over="ignore"):  # Inf is masked like any other
+                    np.divide(block, correction.flat[rows], out=block)
+        if self._repaired is not None:
+            masked = self._repaired.put(block, start, masked)
+        return block, masked
+
+    def _count(self, block: Image, masked: Indices, limit: float) -> None:
+        wanted = math.ceil(limit) if block.dtype.kind != "f" else limit
+        high = block.max()
+        if high < wanted:  # False for NaN
+            return
+        over = block >= wanted
+        if block.dtype.kind == "f":
+            over &= np.isfinite(block)
+        over.reshape(-1)[masked] = False
+        self.overexposed = (self.overexposed or 0) + int(np.count_nonzero(over))
+
+    def _in_floats(self, block: Image, work: np.dtype[Any]) -> Image:
+        if block.dtype == work:
+            return block
+        if block.dtype.kind != "f" and block.itemsize == work.itemsize and block.size:
+            low, high = int(block.min()), int(block.max())
+            if not -_EXACT <= low <= high <= _EXACT:
+                raise InexactPixelsError(f"float64 cannot represent all integers from {low} to {high} exactly")
+        floats = self._workspace.array("corrected", block.shape, work)
+        np.copyto(floats, block)
+        return floats
+
+
+def _within(indices: Indices, start: int, size: int) -> Indices:
+    """Return the indices from `start` on, counted from there, of a block of `size` pixels."""
+    first, last = np.searchsorted(indices, (start, start + size))
+    return indices[first:last] - start
