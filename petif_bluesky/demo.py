@@ -164,7 +164,7 @@ class Demo:
             draw_preview(sources[-1], _with_dark(dark), self._places.picture)
         overexposed = max((report.pixels.overexposed or 0 for report in reports), default=0)
         self._console.print(
-            f"The dark {dark.name} was subtracted. Overexposed pixels of a frame: {overexposed} (a spot and hot pixels).",
+            f"The dark {dark.name} was subtracted. Overexposed pixels: {overexposed} (a spot and hot pixels).",
             soft_wrap=True,
         )
         self._print_places(run.metadata["start"]["uid"], len(sources))

@@ -47,7 +47,9 @@ _LISTED_PER_CAUSE = 5
     "--pattern", "patterns", multiple=True, help="Convert only files in folders that match, as 'scan_*' (repeatable)."
 )
 @click.option("--include-dark", is_flag=True, help="Include files with 'dark' in their name.")
-@click.option("--newer-only", is_flag=True, help="Skip frames whose output is not older than the frame.")
+@click.option(
+    "--newer-only", is_flag=True, help="Skip frames whose output is not older and has the same recipe and masters."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be converted, and convert nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one report per line, as JSON.")
 def convert(*, paths: tuple[Path, ...], **options: Any) -> None:

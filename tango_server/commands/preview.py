@@ -20,7 +20,10 @@ from tango_server.commands.recipe_options import recipe_from, turning_options
     help="Picture to write.  [default: FILE's name with .png, in the working directory]",
 )
 def preview(*, file: Path, output: Path | None, **options: Any) -> None:
-    """Draw a frame before and after conversion, with the beam centre from its sidecar. Nothing is converted."""
+    """Draw a frame before and after conversion, with the beam centre from its sidecar. Nothing is converted.
+
+    With a dark, flat or mask, the corrected frame is shown as well, and masked pixels are red.
+    """
     from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.preview import draw_preview
 

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from tango_server.conversion.corrections.exposure import exposure_of
-from tango_server.conversion.corrections.preparation import Frame, correction_for, noted
+from tango_server.conversion.corrections.preparation import correction_for, noted
+from tango_server.conversion.corrections.source_frame import frame_of
 from tango_server.conversion.errors import (
     ConversionError,
     ConvertedDifferentlyError,
@@ -17,7 +17,6 @@ from tango_server.conversion.errors import (
     UnsupportedImageError,
 )
 from tango_server.conversion.esperanto.frame import EsperantoFrame
-from tango_server.conversion.esperanto.mask import mask_of
 from tango_server.conversion.esperanto.record import history
 from tango_server.conversion.files.atomic_write import Attempt, Write, copy_of, publish
 from tango_server.conversion.files.file_attributes import FileAttributes
@@ -30,15 +29,15 @@ from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import InexactPixelsError
 from tango_server.conversion.image.transform import Turning
 from tango_server.conversion.on_existing import place
-from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_error
+from tango_server.conversion.sidecar import carry_sidecar, sidecar_error
 from tango_server.conversion.tiff.kept_tags import NOTHING_KEPT, KeptTags, read_kept_tags
 from tango_server.conversion.tiff.provenance import acquired, describe, read_provenance
-from tango_server.conversion.tiff.reader import Source, open_source, pixel_type, unusual_layout
+from tango_server.conversion.tiff.reader import Source, open_source, unusual_layout
 from tango_server.conversion.tiff.structure import Page, Structure
 from tango_server.conversion.tiff.writer import counted, image_writer
 from tango_server.messages import FrameReport, PixelCounts
 from tango_server.recipe import InPlace, NewFile, Recipe
-from tango_server.recipe.corrections import DARK_FACTS, Corrections, DarkFacts
+from tango_server.recipe.corrections import Corrections
 
 BACKUP_SUFFIX = ".orig"
 
@@ -219,16 +218,7 @@ class _Conversion:
         """Return the correction of a page, None without corrections; raise `CorrectionError`."""
         if self.corrections is None:
             return None
-        source = self.source
-        frame = Frame(
-            source.path,
-            page.shape,
-            pixel_type(page),
-            exposure_of(source.structure, read_sidecar(source.path, self.roots)),
-            source.orientation(page),
-            mask=None if self.recipe.esperanto is None else mask_of(self.recipe.esperanto, self.fields),
-            dark_facts=DarkFacts.of(self.fields.get(DARK_FACTS)),
-        )
+        frame = frame_of(self.source, page, self.recipe, self.roots, self.fields)
         return correction_for(frame, self.recipe, self.corrections, self.roots)
 
     def _esperanto(self, record: Callable[..., str], taken: str) -> EsperantoFrame | None:
