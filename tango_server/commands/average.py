@@ -23,15 +23,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )  # fmt: skip
 @click.option(
     "--hot-pixels", type=(click.FloatRange(min=0, min_open=True), _FILE), metavar="SIGMA MASK",
-    help="Write a mask as well: a TIFF of uint8, 1 where a pixel of the average is above median + SIGMA * 1.4826 * MAD "
-    "(the median absolute deviation from the median), or not a number.",
+    help="Also write a mask of uint8: 1 where the average is not a number, or above median + SIGMA * 1.4826 * median "
+    "absolute deviation.",
 )  # fmt: skip
 def average(*, files: tuple[Path, ...], output: Path, method: "Method", hot_pixels: tuple[float, Path] | None) -> None:
     """Average frames, or all frames in a folder, to a master for --dark or --flat.
 
-    All pages of a file count. The frames must have the same shape and pixel type. If all of them have a sidecar with
-    the same exposure, the average gets a copy: a dark needs it to be scaled and checked. An existing file is replaced
-    only if it was made by this command.
+    All pages of a file count. If all frames have a sidecar with the same exposure, the average gets a copy: a dark
+    needs it to be scaled and checked. Only files made by this command are replaced.
     """
     from tango_server.conversion.average_file import require_free, write_average, write_hot_pixels
     from tango_server.conversion.averaging import hot_pixels as find
