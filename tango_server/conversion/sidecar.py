@@ -1,15 +1,17 @@
 """QXRD's text sidecar (`name.tif.metadata`), copied with the image that it describes.
 
-Width, height, beam centre, pixel sizes and tilt plane rotation are turned with the image; every other byte stays.
+Width, height, beam centre, pixel sizes and tilt plane rotation are turned with the image, and after subtracting a dark
+the data type says so; every other byte stays.
 The tilt plane rotation is an angle in degrees from +x towards +y of the stored image: QXRD measures along
 (cos, sin) of it (`getTwoTheta` in its detector geometry), so it turns as a direction does.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from tango_server.conversion.errors import ConversionError, SourceUnreadableError
@@ -19,6 +21,7 @@ from tango_server.conversion.files.ownership import ownership_of
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.image.orientation import AS_STORED, Orientation
 from tango_server.conversion.tiff.parser import read_structure
+from tango_server.conversion.tiff.provenance import read_provenance
 from tango_server.conversion.tiff.structure import Structure
 from tango_server.recipe import Recipe
 
@@ -28,6 +31,8 @@ _PHOTOMETRIC = 262
 _TROUBLE = "the sidecar could not be copied: "
 _LARGEST = 2**20  # bytes; QXRD writes some four thousand
 _UM = 1e-3  # mm
+_SUBTRACTED = {("[metadata]", "dataType"): "5", ("[metadata]", "dataTypeName"): "Subtracted Data"}
+"""As QXRD writes it for a frame whose dark is off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,8 @@ def carry_sidecar(
         return "absent"
     page = pages[0]
     turned = Orientation.of_tag(page.tags.get(274, 1)).then(Orientation.of(recipe))
-    text = turned_text(sidecar.text, turned, page.shape).encode(ENCODING)
+    replaced = _SUBTRACTED if recipe.corrections and _is_subtracted(output, roots) else {}
+    text = turned_text(sidecar.text, turned, page.shape, replaced).encode(ENCODING)
     publish(sidecar_path(output), write_parts([text]), Attempt(token, ownership=ownership_of(recipe, source)), roots)
     return "carried"
 
@@ -146,8 +152,21 @@ def is_sidecar_error(reason: str) -> bool:
     return _TROUBLE in reason
 
 
-def turned_text(text: str, orientation: Orientation, shape: tuple[int, int]) -> str:
+def _is_subtracted(output: Path, roots: Roots) -> bool:
+    """Whether a dark was subtracted from an output that we wrote."""
+    provenance = read_provenance(read_structure(output, roots.outputs))
+    return provenance is not None and any(master.kind == "dark" for master in provenance.masters)
+
+
+def turned_text(
+    text: str,
+    orientation: Orientation,
+    shape: tuple[int, int],
+    values: Mapping[tuple[str, str], str] = MappingProxyType({}),
+) -> str:
     r"""Return the text of the sidecar after turning its image of `shape` (rows, columns).
+
+    `values` are other new values, by section and key.
 
     >>> from tango_server.recipe import Recipe
     >>> text = "[centerfinder]\ncenterX=3\ncenterY=1\ntiltPlaneRotation=30\n"
@@ -157,9 +176,9 @@ def turned_text(text: str, orientation: Orientation, shape: tuple[int, int]) -> 
     centerY=16
     tiltPlaneRotation=300
     """
-    if orientation == AS_STORED:
+    if orientation == AS_STORED and not values:
         return text
-    replaced = _replacements(_numbers(text), orientation, shape)
+    replaced = {**_replacements(_numbers(text), orientation, shape), **values} if orientation != AS_STORED else values
     section = ""
     lines = []
     for line in text.splitlines(keepends=True):

@@ -146,6 +146,7 @@ class _Preparation:
             dark=_as(dark, work, masked, 0),
             flat=_as(flat, work, masked, 1),
             masked=np.flatnonzero(masked) if masked.any() else NO_PIXELS,
+            marks=bool(self.wanted) or self.corrections.changes_values or self.recipe.esperanto is not None,
             limit=self._limit(),
             repair=self.corrections.repair is not None,
             reserved=None if self.recipe.esperanto is None else FILL,
@@ -252,7 +253,9 @@ class _Preparation:
             values = each.image[..., ~masked]
             if values.size and (median := float(np.median(values))) >= _NEAR_SATURATION * limit:
                 raise self._unfit(
-                    each.file.path, f"the median of this dark, {median:g} counts, is near saturation ({limit:g})"
+                    each.file.path,
+                    f"the median of this dark, {median:g} counts, is near saturation ({limit:g})",
+                    "Take a dark without beam.",
                 )
 
     def _flat(self, flats: Sequence[_Turned], masked: NDArray[np.bool_]) -> tuple[NDArray[Any] | None, list[Master]]:

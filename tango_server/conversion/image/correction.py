@@ -33,6 +33,7 @@ class Correction:
     work: the float type in which dark and flat are applied; None if there are neither
     dark, flat: turned to the output, of type `work`, 0 and 1 in masked pixels
     masked: pixels that are masked in all frames
+    marks: whether pixels are masked at all, NaN and Inf included; not if overexposed ones are just counted
     limit: counts from which on a pixel is overexposed; None if unknown
     repair: whether masked pixels are filled from their neighbourhood
     reserved: the value for masked pixels only, as in ESPERANTO frames
@@ -44,6 +45,7 @@ class Correction:
     dark: Image | None = None
     flat: Image | None = None
     masked: Indices = field(default_factory=lambda: NO_PIXELS)
+    marks: bool = True
     limit: float | None = None
     repair: bool = False
     reserved: int | None = None
@@ -70,6 +72,7 @@ class Correcting:
         self._correction = correction
         self._repaired = repaired
         self._workspace = workspace
+        self.marks = correction.marks
         self.overexposed = None if correction.limit is None else 0
 
     def apply(self, block: Image, start: int) -> tuple[Image, Indices]:

@@ -103,11 +103,14 @@ class PixelConverter:
         if block.size == 0:
             return block.astype(self._target)
         with np.errstate(invalid="ignore"):
-            masked = self._neutralised(block, masked)
+            block = _widened(block)
+            masked, low, high = self._range_of_others(block, masked)
             self._masked += len(masked)
             if len(masked) == block.size:
                 return np.full(block.shape, self._mark, self._target)
-            out = self._convert(block)
+            self._minimum, self._maximum = min(self._minimum, low), max(self._maximum, high)
+            block.reshape(-1)[masked] = 0  # lies in the range of every type, so that nothing counts it
+            out = self._in_target(block, min(low, 0), max(high, 0))
         if self._reserved is not None:
             self._free_reserved(out)
         out.reshape(-1)[masked] = self._mark
@@ -117,20 +120,20 @@ class PixelConverter:
     def _mark(self) -> float:
         return np.nan if self._target.kind == "f" else self._invalid if self._reserved is None else self._reserved
 
-    def _neutralised(self, block: Image, masked: Positions) -> Positions:
-        """Give masked pixels the value of one that is not; return them, with those that are not finite."""
+    def _range_of_others(self, block: Image, masked: Positions) -> tuple[Positions, Any, Any]:
+        """Return the positions of pixels that are masked or not finite, and minimum and maximum of all others."""
         flat = block.reshape(-1)
         if len(masked) == block.size:
-            return masked
-        if len(masked):
-            flat[masked] = flat[_first_free(masked)]
-        if block.dtype.kind == "f" and not (np.isfinite(block.min()) and np.isfinite(block.max())):
+            return masked, 0, 0
+        flat[masked] = flat[_first_free(masked)]
+        low, high = flat.min(), flat.max()
+        if block.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
             finite = np.isfinite(flat)
             finite[masked] = False
             masked = np.flatnonzero(~finite)
             if len(masked) < block.size:
-                flat[masked] = flat[_first_free(masked)]
-        return masked
+                low, high = flat[finite].min(), flat[finite].max()
+        return masked, low, high
 
     def _free_reserved(self, out: Image) -> None:
         """Write the pixels with the reserved value as 0, and count them as negative."""
@@ -141,10 +144,13 @@ class PixelConverter:
             out[taken] = 0
 
     def _convert(self, block: Image) -> Image:
-        if block.dtype == np.float16:
-            block = block.astype(np.float32)  # exact, and wide enough to be compared with every limit
+        block = _widened(block)
         low, high = block.min(), block.max()  # NaN if there is one
         self._widen(block, low, high)
+        return self._in_target(block, low, high)
+
+    def _in_target(self, block: Image, low: Any, high: Any) -> Image:
+        """Cast a block with values from `low` to `high`, which are NaN if it has NaN."""
         if self._target.kind == "f":
             return (
                 self._float_to_float(block, low, high) if self._from_float else self._integer_to_float(block, low, high)
@@ -227,7 +233,14 @@ class PixelConverter:
         return block.astype(self._target, copy=False)
 
 
+def _widened(block: Image) -> Image:
+    """Return a block of float16 as float32: exact, and wide enough to be compared with every limit."""
+    return block.astype(np.float32) if block.dtype == np.float16 else block
+
+
 def _first_free(masked: Positions) -> int:
     """Return the first position that is not in `masked`."""
+    if not len(masked) or masked[0]:
+        return 0
     gaps = np.flatnonzero(masked != np.arange(len(masked)))
     return int(gaps[0]) if len(gaps) else len(masked)

@@ -15,6 +15,7 @@ from tango_server.messages import PixelCounts
 from tango_server.recipe import Recipe
 
 _BLOCK_BYTES = 2 * 2**20  # large enough to read long pieces of rows, small enough for a processor's last cache
+_CORRECTED_BYTES = 2**20  # dark and flat have to fit into the cache, too
 _CARRIERS = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}  # types that OpenCV moves, by size
 
 
@@ -115,7 +116,8 @@ class Turning:
     def blocks(self) -> Iterator[Image]:
         """Yield the output in blocks of whole rows, from the top, each C-contiguous and valid until the next."""
         rows, columns = self.shape
-        height = min(max(1, _BLOCK_BYTES // (columns * self._image.itemsize)), rows)
+        most = _BLOCK_BYTES if self._correcting is None else min(_BLOCK_BYTES, _CORRECTED_BYTES)
+        height = min(max(1, most // (columns * self._image.itemsize)), rows)
         carrier = np.dtype(_CARRIERS[self._image.itemsize])
         buffers = self._workspace.array("gathered", (2, height, columns), carrier)
         for start in range(0, rows, height):
@@ -123,8 +125,9 @@ class Turning:
             block = self._gather(start, stop, buffers[:, : stop - start])
             if self._correcting is None:
                 yield self._pixels.convert(block)
-            else:
-                yield self._pixels.convert_masked(*self._correcting.apply(block, start))
+                continue
+            block, masked = self._correcting.apply(block, start)
+            yield self._pixels.convert_masked(block, masked) if self._correcting.marks else self._pixels.convert(block)
 
     def _gather(self, start: int, stop: int, buffers: Image) -> Image:
         """Return the output rows `start` to `stop` in the source's type, in one of two `buffers` of that size."""

@@ -22,7 +22,7 @@ _SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
 _SHORT, _LONG, _ASCII = 3, 4, 2
 _IFD_AT = 8
 _ENTRIES = 12
-_SEARCHED = 16 * 2**20  # bytes from the beginning of a file, with all tags of the first page
+_SEARCHED = 8192  # bytes
 _INLINE = 4  # bytes of a value in its entry
 _STRIP_ALIGNMENT = 64  # a cache line; fabio's varies, and the tags say where the strip is
 
@@ -55,13 +55,24 @@ def counted(write: Write, description: str, final: Callable[[], str]) -> Write:
     def write_twice(file: BinaryIO) -> None:
         write(file)
         end = file.tell()
-        file.seek(0)
-        found = file.read(_SEARCHED).find(description.encode("ascii"))
-        file.seek(found)
+        file.seek(_place_of(description.encode("ascii"), file))
         file.write(final().encode("ascii"))
         file.seek(end)
 
     return write_twice
+
+
+def _place_of(text: bytes, file: BinaryIO) -> int:
+    """Return the offset of a text, which is near the beginning of a file."""
+    size = 2 * len(text) + _SEARCHED
+    while True:
+        file.seek(0)
+        data = file.read(size)
+        if (place := data.find(text)) >= 0:
+            return place
+        if len(data) < size:
+            raise ValueError("the file has no such text")
+        size *= 8
 
 
 def _plain(turning: Turning, description: str, taken: str, kept: KeptTags) -> Iterator[Any]:
