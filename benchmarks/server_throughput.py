@@ -68,13 +68,19 @@ def _round(server: Rig, pool: ProcessPoolExecutor, frames: Sequence[Path]) -> Ro
 
 
 def _by_server(server: Rig, frames: Sequence[Path]) -> float:
+    taken = seconds_by_server(server, frames)
+    flush()
+    return len(frames) / taken
+
+
+def seconds_by_server(server: Rig, frames: Sequence[Path]) -> float:
+    """Return how long (s) a server takes until the last output of these frames is visible."""
     before = _files(server.processed)
     begun = time.perf_counter()
     server.proxy.command_inout("AddFiles", [str(path) for path in frames])
     taken = wait_for(lambda: len(_files(server.processed) - before) == len(frames), pause=_LOOK) - begun
     server.wait_until_done()
-    flush()
-    return len(frames) / taken
+    return taken
 
 
 def _files(folder: Path) -> set[tuple[str, int]]:

@@ -136,7 +136,8 @@ class Master(_Answer):
     """A file that corrected a frame: its path on the server, and the hash of the bytes that were used.
 
     `run_uid`: the run of a dark. `scale`: the factor of a dark (summed exposures of the frame by those of the dark) or
-    of a flat (1 / mean with `flat_normalize`).
+    of a flat (1 / mean with `flat_normalize`). `modified`: when the file was last changed, in Unix s.
+    `exposure_time`: of one exposure of a dark, in s; None if unknown.
     """
 
     kind: Kind
@@ -144,6 +145,8 @@ class Master(_Answer):
     sha256: str
     run_uid: str | None = None
     scale: float = 1.0
+    modified: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    exposure_time: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class FrameReport(FrameOrigin):
@@ -175,6 +178,22 @@ class FrameReport(FrameOrigin):
     bytes_in: int = 0
     bytes_out: int = 0
     masters: tuple[Master, ...] = Field(default=(), exclude_if=lambda value: value == ())
+
+
+class CorrectionsInUse(_Answer):
+    """What corrected the newest frame of one detector, and when that frame was finished (Unix s).
+
+    `detector`: the frame's data key, or its folder where that is unknown. `masters` has one dark of several, the
+    oldest; `darks` is their number. `dark_max_age`: the recipe's, in s. `masked`, `overexposed`: pixels of the frame.
+    """
+
+    detector: Shown
+    finished: float
+    masters: tuple[Master, ...]
+    darks: int = 0
+    dark_max_age: float | None = None
+    masked: int = 0
+    overexposed: int | None = None
 
 
 class RunStatistics(_Answer):

@@ -83,6 +83,8 @@ class ServerSignals(Device):
     failed = _count("NumFailed", "frames", "frames that failed to convert")
     skipped = _count("NumSkipped", "frames", "frames skipped, because they needed no conversion or were cancelled")
     placeholders = _count("NumPlaceholders", "frames", "zero-filled placeholders for files that never arrived")
+    overexposed = _count("NumOverexposedFrames", "frames", "converted frames with overexposed pixels")
+    corrections_in_use = _text("CorrectionsInUse", "dark, flat and masks of each detector's newest frame, as JSON")
     queue_length = _count("QueueLength", "frames", "frames without a report yet")
     conversion_time_total = _number("StatisticsTotalTime", "s", 3, "total conversion time")
     conversion_time_mean = _number("StatisticsAverageTime", "s", 4, "mean conversion time per frame")

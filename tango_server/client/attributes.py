@@ -9,8 +9,8 @@ import tango
 ATTRIBUTES = (
     "State", "Status", "NumWorkers", "Recipe", "ConfRotation", "ConfFlip", "ConfType", "NumProcessed",
     "StatisticsTotalFrames", "StatisticsTotalTime", "StatisticsAverageTime", "NumFailed", "NumSkipped",
-    "NumPlaceholders", "QueueLength", "LatencyMedian", "LatencyP95", "FramesPerSecond", "BytesPerSecond", "FreeSpace",
-    "LastSource", "LastOutput", "LastError", "FailedFiles",
+    "NumPlaceholders", "NumOverexposedFrames", "CorrectionsInUse", "QueueLength", "LatencyMedian", "LatencyP95",
+    "FramesPerSecond", "BytesPerSecond", "FreeSpace", "LastSource", "LastOutput", "LastError", "FailedFiles",
 )  # fmt: skip
 """Read in one call at each poll."""
 

@@ -59,4 +59,7 @@ def _row(report: "FrameReport") -> tuple[Cell | str, ...]:
 def _details(report: "FrameReport") -> Cell | str:
     if report.outcome != "converted" or not report.output:
         return Cell(report.reason.removeprefix(f"{report.source}: "))
-    return Cell(f"{report.output} ({report.reason})") if report.reason else report.output
+    overexposed = report.pixels.overexposed
+    notes = [f"{counted(overexposed, 'overexposed pixel')}."] if overexposed else []
+    notes += [report.reason] if report.reason else []
+    return Cell(f"{report.output} ({' '.join(notes)})") if notes else report.output

@@ -141,12 +141,26 @@ def _rows(snapshot: "ServerSnapshot") -> list[tuple[str, str]]:
         ("skipped", formatted("{} frames", "NumSkipped")),
         ("placeholders", formatted("{} frames", "NumPlaceholders")),
         ("failed", formatted("{} so far", "NumFailed") + _to_retry(snapshot)),
+        ("overexposed", formatted("{} frames", "NumOverexposedFrames")),
         ("recipe", formatted("rotation {}, flip {}, pixels {}", "ConfRotation", "ConfFlip", "ConfType")),
+        *_corrections(snapshot),
         ("workers", formatted("{}", "NumWorkers")),
         ("free space", formatted("{:.1f} GB", "FreeSpace", scale=1e9)),
         ("last output", snapshot.value("LastOutput") or NOT_KNOWN),
     ]
     return rows + ([("last error", formatted("{}", "LastError"))] if snapshot.value("FailedFiles") else [])
+
+
+def _corrections(snapshot: "ServerSnapshot") -> list[tuple[str, str]]:
+    """Return what corrects the frames of each detector now, and a warning for a dark that is too old."""
+    from tango_server.client.corrections import age_warning, corrections_in_use, in_words
+
+    rows = []
+    for found in corrections_in_use(snapshot):
+        rows.append(("corrections", f"{found.detector}: {in_words(found)}"))
+        if warning := age_warning(found):
+            rows.append(("warning", f"{found.detector}: {warning}"))
+    return rows
 
 
 def _to_retry(snapshot: "ServerSnapshot") -> str:

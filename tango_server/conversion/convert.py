@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from tango_server.conversion.corrections.preparation import correction_for, noted
-from tango_server.conversion.corrections.source_frame import frame_of
+from tango_server.conversion.corrections.frame import correction_of, noted
 from tango_server.conversion.errors import (
     ConversionError,
     ConvertedDifferentlyError,
@@ -27,15 +26,15 @@ from tango_server.conversion.image.buffers import thread_workspace
 from tango_server.conversion.image.correction import Correction
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import InexactPixelsError
-from tango_server.conversion.image.transform import Turning
+from tango_server.conversion.image.transform import Turning, added_counts
 from tango_server.conversion.on_existing import place
 from tango_server.conversion.sidecar import carry_sidecar, sidecar_error
 from tango_server.conversion.tiff.kept_tags import NOTHING_KEPT, KeptTags, read_kept_tags
 from tango_server.conversion.tiff.provenance import acquired, describe, read_provenance
 from tango_server.conversion.tiff.reader import Source, open_source, unusual_layout
-from tango_server.conversion.tiff.structure import Page, Structure
+from tango_server.conversion.tiff.structure import Structure
 from tango_server.conversion.tiff.writer import counted, image_writer
-from tango_server.messages import FrameReport, PixelCounts
+from tango_server.messages import FrameReport
 from tango_server.recipe import InPlace, NewFile, Recipe
 from tango_server.recipe.corrections import Corrections
 
@@ -169,7 +168,10 @@ class _Conversion:
     def _publish(self, chosen: Path, attempt: Attempt, kept: KeptTags = NOTHING_KEPT) -> FrameReport:
         source, pages = self.source, self.source.structure.pages
         turnings: list[Turning] = []
-        corrections = [self._correction(page) for page in pages]
+        corrections: list[Correction | None] = [None] * len(pages)
+        if self.corrections is not None:
+            about = partial(correction_of, source, fields=self.fields, roots=self.roots)
+            corrections = [about(page, self.recipe, self.corrections) for page in pages]
 
         def turned() -> Iterator[Turning]:
             for page, image, correction in zip(pages, source.images(), corrections, strict=True):
@@ -192,7 +194,7 @@ class _Conversion:
             else:
                 write = image_writer(turned(), len(pages), self.recipe, described(), taken, kept)
                 if corrections[0] is not None:
-                    write = counted(write, described(), lambda: described(pixels=_added(turnings)))
+                    write = counted(write, described(), lambda: described(pixels=added_counts(turnings)))
             in_place = chosen == source.path
             size = publish(chosen, _still_there(write, source, self.roots) if in_place else write, attempt, self.roots)
         except InexactPixelsError as error:
@@ -205,7 +207,7 @@ class _Conversion:
             reason=" ".join(filter(None, (unusual_layout(pages), noted(notes)))),
             shape=turnings[0].shape if frame is None else (frame.side, frame.side),
             pixel_type=turnings[0].pixel_type.name,
-            pixels=_added(turnings),
+            pixels=added_counts(turnings),
             pages=len(pages),
             finished=0,
             recipe_hash=self.recipe.hash,
@@ -213,13 +215,6 @@ class _Conversion:
             bytes_out=size,
             masters=masters,
         )
-
-    def _correction(self, page: Page) -> Correction | None:
-        """Return the correction of a page, None without corrections; raise `CorrectionError`."""
-        if self.corrections is None:
-            return None
-        frame = frame_of(self.source, page, self.recipe, self.roots, self.fields)
-        return correction_for(frame, self.recipe, self.corrections, self.roots)
 
     def _esperanto(self, record: Callable[..., str], taken: str) -> EsperantoFrame | None:
         """Return the ESPERANTO frame, None for a TIFF."""
@@ -292,21 +287,3 @@ def _still_there(write: Write, source: Source, roots: Roots) -> Write:
             )
 
     return write_and_look
-
-
-def _added(turnings: list[Turning]) -> PixelCounts:
-    """Return the counts of all pages together."""
-    counts = [turning.counts() for turning in turnings]
-    lows = [count.minimum for count in counts if count.minimum is not None]
-    highs = [count.maximum for count in counts if count.maximum is not None]
-    over = [count.overexposed for count in counts if count.overexposed is not None]
-    return PixelCounts(
-        nan=sum(count.nan for count in counts),
-        saturated_low=sum(count.saturated_low for count in counts),
-        saturated_high=sum(count.saturated_high for count in counts),
-        negative=sum(count.negative for count in counts),
-        minimum=min(lows, default=None),
-        maximum=max(highs, default=None),
-        masked=sum(count.masked for count in counts),
-        overexposed=sum(over) if over else None,
-    )

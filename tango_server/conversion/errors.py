@@ -152,7 +152,7 @@ class DarkMissingError(CorrectionError):
 
 
 class AlreadyCorrectedError(CorrectionError):
-    """The dark of the frame is already subtracted, or nothing tells whether it is."""
+    """The dark of the frame is already subtracted, or it is unknown whether it is."""
 
 
 class OutputError(ConversionError):

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tango_server.conversion.corrections.preparation import correction_for
-from tango_server.conversion.corrections.source_frame import frame_of
+from tango_server.conversion.corrections.frame import correction_of
 from tango_server.conversion.image.correction import Correction
 from tango_server.conversion.image.display import colour_limits
 from tango_server.conversion.image.orientation import Orientation
@@ -63,7 +62,7 @@ def draw_preview(source: Path, recipe: Recipe, picture: Path) -> None:
         before = next(opened.images())
         correction = None
         if recipe.corrections is not None:
-            correction = correction_for(frame_of(opened, page, recipe), recipe, recipe.corrections)
+            correction = correction_of(opened, page, recipe, recipe.corrections)
     after, _ = transform(before, recipe, stored, correction)
     turned = stored.then(Orientation.of(recipe))
     center = _center(source)

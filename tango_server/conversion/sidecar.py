@@ -152,6 +152,15 @@ def is_sidecar_error(reason: str) -> bool:
     return _TROUBLE in reason
 
 
+def without_sidecar_error(reason: str) -> str:
+    """Return the reason of a converted frame without the sidecar error at its end.
+
+    >>> without_sidecar_error("the exposure of the dark is unknown. the sidecar could not be copied: the disk is full")
+    'the exposure of the dark is unknown.'
+    """
+    return reason.partition(_TROUBLE)[0].rstrip()
+
+
 def _is_subtracted(output: Path, roots: Roots) -> bool:
     """Whether a dark was subtracted from an output that we wrote."""
     provenance = read_provenance(read_structure(output, roots.outputs))

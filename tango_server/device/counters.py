@@ -1,5 +1,6 @@
 """The read-only Tango attributes that show the numbers of the job service."""
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,8 @@ COUNTERS: dict[str, Callable[[Snapshot], Any]] = {
     "NumFailed": lambda now: now.failed,
     "NumSkipped": lambda now: now.skipped,
     "NumPlaceholders": lambda now: now.placeholders,
+    "NumOverexposedFrames": lambda now: now.overexposed,
+    "CorrectionsInUse": lambda now: json.dumps([each.model_dump(mode="json") for each in now.corrections]),
     "FramesPerSecond": lambda now: now.frames_per_second,
     "BytesPerSecond": lambda now: now.bytes_per_second,
     "LatencyMedian": lambda now: now.latency_median,
@@ -83,6 +86,20 @@ class Counters(Configured):
         "Zero-filled frames written for files that never arrived",
         "frames",
         "%d",
+    )
+    NumOverexposedFrames = _counter(
+        "NumOverexposedFrames",
+        int,
+        "Overexposed frames",
+        "Converted frames with overexposed pixels; counted with corrections in the recipe",
+        "frames",
+        "%d",
+    )
+    CorrectionsInUse = _counter(
+        "CorrectionsInUse",
+        str,
+        "Corrections",
+        "Dark, flat and masks of the newest frame of each detector, as JSON",
     )
     FramesPerSecond = _counter(
         "FramesPerSecond", float, "Rate", "Frames converted per second, over the last 10 s", "frames/s", "%.2f"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.temporary_names import remove_leftovers
@@ -104,17 +105,24 @@ class Dispatcher:
         if job.source_root is None or job.output_root is None:
             return self._roots()
         roots = Roots(read=(job.source_root,), write=(job.output_root,))
-        if job.recipe.esperanto is None or job.recipe.esperanto.mask is None:
+        masked = job.recipe.esperanto is not None and job.recipe.esperanto.mask is not None
+        if not masked and not job.master_files:
             return roots
         now = self._roots()
         return replace(roots, every=now.read, private=now.private)
 
+    def _roots_of_masters(self, job: Job) -> set[Path]:
+        files = job.master_files
+        roots = self._roots() if files else Roots()
+        return {roots.root_of(file) for file in files}
+
     def _observe_source(self, job: Job, roots: Roots) -> _Observation:
-        if problem := self._mounts.problem_of(*roots.read, *roots.write):
+        needed = (*roots.read, *self._roots_of_masters(job))
+        if problem := self._mounts.problem_of(*needed, *roots.write):
             return AttemptFailed(job.job_id, "away", problem)
         self._temporary_files.before_first_check(job, roots)
         observation = observe_source(job, roots)
-        if problem := self._mounts.problem_of(*roots.read):  # unmounted meanwhile: a missing file may exist
+        if problem := self._mounts.problem_of(*needed):  # unmounted meanwhile: a missing file may exist
             return AttemptFailed(job.job_id, "away", problem)
         return observation
 
@@ -130,7 +138,7 @@ class Dispatcher:
 
     def _attempted(self, job: Job, result: Result) -> None:
         job_id, roots = job.job_id, self._roots_of(job)
-        if problem := self._mounts.problem_of(*roots.read, *roots.write):
+        if problem := self._mounts.problem_of(*roots.read, *self._roots_of_masters(job), *roots.write):
             self._post(AttemptFailed(job_id, "away", problem))  # its output may be hidden below the mount point
             return
         try:

@@ -6,11 +6,12 @@ from pathlib import Path
 from tango_server.conversion.errors import ConversionError, OutputWriteError, PathError, SourceError, SourceMissingError
 from tango_server.conversion.esperanto.experiment import awaits_sidecar
 from tango_server.conversion.files.roots import Roots
-from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_error
+from tango_server.conversion.sidecar import carry_sidecar, is_expected, read_sidecar, sidecar_error
 from tango_server.conversion.tiff.parser import read_structure
+from tango_server.conversion.tiff.structure import Structure
 from tango_server.jobs.job import Job
 from tango_server.jobs.job_log import about
-from tango_server.jobs.state_machine.events import AttemptFailed, Observed, SidecarObserved
+from tango_server.jobs.state_machine.events import AttemptFailed, Observed, ObservedDark, SidecarObserved
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +20,9 @@ def observe_source(job: Job, roots: Roots) -> Observed | AttemptFailed:
     """Check a job's source, within the roots. A path that now leads outside them fails at once."""
     try:
         structure = read_structure(job.source, roots)
-        return Observed(job.job_id, structure, lacks_sidecar=_lacks_sidecar(job, roots))
+        lacks_sidecar = _lacks_sidecar(job, structure, roots)
+        darks = tuple(_observe_dark(file, roots.named) for file in job.awaited_darks)
+        return Observed(job.job_id, structure, lacks_sidecar=lacks_sidecar, darks=darks)
     except SourceMissingError:
         return Observed(job.job_id, None)
     except PathError as error:
@@ -28,12 +31,29 @@ def observe_source(job: Job, roots: Roots) -> Observed | AttemptFailed:
         return Observed(job.job_id, None, error.problem)
 
 
-def _lacks_sidecar(job: Job, roots: Roots) -> bool:
-    wanted = job.recipe.esperanto
-    if wanted is None or not awaits_sidecar(job.source, wanted, job.fields):
-        return False
+def _observe_dark(file: Path, roots: Roots) -> ObservedDark:
+    """Check a dark of the frame's run; raise `PathError` if its path now leads outside the roots."""
     try:
-        return read_sidecar(job.source, roots) is None
+        structure = read_structure(file, roots)
+        return ObservedDark(str(file), structure, lacks_sidecar=is_expected(structure) and _has_no_sidecar(file, roots))
+    except SourceMissingError:
+        return ObservedDark(str(file), None)
+    except SourceError as error:
+        return ObservedDark(str(file), None, error.problem)
+
+
+def _lacks_sidecar(job: Job, structure: Structure, roots: Roots) -> bool:
+    """Return whether the conversion needs a sidecar that does not exist yet: for a header, or for corrections."""
+    header, corrections = job.recipe.esperanto, job.recipe.corrections
+    needed = header is not None and awaits_sidecar(job.source, header, job.fields)
+    if corrections is not None and (corrections.dark is not None or corrections.saturation is not None):
+        needed = needed or is_expected(structure)
+    return needed and _has_no_sidecar(job.source, roots)
+
+
+def _has_no_sidecar(image: Path, roots: Roots) -> bool:
+    try:
+        return read_sidecar(image, roots) is None
     except SourceError:  # it exists, and the conversion will report the error
         return False
 

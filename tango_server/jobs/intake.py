@@ -9,12 +9,13 @@ from typing import Any
 
 from tango_server.conversion.errors import PathError
 from tango_server.conversion.files.path_map import PathMap
-from tango_server.conversion.files.roots import caching_resolver
+from tango_server.conversion.files.roots import caching_resolver, resolve_path
 from tango_server.jobs import clock
 from tango_server.jobs.capacity import FreeSpace, Limits
 from tango_server.jobs.frame_listing import frames_in
 from tango_server.jobs.job import Job
 from tango_server.jobs.ledger.ledger import Booked, Ledger
+from tango_server.jobs.masters import locator
 from tango_server.jobs.state_machine.events import Accepted, Event, Refused
 from tango_server.jobs.validation import job_for, mask_in, translated
 from tango_server.messages import (
@@ -94,7 +95,8 @@ class Intake:
         """
         roots, now, recipe = self._settings.roots(), clock.now().wall, self._recipe()
         resolve = caching_resolver()
-        jobs = [job_for(raw, recipe, roots, now, self._paths, resolve=resolve) for raw in query.requests]
+        locate = locator(roots, self._paths, resolve)
+        jobs = [job_for(raw, recipe, roots, now, self._paths, resolve=resolve, locate=locate) for raw in query.requests]
         bookable = [job for job in jobs if not job.refused or job.request.run_uid]
         with self._one_by_one:
             if query.requests:
@@ -163,11 +165,13 @@ class Intake:
         return "" if there else f"{path}: no such file on the conversion host. Check the path."
 
     def require_allowed(self, recipe: Recipe) -> None:
-        """Raise `PathError` if a recipe's output folder or mask is outside the write or read roots."""
+        """Raise `PathError` if a recipe's output folder, masks or masters are outside the roots, or are no files."""
         output = translated(recipe, self._paths).output
         if isinstance(output, NewFile) and output.folder is not None:
             self._settings.roots().target(Path(output.folder))
         mask_in(recipe, self._settings.roots(), self._paths)
+        if recipe.corrections is not None:
+            locator(self._settings.roots(), self._paths, resolve_path)(recipe.corrections, False)  # noqa: FBT003 - cached
 
     def book_failure(self, source: str, reason: str) -> None:
         """Report a file that can't become a job as failed, when no caller waits for an answer."""

@@ -7,6 +7,7 @@ from typing import cast
 
 from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import DARK_FACTS, Corrections, split_master
 from tango_server.recipe.esperanto import RESOLVED_MASK
 
 NO_OUTPUT = Path()
@@ -19,8 +20,9 @@ _LARGEST_SIDE = 65_536  # pixels
 class Job:
     """A request on the ledger, or in a batch without a server.
 
-    `request` is complete: its recipe is the default one if it had none. `source`, `output` and the recipe's `mask` are
-    resolved, below the roots at the time of acceptance. `accepted` is in Unix seconds, None without a server.
+    `request` is complete: its recipe is the default one if it had none. `source`, `output`, the recipe's `mask` and the
+    paths in its `corrections` are resolved, below the roots at the time of acceptance; without a server, those of the
+    recipe hold. `accepted` is in Unix seconds, None without a server.
     `refused` says why the request is invalid. `place` orders the queue.
     `resumed`: it was pending when this server started, so that an earlier one may have left temporary files.
     """
@@ -33,6 +35,7 @@ class Job:
     source_root: Path | None = None
     output_root: Path | None = None
     mask: Path | None = None
+    corrections: Corrections | None = None
     refused: str = ""
     place: int = 0
     resumed: bool = False
@@ -54,6 +57,29 @@ class Job:
             return self.request.metadata
         fields = self.request.fields
         return fields if self.mask is None else {**fields, RESOLVED_MASK: str(self.mask)}
+
+    @property
+    def has_run_dark(self) -> bool:
+        """Whether the dark was found in a run, so that its files may still be written."""
+        return DARK_FACTS in self.request.metadata
+
+    @property
+    def master_files(self) -> tuple[Path, ...]:
+        """The files of the corrections, besides the frame's own."""
+        masters = () if self.corrections is None else self.corrections.masters
+        return tuple(Path(file) for file, _ in (split_master(path) for _, path in masters) if file)
+
+    @property
+    def missing_file(self) -> Path | None:
+        """The first of source and masters that this machine cannot see, None if it sees all."""
+        return next((file for file in (self.source, *self.master_files) if not file.exists()), None)
+
+    @property
+    def awaited_darks(self) -> tuple[Path, ...]:
+        """The files of a run's dark."""
+        if self.corrections is None or not self.has_run_dark:
+            return ()
+        return tuple(Path(file) for file, _ in map(split_master, self.corrections.darks) if file)
 
     @property
     def shape(self) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from tango_server.conversion.errors import PathError
 from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.files.roots import Resolve, Roots, output_path, resolve_path
 from tango_server.jobs.job import NO_OUTPUT, Job
+from tango_server.jobs.masters import Locate, locator
 from tango_server.messages import FrameOrigin, FrameRequest
 from tango_server.recipe import NewFile, Recipe
 from tango_server.text import explain, printable
@@ -26,10 +27,12 @@ def job_for(
     paths: PathMap = NO_MAP,
     *,
     resolve: Resolve = resolve_path,
+    locate: Locate | None = None,
 ) -> Job:
     """Return the job for a request from the wire; if invalid, a refused job with the reason.
 
-    `now` is in Unix seconds, `paths` maps clients' paths to folders of this host, `resolve` may cache folders.
+    `now` is in Unix seconds, `paths` maps clients' paths to folders of this host. `resolve` may cache folders, `locate`
+    the masters of recipes.
     """
     job_id = secrets.token_hex(8)
     try:
@@ -40,12 +43,12 @@ def job_for(
     request = request.model_copy(update={"recipe": request.recipe or server_recipe})
     job = Job(job_id, request, Path(request.source), NO_OUTPUT, now)
     try:
-        return _placed(job, roots, paths, resolve)
+        return _placed(job, roots, paths, resolve, locate or locator(roots, paths, resolve))
     except PathError as error:
         return replace(job, refused=str(error))
 
 
-def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve) -> Job:
+def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve, locate: Locate) -> Job:
     """Return the job with its paths resolved; raise `PathError`."""
     request, recipe = job.request, job.recipe
     if request.run_uid:
@@ -59,8 +62,17 @@ def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve) -> Job:
         mask = mask_in(recipe, roots, paths, resolve)
     except PathError as error:
         return replace(job, refused=f"mask: {error}")
+    corrections = None if recipe.corrections is None else locate(recipe.corrections, job.has_run_dark)
     source_root, output_root = roots.root_of(source), roots.write_root_of(output)
-    return replace(job, source=source, output=output, source_root=source_root, output_root=output_root, mask=mask)
+    return replace(
+        job,
+        source=source,
+        output=output,
+        source_root=source_root,
+        output_root=output_root,
+        mask=mask,
+        corrections=corrections,
+    )
 
 
 def _named(raw: dict[str, Any], error: ValidationError) -> tuple[str, str]:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from html import escape
 
 from tango_server.client.client import ServerSnapshot
+from tango_server.client.corrections import age_warning, corrections_in_use, master_words
 from tango_server.messages import FrameReport, RunStatistics
 from tango_server.monitor.state import MonitorState
 from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import KINDS
 from tango_server.recipe.words import recipe_words
 from tango_server.text import cut_middle, local_time
 
@@ -83,6 +85,7 @@ def numbers(observed: MonitorState) -> str:
         ("Converted", _count(snapshot, "StatisticsTotalFrames"), "frames"),
         ("Failed", _count(snapshot, "NumFailed"), "frames"),
         ("Skipped", _count(snapshot, "NumSkipped"), "frames"),
+        ("Overexposed", _count(snapshot, "NumOverexposedFrames"), "frames"),
         ("Free space", _NOTHING if snapshot.value("FreeSpace") is None else size(snapshot.value("FreeSpace")), ""),
         ("Workers", _count(snapshot, "NumWorkers"), ""),
     ]
@@ -128,6 +131,25 @@ def runs(statistics: Sequence[RunStatistics]) -> str:
     ]
     names = ("Run", "Submitted", "Converted", "Skipped", "Placeholders", "Failed", "Pending", "Latency: median / 95 %")
     return _table("runs", names, rows, "No runs yet. Frames added by hand do not belong to a run.")
+
+
+def corrections(observed: MonitorState) -> str:
+    """Return what corrects the frames of each detector now as an HTML table, with a warning for darks too old."""
+    found = corrections_in_use(observed.snapshot) if observed.snapshot else ()
+    rows = [
+        (
+            each.detector,
+            *(master_words(each, kind) or _NOTHING for kind in KINDS),
+            str(each.masked),
+            _NOTHING if each.overexposed is None else str(each.overexposed),
+            clock(each.finished),
+        )
+        for each in found
+    ]
+    names = ("Detector", "Dark", "Flat", "Mask", "Masked", "Overexposed", "Last frame")
+    table = _table("corrections", names, rows, "No corrections.")
+    warned = ((each.detector, age_warning(each)) for each in found)
+    return table + "".join(f"<div class='warning'>{escape(f'{name}: {text}')}</div>" for name, text in warned if text)
 
 
 def _default_recipe(text: str) -> str:

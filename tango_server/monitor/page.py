@@ -5,7 +5,7 @@ from typing import Any
 import panel as pn
 
 from tango_server.monitor.actions import buttons
-from tango_server.monitor.html import failures, headline, numbers, runs
+from tango_server.monitor.html import corrections, failures, headline, numbers, runs
 from tango_server.monitor.pair_view import PairView
 from tango_server.monitor.plots import Plots
 from tango_server.monitor.sharing import Shared
@@ -21,8 +21,8 @@ class MonitorPage:
     def __init__(self, shared: Shared, *, read_only: bool) -> None:
         self._shared = shared
         self._shown: MonitorState | None = None
-        self._headline, self._numbers, self._failures, self._runs = (
-            pn.pane.HTML("", sizing_mode="stretch_width", stylesheets=[STYLE]) for _ in range(4)
+        self._headline, self._numbers, self._corrections, self._failures, self._runs = (
+            pn.pane.HTML("", sizing_mode="stretch_width", stylesheets=[STYLE]) for _ in range(5)
         )
         self._plots = Plots()
         self._pair = PairView()
@@ -32,6 +32,8 @@ class MonitorPage:
             self._plots.layout,
             _title("Last converted frame"),
             self._pair.layout,
+            _title("Corrections in use"),
+            self._corrections,
             _title("Last failures"),
             self._failures,
             *([] if read_only else [buttons(shared.watch)]),
@@ -58,6 +60,7 @@ class MonitorPage:
             self._shown = observed
             self._headline.object = headline(observed)
             self._numbers.object = numbers(observed)
+            self._corrections.object = corrections(observed)
             self._failures.object = failures(observed.failures)
             self._runs.object = runs(observed.runs)
             self._plots.show(observed.samples)

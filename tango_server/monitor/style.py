@@ -12,6 +12,7 @@ STYLE = """
 .tile .value { font-size: 22px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .tile .unit { color: #777; font-size: 12px; min-height: 15px; }
 .tile.bad .value { color: #b00000; }
+.warning { margin-top: 4px; color: #b00000; font-weight: 600; overflow-wrap: anywhere; }
 .recipe { margin-top: 8px; font-size: 14px; }
 .old { opacity: 0.45; }
 .title { overflow-wrap: anywhere; }
@@ -28,7 +29,7 @@ table.runs td { font-variant-numeric: tabular-nums; }
   table, tbody { display: block; }
   tr { display: block; border-top: 1px solid #e0e0e0; padding: 6px 0; }
   td { border: 0; padding: 1px 14px 1px 0; }
-  table.failures td { display: block; }
+  table.failures td, table.corrections td { display: block; }
   table.runs td { display: inline-block; }
   table.runs td:first-child { display: block; font-weight: 600; }
   td:not(:first-child)::before { content: attr(data-name) " "; color: #777; }

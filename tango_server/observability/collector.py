@@ -41,6 +41,7 @@ def _totals(now: Snapshot) -> Iterator[Metric]:
         "failed": now.failed,
     }
     yield _counter("petif_frames", "Finished frames, by outcome.", frames, "outcome")
+    yield _counter("petif_overexposed_frames", "Converted frames with overexposed pixels.", {"": now.overexposed})
     yield _counter("petif_conversion_seconds", "Total conversion time.", {"": now.conversion_time_total})
     size = {"in": now.bytes_in, "out": now.bytes_out}
     yield _counter("petif_bytes", "Bytes of converted frames, read and written.", size, "direction")

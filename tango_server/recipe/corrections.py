@@ -149,5 +149,15 @@ class DarkFacts(Frozen):
             return cls()
 
 
+def split_master(path: str) -> tuple[str, str]:
+    """Return the file of a master and the data set in it; no file if that is the frame's own.
+
+    >>> split_master("/data/dark.h5::/exchange/dark"), split_master("::/exchange/dark"), split_master("/data/dark.tif")
+    (('/data/dark.h5', '/exchange/dark'), ('', '/exchange/dark'), ('/data/dark.tif', ''))
+    """
+    file, _, inside = path.partition("::")
+    return file, inside
+
+
 def _paths(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value or ()

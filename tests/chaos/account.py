@@ -29,6 +29,7 @@ class Account:
     hostile: int
     accepted: int
     outcomes: Mapping[str, int]
+    corrected: int
     sidecars: int
     sidecars_carried: int
     failures: Mapping[str, int]
@@ -56,6 +57,7 @@ class Account:
             ("of these left unfinished by their writer", str(self.unfinished)),
             ("of these hostile", str(self.hostile)),
             ("accepted", str(self.accepted)),
+            ("corrected with a dark and a mask", str(self.corrected)),
             ("sidecars of new files", str(self.sidecars)),
             ("of these carried along", str(self.sidecars_carried)),
             *((outcome, str(count)) for outcome, count in sorted(self.outcomes.items())),

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from tests.chaos.detector import Written, digest_of
-from tests.chaos.frames import PLACES, PlannedFrame, expected_of, image_of
+from tests.chaos.frames import PLACES, PlannedFrame, corrected_of, dark_of, expected_of, image_of, mask_of
 from tests.chaos.ground import Ground
 
 _SIDECAR = ".metadata"
@@ -104,24 +105,45 @@ class Auditor:
         elif not output.exists():
             yield Finding(Fault.LOST, f"{one.path}: {report['outcome']}, but there is no {output}")
         else:
-            yield from self._content(one, output)
+            yield from self._content(one, output, report)
             carried = output.with_name(output.name + _SIDECAR)
             if report["sidecar"] == "carried" and not carried.exists():
                 yield Finding(Fault.LOST, f"{carried}: reported as carried, but not there")
 
-    def _content(self, one: Written, output: Path) -> Iterator[Finding]:
+    def _content(self, one: Written, output: Path, report: dict[str, Any] | None = None) -> Iterator[Finding]:
         image = image_of(self._seed, one.frame, self._size)
-        expected = expected_of(one.frame, image)
         try:
             found, description = _read(output)
         except (OSError, ValueError, KeyError) as error:
             yield Finding(Fault.WRONG, f"{output}: can't be read ({error!r})")
             return
-        if found.dtype != expected.dtype or not np.array_equal(found, expected):
-            twice = one.frame.in_place and np.array_equal(found, expected_of(one.frame, expected))
-            yield Finding(Fault.DOUBLED if twice else Fault.WRONG, f"{output}: its pixels are not those expected")
+        if one.frame.corrected:
+            yield from self._corrected(one, found, output, report)
+        else:
+            expected = expected_of(one.frame, image)
+            if not _same(found, expected):
+                twice = one.frame.in_place and np.array_equal(found, expected_of(one.frame, expected))
+                yield Finding(Fault.DOUBLED if twice else Fault.WRONG, f"{output}: its pixels are not those expected")
         if description.get("source") != one.path.name or not _made_by(one.frame, description.get("recipe", {})):
             yield Finding(Fault.WRONG, f"{output}: its provenance is {description}")
+
+    def _corrected(
+        self, one: Written, found: NDArray[Any], output: Path, report: dict[str, Any] | None
+    ) -> Iterator[Finding]:
+        """Check that the frame was corrected once, with its dark, and with the whole mask that its report names."""
+        image, dark = image_of(self._seed, one.frame, self._size), dark_of(str(one.frame.run_uid), self._size)
+        masks = [mask_of(version, self._size) for version in (0, 1)]
+        if report is not None and report["outcome"] == "converted":
+            used = {master["kind"]: master["sha256"] for master in report.get("masters", ())}
+            if used.get("dark") != digest_of(self._ground.dark(str(one.frame.run_uid))) or "mask" not in used:
+                yield Finding(Fault.WRONG, f"{output}: its report has the masters {used}")
+            is_latest = used.get("mask") == digest_of(self._ground.mask)
+            masks = masks[1:] if is_latest else masks[:1]
+        if any(_same(found, corrected_of(one.frame, image, dark, mask)) for mask in masks):
+            return
+        twice = any(_same(found, corrected_of(one.frame, image, 2 * dark, mask)) for mask in masks)
+        fault, words = (Fault.DOUBLED, "corrected twice") if twice else (Fault.WRONG, "not corrected as expected")
+        yield Finding(fault, f"{output}: {words}")
 
     def _times(self, one: Written, report: dict[str, Any]) -> Iterator[Finding]:
         """Durations are measured by the monotonic clock, so no jump of the wall clock may show in them."""
@@ -177,6 +199,10 @@ def _counted(written: list[Written], submitted: Mapping[str, int]) -> Iterator[F
     for run_uid, jobs in submitted.items():
         if jobs > frames[run_uid]:
             yield Finding(Fault.DOUBLED, f"{run_uid}: {jobs} jobs for {frames[run_uid]} frames")
+
+
+def _same(found: NDArray[Any], expected: NDArray[Any]) -> bool:
+    return found.dtype == expected.dtype and np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f")
 
 
 def _read(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:

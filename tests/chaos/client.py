@@ -11,7 +11,9 @@ from typing import Any
 
 from tango.utils import PyTangoThread
 
+from tango_server.recipe.corrections import DARK_FACTS
 from tests.chaos.frames import PlannedFrame
+from tests.chaos.ground import Ground
 from tests.chaos.line import Line, NoAnswerError
 
 _BATCH = 50
@@ -25,7 +27,10 @@ class Client:
     `job_ids` has every job id that was ever answered for a frame: one, unless something is very wrong.
     """
 
-    def __init__(self, address: str, announced: "SimpleQueue[tuple[PlannedFrame, Path]]", seed: int) -> None:
+    def __init__(
+        self, address: str, announced: "SimpleQueue[tuple[PlannedFrame, Path]]", seed: int, ground: Ground
+    ) -> None:
+        self._ground = ground
         self._submitting, self._collecting = Line(address), Line(address)
         self._announced = announced
         self._chance = random.Random(seed)
@@ -84,7 +89,7 @@ class Client:
 
     def _submit(self, batch: list[tuple[PlannedFrame, Path]]) -> bool:
         """Hand in the same batch until it has an answer; return whether it has one."""
-        text = json.dumps({"requests": [_request(frame, path) for frame, path in batch]})
+        text = json.dumps({"requests": [_request(frame, path, self._ground) for frame, path in batch]})
         while not self._ending.is_set():
             try:
                 answer = self._submitting.ask("Submit", text)
@@ -115,10 +120,12 @@ class Client:
             self._awaited.difference_update(reports, unknown)  # what is unknown now will not be known later
 
 
-def _request(frame: PlannedFrame, path: Path) -> dict[str, Any]:
+def _request(frame: PlannedFrame, path: Path, ground: Ground) -> dict[str, Any]:
+    corrections = ground.corrections(frame)
     return {
         "source": str(path),
-        "recipe": frame.recipe,
+        "recipe": frame.recipe if corrections is None else {**(frame.recipe or {}), "corrections": corrections},
+        "metadata": {} if corrections is None else {DARK_FACTS: {"run_uid": frame.run_uid}},
         "key": frame.key,
         "run_uid": frame.run_uid,
         "stream": "primary" if frame.run_uid else None,

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import tifffile
+
 from petif_bluesky.sim.qxrd_file import write_stages
 from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
-from tests.chaos.frames import PlannedFrame, image_of
+from tests.chaos.frames import PlannedFrame, dark_of, image_of, mask_of
 from tests.chaos.ground import Ground
 from tests.chaos.scale import Scale
 from tests.hostile import Attempts
 
 _WRITERS = 4
 _STAGE_PAUSE = 0.05
+_DARK_DELAY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,14 @@ class Detector:
         self.announced: queue.SimpleQueue[tuple[PlannedFrame, Path]] = queue.SimpleQueue()
         self._writing: list[Future[Written]] = []
         self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="detector")
+        self._darks: dict[str, Future[None]] = {}
+        self._dark_writer = ThreadPoolExecutor(1, thread_name_prefix="darks")
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._take, name="exposures")
 
     def start(self) -> None:
         """Begin to take frames."""
+        self._write_mask(0)
         self._thread.start()
 
     def stop(self) -> None:
@@ -61,6 +67,7 @@ class Detector:
         self._stopped.set()
         self._thread.join()
         self._pool.shutdown()
+        self._dark_writer.shutdown()
 
     @property
     def taking(self) -> bool:
@@ -75,6 +82,8 @@ class Detector:
     def written(self) -> list[Written]:
         """Wait until all frames are on disk and return them; raise what went wrong, if something did."""
         self._thread.join()
+        for dark in self._darks.values():
+            dark.result()
         return [future.result() for future in self._writing]
 
     def _take(self) -> None:
@@ -82,6 +91,10 @@ class Detector:
         for frame in self._frames:
             if self._stopped.wait(max(0.0, begin + frame.number / self._scale.rate - time.monotonic())):
                 return
+            if frame.number == len(self._frames) // 2:
+                self._write_mask(1)
+            if frame.corrected and frame.run_uid is not None and frame.run_uid not in self._darks:
+                self._darks[frame.run_uid] = self._dark_writer.submit(self._write_dark, frame.run_uid)
             self._writing.append(self._pool.submit(self._write, frame))
 
     def _write(self, frame: PlannedFrame) -> Written:
@@ -100,7 +113,21 @@ class Detector:
         digest = digest_of(path)
         if not frame.early:
             self.announced.put((frame, path))
-        return Written(frame, path, digest, self._write_sidecar(frame, path) if frame.sidecar else "")
+        sidecar = self._write_sidecar(frame.pixel_type, frame.number, path) if frame.sidecar else ""
+        return Written(frame, path, digest, sidecar)
+
+    def _write_mask(self, version: int) -> None:
+        part = self._ground.mask.with_suffix(".part")
+        tifffile.imwrite(part, mask_of(version, self._scale.size))
+        part.replace(self._ground.mask)
+
+    def _write_dark(self, run_uid: str) -> None:
+        """Write the dark of a run stage by stage, after frames that it is to correct."""
+        time.sleep(_DARK_DELAY)
+        path, dark = self._ground.dark(run_uid), dark_of(run_uid, self._scale.size)
+        for _ in write_stages(path, dark, document_name=path.as_posix(), acquired=datetime.now()):
+            time.sleep(_STAGE_PAUSE)
+        self._write_sidecar(dark.dtype.name, 0, path)
 
     def _slowly(self, stages: Iterator[object], frame: PlannedFrame) -> Iterator[object]:
         """Give the server time to see an early frame in each of its unfinished stages."""
@@ -109,16 +136,16 @@ class Detector:
             if frame.early:
                 time.sleep(_STAGE_PAUSE)
 
-    def _write_sidecar(self, frame: PlannedFrame, path: Path) -> str:
+    def _write_sidecar(self, pixel_type: str, number: int, path: Path) -> str:
         size = self._scale.size
         sidecar = Sidecar(
             shape=(size, size),
-            pixel_type=frame.pixel_type,
+            pixel_type=pixel_type,
             exposure_time=0.1,
             acquired=datetime.now(),
             center=(0.54 * size, 0.43 * size),
             distance=0.4 * size,
             energy=42_000.0,
-            image_number=frame.number,
+            image_number=number,
         )
         return digest_of(write_sidecar(path, sidecar))

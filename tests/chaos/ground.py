@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tango_server.conversion.files.temporary_names import TEMPORARY_SUFFIX
 from tests.chaos.frames import PLACES, PlannedFrame
@@ -32,6 +32,7 @@ class Ground:
         self.folder = folder.resolve()
         self.root = self.folder / "data"
         self.state = self.folder / "state"
+        self._masters = self.root / "masters"
         outputs = sum(frame.place == self.output_folder.parent.name for frame in frames)
         self._sizes = {
             self.output_folder: outputs * 2 * scale.frame_bytes + _MARGIN,  # the largest pixels have 8 bytes
@@ -62,6 +63,21 @@ class Ground:
     def processed(self, place: str) -> Path:
         """Return where the server writes."""
         return self.root / place / "processed"
+
+    @property
+    def mask(self) -> Path:
+        """Where the mask is."""
+        return self._masters / "mask.tif"
+
+    def dark(self, run_uid: str) -> Path:
+        """Return where the dark of a run will be."""
+        return self._masters / f"dark-{run_uid}.tif"
+
+    def corrections(self, frame: PlannedFrame) -> dict[str, Any] | None:
+        """Return the corrections in the recipe of a frame."""
+        if not frame.corrected or frame.run_uid is None:
+            return None
+        return {"dark": str(self.dark(frame.run_uid)), "mask": str(self.mask)}
 
     def half_written(self) -> bool:
         """Return whether an output is being written at this very moment."""
@@ -107,6 +123,7 @@ class Ground:
             self.raw(place).mkdir(parents=True)
             self.processed(place).mkdir()
         self.state.mkdir()
+        self._masters.mkdir()
         for folder, size in self._sizes.items():
             if _mount("-t", "tmpfs", "-o", f"size={size}", "chaos", str(folder)):
                 self._mounts.append(folder)

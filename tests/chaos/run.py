@@ -75,7 +75,7 @@ class _Run:
         self._say = say
         self._line = Line(facility.address)
         self._detector = Detector(seed, frames, scale, ground)
-        self._client = Client(facility.address, self._detector.announced, seed)
+        self._client = Client(facility.address, self._detector.announced, seed, ground)
         self._disturber = Disturber(disturbances, facility, ground, say)
         self._warden = Warden(facility.address, scale.blocked[1] + _FAULT_PATIENCE)
 
@@ -148,6 +148,7 @@ class _Run:
             hostile=sum(one.frame.hostile for one in written),
             accepted=len(client.job_ids),
             outcomes=Counter(report["outcome"] for report in last.values()),
+            corrected=sum(bool(report.get("masters")) for report in last.values()),
             sidecars=sum(bool(one.sidecar_digest) and not one.frame.in_place for one in written),
             sidecars_carried=sum(report["sidecar"] == "carried" for report in last.values()),
             failures=Counter(plain(report["reason"]) for report in last.values() if report["outcome"] == "failed"),

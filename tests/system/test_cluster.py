@@ -27,6 +27,7 @@ from tango_server.jobs.executors.worker import Failure
 from tango_server.jobs.runner import JobRunner
 from tango_server.jobs.startup import open_runner
 from tango_server.messages import FrameReport
+from tango_server.recipe.corrections import Corrections
 from tango_server.settings import Settings
 from tests.executor_tasks import (
     ATTEMPTS,
@@ -249,6 +250,13 @@ def test_file_missing_only_on_the_worker_is_reported(
     assert isinstance(answer, ExecutorUnavailableError)
     assert f"{task.job.source.name}: the Dask worker at tcp://127.0.0.1" in str(answer)
     assert "cannot see this file" in str(answer)
+    mask = Path("/proc/self/cwd") / "mask.tif"
+    (root / "raw" / "mask.tif").touch()
+    masked = replace(task.job, corrections=Corrections(mask=str(mask)))
+    executor.start(replace(task, job=masked, roots=ANYWHERE), answers.put)
+    answer = answers.get(timeout=PATIENCE)
+    assert isinstance(answer, ExecutorUnavailableError)
+    assert f"{mask}: the Dask worker at" in str(answer)
     task.job.source.unlink()
     executor.start(task, answers.put)
     failure = answers.get(timeout=PATIENCE)

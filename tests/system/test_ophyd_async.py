@@ -38,6 +38,8 @@ attached = attach(RE, converter, recipe="xdi", tiled=CATALOGUE)
 RE(bp.count([pe], num=3))
 assert attached.wait(30)
 """
+LATER = {"NumOverexposedFrames", "CorrectionsInUse"}
+"""Attributes that servers of 2db7c4c lack: connecting to one with signals for them would fail."""
 UNITS = {"QueueLength": "frames", "NumWorkers": "processes", "LatencyMedian": "s", "FreeSpace": "B"}
 
 
@@ -86,7 +88,7 @@ def in_loop(engine: RunEngine, work: Any) -> Any:
 def test_signals_are_the_attributes_with_their_units(
     converter: ConversionDevice, run_engine: RunEngine, proxy: tango.DeviceProxy
 ) -> None:
-    for name in ATTRIBUTES:
+    for name in sorted(set(ATTRIBUTES) - LATER):
         signal = getattr(converter, name)
         value, described = in_loop(run_engine, signal.get_value()), in_loop(run_engine, signal.describe())[signal.name]
         expected = {"integer": int, "number": float, "string": str, "array": (list, tuple)}[described["dtype"]]

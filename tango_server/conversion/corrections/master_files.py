@@ -3,9 +3,11 @@
 The format is recognised by the first bytes, since Dioptas names its masks, which are TIFFs, `.mask`.
 """
 
+import base64
 import hashlib
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from os import fstat, stat_result
 from pathlib import Path
@@ -29,11 +31,11 @@ from tango_server.conversion.sidecar import read_sidecar
 from tango_server.conversion.tiff.provenance import read_provenance
 from tango_server.conversion.tiff.reader import source_in
 from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import split_master
 
-DATA_SET = "::"
-"""Between the path of an HDF5 file and that of a data set in it."""
 _LARGEST = 2**31  # bytes of one master
 _ATTEMPTS = 3
+_CBF_BINARY = b"\x0c\x1a\x04\xd5"
 _READER_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError,
                   AssertionError, MemoryError, EOFError, SyntaxError)  # fmt: skip
 
@@ -42,7 +44,7 @@ _READER_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, 
 class MasterImage:
     """A master as it was read: `image` has (rows, columns) or (frames, rows, columns); `sha256` of its bytes.
 
-    `turned`: the orientation in which this program wrote it, None for files of others.
+    `turned`: the orientation in which this program wrote it, None for files of others. `modified`: in Unix s.
     """
 
     path: str
@@ -50,6 +52,7 @@ class MasterImage:
     image: NDArray[Any]
     exposure: Exposure
     turned: Orientation | None = None
+    modified: float = 0.0
 
 
 Identity = tuple[int, int, int]
@@ -62,7 +65,7 @@ def split(text: str, source: Path) -> tuple[Path, str]:
     >>> split("/data/run.h5::/exchange/dark", Path("/data/frame.h5"))
     (PosixPath('/data/run.h5'), '/exchange/dark')
     """
-    file, _, data_set = text.partition(DATA_SET)
+    file, data_set = split_master(text)
     return (Path(file) if file else source), data_set
 
 
@@ -99,7 +102,7 @@ def read_master(text: str, roots: Roots = ANYWHERE, source: Path = Path()) -> tu
                 raise _unreadable(text, f"it has {before[1]} bytes, more than any master")
             master = _read(text, path, data_set, file, roots)
             if _identity(fstat(file.fileno())) == before:
-                return master, before
+                return replace(master, modified=before[2] / 1e9), before
     raise _unreadable(text, "it changes while it is read")
 
 
@@ -117,7 +120,8 @@ def _read(text: str, path: Path, data_set: str, file: BufferedReader, roots: Roo
     if head.startswith(b"\x93NUMPY"):
         image = _guarded(text, lambda: np.load(file, allow_pickle=False))
     elif head.lstrip().startswith((b"{", b"###CBF")):
-        image = _guarded(text, lambda: _fabio(file, "cbf" if head.lstrip().startswith(b"#") else "edf"))
+        kind = "cbf" if head.lstrip().startswith(b"#") else "edf"
+        image = _guarded(text, lambda: _fabio(file.read(), kind))
     else:
         raise _unreadable(text, "it is none of TIFF, EDF, CBF, .npy and HDF5")
     return MasterImage(text, digest, _image(text, image), Exposure())
@@ -144,18 +148,34 @@ def _tiff(
     return (pages[0] if len(pages) == 1 else np.stack(pages)), exposure, turned
 
 
-def _fabio(file: BufferedReader, kind: str) -> NDArray[Any]:
+def _fabio(data: bytes, kind: str) -> NDArray[Any]:
     """Return the frames of an EDF or the frame of a CBF file."""
     from fabio.cbfimage import CbfImage  # noqa: PLC0415 - half a second of import that most masters don't need
     from fabio.edfimage import EdfImage  # noqa: PLC0415
+    from fabio.fabioutils import BytesIO  # noqa: PLC0415
 
-    opened = (CbfImage() if kind == "cbf" else EdfImage()).read(file)
-    frames = [opened.getframe(number).data for number in range(opened.nframes)]
+    if kind == "cbf":
+        _require_sum(data)
+    opened = (CbfImage() if kind == "cbf" else EdfImage()).read(BytesIO(data))
+    frames = [opened.data, *(opened.getframe(number).data for number in range(1, opened.nframes))]
     if any(frame is None for frame in frames) or any(
         getattr(frame, "incomplete_data", False) for frame in getattr(opened, "_frames", ())
     ):
         raise ValueError("it is damaged or cut off")
     return np.asarray(frames[0] if len(frames) == 1 else frames)
+
+
+def _require_sum(cbf: bytes) -> None:
+    """Raise `ValueError` if the binary section of a CBF is not what its header says; fabio only logs that."""
+    header, mark, rest = cbf.partition(_CBF_BINARY)
+    stated = dict(re.findall(rb"(X-Binary-Size|Content-MD5): *(\S+)", header))
+    size = int(stated.get(b"X-Binary-Size", -1))
+    if not mark or not 0 <= size <= len(rest):
+        raise ValueError("it is damaged or cut off")
+    if b"Content-MD5" in stated:
+        found = base64.b64encode(hashlib.md5(rest[:size], usedforsecurity=False).digest())
+        if found != stated[b"Content-MD5"]:
+            raise ValueError("the MD5 of its pixels differs from that in its header")
 
 
 def _hdf5(text: str, path: Path, data_set: str) -> NDArray[Any]:

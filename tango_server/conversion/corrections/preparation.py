@@ -1,8 +1,7 @@
-"""Read the masters of a recipe, check that they fit a frame, and turn them to the output: once for many frames."""
+"""Read the masters of a recipe, check that they fit a frame, and turn them to the output."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tango_server.conversion.corrections.exposure import Exposure
-from tango_server.conversion.corrections.master_files import Identity, MasterImage, identity_of, read_master, split
-from tango_server.conversion.errors import AlreadyCorrectedError, DarkMissingError, MasterUnfitError
+from tango_server.conversion.corrections.master_files import Identity, MasterImage, read_master
+from tango_server.conversion.errors import MasterUnfitError
 from tango_server.conversion.esperanto.padding import FILL
-from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.image.correction import NO_PIXELS, Correction
 from tango_server.conversion.image.orientation import AS_STORED, Orientation
 from tango_server.messages import Master
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import Corrections, DarkFacts, Kind
 
-_KEPT = 2  # a run with two exposures has two darks
 _NEAR_SATURATION = 0.9
 _FLAT_MEDIAN = (0.5, 2.0)
 _UPSIDE_DOWN = Orientation(transpose=False, reverse_rows=True, reverse_columns=False)
@@ -44,69 +42,6 @@ class Frame:
     dark_facts: DarkFacts = field(default_factory=DarkFacts, compare=False)
 
 
-def correction_for(frame: Frame, recipe: Recipe, corrections: Corrections, roots: Roots = ANYWHERE) -> Correction:
-    """Return the correction of a frame; `corrections` are those of the recipe, with resolved paths.
-
-    Raises
-    ------
-    CorrectionError
-        if a master is missing, unreadable, or does not fit the frame, or if its dark is already off or missing.
-    OutsideRootsError
-        if a master is outside the read roots.
-
-    """
-    notes = _require_raw(frame, corrections)
-    if corrections.wants_run_dark:
-        notes = (*notes, _without_dark(frame, corrections))
-    wanted = corrections.masters if frame.mask is None else (*corrections.masters, ("mask", str(frame.mask)))
-    files = tuple(split(path, frame.path)[0] for _, path in wanted)
-    identities = tuple(identity_of(file, roots) for file in files)
-    prepared = _prepared(_Preparation(frame, recipe, corrections, roots, wanted, files, identities))
-    return replace(
-        prepared,
-        masters=tuple(_of_run(master, frame.dark_facts) for master in prepared.masters),
-        notes=(*notes, *prepared.notes, *filter(None, [frame.dark_facts.note if corrections.darks else ""])),
-    )
-
-
-def noted(notes: Sequence[str]) -> str:
-    """Return the notes as a sentence for a report; empty without any."""
-    return f"Corrections: {'; '.join(dict.fromkeys(notes))}." if notes else ""
-
-
-def _of_run(master: Master, facts: DarkFacts) -> Master:
-    return master.model_copy(update={"run_uid": facts.run_uid}) if master.kind == "dark" and facts.run_uid else master
-
-
-def _require_raw(frame: Frame, corrections: Corrections) -> tuple[str, ...]:
-    """Refuse a dark for a frame whose own dark is off, or may be; return notes."""
-    off = frame.exposure.dark_is_off
-    if off is False:
-        return ()
-    if corrections.dark is not None and not corrections.force:
-        if off:
-            problem = "its dark is already subtracted"
-            advice = "Convert it without a dark, or use force."
-        else:
-            problem = "cannot tell whether its dark is already subtracted: it has floats, and its sidecar is missing"
-            advice = "Restore NAME.tif.metadata, convert it without a dark, or use force."
-        raise AlreadyCorrectedError(frame.path, problem, advice)
-    if corrections.saturation is None:
-        return ()
-    return ("overexposed pixels were not counted: the dark is already subtracted, or nothing tells",)
-
-
-def _without_dark(frame: Frame, corrections: Corrections) -> str:
-    why = frame.dark_facts.note or "no run has provided one"
-    if corrections.on_missing_dark == "fail":
-        raise DarkMissingError(
-            frame.path,
-            f"no dark for this frame: {why}",
-            'Take a dark first, name a dark file, or set on_missing_dark = "convert".',
-        )
-    return f"no dark was subtracted: {why}"
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Turned:
     """A master in the geometry of the output, with its file."""
@@ -116,7 +51,7 @@ class _Turned:
 
 
 @dataclass(frozen=True, slots=True)
-class _Preparation:
+class Preparation:
     """The masters of a frame that are being read; equal for frames that they correct alike."""
 
     frame: Frame
@@ -128,6 +63,7 @@ class _Preparation:
     identities: tuple[Identity, ...]
 
     def correction(self) -> Correction:
+        """Read the masters and return the correction; raise `CorrectionError`, `OutsideRootsError`."""
         found: dict[str, list[_Turned]] = {"dark": [], "flat": [], "mask": []}
         for kind, path in self.wanted:
             found[kind].append(self._turned(kind, path))
@@ -306,7 +242,15 @@ class _Preparation:
 
 
 def _listed(kind: Kind, file: MasterImage, scale: float = 1.0) -> Master:
-    return Master(kind=kind, path=file.path, sha256=file.sha256, scale=scale)
+    exposure = file.exposure.time if kind == "dark" else None
+    return Master(
+        kind=kind,
+        path=file.path,
+        sha256=file.sha256,
+        scale=scale,
+        modified=file.modified,
+        exposure_time=exposure,
+    )
 
 
 def _is_exact(image: NDArray[Any]) -> bool:
@@ -328,9 +272,3 @@ def _as(
         result = np.array(image, work, order="C")
     result[masked] = neutral
     return result
-
-
-@lru_cache(maxsize=_KEPT)
-def _prepared(preparation: _Preparation) -> Correction:
-    """Return a correction; the latest are kept, since this takes longer than converting a frame."""
-    return preparation.correction()

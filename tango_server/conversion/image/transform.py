@@ -1,6 +1,6 @@
 """Array to array, block by block: each block of output rows is gathered, turned and cast while it is in the cache."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -145,6 +145,24 @@ class Turning:
             turned = buffers[0]
         result: Image = turned.view(self._image.dtype.newbyteorder("="))
         return result
+
+
+def added_counts(turnings: Sequence[Turning]) -> PixelCounts:
+    """Return the counts of all pages together."""
+    counts = [turning.counts() for turning in turnings]
+    lows = [count.minimum for count in counts if count.minimum is not None]
+    highs = [count.maximum for count in counts if count.maximum is not None]
+    over = [count.overexposed for count in counts if count.overexposed is not None]
+    return PixelCounts(
+        nan=sum(count.nan for count in counts),
+        saturated_low=sum(count.saturated_low for count in counts),
+        saturated_high=sum(count.saturated_high for count in counts),
+        negative=sum(count.negative for count in counts),
+        minimum=min(lows, default=None),
+        maximum=max(highs, default=None),
+        masked=sum(count.masked for count in counts),
+        overexposed=sum(over) if over else None,
+    )
 
 
 def _native(part: Image) -> np.ndarray[Any, Any]:

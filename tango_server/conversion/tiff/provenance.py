@@ -131,7 +131,8 @@ def describe(
     if original is not None:
         record["original"] = original
     if masters:
-        record["masters"] = [master.model_dump(exclude_defaults=True) for master in masters]
+        left_out = {"modified", "exposure_time"}
+        record["masters"] = [master.model_dump(exclude_defaults=True, exclude=left_out) for master in masters]
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=True)
     if recipe.corrections is None:
         return text

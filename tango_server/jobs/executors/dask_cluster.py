@@ -198,7 +198,7 @@ def _meaning(task: Task, result: Any) -> Result:
     match result:
         case dask_task.BegunBefore(reason):
             return RuntimeError(reason)
-        case dask_task.Unseen(failure=failure) if not task.job.source.exists():
+        case dask_task.Unseen(failure=failure) if task.job.missing_file is not None:
             return failure
         case dask_task.Declined(reason):
             return ExecutorUnavailableError(reason)

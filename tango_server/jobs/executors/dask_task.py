@@ -48,9 +48,9 @@ def run_once(task: Task, mark: str, version: str) -> FrameReport | Failure | Dec
         return BegunBefore("the Dask worker that converted it was lost (killed, or out of memory?)")
     begun.set()
     result = worker.run(task)
-    if isinstance(result, Failure) and result.kind == "not_ready" and not task.job.source.exists():
+    if isinstance(result, Failure) and (missing := task.job.missing_file) is not None:
         return Unseen(
-            f"{task.job.source}: {here} cannot see this file, but the server can. Mount the file system there at the "
+            f"{missing}: {here} cannot see this file, but the server can. Mount the file system there at the "
             "same path, or remove the worker from the cluster.",
             result,
         )

@@ -122,7 +122,7 @@ def _attempt(task: Task) -> FrameReport:
         )  # fmt: skip
     return convert_file(
         job.source, job.recipe, output=job.output, roots=task.roots,
-        token=job.job_id, job=job.record_id, fields=job.fields,
+        token=job.job_id, job=job.record_id, fields=job.fields, corrections=job.corrections,
     )  # fmt: skip
 
 

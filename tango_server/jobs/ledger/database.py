@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tango_server.jobs.ledger.schema import MIGRATIONS, SCHEMA, VERSION
+from tango_server.jobs.ledger.schema import ADDED_COLUMNS, MIGRATIONS, SCHEMA, VERSION
 from tango_server.sqlite.sole_owner import Damaged, check_for_damage, is_damage, open_alone
 from tango_server.sqlite.wal_file import WalFile, transaction, version_of
 
@@ -225,6 +225,10 @@ def _migrate(connection: sqlite3.Connection, found: int, path: Path) -> None:
     with transaction(connection):
         for statement in MIGRATIONS.get(found, SCHEMA):
             connection.execute(statement)
+        columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(jobs)")}
+        for name, kind in ADDED_COLUMNS.items():
+            if name not in columns:
+                connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
         if found != VERSION:
             connection.execute(f"PRAGMA user_version={VERSION}")
     if found not in {0, VERSION}:

@@ -9,10 +9,12 @@ from typing import Any
 from tango_server.jobs.job import Job
 from tango_server.messages import FrameOrigin, FrameReport, FrameRequest
 from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import Corrections
 from tango_server.sqlite.wal_file import sqlite_integer
 
 PENDING_COLUMNS = (
-    "place, job_id, source, output, mask, source_root, output_root, accepted, recipes.text, request, metadata"
+    "place, job_id, source, output, mask, corrections, source_root, output_root, accepted, recipes.text, request, "
+    "metadata"
 )
 """The columns that `job_of` needs, from `jobs JOIN recipes`."""
 
@@ -27,7 +29,7 @@ ORIGIN = ", ".join(f"'{name}', json_extract(request, '$.{name}')" for name in Fr
 
 _COLUMNS = (
     "number, place, job_id, key, run_uid, source, source_root, output, output_root, mask, recipe_id, accepted, "
-    "request, metadata, outcome, report, finished, age"
+    "request, metadata, outcome, report, finished, age, corrections"
 )
 _OWN_COLUMNS = {"recipe", "metadata"}
 """Fields stored outside a request's JSON: recipes are few, and SQLite can't parse NaN, which metadata may contain."""
@@ -41,8 +43,9 @@ def job_of(row: tuple[Any, ...], earlier: int) -> Job:
     ValueError
         if this version can't parse it.
     """
-    place, job_id, source, output, mask, source_root, output_root, accepted, recipe, request, metadata = row
-    fields = {**json.loads(request), "recipe": _recipe(recipe), "metadata": json.loads(metadata)}
+    place, job_id, source, output, mask, corrections, source_root, output_root, accepted, text, request, metadata = row
+    recipe = _recipe(text)
+    fields = {**json.loads(request), "recipe": recipe, "metadata": json.loads(metadata)}
     return Job(
         job_id,
         FrameRequest.model_validate(fields),
@@ -52,6 +55,7 @@ def job_of(row: tuple[Any, ...], earlier: int) -> Job:
         source_root=_path(source_root),
         output_root=_path(output_root),
         mask=_path(mask),
+        corrections=_corrections(corrections) if corrections else recipe.corrections,
         place=place,
         resumed=place <= earlier,
     )
@@ -71,12 +75,13 @@ def insert(connection: sqlite3.Connection, job: Job, recipe: int, place: int, ag
     """Insert the row of a job, with its report if it was refused; `age` is the ledger's."""
     request, report = job.request, job.refusal
     connection.execute(
-        f"INSERT INTO jobs ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
             place, job.job_id, request.key, request.run_uid, str(job.source), _text(job.source_root), str(job.output),
             _text(job.output_root), _text(job.mask), recipe, job.accepted,
             request.model_dump_json(exclude=_OWN_COLUMNS, exclude_defaults=True), json.dumps(request.metadata),
             report and report.outcome, report and _report_text(report), report and report.finished, report and age,
+            _resolved(job),
         ),
     )  # fmt: skip
 
@@ -96,6 +101,13 @@ def _report_text(report: FrameReport) -> str:
     return report.model_dump_json(exclude_defaults=True)
 
 
+def _resolved(job: Job) -> str | None:
+    """Return the corrections of a job as JSON, None if their paths are those of the recipe."""
+    if job.corrections is None or job.corrections == job.recipe.corrections:
+        return None
+    return job.corrections.model_dump_json(exclude_defaults=True)
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
@@ -103,6 +115,11 @@ def _text(path: Path | None) -> str | None:
 @lru_cache(maxsize=256)  # roots and masks are few
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
+
+
+@lru_cache(maxsize=256)
+def _corrections(text: str) -> Corrections:
+    return Corrections.model_validate_json(text)
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,8 @@ SCHEMA = (
     )
     """,
     # `request` is the FrameRequest in JSON, without recipe and metadata; `key` and `run_uid` are repeated for lookup.
-    # `source`, `output` and `mask` are resolved.
+    # `source`, `output` and `mask` are resolved. `corrections`: those of the recipe with resolved paths, in JSON; NULL
+    # where the paths are the same.
     # `place` orders the queue: a retried job goes to its end. `synced`: 0 the output may not be on disk yet, 1 it is,
     # 2 flushing it has failed. `retryable`: failed, and RetryFailed would retry it. `age`: age of the ledger (s) when
     # the job finished; `announced` of runs and `used` of recipes are such ages, too.
@@ -42,7 +43,8 @@ SCHEMA = (
         source_mtime_ns INTEGER,
         synced INTEGER,
         retryable INTEGER NOT NULL DEFAULT 0,
-        age REAL
+        age REAL,
+        corrections TEXT
     )
     """,
     "CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs (run_uid) WHERE run_uid IS NOT NULL",
@@ -79,6 +81,9 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS gatherings (id TEXT PRIMARY KEY, paths TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
+
+ADDED_COLUMNS = {"corrections": "TEXT"}
+"""Columns of `jobs`, and their types, that a ledger of this version may lack."""
 
 _INDEXES = (
     "jobs_of_run", "jobs_finished_of_run", "jobs_numbers", "jobs_pending", "jobs_finished", "jobs_of_outcome",
@@ -136,6 +141,7 @@ _FROM_3 = _rewritten(f"{_SINCE_2}, age", f"{_SINCE_2}, age")
 MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
 """The statements that migrate each version to this one. Jobs that finished before count as finished now.
 
-A ledger of this version may lack an index or `run_counts`, which were added later: the schema is applied at each start.
+A ledger of this version may lack an index, `run_counts` or a column of `ADDED_COLUMNS`, which were added later: the
+schema is applied at each start.
 Earlier programs are not affected, so the version stays the same; the trigger prunes `run_counts` for them, too.
 """

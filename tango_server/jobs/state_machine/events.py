@@ -6,7 +6,7 @@ from typing import Literal
 
 from tango_server.conversion.tiff.structure import Structure
 from tango_server.jobs.job import Job
-from tango_server.messages import FrameReport
+from tango_server.messages import CorrectionsInUse, FrameReport
 
 FailureKind = Literal["final", "not_ready", "blocked", "crashed", "unavailable", "away"]
 
@@ -44,16 +44,28 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class ObservedDark:
+    """A check of a dark of the frame's run: `structure`, `problem` and `lacks_sidecar` as those of a source."""
+
+    path: str
+    structure: Structure | None
+    problem: str = ""
+    lacks_sidecar: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """A check of a job's source; `structure` is None if there is no file, `problem` says why it can't be read.
 
-    `lacks_sidecar`: the conversion needs the frame's sidecar, which does not exist yet.
+    `lacks_sidecar`: the conversion needs the frame's sidecar, which does not exist yet. `darks`: those of the frame's
+    run; they are checked once the source exists.
     """
 
     job_id: str
     structure: Structure | None
     problem: str = ""
     lacks_sidecar: bool = False
+    darks: tuple[ObservedDark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +256,8 @@ Instruction = Fetch | Observe | Convert | CarrySidecar | WriteCompanions | Finis
 class Snapshot:
     """The numbers of the service at one instant. Times in s, sizes in bytes.
 
-    `scanned` is the number of files found so far in the folder being scanned. `alarms` and `warning` are messages.
+    `overexposed` counts frames with overexposed pixels. `corrections` are the masters in use. `scanned` is the number
+    of files found so far in the folder being scanned. `alarms` and `warning` are messages.
     """
 
     processed: int = 0
@@ -252,6 +265,7 @@ class Snapshot:
     skipped: int = 0
     placeholders: int = 0
     failed: int = 0
+    overexposed: int = 0
     queue_length: int = 0
     running: int = 0
     paused: bool = False
@@ -267,6 +281,7 @@ class Snapshot:
     last_error: str = ""
     failed_files: tuple[str, ...] = field(default=())
     unacknowledged: int = 0
+    corrections: tuple[CorrectionsInUse, ...] = ()
     scanned: int = 0
     free_space: int | None = None
     alarms: tuple[str, ...] = ()

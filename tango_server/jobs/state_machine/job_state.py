@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tango_server.backoff import Backoff
-from tango_server.conversion.sidecar import is_expected
+from tango_server.conversion.sidecar import is_expected, without_sidecar_error
 from tango_server.jobs.job import Job
+from tango_server.jobs.state_machine.dark_waits import DarkWaits
 from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Observed, SidecarObserved
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 from tango_server.messages import AwaitedFrame, FrameReport
@@ -52,6 +53,7 @@ class JobState:
     """When writing its output, or later its sidecar, first failed."""
     gave_up: str = ""
     """Why the file is no longer awaited; a placeholder will replace it."""
+    darks: DarkWaits = field(default_factory=DarkWaits)
     needed_until: float | None = None
     """Deadline for a sidecar that the conversion needs; None before the first poll without it."""
     sidecar_expected: bool = False
@@ -60,6 +62,8 @@ class JobState:
     sidecar_deadline: float = 0.0
     report: FrameReport | None = None
     """The report of a converted frame that is waiting for its sidecar."""
+    notes: str = ""
+    """The reason in that report, without the error of the sidecar."""
 
     @property
     def identity(self) -> tuple[int, int] | None:
@@ -75,18 +79,20 @@ class JobState:
         """Evaluate a poll of the source; return whether it is ready.
 
         If the conversion needs a sidecar, wait for it for `sidecar_timeout` seconds. Without it the conversion reports
-        what is missing.
+        what is missing. The darks of its run are awaited as the source is, from when that exists.
         """
+        darks = self.darks.seen(poll.darks, rule, now, sidecar_timeout)
         self.wait, verdict = judge(rule, self.wait, poll.structure, poll.problem, now)
         if verdict.kind != "ready":
             return verdict
         if self.wait.identity == self.incomplete:
             return self._until_replaced(rule, now.monotonic)
-        if poll.lacks_sidecar:
-            if self.needed_until is None:
-                self.needed_until = now.monotonic + sidecar_timeout
-            if now.monotonic < self.needed_until:
-                return Verdict("wait", again=min(now.monotonic + _SIDECAR_POLLS.shortest, self.needed_until))
+        if self.needed_until is None and poll.lacks_sidecar:
+            self.needed_until = now.monotonic + sidecar_timeout
+        if darks.kind != "ready":
+            return darks
+        if poll.lacks_sidecar and self.needed_until is not None and now.monotonic < self.needed_until:
+            return Verdict("wait", again=min(now.monotonic + _SIDECAR_POLLS.shortest, self.needed_until))
         settled = poll.structure is not None and poll.structure.ifd_last
         self.complete_seen = self.wait.still_since if settled else now.monotonic
         carried = self.job.recipe.esperanto is None
@@ -96,15 +102,18 @@ class JobState:
 
     def awaited(self, rule: ReadinessRule, now: float) -> AwaitedFrame:
         """Return why its file is not converted yet, at `now` (monotonic s)."""
+        deadline = deadline_of(rule, self.wait, now)
         if self.incomplete is not None and self.wait.identity == self.incomplete:
             reason = self.incomplete_reason
+        elif self.darks.missing:
+            reason, deadline = self.darks.missing, self.darks.deadline
         else:
             reason = "its sidecar is missing" if self.needed_until is not None else self.wait.found
         return AwaitedFrame(
             source=str(self.job.source),
             reason=reason,
             waited=now - (now if self.wait.since is None else self.wait.since),
-            remaining=max(deadline_of(rule, self.wait, now) - now, 0.0),
+            remaining=max(deadline - now, 0.0),
         )
 
     def _until_replaced(self, rule: ReadinessRule, now: float) -> Verdict:
@@ -131,7 +140,7 @@ class JobState:
                 return self._until_unblocked(event.reason, rule, now)
             case "away" | "unavailable":
                 if event.kind == "away":  # start over when the file system is back
-                    self.wait, self.attempts = Wait(), 0
+                    self.wait, self.darks, self.attempts = Wait(), DarkWaits(), 0
                 return Sequel("later", now + _UNAVAILABLE_INTERVAL)
             case "not_ready":
                 self.incomplete, self.incomplete_reason = self.wait.identity, event.reason
@@ -150,13 +159,23 @@ class JobState:
     ) -> float | None:
         """Evaluate a poll of the sidecar of a converted frame; return when to poll again (monotonic s), or None."""
         sidecar = "carried" if poll.carried else "absent"
-        self.report = report.model_copy(update={"sidecar": sidecar, "reason": poll.problem})
+        self.report = report.model_copy(update={"sidecar": sidecar, "reason": self.noted(poll.problem)})
         deadline = self.sidecar_deadline
         interval = _SIDECAR_POLLS.after(now - self.sidecar_since)
         if poll.blocked:  # it exists: retry for as long as for the image
             elapsed = self._blocked_for(now)
             deadline, interval = now - elapsed + rule.timeout, _BLOCKED_RETRIES.after(elapsed)
         return None if poll.carried or now >= deadline else min(now + interval, deadline)
+
+    def await_sidecar(self, report: FrameReport, now: float, timeout: float) -> None:
+        """Begin to wait for the sidecar of a converted frame at `now` (monotonic s)."""
+        self.report, self.notes = report, without_sidecar_error(report.reason)
+        self.sidecar_since, self.sidecar_deadline = now, now + timeout
+        self.blocked_since = None  # it counted for the image
+
+    def noted(self, problem: str) -> str:
+        """Return the reason for the report of a converted frame whose sidecar has this problem; empty for none."""
+        return f"{self.notes} {problem}".strip()
 
     def _blocked_for(self, now: float) -> float:
         """Return for how long (s) writing has failed; the first call starts the clock."""

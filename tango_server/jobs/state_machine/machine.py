@@ -15,12 +15,14 @@ It has no threads, does no I/O and never sleeps; `engine` carries out its instru
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from tango_server.conversion.sidecar import is_sidecar_error
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.backlog import Backlog
 from tango_server.jobs.state_machine.companion_schedule import CompanionSchedule
+from tango_server.jobs.state_machine.corrections_in_use import CorrectionsLog
 from tango_server.jobs.state_machine.events import (
     Accepted,
     AttemptDone,
@@ -75,6 +77,7 @@ class JobStateMachine:
         self._postponed: list[Observed | AttemptFailed] = []
         self._unwritten: dict[str, FrameReport] = {}
         self._statistics = Statistics()
+        self._corrections = CorrectionsLog()
 
     def handle(self, event: Event, now: Instant) -> list[Instruction]:
         """Handle one event and return what to do, in order."""
@@ -134,7 +137,8 @@ class JobStateMachine:
     def snapshot(self, now: Instant) -> Snapshot:
         """Return the counters and the length of the queue (jobs without a report)."""
         length = len(self._jobs) + len(self._unwritten) + self._backlog.length
-        return self._statistics.snapshot(now.monotonic, length, len(self._queue.running), paused=self._paused)
+        snapshot = self._statistics.snapshot(now.monotonic, length, len(self._queue.running), paused=self._paused)
+        return replace(snapshot, corrections=self._corrections.in_use)
 
     def _note(self, event: Event, now: Instant) -> None:
         match event:
@@ -195,6 +199,8 @@ class JobStateMachine:
                 self._polls.add(job_id, verdict.again, now.monotonic)
             case "give_up":
                 return self._give_up(progress, verdict.reason, now)
+            case "fail":
+                return [self._finish(progress, progress.failed(verdict.reason, now), now)]
         return []
 
     def _rule_of(self, progress: JobState) -> ReadinessRule:
@@ -218,9 +224,7 @@ class JobStateMachine:
         awaited = wanted and report.outcome == "converted" and report.sidecar == "absent"
         if not awaited or isinstance(progress.job.recipe.output, InPlace):
             return [self._finish(progress, report, now)]
-        progress.report, progress.sidecar_since = report, now.monotonic
-        progress.sidecar_deadline = now.monotonic + self._rules.sidecar_timeout
-        progress.blocked_since = None  # it counted for the image
+        progress.await_sidecar(report, now.monotonic, self._rules.sidecar_timeout)
         return [_poll_of(progress)]
 
     def _sidecar_observed(self, event: SidecarObserved, now: Instant) -> list[Instruction]:
@@ -243,7 +247,7 @@ class JobStateMachine:
         if progress is None:
             return []
         if progress.report is not None:  # the image stays converted: only its sidecar failed
-            report = progress.report.model_copy(update={"reason": event.reason})
+            report = progress.report.model_copy(update={"reason": progress.noted(event.reason)})
             return [self._finish(progress, report, now)]
         sequel = progress.attempt_failed(event, self._rule_of(progress), self._rules.attempts, now.monotonic)
         if sequel.kind != "end":
@@ -291,6 +295,8 @@ class JobStateMachine:
     def _finish(self, progress: JobState, report: FrameReport, now: Instant) -> Instruction:
         self._forget(progress.job.job_id)
         self._unwritten[progress.job.job_id] = report
+        if report.outcome == "converted":
+            self._corrections.add(progress.job, report)
         if report.outcome in {"converted", "placeholder"} and report.output is not None:
             self._scans.converted(progress.job, report.output, now.monotonic)
         return Finish(report, progress.identity)

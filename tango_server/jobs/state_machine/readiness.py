@@ -48,10 +48,11 @@ class Wait:
 class Verdict:
     """What to do with an awaited file.
 
-    It is `ready`, to be polled again at `again` (monotonic s), or given up for `reason`.
+    It is `ready`, to be polled again at `again` (monotonic s), or given up for `reason`. `fail`: its job fails, since
+    another file that it needs was given up.
     """
 
-    kind: Literal["ready", "wait", "give_up"]
+    kind: Literal["ready", "wait", "give_up", "fail"]
     again: float = 0.0
     reason: str = ""
 

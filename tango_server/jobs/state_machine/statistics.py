@@ -63,6 +63,7 @@ class Statistics:
     """Counters since the last reset; updated with reports, read as a `Snapshot`."""
 
     outcomes: dict[Outcome, int] = field(default_factory=dict)
+    overexposed: int = 0
     conversion_time_total: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
@@ -85,6 +86,7 @@ class Statistics:
             return
         self.last_output = report.output or ""
         if report.outcome == "converted":
+            self.overexposed += bool(report.pixels.overexposed)
             self.conversion_time_total += report.conversion_time
             self.bytes_in += report.bytes_in
             self.bytes_out += report.bytes_out
@@ -115,6 +117,7 @@ class Statistics:
             skipped=self.outcomes.get("skipped", 0),
             placeholders=self.outcomes.get("placeholder", 0),
             failed=self.outcomes.get("failed", 0),
+            overexposed=self.overexposed,
             queue_length=queue_length,
             running=running,
             paused=paused,

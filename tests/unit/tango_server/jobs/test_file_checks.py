@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.events import AttemptFailed, Observed, SidecarObserved
 from tango_server.messages import FrameRequest
 from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import DARK_FACTS, Corrections
 from tests.conftest import DATA
 from tests.unit.full_disk import no_file_grows_beyond
 
@@ -109,3 +111,65 @@ def test_a_sidecar_that_is_a_link_is_final(job: Job, roots: Roots, tmp_path: Pat
     assert look.kind == "final"
     assert "the sidecar could not be copied" in look.reason
     assert not job.output.with_name("a.tif.metadata").exists()
+
+
+def corrected(job: Job, darks: tuple[Path, ...] = (), **corrections: object) -> Job:
+    """Return the job with these corrections and with darks of its run."""
+    given = Corrections.model_validate({**corrections, **({"dark": tuple(map(str, darks))} if darks else {})})
+    recipe = Recipe.preset("xdi", corrections=given)
+    request = job.request.model_copy(update={"recipe": recipe, "metadata": {DARK_FACTS: {}}})
+    return replace(job, request=request, corrections=given)
+
+
+def observed(job: Job, roots: Roots) -> Observed:
+    look = observe_source(job, roots)
+    assert isinstance(look, Observed), look
+    return look
+
+
+@pytest.mark.parametrize(
+    ("corrections", "lacks"),
+    [({"saturation": 60000}, True), ({"dark": "run"}, True), ({"mask": "/m.tif"}, False), ({"flat": "/f.tif"}, False)],
+)
+def test_dark_and_saturation_need_the_sidecar_of_a_qxrd_frame(
+    corrections: dict[str, object], lacks: bool, job: Job, roots: Roots
+) -> None:
+    one = corrected(job, **corrections)
+    assert not observed(one, roots).lacks_sidecar
+    job.source.with_name("a.tif.metadata").unlink()
+    assert observed(one, roots).lacks_sidecar is lacks
+    shutil.copy(DATA / "fabio_int32_64.tif", job.source)
+    assert not observed(one, roots).lacks_sidecar, "no sidecar follows a frame of another program"
+
+
+def test_darks_of_a_run_are_checked_with_their_sidecars_once_the_frame_is_there(job: Job, roots: Roots) -> None:
+    folder = job.source.parent
+    absent, unfinished, whole, strange = (folder / f"{name}.tif" for name in ("absent", "unfinished", "whole", "other"))
+    shutil.copy(DATA / "unfinished_half_ifd.tif", unfinished)
+    shutil.copy(DATA / "qxrd_f32_64.tif", whole)
+    shutil.copy(DATA / "fabio_int32_64.tif", strange)
+    one = corrected(job, (absent, unfinished, whole, strange))
+    darks = observed(one, roots).darks
+    assert [dark.path for dark in darks] == [str(path) for path in (absent, unfinished, whole, strange)]
+    assert [dark.structure and dark.structure.state for dark in darks] == [None, "incomplete", "complete", "complete"]
+    assert [dark.lacks_sidecar for dark in darks[2:]] == [True, False]
+    whole.with_name("whole.tif.metadata").write_text("[metadata]\nwidth=64\n")
+    assert not observed(one, roots).darks[2].lacks_sidecar
+    job.source.unlink()
+    assert observed(one, roots) == Observed("4f3c", None)
+
+
+def test_masters_that_the_recipe_names_are_not_awaited(job: Job, roots: Roots) -> None:
+    one = corrected(job, (job.source.with_name("dark.tif"), job.source.with_name("dark2.tif")))
+    named = replace(one, request=one.request.model_copy(update={"metadata": {}}))
+    assert observed(named, roots).darks == ()
+
+
+@links_only
+def test_a_dark_whose_path_became_a_link_fails_at_once(job: Job, roots: Roots, tmp_path: Path) -> None:
+    dark = job.source.with_name("dark.tif")
+    dark.symlink_to(tmp_path / "elsewhere.tif")
+    look = observe_source(corrected(job, (dark,)), roots)
+    assert isinstance(look, AttemptFailed)
+    assert look.kind == "final"
+    assert str(dark) in look.reason

@@ -14,9 +14,9 @@ from tango_server.client.attributes import AttributeReading
 from tango_server.client.client import ServerSnapshot
 from tango_server.conversion import convert_file
 from tango_server.conversion.image.display import colour_limits
-from tango_server.messages import FrameReport, RunStatistics
+from tango_server.messages import CorrectionsInUse, FrameReport, Master, RunStatistics
 from tango_server.monitor.allowed_origins import is_loopback, names_of, shown_name
-from tango_server.monitor.html import failures, headline, numbers, runs
+from tango_server.monitor.html import corrections, failures, headline, numbers, runs
 from tango_server.monitor.images import Window, linked, read_pair, shrunk
 from tango_server.monitor.state import (
     HISTORY,
@@ -280,3 +280,17 @@ def test_a_page_may_be_opened_by_the_names_of_its_machine(monkeypatch: pytest.Mo
     assert "*" not in names_of("0.0.0.0")
     assert names_of("10.1.2.3")[0] == "10.1.2.3"
     assert "127.0.0.1" not in names_of("10.1.2.3")
+
+
+def test_corrections_in_use_are_shown_with_a_warning_for_an_old_dark() -> None:
+    dark = Master(kind="dark", path="/raw/<dark>.tif", sha256="d", modified=1000.0)
+    found = CorrectionsInUse(
+        detector="pe1", finished=8200.0, masters=(dark,), darks=1, dark_max_age=60.0, masked=11, overexposed=12
+    )
+    values = {"NumOverexposedFrames": 13, "CorrectionsInUse": f"[{found.model_dump_json()}]"}
+    observed = with_snapshot(NOTHING, snapshot(**values), 9000.0)
+    shown = corrections(observed)
+    assert all(text in shown for text in ("pe1", "&lt;dark&gt;.tif", "2.0 h old", ">11<", ">12<"))
+    assert "pe1: the dark is 2.0 h old, dark_max_age is 60 s" in shown
+    assert "data-number='Overexposed'>13<" in numbers(observed)
+    assert "No corrections" in corrections(NOTHING)

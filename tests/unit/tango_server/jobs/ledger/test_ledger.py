@@ -3,6 +3,7 @@
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -13,9 +14,16 @@ from tango_server.jobs.ledger.ledger import Booked, Ledger
 from tango_server.jobs.state_machine.events import Selection
 from tango_server.messages import FrameReport, ReportsQuery
 from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import Corrections
 from tests.unit.ledger_entries import ACCEPTED, XDI, accept, finish, job, pending_ids, refused_job, report
 
 ALL = Selection()
+OF_BEFORE = (
+    "number, place, job_id, key, run_uid, source, source_root, output, output_root, mask, recipe_id, accepted, "
+    "request, metadata, outcome, report, finished, age"
+)
+"""The columns that programs before the corrections insert."""
+AS_BEFORE = OF_BEFORE.replace("number, place, job_id", "NULL, 3, 'c'")
 
 
 def reports_of(history: History, *job_ids: str) -> list[FrameReport]:
@@ -31,6 +39,38 @@ def test_jobs_come_back_whole_and_in_their_order(ledger: Ledger) -> None:
     ledger.accept(jobs[:2])
     ledger.accept(jobs[2:])
     assert ledger.fetch(0, 10).jobs == tuple(replace(one, place=place) for place, one in enumerate(jobs, 1))
+
+
+def test_resolved_paths_of_masters_come_back(ledger: Ledger) -> None:
+    recipe = Recipe(corrections=Corrections(dark="/current/dark.tif", mask="/raw/mask.tif"))
+    resolved = Corrections(dark="/gpfs/dark.tif", mask="/raw/mask.tif")
+    jobs = [replace(job("a", recipe=recipe), corrections=resolved), replace(job("b"), corrections=None)]
+    jobs.append(replace(job("c", recipe=recipe), corrections=recipe.corrections))
+    ledger.accept(jobs)
+    assert [one.corrections for one in ledger.fetch(0, 10).jobs] == [resolved, None, recipe.corrections]
+    assert {one.recipe.hash for one in ledger.fetch(0, 10).jobs} == {recipe.hash, XDI.hash}
+
+
+def test_ledger_of_an_earlier_program_gets_its_column_and_that_program_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "earlier.sqlite"
+    with closing(Database(path)) as database:
+        Ledger(database).accept([job("a")])
+    with closing(sqlite3.connect(path)) as earlier, earlier:
+        earlier.execute("ALTER TABLE jobs DROP COLUMN corrections")
+        version = earlier.execute("PRAGMA user_version").fetchone()
+    recipe = Recipe(corrections=Corrections(dark="/current/dark.tif"))
+    resolved = Corrections(dark="/gpfs/dark.tif")
+    with closing(Database(path)) as database:
+        ledger = Ledger(database)
+        assert [one.corrections for one in ledger.fetch(0, 10).jobs] == [None]
+        ledger.accept([replace(job("b", recipe=recipe), corrections=resolved)])
+    with closing(sqlite3.connect(path)) as earlier, earlier:
+        assert earlier.execute("PRAGMA user_version").fetchone() == version
+        earlier.execute(f"INSERT INTO jobs ({OF_BEFORE}) SELECT {AS_BEFORE} FROM jobs WHERE job_id='a'")
+    with closing(Database(path)) as database:
+        found = {one.job_id: one.corrections for one in Ledger(database).fetch(0, 10).jobs}
+    assert found == {"a": None, "b": resolved, "c": None}
+    assert not list(tmp_path.glob("*.version-*"))
 
 
 def test_shape_in_the_metadata_is_that_of_the_job(ledger: Ledger) -> None:
