@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-_IN_FILE = "::"
-"""Between an HDF5 file and the path of a data set in it."""
+from tango_server.recipe.corrections import split_master
 
 _OPTIONS = (
     click.option("--dark", multiple=True, metavar="FILE|FOLDER",
@@ -81,9 +80,9 @@ def _darks(path: str) -> list[str]:
 
 def _whole_path(kind: str, path: str) -> str:
     """Return the absolute path of a master; `::/path`, a data set in the frame's own file, as it is."""
-    file, separator, inside = path.partition(_IN_FILE)
-    if not file and separator:
+    file, inside = split_master(path)
+    if inside and not file:
         return path
     if not Path(file).is_file():
         raise click.UsageError(f"--{kind}: {path}: no such file. Check the path.")
-    return f"{os.path.realpath(file)}{separator}{inside}"
+    return "::".join(filter(None, [os.path.realpath(file), inside]))

@@ -212,8 +212,10 @@ def _root_of(folder: Path) -> Path:
 
 def _folders_of_masters(recipe: "Recipe", roots: tuple[Path, ...]) -> tuple[Path, ...]:
     """Return the folders of the recipe's masters that are outside the `roots`."""
+    from tango_server.recipe.corrections import split_master
+
     masters = recipe.corrections.masters if recipe.corrections else ()
-    files = [Path(path.partition("::")[0]) for _, path in masters if not path.startswith("::")]
+    files = [Path(file) for _, path in masters if (file := split_master(path)[0])]
     outside = [file.parent for file in files if not any(file.is_relative_to(root) for root in roots)]
     return tuple(dict.fromkeys(outside))
 

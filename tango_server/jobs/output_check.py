@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from tango_server.conversion.corrections.master_files import DATA_SET, read_master
+from tango_server.conversion.corrections.master_files import read_master
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.records import record_of
 from tango_server.conversion.tiff.provenance import Provenance
 from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import split_master
 
 
 class OutputCheck:
@@ -54,7 +55,7 @@ class OutputCheck:
 
     def _hash(self, path: str, source: Path) -> str:
         """Return the SHA-256 of a master; of one that cannot be read a text that is no hash."""
-        key = (path, source if path.startswith(DATA_SET) else None)
+        key = (path, None if split_master(path)[0] else source)
         if key not in self._hashes:
             try:
                 self._hashes[key] = read_master(path, self._roots, source)[0].sha256
