@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tango_server.recipe.corrections import split_master
+from tango_server.recipe.corrections import MOST_DARKS, split_master
 
 _OPTIONS = (
     click.option("--dark", multiple=True, metavar="FILE|FOLDER",
@@ -56,6 +56,10 @@ def take_corrections(options: dict[str, Any]) -> dict[str, Any] | None:
         "mask": [_whole_path("mask", each) for each in given.pop("mask", ())],
         "flat": _whole_path("flat", given.pop("flat")) if "flat" in given else None,
     }
+    if len(files["dark"]) > MOST_DARKS:
+        raise click.UsageError(
+            f"--dark: {len(files['dark'])} files (at most {MOST_DARKS}). Average them first with petif average."
+        )
     words = {"flat_normalize": "mean", "repair": "median"}
     fields = {name: words.get(name, value) for name, value in given.items()}
     if fields.pop("force_dark", False):

@@ -58,6 +58,12 @@ def test_all_options_make_a_recipe(folder: Path) -> None:
     )
 
 
+def test_too_many_darks_are_to_be_averaged_first(folder: Path) -> None:
+    for number in range(101):
+        (folder / "none" / f"{number}.tif").write_bytes(b"")
+    assert all(word in taken("--dark", "none") for word in ("--dark", "101", "100", "petif average"))
+
+
 def test_data_sets_are_named_with_their_file(folder: Path) -> None:
     fields = taken("--dark", "scan.h5::/exchange/dark", "--flat", "::/exchange/flat")
     assert fields == {"dark": [f"{folder / 'scan.h5'}::/exchange/dark"], "flat": "::/exchange/flat"}
