@@ -16,6 +16,7 @@ from bluesky import RunEngine
 
 from petif_bluesky.callback import ConversionCallback
 from petif_bluesky.converter_base import ConverterBase
+from petif_bluesky.documents.masters_in_use import dark_alarms, masters_in_use
 from petif_bluesky.documents.run_recipe import session_recipe
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.metadata import MetadataSelection
@@ -23,10 +24,12 @@ from petif_bluesky.plan_stubs.run_wrapper import Wait
 from petif_bluesky.plan_stubs.start_facts import refuse_shared_output
 from petif_bluesky.preprocessors import AnyRecipe, ConversionPreprocessor
 from petif_bluesky.tiled.lazy_client import CatalogueAt
+from petif_bluesky.tiled.raw_frames import darks_of_run, find_run
 from petif_bluesky.tiled.session_writer import has_writer, writer_for
 from petif_bluesky.tiled.statistics import CatalogueStatistics
 from tango_server.client.client import LinkError
 from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import Corrections
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ def attach(
     tiled: the catalogue for the runs, as a Tiled client or URI
     wait: when to wait for the frames: before a run closes ("run"), after each point as well ("point"), or not at all
         (None; runs then close with `drained: false` unless all is done)
-    frames: which frames to convert, by default every TIFF image once
+    frames: which frames to convert, by default every TIFF image once, and which are dark
     metadata: which document keys to send with each frame
     spool: the file that holds requests until the server accepts them, by default in the user's state folder; runs that
         the catalogue does not accept are kept beside it
@@ -155,6 +158,7 @@ class Attached:
             preprocessor = ConversionPreprocessor(self.converter, recipe=options.recipe, wait=options.wait)
             if options.tiled is not None:
                 client = self._subscribe_writer(run_engine, options.tiled)
+                self._callback.darks.find = lambda uid: darks_of_run(find_run(client, uid), options.frames)
                 self._catalogue = CatalogueStatistics(client, self.converter)
                 stack.callback(self._catalogue.close)
                 _subscribe(run_engine, self._catalogue, stack)
@@ -174,6 +178,19 @@ class Attached:
     def waiting(self) -> int:
         """Number of frames that the server has not accepted yet; they are on disk."""
         return self._callback.waiting
+
+    @property
+    def alarms(self) -> list[str]:
+        """What needs attention: darks that are too old for the recipe."""
+        corrections = self._corrections()
+        return dark_alarms(corrections, self._callback.darks.newest(), time.time()) if corrections else []
+
+    @property
+    def status(self) -> str:
+        """The attachment, the dark, flat and mask in use for each detector, and the alarms, in lines."""
+        corrections, darks = self._corrections(), self._callback.darks.newest()
+        masters = masters_in_use(corrections, darks, time.time()) if corrections else []
+        return "\n".join([self._summary(), *masters, *(f"ALARM: {alarm}" for alarm in self.alarms)])
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every frame so far has a report, and the catalogue has the final statistics of each run.
@@ -211,9 +228,16 @@ class Attached:
         self.close()
 
     def __repr__(self) -> str:
+        return f"<{'; ALARM: '.join([self._summary(), *self.alarms])}>"
+
+    def _summary(self) -> str:
         recipe = "the server's recipe" if self.options.recipe is None else f"recipe {self.options.recipe.hash}"
         waiting = f"{self.waiting} frames waiting"
-        return f"<{self.converter.name} attached: {self.address}, {recipe}, {waiting}{self._writes}>"
+        return f"{self.converter.name} attached: {self.address}, {recipe}, {waiting}{self._writes}"
+
+    def _corrections(self) -> Corrections | None:
+        recipe = _recipe_of(self)
+        return recipe.corrections if recipe else None
 
     def _subscribe_writer(self, run_engine: RunEngine, tiled: Any) -> Any:
         """Subscribe a writer for the catalogue, unless there is one; return the client."""
@@ -241,7 +265,7 @@ class Attached:
                 statistics = client.run_statistics(run_uid)
             except LinkError:
                 return False
-            if statistics.pending or statistics.submitted < book.submitted(run_uid):
+            if statistics.pending or statistics.submitted < book.submitted(run_uid) or book.held_back(run_uid):
                 return False
             if book.is_closed(run_uid):
                 self._complete.add(run_uid)

@@ -6,15 +6,19 @@ import platform
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from petif_bluesky.delivery.dark_finder import DarkFinder, FindDarks
 from petif_bluesky.delivery.document_errors import DocumentErrorLog
 from petif_bluesky.delivery.run_book import RunBook
 from petif_bluesky.delivery.sender import Sender
 from petif_bluesky.documents.bookings import Booking, booking_in
+from petif_bluesky.documents.dark_book import wants_run_dark
 from petif_bluesky.documents.document_counts import DocumentCounts
 from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.run_darks import named_dark_run
 from petif_bluesky.documents.run_recipe import recipe_of_run, refusable_recipe
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.frames import FrameRouter
@@ -22,6 +26,7 @@ from petif_bluesky.metadata import MetadataSelection
 from petif_bluesky.spool import Spool, SpooledRequest, SpoolError
 from tango_server.client.client import Client
 from tango_server.home import state_folder
+from tango_server.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +58,9 @@ class ConversionCallback:
     Use it as `RE.subscribe(ConversionCallback(converter))`. It never raises into a plan and never waits for the server:
     each call costs one insert into an SQLite file. The recipe is the one in the start document
     (`start.conversion.recipe`, or `start.conversion_NAME.recipe` for a further converter of that name), or the server's
-    if the run has none. With a recipe that cannot be used, the frames of the run fail with the reason.
+    if the run has none. With a recipe that cannot be used, the frames of the run fail with the reason. With a recipe
+    whose dark is that of the run, each frame is sent with the files of its dark (see `documents.dark_book`), and dark
+    frames are not sent.
 
     Parameters
     ----------
@@ -62,6 +69,8 @@ class ConversionCallback:
         user's state folder
     frames: which frames to convert, by default every TIFF image of a run once
     metadata: which document keys to send with each frame
+    find_darks: returns the darks of a run in a catalogue, by uid, for runs of darks that this session has not seen;
+        called in a thread
 
     Raises
     ------
@@ -77,14 +86,22 @@ class ConversionCallback:
         spool: str | Path | None = None,
         frames: FrameSelection | None = None,
         metadata: MetadataSelection | None = None,
+        find_darks: FindDarks | None = None,
     ) -> None:
         self.converter = converter
         self._book = converter.runs
         self._spool = Spool(_own_path(converter, spool))
         _callbacks[self._spool.path.absolute()] = self
         self._book.callbacks.add(self)
+        self.darks = DarkFinder(self._spool.path, release=self._put, hold_back=self._book.hold_back)
+        self.darks.find = find_darks
         self._router = FrameRouter(
-            self._enqueue, note=_warn, frames=frames, metadata=metadata, recipe_of=self._recipe_of
+            self._enqueue,
+            note=_warn,
+            frames=frames,
+            metadata=metadata,
+            recipe_of=self._recipe_of,
+            take_dark=self.darks.add,
         )
         self._counts = DocumentCounts()
         self._bookings: dict[str, Booking] = {}
@@ -114,7 +131,7 @@ class ConversionCallback:
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # it does not follow the event model
             self._errors.record(run_uid, name, error)
         if name == "stop" and run_uid:
-            self._book.close(self._booked(run_uid))
+            self.darks.when_released(booked := self._booked(run_uid), partial(self._book.close, booked))
             self._errors.end(run_uid)
             self._counts.forget(run_uid)
             self._bookings.pop(run_uid, None)
@@ -133,6 +150,7 @@ class ConversionCallback:
 
     def close(self, timeout: float = 5.0) -> None:
         """Stop sending; requests that the server has not accepted stay in the spool for the next session."""
+        self.darks.close()
         self._sender.close(timeout)
         self._book.callbacks.discard(self)
         self._spool.close()
@@ -168,7 +186,18 @@ class ConversionCallback:
         except ValueError as error:
             _log.error("run %s: none of its frames can be converted: %s", booking.run_uid, error)
             return refusable_recipe(start.get(booking.key))
-        return recipe.model_dump(mode="json") if recipe else None
+        recipe = recipe or self._server_recipe()
+        if recipe is None:
+            return None
+        if recipe.corrections is not None and recipe.corrections.wants_run_dark:
+            self.darks.look_up(named_dark_run(start))
+        return recipe.model_dump(mode="json")
+
+    def _server_recipe(self) -> Recipe | None:
+        """Return the recipe of the server if it wants the dark of the run, which only a session can find."""
+        poller = getattr(self.converter, "poller", None)  # a `RemoteSession` has none
+        recipe = poller.state.recipe if poller else None
+        return Recipe.parse(recipe) if wants_run_dark(recipe) else None
 
     def _count(self, run_uid: str, name: str, document: Mapping[str, Any]) -> None:
         self._counts(name, document)
@@ -181,7 +210,10 @@ class ConversionCallback:
         return self._router.waiting(run_uid) + self._errors.count(run_uid)
 
     def _enqueue(self, frames: list[Frame]) -> None:
-        requests = [replace(frame, run_uid=self._booked(frame.run_uid)).request() for frame in frames]
+        self._put(self.darks.with_darks([replace(frame, run_uid=self._booked(frame.run_uid)) for frame in frames]))
+
+    def _put(self, frames: list[Frame]) -> None:
+        requests = [frame.request() for frame in frames]
         self._spool.put_all(requests)
         for request in requests:
             self._book.add(request["run_uid"], request["key"], request["stream"])

@@ -2,15 +2,12 @@
 
 import os
 import shlex
-import signal
 import subprocess
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -29,6 +26,7 @@ from tiled.server import SimpleTiledServer
 
 from petif_bluesky.attachment import attach
 from petif_bluesky.converter import PETifConverter
+from petif_bluesky.interrupt_aborts import InterruptAborts
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.client.local_server import LocalServer
 from tango_server.commands.output import INTERRUPTED
@@ -81,26 +79,6 @@ def scan_with_dark(detector: Any, motor: Any, positions: Sequence[float], md: di
     return run_wrapper(plan(), md=md)
 
 
-class _InterruptAborts:
-    """While the RunEngine is busy, the first Ctrl-C pauses it so that it can be aborted; the second ends Python."""
-
-    def __init__(self, run_engine: RunEngine) -> None:
-        self._run_engine = run_engine
-        self._before: Any = None
-
-    def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        threading.Thread(target=self._run_engine.request_pause, args=(False,), daemon=True).start()
-
-
 class Demo:
     """One demonstration in one folder."""
 
@@ -137,7 +115,7 @@ class Demo:
             name="pe", directory=self._places.raw, shape=self._shape, motor=motor, exposure_time=0.05,
             pixel_type="uint16", spot=150_000,
         )  # fmt: skip
-        run_engine = RunEngine({}, context_managers=[_InterruptAborts])
+        run_engine = RunEngine({}, context_managers=[InterruptAborts])
         spool = self._places.state / "spool.sqlite"
         with (
             attach(run_engine, converter, recipe=RECIPE, tiled=client, spool=spool) as attached,

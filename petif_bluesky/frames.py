@@ -7,11 +7,13 @@ several events, or a file named both by an image key and by a string, is one fra
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from itertools import count
 from typing import Any
 
 from event_model import DocumentNames, DocumentRouter, unpack_datum_page, unpack_event_page
 
 from petif_bluesky.documents.assets import Assets, Files
+from petif_bluesky.documents.dark_book import Dark
 from petif_bluesky.documents.descriptors import Descriptor
 from petif_bluesky.documents.errors import Attempts, DocumentError, MalformedDocumentError, UnknownDescriptorError
 from petif_bluesky.documents.file_series import PassedOver
@@ -59,6 +61,7 @@ class FrameRouter(DocumentRouter):
     frames: which frames to convert
     metadata: which document keys to send with each frame
     recipe_of: extracts the recipe from a start document
+    take_dark: called with each dark of a run, before the frames of its document
 
     """
 
@@ -70,6 +73,7 @@ class FrameRouter(DocumentRouter):
         frames: FrameSelection | None = None,
         metadata: MetadataSelection | None = None,
         recipe_of: Callable[[Document], Any] = recipe_in,
+        take_dark: Callable[[Dark], object] = lambda _dark: None,
     ) -> None:
         super().__init__()
         self._take = take
@@ -77,6 +81,8 @@ class FrameRouter(DocumentRouter):
         self._selection = frames or FrameSelection()
         self._metadata = metadata or MetadataSelection()
         self._recipe_of = recipe_of
+        self._take_dark = take_dark
+        self._orders = count(1)
         self._assets = Assets()
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._descriptors: dict[str, Run] = {}
@@ -211,6 +217,8 @@ class FrameRouter(DocumentRouter):
             self._metadata,
             self._assets,
             give=self._found.append,
+            give_dark=self._take_dark,
+            next_order=self._orders.__next__,
             note=self._note,
             attempts=self._attempts,
         )

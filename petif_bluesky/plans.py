@@ -134,6 +134,10 @@ def reprocess_run(
     path of each frame, and its `stream` and `seq_num` in the old run. The old run, its raw files and its outputs are
     not changed: if an output exists, the new one gets a number (`-00001`), unless the recipe sets `on_existing`.
 
+    With a recipe whose dark is that of the run, the darks are those of the old run, and its dark frames are not
+    converted. A frame that has no earlier dark gets the first later one; its report says so. Darks of the run that
+    `sc_dk_field_uid` names are looked up in `catalogue`.
+
     Before the new run opens, a thread reads the old one from the catalogue, with a few requests per stream, and checks
     that the server can see the files. The catalogue is not queried while the new run is open.
 
@@ -146,7 +150,8 @@ def reprocess_run(
     recipe
         in any form that `Recipe.parse` accepts
     catalogue
-        the Tiled client used to look up a uid; for the queueserver, wrap this plan in one that has the client
+        the Tiled client used to look up a uid, of the run or of its run of darks; for the queueserver, wrap this plan
+        in one that has the client
     timeout, spool, md
         as for `convert_files`
 
@@ -166,7 +171,8 @@ def reprocess_run(
         raise ValueError(f"run: cannot look up uid {run!r} without a catalogue. Pass catalogue as well.")
 
     def find() -> list[Frame]:
-        frames = frames_of_run(find_run(catalogue, run) if isinstance(run, str) else run)
+        found = find_run(catalogue, run) if isinstance(run, str) else run
+        frames = frames_of_run(found, recipe=chosen, catalogue=catalogue)
         require_files(device.client, [frame.path for frame in frames], timeout, f"run {frames[0].run_uid}")
         return frames
 

@@ -35,6 +35,7 @@ _GROUPS = {
         "monitor",
         "subscribe",
         "refresh",
+        "reprocess",
     ),
 }
 """How `petif --help` groups the subcommands; others are listed under "Others"."""

@@ -1,26 +1,19 @@
 """`petif refresh`: the statistics of a catalogued run, written again by hand."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from importlib import import_module
+from contextlib import closing
 
 import click
 
-from tango_server.commands.output import NO_SERVER, SOME_FAILED, say, show_table
+from petif_bluesky.commands.catalogue_option import catalogue_errors, tiled_option
+from tango_server.commands.output import SOME_FAILED, say, show_table
 from tango_server.commands.server_options import errors_in_words, server_option
 from tango_server.commands.statistics import rows_of
 
 
 @click.command()
 @click.argument("run_uid", metavar="RUN")
-@click.option(
-    "--tiled",
-    "tiled_uri",
-    required=True,
-    metavar="URI",
-    help="Catalogue with the run, such as http://tiled.example:8000; its key is read from TILED_API_KEY.",
-)
+@tiled_option
 @server_option
 def refresh(*, run_uid: str, tiled_uri: str, address: str) -> None:
     """Write a server's statistics of a run to its metadata in a catalogue.
@@ -34,7 +27,7 @@ def refresh(*, run_uid: str, tiled_uri: str, address: str) -> None:
     from tango_server.client.client import Client, UnknownRunError
 
     client, unknown = Client(address), dict[str, UnknownRunError]()
-    with errors_in_words(), _catalogue_errors(run_uid, tiled_uri), closing(CatalogueAt(tiled_uri)) as catalogue:
+    with errors_in_words(), catalogue_errors(run_uid, tiled_uri), closing(CatalogueAt(tiled_uri)) as catalogue:
         start = catalogue[run_uid].metadata["start"]
         bookings = bookings_of(start)
         for booking in bookings:
@@ -52,27 +45,3 @@ def refresh(*, run_uid: str, tiled_uri: str, address: str) -> None:
         say(f"Error: {key} not written: {reason}{hint}", err=True)
     if unknown:
         sys.exit(SOME_FAILED)
-
-
-@contextmanager
-def _catalogue_errors(run_uid: str, uri: str) -> Iterator[None]:
-    """End the command if the catalogue cannot be reached (exit code 3), rejects a call or lacks the run (2)."""
-    import_module("tiled.client")  # so that a missing package is reported by the name of its extra
-    import httpx
-
-    place = uri.partition("?")[0]  # the rest may contain a key
-    try:
-        yield
-    except KeyError as error:
-        raise click.UsageError(f"{place}: the catalogue has no run {run_uid!r}. Give the uid of its start.") from error
-    except PermissionError as error:
-        raise click.UsageError(str(error)) from error
-    except httpx.HTTPStatusError as error:
-        raise click.UsageError(
-            f"{place}: the catalogue rejected the call: {str(error).partition('?')[0].strip()}. Check the address and "
-            "TILED_API_KEY."
-        ) from error
-    except httpx.HTTPError as error:
-        why = str(error).rstrip(".")
-        say(f"Error: {place}: cannot reach the catalogue: {why}. Start Tiled, or check --tiled.", err=True)
-        sys.exit(NO_SERVER)

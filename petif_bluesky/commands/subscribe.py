@@ -65,6 +65,7 @@ def subscribe(
     from petif_bluesky.remote.zmq_host import ZmqHost
     from petif_bluesky.spool import SpoolError
     from petif_bluesky.tiled.lazy_client import CatalogueAt
+    from petif_bluesky.tiled.raw_frames import darks_of_run, find_run
     from petif_bluesky.tiled.statistics import CatalogueStatistics
     from tango_server.client.client import Client
 
@@ -81,6 +82,7 @@ def subscribe(
         subscribers: list[Callable[[str, Mapping[str, Any]], None]] = [callback]
         if tiled_uri:
             catalogue = stack.enter_context(closing(CatalogueAt(tiled_uri)))
+            callback.darks.find = lambda uid: darks_of_run(find_run(catalogue, uid))
             subscribers.append(stack.enter_context(closing(CatalogueStatistics(catalogue, session))))
         say(f"Listening to {zmq_address}; sending frames to {address}.")
         try:

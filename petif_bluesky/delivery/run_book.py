@@ -43,13 +43,15 @@ class _Frames:
     """Rejected frames: stream by key."""
     read: Mapping[str, int] = field(default_factory=dict)
     waiting: int = 0
+    held_back: int = 0
+    """Frames that wait for their dark."""
 
     def submitted(self) -> Counter[str]:
         return (self.by_stream | self.before) - Counter(self.aside.values())
 
     def counts(self) -> StreamCounts:
         submitted = self.submitted()
-        read = {stream: max(count - self.waiting, 0) for stream, count in self.read.items()}
+        read = {stream: max(count - self.waiting - self.held_back, 0) for stream, count in self.read.items()}
         return {stream: (read.get(stream, 0), submitted[stream]) for stream in {**read, **submitted}}
 
     def end(self) -> None:
@@ -105,6 +107,14 @@ class RunBook:
                 frames.read, frames.waiting = read, waiting
                 self._note(run_uid)
 
+    def hold_back(self, run_uid: str, change: int) -> None:
+        """`change` more frames of a run wait for their dark, or fewer if it is negative."""
+        with self._lock:
+            frames = self._runs.get(run_uid)
+            if frames is not None:
+                frames.held_back += change
+                self._note(run_uid)
+
     def add(self, run_uid: str, key: str, stream: str | None = None) -> None:
         """A frame of a run is in the spool; repeated documents with the same key are the same frame."""
         with self._lock:
@@ -157,11 +167,17 @@ class RunBook:
             frames = self._runs.get(run_uid)
             return len(frames.aside) if frames else 0
 
-    def held(self, run_uid: str) -> int:
-        """Return how many documents of a run wait for others, or could not be processed."""
+    def held_back(self, run_uid: str) -> int:
+        """Return how many frames of a run wait for their dark; they will be submitted."""
         with self._lock:
             frames = self._runs.get(run_uid)
-            return frames.waiting if frames else 0
+            return frames.held_back if frames else 0
+
+    def held(self, run_uid: str) -> int:
+        """Return how many documents of a run wait for others or for a dark, or could not be processed."""
+        with self._lock:
+            frames = self._runs.get(run_uid)
+            return frames.waiting + frames.held_back if frames else 0
 
     def counts(self, run_uid: str) -> StreamCounts:
         """Return what was read and submitted of a run, by stream; empty for an unknown one."""

@@ -65,8 +65,8 @@ def descriptor_of(document: Document, selection: FrameSelection) -> Descriptor:
     stream = document.get("name") or "primary"
     owners = owners_in(document)
     grouped: dict[str, list[str]] = {}
-    for key in keys if selection.takes_stream(stream) else ():
-        if selection.takes_key(key, owners[key]):
+    for key in keys:
+        if selection.takes(stream, key, owners[key]) or selection.is_dark(stream, key, owners[key]):
             grouped.setdefault(owners[key], []).append(key)
     detectors = [_detector(owner, keys, names, selection) for owner, names in grouped.items()]
     return Descriptor(

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from petif_bluesky.documents.dark_book import FoundDark, Light
+
 
 def frame_key(run_uid: str, source: str, data_key: str = "", frame: int | None = None) -> str:
     """Return the key that makes a request idempotent: the same key is the same job, across sessions and versions.
@@ -27,7 +29,8 @@ class Frame:
 
     `path`: as given by the detector, after the selection's path map. `stream`, `data_key`: None and "" for files given
     by name. `recipe`: from the start document, not validated, since the server refuses each frame with an invalid one.
-    `metadata`: JSON-compatible and within the server's size limit.
+    `metadata`: JSON-compatible and within the server's size limit. `light`: what determines its dark, None if the
+    recipe does not want that of the run. `dark`: the dark, if it was looked for.
     """
 
     path: str
@@ -37,15 +40,20 @@ class Frame:
     data_key: str = ""
     recipe: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    light: Light | None = None
+    dark: FoundDark | None = None
 
     def request(self) -> dict[str, Any]:
         """Return the fields of a `FrameRequest` as a dict; the server validates it, and building the model is slow."""
+        recipe, metadata = self.recipe, self.metadata
+        if self.dark is not None:
+            recipe, metadata = self.dark.applied(recipe, metadata)
         return {
             "source": self.path,
-            "recipe": self.recipe,
+            "recipe": recipe,
             "key": frame_key(self.run_uid, self.path, self.data_key),
             "run_uid": self.run_uid,
             "stream": self.stream,
             "seq_num": self.seq_num,
-            "metadata": self.metadata,
+            "metadata": metadata,
         }

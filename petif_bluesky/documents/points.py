@@ -41,6 +41,8 @@ class Point:
     detector: Detector
     seq_num: int
     event: Document | None = None
+    order: int = 0
+    """Number of its first document among those of all runs."""
     from_streams: list[Reference] = field(default_factory=list)
     from_datums: list[Reference] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
@@ -62,6 +64,7 @@ class _Seen:
     """An event, and the image keys that have frames of it: a further frame belongs to an event yet to come."""
 
     event: Document
+    order: int
     images: set[str] = field(default_factory=set)
 
 
@@ -74,12 +77,15 @@ class Points:
     """
 
     def __init__(self, run_uid: str, assets: Assets, note: Callable[[str], None]) -> None:
+        self.order = 0
+        """Number of the current document among those of all runs."""
         self._run_uid = run_uid
         self._assets = assets
         self._note = note
         self._open: dict[tuple[str, str, int], Point] = {}
-        self._unannounced: dict[str, list[tuple[Descriptor, range, int]]] = {}
-        """By stream resource not announced yet: the indices covered by stream datums, and the seq_num of the first."""
+        self._unannounced: dict[str, list[tuple[Descriptor, range, int, int]]] = {}
+        """By stream resource not announced yet: the indices covered by stream datums, the seq_num of the first, and the
+        numbers of these documents."""
         self._events: dict[str, dict[int, _Seen]] = {}
         """The latest events of each descriptor; only the last one, unless `patient`."""
         self._flying: set[str] = set()
@@ -94,27 +100,37 @@ class Points:
         seq_num = event["seq_num"]
         events = self._events.setdefault(descriptor.uid, {})
         events.pop(seq_num, None)
-        seen = events[seq_num] = _Seen(event)
+        seen = events[seq_num] = _Seen(event, self.order)
         if len(events) > (_KEPT_EVENTS if self.patient else 1):
             del events[next(iter(events))]
         whole = []
         for detector in descriptor.detectors:
-            point = Point(descriptor, detector, seq_num)
+            point = Point(descriptor, detector, seq_num, order=self.order)
             if self._open:
                 point = self._open.pop(point.key, point)
             point.event = event
+            if not point.from_streams:  # else the frame was announced before its event
+                point.order = self.order
             seen.images.update(reference.image.name for reference in point.from_streams)
             whole += self._settle(point)
         return whole
 
-    def stream_datum(self, descriptor: Descriptor, resource_uid: str, indices: range, first: int) -> list[Point]:
-        """Process a stream datum; `first` is the seq_num of the first index."""
+    def incomplete(self, descriptor: Descriptor, seq_num: int) -> list[Point]:
+        """Return the points of an event that wait for datums."""
+        waiting = (self._open.get((descriptor.uid, detector.name, seq_num)) for detector in descriptor.detectors)
+        return [point for point in waiting if point is not None and point.missing] if self._open else []
+
+    def stream_datum(
+        self, descriptor: Descriptor, resource_uid: str, indices: range, first: int, *, order: int | None = None
+    ) -> list[Point]:
+        """Process a stream datum; `first` is the seq_num of the first index, `order` its number if it came earlier."""
         if not descriptor.detectors:
             return []
+        order = self.order if order is None else order
         files = self._assets.files(resource_uid, self._run_uid)
         if files is None:
             if self._may_wait():
-                self._unannounced.setdefault(resource_uid, []).append((descriptor, indices, first))
+                self._unannounced.setdefault(resource_uid, []).append((descriptor, indices, first, order))
             return []
         chosen = descriptor.image(files.data_key)
         if chosen is None:
@@ -126,8 +142,9 @@ class Points:
         whole = self._overtaken(descriptor, first)
         expected = self._expects_events(descriptor, image.name, len(indices), first)
         for seq_num, index in enumerate(indices, start=first):
-            event = self._event_of(descriptor, seq_num, image.name)
-            point = Point(descriptor, detector, seq_num, event)
+            seen = self._event_of(descriptor, seq_num, image.name)
+            event, first_order = (None, order) if seen is None else (seen.event, min(seen.order, order))
+            point = Point(descriptor, detector, seq_num, event, first_order)
             if event is None and expected:
                 point = self._open.setdefault(point.key, point)
             else:
@@ -145,8 +162,8 @@ class Points:
         late = self._unannounced.pop(resource_uid, [])
         whole = [
             point
-            for descriptor, indices, first in late
-            for point in self.stream_datum(descriptor, resource_uid, indices, first)
+            for descriptor, indices, first, order in late
+            for point in self.stream_datum(descriptor, resource_uid, indices, first, order=order)
         ]
         waiting = [point for point in self._open.values() if point.missing]
         return whole + [settled for point in waiting for settled in self._settle(point)]
@@ -166,14 +183,14 @@ class Points:
                 f"datum {datum_id} was never announced: its frames are converted only if events name their files"
             )
         for resource_uid, late in self._unannounced.items():
-            count = sum(len(indices) for _, indices, _ in late)
+            count = sum(len(indices) for _, indices, *_ in late)
             self._note(f"stream resource {resource_uid} was never announced: {count} points are not converted")
         return left
 
     @property
     def waiting(self) -> int:
         """Number of points that wait for further documents."""
-        return len(self._open) + sum(len(indices) for late in self._unannounced.values() for _, indices, _ in late)
+        return len(self._open) + sum(len(indices) for late in self._unannounced.values() for _, indices, *_ in late)
 
     def _settle(self, point: Point) -> list[Point]:
         """Look up the datums named in a point's event; return the point if all are known, else keep it waiting."""
@@ -199,13 +216,13 @@ class Points:
             self._open[point.key] = point
         return []
 
-    def _event_of(self, descriptor: Descriptor, seq_num: int, data_key: str) -> Document | None:
+    def _event_of(self, descriptor: Descriptor, seq_num: int, data_key: str) -> _Seen | None:
         """Return the event of a frame, None if it is yet to come."""
         seen = self._events.get(descriptor.uid, {}).get(seq_num)
         if seen is None or data_key in seen.images:
             return None
         seen.images.add(data_key)
-        return seen.event
+        return seen
 
     def _expects_events(self, descriptor: Descriptor, data_key: str, count: int, first: int) -> bool:
         """Return whether an event is expected that adds to the frames of a stream datum."""

@@ -5,12 +5,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from petif_bluesky.documents.assets import Assets
+from petif_bluesky.documents.dark_book import Dark, wants_run_dark
 from petif_bluesky.documents.descriptors import Descriptor, descriptor_of
 from petif_bluesky.documents.errors import Attempts, UnknownRecipeError
 from petif_bluesky.documents.file_names import FileNames, reported_tiffs
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.points import Point, Points
 from petif_bluesky.documents.rotation_angles import RotationAngles, esperanto_of
+from petif_bluesky.documents.run_darks import RunDarks
 from petif_bluesky.documents.run_metadata import RunMetadata
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.metadata import MetadataSelection
@@ -34,7 +36,7 @@ class Run:
     """Processes the documents of one run, and passes on each of its files once, as a frame.
 
     With an ESPERANTO recipe, frames also wait for the readings from which their angles are interpolated, at most until
-    the run stops.
+    the run stops. With a recipe that wants the dark of the run, dark images are not frames to convert.
 
     Parameters
     ----------
@@ -42,6 +44,8 @@ class Run:
     frames, metadata: which frames and metadata are selected
     assets: shared by all runs
     give: called with each frame
+    give_dark: called with each dark, before the frames of later documents
+    next_order: returns the number of the next document among those of all runs
     note: called with what is not converted and why, once per text
     attempts: collects errors
 
@@ -55,6 +59,8 @@ class Run:
         assets: Assets,
         *,
         give: Callable[[Frame], None],
+        give_dark: Callable[[Dark], object],
+        next_order: Callable[[], int],
         note: Callable[[str], None],
         attempts: Attempts,
     ) -> None:
@@ -66,6 +72,9 @@ class Run:
         self._metadata = RunMetadata(metadata)
         self._angles: RotationAngles | None = None
         self._points = Points(uid, assets, self._note_once)
+        self._darks = RunDarks(uid, frames, give_dark)
+        self._wants_dark = False
+        self._next_order = next_order
         self._names = FileNames()
         self._held: list[_Held] = []
         self._give = give
@@ -81,6 +90,8 @@ class Run:
         esperanto = esperanto_of(recipe)
         self._angles = RotationAngles(esperanto) if esperanto is not None else None
         self._points.patient = esperanto is not None
+        self._wants_dark = wants_run_dark(recipe)
+        self._darks.begin(start)
         self._metadata.begin(start, esperanto)
 
     def describe(self, document: Document) -> Descriptor:
@@ -89,6 +100,7 @@ class Run:
         self.descriptors[descriptor.uid] = descriptor
         with self._attempts:  # better frames without metadata than none
             self._metadata.describe(document)
+            self._darks.describe(document, self._points.order)
         return descriptor
 
     def may_use(self, data_key: str) -> bool:
@@ -103,6 +115,7 @@ class Run:
 
     def event(self, descriptor: Descriptor, event: Document) -> None:
         """Process an event."""
+        self._points.order = self._next_order()
         if descriptor.stream == _BASELINE:
             with self._attempts:
                 self._metadata.read_baseline(event)
@@ -110,10 +123,14 @@ class Run:
             with self._attempts:
                 if self._angles.read(event):
                     self._release_held(self._angles)
-        self._convert(self._points.event(descriptor, event))
+        points = self._points.event(descriptor, event)
+        for point in self._points.incomplete(descriptor, event["seq_num"]):
+            self._darks.add_without_files(point)
+        self._convert(points)
 
     def stream_datum(self, descriptor: Descriptor, resource_uid: str, indices: range, seq_num: int) -> None:
         """Process a stream datum; `seq_num` is that of the first index."""
+        self._points.order = self._next_order()
         self._convert(self._points.stream_datum(descriptor, resource_uid, indices, seq_num))
 
     def datum_came(self, datum_id: str) -> None:
@@ -139,10 +156,22 @@ class Run:
     def _convert(self, points: Iterable[Point]) -> None:
         for point in points:
             with self._attempts:
-                for data_key, shape, paths in self._files(point):
-                    for number, path in enumerate(paths):
-                        if self._names.take(path):
-                            self._found(point, path, data_key, number, shape)
+                files = list(self._files(point))
+                if not files:
+                    self._darks.add_without_files(point)
+                for data_key, shape, paths in files:
+                    if self._is_to_convert(point, data_key, shape, paths):
+                        for number, path in enumerate(paths):
+                            if self._names.take(path):
+                                self._found(point, path, data_key, number, shape)
+
+    def _is_to_convert(self, point: Point, data_key: str, shape: tuple[int, int] | None, paths: list[str]) -> bool:
+        """Return whether images are frames to convert; pass on the dark ones as a dark."""
+        descriptor, detector = point.descriptor, point.detector
+        if not self._darks.is_dark(descriptor, detector, data_key):
+            return True
+        self._darks.add(point, data_key, shape, paths)
+        return not self._wants_dark and self._darks.converts(descriptor, detector, data_key)
 
     def _files(self, point: Point) -> Iterator[tuple[str, tuple[int, int] | None, list[str]]]:
         """Yield data key, shape and files of each image of a point, with file names as reported in its event."""
@@ -171,7 +200,8 @@ class Run:
             metadata = self._metadata.of(
                 descriptor.uid, data_key, seq_num=seq_num, number=number, shape=shape, event=event
             )
-        frame = Frame(path, seq_num, self.uid, descriptor.stream, data_key, self._recipe, metadata)
+        light = self._darks.light(point, data_key, shape) if self._wants_dark else None
+        frame = Frame(path, seq_num, self.uid, descriptor.stream, data_key, self._recipe, metadata, light)
         if self._angles is None:
             self._give(frame)
             return

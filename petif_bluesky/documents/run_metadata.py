@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from petif_bluesky.documents.descriptors import owners_in
+from petif_bluesky.documents.detector_settings import exposure_time_of, units_in
 from petif_bluesky.documents.json_values import Values
 from petif_bluesky.metadata import START_KEYS, MetadataSelection
 from tango_server.limits import LARGEST_METADATA
@@ -29,8 +30,6 @@ Document = Mapping[str, Any]
 
 OWN_KEYS = frozenset({"seq_num", "number", "time", "timestamps", "units", "shape", "exposure_time", "left_out"})
 """Reserved names; a data key with one of them is left out."""
-_EXPOSURES = ("exposure_time", "acquire_time")
-_SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
 _MOST_NOTES = 20
 _ROOM_FOR_NOTES = 16 * 2**10
 _NO_ROOM = "the metadata are too large"
@@ -75,7 +74,7 @@ class RunMetadata:
         self._described[document["uid"]] = _Described(
             external=frozenset(key for key, described in keys.items() if described.get("external")),
             owners=owners_in(document),
-            units=_units(document),
+            units=units_in(document),
             configuration={
                 owner: _taken(configuration.get("data", {}), self._selection.configuration)
                 for owner, configuration in document.get("configuration", {}).items()
@@ -161,15 +160,9 @@ def _timestamps(event: Document, names: Iterable[str]) -> dict[str, Any]:
 
 def _exposure(described: _Described, data_key: str, values: Mapping[str, Any]) -> dict[str, float]:
     """Return the exposure time of the object that took an image, in s, if it has one in a known unit."""
-    owner = described.owners.get(data_key)
-    names = (f"{owner}_", f"{owner}-")  # of ophyd, and of ophyd-async
-    for ending in _EXPOSURES if owner else ():
-        for key, value in values.items():
-            fits = key.startswith(names) and key.endswith(ending) and isinstance(value, int | float)
-            factor = _SECONDS.get(described.units.get(key, "s"))
-            if fits and factor is not None:
-                return {"exposure_time": float(value) * factor}
-    return {}
+    owner = described.owners.get(data_key, "")
+    seconds = exposure_time_of(owner, values, described.units)
+    return {} if seconds is None else {"exposure_time": seconds}
 
 
 def _bounded(own: dict[str, Any], values: Values) -> dict[str, Any]:
@@ -211,10 +204,3 @@ def _taken(data: Mapping[str, Any], patterns: tuple[str, ...] | None, *, request
     for key in chosen:
         values.take(key, data[key], requested=requested and patterns is not None)
     return values
-
-
-def _units(document: Document) -> dict[str, str]:
-    keys = dict(document["data_keys"])
-    for configuration in document.get("configuration", {}).values():
-        keys.update(configuration.get("data_keys", {}))
-    return {key: described["units"] for key, described in keys.items() if described.get("units")}

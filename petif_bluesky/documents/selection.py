@@ -27,6 +27,8 @@ class FrameSelection:
     streams: streams to include, None for all
     without_detectors, without_streams: detectors and streams to exclude
     name_keys: data keys (strings) in which a detector reports the name of the file it wrote
+    dark_streams: streams whose images are dark, also if they are excluded above: `dark` is that of bluesky-darkframes
+    dark_detectors: detectors or data keys whose images are dark; a mapping has the detector whose darks they are
     sequences: for each resource spec that numbers its files `path_0`, `path_1`, the file name extension
     paths: maps paths in documents to paths on the conversion host, if the server's own `path_maps` do not
 
@@ -37,12 +39,16 @@ class FrameSelection:
     without_detectors: Names = ()
     without_streams: Names = ()
     name_keys: Names = ("*full_file_name",)
+    dark_streams: Names = ("dark",)
+    dark_detectors: Names | Mapping[str, str] = ()
     sequences: Mapping[str, str] = field(default_factory=lambda: {"AD_TIFF": "tif"})
     paths: PathMap = field(default_factory=PathMap)
 
     def __post_init__(self) -> None:
-        for name in ("detectors", "streams", "without_detectors", "without_streams", "name_keys"):
+        for name in ("detectors", "streams", "without_detectors", "without_streams", "name_keys", "dark_streams"):
             object.__setattr__(self, name, _names(getattr(self, name)))
+        if not isinstance(self.dark_detectors, Mapping):
+            object.__setattr__(self, "dark_detectors", _names(self.dark_detectors))
 
     def takes_stream(self, name: str) -> bool:
         """Return whether frames of a stream are selected; those of the conversion itself never are."""
@@ -52,6 +58,29 @@ class FrameSelection:
         """Return whether frames of a data key of detector `owner` are selected."""
         taken = _among(self.detectors, data_key) or _among(self.detectors, owner)
         return taken and not any(_matches(self.without_detectors, name) for name in (data_key, owner))
+
+    def takes(self, stream: str, data_key: str, owner: str) -> bool:
+        """Return whether frames of a data key of detector `owner` are selected in a stream."""
+        return self.takes_stream(stream) and self.takes_key(data_key, owner)
+
+    def is_dark(self, stream: str, data_key: str, owner: str) -> bool:
+        """Return whether the images of a data key of detector `owner` are dark in every run."""
+        if is_own_stream(stream):
+            return False
+        return _matches(self.dark_streams, stream) or any(
+            _matches(tuple(self.dark_detectors), name) for name in (data_key, owner)
+        )
+
+    def is_dark_stream(self, stream: str) -> bool:
+        """Return whether all images of a stream are dark."""
+        return _matches(self.dark_streams, stream) and not is_own_stream(stream)
+
+    def detector_of_dark(self, data_key: str, owner: str) -> str:
+        """Return the detector whose darks are those of a data key of `owner`."""
+        pairs = self.dark_detectors.items() if isinstance(self.dark_detectors, Mapping) else ()
+        return next(
+            (of for pattern, of in pairs if _matches((pattern,), data_key) or _matches((pattern,), owner)), owner
+        )
 
     def is_name_key(self, data_key: str) -> bool:
         """Return whether a detector reports its file name in a data key."""

@@ -165,7 +165,9 @@ class DrainStatus(Completion):
         self._fetch_once()
 
     def _may_be_read_later(self) -> bool:
-        """Return whether another process may announce more: a callback of this session reads each document at once."""
+        """Return whether there will be more: from another process, or frames that wait for their dark."""
+        if self._runs.held_back(self._run_uid):
+            return True
         return self._so_far.emitted is not None and not self._runs.knows(self._run_uid)
 
     def _counts(self) -> StreamCounts:

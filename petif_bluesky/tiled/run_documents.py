@@ -6,6 +6,7 @@ assets have the name of each file, so the documents are made from these, with a 
 each file. Runs that Tiled serves from other databases, such as MongoDB, have their own documents.
 """
 
+import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from petif_bluesky.documents.uris import path_of_uri
 
 Document = Mapping[str, Any]
 Named = tuple[str, Document]
+Timed = tuple[float, list[Named]]
+"""The documents of an event, and its time."""
 
 _TABLE = "internal"
 _TIMES = "ts_"
@@ -24,7 +27,8 @@ _OF_FILES = {"data_uri", "data_uris"}
 def documents_of(run: Any, takes_stream: Callable[[str], bool]) -> Iterator[Named]:
     """Yield the documents of a run that concern frames, with several requests per stream.
 
-    If the configuration of a device changed during the run, the first one is used.
+    Events of all streams are ordered by time, so that a dark comes before the frames that were taken after it. If the
+    configuration of a device changed during the run, the first one is used.
 
     Parameters
     ----------
@@ -37,9 +41,9 @@ def documents_of(run: Any, takes_stream: Callable[[str], bool]) -> Iterator[Name
         return
     start = run.metadata["start"]
     yield "start", start
-    for name in run:
-        if takes_stream(name):
-            yield from _stream(run[name], name, start["uid"])
+    streams = [_stream(run[name], name, start["uid"]) for name in run if takes_stream(name)]
+    for _, documents in heapq.merge(*streams, key=_time_of):
+        yield from documents
     yield "stop", {"run_start": start["uid"]}
 
 
@@ -50,9 +54,8 @@ def _is_of_tables(run: Any) -> bool:
     return any(spec["name"] == "BlueskyRun" and str(spec["version"]).startswith("3.") for spec in specs)
 
 
-def _stream(stream: Any, name: str, run_uid: str) -> Iterator[Named]:
+def _stream(stream: Any, name: str, run_uid: str) -> Iterator[Timed]:
     descriptor = {**stream.metadata, "name": name, "run_start": run_uid}
-    yield "descriptor", descriptor
     rows = stream.base[_TABLE].read().to_dict(orient="records") if _TABLE in stream.base else []
     numbers = [int(row["seq_num"]) for row in rows]
     files: dict[int, list[Named]] = {}
@@ -60,11 +63,16 @@ def _stream(stream: Any, name: str, run_uid: str) -> Iterator[Named]:
         if described.get("external") and key in stream.base:
             for number, documents in _files(stream.base[key], key, descriptor, numbers):
                 files.setdefault(number, []).extend(documents)
+    time = float(descriptor.get("time", 0.0))
+    yield time, [("descriptor", descriptor)]
     for number, row in zip(numbers, rows, strict=True):
-        yield from files.pop(number, ())
-        yield "event", _event(row, number, descriptor["uid"])
-    for left in files.values():
-        yield from left
+        time = max(time, float(row["time"]))
+        yield time, [*files.pop(number, ()), ("event", _event(row, number, descriptor["uid"]))]
+    yield time, [document for left in files.values() for document in left]
+
+
+def _time_of(timed: Timed) -> float:
+    return timed[0]
 
 
 def _files(

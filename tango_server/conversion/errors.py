@@ -152,7 +152,7 @@ class DarkMissingError(CorrectionError):
 
 
 class AlreadyCorrectedError(CorrectionError):
-    """The dark of the frame is already subtracted, or it is unknown whether it is."""
+    """The dark of the frame is already subtracted, or may be: its sidecar is missing."""
 
 
 class OutputError(ConversionError):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.temporary_names import remove_leftovers
+from tango_server.jobs import clock
 from tango_server.jobs.executors.base import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.jobs.file_checks import carry_sidecar_of, observe_source, write_companions_of
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 INTERNAL_ERROR = "internal error of petif-bluesky; the log has the details"
 _OBSERVERS = 4
+_ROOTS_INTERVAL = 1.0  # s
 
 _Observation = Observed | SidecarObserved | AttemptFailed
 """The result of a check of a job's files."""
@@ -60,6 +62,8 @@ class Dispatcher:
         self._roots = roots
         self._mounts = mounts
         self._post = post
+        self._latest_roots = clock.now().monotonic, roots()
+        """When the current roots were last resolved (monotonic s), and the roots."""
         self._temporary_files = TemporaryFiles()
         self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
         self._unavailable = ""  # the last logged reason; every waiting job would log it again
@@ -72,8 +76,8 @@ class Dispatcher:
             return
         roots = self._roots_of(job)
         match step:
-            case Observe():
-                self._observe(job, self._observers.submit(self._observe_source, job, roots))
+            case Observe(_, darks):
+                self._observe(job, self._observers.submit(self._observe_source, job, darks))
             case CarrySidecar(_, output):
                 self._observe(job, self._observers.submit(carry_sidecar_of, job, output, roots))
             case WriteCompanions():
@@ -108,20 +112,27 @@ class Dispatcher:
         masked = job.recipe.esperanto is not None and job.recipe.esperanto.mask is not None
         if not masked and not job.master_files:
             return roots
-        now = self._roots()
+        _, now = self._latest_roots
         return replace(roots, every=now.read, private=now.private)
 
-    def _roots_of_masters(self, job: Job) -> set[Path]:
-        files = job.master_files
-        roots = self._roots() if files else Roots()
-        return {roots.root_of(file) for file in files}
+    def _refresh_roots(self) -> None:
+        """Resolve the current roots if that was a while ago; for observers, since a file server may block it."""
+        now = clock.now().monotonic
+        if now > self._latest_roots[0] + _ROOTS_INTERVAL:
+            self._latest_roots = now, self._roots()
 
-    def _observe_source(self, job: Job, roots: Roots) -> _Observation:
+    def _roots_of_masters(self, job: Job) -> set[Path]:
+        _, roots = self._latest_roots
+        return {roots.root_of(file) for file in job.master_files}
+
+    def _observe_source(self, job: Job, darks: tuple[Path, ...]) -> _Observation:
+        self._refresh_roots()
+        roots = self._roots_of(job)
         needed = (*roots.read, *self._roots_of_masters(job))
         if problem := self._mounts.problem_of(*needed, *roots.write):
             return AttemptFailed(job.job_id, "away", problem)
         self._temporary_files.before_first_check(job, roots)
-        observation = observe_source(job, roots)
+        observation = observe_source(job, roots, darks)
         if problem := self._mounts.problem_of(*needed):  # unmounted meanwhile: a missing file may exist
             return AttemptFailed(job.job_id, "away", problem)
         return observation

@@ -16,13 +16,13 @@ from tango_server.jobs.state_machine.events import AttemptFailed, Observed, Obse
 _log = logging.getLogger(__name__)
 
 
-def observe_source(job: Job, roots: Roots) -> Observed | AttemptFailed:
-    """Check a job's source, within the roots. A path that now leads outside them fails at once."""
+def observe_source(job: Job, roots: Roots, darks: tuple[Path, ...] = ()) -> Observed | AttemptFailed:
+    """Check a job's source and `darks` of its run, within the roots. A path that now leads outside fails at once."""
     try:
         structure = read_structure(job.source, roots)
         lacks_sidecar = _lacks_sidecar(job, structure, roots)
-        darks = tuple(_observe_dark(file, roots.named) for file in job.awaited_darks)
-        return Observed(job.job_id, structure, lacks_sidecar=lacks_sidecar, darks=darks)
+        found = tuple(_observe_dark(file, roots.named) for file in darks)
+        return Observed(job.job_id, structure, lacks_sidecar=lacks_sidecar, darks=found)
     except SourceMissingError:
         return Observed(job.job_id, None)
     except PathError as error:
@@ -35,11 +35,11 @@ def _observe_dark(file: Path, roots: Roots) -> ObservedDark:
     """Check a dark of the frame's run; raise `PathError` if its path now leads outside the roots."""
     try:
         structure = read_structure(file, roots)
-        return ObservedDark(str(file), structure, lacks_sidecar=is_expected(structure) and _has_no_sidecar(file, roots))
+        return ObservedDark(file, structure, lacks_sidecar=is_expected(structure) and _has_no_sidecar(file, roots))
     except SourceMissingError:
-        return ObservedDark(str(file), None)
+        return ObservedDark(file, None)
     except SourceError as error:
-        return ObservedDark(str(file), None, error.problem)
+        return ObservedDark(file, None, error.problem)
 
 
 def _lacks_sidecar(job: Job, structure: Structure, roots: Roots) -> bool:

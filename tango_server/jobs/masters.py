@@ -20,18 +20,20 @@ def locator(roots: Roots, paths: PathMap, resolve: Resolve) -> Locate:
     """Return a function that resolves the paths of corrections, those of each recipe only once.
 
     Use it for one call of a client: files that come or go later are noticed by the conversion. Its second argument says
-    whether the darks may still be missing, since they belong to the frame's run. It raises `PathError` for a master
-    that may not be read, or is not a file.
+    whether masters may be missing: a frame of a run is accepted nevertheless, so that it can be retried. It raises
+    `PathError` for a master that may not be read, or is not a file.
     """
 
     @cache
-    def locate(corrections: Corrections, darks_follow: bool) -> Corrections:  # noqa: FBT001 - cached by both
-        return _located(corrections, roots, paths, resolve, follow=darks_follow)
+    def locate(corrections: Corrections, may_be_missing: bool) -> Corrections:  # noqa: FBT001 - cached by both
+        return _located(corrections, roots, paths, resolve, may_be_missing=may_be_missing)
 
     return locate
 
 
-def _located(corrections: Corrections, roots: Roots, paths: PathMap, resolve: Resolve, *, follow: bool) -> Corrections:
+def _located(
+    corrections: Corrections, roots: Roots, paths: PathMap, resolve: Resolve, *, may_be_missing: bool
+) -> Corrections:
     found: dict[str, str] = {}
     for kind, given in corrections.masters:
         file, inside = split_master(given)
@@ -42,7 +44,7 @@ def _located(corrections: Corrections, roots: Roots, paths: PathMap, resolve: Re
             here = roots.source(paths.translate(file), resolve)
         except PathError as error:
             raise _unusable(kind, error.path, error.problem, error.advice) from error
-        if not (follow and kind == "dark"):
+        if not may_be_missing:
             _require_file(kind, file, here)
         found[given] = f"{here}::{inside}" if inside else str(here)
     try:

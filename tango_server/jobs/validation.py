@@ -62,7 +62,7 @@ def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve, locate: Lo
         mask = mask_in(recipe, roots, paths, resolve)
     except PathError as error:
         return replace(job, refused=f"mask: {error}")
-    corrections = None if recipe.corrections is None else locate(recipe.corrections, job.has_run_dark)
+    corrections = None if recipe.corrections is None else locate(recipe.corrections, bool(request.run_uid))
     source_root, output_root = roots.root_of(source), roots.write_root_of(output)
     return replace(
         job,

@@ -16,6 +16,7 @@ from ophyd.sim import SynAxis
 
 from petif_bluesky import PETifConverter, Recipe, attach
 from petif_bluesky.sim import SimulatedPerkinElmer
+from petif_bluesky.testing.fake_server import FakeServer
 from petif_bluesky.tiled.literal_names import LiteralNames
 from tango_server.client.local_server import LocalServer
 from tests.system.conftest import FAST, settings
@@ -175,3 +176,25 @@ def test_catalogue_that_cannot_be_reached_is_named(
     with pytest.raises(ConnectionError, match=r"http://127.0.0.1:9: cannot reach the catalogue.*Start Tiled"):
         attach(run_engine, server.address, tiled="http://127.0.0.1:9")
     assert run_engine.preprocessors == []
+
+
+@pytest.mark.long
+def test_dark_run_is_looked_up_in_the_catalogue(
+    run_engine: RunEngine, client: Any, root: Path, detector: SimulatedPerkinElmer
+) -> None:
+    run_engine.subscribe(LiteralNames(tiled_writer(client)))
+    (dark,) = run_engine(bp.count([detector], num=2, md={"dark_frame": True}))
+    server = FakeServer()
+    converter = PETifConverter(server.address, name="converter", poller=server)
+    recipe = {"preset": "xdi", "corrections": {"dark": "run"}}
+    with attach(run_engine, converter, recipe=recipe, tiled=client) as attached:
+        (uid,) = run_engine(bp.count([detector], num=2, md={"sc_dk_field_uid": dark}))
+        assert attached.converter.reading.drained
+    darks, lights = raw(root)[:2], raw(root)[2:]
+    requests = [request for request in server.requests.values() if request.run_uid == uid]
+    assert [request.source for request in requests] == list(map(str, lights))
+    for request in requests:
+        assert request.recipe is not None
+        assert request.recipe.corrections is not None
+        assert request.recipe.corrections.dark == tuple(map(str, darks))
+        assert request.metadata["recipe.dark"]["run_uid"] == dark

@@ -23,6 +23,7 @@ from petif_bluesky.tiled.literal_names import LiteralNames
 from petif_bluesky.tiled.patches import with_trailing_slash, write_statistics
 from petif_bluesky.tiled.raw_frames import frames_of_run
 from tango_server.messages import FrameReport, FrameRequest, RunStatistics
+from tango_server.recipe import Recipe
 from tests.tiled_server import open_client, open_tiled, tiled_writer
 from tests.unit.documents import IMAGE, IN_STREAM, NAME, NUMBER, TIFFS, ComposedRun
 from tests.unit.named_frames import SHAPE, taken, written
@@ -73,6 +74,26 @@ def test_fly_scan_without_events_from_two_detectors(client: Any, writer: Any) ->
         run.stream_resource(f"{name}_image", "file://localhost/data/raw/", f"{name}_{{:02d}}.tif")(0, 3, stream="fly")
     frames = found(client, run, FrameSelection(without_detectors=("cam",)))
     assert frames == [(f"pe_{number:02d}.tif", "fly", number + 1) for number in range(3)]
+
+
+def test_darks_of_a_catalogued_run(client: Any, writer: Any) -> None:
+    recipe = Recipe.preset("xdi", corrections={"dark": "run"})
+    dark_run = ComposedRun(LiteralNames(writer))
+    dark_run.stream(pe={"image": IMAGE})
+    dark_run.event(pe_image=dark_run.resource(filename="named")(0))
+    dark_run.stop()
+    run = ComposedRun(LiteralNames(writer), sc_dk_field_uid=dark_run.uid)
+    for stream in ("primary", "dark"):
+        run.stream(stream, pe={"image": IMAGE})
+    datums = {stream: run.resource(filename=stream) for stream in ("primary", "dark")}
+    for number, stream in enumerate(("primary", "dark", "primary", "dark", "primary")):
+        run.event(stream, pe_image=datums[stream](number))
+    run.stop()
+    for catalogue, first in ((None, "dark-00001.tif"), (client, "named-00000.tif")):
+        raw = frames_of_run(client[run.uid], recipe=recipe, catalogue=catalogue)
+        darks = [frame.dark.paths if frame.dark else () for frame in raw]
+        assert [Path(frame.path).name for frame in raw] == [f"primary-0000{number}.tif" for number in (0, 2, 4)]
+        assert [Path(path).name for (path,) in darks] == [first, "dark-00001.tif", "dark-00003.tif"]
 
 
 @pytest.mark.parametrize("literal", [True, False], ids=["literal-names", "templates"])

@@ -17,7 +17,8 @@ PROGRAM = "from tango_server.cli import main; main()"
 ARGUMENTS = {
     "convert": ["raw/a.tif", "--json"], "inspect": ["raw/a.tif"], "preview": ["raw/a.tif"],
     "watch": ["raw", "--once", "--state-dir", "state"], "serve": ["--check", "--state-dir", "state"],
-    "demo": ["--help"], "monitor": ["--help"], "refresh": ["--help"], "subscribe": ["--help"], "register": ["--help"],
+    "demo": ["--help"], "monitor": ["--help"], "refresh": ["--help"], "reprocess": ["--help"],
+    "subscribe": ["--help"], "register": ["--help"],
     "add": ["raw/a.tif"], "statistics": ["run"],
 }  # fmt: skip
 """How each command is called; those that serve would go on, and are asked what they are for."""

@@ -102,7 +102,7 @@ def _require_raw(frame: Frame, corrections: Corrections) -> tuple[str, ...]:
         raise AlreadyCorrectedError(frame.path, problem, advice)
     if corrections.saturation is None:
         return ()
-    return ("overexposed pixels were not counted: the dark is already subtracted, or may be",)
+    return ("overexposed pixels were not counted, since the dark is, or may be, subtracted already",)
 
 
 def _without_dark(frame: Frame, corrections: Corrections) -> str:

@@ -1,12 +1,16 @@
 """Decides whether the dark frames of a run are complete on disk, by the rule of the frames themselves."""
 
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tango_server.backoff import Backoff
 from tango_server.jobs.state_machine.events import Instant, ObservedDark
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 
 _SIDECAR_POLLS = Backoff(shortest=0.1, factor=0.5)
+_KNOWN_FOR = 60.0  # s
 
 
 @dataclass(slots=True)
@@ -16,7 +20,7 @@ class DarkWaits:
     `missing` says which dark was not complete at the last poll, and why; empty if all were.
     """
 
-    waits: dict[str, Wait] = field(default_factory=dict)
+    waits: dict[Path, Wait] = field(default_factory=dict)
     complete_since: float | None = None
     missing: str = ""
     deadline: float = 0.0
@@ -58,3 +62,27 @@ class DarkWaits:
         self.missing, self.deadline = f"its dark {without}: no sidecar", deadline
         again = now + _SIDECAR_POLLS.after(now - self.complete_since)
         return Verdict("wait", again=min(again, deadline))
+
+
+class ReadyDarks:
+    """The darks that were found complete, so that they are not checked for each frame of a run.
+
+    One that no frame has needed for a minute is checked again; the conversion fails if it has vanished.
+    """
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[Path, float] = OrderedDict()
+
+    def add(self, files: Iterable[Path], now: float) -> None:
+        """Note darks that are complete at `now` (monotonic s)."""
+        for file in files:
+            self._until[file] = now + _KNOWN_FOR
+            self._until.move_to_end(file)
+        while self._until and next(iter(self._until.values())) < now:
+            self._until.popitem(last=False)
+
+    def to_check(self, files: tuple[Path, ...], now: float) -> tuple[Path, ...]:
+        """Return those of a frame's darks that are to be checked."""
+        known = [file for file in files if self._until.get(file, now) > now]
+        self.add(known, now)
+        return tuple(file for file in files if file not in self._until)

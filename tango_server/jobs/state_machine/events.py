@@ -47,7 +47,7 @@ class Fetched:
 class ObservedDark:
     """A check of a dark of the frame's run: `structure`, `problem` and `lacks_sidecar` as those of a source."""
 
-    path: str
+    path: Path
     structure: Structure | None
     problem: str = ""
     lacks_sidecar: bool = False
@@ -58,7 +58,7 @@ class Observed:
     """A check of a job's source; `structure` is None if there is no file, `problem` says why it can't be read.
 
     `lacks_sidecar`: the conversion needs the frame's sidecar, which does not exist yet. `darks`: those of the frame's
-    run; they are checked once the source exists.
+    run that were to be checked; only if the source exists.
     """
 
     job_id: str
@@ -198,9 +198,10 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """Check a job's source; answer with `Observed`."""
+    """Check a job's source and these darks of its run; answer with `Observed`."""
 
     job: Job
+    darks: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

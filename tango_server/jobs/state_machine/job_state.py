@@ -84,6 +84,7 @@ class JobState:
         darks = self.darks.seen(poll.darks, rule, now, sidecar_timeout)
         self.wait, verdict = judge(rule, self.wait, poll.structure, poll.problem, now)
         if verdict.kind != "ready":
+            self.darks.missing = ""  # it is the frame itself that is awaited
             return verdict
         if self.wait.identity == self.incomplete:
             return self._until_replaced(rule, now.monotonic)

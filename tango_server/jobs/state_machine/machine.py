@@ -23,6 +23,7 @@ from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.backlog import Backlog
 from tango_server.jobs.state_machine.companion_schedule import CompanionSchedule
 from tango_server.jobs.state_machine.corrections_in_use import CorrectionsLog
+from tango_server.jobs.state_machine.dark_waits import ReadyDarks
 from tango_server.jobs.state_machine.events import (
     Accepted,
     AttemptDone,
@@ -78,6 +79,7 @@ class JobStateMachine:
         self._unwritten: dict[str, FrameReport] = {}
         self._statistics = Statistics()
         self._corrections = CorrectionsLog()
+        self._ready_darks = ReadyDarks()
 
     def handle(self, event: Event, now: Instant) -> list[Instruction]:
         """Handle one event and return what to do, in order."""
@@ -101,7 +103,8 @@ class JobStateMachine:
             case AttemptFailed():
                 instructions += self._failed(event, now)
             case TimePassed():
-                instructions += [_poll_of(self._jobs[job_id]) for job_id in self._polls.take_due(now.monotonic)]
+                due = self._polls.take_due(now.monotonic)
+                instructions += [self._poll_of(self._jobs[job_id], now) for job_id in due]
                 instructions += self._scans.take_due(now.monotonic)
             case Ending():
                 instructions += [*self._end(now), *self._scans.take_all()]
@@ -180,7 +183,7 @@ class JobStateMachine:
         for job in event.jobs:
             self._jobs[job.job_id] = JobState(job, now.monotonic)
             self._unchecked.add(job.job_id)
-        return [Observe(job) for job in event.jobs]
+        return [self._observe(job, now) for job in event.jobs]
 
     def _observed(self, event: Observed, now: Instant) -> list[Instruction]:
         job_id = event.job_id
@@ -194,6 +197,7 @@ class JobStateMachine:
         progress.is_awaited = verdict.kind == "wait"
         match verdict.kind:
             case "ready":
+                self._ready_darks.add((dark.path for dark in event.darks), now.monotonic)
                 self._queue.add(progress.job, small=progress.is_small)
             case "wait":
                 self._polls.add(job_id, verdict.again, now.monotonic)
@@ -225,7 +229,7 @@ class JobStateMachine:
         if not awaited or isinstance(progress.job.recipe.output, InPlace):
             return [self._finish(progress, report, now)]
         progress.await_sidecar(report, now.monotonic, self._rules.sidecar_timeout)
-        return [_poll_of(progress)]
+        return [self._poll_of(progress, now)]
 
     def _sidecar_observed(self, event: SidecarObserved, now: Instant) -> list[Instruction]:
         self._polls.returned(event.job_id)
@@ -256,7 +260,7 @@ class JobStateMachine:
             case "ready":
                 self._queue.add(progress.job)
             case "poll":
-                return [Observe(progress.job)]
+                return [self._observe(progress.job, now)]
             case "later":
                 self._blocked.add(job_id)
                 self._polls.add(job_id, sequel.again, now.monotonic)
@@ -307,9 +311,11 @@ class JobStateMachine:
         self._unchecked.discard(job_id)
         self._blocked.discard(job_id)
 
+    def _poll_of(self, progress: JobState, now: Instant) -> Instruction:
+        """Return the poll that a job waits for: of its source, or of the sidecar of its converted frame."""
+        if progress.report is not None and progress.report.output is not None:
+            return CarrySidecar(progress.job, Path(progress.report.output))
+        return self._observe(progress.job, now)
 
-def _poll_of(progress: JobState) -> Instruction:
-    """Return the poll that a job waits for: of its source, or of the sidecar of its converted frame."""
-    if progress.report is not None and progress.report.output is not None:
-        return CarrySidecar(progress.job, Path(progress.report.output))
-    return Observe(progress.job)
+    def _observe(self, job: Job, now: Instant) -> Observe:
+        return Observe(job, self._ready_darks.to_check(job.awaited_darks, now.monotonic))

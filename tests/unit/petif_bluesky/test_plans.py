@@ -15,6 +15,7 @@ from petif_bluesky.testing.reports import XDI, converted_beside
 from tango_server.client.client import LinkDownError, RequestRejectedError
 from tango_server.messages import FolderAnswer
 from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import DARK_FACTS, Corrections
 from tests.unit.documents import IMAGE, NAME, ComposedRun, Recorder
 from tests.unit.lab import Lab
 
@@ -284,6 +285,23 @@ def test_catalogued_run_is_reprocessed_with_provenance(
     assert {request.run_uid for request in requests} == {uid}
     assert [request.metadata["sample_name"] for request in requests] == ["CeO2", "CeO2"]
     assert [request.recipe.output.on_existing for request in requests if request.recipe] == ["number", "number"]
+
+
+def test_reprocessing_with_the_dark_of_the_run(options: dict[str, Any], lab: Lab) -> None:
+    run = ComposedRun(lambda _name, _document: None)
+    for stream in ("dark", "primary"):
+        run.stream(stream, pe={"image": IMAGE})
+        run.event(stream, pe_image=run.resource(filename=stream)(0))
+    run.stop()
+    recipe = {"preset": "xdi", "corrections": {"dark": "run", "mask": "/masters/mask.edf"}}
+    lab.run_engine(reprocess_run(lab.converter, Catalogued(run), recipe=recipe, **options))
+    (request,) = lab.server.requests.values()
+    assert request.source == "/data/raw/sample/primary-00000.tif"
+    assert request.recipe is not None
+    assert request.recipe.corrections == Corrections(dark="/data/raw/sample/dark-00000.tif", mask="/masters/mask.edf")
+    assert request.metadata[DARK_FACTS]["run_uid"] == run.uid
+    assert lab.recorder.of("start")[0]["conversion"]["recipe"]["corrections"]["dark"] == "run"
+    assert numbers(lab.recorder) == (1, 1, 0, True)
 
 
 def test_on_existing_of_the_recipe_is_respected(raw_run: Catalogued, options: dict[str, Any], lab: Lab) -> None:

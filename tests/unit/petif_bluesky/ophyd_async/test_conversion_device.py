@@ -97,7 +97,8 @@ def test_streams_of_a_run_are_those_of_the_classic_device(
 
 
 def test_signals_are_the_servers_attributes(converter: ConversionDevice) -> None:
-    assert {name for name, _ in converter.children()} == {*ATTRIBUTES, "recipe"}
+    newer = {"NumOverexposedFrames", "CorrectionsInUse"}  # an older server has none: connecting to it would fail
+    assert {name for name, _ in converter.children()} == {*ATTRIBUTES, "recipe"} - newer
 
 
 def test_device_is_a_bluesky_detector(converter: ConversionDevice) -> None:

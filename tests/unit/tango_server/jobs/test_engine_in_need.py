@@ -348,10 +348,10 @@ def test_check_that_raises_fails_only_its_frame(
 ) -> None:
     look = dispatch.observe_source
 
-    def breaking(job: Job, roots: Roots) -> object:
+    def breaking(job: Job, roots: Roots, darks: tuple[Path, ...]) -> object:
         if job.job_id == "bad":
             raise ZeroDivisionError("a mistake of ours")
-        return look(job, roots)
+        return look(job, roots, darks)
 
     monkeypatch.setattr(dispatch, "observe_source", breaking)
     with start() as running:

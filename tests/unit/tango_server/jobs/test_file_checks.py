@@ -122,7 +122,7 @@ def corrected(job: Job, darks: tuple[Path, ...] = (), **corrections: object) -> 
 
 
 def observed(job: Job, roots: Roots) -> Observed:
-    look = observe_source(job, roots)
+    look = observe_source(job, roots, job.awaited_darks)
     assert isinstance(look, Observed), look
     return look
 
@@ -150,7 +150,7 @@ def test_darks_of_a_run_are_checked_with_their_sidecars_once_the_frame_is_there(
     shutil.copy(DATA / "fabio_int32_64.tif", strange)
     one = corrected(job, (absent, unfinished, whole, strange))
     darks = observed(one, roots).darks
-    assert [dark.path for dark in darks] == [str(path) for path in (absent, unfinished, whole, strange)]
+    assert [dark.path for dark in darks] == [absent, unfinished, whole, strange]
     assert [dark.structure and dark.structure.state for dark in darks] == [None, "incomplete", "complete", "complete"]
     assert [dark.lacks_sidecar for dark in darks[2:]] == [True, False]
     whole.with_name("whole.tif.metadata").write_text("[metadata]\nwidth=64\n")
@@ -169,7 +169,7 @@ def test_masters_that_the_recipe_names_are_not_awaited(job: Job, roots: Roots) -
 def test_a_dark_whose_path_became_a_link_fails_at_once(job: Job, roots: Roots, tmp_path: Path) -> None:
     dark = job.source.with_name("dark.tif")
     dark.symlink_to(tmp_path / "elsewhere.tif")
-    look = observe_source(corrected(job, (dark,)), roots)
+    look = observe_source(corrected(job, (dark,)), roots, (dark,))
     assert isinstance(look, AttemptFailed)
     assert look.kind == "final"
     assert str(dark) in look.reason

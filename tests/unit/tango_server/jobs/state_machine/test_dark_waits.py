@@ -1,6 +1,7 @@
 """The darks of a run are awaited as frames are, with events and hand-made readings of the clocks."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from tango_server.conversion.tiff.structure import Structure
 from tango_server.jobs.state_machine.events import (
     AttemptFailed,
     Convert,
+    Observe,
     Observed,
     ObservedDark,
     SidecarObserved,
@@ -17,6 +19,8 @@ from tango_server.jobs.state_machine.events import (
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.rules import ServiceRules
+from tango_server.recipe import Recipe
+from tango_server.recipe.corrections import DARK_FACTS, Corrections
 from tests.unit.service_events import (
     COMPLETE,
     COMPLETE_AGAIN,
@@ -26,6 +30,7 @@ from tests.unit.service_events import (
     accepted,
     at,
     converted,
+    fetched,
     job,
     looks,
     make_ready,
@@ -33,7 +38,7 @@ from tests.unit.service_events import (
     starts,
 )
 
-DARK = "/raw/dark.tif"
+DARK = Path("/raw/dark.tif")
 
 
 @pytest.fixture
@@ -68,9 +73,12 @@ def test_an_awaited_dark_is_named(service: JobStateMachine) -> None:
     service.handle(Observed("a", None), at(1))
     service.handle(seen(UNFINISHED), at(11))
     (awaited,) = service.awaited(["a"], 12)
-    assert DARK in awaited.reason
+    assert str(DARK) in awaited.reason
     assert UNFINISHED.problem in awaited.reason
     assert awaited.remaining == 299
+    service.handle(replace(seen(None), structure=UNFINISHED), at(12))
+    (awaited,) = service.awaited(["a"], 12)
+    assert awaited.reason == UNFINISHED.problem, "first of all the frame itself is awaited"
 
 
 def test_a_dark_that_never_comes_fails_its_frame_which_is_no_placeholder(service: JobStateMachine) -> None:
@@ -79,7 +87,7 @@ def test_a_dark_that_never_comes_fails_its_frame_which_is_no_placeholder(service
     (report,) = reports(service.handle(seen(None), at(301)))
     assert report.outcome == "failed"
     assert report.reason.startswith("/raw/a.tif: ")
-    assert all(fact in report.reason for fact in (DARK, "300 s", "no such file"))
+    assert all(fact in report.reason for fact in (str(DARK), "300 s", "no such file"))
 
 
 def test_time_of_a_dark_counts_from_when_the_frame_came(service: JobStateMachine) -> None:
@@ -105,7 +113,9 @@ def test_a_dark_whose_structure_proves_nothing_must_settle(service: JobStateMach
 
 def test_all_darks_are_awaited(service: JobStateMachine) -> None:
     def both(second: Structure | None) -> Observed:
-        return Observed("a", COMPLETE, darks=(ObservedDark(DARK, COMPLETE), ObservedDark("/raw/dark2.tif", second)))
+        return Observed(
+            "a", COMPLETE, darks=(ObservedDark(DARK, COMPLETE), ObservedDark(Path("/raw/dark2.tif"), second))
+        )
 
     assert service.handle(both(None), at(1)) == []
     assert starts(service.handle(both(COMPLETE), at(2))) == ["a"]
@@ -138,6 +148,23 @@ def test_darks_are_awaited_anew_when_their_file_system_is_back(service: JobState
     service.handle(seen(None), at(310))
     assert not reports(service.handle(seen(None), at(609)))
     assert starts(service.handle(seen(COMPLETE_AGAIN), at(609.5))) == ["a"]
+
+
+def test_a_dark_that_was_complete_is_not_checked_for_the_next_frames(service: JobStateMachine) -> None:
+    def fetch(name: str, seconds: float) -> tuple[Path, ...]:
+        corrections = Corrections(dark=str(DARK))
+        one = job(name, "run-1", recipe=Recipe(corrections=corrections), metadata={DARK_FACTS: {}})
+        steps = service.handle(fetched((replace(one, corrections=corrections),)), at(seconds))
+        (look,) = [step for step in steps if isinstance(step, Observe)]
+        return look.darks
+
+    assert fetch("b", 1) == (DARK,)
+    service.handle(replace(seen(UNFINISHED), job_id="b"), at(1))
+    assert fetch("c", 2) == (DARK,)
+    service.handle(replace(seen(COMPLETE), job_id="b"), at(3))
+    for seconds in (4.0, 50.0, 100.0):  # each needs it
+        assert fetch(f"d{seconds}", seconds) == ()
+    assert fetch("e", 161) == (DARK,)
 
 
 NOTE = "the exposure of the dark is unknown."

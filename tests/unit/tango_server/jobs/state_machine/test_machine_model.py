@@ -34,6 +34,7 @@ from tango_server.jobs.state_machine.events import (
     Instruction,
     Observe,
     Observed,
+    ObservedDark,
     PauseWanted,
     Selection,
     SidecarObserved,
@@ -48,7 +49,7 @@ from tests.unit.service_events import COMPLETE, UNFINISHED
 
 SMALL_WINDOW = 4
 OUTPUTS = [Path(f"/processed/{name}.tif") for name in "abcd"]
-FINDINGS = ("new file", "new file", "the same", "unfinished", "nothing")
+FINDINGS = ("new file", "new file", "the same", "unfinished", "nothing", "no dark", "no sidecar")
 Place = Literal["new", "seen", "running", "blocked", "carrying"]
 """Where a job in memory is, as told by what the service was answered."""
 
@@ -176,7 +177,9 @@ class World(RuleBasedStateMachine):
         structure = {"unfinished": UNFINISHED, "nothing": None}.get(found, replace(COMPLETE, mtime_ns=self.mtime))
         if one.job_id in self.places:
             self.places[one.job_id] = "seen"
-        self.send(Observed(one.job_id, structure))
+        dark = ObservedDark(Path("/raw/dark.tif"), UNFINISHED if found == "no dark" else COMPLETE)
+        lacks = found == "no sidecar"
+        self.send(Observed(one.job_id, structure, lacks_sidecar=lacks, darks=(dark,) if structure else ()))
 
     @precondition(lambda self: self.conversions)
     @rule(data=st.data(), sidecar=st.sampled_from(["carried", "absent"]))
