@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from tango_server.commands.convert import with_companion_mask
-from tango_server.commands.correction_options import correction_options, take_corrections
+from tango_server.commands.correction_options import correction_options, take_corrections, take_run_corrections
 from tango_server.recipe.corrections import Corrections
 
 
@@ -84,6 +84,34 @@ def test_data_sets_are_named_with_their_file(folder: Path) -> None:
 def test_wrong_options_are_refused_by_name(folder: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     message = taken(*arguments)
     assert all(word in message for word in words)
+
+
+def of_run(**given: Any) -> Any:
+    names = (
+        "dark",
+        "dark_combine",
+        "flat",
+        "flat_normalize",
+        "mask",
+        "repair",
+        "saturation",
+        "masters_in",
+        "force_dark",
+    )
+    return take_run_corrections({**dict.fromkeys(names), **given}, lambda path: f"/there/{path}")
+
+
+def test_masters_of_a_run_are_files_of_the_server() -> None:
+    assert of_run() == {}
+    assert of_run(dark=("run",), dark_combine="median") == {"dark": ["run"], "dark_combine": "median"}
+    assert of_run(dark=("a.tif", "b.h5::/dark"), flat="::/flat", mask=("m.edf",), force_dark=True) == {
+        "dark": ["/there/a.tif", "/there/b.h5::/dark"],
+        "flat": "::/flat",
+        "mask": ["/there/m.edf"],
+        "force": True,
+    }
+    with pytest.raises(click.UsageError, match="--dark"):
+        of_run(dark=("run", "a.tif"))
 
 
 @pytest.mark.parametrize(
