@@ -22,8 +22,8 @@ _INTRODUCTION = """\
 
 <!-- Written by docs/generate_commands.py from the commands; change the texts in the folders `commands`. -->
 
-`petif COMMAND --help` shows the same. Options marked "repeatable" may be given several times. Options that several
-commands have are under [shared options](#shared-options).
+`petif COMMAND --help` shows the same; "repeatable" options may be given several times. Options of several commands are
+[shared](#shared-options).
 """
 _SHARED = """
 ## Shared options
@@ -36,6 +36,8 @@ _TANGO = """
 Runs the server with devices and settings from the Tango database, as Astor and Starter do
 ([how](../how-to/deploy.md#with-a-tango-database)). Exit code 0: stopped on request; any other: the server cannot run.
 """
+
+_FORMAT = "ESPERANTO: "
 
 Row = tuple[str, str]
 """An option with its values, and its meaning."""
@@ -57,10 +59,11 @@ def page() -> str:
 
 def _command(name: str, command: click.Command, parent: click.Context, shared: Iterable[Row]) -> str:
     context = click.Context(command, info_name=name, parent=parent)
-    usage = " ".join(["petif", name, *command.collect_usage_pieces(context)])
-    text = "\n\n".join(_paragraphs(command))
+    arguments = [piece for piece in command.collect_usage_pieces(context) if piece != "[OPTIONS]"]
+    usage = [f"`{' '.join(['petif', name, *arguments])}`"] if arguments else []
+    text = "\n\n".join([*usage, *_paragraphs(command)])
     own = [row for row in _rows(command) if row not in shared]
-    return f"\n## petif {name}\n\n`{usage}`\n\n{text}\n{_list(own)}"
+    return f"\n## petif {name}\n\n{text}\n{_list(own)}"
 
 
 def _shared(shared: dict[Row, list[str]]) -> list[str]:
@@ -72,7 +75,15 @@ def _shared(shared: dict[Row, list[str]]) -> list[str]:
 
 
 def _list(rows: list[Row]) -> str:
-    return "".join(["\n" if rows else "", *(f"- {names}: {meaning}\n" for names, meaning in rows)])
+    """Return the options; those whose texts begin with one format's name come under that name."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for names, meaning in rows:
+        of_format = meaning.startswith(_FORMAT)
+        groups[_FORMAT if of_format else ""].append(f"- {names}: {meaning.removeprefix(_FORMAT)}\n")
+    parts = ["\n", *groups[""]] if groups[""] else []
+    if groups[_FORMAT]:
+        parts += [f"\nOnly for {_FORMAT.rstrip(': ')} frames:\n\n", *groups[_FORMAT]]
+    return "".join(parts)
 
 
 def _paragraphs(command: click.Command) -> list[str]:

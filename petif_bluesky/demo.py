@@ -3,7 +3,7 @@
 import os
 import shlex
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,9 @@ from rich.table import Table
 
 os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")  # no EPICS here; must be set before ophyd is imported
 
+import bluesky.plan_stubs as bps
 from bluesky import RunEngine
-from bluesky.plans import scan
+from bluesky.preprocessors import run_wrapper, stage_wrapper
 from bluesky.utils import RunEngineInterrupted
 from ophyd.sim import SynAxis
 from tiled.client import from_uri
@@ -32,12 +33,12 @@ from tango_server.commands.output import INTERRUPTED
 from tango_server.commands.statistics import rows_of
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.files.roots import Roots, output_path
-from tango_server.conversion.preview import draw_before_after
+from tango_server.conversion.preview import draw_preview
 from tango_server.conversion.tiff.reader import read_first_image
-from tango_server.messages import RunStatistics
+from tango_server.messages import FrameReport, RunStatistics
 from tango_server.recipe import Recipe
 
-RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
+RECIPE = Recipe.preset("xdi", rotation=90, flip="1", corrections={"dark": "run", "saturation": 65_535})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,23 @@ class Places:
         for place in (places.raw, places.processed, places.catalogue, places.state):
             place.mkdir(parents=True, exist_ok=True)
         return places
+
+
+def scan_with_dark(detector: Any, motor: Any, positions: Sequence[float], md: dict[str, Any]) -> Any:
+    """Take a dark into the stream `dark`, then a frame at each position of the motor, all in one run."""
+
+    def lights() -> Any:
+        for position in positions:
+            yield from bps.mv(motor, position)
+            yield from bps.trigger_and_read([detector, motor])
+
+    def plan() -> Any:
+        yield from bps.mv(detector.shutter, "closed", detector.file_name, "dark")
+        yield from stage_wrapper(bps.trigger_and_read([detector], name="dark"), [detector])
+        yield from bps.mv(detector.shutter, "open", detector.file_name, "sample")
+        yield from stage_wrapper(lights(), [detector])
+
+    return run_wrapper(plan(), md=md)
 
 
 class Demo:
@@ -87,14 +105,16 @@ class Demo:
             if uid is None:
                 return INTERRUPTED
             self._console.print("Reading the run back from the catalogue and comparing each frame with numpy ...")
-            return self._check_and_print(client[uid], converter.client.run_statistics(uid))
+            reports = converter.client.reports_of_run(uid)
+            return self._check_and_print(client[uid], converter.client.run_statistics(uid), reports)
 
     def _scan(self, converter: PETifConverter, client: Any) -> str | None:
         """Scan a motor; return the uid of the run, or None if the scan was interrupted."""
         motor = SynAxis(name="motor")
         detector = SimulatedPerkinElmer(
-            name="pe", directory=self._places.raw, shape=self._shape, motor=motor, exposure_time=0.05
-        )
+            name="pe", directory=self._places.raw, shape=self._shape, motor=motor, exposure_time=0.05,
+            pixel_type="uint16", spot=150_000,
+        )  # fmt: skip
         run_engine = RunEngine({}, context_managers=[InterruptAborts])
         spool = self._places.state / "spool.sqlite"
         with (
@@ -102,8 +122,9 @@ class Demo:
             _progress(self._console) as progress,
         ):
             run_engine.subscribe(_Bars(progress, converter, self._frames))
+            positions = np.linspace(-1, 1, self._frames).tolist()
             try:
-                uids = run_engine(scan([detector], motor, -1, 1, self._frames, md={"sample": "simulated powder"}))
+                uids = run_engine(scan_with_dark(detector, motor, positions, {"sample": "simulated powder"}))
             except RunEngineInterrupted:
                 run_engine.abort("interrupted from the keyboard")
                 self._console.print("Stopped; the frames taken so far are in", self._places.raw)
@@ -111,14 +132,19 @@ class Demo:
             attached.wait(timeout=10.0)
         return str(uids[0])
 
-    def _check_and_print(self, run: Any, statistics: RunStatistics) -> int:
+    def _check_and_print(self, run: Any, statistics: RunStatistics, reports: Sequence[FrameReport]) -> int:
         """Read the run back, check every frame against its raw frame and print where everything is."""
-        sources = [Path(str(name)) for name in np.asarray(run["primary"].read()["pe_full_file_name"])]
-        problems = [problem for source in sources if (problem := self._problem(source))]
+        (dark,), sources = _files(run, "dark"), _files(run, "primary")
+        problems = [problem for source in sources if (problem := self._problem(source, dark))]
         problems += _disagreements(run, self._frames, len(sources))
         self._console.print(_table(statistics))
         if not problems:
-            draw_before_after(sources[-1], self._output(sources[-1]), RECIPE, self._places.picture)
+            draw_preview(sources[-1], _with_dark(dark), self._places.picture)
+        overexposed = max((report.pixels.overexposed or 0 for report in reports), default=0)
+        self._console.print(
+            f"The dark {dark.name} was subtracted. Overexposed pixels: {overexposed} (a spot and hot pixels).",
+            soft_wrap=True,
+        )
         self._print_places(run.metadata["start"]["uid"], len(sources))
         for problem in problems:
             self._console.print(problem, style="red", soft_wrap=True)
@@ -129,7 +155,7 @@ class Demo:
             style="green",
             soft_wrap=True,
         )
-        self._show_next_steps(sources[-1])
+        self._show_next_steps(sources[-1], dark)
         return 0
 
     def _print_places(self, uid: str, frames: int) -> None:
@@ -142,13 +168,13 @@ class Demo:
         ):
             self._console.print(f"  {what:<10}  {where}", soft_wrap=True, highlight=False)
 
-    def _show_next_steps(self, source: Path) -> None:
+    def _show_next_steps(self, source: Path, dark: Path) -> None:
         """Print commands to go on with; they can be pasted as they are."""
         self._console.print("Next, for example:")
         for what, command in (
             (
-                "draw a frame before and after its conversion",
-                ["petif", "preview", source, "--rotation", "90", "--flip", "1"],
+                "draw a frame, corrected and converted",
+                ["petif", "preview", source, "--dark", dark, "--rotation", "90", "--flip", "1"],
             ),
             ("describe a converted file", ["petif", "inspect", self._output(source)]),
             ("list what petif convert would do", ["petif", "convert", self._places.raw, "--dry-run"]),
@@ -161,17 +187,27 @@ class Demo:
     def _output(self, source: Path) -> Path:
         return output_path(source.resolve(), RECIPE, Roots.of([self._folder]))
 
-    def _problem(self, source: Path) -> str:
+    def _problem(self, source: Path, dark: Path) -> str:
         """Check a converted frame with an independent calculation; return the problem, empty if there is none."""
         output = self._output(source)
         if not output.exists():
             return f"{output} is missing"
         try:
-            raw, converted = (read_first_image(path) for path in (source, output))
+            raw, dark_counts, converted = (read_first_image(path) for path in (source, dark, output))
         except ConversionError as error:
             return str(error)
-        expected = np.flip(np.rot90(raw), 1).astype(np.int32)
+        expected = np.flip(np.rot90(raw.astype(np.int32) - dark_counts), 1)
         return "" if np.array_equal(converted, expected) else f"{output} differs from its raw frame"
+
+
+def _files(run: Any, stream: str) -> list[Path]:
+    return [Path(str(name)) for name in np.asarray(run[stream].read()["pe_full_file_name"])]
+
+
+def _with_dark(dark: Path) -> Recipe:
+    """Return the recipe with the file of the run's dark."""
+    corrections = RECIPE.corrections and RECIPE.corrections.with_dark((str(dark.resolve()),))
+    return RECIPE.model_copy(update={"corrections": corrections})
 
 
 def _command_line(words: list[str]) -> str:
@@ -208,7 +244,7 @@ class _Bars:
     def __call__(self, name: str, document: Any) -> None:
         if name == "start":
             self._unfollow = self._poller.follow(document["uid"], self._look)
-        elif name == "event" and "pe_full_file_name" in document["data"]:
+        elif name == "event" and "motor" in document["data"]:
             self._progress.advance(self._taken)
         elif name == "event" and "converter_converted" in document["data"]:
             self._progress.update(self._converted, completed=document["data"]["converter_converted"])

@@ -23,7 +23,7 @@ _EXTRAS = {
 
 
 _GROUPS = {
-    "Without a server": ("demo", "convert", "preview", "inspect", "watch"),
+    "Without a server": ("demo", "convert", "average", "preview", "inspect", "watch"),
     "Run a server": ("serve", "register"),
     "Use a running server": (
         "add",

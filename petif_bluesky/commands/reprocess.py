@@ -1,13 +1,14 @@
 """`petif reprocess`: the frames of a catalogued run, converted again in a new run."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from petif_bluesky.commands.catalogue_option import catalogue_errors, tiled_option
+from tango_server.commands.correction_options import run_correction_options, take_run_corrections
 from tango_server.commands.output import INTERRUPTED, SOME_FAILED, say, show_table
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 from tango_server.commands.server_options import errors_in_words, server_option
@@ -21,23 +22,6 @@ if TYPE_CHECKING:
     from tango_server.messages import RunStatistics
     from tango_server.recipe import Recipe
 
-_MASTERS = (
-    click.option("--dark", multiple=True, metavar="FILE|run",
-                 help="Dark frame to subtract (repeatable); run: the dark of the run itself."),
-    click.option("--dark-combine", type=click.Choice(["mean", "median"]), help="How several darks become one."),
-    click.option("--flat", metavar="FILE", help="Flat field to divide by."),
-    click.option("--mask", multiple=True, metavar="FILE", help="Mask, not 0 where a pixel is masked (repeatable)."),
-    click.option("--repair", is_flag=True, help="Fill masked pixels with the median of their neighbours."),
-    click.option("--saturation", type=click.FloatRange(min=0, min_open=True), metavar="COUNTS",
-                 help="Count pixels at or above this value of one exposure as overexposed."),
-)  # fmt: skip
-
-
-def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_MASTERS):
-        command = option(command)
-    return command
-
 
 @click.command()
 @click.argument("run_uid", metavar="RUN")
@@ -49,7 +33,7 @@ def _master_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="JSON",
     help="Recipe, as JSON or the name of a preset.  [default: that of the run, else the preset xdi]",
 )
-@_master_options
+@run_correction_options
 @recipe_options
 @click.option(
     "--timeout",
@@ -142,11 +126,12 @@ class _Bar:
 
 def _recipe(options: dict[str, Any], text: str | None, start: Mapping[str, Any]) -> "Recipe":
     """Return the recipe: that of the run, or the given one, with what the options change."""
+    from tango_server.client.submission import whole_path
     from tango_server.recipe import NewFile, Recipe
 
     if text is not None and options["preset"] is not None:
         raise click.UsageError("--recipe and --preset cannot be combined. Give one of them.")
-    masters, chosen = _masters(options), bool(options["on_existing"])
+    masters, chosen = take_run_corrections(options, whole_path), bool(options["on_existing"])
     try:
         base = Recipe.parse(text) if text is not None else None if options["preset"] else _recipe_of(start)
         recipe = recipe_from(options, base=base).fit_for_run()
@@ -166,20 +151,3 @@ def _recipe_of(start: Mapping[str, Any]) -> "Recipe | None":
     from petif_bluesky.documents.run_recipe import recipe_of_run
 
     return recipe_of_run(start.get("conversion")).recipe
-
-
-def _masters(options: dict[str, Any]) -> dict[str, Any]:
-    """Remove the options for masters; return them as fields of the recipe's corrections."""
-    from tango_server.client.submission import whole_path
-    from tango_server.recipe.corrections import FROM_RUN
-
-    given = {name: options.pop(name) for name in ("dark", "dark_combine", "flat", "mask", "repair", "saturation")}
-    darks = [path if path == FROM_RUN else whole_path(path) for path in given["dark"]]
-    if len(darks) > 1 and FROM_RUN in darks:
-        raise click.UsageError("--dark: give files, or run, not both.")
-    fields = {**given, "dark": darks, "mask": [whole_path(path) for path in given["mask"]]}
-    if given["repair"]:
-        fields["repair"] = "median"
-    if given["flat"]:
-        fields["flat"] = whole_path(given["flat"])
-    return {name: value for name, value in fields.items() if value}

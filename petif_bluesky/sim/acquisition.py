@@ -33,6 +33,8 @@ class Exposure:
         Exposure time in s.
     position
         Position of the motor that moves the rings.
+    dark
+        Whether the shutter is closed.
 
     """
 
@@ -42,6 +44,7 @@ class Exposure:
     shot: int
     seconds: float
     position: float
+    dark: bool = False
 
     @property
     def predicted_path(self) -> Path:
@@ -50,7 +53,7 @@ class Exposure:
 
     def image(self) -> NDArray[Any]:
         """Return the (H, W) pixels, the same in each call."""
-        return self.pattern.frame(self.shot, self.position)
+        return self.pattern.dark(self.shot) if self.dark else self.pattern.frame(self.shot, self.position)
 
 
 @dataclass(frozen=True, kw_only=True)

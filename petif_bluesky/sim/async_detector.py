@@ -17,6 +17,7 @@ from ophyd_async.core import (
     StreamableDataProvider,
     StreamResourceDataProvider,
     StreamResourceInfo,
+    StrictEnum,
     TriggerInfo,
     derived_signal_r,
     soft_signal_r_and_setter,
@@ -30,13 +31,20 @@ from petif_bluesky.sim.run_stem import RunStem
 _log = logging.getLogger(__name__)
 
 
+class Shutter(StrictEnum):
+    """The shutter in the beam."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
 class SimulatedPerkinElmer(StandardDetector):
     """A Perkin-Elmer XRD1621 flat panel read by QXRD, as an ophyd-async detector.
 
     Writes one TIFF and one sidecar for each frame. Each staging, and each change of the number of frames per event,
     starts a new series of file names, `sample_0001-00000.tif` and so on; the path provider gives the folder, created if
     needed, and `sample`. The stream resource has a template for these names. Therefore, a frame is never renamed: if
-    another program has written a file of the series, the acquisition fails.
+    another program has written a file of the series, the acquisition fails. While `shutter` is closed, frames are dark.
 
     Parameters
     ----------
@@ -52,6 +60,8 @@ class SimulatedPerkinElmer(StandardDetector):
         float32 (dark-subtracted), uint16 or uint32 (raw).
     seed
         Seed of noise and bad pixels; two detectors with the same seed give the same frames.
+    spot
+        Peak counts of a diffraction spot, which saturates uint16; 0 for none.
     write_delay
         Delay in s between the end of an exposure and its file, as on a network share.
 
@@ -66,10 +76,12 @@ class SimulatedPerkinElmer(StandardDetector):
         exposure_time: float = 0.1,
         pixel_type: str = "float32",
         seed: int = 0,
+        spot: float = 0.0,
         write_delay: float = 0.0,
         name: str = "",
     ) -> None:
-        pattern = Pattern.of_panel(shape, pixel_type, seed)
+        pattern = Pattern.of_panel(shape, pixel_type, seed, spot)
+        self.shutter = soft_signal_rw(Shutter, Shutter.OPEN)
         self.exposure_time = soft_signal_rw(float, exposure_time, units="s", precision=3)
         self.beam_center_x = soft_signal_rw(float, pattern.center[0], units="pixel", precision=2)
         self.beam_center_y = soft_signal_rw(float, pattern.center[1], units="pixel", precision=2)
@@ -121,6 +133,7 @@ class _Series:
             pattern=await self._current_pattern(),
             seconds=await self.detector.exposure_time.get_value(),
             position=await self._position(),
+            dark=await self.detector.shutter.get_value() is Shutter.CLOSED,
             number=next(self._numbers),
             shot=next(self._shots),
         )

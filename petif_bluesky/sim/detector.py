@@ -36,6 +36,16 @@ class ExternalImage(Signal):
         }
 
 
+class Shutter(Signal):
+    """The shutter in the beam: "open" or "closed"."""
+
+    def check_value(self, value: object, **kwargs: Any) -> None:
+        """Refuse other words."""
+        super().check_value(value, **kwargs)
+        if value not in {"open", "closed"}:
+            raise ValueError(f'{self.name} must be "open" or "closed", not {value!r}')
+
+
 class Setting(Signal):
     """A number with a unit."""
 
@@ -67,6 +77,7 @@ class SimulatedPerkinElmer(Device):
 
     Each staging starts a new series of file names, `sample_0001-00000.tif` and so on in `directory`, which is created
     if needed. If a file nevertheless exists, `-00001` is appended as QXRD does; `full_file_name` has the actual name.
+    While `shutter` is "closed", frames are dark.
 
     Parameters
     ----------
@@ -84,6 +95,8 @@ class SimulatedPerkinElmer(Device):
         float32 (dark-subtracted), uint16 or uint32 (raw).
     seed
         Seed of noise and bad pixels; two detectors with the same seed give the same frames.
+    spot
+        Peak counts of a diffraction spot, which saturates uint16; 0 for none.
     write_delay
         Delay in s between the end of the trigger and the file, as on a network share.
 
@@ -92,6 +105,8 @@ class SimulatedPerkinElmer(Device):
     image = Component(ExternalImage, value="", kind=Kind.normal)
     full_file_name = Component(Signal, value="", kind=Kind.normal)
     stats_total = Component(Signal, value=0.0, kind=Kind.hinted)
+
+    shutter = Component(Shutter, value="open", kind=Kind.omitted)
 
     directory = Component(Signal, value="", kind=Kind.config)
     file_name = Component(Signal, value="", kind=Kind.config)
@@ -115,10 +130,11 @@ class SimulatedPerkinElmer(Device):
         exposure_time: float = 0.1,
         pixel_type: str = "float32",
         seed: int = 0,
+        spot: float = 0.0,
         write_delay: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        self._pattern = Pattern.of_panel(shape, pixel_type, seed)
+        self._pattern = Pattern.of_panel(shape, pixel_type, seed, spot)
         super().__init__(prefix, name=name, **kwargs)
         self._motor = motor
         self._shots = itertools.count()
@@ -173,6 +189,7 @@ class SimulatedPerkinElmer(Device):
             shot=next(self._shots),
             seconds=self.exposure_time.get(),
             position=self._position(),
+            dark=self.shutter.get() == "closed",
         )
         run.documents.append(("datum", datum))
         status = DeviceStatus(self)

@@ -1,6 +1,7 @@
 """Simulate powder rings of CeO2 on a flat panel, fast enough for fifteen frames a second."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -44,6 +45,9 @@ _AIR_SCATTER = 400.0
 _READ_NOISE = 1.5
 _DARK_LEVEL = 2000.0
 _UINT16_MAX = 65535
+
+_SPOT_AT = (0.8, 0.75)
+"""(x, y) of the spot, in parts of width and height."""
 
 _SAMPLES_PER_PIXEL = 4
 _ROWS_AT_ONCE = 64
@@ -89,6 +93,8 @@ class Pattern:
         with saturation in uint16.
     seed
         Seed of noise and bad pixels, not negative.
+    spot
+        Peak counts of a diffraction spot, as of a diamond anvil; 0 for none.
 
     """
 
@@ -99,9 +105,12 @@ class Pattern:
     pixel_size: float = 200.0
     pixel_type: str = "float32"
     seed: int = 0
+    spot: float = 0.0
 
     @classmethod
-    def of_panel(cls, shape: tuple[int, int], pixel_type: str = "float32", seed: int = 0) -> "Pattern":
+    def of_panel(
+        cls, shape: tuple[int, int], pixel_type: str = "float32", seed: int = 0, spot: float = 0.0
+    ) -> "Pattern":
         """Return the usual pattern on a panel; the distance is scaled so that any size shows the same rings."""
         if pixel_type not in PIXEL_TYPES:
             raise ValueError(f"pixel_type must be one of {', '.join(PIXEL_TYPES)}, not {pixel_type!r}")
@@ -113,6 +122,7 @@ class Pattern:
             energy=42_700.0,
             pixel_type=pixel_type,
             seed=seed,
+            spot=spot,
         )
 
     @property
@@ -128,19 +138,53 @@ class Pattern:
 
     def frame(self, index: int = 0, position: float = 0.0) -> NDArray[Any]:
         """Return frame number `index` as a new (H, W) array; `position` strains the rings (see `strain`)."""
-        height, width = self.shape
         amplitudes = np.sqrt(self.profile(position))
+
+        def signal(rows: slice) -> NDArray[np.float32]:
+            amplitude: NDArray[np.float32] = np.take(amplitudes, self._radius[rows], mode="clip")
+            amplitude *= self._amplitude_gain[rows]
+            return amplitude
+
+        image = self._exposed(index, signal)
+        if self.spot:
+            self._add_spot(image)
+        pixels, values = self._bad_pixels
+        image.flat[pixels] = values
+        return image
+
+    def dark(self, index: int = 0) -> NDArray[Any]:
+        """Return frame number `index` with the shutter closed: noise and bad pixels, in raw types on the dark level."""
+        image = self._exposed(index, lambda rows: np.zeros((rows.stop - rows.start, self.shape[1]), np.float32))
+        pixels, values = self._bad_pixels
+        if self.pixel_type != "float32":
+            number = len(pixels) // 3
+            values = values.copy()
+            values[number : 2 * number] = _DARK_LEVEL
+        image.flat[pixels] = values
+        return image
+
+    def _exposed(self, index: int, signal: Callable[[slice], NDArray[np.float32]]) -> NDArray[Any]:
+        """Return frame number `index` with noise; `signal` gives the square root of the intensity in some rows."""
+        height, width = self.shape
         start = int(np.random.default_rng((self.seed, index)).integers(self._noise.size - height * width + 1))
         noise = self._noise[start : start + height * width].reshape(self.shape)
         image = np.empty(self.shape, self.pixel_type)
         for first in range(0, height, _ROWS_AT_ONCE):
-            rows = slice(first, first + _ROWS_AT_ONCE)
-            signal = np.take(amplitudes, self._radius[rows], mode="clip")
-            signal *= self._amplitude_gain[rows]
-            image[rows] = self._digitised(_with_noise(signal, noise[rows]))
-        pixels, values = self._bad_pixels
-        image.flat[pixels] = values
+            rows = slice(first, min(first + _ROWS_AT_ONCE, height))
+            image[rows] = self._digitised(_with_noise(signal(rows), noise[rows]))
         return image
+
+    def _add_spot(self, image: NDArray[Any]) -> None:
+        height, width = self.shape
+        sigma = max(0.8, min(self.shape) / 400)
+        x, y = round(_SPOT_AT[0] * width), round(_SPOT_AT[1] * height)
+        reach = math.ceil(5 * sigma)
+        rows, columns = (slice(max(0, at - reach), at + reach + 1) for at in (y, x))
+        part = image[rows, columns]
+        down, across = (np.arange(at.start, at.start + size) - middle
+                        for at, size, middle in zip((rows, columns), part.shape, (y, x), strict=True))  # fmt: skip
+        counts = part + self.spot * np.exp(-(down[:, np.newaxis] ** 2 + across**2) / (2 * sigma**2))
+        image[rows, columns] = np.clip(counts, None, _UINT16_MAX if self.pixel_type == "uint16" else None)
 
     def profile(self, position: float = 0.0) -> NDArray[np.float32]:
         """Return the mean intensity in counts at radii of 0, 1/4, 1/2, ... pixels, before beam stop and gain."""

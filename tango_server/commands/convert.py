@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tango_server.commands.correction_options import correction_options, take_corrections
 from tango_server.commands.dry_run import show_plan
 from tango_server.commands.esperanto_options import esperanto_options, take_esperanto
 from tango_server.commands.frame_paths import darks_left_out, frames_of
@@ -32,6 +33,7 @@ _LISTED_PER_CAUSE = 5
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
 @recipe_options
+@correction_options
 @esperanto_options
 @click.option(
     "--frame-number",
@@ -45,7 +47,9 @@ _LISTED_PER_CAUSE = 5
     "--pattern", "patterns", multiple=True, help="Convert only files in folders that match, as 'scan_*' (repeatable)."
 )
 @click.option("--include-dark", is_flag=True, help="Include files with 'dark' in their name.")
-@click.option("--newer-only", is_flag=True, help="Skip frames whose output is not older than the frame.")
+@click.option(
+    "--newer-only", is_flag=True, help="Skip frames whose output is not older and has the same recipe and masters."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be converted, and convert nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one report per line, as JSON.")
 def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
@@ -67,7 +71,10 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     from tango_server.recipe import NewFile
 
     esperanto, angles = take_esperanto(options)
-    recipe = recipe_from(options, esperanto)
+    corrections = take_corrections(options)
+    if "esperanto" in {options["preset"], options["format_"]}:
+        corrections, esperanto = with_companion_mask(corrections, esperanto)
+    recipe = recipe_from(options, esperanto, corrections=corrections)
     folder = recipe.output.folder if isinstance(recipe.output, NewFile) else None
     selection = FileSelection(
         options["recursive"],
@@ -86,6 +93,17 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     for problem in without_frames:
         complain(Console(stderr=True), problem)
     sys.exit(code or (SOME_FAILED if without_frames else 0))
+
+
+def with_companion_mask(
+    corrections: dict[str, Any] | None, esperanto: dict[str, Any]
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return both with a single mask that is a TIFF moved to `esperanto`: it goes into CrysAlis' own files as well."""
+    given = corrections or {}
+    masks = given.get("mask", [])
+    if len(masks) != 1 or not masks[0].lower().endswith((".tif", ".tiff")) or "masters_in" in given:
+        return corrections, esperanto
+    return {name: value for name, value in given.items() if name != "mask"} or None, {**esperanto, "mask": masks[0]}
 
 
 def _position(number: int | None, recipe: "Recipe") -> int | None:

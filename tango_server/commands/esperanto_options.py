@@ -72,11 +72,6 @@ def esperanto_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(f"--{name}", type=click.Choice(choices), help=f"ESPERANTO: {words}")
             for name, (choices, words) in _CHOICES.items()
         ),
-        click.option(
-            "--mask",
-            type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-            help="ESPERANTO: TIFF of the same shape as the raw frames, non-zero where a pixel is masked.",
-        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -94,7 +89,7 @@ def take_esperanto(options: dict[str, Any]) -> "tuple[dict[str, Any], AngleTable
     """
     from tango_server.conversion.esperanto.angle_table import AngleTableError, read_angle_table
 
-    names = (*_NUMBERS, *_CHOICES, "mask", "beam_center")
+    names = (*_NUMBERS, *_CHOICES, "beam_center")
     fields = {name: value for name in names if (value := options.pop(name, None)) is not None}
     circles: dict[str, dict[str, float]] = {circle: _circle(circle, options) for circle in CIRCLES}
     given = {circle: parts for circle, parts in circles.items() if parts}

@@ -68,13 +68,34 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['path']}: {state}" + (f": {found['problem']}" if found["problem"] else "")]
     lines += _esperanto_lines(found) if found["kind"] == "ESPERANTO" else _tiff_lines(found)
     provenance = found["provenance"]
-    lines.append(f"  provenance  {'none: not written by petif' if provenance is None else json.dumps(provenance)}")
+    if provenance is None:
+        lines.append("  provenance  none: not written by petif")
+    else:
+        corrected = {"masters", "masked", "overexposed"}  # these have lines of their own
+        record = {name: value for name, value in provenance.items() if name not in corrected}
+        lines.append(f"  provenance  {json.dumps(record)}")
     if provenance is not None and provenance["placeholder"]:
         lines.append(f"  PLACEHOLDER all zeros: {provenance['source']} did not exist when this file was written")
+    lines += _corrections(provenance or {})
     sidecar = found["sidecar"]
     if sidecar is None:
         return [*lines, "  sidecar     none"]
     return [*lines, f"  sidecar     {sidecar['path']}, beam centre ({sidecar['center_x']}, {sidecar['center_y']})"]
+
+
+def _corrections(provenance: dict[str, Any]) -> list[str]:
+    """Return lines for the masters and pixel counts of a corrected frame."""
+    if "masters" not in provenance:
+        return []
+    lines = []
+    for master in provenance["masters"]:
+        scale = "" if master["scale"] == 1 else f", scaled by {master['scale']:g}"
+        run = "" if master["run_uid"] is None else f", of run {master['run_uid']}"
+        lines.append(
+            f"  {master['kind']:<11} {master['path'] or '(path unknown)'}{scale}{run}, SHA-256 {master['sha256']}"
+        )
+    over = provenance["overexposed"]
+    return [*lines, f"  pixels      {provenance['masked']} masked, {'unknown' if over is None else over} overexposed"]
 
 
 def _tiff_lines(found: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from tango_server.commands.correction_options import correction_options, take_corrections
 from tango_server.commands.output import say
 from tango_server.commands.recipe_options import recipe_from, turning_options
 
@@ -12,19 +13,23 @@ from tango_server.commands.recipe_options import recipe_from, turning_options
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @turning_options
+@correction_options
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Picture to write.  [default: FILE's name with .png, in the working directory]",
 )
 def preview(*, file: Path, output: Path | None, **options: Any) -> None:
-    """Draw a frame before and after conversion, with the beam centre from its sidecar. Nothing is converted."""
+    """Draw a frame before and after conversion, with the beam centre from its sidecar. Nothing is converted.
+
+    With a dark, flat or mask, the corrected frame is shown as well, and masked pixels are red.
+    """
     from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.preview import draw_preview
 
     picture = output or Path(f"{file.stem}.png")  # here, not among the raw frames
     try:
-        draw_preview(file, recipe_from(options), picture)
+        draw_preview(file, recipe_from(options, corrections=take_corrections(options)), picture)
     except ConversionError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:

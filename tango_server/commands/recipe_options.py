@@ -96,13 +96,14 @@ def recipe_from(
     options: dict[str, Any],
     esperanto: dict[str, Any] | None = None,
     *,
+    corrections: dict[str, Any] | None = None,
     base: Recipe | None = None,
     whole_path: Callable[[str], str] = os.path.realpath,
 ) -> Recipe:
     """Remove the options of a recipe from `options` and return the recipe.
 
-    `esperanto` holds its fields for ESPERANTO frames, if any were given. The options change `base`, or else a preset.
-    `whole_path` makes the folder of the outputs absolute.
+    `esperanto` and `corrections` hold the fields of these parts, if any were given. The options change `base`, or else
+    a preset. `whole_path` makes the folder of the outputs absolute.
 
     Raises
     ------
@@ -123,6 +124,8 @@ def recipe_from(
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in esperanto)
             raise click.UsageError(f"{flags}: only for ESPERANTO frames. Add --format esperanto.")
         changes["esperanto"] = esperanto
+    if corrections:
+        changes["corrections"] = corrections
     from tango_server.text import explain
 
     try:

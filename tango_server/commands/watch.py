@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tango_server.commands.correction_options import correction_options, take_corrections
 from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 from tango_server.text import counted
@@ -38,6 +39,7 @@ _NOTHING_NEW = (
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...",
                 type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))  # fmt: skip
 @recipe_options
+@correction_options
 @click.option("--existing/--no-existing", default=None,
               help="Convert the frames that exist when a folder is first watched.  [default: with --once]")  # fmt: skip
 @click.option("--recursive/--no-recursive", default=True, show_default=True, help="Watch sub-folders as well.")
@@ -61,7 +63,7 @@ def watch(*, folders: tuple[Path, ...], **options: Any) -> None:
     from tango_server.jobs.startup import open_runner
     from tango_server.jobs.watch.folder_watch import FolderWatch, rules_from
 
-    recipe = recipe_from(options)
+    recipe = recipe_from(options, corrections=take_corrections(options))
     if recipe.esperanto is not None:
         raise click.UsageError("Cannot watch for ESPERANTO frames: their angles are unknown. Use petif convert.")
     settings = _settings(folders, recipe, options)
@@ -178,8 +180,12 @@ def _settings(folders: tuple[Path, ...], recipe: "Recipe", options: dict[str, An
     from tango_server.text import explain
 
     roots = tuple(dict.fromkeys(map(_root_of, folders)))
+    writable = Roots.of(roots).write
+    if isinstance(recipe.output, NewFile) and recipe.output.folder is not None:
+        writable = (*writable, Path(recipe.output.folder))
     fields: dict[str, Any] = {
-        "read_roots": roots,
+        "read_roots": (*roots, *_folders_of_masters(recipe, roots)),
+        "write_roots": writable,
         "state_dir": options["state_dir"] or _own_state_dir(folders),
         "recipe": recipe,
         "timeout": options["timeout"],
@@ -188,8 +194,6 @@ def _settings(folders: tuple[Path, ...], recipe: "Recipe", options: dict[str, An
         "watch_recursive": options["recursive"],
         "watch_interval": options["interval"],
     }
-    if isinstance(recipe.output, NewFile) and recipe.output.folder is not None:
-        fields["write_roots"] = (*Roots.of(roots).write, Path(recipe.output.folder))
     if options["workers"] is not None:
         fields["numworkers"] = options["workers"]
     try:
@@ -204,6 +208,16 @@ def _root_of(folder: Path) -> Path:
 
     way = (*reversed(folder.parents), folder)
     return next((place for place in way if place.name == RAW), folder)
+
+
+def _folders_of_masters(recipe: "Recipe", roots: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the folders of the recipe's masters that are outside the `roots`."""
+    from tango_server.recipe.corrections import split_master
+
+    masters = recipe.corrections.masters if recipe.corrections else ()
+    files = [Path(file) for _, path in masters if (file := split_master(path)[0])]
+    outside = [file.parent for file in files if not any(file.is_relative_to(root) for root in roots)]
+    return tuple(dict.fromkeys(outside))
 
 
 def _own_state_dir(folders: tuple[Path, ...]) -> Path:

@@ -91,6 +91,22 @@ def _provenance(provenance: Provenance | None) -> dict[str, Any] | None:
         "version": provenance.version,
         "placeholder": provenance.placeholder,
         **({} if provenance.original is None else {"original": provenance.original}),
+        **({} if provenance.average is None else {"average": provenance.average}),
+        **_corrections(provenance),
+    }
+
+
+def _corrections(provenance: Provenance) -> dict[str, Any]:
+    """Return the masters and pixel counts of a corrected frame, nothing for others.
+
+    An ESPERANTO frame has no paths of masters, and of their SHA-256 only the first digits.
+    """
+    if not provenance.masters and not provenance.masked and provenance.overexposed is None:
+        return {}
+    return {
+        "masters": [master.model_dump() for master in provenance.masters],
+        "masked": provenance.masked,
+        "overexposed": provenance.overexposed,
     }
 
 

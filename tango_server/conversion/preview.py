@@ -1,17 +1,21 @@
 """A picture of a frame before and after its conversion."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tango_server.conversion.corrections.frame import correction_of
+from tango_server.conversion.image.correction import Correction
 from tango_server.conversion.image.display import colour_limits
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import Image
 from tango_server.conversion.image.transform import transform
 from tango_server.conversion.sidecar import read_sidecar
-from tango_server.conversion.tiff.reader import open_source, read_first_image
+from tango_server.conversion.tiff.reader import open_source
 from tango_server.recipe import Recipe
 from tango_server.recipe.words import turning_words
 from tango_server.text import cut_middle, printable
@@ -21,70 +25,98 @@ if TYPE_CHECKING:
     from matplotlib.colors import LogNorm
     from matplotlib.image import AxesImage
 
-_INCHES = (13.0, 6.2)
+_INCHES = (6.5, 6.2)
+"""Width and height of a picture, for each panel."""
 _SHOWN_PIXELS = 1024
 _LONGEST_NAME = 60
 _BAR = (1.03, 0.0, 0.04, 1.0)
 """The colour bar beside an image, in parts of the image's own width and height: left, bottom, width, height."""
+_MASKED = (1.0, 0.0, 0.0, 0.6)
+"""The colour of masked pixels: red, green, blue, opacity."""
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One image (rows, columns) with its title and its beam centre (x, y) in pixels, if known."""
+    """One image (rows, columns) with its title, its beam centre (x, y) in pixels, if known, and its mask, if any."""
 
     image: Image
     title: str
     center: Point | None = None
+    mask: NDArray[np.bool_] | None = None
 
 
 def draw_preview(source: Path, recipe: Recipe, picture: Path) -> None:
     """Write `picture` (a PNG): the frame at `source` on the left, what `recipe` makes of it on the right.
 
+    With corrections, the corrected frame is between them, before it is turned and retyped, and the mask covers both.
+
     Raises
     ------
-    SourceError, OSError
-        if the frame cannot be read, or the picture cannot be written.
+    SourceError, CorrectionError, OSError
+        if the frame or a master cannot be read or used, or the picture cannot be written.
     """
     with open_source(source) as opened:
-        stored = opened.orientation(opened.structure.pages[0])
+        page = opened.structure.pages[0]
+        stored = opened.orientation(page)
         before = next(opened.images())
-    after, _ = transform(before, recipe, stored)
-    draw(_panels(source, before, after, stored.then(Orientation.of(recipe))), picture, turning_words(recipe))
+        correction = None
+        if recipe.corrections is not None:
+            correction = correction_of(opened, page, recipe, recipe.corrections)
+    after, _ = transform(before, recipe, stored, correction)
+    turned = stored.then(Orientation.of(recipe))
+    center = _center(source)
+    name = cut_middle(printable(source.name), _LONGEST_NAME)
+    first = Panel(before, f"before: {name}, {_size(before)}", center)
+    moved = turned.point(*center, before.shape) if center else None
+    last = Panel(after, f"after: {_size(after)}", moved)
+    if correction is None:
+        draw((first, last), picture, turning_words(recipe))
+        return
+    image, mask = _corrected(before, recipe, stored, correction)
+    middle = Panel(image, f"corrected: {np.count_nonzero(mask)} pixels masked (red)", center, mask)
+    draw((replace(first, mask=mask), middle, last), picture, turning_words(recipe))
 
 
-def draw_before_after(source: Path, output: Path, recipe: Recipe, picture: Path) -> None:
-    """Write `picture` (a PNG): `source` on the left, its existing `output` on the right."""
-    before, after = read_first_image(source), read_first_image(output)
-    draw(_panels(source, before, after, Orientation.of(recipe)), picture, turning_words(recipe))
+def _corrected(
+    before: Image, recipe: Recipe, stored: Orientation, correction: Correction
+) -> tuple[Image, NDArray[np.bool_]]:
+    """Return the corrected frame as float64, in the geometry of the raw frame, and which pixels are masked."""
+    in_floats = recipe.model_copy(update={"pixel_type": "float64"})
+    turned, _ = transform(before, in_floats, stored, replace(correction, reserved=None))
+    mask = np.isnan(turned)
+    mask.reshape(-1)[correction.masked] = True  # also those that were repaired
+    back = stored.then(Orientation.of(recipe)).inverse()
+    return back.apply(turned), back.apply(mask)
 
 
-def draw(panels: tuple[Panel, Panel], picture: Path, title: str) -> None:
-    """Draw two images side by side with one logarithmic colour scale, row 0 on top, beam centres marked."""
+def draw(panels: Sequence[Panel], picture: Path, title: str) -> None:
+    """Draw images side by side on logarithmic colour scales, row 0 on top, beam centres marked, masks in red.
+
+    Two images share the scale of the first; of three, which have other values, each has its own.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only pictures need matplotlib
     from matplotlib.colors import LogNorm  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    norm = LogNorm(*colour_limits(panels[0].image))
-    figure = Figure(figsize=_INCHES, layout="constrained")
+    shared = LogNorm(*colour_limits(panels[0].image)) if len(panels) == 2 else None  # noqa: PLR2004
+    width, height = _INCHES
+    figure = Figure(figsize=(len(panels) * width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    left, right = figure.subplots(1, 2)
-    _show(left, panels[0], norm)
-    drawn = _show(right, panels[1], norm)
-    figure.colorbar(drawn, cax=right.inset_axes(_BAR), label="intensity")
+    for axes, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        drawn = _show(axes, panel, shared or LogNorm(*colour_limits(panel.image)))
+        if shared is None or panel is panels[-1]:
+            figure.colorbar(drawn, cax=axes.inset_axes(_BAR), label="intensity")
     figure.savefig(picture, dpi=100)
 
 
-def _panels(source: Path, before: Image, after: Image, turned: Orientation) -> tuple[Panel, Panel]:
+def _center(source: Path) -> Point | None:
+    """Return the beam centre in the frame's sidecar."""
     sidecar = read_sidecar(source)
-    center: Point | None = None
-    if sidecar is not None and sidecar.center_x is not None and sidecar.center_y is not None:
-        center = (sidecar.center_x, sidecar.center_y)
-    rows, columns = before.shape
-    moved = turned.point(*center, (rows, columns)) if center else None
-    name = cut_middle(printable(source.name), _LONGEST_NAME)
-    return Panel(before, f"before: {name}, {_size(before)}", center), Panel(after, f"after: {_size(after)}", moved)
+    if sidecar is None or sidecar.center_x is None or sidecar.center_y is None:
+        return None
+    return sidecar.center_x, sidecar.center_y
 
 
 def _size(image: Image) -> str:
@@ -97,6 +129,10 @@ def _show(axes: "Axes", panel: Panel, norm: "LogNorm") -> "AxesImage":
     shown = np.clip(panel.image[::step, ::step].astype(np.float64), norm.vmin, None)
     extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
     drawn = axes.imshow(shown, norm=norm, cmap="viridis", extent=extent, interpolation="nearest")
+    if panel.mask is not None:
+        red = np.zeros((*shown.shape, 4))
+        red[_any_of(panel.mask, step)] = _MASKED
+        axes.imshow(red, extent=extent, interpolation="nearest")
     if panel.center is not None:
         axes.plot(*panel.center, "+", color="red", markersize=18, markeredgewidth=2)
     where = f"\nbeam centre ({panel.center[0]:.2f}, {panel.center[1]:.2f})" if panel.center else ""
@@ -104,3 +140,12 @@ def _show(axes: "Axes", panel: Panel, norm: "LogNorm") -> "AxesImage":
     axes.set_xlabel("x / pixels")
     axes.set_ylabel("y / pixels")
     return drawn
+
+
+def _any_of(mask: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
+    """Return whether any pixel of each `step` x `step` pixels is masked, so that single ones are seen."""
+    rows, columns = (-(-size // step) for size in mask.shape)
+    whole = np.zeros((rows * step, columns * step), np.bool_)
+    whole[: mask.shape[0], : mask.shape[1]] = mask
+    seen: NDArray[np.bool_] = np.logical_or.reduce(whole.reshape(rows, step, columns, step), axis=(1, 3))
+    return seen

@@ -18,7 +18,6 @@ from tango_server.conversion.files.naming import counted_by
 from tango_server.conversion.files.roots import ANYWHERE, output_path
 from tango_server.conversion.files.temporary_names import remove_leftovers
 from tango_server.conversion.image.orientation import Orientation
-from tango_server.conversion.records import is_placeholder_of
 from tango_server.conversion.sidecar import read_sidecar
 from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.base import Result
@@ -27,6 +26,7 @@ from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.jobs.frame_listing import frames_in
 from tango_server.jobs.job import Job
 from tango_server.jobs.orphans import OURS, remove_orphans
+from tango_server.jobs.output_check import OutputCheck
 from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import NewFile, Recipe
 
@@ -92,7 +92,7 @@ def plan(
     angles: AngleTable | None = None,
     frame_number: int | None = None,
 ) -> list[Planned]:
-    """Return the output of each source, and the contents of its header.
+    """Return the output of each source, and the contents of its header; `newer_only` skips those that are current.
 
     `frame_number` selects the number in a file name that counts the frames of an ESPERANTO scan, see `counted_by`; None
     is the last one. Two sources with the same output are both refused, and so are sources whose angles depend on a
@@ -108,10 +108,11 @@ def plan(
         numbers = numbers_in_scans(counted.values())
         if any(circle.step is not None for circle in recipe.esperanto.circles.values()):
             uncounted = uncounted_names(counted, gaps_are_meant=frame_number is not None)
+    newer = OutputCheck(recipe) if newer_only else None
     planned = [
         Planned(source, None, problem=uncounted[source])
         if source in uncounted
-        else _planned(source, named, recipe, numbers.get(named), angles, newer_only=newer_only)
+        else _planned(source, named, recipe, numbers.get(named), angles, newer=newer)
         for source, named in counted.items()
     ]
     takers: dict[Path, list[Path]] = {}
@@ -177,7 +178,13 @@ def _put(done: "SimpleQueue[tuple[Task, Result]]", task: Task, result: Result) -
 
 
 def _planned(
-    source: Path, named: Path, recipe: Recipe, number: int | None, angles: AngleTable | None, *, newer_only: bool
+    source: Path,
+    named: Path,
+    recipe: Recipe,
+    number: int | None,
+    angles: AngleTable | None,
+    *,
+    newer: OutputCheck | None,
 ) -> Planned:
     try:
         source.lstat()
@@ -199,17 +206,9 @@ def _planned(
         output = output_path(named, recipe, fields=fields)
     except (ConversionError, AngleTableError) as error:
         return Planned(source, None, problem=str(error))
-    if newer_only and isinstance(recipe.output, NewFile) and _is_newer(output, source):
+    if newer is not None and isinstance(recipe.output, NewFile) and newer.is_current(source, output):
         return Planned(source, output, skip=f"{output} is newer")
     return Planned(source, output, fields=fields, experiment=experiment)
-
-
-def _is_newer(output: Path, source: Path) -> bool:
-    try:
-        newer = output.stat().st_mtime_ns >= source.stat().st_mtime_ns
-    except OSError:
-        return False
-    return newer and not is_placeholder_of(source, output)
 
 
 def _without_clash(item: Planned, takers: dict[Path, list[Path]]) -> Planned:

@@ -19,7 +19,7 @@ FROM_RUN: Literal["run"] = "run"
 """The value of `dark` for the dark frames of the run."""
 DARK_FACTS = "recipe.dark"
 """The metadata key for what the session knows about the dark of a run: the fields of `DarkFacts`."""
-_MOST_DARKS = 100
+MOST_DARKS = 100
 _MOST_MASKS = 16
 _LONGEST_PATHS = 20_000  # characters of all masters, which an output lists in its tags
 
@@ -58,7 +58,7 @@ class Corrections(Frozen):
 
     """
 
-    dark: MasterPath | Annotated[tuple[MasterPath, ...], Field(min_length=2, max_length=_MOST_DARKS)] | None = None
+    dark: MasterPath | Annotated[tuple[MasterPath, ...], Field(min_length=2, max_length=MOST_DARKS)] | None = None
     dark_combine: Literal["mean", "median"] = "mean"
     dark_max_age: Seconds | None = None
     on_missing_dark: Literal["fail", "convert"] = "fail"

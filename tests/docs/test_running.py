@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from fabio.edfimage import EdfImage
 
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.cli import petif
@@ -19,7 +21,7 @@ from tango_server.client.local_server import LocalServer
 from tests.docs.pages import DOCS, PAGES, PROJECT, blocks, name_of
 from tests.docs.shell import Command, commands
 
-RUNNING = {"convert", "inspect", "preview", "watch"}
+RUNNING = {"average", "convert", "inspect", "preview", "watch"}
 HOW_TO = DOCS / "how-to"
 TUTORIAL = sorted((DOCS / "tutorial").glob("[0-9]*.md"))
 TALKING = {"acknowledge", "add", "reports", "retry", "statistics", "status"}
@@ -42,9 +44,21 @@ def tracker(long_lived: set[int]) -> None:
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two frames with their sidecars."""
-    folder = tmp_path_factory.mktemp("frames")
-    detector = SimulatedPerkinElmer(name="pe", directory=folder, shape=(64, 64), exposure_time=0.01)
+    """Two raw frames with their sidecars."""
+    return taken(tmp_path_factory.mktemp("frames"), "open")
+
+
+@pytest.fixture(scope="module")
+def darks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two darks with their sidecars."""
+    return taken(tmp_path_factory.mktemp("darks"), "closed")
+
+
+def taken(folder: Path, shutter: str) -> list[Path]:
+    detector = SimulatedPerkinElmer(
+        name="pe", directory=folder, shape=(64, 64), exposure_time=0.01, pixel_type="uint16"
+    )
+    detector.shutter.put(shutter)
     detector.stage()
     for _ in range(2):
         detector.trigger().wait(10)
@@ -53,8 +67,8 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def host(tmp_path: Path, frames: list[Path]) -> Path:
-    """A folder that stands for a whole machine; `here` is the working directory."""
+def host(tmp_path: Path, frames: list[Path], darks: list[Path]) -> Path:
+    """A folder that stands for a whole machine; `here` is the working directory, with frames, darks and a mask."""
     configuration = (PROJECT / "examples" / "configuration" / "p02.2.toml").read_text(encoding="utf-8")
     for folder in ("etc/petif", "here/first-steps", "var/lib"):
         (tmp_path / folder).mkdir(parents=True)
@@ -66,6 +80,8 @@ def host(tmp_path: Path, frames: list[Path]) -> Path:
         for number, frame in enumerate(frames, 1):
             shutil.copy(frame, tmp_path / folder / f"pattern-{number:05d}.tif")
             shutil.copy(f"{frame}.metadata", tmp_path / folder / f"pattern-{number:05d}.tif.metadata")
+    shutil.copytree(darks[0].parent, tmp_path / "here" / "darks")
+    EdfImage(np.zeros((64, 64), np.uint8)).write(tmp_path / "here" / "mask.edf")
     return tmp_path
 
 

@@ -144,6 +144,30 @@ def test_dry_run_json_and_newer_only(petif: Call, raw: Path) -> None:
     assert "2 skipped" in again
 
 
+def test_corrections_are_applied_and_a_changed_dark_is_noticed(petif: Call, raw: Path, tmp_path: Path) -> None:
+    frame = raw / "qxrd_r16_64.tif"
+    darks = tmp_path / "darks"
+    darks.mkdir()
+    for number in (0, 1):
+        tifffile.imwrite(darks / f"{number}.dark.tif", np.full((64, 64), 2 + 4 * number, np.uint16))
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10, 20] = 1
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    command = ["convert", str(frame), "--dark", "darks", "--mask", "mask.tif", "--saturation", "60000", "--json"]
+    report = json.loads(petif(*command, "--rotation", "90").stdout)
+    expected = tifffile.imread(frame).astype(np.int32) - 4
+    expected[10, 20] = 0
+    np.testing.assert_array_equal(tifffile.imread(report["output"]), np.rot90(expected))
+    assert report["pixels"]["masked"] == 1
+    assert [master["kind"] for master in report["masters"]] == ["dark", "dark", "mask"]
+    again = [*command, "--rotation", "90", "--newer-only"]
+    assert json.loads(petif(*again).stdout)["outcome"] == "skipped"
+    tifffile.imwrite(darks / "1.dark.tif", np.full((64, 64), 8, np.uint16))
+    assert json.loads(petif(*again).stdout)["outcome"] == "converted"
+    assert json.loads(petif(*command, "--newer-only").stdout)["outcome"] == "converted"  # another recipe
+    assert petif("convert", str(frame), "--in-place", "--dark", "darks").exit_code == 2  # it needs --backup
+
+
 def test_dry_run_names_darks_and_damaged_files_at_its_end(petif: Call, raw: Path, data: Path) -> None:
     for name in ("truncated_tail.tif", "not_a_tiff.tif"):
         shutil.copy(data / name, raw)

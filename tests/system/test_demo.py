@@ -41,7 +41,10 @@ def test_the_demo_converts_all_frames(tmp_path: Path, runs: int) -> None:
             )
             assert again.returncode == 0, command
         left = directory
-        assert len(list((left / "raw").glob("*.tif"))) == len(list((left / "processed").glob("*.tif"))) == 4 * run
+        raw = [len(list((left / "raw").glob(f"{name}_*.tif"))) for name in ("sample", "dark")]
+        assert raw == [4 * run, run]
+        assert len(list((left / "processed").glob("*.tif"))) == 4 * run
+        assert "Overexposed pixels: 9" in finished.stdout.replace("\n", " ")
         assert (left / "before-after.png").read_bytes().startswith(b"\x89PNG")
         assert not list(left.rglob("*.petif-tmp"))
 

@@ -183,6 +183,17 @@ def test_output_folders_inside_of_the_watched_one_are_not_watched(root: Path, pu
     assert (root / "raw" / "out" / "qxrd_f32_64_xdi.tif").exists()
 
 
+def test_dark_may_be_outside_of_the_watched_folder(root: Path, put: Callable[..., Path]) -> None:
+    frame = put("qxrd_f32_64.tif")
+    dark = np.full(SHAPE, 3, np.float32)
+    (root / "masters").mkdir()
+    tifffile.imwrite(root / "masters" / "dark.tif", dark)
+    finished = once(root, "--dark", "masters/dark.tif", "--force-dark")
+    assert finished.returncode == 0, finished.stderr
+    expected = (tifffile.imread(frame) - dark).astype(np.int32)
+    np.testing.assert_array_equal(tifffile.imread(root / "processed" / "qxrd_f32_64.tif"), expected)
+
+
 def test_frames_are_replaced_in_place_once(root: Path, put: Callable[..., Path]) -> None:
     frame = put("qxrd_f32_64.tif")
     raw = tifffile.imread(frame)

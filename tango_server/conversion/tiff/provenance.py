@@ -52,6 +52,8 @@ class Provenance:
     original: str | None = None
     """The ImageDescription of the frame that this file replaced."""
     content_hash: str | None = None
+    average: dict[str, Any] | None = None
+    """The frames of which this file is the average, see `average_file`."""
     masters: tuple[Master, ...] = ()
     masked: int = 0
     overexposed: int | None = None
@@ -59,13 +61,15 @@ class Provenance:
     @property
     def summary(self) -> str:
         """A description of the file, for messages."""
+        if self.average is not None:
+            return f"an average of {self.average.get('frames')} frames"
         if self.placeholder:
             return f"a placeholder for the missing frame {self.source}"
         return f"a file already converted from {self.source}"
 
     def matches(self, recipe: Recipe) -> bool:
         """Whether this recipe, whatever its output path, made the file's content from a frame."""
-        if self.placeholder:
+        if self.placeholder or self.average is not None:
             return False
         if self.content_hash is not None:
             return self.content_hash == recipe.content_hash
@@ -148,6 +152,7 @@ def read_provenance(structure: Structure) -> Provenance | None:
     if not isinstance(record, dict) or not isinstance(record.get("petif"), int):
         return None
     recipe, job, original = record.get("recipe"), record.get("job"), record.get("original")
+    average = record.get("average")
     return Provenance(
         recipe=recipe if isinstance(recipe, dict) and recipe else None,
         source=_text(record.get("source", "")),
@@ -156,6 +161,7 @@ def read_provenance(structure: Structure) -> Provenance | None:
         placeholder=record.get("placeholder") is True,
         job=_text(job) if isinstance(job, str) else None,
         original=original if isinstance(original, str) else None,
+        average=average if isinstance(average, dict) else None,
         masters=_masters(record.get("masters")),
         masked=_count(record.get("masked")) or 0,
         overexposed=_count(record.get("overexposed")),

@@ -18,7 +18,7 @@ from ophyd.sim import SynAxis
 from ophyd_async.core import StaticFilenameProvider, StaticPathProvider, TriggerInfo
 from ophyd_async.sim import SimMotor
 
-from petif_bluesky.sim.async_detector import SimulatedPerkinElmer
+from petif_bluesky.sim.async_detector import Shutter, SimulatedPerkinElmer
 from tango_server.conversion.sidecar import read_sidecar
 from tests.unit.conftest import SHAPE
 from tests.unit.documents import Recorder
@@ -81,6 +81,15 @@ def test_step_scan_writes_the_frames_of_the_classic_detector(
         np.testing.assert_array_equal(tifffile.imread(ours), tifffile.imread(theirs))
     described = recorder.of("descriptor")[0]["data_keys"]["pe"]
     assert (described["shape"], described["dtype_numpy"]) == ([1, *SHAPE], "<f4")
+
+
+def test_frame_is_dark_while_the_shutter_is_closed(
+    run_engine: RunEngine, recorder: Recorder, make: Make, raw: Path
+) -> None:
+    detector = make(pixel_type="uint16")
+    run_engine(bps.mv(detector.shutter, Shutter.CLOSED))
+    run_engine(bp.count([detector]))
+    assert np.percentile(tifffile.imread(*announced(recorder)), 99) < 2010
 
 
 def test_fly_scan_has_the_exposure_time_and_frames_that_were_prepared(

@@ -330,3 +330,24 @@ def test_writing_files_needs_no_ophyd():
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == ""
+
+
+def test_frames_are_dark_while_the_shutter_is_closed(run_engine, make_detector):
+    detector = make_detector(pixel_type="uint16")
+
+    def plan():
+        yield from bps.mv(detector.shutter, "closed")
+        yield from bp.count([detector])
+        yield from bps.mv(detector.shutter, "open")
+        yield from bp.count([detector])
+
+    recorder = Recorder()
+    run_engine(plan(), recorder)
+    dark, light = (tifffile.imread(name) for name in Run(recorder.documents).column("pe_full_file_name"))
+    assert np.percentile(dark, 99) < 2010 < np.median(light)
+    assert (
+        "16 Bit Raw Data"
+        in sidecar_of(Path(Run(recorder.documents).column("pe_full_file_name")[0]))["metadata"].values()
+    )
+    with pytest.raises(ValueError, match="ajar"):
+        detector.shutter.put("ajar")

@@ -148,3 +148,31 @@ def test_beam_may_miss_the_panel():
     image = make(center=(-100.0, 700.0)).frame()
     assert np.isfinite(image).all()
     assert np.median(image) > 10
+
+
+@pytest.mark.parametrize("pixel_type", ["uint16", "uint32"])
+def test_raw_frame_minus_dark_is_the_subtracted_frame(pixel_type):
+    subtracted = make().frame()
+    raw = make(pixel_type=pixel_type)
+    corrected = raw.frame().astype(float) - raw.dark(9)
+    ordinary = (subtracted > -300) & (subtracted < 60_000)
+    np.testing.assert_allclose(corrected[ordinary], subtracted[ordinary], atol=10)  # the dark's noise
+    hot = subtracted > 65_535
+    assert hot.any()
+    assert (corrected[hot] == 0).all()
+    assert (raw.dark()[hot] >= 65_535).all()
+
+
+def test_dark_of_a_subtracting_detector_is_noise_around_0():
+    dark = make().dark()
+    assert dark.dtype == np.float32
+    assert abs(np.median(dark)) < 0.1
+    assert 1 < np.percentile(dark, 84) < 2
+
+
+@pytest.mark.parametrize(("spot", "full"), [(0.0, 0), (30_000.0, 0), (150_000.0, 9)])
+def test_strong_spot_saturates_uint16(spot, full):
+    shown = make(pixel_type="uint16", spot=spot).frame()
+    around = shown[384 - 20 : 384 + 20, 410 - 20 : 410 + 20]
+    assert np.count_nonzero(around == 65_535) == full
+    assert around.max() == min(around.max(), 65_535) > spot * 0.4
