@@ -23,7 +23,7 @@ from petif_bluesky.metadata import MetadataSelection
 from petif_bluesky.plan_stubs.run_wrapper import Wait
 from petif_bluesky.plan_stubs.start_facts import refuse_shared_output
 from petif_bluesky.preprocessors import AnyRecipe, ConversionPreprocessor
-from petif_bluesky.tiled.lazy_client import CatalogueAt
+from petif_bluesky.tiled.lazy_client import CatalogueAt, reached
 from petif_bluesky.tiled.raw_frames import darks_of_run, find_run
 from petif_bluesky.tiled.session_writer import has_writer, writer_for
 from petif_bluesky.tiled.statistics import CatalogueStatistics
@@ -244,7 +244,7 @@ class Attached:
         if isinstance(tiled, str):
             catalogue = CatalogueAt(tiled)
             self.connection.callback(catalogue.close)
-            tiled = _client_of(catalogue, tiled)
+            tiled = reached(catalogue, tiled)
         if has_writer(run_engine):
             self._writes = ", the session's own TiledWriter writes the runs"
             _log.info("The TiledWriter of this session is used: attach subscribes no other one.")
@@ -299,18 +299,6 @@ def _recipe_of(attached: Attached) -> Recipe | None:
     own = attached.options.recipe or attached.converter.recipe.chosen
     server = attached.converter.poller.state.recipe
     return own or (Recipe.parse(server) if server else None)
-
-
-def _client_of(catalogue: CatalogueAt, uri: str) -> Any:
-    try:
-        return catalogue.client
-    except PermissionError:
-        raise
-    except Exception as error:
-        place = uri.partition("?")[0]  # the rest may contain a key
-        raise ConnectionError(
-            f"{place}: cannot reach the catalogue: {error}. Start Tiled, check the address, or attach without tiled."
-        ) from error
 
 
 def _subscribe(run_engine: RunEngine, subscriber: Callable[[str, Any], Any], stack: ExitStack) -> None:

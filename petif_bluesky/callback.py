@@ -15,7 +15,7 @@ from petif_bluesky.delivery.document_errors import DocumentErrorLog
 from petif_bluesky.delivery.run_book import RunBook
 from petif_bluesky.delivery.sender import Sender
 from petif_bluesky.documents.bookings import Booking, booking_in
-from petif_bluesky.documents.dark_book import wants_run_dark
+from petif_bluesky.documents.darks import wants_run_dark
 from petif_bluesky.documents.document_counts import DocumentCounts
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.run_darks import named_dark_run

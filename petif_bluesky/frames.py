@@ -13,7 +13,7 @@ from typing import Any
 from event_model import DocumentNames, DocumentRouter, unpack_datum_page, unpack_event_page
 
 from petif_bluesky.documents.assets import Assets, Files
-from petif_bluesky.documents.dark_book import Dark
+from petif_bluesky.documents.darks import Dark
 from petif_bluesky.documents.descriptors import Descriptor
 from petif_bluesky.documents.errors import Attempts, DocumentError, MalformedDocumentError, UnknownDescriptorError
 from petif_bluesky.documents.file_series import PassedOver

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from petif_bluesky.delivery.known_darks import KnownDarks
-from petif_bluesky.documents.dark_book import Dark, DarkBook, Light, corrections_of
+from petif_bluesky.documents.dark_book import DarkBook
+from petif_bluesky.documents.darks import Dark, Light, corrections_of
 from petif_bluesky.documents.frame import Frame
 from tango_server.text import cut_middle
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from petif_bluesky.documents.dark_book import Dark
+from petif_bluesky.documents.darks import Dark
 from petif_bluesky.documents.detector_settings import DetectorSettings
 
 _log = logging.getLogger(__name__)

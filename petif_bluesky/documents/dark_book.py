@@ -14,12 +14,10 @@ A dark event that names no files is never replaced by an older dark: the detecto
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from petif_bluesky.documents.detector_settings import DetectorSettings
-from tango_server.recipe.corrections import DARK_FACTS, Corrections, DarkFacts
+from petif_bluesky.documents.darks import Dark, FoundDark, Light, spelled
+from tango_server.recipe.corrections import DarkFacts
 
 _KEPT_EVENTS = 1000
 _KEPT_DARKS = 100
@@ -30,72 +28,6 @@ _NO_FILES = (
     "With bluesky-darkframes on Python 3.12 or later, give its _SnapshotShell the methods collect_asset_docs, stage "
     "and unstage, as described in the documentation"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Dark:
-    """The images of one detector in one dark event.
-
-    `paths` is empty if the documents name no files. `time`: of the reading, in Unix s, also if it was repeated in a
-    later run. `order`: number of its document among those of the session, 0 if it is from an earlier one.
-    `of_dark_run`: whether all frames of its run are dark. `outdated`: whether the settings may have changed since.
-    """
-
-    run_uid: str
-    settings: DetectorSettings
-    paths: tuple[str, ...]
-    time: float
-    order: int = 0
-    of_dark_run: bool = False
-    outdated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Light:
-    """What determines the dark of a frame: `order` is that of its first document, `time` None without an event."""
-
-    run_uid: str
-    settings: DetectorSettings
-    time: float | None = None
-    order: int = 0
-    dark_run: str = ""
-    """The run of darks named by the start document."""
-    outdated: bool = False
-    """Whether its settings may have changed since."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoundDark:
-    """The files of the dark of a frame, none if there is no dark, and what is known about it."""
-
-    paths: tuple[str, ...]
-    facts: DarkFacts
-
-    def applied(self, recipe: Any, metadata: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Return recipe (JSON) and metadata for the request of the frame."""
-        corrections = corrections_of(recipe)
-        if corrections is None or not corrections.wants_run_dark:
-            return recipe, dict(metadata)
-        if self.paths:
-            recipe = {**recipe, "corrections": corrections.with_dark(self.paths).model_dump(mode="json")}
-        return recipe, {**metadata, DARK_FACTS: self.facts.model_dump(mode="json", exclude_defaults=True)}
-
-
-def corrections_of(recipe: Any) -> Corrections | None:
-    """Return the corrections of a recipe in JSON; None if there are none, or the recipe is invalid."""
-    given = recipe.get("corrections") if isinstance(recipe, Mapping) else None
-    if given is None:
-        return None
-    try:
-        return Corrections.model_validate(given)
-    except ValueError:  # the server reports the error for each frame
-        return None
-
-
-def wants_run_dark(recipe: Any) -> bool:
-    """Return whether a recipe in JSON wants the dark of the run."""
-    corrections = corrections_of(recipe)
-    return corrections is not None and corrections.wants_run_dark
 
 
 class DarkBook:
@@ -285,15 +217,3 @@ def too_old(detector: str, age: float, max_age: float | None) -> str:
     if age < 0 or max_age is None:
         return f"the newest dark of {detector} is later than the frame"
     return f"the newest dark of {detector} is {spelled(age)} old, dark_max_age is {spelled(max_age)}"
-
-
-def spelled(seconds: float) -> str:
-    """Return a duration in words.
-
-    >>> [spelled(each) for each in (45, 600, 3600, 10_800, 500_000)]
-    ['45 s', '10 min', '1 h', '3 h', '5.8 d']
-    """
-    for unit, length, longest in (("s", 1.0, 120.0), ("min", 60.0, 3600.0), ("h", 3600.0, 172_800.0)):
-        if seconds < longest:
-            return f"{round(seconds / length, 1):g} {unit}"
-    return f"{seconds / 86_400:.1f} d"

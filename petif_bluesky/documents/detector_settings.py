@@ -1,7 +1,7 @@
 """The settings with which a detector takes an image, and that its dark must share, as far as documents have them."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ Document = Mapping[str, Any]
 Gain = float | str
 
 _EXPOSURES = ("exposure_time", "acquire_time")
+_ONE_EXPOSURE = ("acquire_time", "exposure_time")
+"""In areaDetector, `acquire_time` is that of one of the exposures that are summed."""
 _GAINS = ("gain", "cameragain")
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
 _EXPOSURE_TOLERANCE = 0.01
@@ -115,13 +117,19 @@ class SettingsReader:
             read = _relevant(owner, own)
         values = {**configured, **read}
         gains = {key: value for key, value in _gains(owner, values) if value != ""}
-        settings = DetectorSettings(owner, data_key, shape, exposure_time_of(owner, values, described.units), gains)
+        exposure_time = exposure_time_of(owner, values, described.units, _ONE_EXPOSURE)
+        settings = DetectorSettings(owner, data_key, shape, exposure_time, gains)
         return settings, not configured.keys() <= read.keys()
 
 
-def exposure_time_of(owner: str, values: Mapping[str, Any], units: Mapping[str, str]) -> float | None:
-    """Return the exposure time among the readings of an object, in s; None if there is none in a known unit."""
-    for ending in _EXPOSURES:
+def exposure_time_of(
+    owner: str, values: Mapping[str, Any], units: Mapping[str, str], names: Sequence[str] = _EXPOSURES
+) -> float | None:
+    """Return the exposure time among the readings of an object, in s; None if there is none in a known unit.
+
+    `names` are the ends of their keys; the first one that exists counts.
+    """
+    for ending in names:
         for key, value in values.items():
             fits = _is_of(owner, key) and key.endswith(ending) and isinstance(value, int | float)
             factor = _SECONDS.get(units.get(key, "s"))

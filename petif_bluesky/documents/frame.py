@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from petif_bluesky.documents.dark_book import FoundDark, Light
+from petif_bluesky.documents.darks import FoundDark, Light
 
 
 def frame_key(run_uid: str, source: str, data_key: str = "", frame: int | None = None) -> str:

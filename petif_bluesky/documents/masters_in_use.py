@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from petif_bluesky.documents.dark_book import Dark, spelled, too_old
+from petif_bluesky.documents.dark_book import too_old
+from petif_bluesky.documents.darks import Dark, spelled
 from petif_bluesky.documents.uris import name_of
 from tango_server.recipe.corrections import Corrections
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from petif_bluesky.documents.assets import Assets
-from petif_bluesky.documents.dark_book import Dark, wants_run_dark
+from petif_bluesky.documents.darks import Dark, wants_run_dark
 from petif_bluesky.documents.descriptors import Descriptor, descriptor_of
 from petif_bluesky.documents.errors import Attempts, UnknownRecipeError
 from petif_bluesky.documents.file_names import FileNames, reported_tiffs

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from petif_bluesky.documents.dark_book import Dark, Light
+from petif_bluesky.documents.darks import Dark, Light
 from petif_bluesky.documents.descriptors import Descriptor, Detector
 from petif_bluesky.documents.detector_settings import DetectorSettings, SettingsReader
 from petif_bluesky.documents.points import Point

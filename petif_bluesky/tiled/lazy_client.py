@@ -49,3 +49,23 @@ class CatalogueAt:
         if self._client is not None:
             self._client.context.close()
             self._client = None
+
+
+def reached(catalogue: CatalogueAt, uri: str) -> Any:
+    """Return the client of a catalogue that must be there now.
+
+    Raises
+    ------
+    ConnectionError, PermissionError
+        if it cannot be reached, or needs a key.
+
+    """
+    try:
+        return catalogue.client
+    except PermissionError:
+        raise
+    except Exception as error:
+        place = uri.partition("?")[0]  # the rest may contain a key
+        raise ConnectionError(
+            f"{place}: cannot reach the catalogue: {error}. Start Tiled, check the address, or attach without tiled."
+        ) from error

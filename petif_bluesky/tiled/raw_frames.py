@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from petif_bluesky.documents.dark_book import Dark, DarkBook
+from petif_bluesky.documents.dark_book import DarkBook
+from petif_bluesky.documents.darks import Dark
 from petif_bluesky.documents.errors import DocumentError, FramesNotFoundError
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.selection import FrameSelection

@@ -12,7 +12,7 @@ import pytest
 
 from petif_bluesky import ConversionCallback, PETifConverter
 from petif_bluesky.delivery.known_darks import KnownDarks
-from petif_bluesky.documents.dark_book import Dark
+from petif_bluesky.documents.darks import Dark
 from petif_bluesky.documents.detector_settings import DetectorSettings
 from petif_bluesky.documents.masters_in_use import dark_alarms, masters_in_use
 from petif_bluesky.testing.fake_server import PATIENCE, FakeServer

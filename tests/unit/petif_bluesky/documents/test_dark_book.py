@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petif_bluesky.documents.dark_book import Dark, DarkBook, FoundDark, Light
+from petif_bluesky.documents.dark_book import DarkBook
+from petif_bluesky.documents.darks import Dark, FoundDark, Light
 from petif_bluesky.documents.detector_settings import DetectorSettings
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.selection import FrameSelection
@@ -283,6 +284,11 @@ def test_age_counts_from_the_reading(max_age: float | None, taken: bool) -> None
     assert bool(book.dark_for(light(time=None), max_age, T0 + 50).paths), "without an event, the clock counts"
     own = DarkBook([dark(time=T0 - 1e6)])
     assert own.dark_for(light(), max_age, T0).paths, "a dark of the run itself has no age"
+
+
+def test_dark_with_a_later_time_is_not_taken() -> None:
+    book = DarkBook([dark(run_uid="earlier", time=T0 + 101, order=0)])  # of an earlier session, whose clock was wrong
+    assert "is later than the frame" in book.dark_for(light(), 3600.0, T0).facts.note
 
 
 def test_dark_known_to_fit_is_preferred() -> None:
