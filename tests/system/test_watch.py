@@ -183,6 +183,7 @@ def test_output_folders_inside_of_the_watched_one_are_not_watched(root: Path, pu
     assert (root / "raw" / "out" / "qxrd_f32_64_xdi.tif").exists()
 
 
+@pytest.mark.long
 def test_dark_may_be_outside_of_the_watched_folder(root: Path, put: Callable[..., Path]) -> None:
     frame = put("qxrd_f32_64.tif")
     dark = np.full(SHAPE, 3, np.float32)

@@ -27,18 +27,10 @@ def frame(tmp_path: Path) -> Path:
 
 
 def panels(frame: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Return the panels of a preview, which is drawn as well."""
+    """Return the panels of a preview, without drawing it."""
     drawn: list[Any] = []
-    draw = preview.draw
-
-    def record(shown: Any, picture: Path, title: str) -> None:
-        drawn.extend(shown)
-        draw(shown, picture, title)
-
-    monkeypatch.setattr(preview, "draw", record)
+    monkeypatch.setattr(preview, "draw", lambda shown, *_: drawn.extend(shown))
     preview.draw_preview(frame, recipe, frame.with_suffix(".png"))
-    with Image.open(frame.with_suffix(".png")) as picture:
-        assert picture.width == 650 * len(drawn)
     return drawn
 
 
@@ -46,6 +38,15 @@ def test_without_corrections_there_are_two_images(frame: Path, monkeypatch: pyte
     before, after = panels(frame, Recipe(rotation=90), monkeypatch)
     assert before.mask is None
     np.testing.assert_array_equal(after.image, np.rot90(before.image))
+
+
+def test_masked_pixels_are_red_in_the_picture(frame: Path) -> None:
+    picture = frame.with_suffix(".png")
+    preview.draw_preview(frame, Recipe(corrections={"mask": str(frame.with_name("mask.tif"))}), picture)
+    with Image.open(picture) as drawn:
+        assert drawn.width == 3 * 650
+        red, green, blue = (np.asarray(drawn.convert("RGB"))[..., channel].astype(int) for channel in range(3))
+    assert np.count_nonzero((red > 150) & (green < 110) & (blue < 110)) > 200
 
 
 @pytest.mark.parametrize("repair", [None, "median"])
