@@ -143,7 +143,7 @@ for recipe in recipes:
 
 def memory(folder: Path) -> list[Figure]:
     """Return the peak memory that corrections add to a process, in sizes of a float32 frame."""
-    source, ways = frame(folder / "uint16.tif", "uint16"), recipes(folder)
+    source, ways = frame(folder / "memory.tif", "uint16"), recipes(folder)
     texts = [ways[name].model_dump_json() for name in ("plain", "dark, flat and mask")]
     finished = subprocess.run(
         [sys.executable, "-c", MEMORY, str(source), *texts], capture_output=True, text=True, check=True

@@ -15,6 +15,7 @@ from tango_server.conversion.esperanto.padding import FILL
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.image.correction import NO_PIXELS, Correction
 from tango_server.conversion.image.orientation import AS_STORED, Orientation
+from tango_server.conversion.image.transform import output_type
 from tango_server.messages import Master
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import Corrections, DarkFacts, Kind
@@ -74,13 +75,16 @@ class Preparation:
         if masked.all():
             names = ", ".join(path for _, path in self.wanted)
             raise self._unfit(names, "all pixels are masked")
-        work = self._work(dark, flat)
+        exact = all(each is None or _is_exact(each) for each in (dark, flat))
+        work = self._work(exact=exact)
+        held = np.dtype(np.float32 if exact else np.float64)
         listed = (*darks, *flats, *(_listed("mask", each.file) for each in found["mask"]))
         return Correction(
             shape=masked.shape,
             work=work,
-            dark=_as(dark, work, masked, 0),
-            flat=_as(flat, work, masked, 1),
+            small_in_float32=exact and output_type(self.recipe, self.frame.pixel_type) != np.float64,
+            dark=_as(dark, held, masked, 0),
+            flat=_as(flat, held, masked, 1),
             masked=np.flatnonzero(masked) if masked.any() else NO_PIXELS,
             marks=bool(self.wanted) or self.corrections.changes_values or self.recipe.esperanto is not None,
             limit=self._limit(),
@@ -229,12 +233,11 @@ class Preparation:
             return self.frame.saturation
         return self.corrections.saturation * (exposure.summed or 1.0)
 
-    def _work(self, *masters: NDArray[Any] | None) -> np.dtype[Any] | None:
+    def _work(self, *, exact: bool) -> np.dtype[Any] | None:
         """Return the type to calculate in: float32 if it represents the frame, the dark and the flat exactly."""
         if self.corrections.dark is None and self.corrections.flat is None:
             return None
         small = self.frame.pixel_type.itemsize < 4 or self.frame.pixel_type == np.float32  # noqa: PLR2004 - bytes
-        exact = all(each is None or _is_exact(each) for each in masters)
         return np.dtype(np.float32 if small and exact else np.float64)
 
     def _unfit(self, master: str, problem: str, advice: str = "Give masters of this detector.") -> MasterUnfitError:
@@ -264,11 +267,11 @@ def _is_exact(image: NDArray[Any]) -> bool:
 
 
 def _as(
-    image: NDArray[Any] | None, work: np.dtype[Any] | None, masked: NDArray[np.bool_], neutral: int
+    image: NDArray[Any] | None, held: np.dtype[Any], masked: NDArray[np.bool_], neutral: int
 ) -> NDArray[Any] | None:
-    if image is None or work is None:
+    if image is None:
         return None
     with np.errstate(over="ignore", invalid="ignore"):
-        result = np.array(image, work, order="C")
+        result = np.array(image, held, order="C")
     result[masked] = neutral
     return result

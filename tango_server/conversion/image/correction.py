@@ -20,7 +20,7 @@ Indices = NDArray[np.int64]
 """Positions in an image of the output's shape, counted row by row, ascending."""
 
 NO_PIXELS: Indices = np.empty(0, np.int64)
-_EXACT = 2**53
+_EXACT_IN_32, _EXACT_IN_64 = 2**24, 2**53
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +31,8 @@ class Correction:
     ----------
     shape: rows and columns of the output
     work: the float type in which dark and flat are applied; None if there are neither
-    dark, flat: turned to the output, of type `work`, 0 and 1 in masked pixels
+    small_in_float32: whether integers that float32 represents exactly are corrected in float32, which is faster
+    dark, flat: turned to the output, in float32 if that is exact, 0 and 1 in masked pixels
     masked: pixels that are masked in all frames
     marks: whether pixels are masked at all, NaN and Inf included; not if overexposed ones are just counted
     limit: counts from which on a pixel is overexposed; None if unknown
@@ -42,6 +43,7 @@ class Correction:
 
     shape: tuple[int, int]
     work: np.dtype[Any] | None = None
+    small_in_float32: bool = False
     dark: Image | None = None
     flat: Image | None = None
     masked: Indices = field(default_factory=lambda: NO_PIXELS)
@@ -115,9 +117,11 @@ class Correcting:
     def _in_floats(self, block: Image, work: np.dtype[Any]) -> Image:
         if block.dtype == work:
             return block
-        if block.dtype.kind != "f" and block.itemsize == work.itemsize and block.size:
+        if block.dtype.kind != "f" and block.itemsize >= 4 and block.size:  # noqa: PLR2004 - bytes
             low, high = int(block.min()), int(block.max())
-            if not -_EXACT <= low <= high <= _EXACT:
+            if self._correction.small_in_float32 and -_EXACT_IN_32 <= low <= high <= _EXACT_IN_32:
+                work = np.dtype(np.float32)
+            elif not -_EXACT_IN_64 <= low <= high <= _EXACT_IN_64:
                 raise InexactPixelsError(f"float64 cannot represent all integers from {low} to {high} exactly")
         floats = self._workspace.array("corrected", block.shape, work)
         np.copyto(floats, block)

@@ -109,7 +109,6 @@ class PixelConverter:
             if len(masked) == block.size:
                 return np.full(block.shape, self._mark, self._target)
             self._minimum, self._maximum = min(self._minimum, low), max(self._maximum, high)
-            block.reshape(-1)[masked] = 0  # lies in the range of every type, so that nothing counts it
             out = self._in_target(block, min(low, 0), max(high, 0))
         if self._reserved is not None:
             self._free_reserved(out)
@@ -121,18 +120,25 @@ class PixelConverter:
         return np.nan if self._target.kind == "f" else self._invalid if self._reserved is None else self._reserved
 
     def _range_of_others(self, block: Image, masked: Positions) -> tuple[Positions, Any, Any]:
-        """Return the positions of pixels that are masked or not finite, and minimum and maximum of all others."""
+        """Return the positions of pixels that are masked or not finite, and minimum and maximum of all others.
+
+        Afterwards, those pixels have a value that changes neither range nor counts.
+        """
         flat = block.reshape(-1)
         if len(masked) == block.size:
             return masked, 0, 0
-        flat[masked] = flat[_first_free(masked)]
+        value = flat[_first_free(masked)]
+        flat[masked] = value
         low, high = flat.min(), flat.max()
         if block.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
             finite = np.isfinite(flat)
             finite[masked] = False
             masked = np.flatnonzero(~finite)
+            value = -1
             if len(masked) < block.size:
                 low, high = flat[finite].min(), flat[finite].max()
+        if not 0 <= float(value) < self._highest:
+            flat[masked] = 0
         return masked, low, high
 
     def _free_reserved(self, out: Image) -> None:

@@ -15,7 +15,7 @@ from tango_server.messages import PixelCounts
 from tango_server.recipe import Recipe
 
 _BLOCK_BYTES = 2 * 2**20  # large enough to read long pieces of rows, small enough for a processor's last cache
-_CORRECTED_BYTES = 2**20  # dark and flat have to fit into the cache, too
+_CORRECTED_PIXELS = 2**17  # dark and flat have to fit into the cache, too
 _CARRIERS = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}  # types that OpenCV moves, by size
 
 
@@ -116,8 +116,10 @@ class Turning:
     def blocks(self) -> Iterator[Image]:
         """Yield the output in blocks of whole rows, from the top, each C-contiguous and valid until the next."""
         rows, columns = self.shape
-        most = _BLOCK_BYTES if self._correcting is None else min(_BLOCK_BYTES, _CORRECTED_BYTES)
-        height = min(max(1, most // (columns * self._image.itemsize)), rows)
+        pixels = _BLOCK_BYTES // self._image.itemsize
+        if self._correcting is not None:
+            pixels = min(pixels, _CORRECTED_PIXELS)
+        height = min(max(1, pixels // columns), rows)
         carrier = np.dtype(_CARRIERS[self._image.itemsize])
         buffers = self._workspace.array("gathered", (2, height, columns), carrier)
         for start in range(0, rows, height):
