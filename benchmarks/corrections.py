@@ -32,7 +32,7 @@ from tango_server.recipe import NewFile, Recipe
 SIZE = 2048
 GOAL, SERVER_GOAL = 1.25, 0.85
 """Of the plain conversion's time; of the plain rate of a server."""
-_KINDS = {"uint16": 1, "uint32": 10}  # raw frames of QXRD: one exposure, and several summed
+_KINDS = {"float32": 1, "uint16": 1, "uint32": 10}  # of frames of QXRD, with their number of summed exposures
 
 
 def masters(folder: Path) -> dict[str, str]:
@@ -49,14 +49,9 @@ def masters(folder: Path) -> dict[str, str]:
 
 
 def frame(path: Path, kind: str) -> Path:
-    """Write a frame of QXRD with its sidecar; float32 ones are another program's, with no sidecar."""
+    """Write a frame of QXRD with its sidecar."""
     image = (np.random.default_rng(2).random((SIZE, SIZE)) * 5000 + 500).astype(kind)
     now = datetime.now().astimezone()
-    if kind == "float32":
-        import tifffile
-
-        tifffile.imwrite(path, image, photometric="minisblack")
-        return path
     write_frame(path, image, document_name=path.name, acquired=now)
     about: dict[str, Any] = {"exposure_time": 1.0, "acquired": now, "center": (1000, 1000), "distance": 300.0}
     write_sidecar(path, Sidecar(shape=image.shape, pixel_type=kind, energy=4e4, summed_exposures=_KINDS[kind], **about))
@@ -67,10 +62,10 @@ def recipes(folder: Path) -> dict[str, Recipe]:
     paths = masters(folder)
     wanted: dict[str, dict[str, Any] | None] = {
         "plain": None,
-        "dark": {"dark": paths["dark"]},
+        "dark": {"dark": paths["dark"], "force": True},  # QXRD's floats have their dark subtracted
         "mask": {"mask": paths["mask"]},
-        "dark, flat and mask": paths,
-        "dark, flat, mask and saturation": {**paths, "saturation": 60_000},
+        "dark, flat and mask": {**paths, "force": True},
+        "dark, flat, mask and saturation": {**paths, "force": True, "saturation": 60_000},
     }
     output = NewFile(folder=str(folder / "out"))
     return {name: Recipe.preset("xdi", output=output, corrections=given) for name, given in wanted.items()}
@@ -79,7 +74,7 @@ def recipes(folder: Path) -> dict[str, Recipe]:
 def conversions(folder: Path, rounds: int) -> list[Figure]:
     """Return the medians of all ways, and those of their ratios to the plain conversion within a round."""
     figures: list[Figure] = []
-    for kind in ("float32", *_KINDS):
+    for kind in _KINDS:
         source, ways = frame(folder / f"{kind}.tif", kind), recipes(folder)
         times: dict[str, list[float]] = {name: [] for name in ways}
         with one_core():
@@ -101,12 +96,12 @@ def _seconds(source: Path, recipe: Recipe) -> float:
     return time.perf_counter() - begun
 
 
-def served(parent: Path, count: int, rounds: int) -> list[Figure]:
+def served(parent: Path, kind: str, count: int, rounds: int) -> list[Figure]:
     """Return the rate of a server with corrections, in parts of its plain rate within a round."""
     with rig(parent) as server:
-        frames = [frame(server.raw / f"frame-{number:05d}.tif", "uint32") for number in range(count)]
+        frames = [frame(server.raw / f"frame-{number:05d}.tif", kind) for number in range(count)]
         paths = masters(server.raw)
-        ways = {"plain": Recipe.preset("xdi"), "corrected": Recipe.preset("xdi", corrections=paths)}
+        ways = {"plain": Recipe.preset("xdi"), "corrected": Recipe.preset("xdi", corrections={**paths, "force": True})}
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for number in range(rounds + 1):
             for name, recipe in ways.items():
@@ -114,7 +109,7 @@ def served(parent: Path, count: int, rounds: int) -> list[Figure]:
                 if number:
                     rates[name].append(rate)
     ratio = median(one / plain for one, plain in zip(rates["corrected"], rates["plain"], strict=True))
-    case = "2 workers, uint32"
+    case = f"2 workers, {kind}"
     plain = Figure("corrected frames of a server", case, "plain", median(rates["plain"]), "frames/s")
     return [plain, Figure("corrected frames of a server", case, "corrected / plain", ratio)]
 
@@ -161,7 +156,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="petif-") as name:
         figures += conversions(Path(name), arguments.rounds)
         figures += memory(Path(name))
-    figures += served(Path("/dev/shm"), 60, 5)
+    for kind in ("float32", "uint32"):
+        figures += served(Path("/dev/shm"), kind, 60, 5)
     publish(figures, arguments.write)
 
 

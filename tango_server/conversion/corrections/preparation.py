@@ -76,13 +76,14 @@ class Preparation:
             names = ", ".join(path for _, path in self.wanted)
             raise self._unfit(names, "all pixels are masked")
         exact = all(each is None or _is_exact(each) for each in (dark, flat))
-        work = self._work(exact=exact)
+        short = exact and output_type(self.recipe, self.frame.pixel_type) != np.float64
+        work = self._work(exact=short)
         held = np.dtype(np.float32 if exact else np.float64)
         listed = (*darks, *flats, *(_listed("mask", each.file) for each in found["mask"]))
         return Correction(
             shape=masked.shape,
             work=work,
-            small_in_float32=exact and output_type(self.recipe, self.frame.pixel_type) != np.float64,
+            small_in_float32=short,
             dark=_as(dark, held, masked, 0),
             flat=_as(flat, held, masked, 1),
             masked=np.flatnonzero(masked) if masked.any() else NO_PIXELS,
@@ -234,7 +235,7 @@ class Preparation:
         return self.corrections.saturation * (exposure.summed or 1.0)
 
     def _work(self, *, exact: bool) -> np.dtype[Any] | None:
-        """Return the type to calculate in: float32 if it represents the frame, the dark and the flat exactly."""
+        """Return the type to calculate in: float32 if it represents frame, dark and flat exactly, and is written."""
         if self.corrections.dark is None and self.corrections.flat is None:
             return None
         small = self.frame.pixel_type.itemsize < 4 or self.frame.pixel_type == np.float32  # noqa: PLR2004 - bytes

@@ -80,7 +80,7 @@ class Correcting:
     def apply(self, block: Image, start: int) -> tuple[Image, Indices]:
         """Return the corrected block of output rows from `start` on, and the positions in it that stay masked.
 
-        `block` may be changed. The result is valid until the next block.
+        `block` is changed only if it stays in integers. The result is valid until the next block.
 
         Raises
         ------
@@ -88,17 +88,11 @@ class Correcting:
             if 64-bit integers have no exact value as floats.
         """
         correction, columns = self._correction, block.shape[1]
-        rows = slice(start, start + len(block))
         masked = _within(correction.masked, start * columns, block.size)
         if correction.limit is not None:
             self._count(block, masked, correction.limit)
         if correction.work is not None:
-            block = self._in_floats(block, correction.work)
-            if correction.dark is not None:
-                np.subtract(block, correction.dark[rows], out=block)
-            if correction.flat is not None:
-                with np.errstate(over="ignore"):  # Inf is masked like any other
-                    np.divide(block, correction.flat[rows], out=block)
+            block = self._in_floats(block, slice(start, start + len(block)), self._work_of(block, correction.work))
         if self._repaired is not None:
             masked = self._repaired.put(block, start, masked)
         return block, masked
@@ -114,18 +108,31 @@ class Correcting:
         over.reshape(-1)[masked] = False
         self.overexposed = (self.overexposed or 0) + int(np.count_nonzero(over))
 
-    def _in_floats(self, block: Image, work: np.dtype[Any]) -> Image:
-        if block.dtype == work:
-            return block
-        if block.dtype.kind != "f" and block.itemsize >= 4 and block.size:  # noqa: PLR2004 - bytes
-            low, high = int(block.min()), int(block.max())
-            if self._correction.small_in_float32 and -_EXACT_IN_32 <= low <= high <= _EXACT_IN_32:
-                work = np.dtype(np.float32)
-            elif not -_EXACT_IN_64 <= low <= high <= _EXACT_IN_64:
-                raise InexactPixelsError(f"float64 cannot represent all integers from {low} to {high} exactly")
+    def _work_of(self, block: Image, work: np.dtype[Any]) -> np.dtype[Any]:
+        """Return the type to correct a block in."""
+        if block.dtype.kind == "f" or block.itemsize < 4 or not block.size:  # noqa: PLR2004 - bytes
+            return work
+        low, high = int(block.min()), int(block.max())
+        if self._correction.small_in_float32 and -_EXACT_IN_32 <= low <= high <= _EXACT_IN_32:
+            return np.dtype(np.float32)
+        if not -_EXACT_IN_64 <= low <= high <= _EXACT_IN_64:
+            raise InexactPixelsError(f"float64 cannot represent all integers from {low} to {high} exactly")
+        return work
+
+    def _in_floats(self, block: Image, rows: slice, work: np.dtype[Any]) -> Image:
+        """Return the output `rows` in floats, without the dark and divided by the flat."""
+        dark, flat = self._correction.dark, self._correction.flat
         floats = self._workspace.array("corrected", block.shape, work)
-        np.copyto(floats, block)
-        return floats
+        values = block
+        if block.dtype != work or (dark is None and flat is None):
+            np.copyto(floats, block)
+            values = floats
+        if dark is not None:
+            values = np.subtract(values, dark[rows], out=floats)
+        if flat is not None:
+            with np.errstate(over="ignore"):  # Inf is masked like any other
+                values = np.divide(values, flat[rows], out=floats)
+        return values
 
 
 def _within(indices: Indices, start: int, size: int) -> Indices:

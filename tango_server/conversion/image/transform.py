@@ -70,6 +70,7 @@ class Turning:
         source = image.dtype.newbyteorder("=")
         self.pixel_type = output_type(recipe, source)
         self._image = image
+        self._correction = correction
         self._correcting: Correcting | None = None
         if correction is not None:
             self._correcting = Correcting(correction, _repaired(image, self._orientation, correction), self._workspace)
@@ -132,7 +133,10 @@ class Turning:
             yield self._pixels.convert_masked(block, masked) if self._correcting.marks else self._pixels.convert(block)
 
     def _gather(self, start: int, stop: int, buffers: Image) -> Image:
-        """Return the output rows `start` to `stop` in the source's type, in one of two `buffers` of that size."""
+        """Return the output rows `start` to `stop` in the source's type, in one of two `buffers` of that size.
+
+        Rows that need no turning are returned as they are, if their correction does not change them.
+        """
         turn = self._orientation
         rows = self.shape[0]
         first, last = (rows - stop, rows - start) if turn.reverse_rows else (start, stop)
@@ -142,7 +146,7 @@ class Turning:
         if turn.reverse_rows or turn.reverse_columns:
             axes = -1 if turn.reverse_rows and turn.reverse_columns else int(turn.reverse_columns)
             turned = cv2.flip(turned, axes, dst=buffers[1])
-        elif not turn.transpose:
+        elif not turn.transpose and (self._correction is None or self._correction.work is None):
             np.copyto(buffers[0], turned)
             turned = buffers[0]
         result: Image = turned.view(self._image.dtype.newbyteorder("="))
