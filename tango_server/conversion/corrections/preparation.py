@@ -1,6 +1,6 @@
 """Read the masters of a recipe, check that they fit a frame, and turn them to the output."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,33 +65,28 @@ class Preparation:
 
     def correction(self) -> Correction:
         """Read the masters and return the correction; raise `CorrectionError`, `OutsideRootsError`."""
-        found: dict[str, list[_Turned]] = {"dark": [], "flat": [], "mask": []}
-        for kind, path in self.wanted:
-            found[kind].append(self._turned(kind, path))
         notes: list[str] = []
-        masked = self._mask(found["mask"], notes)
-        dark, darks = self._dark(found["dark"], masked, notes)
-        flat, flats = self._flat(found["flat"], masked)
+        masked, masks = self._mask(notes)
+        dark, darks = self._dark(masked, notes)  # one after the other, so that few images are in memory at a time
+        flat, flats = self._flat(masked)
         if masked.all():
             names = ", ".join(path for _, path in self.wanted)
             raise self._unfit(names, "all pixels are masked")
-        exact = all(each is None or _is_exact(each) for each in (dark, flat))
-        short = exact and output_type(self.recipe, self.frame.pixel_type) != np.float64
+        held = np.result_type(*(each for each in (dark, flat) if each is not None), np.float32)
+        short = held == np.float32 and output_type(self.recipe, self.frame.pixel_type) != np.float64
         work = self._work(exact=short)
-        held = np.dtype(np.float32 if exact else np.float64)
-        listed = (*darks, *flats, *(_listed("mask", each.file) for each in found["mask"]))
         return Correction(
             shape=masked.shape,
             work=work,
             small_in_float32=short,
-            dark=_as(dark, held, masked, 0),
-            flat=_as(flat, held, masked, 1),
+            dark=_neutral(dark, held, masked, 0),
+            flat=_neutral(flat, held, masked, 1),
             masked=np.flatnonzero(masked) if masked.any() else NO_PIXELS,
             marks=bool(self.wanted) or self.corrections.changes_values or self.recipe.esperanto is not None,
             limit=self._limit(),
             repair=self.corrections.repair is not None,
             reserved=None if self.recipe.esperanto is None else FILL,
-            masters=listed,
+            masters=(*darks, *flats, *masks),
             notes=tuple(notes),
         )
 
@@ -129,31 +124,34 @@ class Preparation:
             return _UPSIDE_DOWN.then(stored).then(recipe)
         return stored.then(recipe)
 
-    def _mask(self, masks: Sequence[_Turned], notes: list[str]) -> NDArray[np.bool_]:
-        masked = np.zeros(self._shape, np.bool_)
-        for each in masks:
+    def _all(self, kind: Kind) -> Iterator[_Turned]:
+        """Read the masters of a kind, one by one."""
+        return (self._turned(kind, path) for found, path in self.wanted if found == kind)
+
+    def _mask(self, notes: list[str]) -> tuple[NDArray[np.bool_], list[Master]]:
+        masked, listed = np.zeros(self._shape, np.bool_), []
+        for each in self._all("mask"):
             marked = each.image != 0
             if 2 * np.count_nonzero(marked) > marked.size:
                 notes.append(f"{each.file.path} masks {np.count_nonzero(marked)} of {marked.size} pixels")
             masked |= marked
-        return masked
+            listed.append(_listed("mask", each.file))
+        return masked, listed
 
-    def _dark(
-        self, darks: Sequence[_Turned], masked: NDArray[np.bool_], notes: list[str]
-    ) -> tuple[NDArray[Any] | None, list[Master]]:
+    def _dark(self, masked: NDArray[np.bool_], notes: list[str]) -> tuple[NDArray[Any] | None, list[Master]]:
         """Return the combined dark, scaled to the frame's number of exposures; its bad pixels are masked."""
-        if not darks:
-            return None, []
         frames, listed = [], []
-        for each in darks:
+        for each in self._all("dark"):
             scale = self._scale(each.file, notes)
+            self._require_dark(each, masked)
             scaled = each.image if scale == 1 else each.image.astype(np.float64) * scale
             frames += [scaled] if scaled.ndim == 2 else list(scaled)  # noqa: PLR2004 - rows, columns
             listed.append(_listed("dark", each.file, scale))
+        if not frames:
+            return None, []
         dark = frames[0] if len(frames) == 1 else self._combined(frames)
         masked |= ~np.isfinite(dark)
-        self._require_dark(darks, masked)
-        return dark, listed
+        return _shortened(dark), listed
 
     def _combined(self, frames: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
         if self.corrections.dark_combine == "median":
@@ -181,49 +179,46 @@ class Preparation:
             return 1.0
         return frame.summed / taken.summed
 
-    def _require_dark(self, darks: Sequence[_Turned], masked: NDArray[np.bool_]) -> None:
+    def _require_dark(self, dark: _Turned, masked: NDArray[np.bool_]) -> None:
         """Refuse a dark that was taken with the beam on the detector."""
-        for each in darks:
-            limit = self.corrections.saturation
-            if limit is not None:
-                limit *= each.file.exposure.summed or 1.0
-            elif each.image.dtype.kind in "iu" and each.image.itemsize <= 2:  # noqa: PLR2004 - bytes: those of a raw frame
-                limit = float(np.iinfo(each.image.dtype).max)
-            if limit is None:
-                continue
-            values = each.image[..., ~masked]
-            if values.size and (median := float(np.median(values))) >= _NEAR_SATURATION * limit:
-                raise self._unfit(
-                    each.file.path,
-                    f"the median of this dark, {median:g} counts, is near saturation ({limit:g})",
-                    "Take a dark without beam.",
-                )
+        limit, image = self.corrections.saturation, dark.image
+        if limit is not None:
+            limit *= dark.file.exposure.summed or 1.0
+        elif image.dtype.kind in "iu" and image.itemsize <= 2:  # noqa: PLR2004 - bytes: those of a raw frame
+            limit = float(np.iinfo(image.dtype).max)
+        if limit is not None and _is_mostly(image >= _NEAR_SATURATION * limit, ~masked):
+            median = float(np.median(image[..., ~masked]))
+            raise self._unfit(
+                dark.file.path,
+                f"the median of this dark, {median:g} counts, is near saturation ({limit:g})",
+                "Take a dark without beam.",
+            )
 
-    def _flat(self, flats: Sequence[_Turned], masked: NDArray[np.bool_]) -> tuple[NDArray[Any] | None, list[Master]]:
+    def _flat(self, masked: NDArray[np.bool_]) -> tuple[NDArray[Any] | None, list[Master]]:
         """Return the flat; its bad pixels are masked."""
-        if not flats:
-            return None, []
-        (flat,) = flats
-        image, scale = flat.image, 1.0
-        masked |= ~np.isfinite(image)
-        used = image[~masked]
-        if not used.size:
-            return image, [_listed("flat", flat.file)]  # all is masked: refused for that
-        if np.any(used <= 0):
-            raise self._unfit(
-                flat.file.path,
-                f"this flat is 0 or negative in {np.count_nonzero(used <= 0)} pixels that are not masked",
-            )
-        if self.corrections.flat_normalize == "mean":
-            scale = 1 / float(used.mean(dtype=np.float64))
-            image = image.astype(np.float64) * scale
-        elif not _FLAT_MEDIAN[0] <= (median := float(np.median(used))) <= _FLAT_MEDIAN[1]:
-            raise self._unfit(
-                flat.file.path,
-                f"the median of this flat is {median:g}, not between {_FLAT_MEDIAN[0]:g} and {_FLAT_MEDIAN[1]:g}",
-                'Divide it by its mean, or set flat_normalize = "mean".',
-            )
-        return image, [_listed("flat", flat.file, scale)]
+        for flat in self._all("flat"):
+            image, scale = flat.image, 1.0
+            masked |= ~np.isfinite(image)
+            free = ~masked
+            self._require_flat(flat, free)
+            if self.corrections.flat_normalize == "mean" and free.any():
+                scale = 1 / float(image.mean(dtype=np.float64, where=free))
+                image = image.astype(np.float64) * scale
+            return _shortened(image), [_listed("flat", flat.file, scale)]
+        return None, []
+
+    def _require_flat(self, flat: _Turned, free: NDArray[np.bool_]) -> None:
+        image, path = flat.image, flat.file.path
+        if count := np.count_nonzero((image <= 0) & free):
+            raise self._unfit(path, f"it is 0 or negative in {count} pixels that are not masked")
+        low, high = _FLAT_MEDIAN
+        if self.corrections.flat_normalize or not (_is_mostly(image < low, free) or _is_mostly(image > high, free)):
+            return
+        raise self._unfit(
+            path,
+            f"the median of this flat is {float(np.median(image[free])):g}, not between {low:g} and {high:g}",
+            'Divide it by its mean, or set flat_normalize = "mean".',
+        )
 
     def _limit(self) -> float | None:
         """Return from how many counts on a pixel of the frame is overexposed, None if unknown."""
@@ -257,22 +252,29 @@ def _listed(kind: Kind, file: MasterImage, scale: float = 1.0) -> Master:
     )
 
 
-def _is_exact(image: NDArray[Any]) -> bool:
-    """Return whether float32 represents all finite values exactly."""
-    if image.dtype == np.float32 or image.itemsize < 4:  # noqa: PLR2004 - bytes
-        return True
+def _is_mostly(found: NDArray[np.bool_], free: NDArray[np.bool_]) -> bool:
+    """Return whether more than half of the free pixels (of all frames) are found."""
+    pixels = np.count_nonzero(free) * (found.size // free.size)
+    return bool(2 * np.count_nonzero(found & free) > pixels)
+
+
+def _shortened(image: NDArray[Any]) -> NDArray[Any]:
+    """Return an image in float32 if that represents all finite values exactly, else in float64."""
+    exact = image.dtype == np.float32 or image.itemsize < 4  # noqa: PLR2004 - bytes
+    if not exact:
+        with np.errstate(over="ignore", invalid="ignore"):
+            short = image.astype(np.float32)
+        exact = np.array_equal(short, image, equal_nan=image.dtype.kind == "f")
     with np.errstate(over="ignore", invalid="ignore"):
-        short = image.astype(np.float32)
-    same: bool = np.array_equal(short, image, equal_nan=image.dtype.kind == "f")
-    return same
+        return np.require(image, np.float32 if exact else np.float64, ["C", "W"])
 
 
-def _as(
-    image: NDArray[Any] | None, held: np.dtype[Any], masked: NDArray[np.bool_], neutral: int
+def _neutral(
+    image: NDArray[Any] | None, held: np.dtype[Any], masked: NDArray[np.bool_], value: int
 ) -> NDArray[Any] | None:
+    """Return a master in the type `held`, with `value` in masked pixels."""
     if image is None:
         return None
-    with np.errstate(over="ignore", invalid="ignore"):
-        result = np.array(image, held, order="C")
-    result[masked] = neutral
+    result = image.astype(held, copy=False)
+    result[masked] = value
     return result
