@@ -163,6 +163,7 @@ def test_page_survives_a_server_restart_and_reports_its_own_end(
     assert (code, errors) == (0, "")
 
 
+@pytest.mark.long
 def test_a_read_only_page_shows_all_and_changes_nothing(
     server: LocalServer, proxy: tango.DeviceProxy, root: Path, tmp_path: Path, open_page: Callable[..., Opened]
 ) -> None:

@@ -126,6 +126,7 @@ def test_restarted_server_is_found_again(
     until(lambda: poller.state.connected, "the poller has noticed")
 
 
+@pytest.mark.long
 def test_poller_made_while_the_server_is_frozen_works_later(server: LocalServer, frozen: psutil.Process) -> None:
     late = ServerPoller(Client(server.address, TIME_OUT))
     late.wait_for_first_poll(20)

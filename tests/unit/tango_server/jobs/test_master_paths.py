@@ -184,8 +184,9 @@ def test_a_request_whose_run_has_no_dark_is_accepted(server: Server) -> None:
 
 def test_a_master_that_vanished_costs_its_frames_only_and_they_are_retried(server: Server) -> None:
     dark = server.file(server.masters / "dark.tif")
-    lost, other = server.submit({"dark": str(dark)}), server.submit({"saturation": 60000})
+    lost = server.submit({"dark": str(dark)})
     server.executor.end_next(lambda _: Failure("final", f"{dark}: no such file"))
+    other = server.submit({"saturation": 60000})
     server.executor.end_next()
     assert [server.report(answer).outcome for answer in (lost, other)] == ["failed", "converted"]
     assert server.runner.retry_failed() == 1
