@@ -138,6 +138,7 @@ def test_the_page_shows_frames_as_they_come_and_retries_what_failed(
     assert opened.strangers == []  # a control room has no way to the internet
 
 
+@pytest.mark.long
 def test_page_survives_a_server_restart_and_reports_its_own_end(
     server: LocalServer, start_server: Callable[..., LocalServer], browser: Browser, root: Path
 ) -> None:

@@ -49,6 +49,7 @@ def new_run(client: Any, first_run: str) -> Any:
     return found
 
 
+@pytest.mark.long
 def test_run_is_converted_again_with_its_own_recipe(
     call: Callable[..., Result], client: Any, first_run: str, root: Path
 ) -> None:
