@@ -81,11 +81,15 @@ class _Answer(_Message):
 
 
 class FrameOrigin(_Message):
-    """Where a frame came from; the report repeats these fields of the request."""
+    """Where a frame came from; the report repeats these fields of the request.
+
+    `frame` is its index in a file of several frames; None for a file that is one frame, or for all frames of a file.
+    """
 
     run_uid: Name | None = None
     stream: Name | None = None
     seq_num: int | None = Field(default=None, ge=0, lt=2**63)
+    frame: int | None = Field(default=None, ge=0, lt=2**63, exclude_if=lambda value: value is None)
 
     @property
     def origin(self) -> dict[str, Any]:

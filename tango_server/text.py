@@ -35,6 +35,16 @@ def printable(text: str, longest: int = LONGEST_SHOWN) -> str:
     return shown + ("..." if len(text) > longest else "")
 
 
+def split_data_set(text: str) -> tuple[str, str]:
+    """Return the file and the data set that a path names, as in `run.h5::/entry/data/data`; no data set without `::/`.
+
+    >>> split_data_set("/data/run.h5::/entry/data"), split_data_set("::/exchange/dark"), split_data_set("/data/a.tif")
+    (('/data/run.h5', '/entry/data'), ('', '/exchange/dark'), ('/data/a.tif', ''))
+    """
+    file, mark, inside = text.partition("::/")
+    return (file, f"/{inside}") if mark else (text, "")
+
+
 def cut_middle(text: str, longest: int) -> str:
     """Return a path or name of at most `longest` characters: of a longer one the middle is left out.
 

@@ -1,6 +1,6 @@
 """Write an average, and a mask of its hot pixels, as TIFF files with their provenance.
 
-`ImageDescription` has the keys of a converted frame (see `tiff.provenance`), with a recipe that changes nothing, so
+`ImageDescription` has the keys of a converted frame (see `provenance`), with a recipe that changes nothing, so
 that the file is known as a master in the geometry of the raw frames. `average` has the method, the number of frames,
 the names of the first and the last file and a hash of all their paths; of a mask also `hot_pixels_above`, in sigma.
 """
@@ -16,9 +16,10 @@ from tango_server.conversion.averaging import Average
 from tango_server.conversion.errors import OutputExistsError, SourceError, SourceMissingError
 from tango_server.conversion.files.atomic_write import Attempt, publish, write_parts
 from tango_server.conversion.image.pixels import Image
+from tango_server.conversion.provenance import describe, software, tiff_time
 from tango_server.conversion.sidecar import ENCODING, Sidecar, read_sidecar, sidecar_path
 from tango_server.conversion.tiff.parser import read_structure
-from tango_server.conversion.tiff.provenance import describe, read_provenance, software, tiff_time
+from tango_server.conversion.tiff.record import read_provenance
 from tango_server.conversion.tiff.writer import tiff_header
 from tango_server.recipe import Recipe
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from tango_server.conversion.errors import MasterUnfitError
 from tango_server.conversion.image.pixels import Image
-from tango_server.conversion.tiff.provenance import read_provenance
 from tango_server.conversion.tiff.reader import Source, open_source, pixel_type
+from tango_server.conversion.tiff.record import read_provenance
 
 Method = Literal["mean", "median"]
 

@@ -28,10 +28,11 @@ from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import InexactPixelsError
 from tango_server.conversion.image.transform import Turning, added_counts
 from tango_server.conversion.on_existing import place
+from tango_server.conversion.provenance import describe
 from tango_server.conversion.sidecar import carry_sidecar, sidecar_error
 from tango_server.conversion.tiff.kept_tags import NOTHING_KEPT, KeptTags, read_kept_tags
-from tango_server.conversion.tiff.provenance import acquired, describe, read_provenance
 from tango_server.conversion.tiff.reader import Source, open_source, unusual_layout
+from tango_server.conversion.tiff.record import acquired, read_provenance
 from tango_server.conversion.tiff.structure import Structure
 from tango_server.conversion.tiff.writer import counted, image_writer
 from tango_server.messages import FrameReport

@@ -8,11 +8,12 @@ from tango_server.conversion.errors import NotEsperantoError
 from tango_server.conversion.esperanto.reading import read_esperanto, read_header
 from tango_server.conversion.esperanto.record import provenance_in
 from tango_server.conversion.files.sandbox import open_file
+from tango_server.conversion.provenance import Provenance
 from tango_server.conversion.records import is_esperanto
 from tango_server.conversion.sidecar import read_sidecar, sidecar_path
 from tango_server.conversion.tiff.kept_tags import shown_tags
 from tango_server.conversion.tiff.parser import read_structure, reading
-from tango_server.conversion.tiff.provenance import Provenance, read_provenance
+from tango_server.conversion.tiff.record import read_provenance
 from tango_server.conversion.tiff.structure import Page, Structure
 from tango_server.text import printable
 

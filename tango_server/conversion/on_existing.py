@@ -6,8 +6,8 @@ from pathlib import Path
 from tango_server.conversion.errors import ConversionError, OutputExistsError, OutsideRootsError, SourceError
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.sandbox import is_taken
+from tango_server.conversion.provenance import Provenance, origin_of
 from tango_server.conversion.records import record_of
-from tango_server.conversion.tiff.provenance import Provenance, origin_of
 from tango_server.recipe import NewFile
 
 

@@ -23,8 +23,8 @@ from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots
 from tango_server.conversion.files.sandbox import is_taken, require_below
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.transform import Turning, output_type
+from tango_server.conversion.provenance import describe, tiff_time
 from tango_server.conversion.records import is_placeholder_of
-from tango_server.conversion.tiff.provenance import describe, tiff_time
 from tango_server.conversion.tiff.writer import image_writer
 from tango_server.messages import FrameReport
 from tango_server.recipe import InPlace, Recipe

@@ -8,8 +8,9 @@ from tango_server.conversion.esperanto.reading import read_header
 from tango_server.conversion.esperanto.record import provenance_in
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.files.sandbox import open_file
+from tango_server.conversion.provenance import Provenance, origin_of
 from tango_server.conversion.tiff.parser import read_structure, reading
-from tango_server.conversion.tiff.provenance import Provenance, origin_of, read_provenance
+from tango_server.conversion.tiff.record import read_provenance
 
 
 def record_of(path: Path, roots: Roots = ANYWHERE) -> Provenance | None:

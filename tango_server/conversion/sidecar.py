@@ -21,7 +21,7 @@ from tango_server.conversion.files.ownership import ownership_of
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.image.orientation import AS_STORED, Orientation
 from tango_server.conversion.tiff.parser import read_structure
-from tango_server.conversion.tiff.provenance import read_provenance
+from tango_server.conversion.tiff.record import read_provenance
 from tango_server.conversion.tiff.structure import Structure
 from tango_server.recipe import Recipe
 

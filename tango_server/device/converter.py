@@ -8,7 +8,7 @@ import tango
 from tango.server import attribute, command
 
 from tango_server.application import Application
-from tango_server.conversion.tiff.provenance import package_version
+from tango_server.conversion.provenance import package_version
 from tango_server.device.change_events import Notifier
 from tango_server.device.counters import COUNTERS, Counters, free_space
 from tango_server.device.log_stream import TangoStream

@@ -5,8 +5,8 @@ from pathlib import Path
 from tango_server.conversion.corrections.master_files import read_master
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.provenance import Provenance
 from tango_server.conversion.records import record_of
-from tango_server.conversion.tiff.provenance import Provenance
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import split_master
 

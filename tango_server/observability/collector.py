@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tango_server.conversion.tiff.provenance import package_version
+from tango_server.conversion.provenance import package_version
 from tango_server.jobs.state_machine.events import Snapshot
 
 

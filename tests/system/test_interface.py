@@ -14,7 +14,7 @@ import tifffile
 
 from tango_server.client.local_server import LocalServer
 from tango_server.conversion.tiff.parser import read_structure
-from tango_server.conversion.tiff.provenance import read_provenance
+from tango_server.conversion.tiff.record import read_provenance
 from tests.system.conftest import settings
 from tests.system.waiting import all_done, reports, submit, until
 

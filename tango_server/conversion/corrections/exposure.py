@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tango_server.conversion.sidecar import Sidecar, is_expected
-from tango_server.conversion.tiff.provenance import read_provenance
+from tango_server.conversion.tiff.record import read_provenance
 from tango_server.conversion.tiff.structure import Structure
 
 _SUBTRACTED = "subtracted"  # in QXRD's dataTypeName of frames whose dark is off

@@ -28,8 +28,8 @@ from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.sidecar import read_sidecar
-from tango_server.conversion.tiff.provenance import read_provenance
 from tango_server.conversion.tiff.reader import source_in
+from tango_server.conversion.tiff.record import read_provenance
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import split_master
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 from urllib.parse import quote, unquote
 
 from tango_server.conversion.esperanto.header import longest_text
-from tango_server.conversion.tiff.provenance import Provenance, origin_of, software
+from tango_server.conversion.provenance import Provenance, origin_of, software
 from tango_server.messages import Master, PixelCounts
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import KINDS, Kind

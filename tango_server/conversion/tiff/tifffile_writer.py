@@ -7,8 +7,8 @@ from typing import Any, BinaryIO
 
 from tango_server.conversion.files.atomic_write import Write
 from tango_server.conversion.image.transform import Turning
+from tango_server.conversion.provenance import software
 from tango_server.conversion.tiff.kept_tags import KeptTags, Tag
-from tango_server.conversion.tiff.provenance import software
 from tango_server.recipe import Recipe
 
 CLASSIC_LIMIT = 2**32 - 2**16

@@ -13,8 +13,8 @@ import numpy as np
 
 from tango_server.conversion.files.atomic_write import Write, write_parts
 from tango_server.conversion.image.transform import Turning
+from tango_server.conversion.provenance import software
 from tango_server.conversion.tiff.kept_tags import NOTHING_KEPT, KeptTags, Tag
-from tango_server.conversion.tiff.provenance import software
 from tango_server.conversion.tiff.tifffile_writer import CLASSIC_LIMIT, tifffile_writer
 from tango_server.recipe import Recipe
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from distributed import Client, Event, Future, KilledWorker
 
-from tango_server.conversion.tiff.provenance import package_version
+from tango_server.conversion.provenance import package_version
 from tango_server.jobs.executors import dask_task
 from tango_server.jobs.executors.base import AttemptLostError, Done, ExecutorUnavailableError, Result
 from tango_server.jobs.executors.dask_connection import SchedulerConnection

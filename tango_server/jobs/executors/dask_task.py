@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from distributed import Event, get_worker
 
-from tango_server.conversion.tiff.provenance import package_version
+from tango_server.conversion.provenance import package_version
 from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.messages import FrameReport

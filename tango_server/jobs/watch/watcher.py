@@ -14,7 +14,7 @@ from typing import Protocol
 from tango_server.conversion.errors import ConversionError, PathError
 from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.tiff.parser import read_structure
-from tango_server.conversion.tiff.provenance import read_provenance
+from tango_server.conversion.tiff.record import read_provenance
 from tango_server.jobs.capacity import NoRoomError
 from tango_server.jobs.clock import now
 from tango_server.jobs.frame_listing import FrameLister

@@ -18,8 +18,8 @@ from tango_server.conversion import averaging, convert_file
 from tango_server.conversion.errors import ConvertedDifferentlyError
 from tango_server.conversion.inspection import inspect_file
 from tango_server.conversion.tiff.parser import read_structure
-from tango_server.conversion.tiff.provenance import read_provenance
 from tango_server.conversion.tiff.reader import read_first_image
+from tango_server.conversion.tiff.record import read_provenance
 from tango_server.conversion.tiff.structure import Structure
 from tango_server.recipe import NewFile, Recipe
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from tango_server.conversion import convert_file
 from tango_server.conversion.errors import ConversionError, SourceUnreadableError, UnsupportedImageError
+from tango_server.conversion.provenance import tiff_time
 from tango_server.conversion.sidecar import read_sidecar, sidecar_path
 from tango_server.conversion.tiff.parser import MAX_ENTRIES, read_structure
-from tango_server.conversion.tiff.provenance import read_provenance, tiff_time
+from tango_server.conversion.tiff.record import read_provenance
 from tango_server.jobs.ledger.database import Database, LedgerBusyError
 from tango_server.jobs.ledger.history import History
 from tango_server.jobs.ledger.ledger import Ledger

@@ -23,13 +23,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tango_server.conversion.tiff.structure import Page, Structure
 from tango_server.messages import Master, PixelCounts
 from tango_server.recipe import Recipe
 from tango_server.text import printable
 
 FORMAT = 1
-_TIFF_TIME = "%Y:%m:%d %H:%M:%S"
+TIFF_TIME = "%Y:%m:%d %H:%M:%S"
 _DIGITS = 12
 _MASTERS = TypeAdapter(tuple[Master, ...])
 _LATEST = 253_402_128_000.0  # the day before the last of the year 9999, where dates end, in every time zone
@@ -141,12 +140,10 @@ def describe(
     return f'{text[:-1]},"masked":{counts.masked:{_DIGITS}d},"overexposed":{overexposed:>{_DIGITS}}}}'
 
 
-def read_provenance(structure: Structure) -> Provenance | None:
-    """Return the provenance of a file that we wrote, None for every other file."""
-    if structure.state != "complete" or not structure.pages:
-        return None
+def provenance_in_description(text: str) -> Provenance | None:
+    """Return the provenance in the ImageDescription of a file that we wrote, None for every other text."""
     try:
-        record = json.loads(structure.pages[0].texts.get("description", ""))
+        record = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or not isinstance(record.get("petif"), int):
@@ -184,16 +181,6 @@ def _text(value: object) -> str:
     return printable(value) if isinstance(value, str) else ""
 
 
-def acquired(page: Page, mtime_ns: int) -> str:
-    """Return the acquisition time in TIFF's form: the DateTime tag, else the file's modification time."""
-    text = page.texts.get("datetime", "")
-    try:
-        datetime.strptime(text, _TIFF_TIME)
-    except ValueError:
-        return tiff_time(mtime_ns / 1e9)
-    return text
-
-
 def tiff_time(instant: float) -> str:
     """Return an instant (Unix s) in TIFF's form and local time, clipped to the years 1970 to 9999."""
-    return datetime.fromtimestamp(max(0.0, min(instant, _LATEST))).strftime(_TIFF_TIME)
+    return datetime.fromtimestamp(max(0.0, min(instant, _LATEST))).strftime(TIFF_TIME)
