@@ -145,4 +145,5 @@ def _sidecar(path: Path) -> dict[str, Any] | None:
     sidecar = read_sidecar(path)
     if sidecar is None:
         return None
-    return {"path": str(sidecar_path(path)), "center_x": sidecar.center_x, "center_y": sidecar.center_y}
+    center = {"center_x": sidecar.header.beam_center_x, "center_y": sidecar.header.beam_center_y}
+    return {"path": str(sidecar_path(path)), **center}

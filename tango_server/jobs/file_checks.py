@@ -6,7 +6,7 @@ from pathlib import Path
 from tango_server.conversion.errors import ConversionError, OutputWriteError, PathError, SourceError, SourceMissingError
 from tango_server.conversion.esperanto.experiment import awaits_sidecar
 from tango_server.conversion.files.roots import Roots
-from tango_server.conversion.sidecar import carry_sidecar, is_expected, read_sidecar, sidecar_error
+from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_error
 from tango_server.conversion.tiff.parser import read_structure
 from tango_server.conversion.tiff.structure import Structure
 from tango_server.jobs.job import Job
@@ -35,7 +35,7 @@ def _observe_dark(file: Path, roots: Roots) -> ObservedDark:
     """Check a dark of the frame's run; raise `PathError` if its path now leads outside the roots."""
     try:
         structure = read_structure(file, roots)
-        return ObservedDark(file, structure, lacks_sidecar=is_expected(structure) and _has_no_sidecar(file, roots))
+        return ObservedDark(file, structure, lacks_sidecar=structure.file_state.sidecar_expected and _has_no_sidecar(file, roots))
     except SourceMissingError:
         return ObservedDark(file, None)
     except SourceError as error:
@@ -47,7 +47,7 @@ def _lacks_sidecar(job: Job, structure: Structure, roots: Roots) -> bool:
     header, corrections = job.recipe.esperanto, job.recipe.corrections
     needed = header is not None and awaits_sidecar(job.source, header, job.fields)
     if corrections is not None and (corrections.dark is not None or corrections.saturation is not None):
-        needed = needed or is_expected(structure)
+        needed = needed or structure.file_state.sidecar_expected
     return needed and _has_no_sidecar(job.source, roots)
 
 
@@ -75,7 +75,7 @@ def write_companions_of(job: Job, output: Path, roots: Roots) -> None:
     from tango_server.conversion.esperanto.companions import companions_of  # noqa: PLC0415 - rarely needed
 
     try:
-        done = companions_of(job.source, output, job.recipe, roots, job.job_id, fields=job.fields)
+        done = companions_of(job.location, output, job.recipe, roots, job.job_id, fields=job.fields)
     except (ConversionError, OSError) as error:
         _log.warning("%s: cannot write the companions of this scan: %s", output, error, extra=about(job))
         return

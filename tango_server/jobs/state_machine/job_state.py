@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tango_server.backoff import Backoff
-from tango_server.conversion.sidecar import is_expected, without_sidecar_error
+from tango_server.conversion.sidecar import without_sidecar_error
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.dark_waits import DarkWaits
 from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Observed, SidecarObserved
@@ -97,7 +97,7 @@ class JobState:
         settled = poll.structure is not None and poll.structure.ifd_last
         self.complete_seen = self.wait.still_since if settled else now.monotonic
         carried = self.job.recipe.esperanto is None
-        self.sidecar_expected = carried and poll.structure is not None and is_expected(poll.structure)
+        self.sidecar_expected = carried and poll.structure is not None and poll.structure.file_state.sidecar_expected
         self.gave_up = ""
         return verdict
 
