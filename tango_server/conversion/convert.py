@@ -99,7 +99,7 @@ def _places(
     if output is not None and roots != ANYWHERE:  # they are opened without following links
         return location, output
     location = replace(location, file=roots.frame(location.file))
-    return location, output_path(location.file, recipe, roots, fields) if output is None else roots.target(output)
+    return location, output_path(location, recipe, roots, fields) if output is None else roots.target(output)
 
 
 @dataclass(slots=True)

@@ -35,7 +35,9 @@ def _observe_dark(file: Path, roots: Roots) -> ObservedDark:
     """Check a dark of the frame's run; raise `PathError` if its path now leads outside the roots."""
     try:
         structure = read_structure(file, roots)
-        return ObservedDark(file, structure, lacks_sidecar=structure.file_state.sidecar_expected and _has_no_sidecar(file, roots))
+        return ObservedDark(
+            file, structure, lacks_sidecar=structure.file_state.sidecar_expected and _has_no_sidecar(file, roots)
+        )
     except SourceMissingError:
         return ObservedDark(file, None)
     except SourceError as error:
