@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import DARK_FACTS, Corrections, split_master
 from tango_server.recipe.esperanto import RESOLVED_MASK
+from tango_server.text import split_data_set
 
 NO_OUTPUT = Path()
 """The output of a refused request."""
@@ -20,9 +22,9 @@ _LARGEST_SIDE = 65_536  # pixels
 class Job:
     """A request on the ledger, or in a batch without a server.
 
-    `request` is complete: its recipe is the default one if it had none. `source`, `output`, the recipe's `mask` and the
-    paths in its `corrections` are resolved, below the roots at the time of acceptance; without a server, those of the
-    recipe hold. `accepted` is in Unix seconds, None without a server.
+    `request` is complete: its recipe is the default one if it had none. `source` is the file, without the data set in
+    it. It, `output`, the recipe's `mask` and the paths in its `corrections` are resolved, below the roots at the time
+    of acceptance; without a server, those of the recipe hold. `accepted` is in Unix seconds, None without a server.
     `refused` says why the request is invalid. `place` orders the queue.
     `resumed`: it was pending when this server started, so that an earlier one may have left temporary files.
     """
@@ -44,6 +46,16 @@ class Job:
     def recipe(self) -> Recipe:
         """The recipe of the request."""
         return cast("Recipe", self.request.recipe)
+
+    @property
+    def data_set(self) -> str:
+        """The data set that the request names in an HDF5 file, or an empty text."""
+        return split_data_set(self.request.source)[1]
+
+    @property
+    def location(self) -> FrameLocation:
+        """Where the frame is; without an index, the whole file."""
+        return FrameLocation(self.source, self.data_set, self.request.frame)
 
     @property
     def record_id(self) -> str | None:
@@ -98,7 +110,7 @@ class Job:
         """Return the report of a failure at `finished` (Unix seconds)."""
         return FrameReport(
             job_id=self.record_id,
-            source=str(self.source),
+            source=self.location.path,
             outcome="failed",
             reason=reason,
             accepted=self.accepted,

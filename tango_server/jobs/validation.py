@@ -8,13 +8,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from tango_server.conversion.errors import PathError
+from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.files.path_checks import require_printable
 from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.files.roots import Resolve, Roots, output_path, resolve_path
 from tango_server.jobs.job import NO_OUTPUT, Job
 from tango_server.jobs.masters import Locate, locator
 from tango_server.messages import FrameOrigin, FrameRequest
 from tango_server.recipe import NewFile, Recipe
-from tango_server.text import explain, printable
+from tango_server.text import explain, printable, split_data_set
 
 NO_MAP = PathMap()
 
@@ -39,9 +41,9 @@ def job_for(
         request = FrameRequest.model_validate(raw)
     except ValidationError as error:
         named, reason = _named(raw, error)
-        return Job(job_id, _valid_part(raw, named, server_recipe), Path(named), NO_OUTPUT, now, refused=reason)
+        return Job(job_id, _valid_part(raw, named, server_recipe), _file(named), NO_OUTPUT, now, refused=reason)
     request = request.model_copy(update={"recipe": request.recipe or server_recipe})
-    job = Job(job_id, request, Path(request.source), NO_OUTPUT, now)
+    job = Job(job_id, request, _file(request.source), NO_OUTPUT, now)
     try:
         return _placed(job, roots, paths, resolve, locate or locator(roots, paths, resolve))
     except PathError as error:
@@ -56,8 +58,11 @@ def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve, locate: Lo
             recipe.fit_for_run()
         except ValueError as error:
             return replace(job, refused=_invalid(request.source, str(error)))
-    source = roots.frame(paths.translate(request.source), resolve)
-    output = output_path(source, translated(recipe, paths), roots, request.fields, resolve)
+    file, data_set = split_data_set(paths.translate(request.source))
+    require_printable(data_set)
+    source = roots.frame(file, resolve)
+    frame = FrameLocation(source, data_set, request.frame)
+    output = output_path(frame, translated(recipe, paths), roots, request.fields, resolve)
     try:
         mask = mask_in(recipe, roots, paths, resolve)
     except PathError as error:
@@ -81,6 +86,10 @@ def _named(raw: dict[str, Any], error: ValidationError) -> tuple[str, str]:
     if any(fault["type"] == "string_unicode" and fault["loc"] == ("source",) for fault in error.errors()):
         return named, f"{named}: cannot accept: the file name is not UTF-8. Rename the file and submit it again."
     return named, _invalid(named, explain(error))
+
+
+def _file(source: str) -> Path:
+    return Path(split_data_set(source)[0])
 
 
 def _invalid(source: str, problem: str) -> str:

@@ -1,15 +1,19 @@
 """Output names from a template and the fields of a frame.
 
 >>> from pathlib import Path
->>> named_by("{sample}_{index:05d}", Path("pattern-00017.tif"), {"sample": "CeO2"})
+>>> named_by("{sample}_{index:05d}", FrameLocation(Path("pattern-00017.tif")), {"sample": "CeO2"})
 'CeO2_00017.tif'
+>>> named_by("{stem}", FrameLocation(Path("scan.h5"), index=7), {})
+'scan_00007.tif'
 
 CrysAlis opens frames named `name_1_index.esperanto`, with one folder for each scan:
 
->>> esperanto_path(Path("pattern-00017.tif"), {"run": "3f9c2a1b-7d91", "seq_num": 2}).as_posix()
+>>> esperanto_path(FrameLocation(Path("pattern-00017.tif")), {"run": "3f9c2a1b-7d91", "seq_num": 2}).as_posix()
 'pattern_3f9c2a1b/pattern_1_2.esperanto'
->>> esperanto_path(Path("pattern-00017.tif"), {}).as_posix()
+>>> esperanto_path(FrameLocation(Path("pattern-00017.tif")), {}).as_posix()
 'pattern/pattern_1_17.esperanto'
+>>> esperanto_path(FrameLocation(Path("scan_2.h5"), index=16), {}).as_posix()
+'scan_2/scan_2_1_17.esperanto'
 """
 
 import re
@@ -18,10 +22,12 @@ from pathlib import Path, PurePath
 from string import Formatter
 
 from tango_server.conversion.errors import NameTemplateError
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.recipe import Format
 
 _LAST_NUMBER = re.compile(r"(\d{1,18})(?!.*\d)")
 _WIDE = re.compile(r"\d{4}")  # too wide for a file name
+_OTHER_FORMATS = {".cbf", ".edf", ".h5", ".hdf", ".hdf5", ".mar2300", ".mar3450", ".mccd", ".nx5", ".nxs"}
 _SUFFIXES: dict[Format, tuple[str, ...]] = {"tiff": (".tif", ".tiff"), "esperanto": (".esperanto",)}
 _SERIES = re.compile(r"(?P<name>.*?)[-_. ]*\d{1,18}\D*$")
 _LONGEST_NAME = 200  # bytes; file systems take 255, and the temporary file's name is longer
@@ -41,18 +47,35 @@ class _Fields(Formatter):
         return kwargs[field_name], field_name
 
 
-def named_by(template: str, source: Path, fields: Mapping[str, object], file_format: Format = "tiff") -> str:
+def is_of_other_format(frame: FrameLocation) -> bool:
+    """Return whether a frame is one of several in a file, or its file's name is not that of a TIFF."""
+    return frame.index is not None or bool(frame.data_set) or frame.file.suffix.lower() in _OTHER_FORMATS
+
+
+def default_name(frame: FrameLocation) -> str:
+    """Return the file name of a TIFF output: that of a TIFF source itself, or the stem with the suffix `.tif`.
+
+    >>> [default_name(FrameLocation.of(*frame)) for frame in (("a.TIFF",), ("a.cbf",), ("a.h5::/entry/data", 7))]
+    ['a.TIFF', 'a.tif', 'a_00007.tif']
+    """
+    return f"{frame.stem}.tif" if is_of_other_format(frame) else frame.file.name
+
+
+def named_by(template: str, frame: FrameLocation, fields: Mapping[str, object], file_format: Format = "tiff") -> str:
     """Return the file name of a frame by `template`, with the suffix of its format added if it has none.
 
     `fields` hold `run`, `seq_num` and metadata; `stem` and `index` (the last number in it) come from the source's name.
+    For one of several frames in a file, `frame` is its index in it, `stem` ends with it, and `index` is it.
 
     Raises
     ------
     NameTemplateError
         if a field is missing or does not fit its format, or the name is not valid on every operating system.
     """
-    number = _LAST_NUMBER.search(source.stem)
-    known = {**fields, "stem": source.stem, **({"index": int(number[1])} if number else {})}
+    source, number = frame.file, _LAST_NUMBER.search(frame.stem)
+    known = {**fields, "stem": frame.stem, **({"index": int(number[1])} if number else {})}
+    if frame.index is not None:
+        known |= {"index": frame.index, "frame": frame.index}
     try:
         name = _Fields().vformat(template, (), known)
     except KeyError as error:
@@ -78,13 +101,14 @@ def named_by(template: str, source: Path, fields: Mapping[str, object], file_for
     return name
 
 
-def esperanto_path(source: Path, fields: Mapping[str, object]) -> PurePath:
+def esperanto_path(frame: FrameLocation, fields: Mapping[str, object]) -> PurePath:
     """Return folder and name of an ESPERANTO frame in eiger2crysalis's scheme: one folder for each scan.
 
     The index is the seq_num for a frame of a run, or the last number in the source's name (also for several frames in
-    one event). Runs may share frame names, so their folders also have the start of the run's uid.
+    one event). Of several frames in a file, which is a scan of its own, the first has the number 1. Runs may share
+    frame names, so their folders also have the start of the run's uid.
     """
-    name, number = series_of(source)
+    name, number = series_of(frame.file) if frame.index is None else (frame.file.stem, frame.index + 1)
     index: object = 1 if number is None else number
     if fields.get("run") and fields.get("seq_num") and not fields.get("number"):
         index = fields["seq_num"]

@@ -19,14 +19,19 @@ _CONTROL = re.compile(  # control characters, line separators, changes of writin
 )
 
 
+def require_printable(path: str) -> None:
+    """Raise `UnfitPathError` for a path or the name of a data set with control characters."""
+    if control := _CONTROL.search(path):
+        problem = f"the path has the control character {control[0]!a}"
+        raise UnfitPathError(printable(path), problem, "Rename the file.")
+
+
 def require_fit(path: str) -> None:
     """Raise `UnfitPathError` for a path that no server accepts."""
-    control = _CONTROL.search(path)
+    require_printable(path)
     encoded = path.encode("utf-8", "surrogatepass") if len(path) * 4 > LONGEST_NAME else b""
     longest = max(map(len, encoded.split(os.sep.encode())))
-    if control:
-        problem, advice = f"the path has the control character {control[0]!a}", "Rename the file."
-    elif not os.path.isabs(path):  # noqa: PTH117 - it is a text
+    if not os.path.isabs(path):  # noqa: PTH117 - it is a text
         problem, advice = "a relative path", "Give an absolute path."
     elif len(encoded) > LONGEST_PATH:
         problem = f"a path of {len(encoded)} bytes (at most {LONGEST_PATH})"

@@ -8,6 +8,11 @@ r"""Translate paths of clients: `Y:\scan\a.tif` of the detector PC is `/gpfs/cur
 >>> paths.translate("/mnt/detector/a.tif"), paths.translate("/mnt/detector-2/a.tif")
 ('/gpfs/current/raw/a.tif', '/mnt/detector-2/a.tif')
 
+A data set in an HDF5 file is kept as it is:
+
+>>> paths.translate(r"Y:\scan\run.h5::/entry/data")
+'/gpfs/current/scan/run.h5::/entry/data'
+
 Text in, text out: whether the result may be read is checked elsewhere.
 """
 
@@ -18,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 
 from tango_server.conversion.errors import UnfitPathError, UnmappedPathError
-from tango_server.text import printable
+from tango_server.text import printable, split_data_set
 
 _LONG_FORM = re.compile(r"^[\\/]{2}\?[\\/](UNC[\\/])?", re.IGNORECASE)
 _DOUBLED = re.compile(r"(?<=[^\\/])[\\/]+")
@@ -90,15 +95,17 @@ class PathMap:
         ...
         tango_server.conversion.errors.UnfitPathError: Y:\..\..\etc\passwd: the path contains '..'. ...
         """
-        match = self._match(path)
+        file, data_set = split_data_set(path)
+        match = self._match(file)
         if match is None:
-            if not windows_host and (path.startswith("\\") or PureWindowsPath(path).drive[1:] == ":"):
+            if not windows_host and (file.startswith("\\") or PureWindowsPath(file).drive[1:] == ":"):
                 raise self._unmapped(path)
             return path
         folder, rest = match
         if ".." in rest.parts:
             raise UnfitPathError(printable(path), "the path contains '..'", "Give the path without it.")
-        return "/".join((folder.rstrip("/\\"), *rest.parts)) or "/"
+        here = "/".join((folder.rstrip("/\\"), *rest.parts)) or "/"
+        return f"{here}::{data_set}" if data_set else here
 
     def _match(self, path: str) -> tuple[str, PurePath] | None:
         """Return the folder of the longest matching prefix, and the rest of the path."""

@@ -21,7 +21,8 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from tango_server.conversion.errors import NoOutputPathError, OutsideRootsError, UnfitPathError
-from tango_server.conversion.files.naming import esperanto_path, named_by
+from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.files.naming import default_name, esperanto_path, is_of_other_format, named_by
 from tango_server.conversion.files.path_checks import require_fit
 from tango_server.recipe import NewFile, Recipe
 from tango_server.text import printable
@@ -210,13 +211,13 @@ NO_FIELDS: Mapping[str, object] = MappingProxyType({})
 
 
 def output_path(
-    source: Path,
+    frame: FrameLocation | Path,
     recipe: Recipe,
     roots: Roots = ANYWHERE,
     fields: Mapping[str, object] = NO_FIELDS,
     resolve: Resolve = resolve_path,
 ) -> Path:
-    """Return the path of the output, within the write roots, of a `source` (as returned by `Roots.frame`).
+    """Return the path of the output, within the write roots, of a `frame`, whose file `Roots.frame` returned.
 
     `fields` are the frame's, for a template of the name: run, seq_num and metadata. `resolve` may cache folders.
 
@@ -229,11 +230,16 @@ def output_path(
     OutsideRootsError
         if the output would be outside the write roots.
     UnfitPathError
-        if the server accepts no such path as the recipe's folder, or a symbolic link would be converted in place.
+        if the server accepts no such path as the recipe's folder, or a symbolic link, a frame in a container or another
+        file than a TIFF would be converted in place.
 
     """
+    frame = FrameLocation(frame) if isinstance(frame, Path) else frame
+    source = frame.file
     link = source.is_symlink()
     if not isinstance(recipe.output, NewFile):
+        if is_of_other_format(frame):
+            raise _unfit_in_place(frame)
         if link:
             raise UnfitPathError(
                 printable(str(source)),
@@ -242,9 +248,10 @@ def output_path(
             )
         return roots.target(source, resolve)
     if recipe.output.folder is not None:
-        output: Path | None = Path(recipe.output.folder) / source.name
+        output: Path | None = Path(recipe.output.folder) / default_name(frame)
     else:
-        output = apply_rule(source, roots.root_of(source))
+        image = apply_rule(source, roots.root_of(source))
+        output = None if image is None else image.with_name(default_name(frame))
     if output is None:
         raise NoOutputPathError(
             source,
@@ -252,9 +259,9 @@ def output_path(
             "Give the recipe an output folder (--output-dir), or keep raw frames in a folder named 'raw'.",
         )
     if recipe.output.template is not None:
-        output = output.with_name(named_by(recipe.output.template, source, fields, recipe.format))
+        output = output.with_name(named_by(recipe.output.template, frame, fields, recipe.format))
     elif recipe.format == "esperanto":
-        output = output.parent / esperanto_path(source, fields)
+        output = output.parent / esperanto_path(frame, fields)
     target = roots.target(output, resolve)
     if target == source or (link and target == resolve(source)):
         raise NoOutputPathError(
@@ -263,6 +270,14 @@ def output_path(
             "Give another output folder (--output-dir), or convert in place (--in-place).",
         )
     return target
+
+
+def _unfit_in_place(frame: FrameLocation) -> UnfitPathError:
+    container = frame.index is not None or frame.data_set
+    problem = "frames in a container are never converted in place" if container else "the file is not a TIFF"
+    return UnfitPathError(
+        printable(str(frame)), f"cannot convert in place: {problem}", 'Convert to new files (output mode "new").'
+    )
 
 
 def _is_of_processes(path: Path, roots: tuple[Path, ...]) -> bool:

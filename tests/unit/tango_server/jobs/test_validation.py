@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.files.roots import Roots
 from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import History
@@ -101,6 +104,28 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "template that leaves its folder": (
         {"recipe": {"output": {"mode": "new", "template": "{sample}.tif"}}, "metadata": {"sample": "../a"}},
         ["ROOT/raw/frame.tif", "'../a.tif'", "no separators", "Correct the template"],
+    ),
+    "frame of an HDF5 file outside of the roots": (
+        {"source": "OUTSIDE/run.h5::/entry/data", "frame": 3},
+        ["OUTSIDE/run.h5: outside the folders that may be read", "read_roots"],
+    ),
+    "way out by dots before a data set": (
+        {"source": "ROOT/raw/../../outside/run.h5::/entry"},
+        ["outside the folders that may be read"],
+    ),
+    "data set with a line break": (
+        {"source": "ROOT/raw/run.h5::/entry\ndata"},
+        [r"/entry\ndata: the path has the control character '\n'", "Rename the file"],
+    ),
+    "negative index of a frame": ({"source": "ROOT/raw/run.h5", "frame": -1}, ["frame: ", "got -1"]),
+    "index of a frame that is no number": ({"source": "ROOT/raw/run.h5", "frame": "all"}, ["frame: ", "got 'all'"]),
+    "frame of an HDF5 file in place": (
+        {"source": "ROOT/raw/run.h5::/entry/data", "frame": 3, "recipe": {"output": IN_PLACE}},
+        ["ROOT/raw/run.h5::/entry/data frame 3: cannot", "never converted in place", "Convert to new files"],
+    ),
+    "CBF in place": (
+        {"source": "ROOT/raw/a.cbf", "recipe": {"output": IN_PLACE}},
+        ["ROOT/raw/a.cbf: cannot convert in place: the file is not a TIFF", "Convert to new files"],
     ),
     "in place for a run": (
         {"run_uid": "run-1", "recipe": {"output": IN_PLACE}},
@@ -193,6 +218,29 @@ def test_a_template_names_the_output_after_the_frame(root: Path, roots: Roots) -
     recipe = {"output": {"mode": "new", "template": "{sample}_{run}_{seq_num:03d}"}}
     raw = request(root, recipe=recipe, run_uid="run-1", seq_num=7, metadata={"sample": "CeO2"})
     assert job_for(raw, XDI, roots, NOW).output == root / "processed" / "CeO2_run-1_007.tif"
+
+
+@pytest.mark.parametrize(
+    ("source", "frame", "location", "name"),
+    [
+        ("ROOT/current/run.h5::/entry/data", 7, FrameLocation(Path("run.h5"), "/entry/data", 7), "run_00007.tif"),
+        (r"Y:\raw\run.h5::/entry/data", 0, FrameLocation(Path("run.h5"), "/entry/data", 0), "run_00000.tif"),
+        ("ROOT/raw/run.nxs", None, FrameLocation(Path("run.nxs")), "run.tif"),
+        ("ROOT/raw/a.edf", 2, FrameLocation(Path("a.edf"), index=2), "a_00002.tif"),
+        ("ROOT/raw/frame.tif", None, FrameLocation(Path("frame.tif")), "frame.tif"),
+    ],
+)
+def test_a_job_has_the_location_of_its_frame(
+    source: str, frame: int | None, location: FrameLocation, name: str, root: Path, roots: Roots
+) -> None:
+    paths = PathMap.of([rf"Y:\ -> {root}"])
+    job = job_for(request(root, source=source, frame=frame), XDI, roots, NOW, paths)
+    file = root / "raw" / location.file
+    assert job.refusal is None
+    assert (job.source, job.output) == (file, root / "processed" / name)
+    assert (job.data_set, job.location) == (location.data_set, replace(location, file=file))
+    failed = job.failed("why", NOW)
+    assert (failed.source, failed.frame) == (job.location.path, frame)
 
 
 def test_recipe_of_a_request_replaces_the_servers_as_a_whole(root: Path, roots: Roots) -> None:

@@ -4,12 +4,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 
-from tango_server.conversion.errors import NameTemplateError, NoOutputPathError, OutsideRootsError
+from tango_server.conversion.errors import NameTemplateError, NoOutputPathError, OutsideRootsError, UnfitPathError
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.naming import esperanto_path, named_by
 from tango_server.conversion.files.roots import Roots, apply_rule, output_path
 from tango_server.recipe import Recipe
 
-FRAME = Path("/data/raw/scan_007-00042.tif")
+FRAME = FrameLocation(Path("/data/raw/scan_007-00042.tif"))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_template_that_makes_no_name_is_refused(template: str, words: str) -> 
     fields = {"evil": "../../etc/x", "newline": "a\nb", "long": "x" * 300}
     with pytest.raises(NameTemplateError, match=words) as caught:
         named_by(template, FRAME, fields)
-    assert str(FRAME) in str(caught.value)
+    assert str(FRAME.file) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +86,12 @@ def test_a_template_that_makes_no_name_is_refused(template: str, words: str) -> 
 )
 def test_formats_that_do_not_fit_the_stem_are_refused(template: str, stem: str, words: str) -> None:
     with pytest.raises(NameTemplateError, match=words) as caught:
-        named_by(template, Path(f"{stem}.tif"), {})
+        named_by(template, FrameLocation(Path(f"{stem}.tif")), {})
     str(caught.value).encode()
 
 
 def test_stem_of_a_thousand_digits_is_accepted() -> None:
-    assert named_by("{index:020d}", Path(f"{'7' * 5000}.tif"), {}) == "00" + "7" * 18 + ".tif"
+    assert named_by("{index:020d}", FrameLocation(Path(f"{'7' * 5000}.tif")), {}) == "00" + "7" * 18 + ".tif"
 
 
 def test_the_longest_root_that_holds_a_file_counts(tmp_path: Path) -> None:
@@ -148,4 +149,66 @@ def test_rule_folder_and_template_go_together(
 def test_crysalis_frames_are_counted_in_a_folder_of_their_scan(
     stem: str, fields: dict[str, object], expected: str
 ) -> None:
-    assert esperanto_path(Path(f"/data/raw/{stem}.tif"), fields).as_posix() == expected
+    assert esperanto_path(FrameLocation(Path(f"/data/raw/{stem}.tif")), fields).as_posix() == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [("{stem}", "scan_2_00007.tif"), ("{index:03d}", "007.tif"), ("{frame}.tiff", "7.tiff"), ("a{seq_num}", "a3.tif")],
+)
+def test_frames_of_one_file_have_names_of_their_own(template: str, expected: str) -> None:
+    frame = FrameLocation.of("/data/raw/scan_2.h5::/entry/data", 7)
+    assert named_by(template, frame, {"seq_num": 3}) == expected
+
+
+def test_a_file_of_its_own_has_no_field_frame() -> None:
+    with pytest.raises(NameTemplateError, match="no field 'frame'"):
+        named_by("{frame}", FRAME, {})
+
+
+@pytest.mark.parametrize(
+    ("source", "index", "expected"),
+    [
+        ("a.tif", None, "a.tif"),
+        ("a.TIFF", None, "a.TIFF"),
+        ("a.img", None, "a.img"),  # may be a TIFF, and always kept its name
+        ("a.cbf", None, "a.tif"),
+        ("a.Edf", None, "a.tif"),
+        ("a.b.mccd", None, "a.b.tif"),
+        ("a.edf", 0, "a_00000.tif"),
+        ("a.nxs", None, "a.tif"),
+        ("a.dat::/entry/data/data", None, "a.tif"),
+        ("a.h5::/entry/data/data", 123456, "a_123456.tif"),
+    ],
+)
+def test_outputs_are_named_as_tiffs(tmp_path: Path, source: str, index: int | None, expected: str) -> None:
+    frame = FrameLocation.of(tmp_path / "raw" / source, index)
+    elsewhere = Recipe(output={"folder": str(tmp_path / "out")})
+    assert output_path(frame, Recipe(), Roots.of([tmp_path])) == tmp_path / "processed" / expected
+    assert output_path(frame, elsewhere, Roots.of([tmp_path])) == tmp_path / "out" / expected
+
+
+@pytest.mark.parametrize(
+    ("source", "index", "words"),
+    [
+        ("a.h5", 3, "a.h5 frame 3: cannot convert in place: frames in a container are never converted in place"),
+        ("a.x::/d", None, "a.x::/d: cannot convert in place: frames in a container are never"),
+        ("a.cbf", None, "a.cbf: cannot convert in place: the file is not a TIFF"),
+    ],
+)
+def test_only_tiffs_are_converted_in_place(tmp_path: Path, source: str, index: int | None, words: str) -> None:
+    frame = FrameLocation.of(tmp_path / source, index)
+    with pytest.raises(UnfitPathError, match=words):
+        output_path(frame, Recipe(output={"mode": "in_place"}), Roots.of([tmp_path]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, "scan_2/scan_2_1_17.esperanto"),
+        ({"run": "0123abcd-4567", "seq_num": 5}, "scan_2_0123abcd/scan_2_1_5.esperanto"),
+        ({"run": "0123abcd-4567", "seq_num": 5, "number": 1}, "scan_2_0123abcd/scan_2_1_17.esperanto"),
+    ],
+)
+def test_crysalis_frames_of_one_file_are_its_scan(fields: dict[str, object], expected: str) -> None:
+    assert esperanto_path(FrameLocation(Path("/raw/scan_2.h5"), index=16), fields).as_posix() == expected

@@ -39,6 +39,10 @@ TRANSLATED = {
     "/mnt/Detector/a.tif": "/everything/Detector/a.tif",
     "/mnt/detector2/a.tif": "/everything/detector2/a.tif",
     r"/mnt/detector/a\b.tif": r"/gpfs/current/raw/a\b.tif",
+    r"Y:\raw\run.h5::/entry/data": "/gpfs/current/raw/run.h5::/entry/data",
+    r"\\Filer\Beamline\run.h5::/entry/../Data\set": r"/gpfs/current/filer/run.h5::/entry/../Data\set",
+    "/mnt/detector/run.h5::/mnt/detector": "/gpfs/current/raw/run.h5::/mnt/detector",
+    "/mnt/else/run.h5::/mnt/detector": "/everything/else/run.h5::/mnt/detector",
     "Y:\\M\u00fcller \u03a9\\a b.tif": "/gpfs/current/M\u00fcller \u03a9/a b.tif",
 }
 
@@ -46,14 +50,21 @@ TRANSLATED = {
 def test_longest_prefix_is_replaced_and_the_rest_kept() -> None:
     assert {path: P022.translate(path, windows_host=False) for path in TRANSLATED} == TRANSLATED
     one = PathMap.of([r"Y:\ -> /gpfs"])
-    for path in ("/gpfs/current/raw/a.tif", "raw/a.tif", "", "a.tif", "//two/slashes/a.tif"):  # no prefix fits
+    for path in (
+        "/gpfs/current/raw/a.tif",
+        "/a.h5::/Y:/x",
+        "raw/a.tif",
+        "",
+        "a.tif",
+        "//two/slashes/a.tif",
+    ):  # no prefix fits
         assert one.translate(path, windows_host=False) == path
 
 
 @pytest.mark.parametrize(
     "path",
     [r"Z:\raw\a.tif", "z:/raw/a.tif", "Z:a.tif", r"\raw\a.tif", r"\\other\share\a.tif", r"\\.\PhysicalDrive0",
-     r"\\?\GLOBALROOT\Device\x", r"\\?\Z:\a.tif", r"Y:a.tif", r"\\filer"],
+     r"\\?\GLOBALROOT\Device\x", r"\\?\Z:\a.tif", r"Y:a.tif", r"\\filer", r"Z:\run.h5::/entry/data"],
 )  # fmt: skip
 def test_windows_path_without_a_prefix_is_an_error(path: str) -> None:
     with pytest.raises(UnmappedPathError, match="Windows path") as caught:
