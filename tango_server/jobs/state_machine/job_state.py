@@ -82,7 +82,7 @@ class JobState:
         what is missing. The darks of its run are awaited as the source is, from when that exists.
         """
         darks = self.darks.seen(poll.darks, rule, now, sidecar_timeout)
-        self.wait, verdict = judge(rule, self.wait, poll.structure, poll.problem, now)
+        self.wait, verdict = judge(rule, self.wait, poll.state, poll.problem, now)
         if verdict.kind != "ready":
             self.darks.missing = ""  # it is the frame itself that is awaited
             return verdict
@@ -94,10 +94,10 @@ class JobState:
             return darks
         if poll.lacks_sidecar and self.needed_until is not None and now.monotonic < self.needed_until:
             return Verdict("wait", again=min(now.monotonic + _SIDECAR_POLLS.shortest, self.needed_until))
-        settled = poll.structure is not None and poll.structure.ifd_last
-        self.complete_seen = self.wait.still_since if settled else now.monotonic
+        proven = poll.state is not None and poll.state.proof
+        self.complete_seen = self.wait.still_since if proven else now.monotonic
         carried = self.job.recipe.esperanto is None
-        self.sidecar_expected = carried and poll.structure is not None and poll.structure.file_state.sidecar_expected
+        self.sidecar_expected = carried and poll.state is not None and poll.state.sidecar_expected
         self.gave_up = ""
         return verdict
 
