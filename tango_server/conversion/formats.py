@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from tango_server.conversion.cbf.reader import check_cbf, open_cbf
+from tango_server.conversion.edf.reader import check_edf, open_edf
 from tango_server.conversion.errors import UnsupportedImageError
 from tango_server.conversion.file_state import FileState
 from tango_server.conversion.files.frame_file import open_frame_file
@@ -44,7 +46,11 @@ def _open_tiff(location: FrameLocation, workspace: Workspace, roots: Roots) -> I
 
 
 _TIFF = Format("TIFF", lambda head: head[:2] in {b"II", b"MM"}, check_tiff, _open_tiff)
-_FORMATS = (_TIFF,)
+_FORMATS = (
+    _TIFF,
+    Format("CBF", lambda head: head.lstrip().startswith(b"###CBF"), check_cbf, open_cbf),
+    Format("EDF", lambda head: head.lstrip().startswith(b"{"), check_edf, open_edf),
+)
 
 FRAME_SUFFIXES: tuple[str, ...] = (".tif", ".tiff")
 """What the names of frames in a folder end with, in any case."""
