@@ -106,9 +106,9 @@ class Dispatcher:
 
     def _roots_of(self, job: Job) -> Roots:
         """Return the roots from when the job was accepted, or the current ones if those were not stored."""
-        if job.source_root is None or job.output_root is None:
+        roots = job.roots
+        if roots is None:
             return self._roots()
-        roots = Roots(read=(job.source_root,), write=(job.output_root,))
         masked = job.recipe.esperanto is not None and job.recipe.esperanto.mask is not None
         if not masked and not job.master_files:
             return roots

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 def observe_source(job: Job, roots: Roots, darks: tuple[Path, ...] = ()) -> Observed | AttemptFailed:
     """Check a job's source and `darks` of its run, within the roots. A path that now leads outside fails at once."""
     try:
-        state = state_of(FrameLocation(job.source), roots)
+        state = state_of(job.location, roots)
         lacks_sidecar = _lacks_sidecar(job, state, roots)
         found = tuple(_observe_dark(file, roots.named) for file in darks)
         return Observed(job.job_id, state, lacks_sidecar=lacks_sidecar, darks=found)
