@@ -121,6 +121,7 @@ class Engine:
     def close(self, timeout: float) -> None:
         """Let running conversions finish and be reported, then stop the threads and the workers."""
         self._closing = True
+        self._expander.close(timeout)
         self._reports.closing()
         self._dispatcher.close(timeout)
         self._inbox.put(Ending())

@@ -30,7 +30,7 @@ _MOST_FRAMES = 1_000_000
 
 
 class Expander:
-    """The thread that carries out `Expand`; `post` receives the resulting events."""
+    """Carries out `Expand` in a thread, which the first file of several frames starts; `post` receives the events."""
 
     def __init__(self, intake: Intake, post: Callable[[Event], None]) -> None:
         self._intake = intake
@@ -42,11 +42,12 @@ class Expander:
         """Held while jobs are made, and while jobs are cancelled, so that none is made for a cancelled file."""
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="petif-expansion", daemon=True)
-        self._thread.start()
 
     def start(self, step: Expand) -> None:
         """Replace the job of a file; answer with `Expanded` or `AttemptFailed`."""
         with self._changed:
+            if not self._steps and not self._thread.is_alive():
+                self._thread.start()
             self._steps[step.job.job_id] = step
             self._changed.notify()
 
@@ -64,7 +65,8 @@ class Expander:
         self._ending.set()
         with self._changed:
             self._changed.notify()
-        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         while (step := self._next()) is not None:

@@ -89,14 +89,13 @@ class JobRunner:
             waiting=lambda: self._engine.snapshot.queue_length,
             post=self._post,
         )
-        self._expander = Expander(self.intake, self._post)
         self._engine = Engine(
             service,
             self._ledger,
             executor,
             roots=settings.roots,
             mounts=self._mounts,
-            expander=self._expander,
+            expander=Expander(self.intake, self._post),
             changed=self._changed,
         )
         pending = self._ledger.pending()
@@ -231,7 +230,6 @@ class JobRunner:
         Unfinished jobs stay on the ledger.
         """
         self._folder_submitter.close(_CLOSE_TIMEOUT)
-        self._expander.close(_CLOSE_TIMEOUT)
         self._engine.close(_CLOSE_TIMEOUT)
         self._housekeeper.close(_CLOSE_TIMEOUT)
         self._database.close()

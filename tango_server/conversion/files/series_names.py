@@ -9,7 +9,7 @@
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Container
 from dataclasses import dataclass
 
 _MODULE = re.compile(r"(?P<series>.+)_m(?P<number>[0-9]{1,2})(?P<rest>(?:_part(?P<part>[0-9]{1,8}))?\.nxs)", re.I | re.S)
@@ -70,7 +70,7 @@ def module_of(name: str) -> ModuleName | None:
     return ModuleName(match["series"], int(digits), match["part"] or "", match["rest"], padded)
 
 
-def makes_jobs(name: str, names: Collection[str]) -> bool:
+def makes_jobs(name: str, names: Container[str]) -> bool:
     """Whether the frames of a file are converted from this file, and not from another one of `names` beside it.
 
     The first module of a Lambda makes the jobs of all, an Eiger's master those of its data files. Where the first is
