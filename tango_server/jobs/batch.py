@@ -152,7 +152,7 @@ def _in_processes(tasks: list[Task], workers: int, stopped: Callable[[], bool]) 
     crashed: list[Task] = []
     waiting = deque(tasks)
     running = 0
-    executor = ProcessExecutor(workers, _TIME_LIMIT)
+    executor = ProcessExecutor(workers, _TIME_LIMIT, worker.run)
     try:
         while True:
             while waiting and running < workers and not stopped():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.files.roots import Roots
 from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import DARK_FACTS, Corrections, split_master
@@ -56,6 +57,13 @@ class Job:
     def location(self) -> FrameLocation:
         """Where the frame is; without an index, the whole file."""
         return FrameLocation(self.source, self.data_set, self.request.frame)
+
+    @property
+    def roots(self) -> Roots | None:
+        """The roots of source and output when it was accepted; None if those were not stored."""
+        if self.source_root is None or self.output_root is None:
+            return None
+        return Roots(read=(self.source_root,), write=(self.output_root,))
 
     @property
     def record_id(self) -> str | None:

@@ -92,6 +92,15 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Expanded:
+    """A file of several frames became `frames` jobs, one for each; none for `reason`."""
+
+    job_id: str
+    frames: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SidecarObserved:
     """A check for the sidecar of a converted frame; if it exists, it was copied to the output.
 
@@ -174,6 +183,7 @@ Event = (
     | Observed
     | AttemptDone
     | AttemptFailed
+    | Expanded
     | SidecarObserved
     | Written
     | Refused
@@ -218,6 +228,14 @@ class Convert:
 
 
 @dataclass(frozen=True, slots=True)
+class Expand:
+    """Make one job for each of the `frames` of this job's file; answer with `Expanded` or `AttemptFailed`."""
+
+    job: Job
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
 class CarrySidecar:
     """Copy the sidecar of a converted frame to its output if it exists; answer with `SidecarObserved`."""
 
@@ -250,7 +268,7 @@ class Cancel:
     spared: frozenset[str]
 
 
-Instruction = Fetch | Observe | Convert | CarrySidecar | WriteCompanions | Finish | Cancel
+Instruction = Fetch | Observe | Convert | Expand | CarrySidecar | WriteCompanions | Finish | Cancel
 
 
 @dataclass(frozen=True, slots=True)

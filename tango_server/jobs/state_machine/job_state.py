@@ -7,7 +7,7 @@ from tango_server.backoff import Backoff
 from tango_server.conversion.sidecar import without_sidecar_error
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.dark_waits import DarkWaits
-from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Observed, SidecarObserved
+from tango_server.jobs.state_machine.events import AttemptFailed, Expanded, Instant, Observed, SidecarObserved
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 from tango_server.messages import AwaitedFrame, FrameReport
 
@@ -43,6 +43,8 @@ class JobState:
     is_awaited: bool = False
     """Whether the last look found that the file is not complete yet."""
     complete_seen: float = 0.0
+    frames: int | None = None
+    """The number of frames in a complete file that becomes one job for each; None for every other file."""
     starts: int = 0
     attempts: int = 0
     """Starts that count towards the limit: without those that failed through no fault of the frame."""
@@ -98,6 +100,8 @@ class JobState:
         self.complete_seen = self.wait.still_since if proven else now.monotonic
         carried = self.job.recipe.esperanto is None
         self.sidecar_expected = carried and poll.state is not None and poll.state.sidecar_expected
+        whole = poll.state is not None and poll.state.state == "complete" and self.job.request.frame is None
+        self.frames = poll.state.frames if whole and poll.state is not None else None
         self.gave_up = ""
         return verdict
 
@@ -135,7 +139,7 @@ class JobState:
                 return Sequel(
                     "end", reason=f"{self.job.source}: gave up after {self.attempts} attempts: {event.reason}"
                 )
-        self.attempts -= 1  # not the fault of the frame
+        self.attempts = max(self.attempts - 1, 0)  # not the fault of the frame
         match event.kind:
             case "blocked":
                 return self._until_unblocked(event.reason, rule, now)
@@ -195,6 +199,20 @@ class JobState:
                 "finished": now.wall,
                 **self.job.request.origin,
             }
+        )
+
+    def expanded(self, event: Expanded, now: Instant) -> FrameReport:
+        """Return the report of a file that became jobs of its frames."""
+        return FrameReport(
+            job_id=self.job.job_id,
+            source=self.job.location.path,
+            outcome="skipped",
+            reason=event.reason,
+            accepted=self.job.accepted,
+            finished=now.wall,
+            recipe_hash=self.job.recipe.hash,
+            frames=event.frames,
+            **self.job.request.origin,
         )
 
     def failed(self, reason: str, now: Instant) -> FrameReport:

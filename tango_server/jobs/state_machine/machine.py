@@ -4,7 +4,8 @@ r"""The state machine of all jobs between accepted and reported: events and cloc
 
     ledger --(fetched)--> waiting --(ready)--> queued --> running --> (sidecar) --> reported
                              ^  \--(timeout: failed, or queued as a placeholder)-----^
-                             |                                |
+                             |  \                            |
+                             |   (several frames)--> expanded into one job each --> reported
                              +---(the file was replaced, or the output is blocked)
 
 Only a window of the ledger's jobs is in memory: few are unchecked or ready, so that memory does not grow with the
@@ -35,6 +36,8 @@ from tango_server.jobs.state_machine.events import (
     Convert,
     Ending,
     Event,
+    Expand,
+    Expanded,
     FailuresAcknowledged,
     FailuresRetried,
     Fetched,
@@ -75,7 +78,7 @@ class JobStateMachine:
         self._scans = CompanionSchedule()
         self._paused = paused
         self._cancelling = 0
-        self._postponed: list[Observed | AttemptFailed] = []
+        self._postponed: list[Observed | AttemptFailed | Expanded] = []
         self._unwritten: dict[str, FrameReport] = {}
         self._statistics = Statistics()
         self._corrections = CorrectionsLog()
@@ -88,7 +91,7 @@ class JobStateMachine:
     def _handle(self, event: Event, now: Instant) -> list[Instruction]:
         instructions: list[Instruction] = []
         match event:
-            case Observed() | AttemptFailed() if self._may_be_cancelled(event.job_id):
+            case Observed() | AttemptFailed() | Expanded() if self._may_be_cancelled(event.job_id):
                 self._postponed.append(event)
             case Accepted(count):
                 self._backlog.accepted(count)
@@ -96,10 +99,8 @@ class JobStateMachine:
                 instructions += self._fetched(event, now)
             case Observed():
                 instructions += self._observed(event, now)
-            case AttemptDone():
-                instructions += self._done(event, now)
-            case SidecarObserved():
-                instructions += self._sidecar_observed(event, now)
+            case AttemptDone() | Expanded() | SidecarObserved():
+                instructions += self._answered(event, now)
             case AttemptFailed():
                 instructions += self._failed(event, now)
             case TimePassed():
@@ -198,6 +199,8 @@ class JobStateMachine:
         match verdict.kind:
             case "ready":
                 self._ready_darks.add((dark.path for dark in event.darks), now.monotonic)
+                if progress.frames is not None:
+                    return [Expand(progress.job, progress.frames)]
                 self._queue.add(progress.job, small=progress.is_small)
             case "wait":
                 self._polls.add(job_id, verdict.again, now.monotonic)
@@ -217,6 +220,15 @@ class JobStateMachine:
             self._queue.add(progress.job)
             return []
         return [self._finish(progress, progress.failed(reason, now), now)]
+
+    def _answered(self, event: AttemptDone | Expanded | SidecarObserved, now: Instant) -> list[Instruction]:
+        match event:
+            case AttemptDone():
+                return self._done(event, now)
+            case SidecarObserved():
+                return self._sidecar_observed(event, now)
+        progress = self._jobs.get(event.job_id)
+        return [] if progress is None else [self._finish(progress, progress.expanded(event, now), now)]
 
     def _done(self, event: AttemptDone, now: Instant) -> list[Instruction]:
         self._queue.ended(event.job_id)
