@@ -51,6 +51,5 @@ def require_files(client: Client, paths: Sequence[str], timeout: float, whose: s
     if reasons:
         things = "frames" if len(files) == len(paths) else "files"
         more = f" And {len(reasons) - _MOST_LISTED} more." if len(reasons) > _MOST_LISTED else ""
-        raise FramesNotFoundError(
-            f"{whose}: {len(reasons)} of {len(files)} {things} cannot be found: {' '.join(reasons[:_MOST_LISTED])}{more}"
-        )
+        listed = " ".join(reasons[:_MOST_LISTED])
+        raise FramesNotFoundError(f"{whose}: {len(reasons)} of {len(files)} {things} cannot be found: {listed}{more}")
