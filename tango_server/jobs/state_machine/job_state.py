@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tango_server.backoff import Backoff
+from tango_server.conversion.file_state import FileState
 from tango_server.conversion.sidecar import without_sidecar_error
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.dark_waits import DarkWaits
@@ -44,7 +45,7 @@ class JobState:
     """Whether the last look found that the file is not complete yet."""
     complete_seen: float = 0.0
     frames: int | None = None
-    """The number of frames in a complete file that becomes one job for each; None for every other file."""
+    """The number of frames in a file that becomes one job for each; None for every other file."""
     starts: int = 0
     attempts: int = 0
     """Starts that count towards the limit: without those that failed through no fault of the frame."""
@@ -85,6 +86,9 @@ class JobState:
         """
         darks = self.darks.seen(poll.darks, rule, now, sidecar_timeout)
         self.wait, verdict = judge(rule, self.wait, poll.state, poll.problem, now)
+        self.frames = self._frames_in(poll.state)
+        if verdict.kind == "give_up" and self.frames:  # those that are complete are converted, the others fail by name
+            return Verdict("ready")
         if verdict.kind != "ready":
             self.darks.missing = ""  # it is the frame itself that is awaited
             return verdict
@@ -100,10 +104,14 @@ class JobState:
         self.complete_seen = self.wait.still_since if proven else now.monotonic
         carried = self.job.recipe.esperanto is None
         self.sidecar_expected = carried and poll.state is not None and poll.state.sidecar_expected
-        whole = poll.state is not None and poll.state.state == "complete" and self.job.request.frame is None
-        self.frames = poll.state.frames if whole and poll.state is not None else None
         self.gave_up = ""
         return verdict
+
+    def _frames_in(self, state: FileState | None) -> int | None:
+        """Return how many jobs a file becomes, None for one that is converted itself or whose error is reported."""
+        if state is None or self.job.request.frame is not None:
+            return None
+        return state.frames if state.frames or state.state == "complete" else None
 
     def awaited(self, rule: ReadinessRule, now: float) -> AwaitedFrame:
         """Return why its file is not converted yet, at `now` (monotonic s)."""
