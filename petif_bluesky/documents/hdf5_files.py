@@ -10,7 +10,7 @@ from petif_bluesky.documents.uris import folder_of, stem_of, tidy
 
 Document = Mapping[str, Any]
 
-_SINGLE = "AD_HDF5_SINGLE"
+SINGLE = "AD_HDF5_SINGLE"
 _EIGER = "AD_EIGER"
 _SWMR = "AD_HDF5_SWMR"
 _DATA_SETS = {  # as in area-detector-handlers
@@ -28,7 +28,7 @@ def hdf5_of_resource(document: Document) -> FrameFiles | None:
     spec: str = document["spec"].upper()
     root, path = document.get("root") or "", document["resource_path"]
     windows = document.get("path_semantics") == "windows"
-    if spec == _SINGLE:
+    if spec == SINGLE:
         numbered = templated_files(document, folder_of(root, path, windows=windows))
         return replace(numbered, data_set=_data_set_in(settings, spec), indexed=1)
     if spec.startswith(_EIGER):

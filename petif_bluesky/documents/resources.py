@@ -34,7 +34,7 @@ from petif_bluesky.documents.file_series import (
     FrameStack,
     PassedOver,
 )
-from petif_bluesky.documents.hdf5_files import hdf5_of_resource, hdf5_of_stream_resource
+from petif_bluesky.documents.hdf5_files import SINGLE, hdf5_of_resource, hdf5_of_stream_resource
 from petif_bluesky.documents.mime_types import HDF5, MANY_TIFFS, ONE_TIFF
 from petif_bluesky.documents.numbered_files import first_number, stated_count, streamed_files, templated_files
 from petif_bluesky.documents.uris import folder_of, is_other_image, is_tiff, path_of_uri, stem_of, tidy
@@ -53,6 +53,11 @@ def has_tiff_template(document: Document) -> bool:
     """Return whether a resource has TIFF files in areaDetector's way, by its spec or by the extension."""
     template = document["resource_kwargs"].get("template")
     return isinstance(template, str) and (document["spec"].upper().startswith(_SPEC) or is_tiff(template))
+
+
+def has_folder_and_template(document: Document) -> bool:
+    """Return whether the path of a resource is the folder of TIFF files, or of HDF5 files with one frame each."""
+    return has_tiff_template(document) or document["spec"].upper() == SINGLE
 
 
 def files_of_resource(document: Document, sequences: Mapping[str, str]) -> FrameFiles | PassedOver:

@@ -50,6 +50,6 @@ def require_files(client: Client, paths: Sequence[str], timeout: float, whose: s
     reasons = [each.reason for each in found]
     if reasons:
         things = "frames" if len(files) == len(paths) else "files"
+        what = f"{len(reasons)} of {len(files)} {things}"
         more = f" And {len(reasons) - _MOST_LISTED} more." if len(reasons) > _MOST_LISTED else ""
-        listed = " ".join(reasons[:_MOST_LISTED])
-        raise FramesNotFoundError(f"{whose}: {len(reasons)} of {len(files)} {things} cannot be found: {listed}{more}")
+        raise FramesNotFoundError(f"{whose}: {what} cannot be found: {' '.join(reasons[:_MOST_LISTED])}{more}")
