@@ -200,7 +200,8 @@ def _contents(before: str) -> str:
 
 def _refuse_strangers(path: Path, text: bytes) -> None:
     """Refuse at once what will never have a section: the CBF of FIT2D and of imgCIF before version 1."""
-    if b"START OF BINARY" in text or (b"fit2d" in text[:_FIRST_LOOK].lower() and _SECTION not in text):
+    introduction = text[:_FIRST_LOOK].partition(b"_array_data.header_contents")[0].lower()
+    if b"START OF BINARY" in text or (b"fit2d" in introduction and _SECTION not in text):
         raise _unsupported(path, "a CBF file of FIT2D, or of a version before 1.0")
 
 
