@@ -3,7 +3,7 @@
 Text and sizes are limited, so that no file can exhaust the memory: byte offset needs 1 to 15 bytes for a pixel, so a
 header that promises more pixels than the file has bytes is wrong.
 
-Format: Hammersley et al., "CBF/imgCIF", International Tables for Crystallography G (2006), 2.3 and 5.6.
+Format: as fabio's `cbfimage` reads it and Dectris' detectors write it.
 """
 
 import os
