@@ -106,7 +106,7 @@ def write_companions_of(job: Job, output: Path, roots: Roots) -> Messages:
     from tango_server.conversion.esperanto.companions import companions_of  # noqa: PLC0415 - rarely needed
 
     try:
-        done = companions_of(job.source, output, job.recipe, roots, job.job_id, fields=job.fields)
+        done = companions_of(job.location, output, job.recipe, roots, job.job_id, fields=job.fields)
     except (ConversionError, OSError) as error:
         return [(logging.WARNING, f"{output}: cannot write the companions of this scan: {error}")]
     except Exception:  # noqa: BLE001 - the frame itself is converted

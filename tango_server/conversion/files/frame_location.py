@@ -43,5 +43,12 @@ class FrameLocation:
         """The stem of the output's name."""
         return self.file.stem if self.index is None else f"{self.file.stem}_{self.index:05d}"
 
+    @property
+    def name(self) -> str:
+        """The name of the file, with data set and index if it has several frames."""
+        if self.index is None:
+            return self.file.name
+        return f"{self.file.name}{'::' if self.data_set else ''}{self.data_set} frame {self.index}"
+
     def __str__(self) -> str:
         return self.path if self.index is None else f"{self.path} frame {self.index}"

@@ -122,11 +122,11 @@ def _attempt(task: Task) -> FrameReport:
     job = task.job
     if task.placeholder is not None:
         return make_placeholder(
-            job.source, job.recipe, task.placeholder, output=job.output, roots=task.roots, reason=task.reason,
+            job.location, job.recipe, task.placeholder, output=job.output, roots=task.roots, reason=task.reason,
             token=job.job_id, job=job.record_id, fields=job.fields,
         )  # fmt: skip
     return convert_file(
-        job.source, job.recipe, output=job.output, roots=task.roots,
+        job.location.path, job.recipe, frame=job.location.index, output=job.output, roots=task.roots,
         token=job.job_id, job=job.record_id, fields=job.fields, corrections=job.corrections,
     )  # fmt: skip
 
