@@ -7,7 +7,7 @@ from tango_server.backoff import Backoff
 from tango_server.conversion.sidecar import without_sidecar_error
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.dark_waits import DarkWaits
-from tango_server.jobs.state_machine.events import AttemptFailed, Expanded, Instant, Observed, SidecarObserved
+from tango_server.jobs.state_machine.events import AttemptFailed, Expand, Expanded, Instant, Observed, SidecarObserved
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 from tango_server.messages import AwaitedFrame, FrameReport
 
@@ -44,7 +44,9 @@ class JobState:
     """Whether the last look found that the file is not complete yet."""
     complete_seen: float = 0.0
     frames: int | None = None
-    """The number of frames in a complete file that becomes one job for each; None for every other file."""
+    """The number of frames in a file that becomes one job for each; None for every other file."""
+    problem: str = ""
+    """What the last poll found wrong with the source."""
     starts: int = 0
     attempts: int = 0
     """Starts that count towards the limit: without those that failed through no fault of the frame."""
@@ -84,6 +86,9 @@ class JobState:
         what is missing. The darks of its run are awaited as the source is, from when that exists.
         """
         darks = self.darks.seen(poll.darks, rule, now, sidecar_timeout)
+        if poll.state is not None:
+            self.frames = poll.state.frames if self.job.request.frame is None else None
+            self.problem = poll.state.problem
         self.wait, verdict = judge(rule, self.wait, poll.state, poll.problem, now)
         if verdict.kind != "ready":
             self.darks.missing = ""  # it is the frame itself that is awaited
@@ -100,10 +105,20 @@ class JobState:
         self.complete_seen = self.wait.still_since if proven else now.monotonic
         carried = self.job.recipe.esperanto is None
         self.sidecar_expected = carried and poll.state is not None and poll.state.sidecar_expected
-        whole = poll.state is not None and poll.state.state == "complete" and self.job.request.frame is None
-        self.frames = poll.state.frames if whole and poll.state is not None else None
         self.gave_up = ""
         return verdict
+
+    @property
+    def expansion(self) -> Expand | None:
+        """What to do with a file of several frames; None for every other file."""
+        return None if self.frames is None else Expand(self.job, self.frames, self.problem)
+
+    def keeps_frames(self, rule: ReadinessRule, now: float) -> bool:
+        """Whether an incomplete file has frames that can be counted, since it no longer changes at `now` (monotonic s).
+
+        Each of its frames then says itself whether it is there.
+        """
+        return bool(self.frames) and now - self.wait.still_since >= rule.settle_time
 
     def awaited(self, rule: ReadinessRule, now: float) -> AwaitedFrame:
         """Return why its file is not converted yet, at `now` (monotonic s)."""
