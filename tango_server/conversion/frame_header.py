@@ -36,7 +36,7 @@ class FrameHeader:
     gain: the camera's gain setting
     rotations: the circles of the goniometer (omega, theta, kappa or phi)
     taken: time of the acquisition, as TIFF writes it: `YYYY:MM:DD HH:MM:SS`
-    dark_is_off: whether the dark was already subtracted; None if that cannot be told
+    dark_is_off: whether the dark was already subtracted; None if that is unknown
 
     """
 

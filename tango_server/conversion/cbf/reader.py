@@ -97,19 +97,20 @@ def _data(path: Path, file: BinaryIO, section: Section) -> bytes:
 def _decoded(path: Path, data: bytes, section: Section) -> Image:
     """Return the pixels; raise `SourceUnreadableError` if they are not as many, or not of the type, as stated."""
     wanted = section.shape[0] * section.shape[1]
+    kind = section.pixel_type
     pixels = None
-    if section.pixel_type == np.int32:
+    if kind.itemsize == 4:  # noqa: PLR2004 - bytes of int32; writers count the steps of uint32 modulo 2**32
         pixels = _exactly(data, wanted, wide=False)
-    if pixels is None:  # of another type, or with steps that int32 cannot hold
-        pixels = _exactly(data, wanted, wide=True)
+    if pixels is not None:
+        return pixels.view(kind).reshape(section.shape)
+    pixels = _exactly(data, wanted, wide=True)  # another type, or steps that int32 cannot hold
     if pixels is None:
         raise _unreadable(path, f"they are not {section.shape[0]} x {section.shape[1]}")
-    if pixels.dtype != section.pixel_type:
-        limits = np.iinfo(section.pixel_type)
-        if section.pixel_type.itemsize < pixels.itemsize and (pixels.min() < limits.min or pixels.max() > limits.max):
-            raise _unreadable(path, f"their values, {pixels.min()} to {pixels.max()}, are not {section.pixel_type}")
-        pixels = pixels.astype(section.pixel_type)
-    return pixels.reshape(section.shape)
+    limits = np.iinfo(kind)
+    low, high = int(pixels.min()), int(pixels.max())
+    if kind.itemsize < pixels.itemsize and (low < limits.min or high > limits.max):
+        raise _unreadable(path, f"their values, {low} to {high}, are not {kind}")
+    return pixels.astype(kind, copy=False).reshape(section.shape)
 
 
 def _exactly(data: bytes, wanted: int, *, wide: bool) -> np.ndarray[Any, Any] | None:

@@ -12,9 +12,11 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass
 
-_MODULE = re.compile(r"(?P<series>.+)_m(?P<number>[0-9]{1,2})(?P<rest>(?:_part(?P<part>[0-9]{1,8}))?\.nxs)", re.I | re.S)
-_MASTER = re.compile(r"(?P<series>.+)_master(?P<suffix>\.nxs)", re.I | re.S)
-_EIGER_DATA = re.compile(r"(?P<series>.+)_data_[0-9]{6,}(?P<suffix>\.(?:h5|hdf5))", re.I | re.S)
+_MODULE = re.compile(
+    r"(?P<series>.+)_m(?P<number>[0-9]{1,2})(?P<rest>(?:_part(?P<part>[0-9]{1,8}))?\.nxs)", re.IGNORECASE | re.DOTALL
+)
+_MASTER = re.compile(r"(?P<series>.+)_master(?P<suffix>\.nxs)", re.IGNORECASE | re.DOTALL)
+_EIGER_DATA = re.compile(r"(?P<series>.+)_data_[0-9]{6,}(?P<suffix>\.(?:h5|hdf5))", re.IGNORECASE | re.DOTALL)
 _MOST_WITH_A_MASTER = 12
 """A master makes jobs if the lowest module beside it has a higher number."""
 

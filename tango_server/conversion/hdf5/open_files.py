@@ -10,10 +10,11 @@
 - On Windows no handle is kept: a SWMR writer could not close its file.
 """
 
+import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
@@ -36,19 +37,34 @@ Identity = tuple[int, int, int]
 _KEPT = 0 if os.name == "nt" else 8
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SMALLEST = 96  # bytes of a superblock and the root group's header
+_REMEMBERED = 1000
 _LARGEST_CACHE = 512 * 2**20
 _lock = threading.RLock()
+_kept: dict[Path, "HDF5File"] = {}
 
 
 @dataclass(slots=True, eq=False)
 class HDF5File:
-    """An open file: its resolved `path`, h5py's `file`, its `identity`; `swmr`: while its writer has it open."""
+    """An open file.
+
+    Parameters
+    ----------
+    path, named: resolved, and as it was asked for
+    file: h5py's
+    identity: when it was opened
+    swmr: whether its writer has it open, or left it so
+    objects: those that were read before
+    notes: what was found out about it, for as long as no kept file changes
+
+    """
 
     path: Path
+    named: Path
     file: Any
     identity: Identity
     swmr: bool
-    datasets: dict[str, Any] = field(default_factory=dict)
+    objects: dict[str, Any] = field(default_factory=dict)
+    notes: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -59,32 +75,39 @@ class HDF5File:
     def object(self, name: str) -> Any:
         """Return the object at a path without links to other files (see `links`); a data set is ready to be read.
 
-        The data set of a growing file is refreshed once in each session. Its chunk cache holds the chunks of one frame
-        if they hold further frames too.
+        Its chunk cache holds the chunks of one frame if they hold further frames too.
         """
-        found = self.datasets.get(name)
+        found = self.objects.get(name)
         if found is None:
             with reading(self.path, f"{name} cannot be read"):
                 found = self.file[name]
                 if isinstance(found, h5py_for(self.path).Dataset):
-                    found = self.datasets[name] = _with_cache(found)
+                    found = _with_cache(found)
+                if len(self.objects) < _REMEMBERED:
+                    self.objects[name] = found
         return found
 
     def refresh(self) -> None:
         """Notice what the writer has appended since."""
+        self.notes.clear()
         if self.swmr:
-            for each in self.datasets.values():
-                with reading(self.path):
-                    each.id.refresh()
+            for each in self.objects.values():
+                if isinstance(each, h5py_for(self.path).Dataset):
+                    with reading(self.path):
+                        each.id.refresh()
 
 
 class OpenFiles:
-    """The files that are read for one frame. `opened` are those so far, in order."""
+    """The files that are read for one frame, below `roots`."""
 
     def __init__(self, roots: Roots) -> None:
         self.roots = roots
-        self.opened: dict[Path, HDF5File] = {}
-        self.others: dict[Path, Identity] = {}
+        self._opened: dict[Path, HDF5File] = {}
+        self._used: dict[Path, Identity] = {}
+
+    def use(self, file: HDF5File) -> None:
+        """Note that pixels come from a file."""
+        self._used[file.path] = file.identity
 
     def open(self, path: Path) -> HDF5File:
         """Return the open file at `path`.
@@ -102,13 +125,12 @@ class OpenFiles:
 
         """
         resolved = self.roots.named.source(path)
-        found = self.opened.get(resolved)
+        found = self._opened.get(resolved)
         if found is None:
             kept = _kept.pop(resolved, None)
-            found = kept or _opened(resolved, self.roots)
-            _kept[resolved] = self.opened[resolved] = found  # the latest last
-            if kept:
-                found.refresh()
+            found = kept or _opened(resolved, path, self.roots)
+            found.named = path
+            _kept[resolved] = self._opened[resolved] = found  # the latest last
         return found
 
     @contextmanager
@@ -118,21 +140,26 @@ class OpenFiles:
         with reading(path):
             file = open_frame_file(resolved, self.roots.named)
         with file:
-            self.others[resolved] = _identity(os.fstat(file.fileno()))
+            self._used[resolved] = _identity(os.fstat(file.fileno()))
             yield file
 
     @property
     def identity(self) -> Identity:
-        """Inode, size and modification time of the only file; of several, numbers that change when one of them does."""
-        every = {**{path: file.identity for path, file in self.opened.items()}, **self.others}
+        """Of the only file that was used; of several, numbers that change when one of them does."""
+        every = self._used
         if len(every) == 1:
             return next(iter(every.values()))
         digest = hashlib.blake2b(repr(sorted(every.items())).encode(errors="surrogateescape"), digest_size=7).digest()
         size, modified = (sum(each[1] for each in every.values()), max((each[2] for each in every.values()), default=0))
         return int.from_bytes(digest, "big"), size, modified
 
-
-_kept: dict[Path, HDF5File] = {}
+    def identity_with(self, path: Path) -> Identity:
+        """Return the same, of the file at `path` if none could be opened; zeros if there is none."""
+        if self._used:
+            return self.identity
+        with contextlib.suppress(OSError):
+            return _identity(path.stat())
+        return 0, 0, 0
 
 
 @contextmanager
@@ -145,6 +172,9 @@ def open_files(roots: Roots) -> Iterator[OpenFiles]:
     with _lock:
         if any(_changed(each) for each in _kept.values()):
             close_all()
+        if any(each.swmr for each in _kept.values()):
+            for each in _kept.values():
+                each.refresh()
         files = OpenFiles(roots)
         try:
             yield files
@@ -153,6 +183,8 @@ def open_files(roots: Roots) -> Iterator[OpenFiles]:
             raise
         while len(_kept) > _KEPT:
             _close(_kept.pop(next(iter(_kept))))
+            for each in _kept.values():  # the notes may be about the file that is no longer watched for changes
+                each.notes.clear()
 
 
 def close_all() -> None:
@@ -163,7 +195,7 @@ def close_all() -> None:
 
 
 def _close(each: HDF5File) -> None:
-    each.datasets.clear()
+    each.objects.clear()
     each.file.close()
 
 
@@ -178,7 +210,7 @@ def _identity(status: os.stat_result) -> Identity:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _opened(path: Path, roots: Roots) -> HDF5File:
+def _opened(path: Path, named: Path, roots: Roots) -> HDF5File:
     h5py = h5py_for(path)
     with reading(path):
         file = open_frame_file(path, roots.named)
@@ -190,12 +222,12 @@ def _opened(path: Path, roots: Roots) -> HDF5File:
             raise IncompleteFileError(path, f"only {identity[1]} bytes of an HDF5 file, or nothing but zeros", _WAITING)
         name = _name_of(file, path)
         try:
-            return HDF5File(path, h5py.File(name, "r", locking=False), identity, swmr=False)
+            return HDF5File(path, named, h5py.File(name, "r", locking=False), identity, swmr=False)
         except READER_ERRORS as error:
             if "already open for write" not in str(error):
                 raise _unreadable(path, head, error) from error
         try:
-            return HDF5File(path, h5py.File(name, "r", locking=False, swmr=True), identity, swmr=True)
+            return HDF5File(path, named, h5py.File(name, "r", locking=False, swmr=True), identity, swmr=True)
         except READER_ERRORS as error:
             raise IncompleteFileError(
                 path, "it is still being written, or was left open by its writer (h5clear on a copy)", _WAITING

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tango_server.backoff import Backoff
+from tango_server.conversion.file_state import FileState
 from tango_server.conversion.sidecar import without_sidecar_error
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.dark_waits import DarkWaits
@@ -86,9 +87,8 @@ class JobState:
         what is missing. The darks of its run are awaited as the source is, from when that exists.
         """
         darks = self.darks.seen(poll.darks, rule, now, sidecar_timeout)
-        if poll.state is not None:
-            self.frames = poll.state.frames if self.job.request.frame is None else None
-            self.problem = poll.state.problem
+        self.frames = self._frames_in(poll.state)
+        self.problem = "" if poll.state is None else poll.state.problem
         self.wait, verdict = judge(rule, self.wait, poll.state, poll.problem, now)
         if verdict.kind != "ready":
             self.darks.missing = ""  # it is the frame itself that is awaited
@@ -107,6 +107,12 @@ class JobState:
         self.sidecar_expected = carried and poll.state is not None and poll.state.sidecar_expected
         self.gave_up = ""
         return verdict
+
+    def _frames_in(self, state: FileState | None) -> int | None:
+        """Return how many jobs a file becomes, None for one that is converted itself or whose error is reported."""
+        if state is None or self.job.request.frame is not None:
+            return None
+        return state.frames if state.frames or state.state == "complete" else None
 
     @property
     def expansion(self) -> Expand | None:

@@ -10,6 +10,7 @@ from tango_server.jobs.state_machine.events import (
     AttemptFailed,
     Cancelled,
     CancelWanted,
+    Convert,
     Expand,
     Expanded,
     Fetch,
@@ -74,6 +75,13 @@ def test_incomplete_file_is_expanded_at_its_timeout_unless_it_grows(service: Job
         assert [report.outcome for report in reports(steps)] == ["failed"]
     else:
         assert steps == [Expand(job("a"), 3, "run_data_000002.h5 is missing")]
+
+
+@pytest.mark.parametrize(("frames", "steps"), [(3, [Expand]), (0, [Convert]), (None, [Convert])])
+def test_damaged_file_with_frames_is_expanded(service: JobStateMachine, frames: int | None, steps: list[type]) -> None:
+    service.handle(accepted("a"), at(0))
+    state = replace(STACK, state="damaged", problem="frame 2 is mapped to nothing", proof="x", frames=frames)
+    assert [type(step) for step in service.handle(Observed("a", state), at(0))] == steps
 
 
 def test_a_frame_that_is_named_is_converted_not_expanded(service: JobStateMachine) -> None:
