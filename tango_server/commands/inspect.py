@@ -44,7 +44,7 @@ def inspect(*, paths: tuple[Path, ...], as_json: bool) -> None:
 
 def _files_of(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
     """Return the files to describe, ESPERANTO frames of folders included, and why folders have none."""
-    from tango_server.jobs.frame_listing import frames_in
+    from tango_server.jobs.frame_listing import EXPECTED, frames_in
 
     files: list[Path] = []
     problems = []
@@ -59,9 +59,7 @@ def _files_of(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
             continue
         files += found
         if not found:
-            problems.append(
-                f"{path}: no frames in this folder. Expected .tif, .tiff or .esperanto files other than darks."
-            )
+            problems.append(f"{path}: no frames in this folder. {EXPECTED}, or .esperanto files, other than darks.")
     return files, problems
 
 

@@ -43,7 +43,7 @@ BACKUP_SUFFIX = ".orig"
 
 
 def convert_file(
-    source: str | Path,
+    source: str | Path | FrameLocation,
     recipe: Recipe,
     *,
     frame: int | None = None,
@@ -58,7 +58,7 @@ def convert_file(
 
     Parameters
     ----------
-    source: the file to convert, with `::/data/set` for one of several in an HDF5 file
+    source: the file to convert, with `::/data/set` for one of several in an HDF5 file; or the location of the frame
     recipe: how to convert it
     frame: index in a file of several frames; None for a file that is one frame
     output: path of the output; by default the recipe decides
@@ -76,7 +76,8 @@ def convert_file(
         one of its subclasses. The source is unchanged then, and there is no partial output.
     """
     started = time.perf_counter()
-    location, target = _places(FrameLocation.of(source, frame), output, recipe, roots, fields)
+    named = source if isinstance(source, FrameLocation) else FrameLocation.of(source, frame)
+    location, target = _places(named, output, recipe, roots, fields)
     place = recipe.output
     about = partial(
         _Conversion, recipe=recipe, roots=roots, token=token, job=job, fields=fields,

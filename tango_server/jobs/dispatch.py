@@ -54,16 +54,24 @@ class Dispatcher:
     executor: runs conversions; closed with this
     roots: returns the current roots
     mounts: checks whether the roots are mounted
+    lambda_modules: how many modules a Lambda detector has; None if unknown
     post: receives events, from any thread
 
     """
 
     def __init__(
-        self, executor: Executor, *, roots: Callable[[], Roots], mounts: Mounts, post: Callable[[Event], None]
+        self,
+        executor: Executor,
+        *,
+        roots: Callable[[], Roots],
+        mounts: Mounts,
+        lambda_modules: int | None,
+        post: Callable[[Event], None],
     ) -> None:
         self._executor = executor
         self._roots = roots
         self._mounts = mounts
+        self._modules = lambda_modules
         self._post = post
         self._latest_roots = clock.now().monotonic, roots()
         """When the current roots were last resolved (monotonic s), and the roots."""
@@ -75,7 +83,7 @@ class Dispatcher:
 
     def dispatch(self, step: Observe | CarrySidecar | WriteCompanions | Convert) -> None:
         """Start one step."""
-        job = step.job
+        job = replace(step.job, modules=self._modules)
         if isinstance(step, Convert) and (problem := self._mounts.last_problem):
             self._post(AttemptFailed(job.job_id, "away", problem))
             return
@@ -163,7 +171,7 @@ class Dispatcher:
         return finding
 
     def _write_companions(self, step: WriteCompanions, done: Callable[[], object]) -> None:
-        job, roots = step.job, self._roots_of(step.job)
+        job, roots = replace(step.job, modules=self._modules), self._roots_of(step.job)
 
         def written(messages: Finding) -> None:
             log_companions(job, messages)

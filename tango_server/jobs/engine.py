@@ -56,6 +56,7 @@ class Engine:
         *,
         roots: Callable[[], Roots],
         mounts: Mounts,
+        lambda_modules: int | None = None,
         expander: Expander,
         changed: Callable[[], None],
     ) -> None:
@@ -64,7 +65,9 @@ class Engine:
         self._expander = expander
         self._changed = changed
         self._inbox: queue.Queue[Event | None] = queue.Queue()  # a SimpleQueue may block for ever with a tiny time-out
-        self._dispatcher = Dispatcher(executor, roots=roots, mounts=mounts, post=self._inbox.put)
+        self._dispatcher = Dispatcher(
+            executor, roots=roots, mounts=mounts, lambda_modules=lambda_modules, post=self._inbox.put
+        )
         self._reports = ReportWriter(ledger, written=self._inbox.put, changed=changed)
         self._pending_cancels: dict[str, Future[int]] = {}
         self._handling = threading.Lock()

@@ -100,13 +100,15 @@ class Expander:
             _log.info("%s: skipped: %s", job.location.path, reason, extra=about(job))
             return Expanded(job.job_id, 0, reason)
         if not frames:
-            _log.warning("%s: no image in this file", job.location.path, extra=about(job))
-            return Expanded(job.job_id, 0, "no image in this file")
+            reason = step.problem or "no image in this file"
+            _log.warning("%s: skipped: %s", job.location.path, reason, extra=about(job))
+            return Expanded(job.job_id, 0, reason)
         portion = min(_PORTION, self._intake.backlog_limit)
         for start in range(0, frames, portion):
             if not self._make(job, range(start, min(start + portion, frames))):
                 return None
-        return Expanded(job.job_id, frames, f"{counted(frames, 'frame')}, one job each")
+        problem = f"; the file is not complete: {step.problem}" if step.problem else ""
+        return Expanded(job.job_id, frames, f"{counted(frames, 'frame')}, one job each{problem}")
 
     def _make(self, job: Job, indices: range) -> bool:
         """Make jobs once there is room; return False if the file was cancelled or the server stops first."""

@@ -31,6 +31,7 @@ from tango_server.messages import (
 )
 from tango_server.recipe import NewFile, Recipe
 from tango_server.settings import Settings
+from tango_server.text import split_data_set
 
 _log = logging.getLogger(__name__)
 
@@ -147,8 +148,8 @@ class Intake:
             self._output_folders.popitem(last=False)
 
     def source(self, path: str) -> Path:
-        """Return the resolved path of a source from a client's path; raise `PathError`."""
-        return self._settings.roots().source(self._paths.translate(path))
+        """Return the resolved path of a source, without a data set, from a client's path; raise `PathError`."""
+        return self._settings.roots().source(split_data_set(self._paths.translate(path))[0])
 
     def frames(self, path: str) -> Iterator[str]:
         """Yield the frames of a folder, or `path` if it is not a folder; raise `PathError`, `OSError`."""

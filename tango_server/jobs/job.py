@@ -28,6 +28,7 @@ class Job:
     of acceptance; without a server, those of the recipe hold. `accepted` is in Unix seconds, None without a server.
     `refused` says why the request is invalid. `place` orders the queue.
     `resumed`: it was pending when this server started, so that an earlier one may have left temporary files.
+    `modules`: how many modules a Lambda detector has, for those who open the file; not on the ledger.
     """
 
     job_id: str
@@ -42,6 +43,7 @@ class Job:
     refused: str = ""
     place: int = 0
     resumed: bool = False
+    modules: int | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -56,7 +58,7 @@ class Job:
     @property
     def location(self) -> FrameLocation:
         """Where the frame is; without an index, the whole file."""
-        return FrameLocation(self.source, self.data_set, self.request.frame)
+        return FrameLocation(self.source, self.data_set, self.request.frame, self.modules)
 
     @property
     def roots(self) -> Roots | None:

@@ -95,6 +95,7 @@ class JobRunner:
             executor,
             roots=settings.roots,
             mounts=self._mounts,
+            lambda_modules=settings.lambda_modules,
             expander=Expander(self.intake, self._post),
             changed=self._changed,
         )

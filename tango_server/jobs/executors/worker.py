@@ -126,7 +126,7 @@ def _attempt(task: Task) -> FrameReport:
             token=job.job_id, job=job.record_id, fields=job.fields,
         )  # fmt: skip
     return convert_file(
-        job.location.path, job.recipe, frame=job.location.index, output=job.output, roots=task.roots,
+        job.location, job.recipe, output=job.output, roots=task.roots,
         token=job.job_id, job=job.record_id, fields=job.fields, corrections=job.corrections,
     )  # fmt: skip
 

@@ -229,10 +229,14 @@ class Convert:
 
 @dataclass(frozen=True, slots=True)
 class Expand:
-    """Make one job for each of the `frames` of this job's file; answer with `Expanded` or `AttemptFailed`."""
+    """Make one job for each of the `frames` of this job's file; answer with `Expanded` or `AttemptFailed`.
+
+    `problem`: why it has none, or why some of them may not be there.
+    """
 
     job: Job
     frames: int
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from tango_server.conversion.file_state import FileState
 from tango_server.conversion.sidecar import without_sidecar_error
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.dark_waits import DarkWaits
-from tango_server.jobs.state_machine.events import AttemptFailed, Expanded, Instant, Observed, SidecarObserved
+from tango_server.jobs.state_machine.events import AttemptFailed, Expand, Expanded, Instant, Observed, SidecarObserved
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 from tango_server.messages import AwaitedFrame, FrameReport
 
@@ -46,6 +46,8 @@ class JobState:
     complete_seen: float = 0.0
     frames: int | None = None
     """The number of frames in a file that becomes one job for each; None for every other file."""
+    problem: str = ""
+    """What the last poll found wrong with the source."""
     starts: int = 0
     attempts: int = 0
     """Starts that count towards the limit: without those that failed through no fault of the frame."""
@@ -85,10 +87,9 @@ class JobState:
         what is missing. The darks of its run are awaited as the source is, from when that exists.
         """
         darks = self.darks.seen(poll.darks, rule, now, sidecar_timeout)
-        self.wait, verdict = judge(rule, self.wait, poll.state, poll.problem, now)
         self.frames = self._frames_in(poll.state)
-        if verdict.kind == "give_up" and self.frames:  # those that are complete are converted, the others fail by name
-            return Verdict("ready")
+        self.problem = "" if poll.state is None else poll.state.problem
+        self.wait, verdict = judge(rule, self.wait, poll.state, poll.problem, now)
         if verdict.kind != "ready":
             self.darks.missing = ""  # it is the frame itself that is awaited
             return verdict
@@ -112,6 +113,18 @@ class JobState:
         if state is None or self.job.request.frame is not None:
             return None
         return state.frames if state.frames or state.state == "complete" else None
+
+    @property
+    def expansion(self) -> Expand | None:
+        """What to do with a file of several frames; None for every other file."""
+        return None if self.frames is None else Expand(self.job, self.frames, self.problem)
+
+    def keeps_frames(self, rule: ReadinessRule, now: float) -> bool:
+        """Whether an incomplete file has frames that can be counted, since it no longer changes at `now` (monotonic s).
+
+        Each of its frames then says itself whether it is there.
+        """
+        return bool(self.frames) and now - self.wait.still_since >= rule.settle_time
 
     def awaited(self, rule: ReadinessRule, now: float) -> AwaitedFrame:
         """Return why its file is not converted yet, at `now` (monotonic s)."""

@@ -36,7 +36,6 @@ from tango_server.jobs.state_machine.events import (
     Convert,
     Ending,
     Event,
-    Expand,
     Expanded,
     FailuresAcknowledged,
     FailuresRetried,
@@ -199,8 +198,8 @@ class JobStateMachine:
         match verdict.kind:
             case "ready":
                 self._ready_darks.add((dark.path for dark in event.darks), now.monotonic)
-                if progress.frames is not None:
-                    return [Expand(progress.job, progress.frames)]
+                if (expansion := progress.expansion) is not None:
+                    return [expansion]
                 self._queue.add(progress.job, small=progress.is_small)
             case "wait":
                 self._polls.add(job_id, verdict.again, now.monotonic)
@@ -214,7 +213,9 @@ class JobStateMachine:
         return self._rules.run_readiness if progress.job.request.run_uid else self._rules.readiness
 
     def _give_up(self, progress: JobState, reason: str, now: Instant) -> list[Instruction]:
-        """Stop waiting: fail, or write a placeholder, but never in place of a raw frame."""
+        """Stop waiting: fail, or write a placeholder, but never in place of a raw frame; or count what is there."""
+        if progress.expansion is not None and progress.keeps_frames(self._rule_of(progress), now.monotonic):
+            return [progress.expansion]
         if self._rules.placeholders and not isinstance(progress.job.recipe.output, InPlace):
             progress.gave_up = reason
             self._queue.add(progress.job)

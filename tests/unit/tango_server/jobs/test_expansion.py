@@ -39,7 +39,7 @@ class Server:
         self.folder = settings.read_roots[0] / "raw"
         self.runner = JobRunner(settings, open_database(settings), executor, self.bell.ring)
 
-    def submit(self, name: str, frames: int, **fields: Any) -> str:
+    def submit(self, name: str, frames: int | str, **fields: Any) -> str:
         (self.folder / name).write_text(f"{frames}")
         return self.request(str(self.folder / name), run_uid="run-1", **fields)
 
@@ -71,8 +71,9 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
     def check_file(location: FrameLocation, roots: Roots) -> FileState:
         assert roots.read
         found = location.file.stat()
-        count = int(location.file.read_text())
-        return FileState("complete", "", found.st_size, found.st_mtime_ns, found.st_ino, "counted", count)
+        count, _, problem = location.file.read_text().partition(" ")
+        state = "incomplete" if problem and location.index is None else "complete"
+        return FileState(state, problem, found.st_size, found.st_mtime_ns, found.st_ino, "counted", int(count))
 
     monkeypatch.setattr(file_checks, "check_file", check_file)
     monkeypatch.setattr(expansion, "_RETRY_INTERVAL", 0.02)
@@ -135,7 +136,7 @@ def test_a_file_without_an_image_is_skipped_and_logged(serve: Serve, caplog: pyt
         server.until_idle()
         report = server.report(parent)
         assert (report.outcome, report.reason, report.frames) == ("skipped", "no image in this file", 0)
-    assert f"{server.folder / 'table.h5'}: no image in this file" in caplog.text
+    assert f"{server.folder / 'table.h5'}: skipped: no image in this file" in caplog.text
 
 
 def test_files_larger_than_the_queue_are_converted_in_portions(serve: Serve) -> None:
@@ -194,6 +195,14 @@ def test_the_run_of_a_file_never_looks_finished_before_its_frames_are(serve: Ser
 
         server.bell.wait_for(is_over, "all frames are reported")
         assert 0 not in pending[:-1]
+
+
+def test_an_incomplete_file_that_no_longer_grows_is_expanded_with_a_note(serve: Serve) -> None:
+    with serve(timeout=0.2, run_timeout=0.2, settle_time=0.1) as server:
+        parent = server.submit("a.h5", "3 b.h5 is missing")
+        server.until_idle()
+        assert server.report(parent).reason == "3 frames, one job each; the file is not complete: b.h5 is missing"
+        assert frames_of(server.reports()) == [0, 1, 2]
 
 
 def test_a_recipe_in_place_fails_the_file_by_name(serve: Serve) -> None:

@@ -52,22 +52,29 @@ def test_file_of_several_frames_without_proof_must_settle_first(service: JobStat
         assert [type(step) for step in service.handle(Observed("a", state), at(3))] == [Expand]
 
 
-def test_file_that_stays_incomplete_is_expanded_for_its_complete_frames(service: JobStateMachine) -> None:
+def test_incomplete_file_of_several_frames_is_awaited_by_name(service: JobStateMachine) -> None:
+    service.handle(accepted("a"), at(0))
+    state = replace(
+        STACK, state="incomplete", problem="the second module (run_m2.nxs) is missing", proof="", frames=None
+    )
+    assert service.handle(Observed("a", state), at(0)) == []
+    assert [each.reason for each in service.awaited(["a"], 0.0)] == ["the second module (run_m2.nxs) is missing"]
+    service.handle(TimePassed(), at(15))
+    (report,) = reports(service.handle(Observed("a", state), at(15)))
+    assert "the second module (run_m2.nxs) is missing" in report.reason
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_incomplete_file_is_expanded_at_its_timeout_unless_it_grows(service: JobStateMachine, grows: bool) -> None:
     service.handle(accepted("a"), at(0))
     state = replace(STACK, state="incomplete", problem="run_data_000002.h5 is missing", proof="")
     assert service.handle(Observed("a", state), at(0)) == []
-    assert [each.reason for each in service.awaited(["a"], 0.0)] == ["run_data_000002.h5 is missing"]
     service.handle(TimePassed(), at(15))
-    assert service.handle(Observed("a", state), at(15)) == [Expand(job("a"), 3)]
-
-
-def test_incomplete_file_whose_frames_are_unknown_fails_by_name(service: JobStateMachine) -> None:
-    service.handle(accepted("a"), at(0))
-    state = replace(STACK, state="incomplete", problem="module run_m2.nxs is missing", proof="", frames=None)
-    service.handle(Observed("a", state), at(0))
-    service.handle(TimePassed(), at(15))
-    (report,) = reports(service.handle(Observed("a", state), at(15)))
-    assert "module run_m2.nxs is missing" in report.reason
+    steps = service.handle(Observed("a", replace(state, size=state.size + grows)), at(15))
+    if grows:
+        assert [report.outcome for report in reports(steps)] == ["failed"]
+    else:
+        assert steps == [Expand(job("a"), 3, "run_data_000002.h5 is missing")]
 
 
 @pytest.mark.parametrize(("frames", "steps"), [(3, [Expand]), (0, [Convert]), (None, [Convert])])
