@@ -32,6 +32,7 @@ from tango_server.client.local_server import LocalServer
 from tango_server.commands.output import INTERRUPTED
 from tango_server.commands.statistics import rows_of
 from tango_server.conversion.errors import ConversionError
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import Roots, output_path
 from tango_server.conversion.preview import draw_preview
 from tango_server.conversion.tiff.reader import read_first_image
@@ -139,7 +140,7 @@ class Demo:
         problems += _disagreements(run, self._frames, len(sources))
         self._console.print(_table(statistics))
         if not problems:
-            draw_preview(sources[-1], _with_dark(dark), self._places.picture)
+            draw_preview(FrameLocation(sources[-1]), _with_dark(dark), self._places.picture)
         overexposed = max((report.pixels.overexposed or 0 for report in reports), default=0)
         self._console.print(
             f"The dark {dark.name} was subtracted. Overexposed pixels: {overexposed} (a spot and hot pixels).",

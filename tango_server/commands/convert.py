@@ -154,11 +154,13 @@ def _write_companions(reports: "Iterable[FrameReport]", recipe: "Recipe", errors
     """Write the files that CrysAlis Pro needs next to the frames of each folder."""
     from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.esperanto.companions import companions_of
+    from tango_server.conversion.files.frame_location import FrameLocation
     from tango_server.conversion.files.roots import ANYWHERE
 
     for report in reports:
         try:
-            notes = companions_of(Path(report.source), Path(report.output or ""), recipe, ANYWHERE, "offline").notes
+            source = FrameLocation.of(report.source, report.frame)
+            notes = companions_of(source, Path(report.output or ""), recipe, ANYWHERE, "offline").notes
         except ConversionError as error:
             notes = (str(error),)
         for note in notes:

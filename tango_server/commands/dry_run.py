@@ -45,12 +45,13 @@ def show_plan(planned: "Sequence[Planned]", darks: Sequence[Path], *, as_json: b
 def _checked(item: "Planned") -> "Planned":
     """Return a frame with what is wrong with its file, as far as its structure shows."""
     from tango_server.conversion.errors import ConversionError
-    from tango_server.conversion.tiff.reader import open_source
+    from tango_server.conversion.files.frame_location import FrameLocation
+    from tango_server.conversion.formats import open_frame
 
     if item.problem or item.skip:
         return item
     try:
-        with open_source(item.source):
+        with open_frame(FrameLocation(item.source)):
             return item
     except ConversionError as error:
         return replace(item, output=None, problem=str(error))

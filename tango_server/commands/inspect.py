@@ -8,6 +8,9 @@ from typing import Any
 import click
 
 from tango_server.commands.output import say
+from tango_server.text import printable
+
+_STILLNESS = "none: a server waits until size and modification time hold still"
 
 
 @click.command()
@@ -41,7 +44,7 @@ def inspect(*, paths: tuple[Path, ...], as_json: bool) -> None:
 
 def _files_of(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
     """Return the files to describe, ESPERANTO frames of folders included, and why folders have none."""
-    from tango_server.jobs.frame_listing import frames_in
+    from tango_server.jobs.frame_listing import EXPECTED, frames_in
 
     files: list[Path] = []
     problems = []
@@ -56,9 +59,7 @@ def _files_of(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
             continue
         files += found
         if not found:
-            problems.append(
-                f"{path}: no frames in this folder. Expected .tif, .tiff or .esperanto files other than darks."
-            )
+            problems.append(f"{path}: no frames in this folder. {EXPECTED}, or .esperanto files, other than darks.")
     return files, problems
 
 
@@ -66,7 +67,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
     words = {"complete": "complete", "incomplete": "NOT complete", "damaged": "DAMAGED", "not_tiff": "not a TIFF file"}
     state = words[found["state"]]
     lines = [f"{found['path']}: {state}" + (f": {found['problem']}" if found["problem"] else "")]
-    lines += _esperanto_lines(found) if found["kind"] == "ESPERANTO" else _tiff_lines(found)
+    if "frames" in found:
+        lines += _frame_lines(found)
+    else:
+        lines += _esperanto_lines(found) if found["kind"] == "ESPERANTO" else _tiff_lines(found)
     provenance = found["provenance"]
     if provenance is None:
         lines.append("  provenance  none: not written by petif")
@@ -81,6 +85,20 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if sidecar is None:
         return [*lines, "  sidecar     none"]
     return [*lines, f"  sidecar     {sidecar['path']}, beam centre ({sidecar['center_x']}, {sidecar['center_y']})"]
+
+
+def _frame_lines(found: dict[str, Any]) -> list[str]:
+    """Return lines for a file of another format than TIFF."""
+    lines = [f"  file        {found['kind']}, {found['bytes']} bytes"]
+    if found["frames"] is not None:
+        lines.append(f"  frames      {found['frames']}")
+    lines += [f"    {frames:<16} NOT complete: {problem}" for frames, problem in found["not_complete"].items()]
+    lines.append(f"  proof       {found['proof'] or _STILLNESS}")
+    if found["image"] is not None:
+        image = found["image"]
+        lines.append(f"  image       {image['rows']} rows x {image['columns']} columns of {image['pixel_type']}")
+        lines.append(f"    {'masked':<16} {found['masked']} pixels by the detector itself")
+    return lines + [f"    {name:<16} {printable(str(value))}" for name, value in found["header"].items()]
 
 
 def _corrections(provenance: dict[str, Any]) -> list[str]:
@@ -100,6 +118,8 @@ def _corrections(provenance: dict[str, Any]) -> list[str]:
 
 def _tiff_lines(found: dict[str, Any]) -> list[str]:
     lines = [f"  file        {found['kind']}, {found['bytes']} bytes, directory {found['directory']}"]
+    if found["state"] == "complete":
+        lines.append(f"  proof       {found['proof'] or _STILLNESS}")
     for number, page in enumerate(found["pages"]):
         size = f"{page.pop('rows')} rows x {page.pop('columns')} columns of {page.pop('pixel_type')}"
         lines.append(f"  page {number:<6} {size}")

@@ -15,6 +15,7 @@ from typing import Any
 from tango_server.conversion.averaging import Average
 from tango_server.conversion.errors import OutputExistsError, SourceError, SourceMissingError
 from tango_server.conversion.files.atomic_write import Attempt, publish, write_parts
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.image.pixels import Image
 from tango_server.conversion.provenance import describe, software, tiff_time
 from tango_server.conversion.sidecar import ENCODING, Sidecar, read_sidecar, sidecar_path
@@ -82,7 +83,7 @@ def _description(output: Path, average: Average, **more: Any) -> str:
         "files_sha256": hashlib.sha256(os.fsencode(paths)).hexdigest(),
         **more,
     }
-    record = json.loads(describe(Recipe(), first, output))
+    record = json.loads(describe(Recipe(), FrameLocation(first), output))
     return json.dumps({**record, "average": facts}, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -94,7 +95,7 @@ def _common_sidecar(files: tuple[Path, ...]) -> Sidecar | None:
             sidecar = read_sidecar(path)
         except SourceError:
             return None
-        if sidecar is None or sidecar.exposure_time is None:
+        if sidecar is None or sidecar.header.exposure is None:
             return None
         first = first or sidecar
         if _exposure(sidecar) != _exposure(first):

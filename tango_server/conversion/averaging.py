@@ -9,7 +9,7 @@ import numpy as np
 
 from tango_server.conversion.errors import MasterUnfitError
 from tango_server.conversion.image.pixels import Image
-from tango_server.conversion.tiff.reader import Source, open_source, pixel_type
+from tango_server.conversion.tiff.reader import TiffFile, open_tiff, pixel_type
 from tango_server.conversion.tiff.record import read_provenance
 
 Method = Literal["mean", "median"]
@@ -84,7 +84,7 @@ def hot_pixels(path: Path, image: Image, sigma: float) -> np.ndarray[Any, np.dty
 def _members(paths: Sequence[Path]) -> list[_Member]:
     members: list[_Member] = []
     for path in paths:
-        with open_source(path) as source:
+        with open_tiff(path) as source:
             _require_raw(source)
             for page in source.structure.pages:
                 member = _Member(path, len(source.structure.pages), page.shape, pixel_type(page))
@@ -95,7 +95,7 @@ def _members(paths: Sequence[Path]) -> list[_Member]:
     return members
 
 
-def _require_raw(source: Source) -> None:
+def _require_raw(source: TiffFile) -> None:
     provenance = read_provenance(source.structure)
     if provenance is not None and provenance.average is None:
         raise MasterUnfitError(
@@ -120,7 +120,7 @@ def _size(member: _Member) -> str:
 def _images(members: Sequence[_Member]) -> Iterator[Image]:
     """Yield all frames, each valid until the next."""
     for member in members:
-        with open_source(member.path) as source:
+        with open_tiff(member.path) as source:
             if len(source.structure.pages) != member.pages:
                 raise MasterUnfitError(member.path, "the file changed while it was read", "Average the frames again.")
             for image in source.images():

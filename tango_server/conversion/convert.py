@@ -19,23 +19,23 @@ from tango_server.conversion.esperanto.frame import EsperantoFrame
 from tango_server.conversion.esperanto.record import history
 from tango_server.conversion.files.atomic_write import Attempt, Write, copy_of, publish
 from tango_server.conversion.files.file_attributes import FileAttributes
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.ownership import Ownership, ownership_of
 from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots, output_path
 from tango_server.conversion.files.sandbox import status_of
+from tango_server.conversion.formats import open_frame, require_single
+from tango_server.conversion.frame_source import FrameSource
 from tango_server.conversion.image.buffers import thread_workspace
-from tango_server.conversion.image.correction import Correction
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import InexactPixelsError
 from tango_server.conversion.image.transform import Turning, added_counts
 from tango_server.conversion.on_existing import place
-from tango_server.conversion.provenance import describe
-from tango_server.conversion.sidecar import carry_sidecar, sidecar_error
+from tango_server.conversion.provenance import describe, tiff_time
+from tango_server.conversion.sidecar import carry_sidecar, header_of, sidecar_error, write_sidecar
 from tango_server.conversion.tiff.kept_tags import NOTHING_KEPT, KeptTags, read_kept_tags
-from tango_server.conversion.tiff.reader import Source, open_source, unusual_layout
-from tango_server.conversion.tiff.record import acquired, read_provenance
-from tango_server.conversion.tiff.structure import Structure
+from tango_server.conversion.tiff.reader import TiffFile, open_tiff
 from tango_server.conversion.tiff.writer import counted, image_writer
-from tango_server.messages import FrameReport
+from tango_server.messages import FrameReport, PixelCounts
 from tango_server.recipe import InPlace, NewFile, Recipe
 from tango_server.recipe.corrections import Corrections
 
@@ -43,9 +43,10 @@ BACKUP_SUFFIX = ".orig"
 
 
 def convert_file(
-    source: str | Path,
+    source: str | Path | FrameLocation,
     recipe: Recipe,
     *,
+    frame: int | None = None,
     output: Path | None = None,
     roots: Roots = ANYWHERE,
     fields: Mapping[str, object] = NO_FIELDS,
@@ -53,12 +54,13 @@ def convert_file(
     job: str | None = None,
     corrections: Corrections | None = None,
 ) -> FrameReport:
-    """Convert one file and return its report (`converted` or `skipped`, never `failed`).
+    """Convert one frame and return its report (`converted` or `skipped`, never `failed`).
 
     Parameters
     ----------
-    source: the file to convert
+    source: the file to convert, with `::/data/set` for one of several in an HDF5 file; or the location of the frame
     recipe: how to convert it
+    frame: index in a file of several frames; None for a file that is one frame
     output: path of the output; by default the recipe decides
     roots: the folders that may be read and written; by default all. If `output` is given too, both paths must
         already be resolved, and a path that has become a symbolic link since is refused
@@ -74,29 +76,38 @@ def convert_file(
         one of its subclasses. The source is unchanged then, and there is no partial output.
     """
     started = time.perf_counter()
-    path, target = _places(source, output, recipe, roots, fields)
-    with open_source(path, thread_workspace(), roots) as opened:
-        used = corrections or recipe.corrections
-        frame, place_of = _Conversion(opened, target, recipe, roots, token, job, fields, used), recipe.output
-        report = frame.in_place(place_of) if isinstance(place_of, InPlace) else frame.to_new_file(place_of)
+    named = source if isinstance(source, FrameLocation) else FrameLocation.of(source, frame)
+    location, target = _places(named, output, recipe, roots, fields)
+    place = recipe.output
+    about = partial(
+        _Conversion, recipe=recipe, roots=roots, token=token, job=job, fields=fields,
+        corrections=corrections or recipe.corrections,
+    )  # fmt: skip
+    if isinstance(place, InPlace):
+        require_single(location)
+        with open_tiff(location.file, thread_workspace(), roots) as tiff:
+            report = about(tiff.source, location.file).in_place(place, tiff)
+    else:
+        with open_frame(location, thread_workspace(), roots) as opened:
+            report = about(opened, target).to_new_file(place)
     return report.model_copy(update={"conversion_time": time.perf_counter() - started, "finished": time.time()})
 
 
 def _places(
-    source: str | Path, output: Path | None, recipe: Recipe, roots: Roots, fields: Mapping[str, object]
-) -> tuple[Path, Path]:
-    """Return the resolved paths of source and output."""
+    location: FrameLocation, output: Path | None, recipe: Recipe, roots: Roots, fields: Mapping[str, object]
+) -> tuple[FrameLocation, Path]:
+    """Return the location with a resolved path, and the path of the output."""
     if output is not None and roots != ANYWHERE:  # they are opened without following links
-        return Path(source), output
-    path = roots.frame(source)
-    return path, output_path(path, recipe, roots, fields) if output is None else roots.target(output)
+        return location, output
+    location = replace(location, file=roots.frame(location.file))
+    return location, output_path(location, recipe, roots, fields) if output is None else roots.target(output)
 
 
 @dataclass(slots=True)
 class _Conversion:
     """One open source that is being converted."""
 
-    source: Source
+    source: FrameSource
     target: Path
     recipe: Recipe
     roots: Roots
@@ -106,21 +117,20 @@ class _Conversion:
     corrections: Corrections | None
 
     def to_new_file(self, output: NewFile) -> FrameReport:
-        structure = self.source.structure
-        provenance = read_provenance(structure)
+        location, provenance = self.source.location, self.source.provenance
         if provenance is not None and not output.force:
             raise ConvertedDifferentlyError(
-                self.source.path,
+                location.file,
                 f"not a raw frame but {provenance.summary}",
                 "Convert the raw frame, or use force to convert this file again.",
             )
         attempt = Attempt(
             self.token,
-            ownership=ownership_of(self.recipe, self.source.path),
-            mtime_ns=structure.mtime_ns if output.preserve_mtime else None,
+            ownership=ownership_of(self.recipe, location.file),
+            mtime_ns=self.source.state.mtime_ns if output.preserve_mtime else None,
         )
         while True:
-            chosen, replace, reason = place(self.target, output, self.source.path, self.roots, self.job)
+            chosen, replace, reason = place(self.target, output, location, self.roots, self.job)
             if reason:
                 return self._skipped(chosen, reason)
             try:
@@ -136,14 +146,17 @@ class _Conversion:
         """Copy the sidecar and return fields of the report: the image is written, so an error here is no failure."""
         if self.recipe.esperanto is not None:  # its values are in the header
             return {}
+        source, recipe, token = self.source, self.recipe, self.token
         try:
-            return {"sidecar": carry_sidecar(self.source.path, chosen, self.recipe, self.token, self.roots)}
+            carried = carry_sidecar(source.location.file, chosen, recipe, token, self.roots)
+            if carried == "absent" and not source.state.sidecar_expected:
+                carried = write_sidecar(source, chosen, recipe, token, self.roots)
         except ConversionError as error:
             return {"reason": sidecar_error(error)}
+        return {"sidecar": carried}
 
-    def in_place(self, output: InPlace) -> FrameReport:
-        path, structure = self.source.path, self.source.structure
-        provenance = read_provenance(structure)
+    def in_place(self, output: InPlace, tiff: TiffFile) -> FrameReport:
+        path, structure, provenance = tiff.path, tiff.structure, self.source.provenance
         if provenance is not None and provenance.matches(self.recipe):
             return self._skipped(path, "already converted in place with this recipe")
         if provenance is not None and not output.force:
@@ -152,112 +165,101 @@ class _Conversion:
                 f"cannot convert in place: not a raw frame but {provenance.summary}",
                 "Restore the raw frame, convert to a new file, or use force to convert this file again.",
             )
-        like = Ownership(like=self._attributes())
-        kept = read_kept_tags(path, self.source.file, structure, backup=output.backup, ours=provenance is not None)
+        like = Ownership(like=_attributes(tiff))
+        kept = read_kept_tags(path, tiff.file, structure, backup=output.backup, ours=provenance is not None)
         if provenance is not None and provenance.original is not None:
             kept = replace(kept, original=provenance.original)
         if output.backup:
-            self._back_up(like)
+            _back_up(tiff, like, self.token, self.roots)
         attempt = Attempt(
             self.token,
             durable=True,
             ownership=like,
             mtime_ns=structure.mtime_ns if output.preserve_mtime else None,
         )
-        return self._publish(path, attempt, kept)
+        return self._publish(path, attempt, kept, tiff)
 
-    def _publish(self, chosen: Path, attempt: Attempt, kept: KeptTags = NOTHING_KEPT) -> FrameReport:
-        source, pages = self.source, self.source.structure.pages
+    def _publish(
+        self, chosen: Path, attempt: Attempt, kept: KeptTags = NOTHING_KEPT, in_place: TiffFile | None = None
+    ) -> FrameReport:
+        """Write the output; `in_place`: it replaces this file."""
+        source, recipe = self.source, self.recipe
         turnings: list[Turning] = []
-        corrections: list[Correction | None] = [None] * len(pages)
-        if self.corrections is not None:
-            about = partial(correction_of, source, fields=self.fields, roots=self.roots)
-            corrections = [about(page, self.recipe, self.corrections) for page in pages]
+        corrections = [
+            correction_of(source, image, recipe, self.corrections, fields=self.fields, roots=self.roots)
+            for image in source.images
+        ]
+        correction = corrections[0]
 
         def turned() -> Iterator[Turning]:
-            for page, image, correction in zip(pages, source.images(), corrections, strict=True):
-                turnings.append(Turning(image, self.recipe, source.orientation(page), source.workspace, correction))
+            for info, image, correction in zip(source.images, source.read(), corrections, strict=True):
+                turnings.append(Turning(image, recipe, info.stored, source.workspace, correction))
                 yield turnings[-1]
                 turnings[-1].forget()
 
-        taken = acquired(pages[0], source.structure.mtime_ns)
-        was = read_provenance(source.structure)  # the conversion of a placeholder, by force, is one too
-        stands_in = was is not None and was.placeholder
-        record = partial(describe, original=kept.original) if self.recipe.esperanto is None else history
-        masters = corrections[0].masters if corrections[0] else ()
+        taken = source.header.taken or tiff_time(source.state.mtime_ns / 1e9)
+        was = source.provenance  # the conversion of a placeholder, by force, is one too
+        record = partial(describe, original=kept.original) if recipe.esperanto is None else history
         described = partial(
-            record, self.recipe, source.path, chosen, placeholder=stands_in, job=self.job, masters=masters
-        )
+            record, recipe, source.location, chosen, job=self.job,
+            placeholder=was is not None and was.placeholder, masters=correction.masters if correction else (),
+        )  # fmt: skip
         frame = self._esperanto(described, taken)
         try:
             if frame is not None:
                 write = frame.writer(next(turned()))
+            elif correction is None or not (correction.marks or recipe.corrections):
+                write = image_writer(turned(), len(corrections), recipe, described(), taken, kept)
             else:
-                write = image_writer(turned(), len(pages), self.recipe, described(), taken, kept)
-                if corrections[0] is not None:
-                    write = counted(write, described(), lambda: described(pixels=added_counts(turnings)))
-            in_place = chosen == source.path
-            size = publish(chosen, _still_there(write, source, self.roots) if in_place else write, attempt, self.roots)
+                text = described(pixels=PixelCounts())
+                write = image_writer(turned(), len(corrections), recipe, text, taken, kept)
+                write = counted(write, text, lambda: described(pixels=added_counts(turnings)))
+            if in_place is not None:
+                write = _still_there(write, in_place, self.roots)
+            size = publish(chosen, write, attempt, self.roots)
         except InexactPixelsError as error:
-            raise UnsupportedImageError(source.path, str(error), "Choose an integer type, or float64.") from error
-        notes = [note for correction in corrections[:1] if correction for note in correction.notes]
+            raise UnsupportedImageError(
+                source.location.file, str(error), "Choose an integer type, or float64."
+            ) from error
+        notes = correction.notes if correction else ()
         return FrameReport(
-            source=str(source.path),
+            source=source.location.path,
+            frame=source.location.index,
             output=str(chosen),
             outcome="converted",
-            reason=" ".join(filter(None, (unusual_layout(pages), noted(notes)))),
+            reason=" ".join(filter(None, (source.note, noted(notes)))),
             shape=turnings[0].shape if frame is None else (frame.side, frame.side),
             pixel_type=turnings[0].pixel_type.name,
             pixels=added_counts(turnings),
-            pages=len(pages),
+            pages=len(corrections),
             finished=0,
-            recipe_hash=self.recipe.hash,
-            bytes_in=source.structure.size,
+            recipe_hash=recipe.hash,
+            bytes_in=source.state.size,
             bytes_out=size,
-            masters=masters,
+            masters=correction.masters if correction else (),
+            metadata=source.header.nexus_fields(),
         )
 
     def _esperanto(self, record: Callable[..., str], taken: str) -> EsperantoFrame | None:
         """Return the ESPERANTO frame, None for a TIFF."""
-        wanted, pages, path = self.recipe.esperanto, self.source.structure.pages, self.source.path
+        wanted, source = self.recipe.esperanto, self.source
         if wanted is None:
             return None
-        if len(pages) > 1:
+        path, image = source.location.file, source.images[0]
+        if len(source.images) > 1:
             raise UnsupportedImageError(
-                path, f"an ESPERANTO frame has one page, this file has {len(pages)}", "Split the file into pages first."
+                path,
+                f"an ESPERANTO frame has one page, this file has {len(source.images)}",
+                "Split the file into pages first.",
             )
-        turned = self.source.orientation(pages[0]).then(Orientation.of(self.recipe))
-        return EsperantoFrame(path, wanted, self.fields, turned, pages[0].shape, taken, record, self.roots)
-
-    def _attributes(self) -> FileAttributes:
-        try:
-            return FileAttributes.of(self.source.file.fileno())
-        except OSError as error:
-            raise OutputWriteError(
-                self.source.path,
-                f"cannot convert in place: its extended attributes cannot be read ({error.strerror})",
-                "Convert it to a new file.",
-            ) from error
-
-    def _back_up(self, like: Ownership) -> None:
-        """Keep the first original; a later one would already be converted."""
-        backup = self.source.path.with_name(self.source.path.name + BACKUP_SUFFIX)
-
-        try:
-            attempt = Attempt(
-                self.token,
-                durable=True,
-                exclusive=True,
-                ownership=like,
-                mtime_ns=self.source.structure.mtime_ns,
-            )
-            publish(backup, copy_of(self.source.file), attempt, self.roots)
-        except FileExistsError:
-            return
+        turned = image.stored.then(Orientation.of(self.recipe))
+        header = header_of(source, self.roots)
+        return EsperantoFrame(path, wanted, self.fields, header, turned, image.shape, taken, record, self.roots)
 
     def _skipped(self, output: Path, reason: str) -> FrameReport:
         return FrameReport(
-            source=str(self.source.path),
+            source=self.source.location.path,
+            frame=self.source.location.index,
             output=str(output),
             outcome="skipped",
             reason=reason,
@@ -266,23 +268,43 @@ class _Conversion:
         )
 
 
+def _attributes(tiff: TiffFile) -> FileAttributes:
+    try:
+        return FileAttributes.of(tiff.file.fileno())
+    except OSError as error:
+        raise OutputWriteError(
+            tiff.path,
+            f"cannot convert in place: its extended attributes cannot be read ({error.strerror})",
+            "Convert it to a new file.",
+        ) from error
+
+
+def _back_up(tiff: TiffFile, like: Ownership, token: str, roots: Roots) -> None:
+    """Keep the first original; a later one would already be converted."""
+    backup = tiff.path.with_name(tiff.path.name + BACKUP_SUFFIX)
+    attempt = Attempt(token, durable=True, exclusive=True, ownership=like, mtime_ns=tiff.structure.mtime_ns)
+    try:
+        publish(backup, copy_of(tiff.file), attempt, roots)
+    except FileExistsError:
+        return
+
+
 def _exclusive(attempt: Attempt) -> Attempt:
     return Attempt(
         attempt.token, attempt.durable, exclusive=True, ownership=attempt.ownership, mtime_ns=attempt.mtime_ns
     )
 
 
-def _still_there(write: Write, source: Source, roots: Roots) -> Write:
+def _still_there(write: Write, tiff: TiffFile, roots: Roots) -> Write:
     """Return `write` with a final check that the file to replace is still the one that was read."""
 
     def write_and_look(file: BinaryIO) -> None:
         write(file)
-        source.file.close()  # Windows cannot replace an open file
-        status = status_of(source.path, roots.write)
-        opened: Structure = source.structure
-        if (status.st_ino, status.st_size, status.st_mtime_ns) != (opened.inode, opened.size, opened.mtime_ns):
+        tiff.file.close()  # Windows cannot replace an open file
+        status = status_of(tiff.path, roots.write)
+        if (status.st_ino, status.st_size, status.st_mtime_ns) != tiff.structure.file_state.identity:
             raise SourceChangedError(
-                source.path,
+                tiff.path,
                 "the file was replaced during its conversion in place",
                 "The new file was left unchanged. Convert it again when nothing writes to it.",
             )

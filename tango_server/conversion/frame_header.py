@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Any
 
 _SAME = 0.01
@@ -35,7 +36,7 @@ class FrameHeader:
     gain: the camera's gain setting
     rotations: the circles of the goniometer (omega, theta, kappa or phi)
     taken: time of the acquisition, as TIFF writes it: `YYYY:MM:DD HH:MM:SS`
-    dark_is_off: whether the dark was already subtracted; None if that cannot be told
+    dark_is_off: whether the dark was already subtracted; None if that is unknown
 
     """
 
@@ -83,6 +84,32 @@ class FrameHeader:
         }
         return replace(self, **missing)
 
+    def nexus_fields(self) -> dict[str, Any]:
+        """Return what is stated under NeXus names, for reports: mm, Angstrom, s, pixels, degrees, counts.
+
+        >>> FrameHeader(detector="Lambda", exposure=0.1, saturation=4095).nexus_fields()
+        {'description': 'Lambda', 'exposure_time': 0.1, 'saturation_value': 4095}
+        """
+        names = {
+            "description": self.detector or None,
+            "exposure_time": self.exposure,
+            "incident_wavelength": self.wavelength,
+            "detector_distance": self.distance,
+            "beam_center_x": self.beam_center_x,
+            "beam_center_y": self.beam_center_y,
+            "x_pixel_size": self.pixel_size_x,
+            "y_pixel_size": self.pixel_size_y,
+            "saturation_value": self.saturation,
+            **{rotation.circle: rotation.start for rotation in self.rotations},
+            **{f"{rotation.circle}_end": rotation.end for rotation in self.rotations},
+        }
+        return {name: value for name, value in names.items() if value is not None}
+
+    @property
+    def of_exposure(self) -> "FrameHeader":
+        """Only what decides whether a dark fits, and is the same for many frames."""
+        return FrameHeader(exposure=self.exposure, summed=self.summed, gain=self.gain, dark_is_off=self.dark_is_off)
+
     @property
     def one_exposure(self) -> float | None:
         """Time of one exposure in s."""
@@ -111,6 +138,19 @@ class FrameHeader:
 
 
 NO_HEADER = FrameHeader()
+
+
+def written_time(*parts: int) -> str:
+    """Return a time, from year to second, as `FrameHeader.taken` has it; empty if there is no such time.
+
+    >>> written_time(2011, 11, 1, 17, 59, 4), written_time(0, 0, 0, 0, 0, 0)
+    ('2011:11:01 17:59:04', '')
+    """
+    try:
+        moment = datetime(*parts)  # type: ignore[arg-type]
+    except ValueError:
+        return ""
+    return moment.isoformat(" ").replace("-", ":")
 
 
 def _is_placeholder(name: str, value: Any) -> bool:

@@ -1,16 +1,22 @@
 """Inspect a file: structure, completeness, tags or header, provenance, sidecar."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tango_server.conversion.errors import NotEsperantoError
+import numpy as np
+
+from tango_server.conversion.errors import ConversionError, NotEsperantoError
 from tango_server.conversion.esperanto.reading import read_esperanto, read_header
 from tango_server.conversion.esperanto.record import provenance_in
+from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.files.roots import ANYWHERE
 from tango_server.conversion.files.sandbox import open_file
+from tango_server.conversion.formats import Format, format_of
+from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.provenance import Provenance
 from tango_server.conversion.records import is_esperanto
-from tango_server.conversion.sidecar import read_sidecar, sidecar_path
+from tango_server.conversion.sidecar import header_of, read_sidecar, sidecar_path
 from tango_server.conversion.tiff.kept_tags import shown_tags
 from tango_server.conversion.tiff.parser import read_structure, reading
 from tango_server.conversion.tiff.record import read_provenance
@@ -30,18 +36,93 @@ _WORDS: dict[tuple[int, Any], str] = {
 }
 """The meaning of tag values."""
 _MOST_SHOWN = 100  # pages whose tags are shown
+_MOST_FRAMES = 10_000  # that are checked
 _KINDS = {1: "uint", 2: "int", 3: "float"}
 
 
-def inspect_file(path: Path) -> dict[str, Any]:
-    """Return all about a file, as plain JSON.
+def inspect_file(source: Path | FrameLocation) -> dict[str, Any]:
+    """Return all about a file, or one frame in it, as plain JSON.
 
     Raises
     ------
     SourceError
         if it does not exist or cannot be opened. Damage raises nothing: see `state` and `problem` in the result.
     """
-    return _esperanto(path) if is_esperanto(path) else _tiff(path)
+    location = source if isinstance(source, FrameLocation) else FrameLocation.of(source)
+    if is_esperanto(location.file):
+        return _esperanto(location.file)
+    known = format_of(location.file)
+    return _tiff(location.file) if known.name == "TIFF" else _frames(location, known)
+
+
+def _frames(location: FrameLocation, known: Format) -> dict[str, Any]:
+    """Return all about a file of another format than TIFF: of the first complete frame, if it has several."""
+    status = location.file.stat()
+    found: dict[str, Any] = {
+        "path": str(location),
+        "bytes": status.st_size,
+        "state": "damaged",
+        "problem": "",
+        "kind": known.name,
+        "proof": "",
+        "frames": None,
+        "not_complete": {},
+        "image": None,
+        "header": {},
+        "masked": 0,
+        "provenance": None,
+        "sidecar": _sidecar(location.file),
+    }
+    try:
+        state = known.check(location, ANYWHERE)
+    except ConversionError as error:
+        return {**found, "problem": error.problem}
+    found |= {"state": state.state, "problem": state.problem, "proof": state.proof, "frames": state.frames}
+    shown = location
+    if state.frames is not None:
+        proofs, problems = _each_frame(location, known, min(state.frames, _MOST_FRAMES))
+        found |= {"proof": " or ".join(filter(None, dict.fromkeys(proofs.values()))), "not_complete": problems}
+        found["state"] = "incomplete" if problems and state.state == "complete" else state.state
+        shown = replace(location, index=next(iter(proofs), None))
+    if shown.index is None and state.frames is not None:
+        return found
+    try:
+        return {**found, **_image(shown, known)}
+    except ConversionError as error:
+        return {**found, "state": "damaged", "problem": error.problem}
+
+
+def _each_frame(location: FrameLocation, known: Format, frames: int) -> tuple[dict[int, str], dict[str, str]]:
+    """Return the proof of each complete frame, and what the others lack, each with their first and last index."""
+    proofs: dict[int, str] = {}
+    lacking: list[tuple[int, int, str]] = []
+    for index in range(frames):
+        try:
+            state = known.check(replace(location, index=index), ANYWHERE)
+            problem = "" if state.state == "complete" else state.problem
+        except ConversionError as error:
+            problem = error.problem
+        if not problem:
+            proofs[index] = state.proof
+        elif lacking and lacking[-1][1:] == (index - 1, problem):
+            lacking[-1] = lacking[-1][0], index, problem
+        else:
+            lacking.append((index, index, problem))
+    return proofs, {f"{first}" if first == last else f"{first} to {last}": why for first, last, why in lacking}
+
+
+def _image(location: FrameLocation, known: Format) -> dict[str, Any]:
+    with known.open(location, Workspace(), ANYWHERE) as source:
+        image = source.images[0]
+        masked = 0
+        if source.own_mask is not None:
+            masked = int(np.count_nonzero(source.own_mask.of(next(source.read()))))
+        rows, columns = image.shape
+        return {
+            "image": {"rows": rows, "columns": columns, "pixel_type": image.pixel_type.name},
+            "header": header_of(source).nexus_fields(),
+            "masked": masked,
+        }
 
 
 def _tiff(path: Path) -> dict[str, Any]:
@@ -52,6 +133,7 @@ def _tiff(path: Path) -> dict[str, Any]:
         "state": structure.state,
         "problem": structure.problem,
         "kind": _kind(structure),
+        "proof": structure.file_state.proof,
         "directory": "after the pixels" if structure.ifd_last else "before the pixels",
         "pages": [_page(page) for page in structure.pages],
         "tags": _tags(path, structure),
@@ -145,4 +227,5 @@ def _sidecar(path: Path) -> dict[str, Any] | None:
     sidecar = read_sidecar(path)
     if sidecar is None:
         return None
-    return {"path": str(sidecar_path(path)), "center_x": sidecar.center_x, "center_y": sidecar.center_y}
+    center = {"center_x": sidecar.header.beam_center_x, "center_y": sidecar.header.beam_center_y}
+    return {"path": str(sidecar_path(path)), **center}

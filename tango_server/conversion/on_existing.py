@@ -4,6 +4,7 @@ from itertools import count
 from pathlib import Path
 
 from tango_server.conversion.errors import ConversionError, OutputExistsError, OutsideRootsError, SourceError
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.sandbox import is_taken
 from tango_server.conversion.provenance import Provenance, origin_of
@@ -11,7 +12,9 @@ from tango_server.conversion.records import record_of
 from tango_server.recipe import NewFile
 
 
-def place(target: Path, output: NewFile, source: Path, roots: Roots, job: str | None = None) -> tuple[Path, bool, str]:
+def place(
+    target: Path, output: NewFile, source: FrameLocation, roots: Roots, job: str | None = None
+) -> tuple[Path, bool, str]:
     """Return where to write, whether to replace the file there, and the reason to skip instead (empty: none).
 
     The output of an earlier attempt at the same `job` is always replaced: only its report was lost.
@@ -53,14 +56,14 @@ def _provenance_of(target: Path, roots: Roots) -> tuple[Provenance | None, Conve
         return None, error
 
 
-def _is_made_by(job: str | None, provenance: Provenance | None, source: Path, output: Path) -> bool:
+def _is_made_by(job: str | None, provenance: Provenance | None, source: FrameLocation, output: Path) -> bool:
     """Whether this job made an output; outputs without a job id, as earlier versions wrote them, do not count."""
     if job is None or provenance is None:
         return False
     return provenance.job == job and provenance.origin == origin_of(source, output)
 
 
-def _numbered(target: Path, source: Path, roots: Roots, job: str | None) -> tuple[Path, bool]:
+def _numbered(target: Path, source: FrameLocation, roots: Roots, job: str | None) -> tuple[Path, bool]:
     """Return the first numbered name that is free or an output of this job, and whether it is the latter."""
     for number in count(1):
         path = target.with_name(f"{target.stem}-{number:05d}{target.suffix}")

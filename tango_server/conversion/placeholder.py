@@ -18,13 +18,16 @@ from tango_server.conversion.esperanto.frame import EsperantoFrame
 from tango_server.conversion.esperanto.padding import padded_side
 from tango_server.conversion.esperanto.record import history
 from tango_server.conversion.files.atomic_write import Attempt, Write, publish
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.ownership import ownership_of
 from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots
 from tango_server.conversion.files.sandbox import is_taken, require_below
+from tango_server.conversion.frame_header import NO_HEADER
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.transform import Turning, output_type
 from tango_server.conversion.provenance import describe, tiff_time
 from tango_server.conversion.records import is_placeholder_of
+from tango_server.conversion.sidecar import read_sidecar
 from tango_server.conversion.tiff.writer import image_writer
 from tango_server.messages import FrameReport
 from tango_server.recipe import InPlace, Recipe
@@ -35,7 +38,7 @@ _MOST_PIXELS = 2**27  # half a gigabyte of zeros; no detector has more
 
 
 def make_placeholder(
-    source: Path,
+    source: FrameLocation,
     recipe: Recipe,
     shape: tuple[int, int],
     *,
@@ -53,7 +56,7 @@ def make_placeholder(
 
     Parameters
     ----------
-    source: the missing file
+    source: the missing frame
     recipe: for its conversion
     shape: rows and columns of the source, before the recipe turns it
     output: path of the converted frame
@@ -74,14 +77,15 @@ def make_placeholder(
     """
     started = time.perf_counter()
     if roots == ANYWHERE:
-        source, output = roots.frame(source), roots.target(output)
-    require_below(source, roots.read)
+        source, output = replace(source, file=roots.frame(source.file)), roots.target(output)
+    require_below(source.file, roots.read)
     stand_in = _StandIn(source, output, recipe, roots, reason, job, fields)
     stand_in.require_new_file()
     zeros = stand_in.zeros(shape)
-    size = stand_in.put(zeros, shape, Attempt(token, ownership=ownership_of(recipe, source)))
+    size = stand_in.put(zeros, shape, Attempt(token, ownership=ownership_of(recipe, source.file)))
     return FrameReport(
-        source=str(stand_in.source),
+        source=stand_in.source.path,
+        frame=stand_in.source.index,
         output=str(stand_in.target),
         outcome="placeholder",
         reason=reason,
@@ -98,7 +102,7 @@ def make_placeholder(
 class _StandIn:
     """A placeholder that is being written."""
 
-    source: Path
+    source: FrameLocation
     target: Path
     recipe: Recipe
     roots: Roots
@@ -107,9 +111,9 @@ class _StandIn:
     fields: Mapping[str, object]
 
     def require_new_file(self) -> None:
-        if isinstance(self.recipe.output, InPlace) or self.target == self.source:
+        if isinstance(self.recipe.output, InPlace) or self.target == self.source.file:
             raise PlaceholderInPlaceError(
-                self.source,
+                self.source.file,
                 f"the frame is missing ({self.reason}), and a placeholder cannot be written in place",
                 'Nothing was written. Use a recipe that writes new files, or the setting on_timeout = "fail".',
             )
@@ -118,7 +122,7 @@ class _StandIn:
         """Return zeros of the source's `shape` for the recipe; they take no memory yet."""
         if not all(1 <= side <= _LARGEST_SIDE for side in shape) or shape[0] * shape[1] > _MOST_PIXELS:
             raise UnsupportedImageError(
-                self.source,
+                self.source.file,
                 f"cannot make a placeholder of {' x '.join(map(str, shape))} pixels for the missing frame: "
                 f"the limits are {_LARGEST_SIDE} rows and columns and {_MOST_PIXELS} pixels ({self.reason})",
                 "Correct placeholder_shape, or the frame's shape in the run's documents.",
@@ -152,8 +156,10 @@ class _StandIn:
                 iter([zeros]), 1, recipe, describe(recipe, *place, placeholder=True, job=self.job), made
             )
         record = partial(history, recipe, *place, placeholder=True, job=self.job)
+        sidecar, turned = read_sidecar(self.source.file, self.roots), Orientation.of(recipe)
+        stated = NO_HEADER if sidecar is None else sidecar.header
         return EsperantoFrame(
-            self.source, recipe.esperanto, self.fields, Orientation.of(recipe), shape, made, record, self.roots
+            self.source.file, recipe.esperanto, self.fields, stated, turned, shape, made, record, self.roots
         ).writer(zeros)
 
     def _require_no_frame(self) -> None:

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tango_server.conversion.corrections.frame import correction_of
+from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.formats import open_frame
+from tango_server.conversion.frame_header import FrameHeader
 from tango_server.conversion.image.correction import Correction
 from tango_server.conversion.image.display import colour_limits
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import Image
 from tango_server.conversion.image.transform import transform
-from tango_server.conversion.sidecar import read_sidecar
-from tango_server.conversion.tiff.reader import open_source
+from tango_server.conversion.sidecar import header_of
 from tango_server.recipe import Recipe
 from tango_server.recipe.words import turning_words
 from tango_server.text import cut_middle, printable
@@ -46,7 +48,7 @@ class Panel:
     mask: NDArray[np.bool_] | None = None
 
 
-def draw_preview(source: Path, recipe: Recipe, picture: Path) -> None:
+def draw_preview(source: FrameLocation, recipe: Recipe, picture: Path) -> None:
     """Write `picture` (a PNG): the frame at `source` on the left, what `recipe` makes of it on the right.
 
     With corrections, the corrected frame is between them, before it is turned and retyped, and the mask covers both.
@@ -56,16 +58,14 @@ def draw_preview(source: Path, recipe: Recipe, picture: Path) -> None:
     SourceError, CorrectionError, OSError
         if the frame or a master cannot be read or used, or the picture cannot be written.
     """
-    with open_source(source) as opened:
-        page = opened.structure.pages[0]
-        stored = opened.orientation(page)
-        before = next(opened.images())
-        correction = None
-        if recipe.corrections is not None:
-            correction = correction_of(opened, page, recipe, recipe.corrections)
+    with open_frame(source) as opened:
+        info = opened.images[0]
+        stored = info.stored
+        before = np.array(next(opened.read()))
+        correction = correction_of(opened, info, recipe, recipe.corrections)
+        center = _center(header_of(opened))
     after, _ = transform(before, recipe, stored, correction)
     turned = stored.then(Orientation.of(recipe))
-    center = _center(source)
     name = cut_middle(printable(source.name), _LONGEST_NAME)
     first = Panel(before, f"before: {name}, {_size(before)}", center)
     moved = turned.point(*center, before.shape) if center else None
@@ -111,12 +111,11 @@ def draw(panels: Sequence[Panel], picture: Path, title: str) -> None:
     figure.savefig(picture, dpi=100)
 
 
-def _center(source: Path) -> Point | None:
-    """Return the beam centre in the frame's sidecar."""
-    sidecar = read_sidecar(source)
-    if sidecar is None or sidecar.center_x is None or sidecar.center_y is None:
+def _center(header: FrameHeader) -> Point | None:
+    """Return the beam centre that the frame or its sidecar states."""
+    if header.beam_center_x is None or header.beam_center_y is None:
         return None
-    return sidecar.center_x, sidecar.center_y
+    return header.beam_center_x, header.beam_center_y
 
 
 def _size(image: Image) -> str:

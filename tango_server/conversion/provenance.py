@@ -23,6 +23,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.messages import Master, PixelCounts
 from tango_server.recipe import Recipe
 from tango_server.text import printable
@@ -92,18 +93,20 @@ def software() -> str:
     return f"petif-bluesky {package_version()}"
 
 
-def origin_of(source: Path, output: Path) -> str:
-    """Return 8 hexadecimal digits, a hash of the relative path from the folder of `output` to `source`."""
+def origin_of(source: FrameLocation, output: Path) -> str:
+    """Return 8 hexadecimal digits, a hash of the relative path from the folder of `output` to the frame."""
     try:
-        way = Path(os.path.relpath(source, output.parent)).as_posix()
+        way = Path(os.path.relpath(source.file, output.parent)).as_posix()
     except ValueError:  # on another drive of Windows
-        way = source.as_posix()
+        way = source.file.as_posix()
+    if source.index is not None:
+        way = f"{way}::{source.data_set}#{source.index}"
     return hashlib.sha256(way.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def describe(
     recipe: Recipe,
-    source: Path,
+    source: FrameLocation,
     output: Path,
     *,
     placeholder: bool = False,
@@ -114,7 +117,7 @@ def describe(
 ) -> str:
     """Return the text of the ImageDescription tag, always ASCII.
 
-    Its length is the same for all `pixels`, so that the counts can be put in after the pixels are written.
+    Its length is the same for all `pixels` except None, so that the counts can be put in after the pixels are written.
     """
     record: dict[str, Any] = {
         "petif": FORMAT,
@@ -133,11 +136,10 @@ def describe(
         left_out = {"modified", "exposure_time"}
         record["masters"] = [master.model_dump(exclude_defaults=True, exclude=left_out) for master in masters]
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=True)
-    if recipe.corrections is None:
+    if pixels is None:
         return text
-    counts = pixels or PixelCounts()
-    overexposed = "null" if counts.overexposed is None else str(counts.overexposed)
-    return f'{text[:-1]},"masked":{counts.masked:{_DIGITS}d},"overexposed":{overexposed:>{_DIGITS}}}}'
+    overexposed = "null" if pixels.overexposed is None else str(pixels.overexposed)
+    return f'{text[:-1]},"masked":{pixels.masked:{_DIGITS}d},"overexposed":{overexposed:>{_DIGITS}}}}'
 
 
 def provenance_in_description(text: str) -> Provenance | None:

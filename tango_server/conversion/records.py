@@ -6,6 +6,7 @@ from tango_server.conversion.errors import OutsideRootsError, SourceError
 from tango_server.conversion.esperanto.header import is_header
 from tango_server.conversion.esperanto.reading import read_header
 from tango_server.conversion.esperanto.record import provenance_in
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.files.sandbox import open_file
 from tango_server.conversion.provenance import Provenance, origin_of
@@ -35,7 +36,7 @@ def is_esperanto(path: Path, roots: Roots = ANYWHERE) -> bool:
         return is_header(file.read(64))
 
 
-def is_placeholder_of(source: Path, output: Path, roots: Roots = ANYWHERE) -> bool:
+def is_placeholder_of(source: FrameLocation, output: Path, roots: Roots = ANYWHERE) -> bool:
     """Whether the file at `output` is a placeholder for `source`; False if it cannot be read.
 
     With write roots, `output` is a resolved path below them; symbolic links are not followed.

@@ -8,7 +8,7 @@ The tilt plane rotation is an angle in degrees from +x towards +y of the stored 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 from types import MappingProxyType
@@ -19,42 +19,31 @@ from tango_server.conversion.files.atomic_write import Attempt, publish, write_p
 from tango_server.conversion.files.frame_file import open_frame_file
 from tango_server.conversion.files.ownership import ownership_of
 from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.frame_header import FrameHeader
+from tango_server.conversion.frame_source import FrameSource
 from tango_server.conversion.image.orientation import AS_STORED, Orientation
+from tango_server.conversion.new_sidecar import sidecar_text
 from tango_server.conversion.tiff.parser import read_structure
 from tango_server.conversion.tiff.record import read_provenance
-from tango_server.conversion.tiff.structure import Structure
 from tango_server.recipe import Recipe
+from tango_server.recipe.esperanto import HC
 
 ENCODING = "latin-1"
 _LINE_ENDS = "\r\n"
-_PHOTOMETRIC = 262
 _TROUBLE = "the sidecar could not be copied: "
 _LARGEST = 2**20  # bytes; QXRD writes some four thousand
 _UM = 1e-3  # mm
 _SUBTRACTED = {("[metadata]", "dataType"): "5", ("[metadata]", "dataTypeName"): "Subtracted Data"}
 """As QXRD writes it for a frame whose dark is off."""
+_SUBTRACTED_WORD = "subtracted"
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """The values of a sidecar that we use; None where one is absent, or not above 0 where it has to be.
-
-    The beam centre in pixels, the distance and the pixel size in mm, the energy in eV, and `exposure_time` in s, of all
-    `summed_exposures` of the frame. `gain` is QXRD's number of the camera's gain setting, `data_type` its name of the
-    frame's kind.
-    """
+    """A complete sidecar: its text, and the values in it that we use."""
 
     text: str
-    center_x: float | None
-    center_y: float | None
-    distance: float | None = None
-    energy: float | None = None
-    pixel_size_x: float | None = None
-    pixel_size_y: float | None = None
-    exposure_time: float | None = None
-    summed_exposures: float | None = None
-    gain: float | None = None
-    data_type: str = ""
+    header: FrameHeader
 
 
 def sidecar_path(image: Path) -> Path:
@@ -84,38 +73,44 @@ def read_sidecar(image: Path, roots: Roots = ANYWHERE) -> Sidecar | None:
         )
     if "[metadata]" not in text or not text.endswith("\n"):
         return None
+    return Sidecar(text, _header_in(text))
+
+
+def header_of(source: FrameSource, roots: Roots = ANYWHERE) -> FrameHeader:
+    """Return what the sidecar of a frame and the file itself state; raises as `read_sidecar` does.
+
+    Without its sidecar, a frame of QXRD counts as raw if it has integers; for one of floats, `dark_is_off` is None.
+    """
+    own, sidecar = source.header, read_sidecar(source.location.file, roots)
+    if sidecar is not None:
+        found = sidecar.header.or_else(own)
+        return replace(found, dark_is_off=own.dark_is_off or sidecar.header.dark_is_off)
+    floats = source.images[0].pixel_type.kind == "f"
+    if source.state.sidecar_expected and floats and not own.dark_is_off:
+        return replace(own, dark_is_off=None)
+    return own
+
+
+def _header_in(text: str) -> FrameHeader:
     numbers, taken = _numbers(text), _numbers(text, "[metadata]")
-    return Sidecar(
-        text,
-        numbers.get("centerX"),
-        numbers.get("centerY"),
-        _positive(numbers.get("detectorDistance")),
-        _positive(numbers.get("energy")),
-        _positive(numbers.get("detectorXPixelSize"), _UM),
-        _positive(numbers.get("detectorYPixelSize"), _UM),
-        _positive(taken.get("exposureTime"), taken.get("summedExposures", 1.0)),
-        _positive(taken.get("summedExposures")),
-        taken.get("cameraGain"),
-        _text_of(text, "dataTypeName"),
+    energy = numbers.get("energy", 0.0)
+    return FrameHeader.stated(
+        exposure=taken.get("exposureTime", 0.0) * taken.get("summedExposures", 1.0),
+        summed=taken.get("summedExposures"),
+        wavelength=HC / (energy / 1000) if energy > 0 else None,
+        distance=numbers.get("detectorDistance"),
+        beam_center_x=numbers.get("centerX"),
+        beam_center_y=numbers.get("centerY"),
+        pixel_size_x=numbers.get("detectorXPixelSize", 0.0) * _UM,
+        pixel_size_y=numbers.get("detectorYPixelSize", 0.0) * _UM,
+        gain=taken.get("cameraGain"),
+        dark_is_off=_SUBTRACTED_WORD in _text_of(text, "dataTypeName").casefold(),
     )
 
 
 def _text_of(text: str, wanted: str) -> str:
     found = (value for key, value in map(_setting, text.splitlines()) if key == wanted)
     return next(found, "").strip()
-
-
-def _positive(value: float | None, factor: float = 1.0) -> float | None:
-    return None if value is None or value * factor <= 0 else value * factor
-
-
-def is_expected(structure: Structure) -> bool:
-    """Whether this is a file as QXRD writes them (named, without a photometric tag), so that a sidecar follows it."""
-    return (
-        bool(structure.pages)
-        and _PHOTOMETRIC not in structure.pages[0].tags
-        and "document_name" in structure.pages[0].texts
-    )
 
 
 def carry_sidecar(
@@ -135,10 +130,29 @@ def carry_sidecar(
     if not pages:  # it is being written again
         return "absent"
     page = pages[0]
-    turned = Orientation.of_tag(page.tags.get(274, 1)).then(Orientation.of(recipe))
+    turned = page.orientation.then(Orientation.of(recipe))
     replaced = _SUBTRACTED if recipe.corrections and _is_subtracted(output, roots) else {}
     text = turned_text(sidecar.text, turned, page.shape, replaced).encode(ENCODING)
     publish(sidecar_path(output), write_parts([text]), Attempt(token, ownership=ownership_of(recipe, source)), roots)
+    return "carried"
+
+
+def write_sidecar(
+    source: FrameSource, output: Path, recipe: Recipe, token: str, roots: Roots
+) -> Literal["carried", "absent"]:
+    """Write a sidecar for `output` from what the detector states in the file itself, if it states anything.
+
+    Raises
+    ------
+    ConversionError
+        if it cannot be written.
+    """
+    image = source.images[0]
+    text = sidecar_text(source.header, image.stored.then(Orientation.of(recipe)), image.shape)
+    if not text:
+        return "absent"
+    attempt = Attempt(token, ownership=ownership_of(recipe, source.location.file))
+    publish(sidecar_path(output), write_parts([text.encode(ENCODING)]), attempt, roots)
     return "carried"
 
 

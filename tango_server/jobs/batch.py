@@ -17,6 +17,7 @@ from tango_server.conversion.esperanto.scan_numbers import numbers_in_scans, unc
 from tango_server.conversion.files.naming import counted_by
 from tango_server.conversion.files.roots import ANYWHERE, output_path
 from tango_server.conversion.files.temporary_names import remove_leftovers
+from tango_server.conversion.frame_header import NO_HEADER
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.sidecar import read_sidecar
 from tango_server.jobs.executors import worker
@@ -151,7 +152,7 @@ def _in_processes(tasks: list[Task], workers: int, stopped: Callable[[], bool]) 
     crashed: list[Task] = []
     waiting = deque(tasks)
     running = 0
-    executor = ProcessExecutor(workers, _TIME_LIMIT)
+    executor = ProcessExecutor(workers, _TIME_LIMIT, worker.run)
     try:
         while True:
             while waiting and running < workers and not stopped():
@@ -201,8 +202,9 @@ def _planned(
     try:
         if recipe.esperanto is not None:
             fields = fields_of(angles, source, number or 1)
-            turned = Orientation.of(recipe)
-            experiment = experiment_of(source, recipe.esperanto, fields, read_sidecar(source), turned)
+            turned, sidecar = Orientation.of(recipe), read_sidecar(source)
+            stated = NO_HEADER if sidecar is None else sidecar.header
+            experiment = experiment_of(source, recipe.esperanto, fields, stated, turned)
         output = output_path(named, recipe, fields=fields)
     except (ConversionError, AngleTableError) as error:
         return Planned(source, None, problem=str(error))

@@ -1,28 +1,43 @@
 """Checks the files of a job: is the source complete, has the sidecar arrived; writes the companions."""
 
 import logging
+import os
+import traceback
 from pathlib import Path
 
-from tango_server.conversion.errors import ConversionError, OutputWriteError, PathError, SourceError, SourceMissingError
+from tango_server.conversion.errors import (
+    ConversionError,
+    NotATiffError,
+    OutputWriteError,
+    PathError,
+    SourceError,
+    SourceMissingError,
+    UnsupportedImageError,
+)
 from tango_server.conversion.esperanto.experiment import awaits_sidecar
-from tango_server.conversion.files.roots import Roots
-from tango_server.conversion.sidecar import carry_sidecar, is_expected, read_sidecar, sidecar_error
-from tango_server.conversion.tiff.parser import read_structure
-from tango_server.conversion.tiff.structure import Structure
+from tango_server.conversion.file_state import FileState
+from tango_server.conversion.files.frame_file import open_frame_file
+from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.formats import check_file
+from tango_server.conversion.sidecar import carry_sidecar, read_sidecar, sidecar_error
 from tango_server.jobs.job import Job
 from tango_server.jobs.job_log import about
 from tango_server.jobs.state_machine.events import AttemptFailed, Observed, ObservedDark, SidecarObserved
 
 _log = logging.getLogger(__name__)
 
+Messages = list[tuple[int, str]]
+"""Messages for the log with their levels, from a process without one."""
+
 
 def observe_source(job: Job, roots: Roots, darks: tuple[Path, ...] = ()) -> Observed | AttemptFailed:
     """Check a job's source and `darks` of its run, within the roots. A path that now leads outside fails at once."""
     try:
-        structure = read_structure(job.source, roots)
-        lacks_sidecar = _lacks_sidecar(job, structure, roots)
+        state = state_of(job.location, roots)
+        lacks_sidecar = _lacks_sidecar(job, state, roots)
         found = tuple(_observe_dark(file, roots.named) for file in darks)
-        return Observed(job.job_id, structure, lacks_sidecar=lacks_sidecar, darks=found)
+        return Observed(job.job_id, state, lacks_sidecar=lacks_sidecar, darks=found)
     except SourceMissingError:
         return Observed(job.job_id, None)
     except PathError as error:
@@ -31,23 +46,39 @@ def observe_source(job: Job, roots: Roots, darks: tuple[Path, ...] = ()) -> Obse
         return Observed(job.job_id, None, error.problem)
 
 
+def state_of(location: FrameLocation, roots: Roots = ANYWHERE) -> FileState:
+    """Return the state of a frame or a file, `damaged` for one of an unknown kind: raises as `check_file` otherwise.
+
+    Such a file must hold still, too, before its conversion reports the error: it may be the beginning of another one.
+    """
+    try:
+        return check_file(location, roots)
+    except (NotATiffError, UnsupportedImageError) as error:
+        try:
+            with open_frame_file(location.file, roots) as file:
+                status = os.fstat(file.fileno())
+        except OSError:  # it has just vanished
+            raise error from None
+        return FileState("damaged", error.problem, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
 def _observe_dark(file: Path, roots: Roots) -> ObservedDark:
     """Check a dark of the frame's run; raise `PathError` if its path now leads outside the roots."""
     try:
-        structure = read_structure(file, roots)
-        return ObservedDark(file, structure, lacks_sidecar=is_expected(structure) and _has_no_sidecar(file, roots))
+        state = state_of(FrameLocation(file), roots)
+        return ObservedDark(file, state, lacks_sidecar=state.sidecar_expected and _has_no_sidecar(file, roots))
     except SourceMissingError:
         return ObservedDark(file, None)
     except SourceError as error:
         return ObservedDark(file, None, error.problem)
 
 
-def _lacks_sidecar(job: Job, structure: Structure, roots: Roots) -> bool:
+def _lacks_sidecar(job: Job, state: FileState, roots: Roots) -> bool:
     """Return whether the conversion needs a sidecar that does not exist yet: for a header, or for corrections."""
     header, corrections = job.recipe.esperanto, job.recipe.corrections
     needed = header is not None and awaits_sidecar(job.source, header, job.fields)
     if corrections is not None and (corrections.dark is not None or corrections.saturation is not None):
-        needed = needed or is_expected(structure)
+        needed = needed or state.sidecar_expected
     return needed and _has_no_sidecar(job.source, roots)
 
 
@@ -70,19 +101,24 @@ def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarObserved | 
         return SidecarObserved(job.job_id, carried=False, problem=sidecar_error(error), blocked=blocked)
 
 
-def write_companions_of(job: Job, output: Path, roots: Roots) -> None:
-    """Write the companions of the scan that a converted frame belongs to; errors go to the log."""
+def write_companions_of(job: Job, output: Path, roots: Roots) -> Messages:
+    """Write the companions of the scan that a converted frame belongs to; return what to log, by level."""
     from tango_server.conversion.esperanto.companions import companions_of  # noqa: PLC0415 - rarely needed
 
     try:
-        done = companions_of(job.source, output, job.recipe, roots, job.job_id, fields=job.fields)
+        done = companions_of(job.location, output, job.recipe, roots, job.job_id, fields=job.fields)
     except (ConversionError, OSError) as error:
-        _log.warning("%s: cannot write the companions of this scan: %s", output, error, extra=about(job))
-        return
+        return [(logging.WARNING, f"{output}: cannot write the companions of this scan: {error}")]
     except Exception:  # noqa: BLE001 - the frame itself is converted
-        _log.exception("%s: cannot write the companions of this scan", output, extra=about(job))
-        return
-    if done.written:
-        _log.info("%s: wrote %s", output.parent, ", ".join(done.written), extra=about(job))
-    for note in done.notes:
-        _log.warning("%s", note, extra=about(job))
+        return [(logging.ERROR, f"{output}: cannot write the companions of this scan\n{traceback.format_exc()}")]
+    written = [(logging.INFO, f"{output.parent}: wrote {', '.join(done.written)}")] if done.written else []
+    return [*written, *((logging.WARNING, note) for note in done.notes)]
+
+
+def log_companions(job: Job, messages: "Messages | Observed | AttemptFailed") -> None:
+    """Log the result of `write_companions_of`, or why there is none."""
+    if isinstance(messages, AttemptFailed):
+        messages = [(logging.WARNING, f"cannot write the companions of this scan: {messages.reason}")]
+    if isinstance(messages, list):
+        for level, message in messages:
+            _log.log(level, "%s", message, extra=about(job))

@@ -14,7 +14,7 @@ from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.files.roots import Resolve, Roots, output_path, resolve_path
 from tango_server.jobs.job import NO_OUTPUT, Job
 from tango_server.jobs.masters import Locate, locator
-from tango_server.messages import FrameOrigin, FrameRequest
+from tango_server.messages import FrameOrigin, FrameRequest, frame_job_id
 from tango_server.recipe import NewFile, Recipe
 from tango_server.text import explain, printable, split_data_set
 
@@ -77,6 +77,28 @@ def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve, locate: Lo
         output_root=output_root,
         mask=mask,
         corrections=corrections,
+    )
+
+
+def frame_job(
+    job: Job, index: int, roots: Roots, now: float, paths: PathMap, *, resolve: Resolve = resolve_path
+) -> Job:
+    """Return the job for one frame of a file that is itself a job; its id and key are the same at each call.
+
+    Raises
+    ------
+    PathError
+        if its output is not possible, as of a container in place.
+    """
+    request = job.request.model_copy(update={"frame": index, "key": f"{job.job_id}#{index}"})
+    frame = replace(job.location, index=index)
+    return replace(
+        job,
+        job_id=frame_job_id(job.job_id, index),
+        request=request,
+        output=output_path(frame, translated(job.recipe, paths), roots, request.fields, resolve),
+        accepted=now,
+        resumed=False,
     )
 
 

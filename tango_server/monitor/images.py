@@ -151,9 +151,9 @@ def _esperanto(path: Path) -> tuple[Image, Point | None]:
 
 def _tiff(path: Path) -> tuple[Image, Point | None]:
     image, sidecar = read_first_image(path), read_sidecar(path)
-    if sidecar is None or sidecar.center_x is None or sidecar.center_y is None:
+    if sidecar is None or sidecar.header.beam_center_x is None or sidecar.header.beam_center_y is None:
         return image, None
-    return image, (sidecar.center_x, sidecar.center_y)
+    return image, (sidecar.header.beam_center_x, sidecar.header.beam_center_y)
 
 
 def _recipe(output: Path) -> Recipe | None:

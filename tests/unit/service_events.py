@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from tango_server.conversion.tiff.parser import read_structure
+from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.jobs.file_checks import state_of
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.events import (
     Accepted,
@@ -28,11 +29,11 @@ from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import Recipe
 from tests.conftest import DATA
 
-COMPLETE = read_structure(DATA / "qxrd_f32_64.tif")
+COMPLETE = state_of(FrameLocation(DATA / "qxrd_f32_64.tif"))
 COMPLETE_AGAIN = replace(COMPLETE, mtime_ns=COMPLETE.mtime_ns + 1)
-UNFINISHED = read_structure(DATA / "unfinished_half_ifd.tif")
-IFD_FIRST = read_structure(DATA / "fabio_int32_64.tif")
-NO_TIFF = read_structure(DATA / "not_a_tiff.tif")
+UNFINISHED = state_of(FrameLocation(DATA / "unfinished_half_ifd.tif"))
+IFD_FIRST = state_of(FrameLocation(DATA / "fabio_int32_64.tif"))
+NO_TIFF = state_of(FrameLocation(DATA / "not_a_tiff.tif"))
 XDI = Recipe.preset("xdi", rotation=90)
 
 

@@ -3,17 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
-from tango_server.conversion.corrections.exposure import exposure_of
 from tango_server.conversion.corrections.master_files import identity_of, split
 from tango_server.conversion.corrections.preparation import Frame, Preparation
 from tango_server.conversion.errors import AlreadyCorrectedError, DarkMissingError
 from tango_server.conversion.esperanto.mask import mask_of
 from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots
+from tango_server.conversion.frame_source import FrameSource, ImageInfo
 from tango_server.conversion.image.correction import Correction
-from tango_server.conversion.sidecar import read_sidecar
-from tango_server.conversion.tiff.reader import Source, pixel_type
-from tango_server.conversion.tiff.structure import Page
+from tango_server.conversion.sidecar import header_of
 from tango_server.messages import Master
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import DARK_FACTS, Corrections, DarkFacts
@@ -22,21 +21,21 @@ _KEPT = 2  # a run with two exposures has two darks
 
 
 def correction_of(
-    source: Source,
-    page: Page,
+    source: FrameSource,
+    image: ImageInfo,
     recipe: Recipe,
-    corrections: Corrections,
+    corrections: Corrections | None,
     *,
     fields: Mapping[str, object] = NO_FIELDS,
     roots: Roots = ANYWHERE,
-) -> Correction:
-    """Return the correction of a page of an open file.
+) -> Correction | None:
+    """Return the correction of an image of an open frame; None if there is nothing to correct, to mask or to count.
 
     Parameters
     ----------
-    source, page: what is to be corrected
+    source, image: what is to be corrected
     recipe: for its conversion
-    corrections: those of the recipe, with resolved paths
+    corrections: those of the recipe, with resolved paths; None if it has none
     fields: the frame's metadata
     roots: the folders that may be read
 
@@ -48,16 +47,28 @@ def correction_of(
         if a master is outside the read roots.
 
     """
+    own_mask = source.own_mask
+    if corrections is None:
+        own_mask = own_mask if own_mask is not None and own_mask.always else None
+        if own_mask is None and source.header.saturation is None:
+            return None
+    header = header_of(source, roots)
     frame = Frame(
-        source.path,
-        page.shape,
-        pixel_type(page),
-        exposure_of(source.structure, read_sidecar(source.path, roots)),
-        source.orientation(page),
-        mask=None if recipe.esperanto is None else mask_of(recipe.esperanto, fields),
+        source.location.file,
+        image.shape,
+        image.pixel_type,
+        header.of_exposure,
+        image.stored,
+        saturation=header.saturation,
+        own_mask=own_mask,
+        mask=_mask_of(recipe, fields) if corrections is not None or own_mask is not None else None,
         dark_facts=DarkFacts.of(fields.get(DARK_FACTS)),
     )
-    return _correction_for(frame, recipe, corrections, roots)
+    return _correction_for(frame, recipe, corrections or Corrections(), roots)
+
+
+def _mask_of(recipe: Recipe, fields: Mapping[str, object]) -> Path | None:
+    return None if recipe.esperanto is None else mask_of(recipe.esperanto, fields)
 
 
 def _correction_for(frame: Frame, recipe: Recipe, corrections: Corrections, roots: Roots = ANYWHERE) -> Correction:
@@ -89,7 +100,7 @@ def _of_run(master: Master, facts: DarkFacts) -> Master:
 
 def _require_raw(frame: Frame, corrections: Corrections) -> tuple[str, ...]:
     """Refuse a dark for a frame whose own dark is off, or may be; return notes."""
-    off = frame.exposure.dark_is_off
+    off = frame.header.dark_is_off
     if off is False:
         return ()
     if corrections.dark is not None and not corrections.force:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tango_server.conversion.corrections.exposure import Exposure, exposure_of
 from tango_server.conversion.errors import (
     ConversionError,
     MasterMissingError,
@@ -25,11 +24,11 @@ from tango_server.conversion.errors import (
 )
 from tango_server.conversion.files.frame_file import open_frame_file
 from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.frame_header import NO_HEADER, FrameHeader
 from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.image.orientation import Orientation
-from tango_server.conversion.sidecar import read_sidecar
-from tango_server.conversion.tiff.reader import source_in
-from tango_server.conversion.tiff.record import read_provenance
+from tango_server.conversion.sidecar import header_of
+from tango_server.conversion.tiff.reader import tiff_in
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import split_master
 
@@ -50,7 +49,7 @@ class MasterImage:
     path: str
     sha256: str
     image: NDArray[Any]
-    exposure: Exposure
+    header: FrameHeader
     turned: Orientation | None = None
     modified: float = 0.0
 
@@ -111,12 +110,12 @@ def _read(text: str, path: Path, data_set: str, file: BufferedReader, roots: Roo
     file.seek(0)
     if data_set or head.startswith(b"\x89HDF"):
         image = _guarded(text, lambda: _hdf5(text, path, data_set))
-        return MasterImage(text, hashlib.sha256(image.tobytes()).hexdigest(), image, Exposure())
+        return MasterImage(text, hashlib.sha256(image.tobytes()).hexdigest(), image, NO_HEADER)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0)
     if head[:2] in {b"II", b"MM"}:
-        image, exposure, turned = _tiff(text, path, file, roots)
-        return MasterImage(text, digest, image, exposure, turned)
+        image, header, turned = _tiff(text, path, file, roots)
+        return MasterImage(text, digest, image, header, turned)
     if head.startswith(b"\x93NUMPY"):
         image = _guarded(text, lambda: np.load(file, allow_pickle=False))
     elif head.lstrip().startswith((b"{", b"###CBF")):
@@ -124,28 +123,28 @@ def _read(text: str, path: Path, data_set: str, file: BufferedReader, roots: Roo
         image = _guarded(text, lambda: _fabio(file.read(), kind))
     else:
         raise _unreadable(text, "it is none of TIFF, EDF, CBF, .npy and HDF5")
-    return MasterImage(text, digest, _image(text, image), Exposure())
+    return MasterImage(text, digest, _image(text, image), NO_HEADER)
 
 
 def _tiff(
     text: str, path: Path, file: BufferedReader, roots: Roots
-) -> tuple[NDArray[Any], Exposure, Orientation | None]:
+) -> tuple[NDArray[Any], FrameHeader, Orientation | None]:
     try:
-        source = source_in(path, file, Workspace())
-        pages = [image.astype(image.dtype.newbyteorder("="), copy=True) for image in source.images()]
-        exposure = exposure_of(source.structure, read_sidecar(path, roots.named))
+        source = tiff_in(path, file, Workspace()).source
+        pages = [image.astype(image.dtype.newbyteorder("="), copy=True) for image in source.read()]
+        header = header_of(source, roots.named)
     except PathError:
         raise
     except ConversionError as error:
         raise _unreadable(text, error.problem) from error
     if len({page.shape for page in pages}) > 1:
         raise _unreadable(text, "its pages have different shapes")
-    made = read_provenance(source.structure)
+    made = source.provenance
     turned = None
     if made is not None and made.recipe is not None:
         turning = {name: made.recipe[name] for name in ("rotation", "flip") if name in made.recipe}
         turned = Orientation.of(Recipe.model_validate(turning))
-    return (pages[0] if len(pages) == 1 else np.stack(pages)), exposure, turned
+    return (pages[0] if len(pages) == 1 else np.stack(pages)), header, turned
 
 
 def _fabio(data: bytes, kind: str) -> NDArray[Any]:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tango_server.conversion.corrections.exposure import Exposure
 from tango_server.conversion.corrections.master_files import Identity, MasterImage, read_master
 from tango_server.conversion.errors import MasterUnfitError
 from tango_server.conversion.esperanto.padding import FILL
 from tango_server.conversion.files.roots import Roots
+from tango_server.conversion.frame_header import FrameHeader
 from tango_server.conversion.image.correction import NO_PIXELS, Correction
 from tango_server.conversion.image.orientation import AS_STORED, Orientation
+from tango_server.conversion.image.own_mask import NO_MASK, OwnMask
 from tango_server.conversion.image.transform import output_type
 from tango_server.messages import Master
 from tango_server.recipe import Recipe
@@ -29,16 +30,18 @@ _UPSIDE_DOWN = Orientation(transpose=False, reverse_rows=True, reverse_columns=F
 class Frame:
     """The frame to be corrected.
 
-    `shape` (rows, columns) and `pixel_type` as stored, `stored`: the orientation by its tag, `saturation`: its own
-    limit in counts if it states one, `mask`: of an ESPERANTO recipe.
+    `shape` (rows, columns) and `pixel_type` as stored, `header`: what decides whether a dark fits, `stored`: the
+    orientation by its tag, `saturation`: its own limit in counts if it states one, `own_mask`: of its own file, `mask`:
+    of an ESPERANTO recipe.
     """
 
     path: Path = field(compare=False)
     shape: tuple[int, int]
     pixel_type: np.dtype[Any]
-    exposure: Exposure
+    header: FrameHeader
     stored: Orientation = AS_STORED
     saturation: float | None = None
+    own_mask: OwnMask | None = None
     mask: Path | None = None
     dark_facts: DarkFacts = field(default_factory=DarkFacts, compare=False)
 
@@ -70,11 +73,20 @@ class Preparation:
         dark, darks = self._dark(masked, notes)  # one after the other, so that few images are in memory at a time
         flat, flats = self._flat(masked)
         if masked.all():
-            names = ", ".join(path for _, path in self.wanted)
+            names = ", ".join(path for _, path in self.wanted) or "its own mask"
             raise self._unfit(names, "all pixels are masked")
         held = np.result_type(*(each for each in (dark, flat) if each is not None), np.float32)
         short = held == np.float32 and output_type(self.recipe, self.frame.pixel_type) != np.float64
         work = self._work(exact=short)
+        own = self.frame.own_mask or NO_MASK
+        marks = (
+            bool(self.wanted)
+            or self.frame.own_mask is not None
+            or (
+                self.recipe.corrections is not None
+                and (self.corrections.changes_values or self.recipe.esperanto is not None)
+            )
+        )
         return Correction(
             shape=masked.shape,
             work=work,
@@ -82,10 +94,12 @@ class Preparation:
             dark=_neutral(dark, held, masked, 0),
             flat=_neutral(flat, held, masked, 1),
             masked=np.flatnonzero(masked) if masked.any() else NO_PIXELS,
-            marks=bool(self.wanted) or self.corrections.changes_values or self.recipe.esperanto is not None,
+            negatives=own.negatives,
+            codes=own.codes,
+            marks=marks,
             limit=self._limit(),
             repair=self.corrections.repair is not None,
-            reserved=None if self.recipe.esperanto is None else FILL,
+            reserved=FILL if marks and self.recipe.esperanto is not None else None,
             masters=(*darks, *flats, *masks),
             notes=tuple(notes),
         )
@@ -129,7 +143,12 @@ class Preparation:
         return (self._turned(kind, path) for found, path in self.wanted if found == kind)
 
     def _mask(self, notes: list[str]) -> tuple[NDArray[np.bool_], list[Master]]:
-        masked, listed = np.zeros(self._shape, np.bool_), []
+        own = self.frame.own_mask
+        if own is None or own.pixels is None:
+            masked = np.zeros(self._shape, np.bool_)
+        else:
+            masked = np.array(self.frame.stored.then(Orientation.of(self.recipe)).apply(own.pixels), order="C")
+        listed = []
         for each in self._all("mask"):
             marked = each.image != 0
             if 2 * np.count_nonzero(marked) > marked.size:
@@ -165,7 +184,7 @@ class Preparation:
 
     def _scale(self, dark: MasterImage, notes: list[str]) -> float:
         """Return the factor of a dark after checking its exposure."""
-        frame, taken = self.frame.exposure, dark.exposure
+        frame, taken = self.frame.header, dark.header
         if taken.dark_is_off and not self.corrections.force:
             raise self._unfit(dark.path, "its own dark is already subtracted")
         if found := frame.unlike(taken):
@@ -183,7 +202,7 @@ class Preparation:
         """Refuse a dark that was taken with the beam on the detector."""
         limit, image = self.corrections.saturation, dark.image
         if limit is not None:
-            limit *= dark.file.exposure.summed or 1.0
+            limit *= dark.file.header.summed or 1.0
         elif image.dtype.kind in "iu" and image.itemsize <= 2:  # noqa: PLR2004 - bytes: those of a raw frame
             limit = float(np.iinfo(image.dtype).max)
         if limit is not None and _is_mostly(image >= _NEAR_SATURATION * limit, ~masked):
@@ -222,12 +241,12 @@ class Preparation:
 
     def _limit(self) -> float | None:
         """Return from how many counts on a pixel of the frame is overexposed, None if unknown."""
-        exposure = self.frame.exposure
-        if exposure.dark_is_off is not False:
+        header = self.frame.header
+        if header.dark_is_off is not False:
             return None
         if self.corrections.saturation is None:
             return self.frame.saturation
-        return self.corrections.saturation * (exposure.summed or 1.0)
+        return self.corrections.saturation * (header.summed or 1.0)
 
     def _work(self, *, exact: bool) -> np.dtype[Any] | None:
         """Return the type to calculate in: float32 if it represents frame, dark and flat exactly, and is written."""
@@ -241,7 +260,7 @@ class Preparation:
 
 
 def _listed(kind: Kind, file: MasterImage, scale: float = 1.0) -> Master:
-    exposure = file.exposure.time if kind == "dark" else None
+    exposure = file.header.one_exposure if kind == "dark" else None
     return Master(
         kind=kind,
         path=file.path,

@@ -17,11 +17,12 @@ from tango_server.conversion.esperanto.mask import Mask, frame_mask, mask_of, re
 from tango_server.conversion.esperanto.rectangles import Rectangle, rectangles_of
 from tango_server.conversion.esperanto.scan import Scan, UnevenScanError, headers_in, name_of_scan, scan_of
 from tango_server.conversion.files.atomic_write import Attempt, publish, write_parts
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.ownership import PLAIN, Ownership, ownership_of
 from tango_server.conversion.files.roots import NO_FIELDS, Roots
 from tango_server.conversion.files.sandbox import is_taken, open_file
+from tango_server.conversion.formats import open_frame
 from tango_server.conversion.image.orientation import Orientation
-from tango_server.conversion.tiff.parser import read_structure
 from tango_server.recipe import Recipe
 
 _POLARISATION = 0.98
@@ -42,7 +43,7 @@ class Companions:
 
 
 def companions_of(
-    source: Path,
+    source: FrameLocation,
     output: Path,
     recipe: Recipe,
     roots: Roots,
@@ -69,12 +70,14 @@ def companions_of(
     name = name_of_scan(output)
     if name is None or recipe.esperanto is None:
         return Companions((), (f"{output}: no companions, because its name is not NAME_1_INDEX.esperanto",))
-    page = read_structure(source, roots).pages[0]
-    turned = Orientation.of_tag(page.tags.get(274, 1) or 1).then(Orientation.of(recipe))
+    with open_frame(source, roots=roots) as opened:
+        image, own = opened.images[0], opened.own_mask
     path = mask_of(recipe.esperanto, fields)
-    marked = None if path is None else read_mask(path, source, page.shape, roots)
-    mask = frame_mask(page.shape, turned, marked)
-    ownership = ownership_of(recipe, source)
+    marked = None if path is None else read_mask(path, source.file, image.shape, roots)
+    if own is not None and own.pixels is not None and own.always:
+        marked = own.pixels if marked is None else marked | own.pixels
+    mask = frame_mask(image.shape, image.stored.then(Orientation.of(recipe)), marked)
+    ownership = ownership_of(recipe, source.file)
     return write_companions(output.parent, name, mask=mask, roots=roots, token=token, ownership=ownership)
 
 

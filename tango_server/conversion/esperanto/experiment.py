@@ -1,7 +1,8 @@
 """The header values of one ESPERANTO frame.
 
 Each quantity comes from the recipe; otherwise from the frame's metadata, under NeXus names; otherwise from QXRD's
-sidecar. Metadata are in the unit given by their `units`, or else in that of the recipe's field.
+sidecar or the header of the file itself. A recipe that names no circle takes the rotations of that header. Metadata
+are in the unit given by their `units`, or else in that of the recipe's field.
 """
 
 import math
@@ -13,8 +14,8 @@ from typing import Any
 from tango_server.conversion.errors import ExperimentMissingError, ExperimentUnfitError
 from tango_server.conversion.esperanto.goniometer import rotation_sense
 from tango_server.conversion.esperanto.header import Angles
+from tango_server.conversion.frame_header import NO_HEADER, FrameHeader
 from tango_server.conversion.image.orientation import Orientation
-from tango_server.conversion.sidecar import Sidecar
 from tango_server.recipe.esperanto import CIRCLES, HC, Circle, Esperanto, require_one_wavelength
 from tango_server.units import UnknownUnitError, in_unit
 
@@ -44,7 +45,7 @@ def experiment_of(
     source: Path,
     wanted: Esperanto,
     metadata: Mapping[str, object],
-    sidecar: Sidecar | None,
+    header: FrameHeader,
     turned: Orientation,
 ) -> Experiment:
     """Return the header values of the frame `source`.
@@ -54,7 +55,7 @@ def experiment_of(
     source: the raw frame, for messages
     wanted: the recipe's part for the header
     metadata: of the frame, with its seq_num
-    sidecar: of the frame, None without one
+    header: what its file and its sidecar state
     turned: the orientation of the ESPERANTO frame relative to the raw frame
 
     Raises
@@ -66,12 +67,12 @@ def experiment_of(
         CrysAlis does not support.
 
     """
-    search = _Search(source, metadata, sidecar)
+    search = _Search(source, metadata, header)
     wavelength = search.wavelength(wanted)
-    distance = search.positive("distance", wanted.distance, "mm", ("detector_distance",), _of(sidecar, "distance"))
+    distance = search.positive("distance", wanted.distance, "mm", ("detector_distance",), header.distance)
     pixel_size = search.pixel_size(wanted)
     x, y = search.beam_center(wanted)
-    exposure = search.positive("exposure", wanted.exposure, "s", ("exposure_time",), _of(sidecar, "exposure_time"))
+    exposure = search.positive("exposure", wanted.exposure, "s", ("exposure_time",), header.exposure)
     monitor = 0.0 if wanted.monitor is None else search.number("monitor", wanted.monitor, "")
     start, end = search.angles(wanted)
     search.require_all()
@@ -84,7 +85,7 @@ def experiment_of(
 def awaits_sidecar(source: Path, wanted: Esperanto, metadata: Mapping[str, object]) -> bool:
     """Return whether the header needs a value that only the frame's sidecar may provide."""
     try:
-        experiment_of(source, wanted, metadata, None, _AS_PRESET)
+        experiment_of(source, wanted, metadata, NO_HEADER, _AS_PRESET)
     except ExperimentMissingError as error:
         return error.in_sidecar
     except ExperimentUnfitError:
@@ -96,17 +97,13 @@ _AS_PRESET = Orientation(transpose=False, reverse_rows=True, reverse_columns=Tru
 _NAN = math.nan
 
 
-def _of(sidecar: Sidecar | None, name: str) -> float | None:
-    return None if sidecar is None else getattr(sidecar, name)
-
-
 class _Search:
     """The search for one frame's quantities; missing ones are noted, and NaN until then."""
 
-    def __init__(self, source: Path, metadata: Mapping[str, object], sidecar: Sidecar | None) -> None:
+    def __init__(self, source: Path, metadata: Mapping[str, object], header: FrameHeader) -> None:
         self._source = source
         self._metadata = metadata
-        self._sidecar = sidecar
+        self._header = header
         self._missing: list[str] = []
         self._in_sidecar = False
         units = metadata.get(UNITS)
@@ -122,10 +119,10 @@ class _Search:
         return self._of_field(label, given, unit)
 
     def positive(
-        self, label: str, given: float | str | None, unit: str, names: Iterable[str], in_sidecar: float | None
+        self, label: str, given: float | str | None, unit: str, names: Iterable[str], stated: float | None
     ) -> float:
         """Return the quantity `label` from the first place that has it."""
-        value = in_sidecar
+        value = stated
         if given is not None:
             value = self.number(label, given, unit)
         else:
@@ -151,11 +148,10 @@ class _Search:
                     "Name it in the recipe as energy, which is in keV, or give the wavelength.",
                 )
         if given == (None, None):
-            energy = _of(self._sidecar, "energy")  # eV
-            if energy is None:
+            if self._header.wavelength is None:
                 self._note("wavelength")
                 return _NAN
-            return HC / (energy / 1000)
+            return self._header.wavelength
         length = None if given[0] is None else self.positive("wavelength", given[0], "Angstrom", (), None)
         energy = None if given[1] is None else self.positive("energy", given[1], "keV", (), None)
         if length is not None and energy is not None and not math.isnan(length + energy):
@@ -172,10 +168,10 @@ class _Search:
             size = "pixel_size"
         if size is not None:
             return self.positive("pixel_size", size, "mm", (), None)
-        x = self.positive("pixel_size", None, "mm", ("x_pixel_size",), _of(self._sidecar, "pixel_size_x"))
+        x = self.positive("pixel_size", None, "mm", ("x_pixel_size",), self._header.pixel_size_x)
         y = x
         if not math.isnan(x):
-            y = self.positive("pixel_size", None, "mm", ("y_pixel_size",), _of(self._sidecar, "pixel_size_y"))
+            y = self.positive("pixel_size", None, "mm", ("y_pixel_size",), self._header.pixel_size_y)
         if not math.isnan(x + y) and not math.isclose(x, y, rel_tol=1e-6):
             raise self._unfit(
                 f"pixel_size: pixels of {x:g} x {y:g} mm are not square, which CrysAlis needs",
@@ -192,7 +188,7 @@ class _Search:
         if given is not None:
             x, y = (self.number(f"beam_center {axis}", value, "px") for axis, value in zip("xy", given, strict=True))
             return x, y
-        found = _of(self._sidecar, "center_x"), _of(self._sidecar, "center_y")
+        found = self._header.beam_center_x, self._header.beam_center_y
         if found[0] is None or found[1] is None:
             self._note("beam_center")
             return _NAN, _NAN
@@ -200,6 +196,10 @@ class _Search:
 
     def angles(self, wanted: Esperanto) -> tuple[Angles, Angles]:
         """Return the angles at the start and at the end, in the recipe's sense."""
+        if not wanted.circles and self._header.rotations:
+            stated = self._header.rotations
+            start = Angles(**{rotation.circle: rotation.start for rotation in stated})
+            return start, Angles(**{rotation.circle: rotation.end for rotation in stated})
         if not wanted.circles:
             self._missing.append("an angle (the recipe names none of " + ", ".join(CIRCLES) + ")")
         ranges = {name: self._range(name, circle) for name, circle in wanted.circles.items()}

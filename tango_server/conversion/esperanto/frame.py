@@ -12,9 +12,9 @@ from tango_server.conversion.esperanto.mask import mask_of, read_mask
 from tango_server.conversion.esperanto.padding import FILL, FrameSizeError, margin, padded_side, square
 from tango_server.conversion.files.atomic_write import Write, write_parts
 from tango_server.conversion.files.roots import Roots
+from tango_server.conversion.frame_header import FrameHeader
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.transform import Turning
-from tango_server.conversion.sidecar import read_sidecar
 from tango_server.messages import PixelCounts
 from tango_server.recipe.esperanto import Esperanto
 
@@ -28,6 +28,7 @@ class EsperantoFrame:
     source: the raw frame
     wanted: the recipe's part for the header
     fields: its run, seq_num and metadata
+    stated: what the file and its sidecar state
     turned: the orientation of the image relative to the raw frame of `shape` (rows, columns)
     taken: time of the acquisition in TIFF's form
     history: returns the provenance, of a corrected frame with its `pixels`
@@ -38,6 +39,7 @@ class EsperantoFrame:
     source: Path
     wanted: Esperanto
     fields: Mapping[str, object]
+    stated: FrameHeader
     turned: Orientation
     shape: tuple[int, int]
     taken: str
@@ -69,8 +71,7 @@ class EsperantoFrame:
 
         """
         wanted, side = self.wanted, self.side
-        sidecar = read_sidecar(self.source, self.roots)
-        found = experiment_of(self.source, wanted, self.fields, sidecar, self.turned)
+        found = experiment_of(self.source, wanted, self.fields, self.stated, self.turned)
         x, y = self.turned.point(*found.beam_center, self.shape)
         above, left = margin(self.turned.shape(self.shape))
         return EsperantoHeader(

@@ -11,7 +11,7 @@ from tango_server.conversion.errors import ExperimentUnfitError
 from tango_server.conversion.esperanto.padding import margin, padded_side
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.image.orientation import Orientation
-from tango_server.conversion.tiff.reader import open_source
+from tango_server.conversion.tiff.reader import open_tiff
 from tango_server.recipe.esperanto import RESOLVED_MASK, Esperanto
 
 Mask = NDArray[np.bool_]
@@ -39,7 +39,7 @@ def read_mask(path: Path, source: Path, shape: tuple[int, int], roots: Roots) ->
 
     """
     readable = roots.named
-    with open_source(readable.source(path), roots=readable) as opened:
+    with open_tiff(readable.source(path), roots=readable) as opened:
         image: NDArray[Any] = next(opened.images())
     if image.shape != shape:
         raise ExperimentUnfitError(

@@ -14,6 +14,7 @@ from typing import Any, cast
 from urllib.parse import quote, unquote
 
 from tango_server.conversion.esperanto.header import longest_text
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.provenance import Provenance, origin_of, software
 from tango_server.messages import Master, PixelCounts
 from tango_server.recipe import Recipe
@@ -31,7 +32,7 @@ _RECORD = re.compile(
 
 def history(
     recipe: Recipe,
-    source: Path,
+    source: FrameLocation,
     output: Path,
     *,
     placeholder: bool = False,

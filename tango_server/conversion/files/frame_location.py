@@ -11,7 +11,7 @@ class FrameLocation:
     """One frame, or with `index=None` a whole file.
 
     >>> FrameLocation.of("/data/run.h5::/entry/data", 7)
-    FrameLocation(file=PosixPath('/data/run.h5'), data_set='/entry/data', index=7)
+    FrameLocation(file=PosixPath('/data/run.h5'), data_set='/entry/data', index=7, modules=None)
     >>> FrameLocation.of("/data/run.h5::/entry/data", 7).stem
     'run_00007'
 
@@ -20,12 +20,14 @@ class FrameLocation:
     file: its path
     data_set: in an HDF5 file; empty for the one that is found by the rules of the format
     index: counted from 0, in a file of several frames
+    modules: how many modules a Lambda detector has, if the settings say so
 
     """
 
     file: Path
     data_set: str = ""
     index: int | None = None
+    modules: int | None = None
 
     @classmethod
     def of(cls, source: str | Path, index: int | None = None) -> "FrameLocation":
@@ -42,6 +44,13 @@ class FrameLocation:
     def stem(self) -> str:
         """The stem of the output's name."""
         return self.file.stem if self.index is None else f"{self.file.stem}_{self.index:05d}"
+
+    @property
+    def name(self) -> str:
+        """The name of the file, with data set and index if it has several frames."""
+        if self.index is None:
+            return self.file.name
+        return f"{self.file.name}{'::' if self.data_set else ''}{self.data_set} frame {self.index}"
 
     def __str__(self) -> str:
         return self.path if self.index is None else f"{self.path} frame {self.index}"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tango_server.conversion.image.buffers import Workspace
+from tango_server.conversion.image.own_mask import OwnMask
 from tango_server.conversion.image.pixels import Image, InexactPixelsError
 from tango_server.conversion.image.repair import Repaired
 from tango_server.messages import Master
@@ -34,6 +35,7 @@ class Correction:
     small_in_float32: whether integers that float32 represents exactly are corrected in float32, which is faster
     dark, flat: turned to the output, in float32 if that is exact, 0 and 1 in masked pixels
     masked: pixels that are masked in all frames
+    negatives, codes: whether values below 0 and which values mark masked pixels, as in `OwnMask`
     marks: whether pixels are masked at all, NaN and Inf included; not if overexposed ones are just counted
     limit: counts from which on a pixel is overexposed; None if unknown
     repair: whether masked pixels are filled from their neighbourhood
@@ -47,12 +49,18 @@ class Correction:
     dark: Image | None = None
     flat: Image | None = None
     masked: Indices = field(default_factory=lambda: NO_PIXELS)
+    negatives: bool = False
+    codes: tuple[int, ...] = ()
     marks: bool = True
     limit: float | None = None
     repair: bool = False
     reserved: int | None = None
     masters: tuple[Master, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def marked_in(self, pixels: Image) -> NDArray[np.bool_]:
+        """Return which raw pixels their own value marks as masked."""
+        return OwnMask(negatives=self.negatives, codes=self.codes).of(pixels)
 
     def values(self, pixels: Image, rows: Any, columns: Any) -> NDArray[np.float64]:
         """Return the corrected values of single pixels (of the given rows and columns of the output)."""
@@ -89,6 +97,8 @@ class Correcting:
         """
         correction, columns = self._correction, block.shape[1]
         masked = _within(correction.masked, start * columns, block.size)
+        if correction.negatives or correction.codes:
+            masked = _with_marked(masked, correction.marked_in(block))
         if correction.limit is not None:
             self._count(block, masked, correction.limit)
         if correction.work is not None:
@@ -133,6 +143,14 @@ class Correcting:
             with np.errstate(over="ignore"):  # Inf is masked like any other
                 values = np.divide(values, flat[rows], out=floats)
         return values
+
+
+def _with_marked(masked: Indices, marked: NDArray[np.bool_]) -> Indices:
+    """Return the positions that are masked in all frames or marked in this block, ascending."""
+    if not marked.any():
+        return masked
+    marked.reshape(-1)[masked] = True
+    return np.flatnonzero(marked)
 
 
 def _within(indices: Indices, start: int, size: int) -> Indices:

@@ -40,3 +40,7 @@ class OwnMask:
         for code in self.codes:
             masked |= image == code
         return masked
+
+
+NO_MASK = OwnMask()
+"""Masks nothing."""

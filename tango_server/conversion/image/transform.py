@@ -87,7 +87,7 @@ class Turning:
     @property
     def is_corrected(self) -> bool:
         """Whether masks were applied, too."""
-        return self._correcting is not None
+        return self._correcting is not None and self._correcting.marks
 
     @property
     def size(self) -> int:
@@ -186,6 +186,7 @@ def _repaired(image: Image, orientation: Orientation, correction: Correction) ->
     turned = orientation.apply(image)
     masked = np.zeros(turned.shape, np.bool_)
     masked.reshape(-1)[correction.masked] = True
+    masked |= correction.marked_in(turned)
     if image.dtype.kind == "f":
         masked |= ~np.isfinite(turned)
     return repaired(masked, lambda rows, columns: correction.values(turned[rows, columns], rows, columns))

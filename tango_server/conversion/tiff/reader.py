@@ -1,6 +1,6 @@
 """Read a file into arrays: QXRD's single uncompressed strip directly, everything else through tifffile.
 
-A source is opened once, so that structure and pixels belong together even if the file is replaced meanwhile.
+A file is opened once, so that structure and pixels belong together even if the file is replaced meanwhile.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,17 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tango_server.conversion.errors import IncompleteFileError, UnsupportedImageError
+from tango_server.conversion.file_state import FileState
 from tango_server.conversion.files.frame_file import open_frame_file
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import ANYWHERE, Roots
+from tango_server.conversion.frame_source import FrameSource, ImageInfo
 from tango_server.conversion.image.buffers import Workspace
-from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.image.pixels import Image
+from tango_server.conversion.tiff.detector_header import header_in, state_in
 from tango_server.conversion.tiff.page_count import all_pages
 from tango_server.conversion.tiff.parser import parse_structure, reading
+from tango_server.conversion.tiff.record import acquired, read_provenance
 from tango_server.conversion.tiff.structure import Page, Structure
 from tango_server.conversion.tiff.tifffile_decoder import TifffileDecoder
 
@@ -36,7 +40,7 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class TiffFile:
     """An open, complete TIFF file; every page can be converted."""
 
     path: Path
@@ -56,9 +60,25 @@ class Source:
             for number, page in enumerate(self.structure.pages):
                 yield self._strip(page) if _is_plain_strip(page) else self._decoded(number, page, decoder)
 
-    def orientation(self, page: Page) -> Orientation:
-        """Return the orientation by the tag of a page."""
-        return Orientation.of_tag(page.tags.get(274, 1) or 1)
+    @property
+    def source(self) -> FrameSource:
+        """The pages as one frame."""
+        pages = self.structure.pages
+        provenance = read_provenance(self.structure)
+        dark_is_off = provenance is not None and any(master.kind == "dark" for master in provenance.masters)
+        header, own_mask = header_in(self.path, self.file, self.structure)
+        taken = header.taken or acquired(pages[0], self.structure.mtime_ns)
+        return FrameSource(
+            FrameLocation(self.path),
+            state_in(self.path, self.file, self.structure),
+            tuple(ImageInfo(page.shape, pixel_type(page), page.orientation) for page in pages),
+            self.images,
+            self.workspace,
+            replace(header, taken=taken, dark_is_off=dark_is_off),
+            own_mask,
+            provenance,
+            unusual_layout(pages),
+        )
 
     def _strip(self, page: Page) -> Image:
         rows, columns = page.shape
@@ -90,8 +110,22 @@ class Source:
         return image
 
 
+def check_tiff(location: FrameLocation, roots: Roots = ANYWHERE) -> FileState:
+    """Return whether a file is a complete TIFF.
+
+    Raises
+    ------
+    SourceError
+        if it does not exist, cannot be opened or is not a TIFF.
+    OutsideRootsError
+        if a folder of its path has become a symbolic link.
+    """
+    with reading(location.file), open_frame_file(location.file, roots) as file:
+        return state_in(location.file, file, parse_structure(file))
+
+
 @contextmanager
-def open_source(path: Path, workspace: Workspace | None = None, roots: Roots = ANYWHERE) -> Iterator[Source]:
+def open_tiff(path: Path, workspace: Workspace | None = None, roots: Roots = ANYWHERE) -> Iterator[TiffFile]:
     """Open the file at `path`, and check that it is complete and every page can be converted.
 
     `workspace` is memory to read into (default: a new one). With read roots, the path is resolved and below them.
@@ -106,11 +140,11 @@ def open_source(path: Path, workspace: Workspace | None = None, roots: Roots = A
     with reading(path):
         file = open_frame_file(path, roots)
     with file:
-        yield source_in(path, file, workspace or Workspace())
+        yield tiff_in(path, file, workspace or Workspace())
 
 
-def source_in(path: Path, file: BinaryIO, workspace: Workspace) -> Source:
-    """Return the source in an open file, for as long as that is open; raise `SourceError` as `open_source` does."""
+def tiff_in(path: Path, file: BinaryIO, workspace: Workspace) -> TiffFile:
+    """Return the TIFF in an open file, for as long as that is open; raise `SourceError` as `open_tiff` does."""
     with reading(path):
         structure = parse_structure(file)
     structure.require_complete(path)
@@ -120,13 +154,13 @@ def source_in(path: Path, file: BinaryIO, workspace: Workspace) -> Source:
     for page in structure.pages:
         _require_convertible(path, page)
     _require_explained(path, structure)
-    return Source(path, file, structure, workspace)
+    return TiffFile(path, file, structure, workspace)
 
 
 def read_first_image(path: Path) -> Image:
     """Return the first image of a file; raise `SourceError` if it is not complete and readable."""
-    with open_source(path) as source:
-        return next(source.images())
+    with open_tiff(path) as tiff:
+        return next(tiff.images())
 
 
 def pixel_type(page: Page) -> np.dtype[Any]:

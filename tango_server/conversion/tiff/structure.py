@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from tango_server.conversion.errors import IncompleteFileError, NotATiffError, SourceUnreadableError
+from tango_server.conversion.file_state import FileState
+from tango_server.conversion.image.orientation import Orientation
 
 DESCRIPTION = 270
+_PHOTOMETRIC = 262  # QXRD writes none
+_DIRECTORY_LAST = "the directory follows the pixels and parses"
 KEPT_TAGS = frozenset({DESCRIPTION, 271, 272, 315, 316})
 """In addition to private tags: ImageDescription, Make, Model, Artist, HostComputer."""
 
@@ -48,6 +52,12 @@ class Page:
         """Rows and columns; 0 where the tag is missing."""
         return self.tags.get(257, 0), self.tags.get(256, 0)
 
+    @property
+    def orientation(self) -> Orientation:
+        """The orientation by its tag; as stored where the tag is missing or invalid."""
+        tag = self.tags.get(274, 1)
+        return Orientation.of_tag(tag if tag in range(1, 9) else 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Structure:
@@ -62,6 +72,20 @@ class Structure:
     big: bool = False
     ifd_last: bool = False
     pages: tuple[Page, ...] = field(default=())
+
+    @property
+    def file_state(self) -> FileState:
+        """The state of the file; one that is not a TIFF counts as damaged."""
+        page = self.pages[0] if self.pages else None
+        return FileState(
+            "damaged" if self.state == "not_tiff" else self.state,
+            self.problem,
+            self.size,
+            self.mtime_ns,
+            self.inode,
+            proof=_DIRECTORY_LAST if self.state == "complete" and self.ifd_last else "",
+            sidecar_expected=page is not None and _PHOTOMETRIC not in page.tags and "document_name" in page.texts,
+        )
 
     def require_complete(self, path: Path) -> None:
         """Raise the typed error if the file is not a complete TIFF."""

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tango_server.conversion.errors import (
     ConversionError,
@@ -22,6 +22,9 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.jobs.job import Job
 from tango_server.messages import FrameReport
 from tango_server.text import LONGEST_MESSAGE, printable
+
+Work = TypeVar("Work")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,10 @@ def prepare() -> None:
     warm_up()
 
 
-def serve(server: "Connection[object, list[Task]]", initialise: Callable[[], None]) -> None:
-    """Run a worker process: initialise, report that (None, or the error), then run tasks until the server has stopped.
+def serve(
+    server: "Connection[object, list[Work]]", initialise: Callable[[], None], run: Callable[[Work], object]
+) -> None:
+    """Initialise a worker process, report that (None, or the error), then `run` tasks until the server has stopped.
 
     A process that was suspended may find its server dead and its task taken over: then it starts nothing.
     """
@@ -74,10 +79,10 @@ def serve(server: "Connection[object, list[Task]]", initialise: Callable[[], Non
     server.send(None)
     with contextlib.suppress(EOFError, OSError):  # the other end is gone
         while True:
-            server.send([_run_for_server(task) for task in server.recv()])
+            server.send([_run_for_server(run, task) for task in server.recv()])
 
 
-def _run_for_server(task: Task) -> FrameReport | Failure:
+def _run_for_server(run: Callable[[Work], Answer], task: Work) -> Answer:
     parent = multiprocessing.parent_process()
     if parent is not None and wait([parent.sentinel], timeout=0):
         os._exit(1)
@@ -117,11 +122,11 @@ def _attempt(task: Task) -> FrameReport:
     job = task.job
     if task.placeholder is not None:
         return make_placeholder(
-            job.source, job.recipe, task.placeholder, output=job.output, roots=task.roots, reason=task.reason,
+            job.location, job.recipe, task.placeholder, output=job.output, roots=task.roots, reason=task.reason,
             token=job.job_id, job=job.record_id, fields=job.fields,
         )  # fmt: skip
     return convert_file(
-        job.source, job.recipe, output=job.output, roots=task.roots,
+        job.location, job.recipe, output=job.output, roots=task.roots,
         token=job.job_id, job=job.record_id, fields=job.fields, corrections=job.corrections,
     )  # fmt: skip
 

@@ -45,7 +45,7 @@ class DarkWaits:
         return self._sidecars_seen(darks, now.monotonic, sidecar_timeout) if darks else Verdict("ready")
 
     def _one_seen(self, dark: ObservedDark, rule: ReadinessRule, now: Instant) -> Verdict:
-        wait, verdict = judge(rule, self.waits.get(dark.path, Wait()), dark.structure, dark.problem, now)
+        wait, verdict = judge(rule, self.waits.get(dark.path, Wait()), dark.state, dark.problem, now)
         self.waits[dark.path] = wait
         if verdict.kind == "wait" and not self.missing:
             self.missing = f"its dark {dark.path}: {wait.found}"

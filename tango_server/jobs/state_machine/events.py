@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tango_server.conversion.tiff.structure import Structure
+from tango_server.conversion.file_state import FileState
 from tango_server.jobs.job import Job
 from tango_server.messages import CorrectionsInUse, FrameReport
 
@@ -45,24 +45,24 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class ObservedDark:
-    """A check of a dark of the frame's run: `structure`, `problem` and `lacks_sidecar` as those of a source."""
+    """A check of a dark of the frame's run: `state`, `problem` and `lacks_sidecar` as those of a source."""
 
     path: Path
-    structure: Structure | None
+    state: FileState | None
     problem: str = ""
     lacks_sidecar: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A check of a job's source; `structure` is None if there is no file, `problem` says why it can't be read.
+    """A check of a job's source; `state` is None if there is no file, `problem` says why it can't be read.
 
     `lacks_sidecar`: the conversion needs the frame's sidecar, which does not exist yet. `darks`: those of the frame's
     run that were to be checked; only if the source exists.
     """
 
     job_id: str
-    structure: Structure | None
+    state: FileState | None
     problem: str = ""
     lacks_sidecar: bool = False
     darks: tuple[ObservedDark, ...] = ()
@@ -88,6 +88,15 @@ class AttemptFailed:
 
     job_id: str
     kind: FailureKind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """A file of several frames became `frames` jobs, one for each; none for `reason`."""
+
+    job_id: str
+    frames: int
     reason: str
 
 
@@ -174,6 +183,7 @@ Event = (
     | Observed
     | AttemptDone
     | AttemptFailed
+    | Expanded
     | SidecarObserved
     | Written
     | Refused
@@ -218,6 +228,18 @@ class Convert:
 
 
 @dataclass(frozen=True, slots=True)
+class Expand:
+    """Make one job for each of the `frames` of this job's file; answer with `Expanded` or `AttemptFailed`.
+
+    `problem`: why it has none, or why some of them may not be there.
+    """
+
+    job: Job
+    frames: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CarrySidecar:
     """Copy the sidecar of a converted frame to its output if it exists; answer with `SidecarObserved`."""
 
@@ -250,7 +272,7 @@ class Cancel:
     spared: frozenset[str]
 
 
-Instruction = Fetch | Observe | Convert | CarrySidecar | WriteCompanions | Finish | Cancel
+Instruction = Fetch | Observe | Convert | Expand | CarrySidecar | WriteCompanions | Finish | Cancel
 
 
 @dataclass(frozen=True, slots=True)

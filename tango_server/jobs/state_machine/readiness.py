@@ -1,15 +1,15 @@
 """Decides whether a file is complete on disk, from earlier observations, without any I/O.
 
-Structure first: a TIFF whose directory follows its pixels is complete when it parses (see
-`tango_server.conversion.tiff.structure`). For every other TIFF, size and modification time must stay unchanged for
-`settle_time` by this host's monotonic clock, since the clocks of file servers are skewed.
+Proof first: a file whose format proves that it is complete is ready, such as a TIFF whose directory follows its pixels.
+For every other file, size and modification time must stay unchanged for `settle_time` by this host's monotonic clock,
+since the clocks of file servers are skewed.
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from tango_server.backoff import Backoff
-from tango_server.conversion.tiff.structure import Structure
+from tango_server.conversion.file_state import FileState
 from tango_server.jobs.state_machine.events import Instant
 
 _POLLS = Backoff(shortest=0.02, factor=0.1)  # a file that has been awaited for t seconds is polled every t/10
@@ -20,7 +20,7 @@ _LONGEST_INTERVAL = 0.5
 class ReadinessRule:
     """When a file counts as complete. Times in s, sizes in bytes.
 
-    `settle_time` applies to files whose structure proves nothing, `settle_complete` to complete ones (0 on local disks,
+    `settle_time` applies to files whose format proves nothing, `settle_complete` to complete ones (0 on local disks,
     1 on network storage that may reorder writes). After `timeout` the job fails.
     With `by_age` only size and age count, as in PETifConverter: at least `min_size`, and either modified more than
     `settle_time` ago by the wall clocks of this host and the file server, or unchanged for that long.
@@ -57,37 +57,33 @@ class Verdict:
     reason: str = ""
 
 
-def judge(
-    rule: ReadinessRule, wait: Wait, structure: Structure | None, problem: str, now: Instant
-) -> tuple[Wait, Verdict]:
+def judge(rule: ReadinessRule, wait: Wait, state: FileState | None, problem: str, now: Instant) -> tuple[Wait, Verdict]:
     """Return the updated wait after a poll, and the verdict.
 
-    `structure` is None if there is no file; `problem` says why an existing file can't be read.
+    `state` is None if there is no file; `problem` says why an existing file can't be read.
     """
     instant = now.monotonic
     if wait.since is None:
         wait = replace(wait, since=instant)
-    if structure is None:
+    if state is None:
         wait = replace(wait, identity=None, still_since=instant, found=problem or "no such file")
         return wait, _later(rule, wait, instant, instant + _LONGEST_INTERVAL)
-    identity = (structure.inode, structure.size, structure.mtime_ns)
-    if identity != wait.identity:
-        wait = replace(wait, identity=identity, still_since=instant)
-    if structure.size < rule.min_size:
-        wait = replace(wait, found=f"only {structure.size} bytes, min_size is {rule.min_size}")
+    if state.identity != wait.identity:
+        wait = replace(wait, identity=state.identity, still_since=instant)
+    if state.size < rule.min_size:
+        wait = replace(wait, found=f"only {state.size} bytes, min_size is {rule.min_size}")
         return wait, _later(rule, wait, instant, instant + _LONGEST_INTERVAL)
-    if structure.state == "incomplete" and not rule.by_age:
-        wait = replace(wait, found=structure.problem)
+    if state.state == "incomplete" and not rule.by_age:
+        wait = replace(wait, found=state.problem)
         return wait, _later(rule, wait, instant, instant + _LONGEST_INTERVAL)
     if rule.by_age:
-        settle, still_for = rule.settle_time, max(instant - wait.still_since, now.wall - structure.mtime_ns / 1e9)
+        settle, still_for = rule.settle_time, max(instant - wait.still_since, now.wall - state.mtime_ns / 1e9)
     else:
-        proven = structure.state == "complete" and structure.ifd_last
-        settle, still_for = rule.settle_complete if proven else rule.settle_time, instant - wait.still_since
+        settle, still_for = rule.settle_complete if state.proof else rule.settle_time, instant - wait.still_since
     if still_for < settle:
         wait = replace(wait, found=f"still changing, or unchanged for less than {settle:g} s")
         return wait, _later(rule, wait, instant, instant + settle - still_for)
-    # A file that is not a TIFF is ready, too: the conversion reports the error.
+    # A damaged file, or one of an unknown kind, is ready, too: the conversion reports the error.
     return wait, Verdict("ready")
 
 

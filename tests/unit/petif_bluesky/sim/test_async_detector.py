@@ -104,7 +104,7 @@ def test_fly_scan_has_the_exposure_time_and_frames_that_were_prepared(
     assert recorder.of("stop")[0]["num_events"] == {"fly": 3}
     files = sorted(raw.glob("*.tif"))
     assert [file.name for file in files] == [f"sample_0001-{number:05d}.tif" for number in range(6)]
-    assert {read_sidecar(file).exposure_time for file in files} == {0.02}
+    assert {read_sidecar(file).header.exposure for file in files} == {0.02}
 
 
 def test_each_staging_has_names_of_its_own(run_engine: RunEngine, recorder: Recorder, make: Make, raw: Path) -> None:

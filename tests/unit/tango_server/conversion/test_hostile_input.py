@@ -91,11 +91,11 @@ def test_records_of_strangers_are_read_as_far_as_they_make_sense(tmp_path: Path,
 
 def test_sidecars_with_endless_lines_are_read_in_linear_time(tmp_path: Path) -> None:
     frame = tmp_path / "a.tif"
-    text = "[metadata]\n[centerfinder]\ncenterX=3\n" + " " * 900_000 + "\n" + "x " * 40_000 + "\n"
+    text = "[metadata]\n[centerfinder]\ncenterX=3\ncenterY=4\n" + " " * 900_000 + "\n" + "x " * 40_000 + "\n"
     sidecar_path(frame).write_text(text)
     sidecar = read_sidecar(frame)
     assert sidecar is not None
-    assert sidecar.center_x == 3
+    assert sidecar.header.beam_center_x == 3
 
 
 def test_a_sidecar_that_is_too_large_is_named(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tango_server.conversion.errors import (
     PlaceholderInPlaceError,
     UnsupportedImageError,
 )
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.inspection import inspect_file
 from tango_server.conversion.placeholder import make_placeholder
@@ -62,7 +63,7 @@ def output(tmp_path: Path) -> Path:
 def make(source: Path, output: Path) -> Make:
     def make_one(recipe: Recipe = XDI, shape: tuple[int, int] = SHAPE, **changes: Any) -> FrameReport:
         options: dict[str, Any] = {"output": output, "roots": ANYWHERE, "reason": REASON, "token": "test", **changes}
-        return make_placeholder(options.pop("source", source), recipe, shape, **options)
+        return make_placeholder(FrameLocation(options.pop("source", source)), recipe, shape, **options)
 
     return make_one
 
@@ -130,7 +131,7 @@ def test_file_and_report_say_what_it_is_and_why(make: Make, source: Path, output
     assert (record["placeholder"], record["source"], record["recipe"]["rotation"]) == (True, "a.tif", 90)
     made = datetime.strptime(texts["DateTime"], "%Y:%m:%d %H:%M:%S")
     assert before <= made <= before + timedelta(seconds=60)
-    assert is_placeholder_of(source, output)
+    assert is_placeholder_of(FrameLocation(source), output)
     provenance = read_provenance(read_structure(output))
     assert provenance is not None
     assert provenance.job == "4f3c"

@@ -9,6 +9,7 @@ import tifffile
 from PIL import Image
 
 from tango_server.conversion import convert_file, preview
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.tiff.reader import read_first_image
 from tango_server.recipe import Recipe
 
@@ -30,7 +31,7 @@ def panels(frame: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> list
     """Return the panels of a preview, without drawing it."""
     drawn: list[Any] = []
     monkeypatch.setattr(preview, "draw", lambda shown, *_: drawn.extend(shown))
-    preview.draw_preview(frame, recipe, frame.with_suffix(".png"))
+    preview.draw_preview(FrameLocation(frame), recipe, frame.with_suffix(".png"))
     return drawn
 
 
@@ -42,7 +43,7 @@ def test_without_corrections_there_are_two_images(frame: Path, monkeypatch: pyte
 
 def test_masked_pixels_are_red_in_the_picture(frame: Path) -> None:
     picture = frame.with_suffix(".png")
-    preview.draw_preview(frame, Recipe(corrections={"mask": str(frame.with_name("mask.tif"))}), picture)
+    preview.draw_preview(FrameLocation(frame), Recipe(corrections={"mask": str(frame.with_name("mask.tif"))}), picture)
     with Image.open(picture) as drawn:
         assert drawn.width == 3 * 650
         red, green, blue = (np.asarray(drawn.convert("RGB"))[..., channel].astype(int) for channel in range(3))

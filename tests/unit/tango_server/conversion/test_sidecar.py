@@ -168,7 +168,7 @@ def test_real_sidecars_of_qxrd(frame: Write, name: str) -> None:
     sidecar = read_sidecar(path)
     assert sidecar is not None
     if "0.11.1" in name:
-        assert (sidecar.center_x, sidecar.center_y) == (1035.714, 1020.702)
+        assert (sidecar.header.beam_center_x, sidecar.header.beam_center_y) == (1035.714, 1020.702)
         turned = turned_text(sidecar.text, Orientation.of(Recipe(rotation=90)), (2048, 2048))
         assert "centerX=1020.702\r\n" in turned
         assert "centerY=1011.286\r\n" in turned

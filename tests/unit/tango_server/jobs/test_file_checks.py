@@ -40,11 +40,11 @@ def job(roots: Roots) -> Job:
     return job
 
 
-def test_source_is_reported_with_its_structure(job: Job, roots: Roots) -> None:
+def test_source_is_reported_with_its_state(job: Job, roots: Roots) -> None:
     look = observe_source(job, roots)
     assert isinstance(look, Observed)
-    assert look.structure is not None
-    assert look.structure.state == "complete"
+    assert look.state is not None
+    assert look.state.state == "complete"
 
 
 def test_a_file_that_is_not_there_is_awaited(job: Job, roots: Roots) -> None:
@@ -151,7 +151,7 @@ def test_darks_of_a_run_are_checked_with_their_sidecars_once_the_frame_is_there(
     one = corrected(job, (absent, unfinished, whole, strange))
     darks = observed(one, roots).darks
     assert [dark.path for dark in darks] == [absent, unfinished, whole, strange]
-    assert [dark.structure and dark.structure.state for dark in darks] == [None, "incomplete", "complete", "complete"]
+    assert [dark.state and dark.state.state for dark in darks] == [None, "incomplete", "complete", "complete"]
     assert [dark.lacks_sidecar for dark in darks[2:]] == [True, False]
     whole.with_name("whole.tif.metadata").write_text("[metadata]\nwidth=64\n")
     assert not observed(one, roots).darks[2].lacks_sidecar

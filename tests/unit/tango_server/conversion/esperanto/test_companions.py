@@ -16,6 +16,7 @@ from tango_server.conversion.esperanto.companions import Companions, companions_
 from tango_server.conversion.esperanto.reading import read_esperanto
 from tango_server.conversion.esperanto.rectangles import rectangles_of
 from tango_server.conversion.esperanto.scan import UnevenScanError, headers_in, scan_of
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.recipe import Recipe
 
@@ -52,7 +53,9 @@ def convert(raw: Path, made: Recipe, angles: dict[int, float], shape: tuple[int,
 
 def companions(raw: Path, made: Recipe, folder: Path) -> Companions:
     index = max(int(path.stem.rpartition("_")[2]) for path in folder.glob("*.esperanto"))
-    return companions_of(raw / f"pat-{index:05d}.tif", folder / f"pat_1_{index}.esperanto", made, ANYWHERE, "token")
+    return companions_of(
+        FrameLocation(raw / f"pat-{index:05d}.tif"), folder / f"pat_1_{index}.esperanto", made, ANYWHERE, "token"
+    )
 
 
 @pytest.mark.parametrize(("circle", "kind"), [("omega", SCAN_TYPE.Omega), ("phi", SCAN_TYPE.Phi)])

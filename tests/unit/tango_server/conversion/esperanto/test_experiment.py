@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,22 @@ from hypothesis import strategies as st
 from tango_server.conversion.errors import ExperimentError, ExperimentMissingError, ExperimentUnfitError
 from tango_server.conversion.esperanto.experiment import Experiment, awaits_sidecar, experiment_of
 from tango_server.conversion.esperanto.header import Angles
+from tango_server.conversion.frame_header import NO_HEADER, FrameHeader
 from tango_server.conversion.image.orientation import Orientation
-from tango_server.conversion.sidecar import Sidecar
 from tango_server.recipe import Flip, Recipe, Rotation
 from tango_server.recipe.esperanto import Esperanto
 
 SOURCE = Path("/data/raw/pat-00017.tif")
 PRESET = Orientation.of(Recipe.preset("esperanto"))
-SIDECAR = Sidecar("", 1000.5, 990.25, 350.0, 42_700.0, 0.2, 0.2, 0.5)
+SIDECAR = FrameHeader(
+    beam_center_x=1000.5,
+    beam_center_y=990.25,
+    distance=350.0,
+    wavelength=12.398419843320026 / 42.7,
+    pixel_size_x=0.2,
+    pixel_size_y=0.2,
+    exposure=0.5,
+)
 GEOMETRY: dict[str, Any] = {
     "wavelength": 0.2905,
     "distance": 400.0,
@@ -33,10 +42,10 @@ GEOMETRY: dict[str, Any] = {
 def found(
     wanted: dict[str, Any],
     metadata: dict[str, Any] | None = None,
-    sidecar: Sidecar | None = None,
+    header: FrameHeader = NO_HEADER,
     turned: Orientation = PRESET,
 ) -> Experiment:
-    return experiment_of(SOURCE, Esperanto(**wanted), metadata or {}, sidecar, turned)
+    return experiment_of(SOURCE, Esperanto(**wanted), metadata or {}, header, turned)
 
 
 def test_recipe_overrides_metadata_and_metadata_overrides_sidecar() -> None:
@@ -148,7 +157,7 @@ def test_what_can_not_be_right_is_refused_by_its_name(
 
 def test_pixels_of_the_sidecar_that_are_not_square_are_refused() -> None:
     with pytest.raises(ExperimentUnfitError, match="square"):
-        found({"omega": 0}, {}, Sidecar("", 1.0, 1.0, 350.0, 42_700.0, 0.2, 0.1, 0.5))
+        found({"omega": 0}, {}, replace(SIDECAR, pixel_size_y=0.1))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tango_server.conversion.errors import (
     UnsupportedImageError,
 )
 from tango_server.conversion.esperanto.reading import read_esperanto, read_header
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.inspection import inspect_file
 from tango_server.conversion.placeholder import make_placeholder
@@ -229,16 +230,23 @@ def test_a_placeholder_has_its_angle_and_gives_way_to_the_frame(raw: Path) -> No
     fields = {"run": "0123abcd", "seq_num": 3}
     output = raw.parent / "processed" / "pat_0123abcd" / "pat_1_3.esperanto"
     report = make_placeholder(
-        source, made, (250, 301), output=output, roots=Roots(), reason="it never came", token="t", fields=fields
+        FrameLocation(source),
+        made,
+        (250, 301),
+        output=output,
+        roots=Roots(),
+        reason="it never came",
+        token="t",
+        fields=fields,
     )
     assert (report.output, report.shape) == (str(output), (304, 304))
     header, pixels = read_esperanto(output)
     assert (header.start.omega, header.end.omega) == (-9.0, -8.5)
     assert set(np.unique(pixels)) == {-1, 0}
-    assert is_placeholder_of(source, output)
+    assert is_placeholder_of(FrameLocation(source), output)
     frame(raw, extreme((250, 301)))
     assert convert_file(source, made, fields=fields).output == str(output)
-    assert not is_placeholder_of(source, output)
+    assert not is_placeholder_of(FrameLocation(source), output)
 
 
 def test_inspection_shows_the_header(raw: Path) -> None:

@@ -13,6 +13,7 @@ from tango_server.commands.inspect import inspect
 from tango_server.conversion import convert_file
 from tango_server.conversion.esperanto.reading import read_esperanto, read_header
 from tango_server.conversion.esperanto.record import history, provenance_in
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.inspection import inspect_file
 from tango_server.messages import FrameReport
@@ -71,7 +72,7 @@ def test_nothing_is_made_up_for_earlier_frames(tmp_path: Path) -> None:
 
 
 def test_only_the_whole_recipe_matches() -> None:
-    text = history(recipe(), Path("/raw/a.tif"), Path("/processed/a_1_1.esperanto"), job="1f2e")
+    text = history(recipe(), FrameLocation(Path("/raw/a.tif")), Path("/processed/a_1_1.esperanto"), job="1f2e")
     record = provenance_in(text)
     assert record is not None
     assert record.matches(recipe())

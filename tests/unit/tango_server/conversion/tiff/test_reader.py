@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tango_server.conversion import convert_file
 from tango_server.conversion.errors import ConversionError, IncompleteFileError, SourceError, UnsupportedImageError
 from tango_server.conversion.image.transform import transform
-from tango_server.conversion.tiff.reader import Source, open_source, read_first_image
+from tango_server.conversion.tiff.reader import TiffFile, open_tiff, read_first_image
 from tango_server.recipe import Flip, PixelType, Recipe, Rotation, Rounding
 from tests.unit.reference import convert, oriented, touched
 
@@ -169,7 +169,7 @@ def test_one_bad_page_refuses_the_file(path: Path) -> None:
 def test_pixels_belong_to_the_structure_after_a_replacement(path: Path, data: Path) -> None:
     path.write_bytes((data / "qxrd_f32_64.tif").read_bytes())
     expected = tifffile.imread(path)
-    with open_source(path) as source:
+    with open_tiff(path) as source:
         other = path.with_name("other.tif")
         tifffile.imwrite(other, np.zeros((8, 8), np.uint8))
         other.replace(path)
@@ -204,7 +204,7 @@ def test_an_image_without_rows_or_columns_is_refused(path: Path, tag: int) -> No
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused(path: Path) -> None:
     Kind().write(path)
-    with open_source(path) as source:
+    with open_tiff(path) as source:
         os.truncate(path, 1000)
         with pytest.raises(IncompleteFileError, match="shrank") as caught:
             next(source.images())
@@ -213,7 +213,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(path: Path) -> None:
 
 def test_only_what_is_no_plain_strip_is_left_to_tifffile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(Source, "_decoded", lambda *arguments: decoded.append(arguments))
+    monkeypatch.setattr(TiffFile, "_decoded", lambda *arguments: decoded.append(arguments))
     for scheme, layout in product([("none", False), ("lzw", False), ("lzw", True)], LAYOUTS):
         kind = Kind("u2", layout, scheme, (">", False))
         image = kind.write(path)

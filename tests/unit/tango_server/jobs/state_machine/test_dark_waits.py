@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tango_server.conversion.errors import OutputWriteError
+from tango_server.conversion.file_state import FileState
 from tango_server.conversion.sidecar import sidecar_error
-from tango_server.conversion.tiff.structure import Structure
 from tango_server.jobs.state_machine.events import (
     AttemptFailed,
     Convert,
@@ -49,7 +49,7 @@ def service() -> JobStateMachine:
     return service
 
 
-def seen(dark: Structure | None, *, problem: str = "", lacks_sidecar: bool = False) -> Observed:
+def seen(dark: FileState | None, *, problem: str = "", lacks_sidecar: bool = False) -> Observed:
     """A poll of a complete frame whose dark is as given."""
     return Observed("a", COMPLETE, darks=(ObservedDark(DARK, dark, problem, lacks_sidecar),))
 
@@ -59,7 +59,7 @@ def test_a_frame_with_a_complete_dark_is_converted_at_once(service: JobStateMach
 
 
 @pytest.mark.parametrize("dark", [None, UNFINISHED], ids=["missing", "unfinished"])
-def test_a_frame_waits_for_its_dark_and_occupies_no_worker(dark: Structure | None, service: JobStateMachine) -> None:
+def test_a_frame_waits_for_its_dark_and_occupies_no_worker(dark: FileState | None, service: JobStateMachine) -> None:
     assert service.handle(seen(dark), at(1)) == []
     assert make_ready(service, "b", seconds=2) == ["b"]
     service.handle(converted("b"), at(3))
@@ -76,7 +76,7 @@ def test_an_awaited_dark_is_named(service: JobStateMachine) -> None:
     assert str(DARK) in awaited.reason
     assert UNFINISHED.problem in awaited.reason
     assert awaited.remaining == 299
-    service.handle(replace(seen(None), structure=UNFINISHED), at(12))
+    service.handle(replace(seen(None), state=UNFINISHED), at(12))
     (awaited,) = service.awaited(["a"], 12)
     assert awaited.reason == UNFINISHED.problem, "first of all the frame itself is awaited"
 
@@ -112,7 +112,7 @@ def test_a_dark_whose_structure_proves_nothing_must_settle(service: JobStateMach
 
 
 def test_all_darks_are_awaited(service: JobStateMachine) -> None:
-    def both(second: Structure | None) -> Observed:
+    def both(second: FileState | None) -> Observed:
         return Observed(
             "a", COMPLETE, darks=(ObservedDark(DARK, COMPLETE), ObservedDark(Path("/raw/dark2.tif"), second))
         )

@@ -31,9 +31,9 @@ def begin(progress: JobState) -> None:
     progress.attempts += 1
 
 
-@pytest.mark.parametrize("structure", [None, UNFINISHED, IFD_FIRST, NO_TIFF])
-def test_a_file_that_is_not_ready_is_awaited(structure: None, progress: JobState) -> None:
-    assert progress.seen(Observed("a", structure), RULE, at(100)).kind == "wait"
+@pytest.mark.parametrize("state", [None, UNFINISHED, IFD_FIRST, NO_TIFF])
+def test_a_file_that_is_not_ready_is_awaited(state: None, progress: JobState) -> None:
+    assert progress.seen(Observed("a", state), RULE, at(100)).kind == "wait"
     assert progress.complete_seen == 0.0
 
 
@@ -61,10 +61,10 @@ def test_any_other_file_is_complete_when_it_was_still_for_long_enough(progress: 
     assert progress.complete_seen == 104.0
 
 
-@pytest.mark.parametrize(("structure", "expected"), [(COMPLETE, True), (IFD_FIRST, False)], ids=["QXRD", "another"])
-def test_a_sidecar_is_expected_of_qxrd_only(structure: None, expected: bool, progress: JobState) -> None:
+@pytest.mark.parametrize(("state", "expected"), [(COMPLETE, True), (IFD_FIRST, False)], ids=["QXRD", "another"])
+def test_a_sidecar_is_expected_of_qxrd_only(state: None, expected: bool, progress: JobState) -> None:
     rule = replace(RULE, settle_time=0.0)
-    assert progress.seen(Observed("a", structure), rule, at(100)).kind == "ready"
+    assert progress.seen(Observed("a", state), rule, at(100)).kind == "ready"
     assert progress.sidecar_expected is expected
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tango_server.conversion.errors import OutputWriteError
+from tango_server.conversion.file_state import FileState
 from tango_server.conversion.sidecar import sidecar_error
-from tango_server.conversion.tiff.structure import Structure
 from tango_server.jobs.state_machine.events import (
     Accepted,
     AttemptDone,
@@ -141,13 +141,11 @@ def test_frames_are_converted_in_the_order_in_which_they_became_ready(one_worker
 
 
 @pytest.mark.parametrize(
-    "structure", [None, UNFINISHED, IFD_FIRST, NO_TIFF], ids=["missing", "unfinished", "ifd first", "no tiff"]
+    "state", [None, UNFINISHED, IFD_FIRST, NO_TIFF], ids=["missing", "unfinished", "ifd first", "no tiff"]
 )
-def test_file_that_is_not_ready_is_checked_again_when_due(
-    structure: Structure | None, service: JobStateMachine
-) -> None:
+def test_file_that_is_not_ready_is_checked_again_when_due(state: FileState | None, service: JobStateMachine) -> None:
     service.handle(accepted("a"), at(0))
-    assert service.handle(Observed("a", structure), at(0.01)) == []
+    assert service.handle(Observed("a", state), at(0.01)) == []
     due = service.next_poll
     assert due is not None
     assert due > 0.01
@@ -369,7 +367,7 @@ def test_missing_sidecar_is_reported_absent_at_its_deadline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "structure", "recipe"),
+    ("rules", "state", "recipe"),
     [
         (ServiceRules(sidecar_timeout=0.0), COMPLETE, XDI),
         (ServiceRules(readiness=ReadinessRule(settle_time=0.0)), IFD_FIRST, XDI),
@@ -377,10 +375,10 @@ def test_missing_sidecar_is_reported_absent_at_its_deadline() -> None:
     ],
     ids=["no patience", "not by QXRD", "in place"],
 )
-def test_no_sidecar_is_awaited(rules: ServiceRules, structure: Structure, recipe: Recipe) -> None:
+def test_no_sidecar_is_awaited(rules: ServiceRules, state: FileState, recipe: Recipe) -> None:
     service = LedgerService(rules)
     service.handle(fetched((job("a", recipe=recipe),)), at(0))
-    assert starts(service.handle(Observed("a", structure), at(0))) == ["a"]
+    assert starts(service.handle(Observed("a", state), at(0))) == ["a"]
     (report,) = reports(service.handle(converted("a", sidecar="absent", reason="It was read as grey."), at(1)))
     assert (report.outcome, report.sidecar, report.reason) == ("converted", "absent", "It was read as grey.")
 
@@ -638,11 +636,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.send(accepted(*names, run_uid="run-1" if in_run else None))
 
     @precondition(lambda self: self.to_look)
-    @rule(draw=st.data(), structure=st.sampled_from([COMPLETE, COMPLETE, UNFINISHED, IFD_FIRST, NO_TIFF, None]))
-    def answer_a_look(self, draw: st.DataObject, structure: Structure | None) -> None:
+    @rule(draw=st.data(), state=st.sampled_from([COMPLETE, COMPLETE, UNFINISHED, IFD_FIRST, NO_TIFF, None]))
+    def answer_a_look(self, draw: st.DataObject, state: FileState | None) -> None:
         name = draw.draw(st.sampled_from(self.to_look))
         self.to_look.remove(name)
-        self.send(Observed(name, structure))
+        self.send(Observed(name, state))
 
     @precondition(lambda self: self.to_convert)
     @rule(draw=st.data(), outcome=st.sampled_from(get_args(Answer)))
@@ -815,10 +813,10 @@ def test_jobs_postponed_by_a_cancel_come_before_further_reads(monkeypatch: pytes
     service = JobStateMachine(ServiceRules(workers=1), paused=True)
     service.handle(Accepted(10), at(0))
     service.handle(fetched(tuple(map(job, "abcd"))), at(0))
-    for name, structure in (("a", COMPLETE), ("b", COMPLETE), ("c", UNFINISHED)):
-        service.handle(Observed(name, structure), at(0))
+    for name, state in (("a", COMPLETE), ("b", COMPLETE), ("c", UNFINISHED)):
+        service.handle(Observed(name, state), at(0))
     assert service.handle(TimePassed(), at(1)) == [Observe(job("c"))]
     service.handle(CancelWanted("ticket", Selection()), at(1))
-    for name, structure in (("d", UNFINISHED), ("c", COMPLETE)):
-        assert service.handle(Observed(name, structure), at(1)) == []
+    for name, state in (("d", UNFINISHED), ("c", COMPLETE)):
+        assert service.handle(Observed(name, state), at(1)) == []
     assert service.handle(Cancelled(0, frozenset()), at(1)) == [], "a, b and c are ready: there is room for one alone"

@@ -174,12 +174,12 @@ class World(RuleBasedStateMachine):
 
     def looked(self, one: Job, found: str) -> None:
         self.mtime += found == "new file"
-        structure = {"unfinished": UNFINISHED, "nothing": None}.get(found, replace(COMPLETE, mtime_ns=self.mtime))
+        state = {"unfinished": UNFINISHED, "nothing": None}.get(found, replace(COMPLETE, mtime_ns=self.mtime))
         if one.job_id in self.places:
             self.places[one.job_id] = "seen"
         dark = ObservedDark(Path("/raw/dark.tif"), UNFINISHED if found == "no dark" else COMPLETE)
         lacks = found == "no sidecar"
-        self.send(Observed(one.job_id, structure, lacks_sidecar=lacks, darks=(dark,) if structure else ()))
+        self.send(Observed(one.job_id, state, lacks_sidecar=lacks, darks=(dark,) if state else ()))
 
     @precondition(lambda self: self.conversions)
     @rule(data=st.data(), sidecar=st.sampled_from(["carried", "absent"]))

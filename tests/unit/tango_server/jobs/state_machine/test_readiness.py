@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from petif_bluesky.sim.qxrd_file import Stage, write_stages
 from tango_server.conversion.errors import SourceMissingError
-from tango_server.conversion.tiff.parser import read_structure
+from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.jobs.file_checks import state_of
 from tango_server.jobs.state_machine.events import Instant
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, judge
 from tests.conftest import DATA, QXRD_FILES, UNFINISHED_FILES
@@ -35,10 +36,10 @@ class Watcher:
 
     def look(self, path: Path, at: float, trouble: str = "") -> Verdict:
         try:
-            structure = None if trouble else read_structure(path)
+            state = None if trouble else state_of(FrameLocation(path))
         except SourceMissingError:
-            structure = None
-        self._wait, verdict = judge(self._rule, self._wait, structure, trouble, Instant(START + at, 1.7e9 + at))
+            state = None
+        self._wait, verdict = judge(self._rule, self._wait, state, trouble, Instant(START + at, 1.7e9 + at))
         return verdict
 
     def follow(self, path: Path) -> tuple[list[float], Verdict]:
@@ -54,7 +55,7 @@ def ifd_first(tmp_path: Path) -> Path:
     """A complete file of a writer that puts the directory before the pixels."""
     path = tmp_path / "ifd_first.tif"
     tifffile.imwrite(path, IMAGE)
-    assert not read_structure(path).ifd_last
+    assert not state_of(FrameLocation(path)).proof
     return path
 
 
@@ -79,7 +80,7 @@ def test_unfinished_file_is_given_up_at_the_deadline(name: str) -> None:
     verdict = watcher.look(DATA / name, at=15.0)
     assert verdict.kind == "give_up"
     assert "not complete within 15 s" in verdict.reason
-    assert read_structure(DATA / name).problem in verdict.reason
+    assert state_of(FrameLocation(DATA / name)).problem in verdict.reason
 
 
 @pytest.mark.parametrize("name", ["a.tif", "/data/raw/sample/frame-00001.tif"], ids=["short name", "long name"])
