@@ -264,6 +264,8 @@ def _with_cache(dataset: Any) -> Any:
     if not 0 < needed <= _LARGEST_CACHE:
         return dataset
     h5py = h5py_for(Path(dataset.file.filename))
+    file, name = dataset.file, dataset.name.encode()
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_chunk_cache(max(521, 10 * across), needed, 0.75)
-    return h5py.Dataset(h5py.h5d.open(dataset.file.id, dataset.name.encode(), access))
+    dataset.id.close()  # as long as it is open, another handle shares its cache
+    return h5py.Dataset(h5py.h5d.open(file.id, name, access))
