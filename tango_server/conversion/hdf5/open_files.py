@@ -1,4 +1,4 @@
-"""HDF5 files that this process keeps open, since opening one for each frame takes longer than reading the frame.
+"""HDF5 files that a worker keeps open (see `keep_open`), since opening one for each frame takes long.
 
 - Read-only and without locks, so that the writer, which may be the detector, is never in the way of a reader, nor the
   reader in the way of the writer. A file that is open for SWMR writing is opened as its reader.
@@ -7,7 +7,6 @@
   old data through new ones (HDF5 issue 6374).
 - HDF5 itself opens no other file: links, virtual sources and raw storage are followed by `links`, `virtual` and
   `pixels`, each path checked against the roots. A file is opened without following symbolic links below its root.
-- On Windows no handle is kept: a SWMR writer could not close its file.
 """
 
 import contextlib
@@ -34,13 +33,14 @@ from tango_server.conversion.hdf5.library import READER_ERRORS, h5py_for, readin
 Identity = tuple[int, int, int]
 """Inode, size and modification time (ns) of a file."""
 
-_KEPT = 0 if os.name == "nt" else 8
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SMALLEST = 96  # bytes of a superblock and the root group's header
 _REMEMBERED = 1000
-_LARGEST_CACHE = 512 * 2**20
+LARGEST_CACHE = 512 * 2**20
+"""Bytes of decoded chunks that are kept for one data set."""
 _lock = threading.RLock()
 _kept: dict[Path, "HDF5File"] = {}
+_most_kept = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -181,10 +181,20 @@ def open_files(roots: Roots) -> Iterator[OpenFiles]:
         except (ConversionError, *READER_ERRORS):
             close_all()
             raise
-        while len(_kept) > _KEPT:
+        while len(_kept) > _most_kept:
             _close(_kept.pop(next(iter(_kept))))
             for each in _kept.values():  # the notes may be about the file that is no longer watched for changes
                 each.notes.clear()
+
+
+def keep_open(files: int = 8) -> None:
+    """Keep so many files open between frames: for a process that converts frame after frame, and nothing else.
+
+    By default none is: h5py refuses to open a file otherwise than it is open in the same process already, with locks for
+    example. On Windows none is at all: a SWMR writer could not close its file.
+    """
+    global _most_kept  # noqa: PLW0603 - handles are the process's
+    _most_kept = 0 if os.name == "nt" else files
 
 
 def close_all() -> None:
@@ -253,15 +263,20 @@ def _name_of(file: FileIO, path: Path) -> str:
 
 
 def _with_cache(dataset: Any) -> Any:
-    """Return a data set whose chunk cache holds all chunks that cut a frame, if they hold several frames."""
+    """Return a data set whose chunk cache holds all chunks that cut a frame, if they are encoded with other frames."""
     chunk, shape = dataset.chunks, dataset.shape
-    if not chunk or len(shape) < 3 or all(side == 1 for side in chunk[:-2]):  # noqa: PLR2004 - frames, rows, columns
+    if (
+        not chunk
+        or not dataset.id.get_create_plist().get_nfilters()
+        or len(shape) < 3
+        or all(side == 1 for side in chunk[:-2])
+    ):
         return dataset
     across = -(-shape[-2] // chunk[-2]) * -(-shape[-1] // chunk[-1])
     needed = across * dataset.dtype.itemsize
     for side in chunk:
         needed *= side
-    if not 0 < needed <= _LARGEST_CACHE:
+    if not 0 < needed <= LARGEST_CACHE:
         return dataset
     h5py = h5py_for(Path(dataset.file.filename))
     file, name = dataset.file, dataset.name.encode()
