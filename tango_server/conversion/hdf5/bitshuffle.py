@@ -3,8 +3,8 @@
 HDF5 decodes a chunk into new memory and copies it from there, which takes about as long as decoding. Here hdf5plugin's
 own function is called for chunks of whole frames, if its library can be used so; else HDF5 reads.
 
-The chunk: the size of the pixels (8 bytes, big-endian), that of a block (4 bytes), the blocks of shuffled and compressed
-pixels, each after its size (4 bytes), and as they are the last pixels, fewer than eight.
+The chunk: the size of the pixels (8 bytes, big-endian), that of a block (4 bytes), the blocks of shuffled and
+compressed pixels, each after its size (4 bytes), and as they are the last pixels, fewer than eight.
 """
 
 import ctypes

@@ -51,8 +51,8 @@ class HDF5File:
     ----------
     path, named: resolved, and as it was asked for
     file: h5py's
-    identity: when it was opened
     swmr: whether its writer has it open, or left it so
+    identity: when it was opened
     objects: those that were read before
     notes: what was found out about it, for as long as no kept file changes
 
@@ -61,8 +61,8 @@ class HDF5File:
     path: Path
     named: Path
     file: Any
-    identity: Identity
     swmr: bool
+    identity: Identity
     objects: dict[str, Any] = field(default_factory=dict)
     notes: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -190,7 +190,7 @@ def open_files(roots: Roots) -> Iterator[OpenFiles]:
 def keep_open(files: int = 8) -> None:
     """Keep so many files open between frames: for a process that converts frame after frame, and nothing else.
 
-    By default none is: h5py refuses to open a file otherwise than it is open in the same process already, with locks for
+    By default none is: while a file is open, h5py refuses to open it in another way in the same process, with locks for
     example. On Windows none is at all: a SWMR writer could not close its file.
     """
     global _most_kept  # noqa: PLW0603 - handles are the process's
@@ -221,7 +221,6 @@ def _identity(status: os.stat_result) -> Identity:
 
 
 def _opened(path: Path, named: Path, roots: Roots) -> HDF5File:
-    h5py = h5py_for(path)
     with reading(path):
         file = open_frame_file(path, roots.named)
     with file:
@@ -230,18 +229,25 @@ def _opened(path: Path, named: Path, roots: Roots) -> HDF5File:
             head = file.read(_SMALLEST)
         if len(head) < _SMALLEST or not head.strip(b"\0"):
             raise IncompleteFileError(path, f"only {identity[1]} bytes of an HDF5 file, or nothing but zeros", _WAITING)
-        name = _name_of(file, path)
-        try:
-            return HDF5File(path, named, h5py.File(name, "r", locking=False), identity, swmr=False)
-        except READER_ERRORS as error:
-            if "already open for write" not in str(error):
-                raise _unreadable(path, head, error) from error
-        try:
-            return HDF5File(path, named, h5py.File(name, "r", locking=False, swmr=True), identity, swmr=True)
-        except READER_ERRORS as error:
-            raise IncompleteFileError(
-                path, "it is still being written, or was left open by its writer (h5clear on a copy)", _WAITING
-            ) from error
+        return HDF5File(path, named, *_handle(path, _name_of(file, path), head), identity)
+
+
+def _handle(path: Path, name: str, head: bytes) -> tuple[Any, bool]:
+    """Return h5py's file, and whether it is open as the reader of a SWMR writer."""
+    h5py = h5py_for(path)
+    try:
+        return h5py.File(name, "r", locking=False), False
+    except READER_ERRORS as error:
+        if "locking flag" in str(error):  # open in this process already, with locks
+            with reading(path):
+                return h5py.File(name, "r"), False
+        if "already open for write" not in str(error):
+            raise _unreadable(path, head, error) from error
+    try:
+        return h5py.File(name, "r", locking=False, swmr=True), True
+    except READER_ERRORS as error:
+        what = "it is still being written, or was left open by its writer (h5clear on a copy)"
+        raise IncompleteFileError(path, what, _WAITING) from error
 
 
 _WAITING = "If it is no longer being written, check what wrote it."
@@ -265,12 +271,7 @@ def _name_of(file: FileIO, path: Path) -> str:
 def _with_cache(dataset: Any) -> Any:
     """Return a data set whose chunk cache holds all chunks that cut a frame, if they are encoded with other frames."""
     chunk, shape = dataset.chunks, dataset.shape
-    if (
-        not chunk
-        or not dataset.id.get_create_plist().get_nfilters()
-        or len(shape) < 3
-        or all(side == 1 for side in chunk[:-2])
-    ):
+    if not chunk or all(side == 1 for side in chunk[:-2]) or not dataset.id.get_create_plist().get_nfilters():
         return dataset
     across = -(-shape[-2] // chunk[-2]) * -(-shape[-1] // chunk[-1])
     needed = across * dataset.dtype.itemsize

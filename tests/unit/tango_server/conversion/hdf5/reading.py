@@ -50,4 +50,4 @@ def frames(count: int, base: int = 0, pixel_type: str = "uint16") -> np.ndarray[
     """Return frames like those of the made files."""
     numbers = np.arange(1, count + 1)[:, None, None] * 1000
     rows, columns = np.mgrid[:32, :48]
-    return ((base + numbers + 32 * rows + columns) % 30000).astype(pixel_type)
+    return np.asarray((base + numbers + 32 * rows + columns) % 30000, pixel_type)
