@@ -1,10 +1,11 @@
 r"""The header that Dectris detectors write as text: in a CBF ("mini header"), and in a TIFF's ImageDescription.
 
-Lines are `# Key value unit`, with `:` or `=` after some keys. Names and units are those of the "Pilatus CBF header
-specification" 1.4 (Dectris, 2012). Count_cutoff is the highest count that the detector tells from a higher one, so that
-pixels from it on are overexposed. Beam_xy is taken as it stands.
+Lines are `# Key value unit`; the "space equivalent characters" `#=:,()` may stand between them (Dectris' page on the
+PILATUS CBF header). Names and units are those of real files and of fabio's `PilatusHeader`. Pixels from Count_cutoff on
+are overexposed. Beam_xy is taken as it stands: the header does not say whether it counts from the corner or from the
+centre of the first pixel.
 
-Angles are stated with care, since camserver fills in all keys of a TIFF whether anybody set them or not:
+Angles are stated with care, since the header of a TIFF has all keys, set or not:
 `Start_angle` and `Angle_increment` belong to the circle that `Oscillation_axis` names, to omega if that key is absent
 (the header of a CBF has only what was set), and to no circle if it names a direction of the laboratory (its default is
 `X, CW`). Circles at rest at 0 are left out; with a chi, no circle is stated, for then they are no kappa goniometer's.
@@ -18,9 +19,10 @@ from tango_server.units import UnknownUnitError, in_unit
 
 _LONGEST_TEXT = 65_536
 _LONGEST_VALUE = 200
+_SPACES = " \t#=:,()"
 _KEY = re.compile(r"\w+", re.ASCII)
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,4})?", re.ASCII)
-_UNIT = re.compile(r"[ \t]*([^\W\d_]+)")
+_UNIT = re.compile(r"[ \t,:=]*([^\W\d_]+)")
 _TIME = re.compile(r"(\d{4})[-/:](\d\d|[A-Za-z]{3})[-/:](\d\d)[T ]+(\d\d):(\d\d):(\d\d)", re.ASCII)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MAKES = ("pilatus", "eiger", "mythen", "dectris")
@@ -72,11 +74,11 @@ def _parsed(text: str) -> tuple[dict[str, str], str]:
     for line in text[:_LONGEST_TEXT].splitlines():
         if not line.startswith("#"):
             continue
-        body = line[1 : 2 * _LONGEST_VALUE].strip()
+        body = line[: 2 * _LONGEST_VALUE].strip().lstrip(_SPACES)
         taken = taken or _time(body)
         key = _KEY.match(body)
         if key:
-            values.setdefault(key[0], body[key.end() :].strip(" \t:=")[:_LONGEST_VALUE])
+            values.setdefault(key[0], body[key.end() :].lstrip(_SPACES)[:_LONGEST_VALUE])
     return values, taken
 
 

@@ -1,7 +1,7 @@
 """Check and read the frame of a CBF file.
 
 The pixels are decoded by fabio's own extension, which believes what it is given: it reads beyond the end of data that
-stop within an escape. So zeros are put behind the data, and the number of pixels tells whether it went wrong.
+stop within an escape. So zeros are put behind the data, and a wrong number of pixels shows that this happened.
 """
 
 import base64

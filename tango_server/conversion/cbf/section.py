@@ -3,7 +3,7 @@
 Text and sizes are limited, so that no file can exhaust the memory: byte offset needs 1 to 15 bytes for a pixel, so a
 header that promises more pixels than the file has bytes is wrong.
 
-Format: Hammersley et al., "CBF/imgCIF", International Tables for Crystallography G (2006), 2.3 and 5.6.
+Format: as fabio's `cbfimage` reads it and Dectris' detectors write it.
 """
 
 import os
@@ -200,7 +200,8 @@ def _contents(before: str) -> str:
 
 def _refuse_strangers(path: Path, text: bytes) -> None:
     """Refuse at once what will never have a section: the CBF of FIT2D and of imgCIF before version 1."""
-    if b"START OF BINARY" in text or (b"fit2d" in text[:_FIRST_LOOK].lower() and _SECTION not in text):
+    introduction = text[:_FIRST_LOOK].partition(b"_array_data.header_contents")[0].lower()
+    if b"START OF BINARY" in text or (b"fit2d" in introduction and _SECTION not in text):
         raise _unsupported(path, "a CBF file of FIT2D, or of a version before 1.0")
 
 

@@ -4,7 +4,7 @@ A block is a header in braces and the pixels behind it, perhaps with padding. A 
 `EDF_DataFormatVersion` has no pixels; its values hold for all blocks. Where a header ends is found by its brace, as
 fabio does it, whatever `EDF_HeaderSize` says. Headers and blocks are limited, so that no file can exhaust the memory.
 
-Format: P. Boesecke, "Keywords for SAXS Data in EDF Files", version 2.40 (ESRF).
+Format: as fabio's `edfimage` reads it; names by P. Boesecke, "Keywords for SAXS Data in EDF Files" (ESRF).
 """
 
 import re

@@ -1,11 +1,10 @@
 """What the header of an EDF block states about its frame, under the names that are usual at the ESRF.
 
-Names and units are those of P. Boesecke, "Keywords for SAXS Data in EDF Files", version 2.40 (ESRF), and of his
-article in J. Appl. Cryst. (2007) 40, s423: lengths in m, times in s, the centre in pixels of the image coordinate,
-which is `Offset` at the lower edge of the first pixel, so that its centre has `Offset + 0.5`. (pyFAI's `setSPD` counts
-alike.) A value may have a unit behind an underscore (`1.5_s`). The centre is the foot of the normal from the sample,
-so it is the beam only without rotations of the detector. `exposure_time`, `acq_expo_time` and `count_time` are what
-Lima and SPEC write.
+Names are those of P. Boesecke, "Keywords for SAXS Data in EDF Files" (ESRF): lengths in m, times in s, perhaps with
+another unit behind an underscore (`1.5_ms`). `Center` is an image coordinate, which for the pixel with index i (from 0)
+is i + Offset + 0.5 at its centre: `INDEX2I` in `reference.h` of his program SPD; pyFAI's `setSPD` counts alike. It is
+the foot of the normal from the sample, so it is the beam only without rotations of the detector. Of the other names of
+the exposure time, `acq_expo_time` is Lima's and `count_time` SPEC's.
 """
 
 import re

@@ -76,7 +76,7 @@ def open_edf(location: FrameLocation, workspace: Workspace, roots: Roots = ANYWH
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """The blocks up to the one that is asked for, and why there are no more; no `problem` at the end of the file."""
+    """The blocks up to the wanted one, and why there are no more; no `problem` at the end of the file."""
 
     found: list[Block]
     state: State

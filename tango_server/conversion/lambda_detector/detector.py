@@ -1,19 +1,17 @@
 """A detector as its modules' files describe it: where each module goes, the assembled mask, the header.
 
-The description is kept for the next frame, for as long as the files are the same.
+The description is kept for the next frame, as long as no file changes.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tango_server.conversion.errors import IncompleteFileError
 from tango_server.conversion.frame_header import FrameHeader
-from tango_server.conversion.hdf5.library import reading
 from tango_server.conversion.image.own_mask import OwnMask
 from tango_server.conversion.lambda_detector.layout import Layout, Placed, layout_of
 from tango_server.conversion.lambda_detector.module_file import ModuleFile
@@ -32,10 +30,6 @@ class Detector:
     header: FrameHeader
 
 
-_Key = tuple[tuple[Path, tuple[int, int, int]], ...]
-_latest: dict[_Key, Detector] = {}
-
-
 def detector_of(modules: Sequence[ModuleFile]) -> Detector:
     """Return the detector of at least one module.
 
@@ -47,17 +41,15 @@ def detector_of(modules: Sequence[ModuleFile]) -> Detector:
         if the modules do not make one frame.
 
     """
-    key = tuple((module.path, module.opened.identity) for module in modules)
-    known = _latest.get(key)
-    if known is None:
-        known = _described(modules)
-        _latest.clear()
-        _latest[key] = known
+    notes, key = modules[0].opened.notes, ("lambda", *(module.opened.path for module in modules))
+    if key not in notes:
+        notes[key] = _described(modules)
+    known: Detector = notes[key]
     return known
 
 
 def _described(modules: Sequence[ModuleFile]) -> Detector:
-    types = [module.frames().dtype.newbyteorder("=") for module in modules]
+    types = [module.frames().pixel_type.newbyteorder("=") for module in modules]
     for module, kind in zip(modules, types, strict=True):
         if kind != types[0]:
             raise module.unfit(f"its pixels are {kind}, those of {modules[0].path.name} {types[0]}")
@@ -72,19 +64,19 @@ def _described(modules: Sequence[ModuleFile]) -> Detector:
 def _placed(module: ModuleFile, *, alone: bool) -> Placed:
     if not module.is_lambda():
         raise module.unfit("its description names no Lambda, although its name is that of a module")
-    _, rows, columns = module.frames().shape
+    frames = module.frames()
     corner = module.translation() or ((0.0, 0.0) if alone else None)
     if corner is None:
         raise IncompleteFileError(
             module.path, "it does not say where its module is (translation/distance)", "Check what wrote this file."
         )
-    return Placed(module.path, (rows, columns), *corner)
+    return Placed(module.path, (frames.rows, frames.columns), *corner)
 
 
 def _mask(modules: Sequence[ModuleFile], layout: Layout) -> OwnMask:
     pixels = np.ones(layout.shape, np.bool_)
     for module, (rows, columns) in zip(modules, layout.places, strict=True):
-        masked = module.mask((rows.stop - rows.start, columns.stop - columns.start))
+        masked = module.mask()
         pixels[rows, columns] = False if masked is None else masked
     pixels.flags.writeable = False
     digest = hashlib.sha256(np.packbits(pixels).tobytes()).hexdigest()
@@ -106,17 +98,9 @@ def _header(module: ModuleFile) -> FrameHeader:
 
 def sequence_note(modules: Sequence[ModuleFile], index: int) -> str:
     """Return a note if modules number the frame at an index differently: one of them has lost frames before it."""
-    numbers = {module.path.name: _sequence_number(module, index) for module in modules}
-    stated = {name: number for name, number in numbers.items() if number}
+    stated = {module.path.name: module.number("sequence_number", index=index) for module in modules}
+    stated = {name: number for name, number in stated.items() if number}
     if len(set(stated.values())) < 2:  # noqa: PLR2004 - two that differ
         return ""
-    said = ", ".join(f"{number} in {name}" for name, number in stated.items())
+    said = ", ".join(f"{number:g} in {name}" for name, number in stated.items())
     return f"The modules number this frame differently ({said}): one of them may have lost frames."
-
-
-def _sequence_number(module: ModuleFile, index: int) -> int:
-    numbers = module.dataset("sequence_number")
-    if numbers is None or numbers.ndim != 1 or numbers.dtype.kind not in "iu" or index >= numbers.size:
-        return 0
-    with reading(module.path, "sequence_number cannot be read"):
-        return int(numbers[index])

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tango_server.conversion.errors import (
     IncompleteFileError,
@@ -22,13 +21,15 @@ from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.files.series_names import module_of
 from tango_server.conversion.frame_source import FrameSource, ImageInfo
-from tango_server.conversion.hdf5.library import reading
+from tango_server.conversion.hdf5.links import WAIT
 from tango_server.conversion.hdf5.open_files import OpenFiles, open_files
+from tango_server.conversion.hdf5.pixels import read_regions
 from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.image.pixels import Image
 from tango_server.conversion.lambda_detector.detector import Detector, detector_of, sequence_note
-from tango_server.conversion.lambda_detector.module_file import DATA, ModuleFile, stored_bytes
+from tango_server.conversion.lambda_detector.module_file import DATA, ModuleFile
 from tango_server.conversion.lambda_detector.modules import ModuleFiles, module_files
+from tango_server.text import counted
 
 
 def is_lambda_module(location: FrameLocation, roots: Roots = ANYWHERE) -> bool:
@@ -47,7 +48,7 @@ def is_lambda_module(location: FrameLocation, roots: Roots = ANYWHERE) -> bool:
         return False
     try:
         with open_files(roots) as files:
-            return ModuleFile(location.file, files.open(location.file)).is_lambda()
+            return ModuleFile(files, files.open(location.file)).is_lambda()
     except SourceError:
         return False
 
@@ -68,22 +69,23 @@ def check_lambda(location: FrameLocation, roots: Roots = ANYWHERE, *, modules: i
     SourceError
         if it can never be converted; names the file of the module that is the reason.
     OutsideRootsError
-        if a file is outside the folders that may be read.
+        if a file is outside the folders that may be read, or leads there.
 
     """
     found = module_files(location, roots, modules)
     if not found.is_first and location.index is None:
         return FileState("complete", problem=_of_the_first(found), frames=0)
+    used: list[OpenFiles] = []
     try:
         with open_files(roots) as files:
+            used.append(files)
             opened = _opened(location, found, files)
-            state = _state(location, found, opened)
-            if state.state == "complete":
-                detector_of(opened)  # whose mask may still be missing
+            state = _state(location, found, opened, files)
+            detector_of(opened)  # whose mask may still be missing
             return state
     except IncompleteFileError as error:
-        about = "" if error.path == str(location.file) else f"{Path(error.path).name}: "
-        return FileState("incomplete", f"{about}{error.problem}")
+        inode, size, modified = used[0].identity_with(location.file)
+        return FileState("incomplete", f"{Path(error.path).name}: {error.problem}", size, modified, inode)
 
 
 @contextmanager
@@ -101,10 +103,10 @@ def open_lambda(
     found = module_files(location, roots, modules)
     with open_files(roots) as files:
         opened = _opened(location, found, files)
-        state = _state(location, found, opened)
-        state.require_complete(location.file)
+        state = _state(location, found, opened, files)
         if location.index is None and state.frames != 1:
-            raise UnsupportedImageError(location.file, f"it has {state.frames} frames", "Name one by its index.")
+            problem = f"it has {counted(state.frames or 0, 'frame')}"
+            raise UnsupportedImageError(location.file, problem, "Name one: --frames, or the index of the request.")
         frame = _Frame(detector_of(opened), opened, location.index or 0, workspace)
         yield FrameSource(
             location=location,
@@ -132,8 +134,7 @@ class _Frame:
         image = self.workspace.array("frame", layout.shape, self.detector.pixel_type)
         image.fill(0)
         for module, (rows, columns) in zip(self.modules, layout.places, strict=True):
-            with reading(module.path, f"frame {self.index} does not decode"):
-                module.frames().read_direct(image, (self.index,), (rows, columns))
+            read_regions(module.files, module.regions(self.index, rows.start, columns.start), image)
         yield image
 
 
@@ -142,52 +143,36 @@ def _opened(location: FrameLocation, found: ModuleFiles, files: OpenFiles) -> li
     if not found.is_first:
         raise UnsupportedImageError(location.file, _of_the_first(found), "Convert that file.")
     if found.missing:
-        missing = ", ".join(found.missing)
-        raise IncompleteFileError(location.file, f"missing module: {missing}", "Check whether the detector wrote it.")
+        raise IncompleteFileError(location.file.with_name(found.missing[0]), "missing module", WAIT)
     opened = []
     for path in found.files:
         try:
-            opened.append(ModuleFile(path, files.open(path)))
+            opened.append(ModuleFile(files, files.open(path)))
         except SourceMissingError as error:
             if path == location.file:
                 raise
-            raise IncompleteFileError(path, "missing module", "Check whether the detector wrote it.") from error
+            raise IncompleteFileError(path, "missing module", WAIT) from error
+        files.use(opened[-1].opened)
     return opened
 
 
-def _state(location: FrameLocation, found: ModuleFiles, opened: list[ModuleFile]) -> FileState:
-    """Return the state of a frame in open files, or of all of them."""
-    frames = opened[0].frames().shape[0]
-    inode, size, modified = opened[0].opened.identity
-    if location.index is None and frames > 1:
-        every = [module.opened.identity for module in opened]
-        size, modified = sum(each[1] for each in every), max(each[2] for each in every)
-        return FileState("complete", size=size, mtime_ns=modified, inode=inode, frames=frames)
-    index = location.index or 0
-    stored = []
-    for module in opened:
-        data = module.frames()
-        stored.append(_stored(data, index, module.path))
-        if stored[-1] is None:
-            problem = f"{module.path.name} does not have frame {index} yet (its frames: {data.shape[0]})"
-            return FileState("incomplete", problem, frames=frames)
-    proven = found.counted and all(module.frames().chunks for module in opened)
-    # Files that grow with every further frame never become still; what belongs to this frame does.
-    return FileState(
-        "complete",
-        size=sum(filter(None, stored)),
-        mtime_ns=modified if proven else 0,
-        inode=inode,
-        proof=f"all {len(opened)} modules have the frame" if proven else "",
-        frames=frames,
-    )
-
-
-def _stored(data: Any, index: int, path: Path) -> int | None:
-    if not 0 <= index < data.shape[0]:
-        return None
-    with reading(path, f"{DATA} cannot be read"):
-        return stored_bytes(data, (index,))
+def _state(location: FrameLocation, found: ModuleFiles, opened: list[ModuleFile], files: OpenFiles) -> FileState:
+    """Return the state of a complete frame, or of all files; raise `IncompleteFileError` if it is not complete."""
+    stacks = [module.frames() for module in opened]
+    frames = stacks[0].frames
+    proven = False
+    if location.index is not None or frames <= 1:
+        written = [module.require_frame(location.index or 0) for module in opened]
+        proven = all(written)
+    inode, size, modified = files.identity
+    if not proven:
+        return FileState("complete", "", size, modified, inode, frames=frames)
+    if found.counted:
+        proof = f"all {len(opened)} modules have the frame"
+        return FileState("complete", "", size, modified, inode, proof, frames)
+    # Only a further module could change the frame. Files that other frames are added to never stand still.
+    size = sum(stack.rows * stack.columns * stack.pixel_type.itemsize for stack in stacks)
+    return FileState("complete", "", size, 0, opened[0].opened.identity[0], frames=frames)
 
 
 def _of_the_first(found: ModuleFiles) -> str:

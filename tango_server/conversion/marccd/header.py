@@ -1,7 +1,7 @@
 """The header of a MarCCD frame: 3072 bytes at byte 1024 of its TIFF; the pixels are one strip at byte 4096.
 
-Format: "The marCCD header documentation" (MarUSA, now Rayonix), whose C structure fabio's `marccdimage` quotes.
-Lengths, times and angles are integers: nm, um, ms, 1e-5 Angstrom, 1e-3 pixels and 1e-3 degrees. Circles that never
+Format: the C structure of MarUSA (now Rayonix) that fabio's `marccdimage` quotes. Lengths, times and angles are
+integers: nm, um, ms, fm (1e-5 Angstrom), 1e-3 pixels and 1e-3 degrees. Circles that never
 moved from 0 are left out; with a chi, no circle is stated, for then they are no kappa goniometer's.
 """
 

@@ -68,7 +68,7 @@ def values(frames: list[Frame]) -> list[int]:
 
 def _images_in(file: h5py.File, data_set: str) -> list[Any]:
     if data_set:
-        return [np.atleast_3d(file[data_set][()]) if file[data_set].ndim > 2 else file[data_set][()][None]]
+        return [file[data_set][()].reshape(-1, *SHAPE)]
     return [file["entry/data"][name][()] for name in sorted(file["entry/data"])]
 
 

@@ -43,6 +43,12 @@ def test_values_are_in_our_units(end: str) -> None:
     assert dectris_header(text) == HEADER
 
 
+@pytest.mark.parametrize("line", ["#Beam_xy: (24.5, 16)", "# Beam_xy=24.5 16 pixels", "#  Beam_xy  (24.5,16) pixels"])
+def test_spaces_may_be_other_characters(line: str) -> None:
+    header = dectris_header(f"{line}\n#Exposure_time=0.5,s")
+    assert (header.beam_center_x, header.beam_center_y, header.exposure) == (24.5, 16.0, 0.5)
+
+
 def rotations(*lines: str) -> tuple[Rotation, ...]:
     return dectris_header("\n".join(f"# {line}" for line in lines)).rotations
 

@@ -146,6 +146,13 @@ def test_truncated_file_is_incomplete_until_its_last_byte(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read(path), fabio.open(str(CBF / "good.cbf")).data)
 
 
+def test_unfinished_text_that_names_fit2d_is_waited_for(tmp_path: Path) -> None:
+    content = (CBF / "good.cbf").read_bytes().replace(b"# Wavelength", b"# Image_path: /data/fit2d/\r\n# Wavelength")
+    path = tmp_path / "grows.cbf"
+    path.write_bytes(content[: content.index(SECTION)])
+    assert check_cbf(FrameLocation.of(path)).state == "incomplete"
+
+
 def test_file_that_starts_with_zeros_is_incomplete(tmp_path: Path) -> None:
     path = tmp_path / "hole.cbf"
     path.write_bytes(bytes(100_000))

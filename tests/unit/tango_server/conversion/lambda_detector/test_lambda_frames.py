@@ -20,6 +20,7 @@ from tango_server.conversion.errors import (
 )
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import Roots
+from tango_server.conversion.files.series_names import makes_jobs
 from tango_server.conversion.frame_header import FrameHeader
 from tango_server.conversion.frame_source import FrameSource
 from tango_server.conversion.hdf5.open_files import close_all
@@ -35,7 +36,9 @@ from tests.unit.tango_server.conversion.lambda_detector.made_files import (
     write_module,
 )
 
-REAL = Path(__file__).parents[6] / "shared" / "data" / "lambda" / "testasapo1_1009_00002_m1_part00000.nxs"
+DATA = Path(__file__).parents[6] / "shared" / "data"
+REAL = DATA / "lambda" / "testasapo1_1009_00002_m1_part00000.nxs"
+UNEVEN = DATA / "made" / "02_lambda_uneven"
 
 WRITER = """
 import sys
@@ -84,14 +87,25 @@ def masked(source: FrameSource) -> Array:
     return source.own_mask.pixels
 
 
+def assembled(files: list[Path], shape: tuple[int, int], count: int) -> tuple[Array, Array]:
+    """Return the first frames of all modules and their mask, put together with h5py and numpy."""
+    frames, mask = np.zeros((count, *shape), np.int16), np.ones(shape, bool)
+    left = -2  # of the second and the third module
+    for path in files:
+        with h5py.File(path, "r", locking=False) as file:
+            detector = file[DETECTOR]
+            x, y, _ = detector["translation/distance"][:].astype(int)
+            _, rows, columns = detector["data"].shape
+            there = np.s_[y : y + rows, x - left : x - left + columns]
+            frames[:, *there] = detector["data"][:count]
+            mask[there] = detector["pixel_mask"][0] != 0
+    return frames, mask
+
+
 @pytest.mark.skipif(not REAL.is_file(), reason="needs the real files of a Lambda")
 def test_real_frames_equal_an_assembly_in_numpy() -> None:
-    expected, mask = np.zeros((10, 1833, 1556), np.int16), np.ones((1833, 1556), bool)
-    for number, (row, column) in {1: (0, 2), 2: (660, 0), 3: (1317, 0)}.items():
-        with h5py.File(str(REAL).replace("_m1_", f"_m{number}_"), "r", locking=False) as file:
-            there = np.s_[row : row + 516, column : column + 1554]
-            expected[:, *there] = file[DETECTOR]["data"]
-            mask[there] = file[DETECTOR]["pixel_mask"][0] != 0
+    files = [Path(str(REAL).replace("_m1_", f"_m{number}_")) for number in (1, 2, 3)]
+    expected, mask = assembled(files, (1833, 1556), 10)
     assert is_lambda_module(at(REAL))
     assert check_lambda(at(REAL)).frames == 10
     for index in range(10):
@@ -114,6 +128,19 @@ def test_real_frames_equal_an_assembly_in_numpy() -> None:
         pixel_size_y=pytest.approx(0.055),
         saturation=4095.0,
     )
+
+
+@pytest.mark.skipif(not UNEVEN.is_dir(), reason="needs the made files of a Lambda")
+def test_uneven_files_give_the_frames_that_all_have() -> None:
+    names = {path.name for path in UNEVEN.iterdir()}
+    (first,) = (UNEVEN / name for name in names if makes_jobs(name, names))
+    expected, mask = assembled(sorted(UNEVEN.glob("*_m0?.nxs")), (109, 50), 4)
+    assert check_lambda(at(first)).frames == 5
+    for index in range(4):
+        source, image = frame(first, index)
+        np.testing.assert_array_equal(image, expected[index])
+        np.testing.assert_array_equal(masked(source), mask)
+    assert "_m02.nxs" in check_lambda(at(first, 4)).problem
 
 
 def test_frame_waits_only_for_the_module_that_lacks_it(tmp_path: Path) -> None:
