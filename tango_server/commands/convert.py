@@ -209,6 +209,8 @@ def _print_report(report: "FrameReport", errors: "Console", complaints: _Complai
         say(report.model_dump_json())
     elif report.outcome == "failed":
         complaints.log_report(report)
+    elif report.outcome == "skipped" and report.output is None:
+        complain(errors, f"{report.source}: skipped: {report.reason}", style="")
     elif report.outcome == "converted" and report.reason:
         complain(errors, f"{report.source}: {report.reason}", style="")
 

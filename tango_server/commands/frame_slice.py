@@ -10,7 +10,26 @@ if TYPE_CHECKING:
 else:
     _Slices = click.ParamType
 
+_MOST = 1_000_000
 _PARTS = re.compile(r"(-?\d{1,9})|(-?\d{1,9})?:(-?\d{1,9})?(?::([1-9]\d{0,8})?)?")
+
+
+def indices_of(chosen: slice | None) -> list[dict[str, int]]:
+    """Return the field of a request for each chosen frame; one without it, which means all, if none was chosen.
+
+    Raises
+    ------
+    click.UsageError
+        if the number of frames would have to be known.
+    """
+    if chosen is None:
+        return [{}]
+    start, stop = chosen.start or 0, chosen.stop
+    if stop is None or start < 0 or stop <= start:
+        raise click.UsageError("--frames needs START:STOP with a STOP above START, since the server counts the frames.")
+    if stop - start > _MOST:
+        raise click.UsageError(f"--frames can name at most {_MOST} frames. Leave it out for all of them.")
+    return [{"frame": index} for index in range(start, stop, chosen.step or 1)]
 
 
 class FrameSlice(_Slices):

@@ -92,9 +92,7 @@ def _add_frames(file: FrameLocation, state: FileState, chosen: slice | None, fou
     frames = state.frames or 0
     indices = range(frames)[chosen or slice(None)]
     if not makes_jobs(file.file.name, _Beside(file.file.parent)):
-        found.skipped[file] = (
-            "its frames are converted with those of another file beside it (its first module or master)"
-        )
+        found.skipped[file] = "its frames are converted from another file beside it, its first module or its master"
     elif not frames:
         found.skipped[file] = state.problem or "no image in this file"
     elif not indices:
