@@ -1,12 +1,10 @@
 """The thread that watches one folder: scans, submits, queries reports and updates the store."""
 
 import hashlib
-import itertools
 import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,9 +23,10 @@ from tango_server.jobs.ledger.database import LedgerBusyError
 from tango_server.jobs.ledger.history import UnknownIdError
 from tango_server.jobs.validation import NO_MAP, translated
 from tango_server.jobs.watch.folder_state import WatchedFolder
+from tango_server.jobs.watch.frame_reports import FrameReports, Reports
 from tango_server.jobs.watch.known import Identity, Wanted
 from tango_server.jobs.watch.sqlite_store import KnownFiles, WatchStore
-from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitQuery, frame_job_id
+from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitQuery
 from tango_server.recipe import NewFile, Recipe
 from tango_server.sqlite.wal_file import sqlite_integer
 
@@ -107,8 +106,7 @@ class Watcher(threading.Thread):
         self._root: Path | None = None
         self._known: KnownFiles
         self._files: WatchedFolder
-        self._frames: deque[tuple[str, int, int]] = deque()
-        """Files that became jobs of their frames: job id, the first frame without a report, the number of frames."""
+        self._frames = FrameReports(self._reports_of, on_report)
         self._lister: FrameLister
 
     def run(self) -> None:
@@ -144,12 +142,12 @@ class Watcher(threading.Thread):
         self._write()
         self.begun = True
         self._query_reports(root)
-        self._query_frames()
+        self._frames.poll(self.closing.is_set)
         self._check(root)
         problem = self._submit(root)
         self._files.forget(wall)
         self._write()
-        self.idle = self._files.idle and not self._frames
+        self.idle = self._files.idle and self._frames.idle
         if listing.unlisted and not problem:
             name, reason = next(iter(listing.unlisted.items()))
             problem = f"{root / name}: cannot list this folder: {reason}. It is not watched until this is fixed."
@@ -182,30 +180,11 @@ class Watcher(threading.Thread):
                 else:
                     self._files.reported(name, report, _identity(root / name))
                     self._on_report(report)
-                    if report.frames:
-                        self._frames.append((job_id, 0, report.frames))
+                    self._frames.add(report)
             if None in reports.values():
                 return
 
-    def _query_frames(self) -> None:
-        """Query the reports of the frames of files, in their order; continue as long as all are there."""
-        for _ in range(_ROUNDS):
-            if not self._frames or self.closing.is_set():
-                return
-            job_id, start, count = self._frames[0]
-            asked = [frame_job_id(job_id, index) for index in range(start, min(start + _BATCH, count))]
-            reports = self._reports_of(asked)
-            done = list(itertools.takewhile(lambda each: reports.get(each, each) is not None, asked))
-            for each in done:
-                if (report := reports.get(each)) is not None:  # else it is no longer known
-                    self._on_report(report)
-            self._frames[0] = job_id, start + len(done), count
-            if start + len(done) == count:
-                self._frames.popleft()
-            if len(done) < len(asked):
-                return
-
-    def _reports_of(self, job_ids: list[str]) -> dict[str, FrameReport | None]:
+    def _reports_of(self, job_ids: list[str]) -> Reports:
         """Return the report of each job that is known, None for one that has none yet."""
         try:
             answer = self._jobs.reports(ReportsQuery(job_ids=job_ids, limit=len(job_ids)))
