@@ -164,11 +164,9 @@ def _state(location: FrameLocation, found: ModuleFiles, opened: list[ModuleFile]
     if location.index is not None or frames <= 1:
         written = [module.require_frame(location.index or 0) for module in opened]
         proven = all(written)
-    inode, size, modified = files.identity
-    if not proven:
-        return FileState("complete", "", size, modified, inode, frames=frames)
-    if found.counted:
-        proof = f"all {len(opened)} modules have the frame"
+    if not proven or found.counted:
+        inode, size, modified = files.identity
+        proof = f"all {len(opened)} modules have the frame" if proven else ""
         return FileState("complete", "", size, modified, inode, proof, frames)
     # Only a further module could change the frame. Files that other frames are added to never stand still.
     size = sum(stack.rows * stack.columns * stack.pixel_type.itemsize for stack in stacks)

@@ -20,8 +20,7 @@ from tango_server.units import UnknownUnitError, in_unit
 
 DETECTOR = "/entry/instrument/detector"
 DATA = f"{DETECTOR}/data"
-_TRANSLATION = f"{DETECTOR}/translation/distance"
-_MASK = f"{DETECTOR}/pixel_mask"
+_TRANSLATION = "translation/distance"
 _STACK = 3  # dimensions: frames, rows, columns
 
 
@@ -48,13 +47,17 @@ class ModuleFile:
             if what it has are no frames.
 
         """
-        place = child(self.files, self._top, DATA)
+        known: Stack | None = self.opened.notes.get(DATA)
+        if known:
+            return known
+        place = child(self.files, self._detector, "data")
         if place is None:
             raise IncompleteFileError(self.path, f"it has no {DATA} yet", WAIT)
         stack = stack_of(place)
         shape = place.object.shape
         if len(shape) != _STACK:
             raise self.unfit(f"{DATA} has the shape {shape}, not frames of rows and columns")
+        self.opened.notes[DATA] = stack
         return stack
 
     def regions(self, index: int, top: int = 0, left: int = 0) -> list[Region]:
@@ -79,15 +82,12 @@ class ModuleFile:
             if it does not fit the module.
 
         """
-        place, frames = child(self.files, self._top, _MASK), self.frames()
+        place, frames = child(self.files, self._detector, "pixel_mask"), self.frames()
         if place is None:
             return None
         found = stack_of(place)
-        if (found.frames, found.rows, found.columns) != (
-            1,
-            frames.rows,
-            frames.columns,
-        ) or found.pixel_type.kind == "f":
+        fits = (found.frames, found.rows, found.columns) == (1, frames.rows, frames.columns)
+        if not fits or found.pixel_type.kind == "f":
             raise self.unfit(f"its pixel_mask has the type {found.pixel_type} and the shape {place.object.shape}")
         regions = regions_of(self.files, Region(place, found.at(0), (0, found.rows), (0, found.columns)))
         for each in regions:
@@ -106,7 +106,7 @@ class ModuleFile:
             if they are in another unit, or no two or three numbers.
 
         """
-        place = child(self.files, self._top, _TRANSLATION)
+        place = child(self.files, self._detector, _TRANSLATION)
         if place is None or not place.is_data_set:
             return None
         with reading(self.path, f"{_TRANSLATION} cannot be read"):
@@ -114,8 +114,8 @@ class ModuleFile:
             elsewhere = found.is_virtual or found.external
             if not elsewhere and not found.id.get_storage_size():  # HDF5 would give zeros
                 return None
-        values = numbers(self.files, self._top, _TRANSLATION)
-        stated = unit(self.files, self._top, _TRANSLATION) or "pixel"
+        values = numbers(self.files, self._detector, _TRANSLATION)
+        stated = unit(self.files, self._detector, _TRANSLATION) or "pixel"
         if values.size not in {2, 3}:
             raise self.unfit(f"{_TRANSLATION} is not x, y, z")
         try:
@@ -130,18 +130,18 @@ class ModuleFile:
 
     def text(self, name: str) -> str:
         """Return a text that describes the detector; empty without it."""
-        return text(self.files, self._top, f"{DETECTOR}/{name}")
+        return text(self.files, self._detector, name)
 
     def number(self, name: str, wanted: str = "", default: str = "", index: int = 0) -> float | None:
         """Return a number that describes the detector, in the unit `wanted`; None if it is not stated in such a unit.
 
         `default` is the unit of a value without one; without a default such a value is not stated.
         """
-        values = numbers(self.files, self._top, f"{DETECTOR}/{name}")
+        values = numbers(self.files, self._detector, name)
         if not index < values.size:
             return None
         try:
-            return in_unit(float(values[index]), unit(self.files, self._top, f"{DETECTOR}/{name}") or default, wanted)
+            return in_unit(float(values[index]), unit(self.files, self._detector, name) or default, wanted)
         except UnknownUnitError:
             return None
 
@@ -150,5 +150,12 @@ class ModuleFile:
         return UnsupportedImageError(self.path, problem, "Check what wrote this file.")
 
     @property
-    def _top(self) -> Place:
-        return Place(self.opened, "/")
+    def _detector(self) -> Place:
+        """The group that describes the detector."""
+        known: Place | None = self.opened.notes.get(DETECTOR)
+        if known is None:
+            known = child(self.files, Place(self.opened, "/"), DETECTOR)
+            if known is None:
+                raise IncompleteFileError(self.path, f"it has no {DETECTOR} yet", WAIT)
+            self.opened.notes[DETECTOR] = known
+        return known

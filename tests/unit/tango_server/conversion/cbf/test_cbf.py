@@ -29,7 +29,7 @@ from tango_server.conversion.frame_header import FrameHeader, Rotation
 from tango_server.conversion.image.buffers import Workspace
 from tests.conftest import DATA
 
-CBF = DATA / "cbf"
+CBF = DATA / "made" / "10_cbf"
 REAL = Path(__file__).parents[6] / "shared" / "data" / "cbf" / "in16c_010001.cbf"
 SECTION = b"--CIF-BINARY-FORMAT-SECTION--"
 PIXELS = b"\x0c\x1a\x04\xd5"

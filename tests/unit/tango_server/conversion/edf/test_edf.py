@@ -28,7 +28,7 @@ from tango_server.conversion.frame_header import FrameHeader
 from tango_server.conversion.image.buffers import Workspace
 from tests.conftest import DATA
 
-EDF = DATA / "edf"
+EDF = DATA / "made" / "11_edf"
 THREE = EDF / "three_blocks.edf"
 TYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
 Array = np.ndarray[Any, Any]
