@@ -120,6 +120,7 @@ def _tiff_lines(found: dict[str, Any]) -> list[str]:
     lines = [f"  file        {found['kind']}, {found['bytes']} bytes, directory {found['directory']}"]
     if found["state"] == "complete":
         lines.append(f"  proof       {found['proof'] or _STILLNESS}")
+    lines += [f"    {name:<16} {printable(str(value))}" for name, value in found["header"].items()]
     for number, page in enumerate(found["pages"]):
         size = f"{page.pop('rows')} rows x {page.pop('columns')} columns of {page.pop('pixel_type')}"
         lines.append(f"  page {number:<6} {size}")
