@@ -11,7 +11,7 @@ from typing import Any
 from tango_server.client.client import Client, RequestRejectedError
 from tango_server.client.paging import listed, lost, with_retries
 from tango_server.conversion.files.path_map import absolute
-from tango_server.messages import AwaitedFrame, FrameReport, RefusedRequest, ReportsQuery, SubmitAnswer
+from tango_server.messages import AwaitedFrame, FrameReport, RefusedRequest, ReportsQuery, SubmitAnswer, frame_job_id
 from tango_server.text import split_data_set
 
 _PORTION = 500
@@ -81,7 +81,7 @@ def follow(
     timeout: float,
     on_awaited: Callable[[Sequence[AwaitedFrame]], None] = lambda _: None,
 ) -> Iterator[list[FrameReport]]:
-    """Yield the new reports of these jobs at each poll, until all have one.
+    """Yield the new reports of these jobs at each poll, until all have one; then of those of a file of several frames.
 
     An unavailable server is polled again, since it keeps its jobs. `on_awaited` gets frames whose files are incomplete,
     again with each answer that names some.
@@ -102,6 +102,8 @@ def follow(
         answer = with_retries(partial(client.reports, query), time.monotonic() + timeout)
         reports = answer.reports
         known = {report.job_id for report in reports}
+        for report in reports:
+            waiting.extend(frame_job_id(report.job_id or "", index) for index in range(report.frames or 0))
         waiting.extend(job_id for job_id in asked if job_id not in known)
         if answer.awaited:
             on_awaited(answer.awaited)

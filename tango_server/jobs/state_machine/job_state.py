@@ -239,4 +239,4 @@ class JobState:
     def failed(self, reason: str, now: Instant) -> FrameReport:
         """Return the report of a failure; its reason starts with the file."""
         source = str(self.job.source)
-        return self.job.failed(reason if source in reason else f"{source}: {reason}", now.wall)
+        return self.job.failed(reason if source in reason else f"{self.job.location}: {reason}", now.wall)
