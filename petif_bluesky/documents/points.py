@@ -268,7 +268,7 @@ class Points:
 
 
 def _require_bounded(files: FrameFiles, image: ImageKey, indices: range) -> None:
-    """Raise ValueError if a stream datum has so many frames that they would fill the memory."""
+    """Raise ValueError if a stream datum has more frames than fit into memory."""
     if len(indices) > 1:
         count = len(indices) * len(files.places(indices[0], image.described))
         if count > _MOST_IN_DOCUMENT:

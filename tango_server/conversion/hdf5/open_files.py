@@ -49,7 +49,7 @@ class HDF5File:
 
     Parameters
     ----------
-    path, named: resolved, and as it was asked for
+    path, named: resolved, and as it was given
     file: h5py's
     swmr: whether its writer has it open, or left it so
     identity: when it was opened
