@@ -14,7 +14,7 @@ from tango_server.conversion.hdf5.frames import check_hdf5, open_hdf5
 from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.image.own_mask import OwnMask
 
-MADE = Path(__file__).parents[4] / "data" / "hdf5"
+MADE = Path(__file__).parents[4] / "data" / "made"
 """Our own small files."""
 REAL = Path(__file__).parents[6] / "shared" / "data" / "hdf5"
 """Public test data of other projects, which are not in this repository."""

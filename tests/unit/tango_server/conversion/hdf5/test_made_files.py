@@ -1,4 +1,4 @@
-"""The nasty situations of `tests/data/hdf5`, and real files, each with its right answer."""
+"""The nasty situations of `tests/data/made`, and real files, each with its right answer."""
 
 from pathlib import Path
 
