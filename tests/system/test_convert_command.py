@@ -71,7 +71,7 @@ def test_a_folder(raw: Path, data: Path) -> None:
         (["--pattern", "x*", "--pattern", "y*"], ["x* or y*", "--pattern", "3 frames"]),
         (["nested"], ["raw/nested", "--recursive", "1 frame"]),
         (["darks"], ["raw/darks", "--include-dark", "1 frame"]),
-        (["empty"], ["raw/empty", ".tif or .tiff"]),
+        (["empty"], ["raw/empty", ".tif, .tiff"]),
     ],
     ids=["pattern", "sub-folder", "dark", "empty"],
 )
