@@ -104,6 +104,7 @@ def open_hdf5(location: FrameLocation, workspace: Workspace, roots: Roots) -> It
         frame = _frame(files, file, found, index)
         stack = frame.stack
         described = description_of(files, file, location.data_set, stack)
+        require_mask(files, described, stack)
         own_mask = own_mask_of(files, described, stack)
         masked = own_mask is not None and own_mask.pixels is not None
 

@@ -8,6 +8,7 @@
 from collections.abc import Hashable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tango_server.conversion.errors import UnsupportedImageError
 from tango_server.conversion.hdf5.detector import Description
