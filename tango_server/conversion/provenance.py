@@ -170,7 +170,7 @@ def provenance_in_description(text: str) -> Provenance | None:
     if not isinstance(record, dict) or not isinstance(record.get("petif"), int):
         return None
     recipe, job, original = record.get("recipe"), record.get("job"), record.get("original")
-    average, combined = record.get("average"), record.get("combined")
+    average = record.get("average")
     return Provenance(
         recipe=recipe if isinstance(recipe, dict) and recipe else None,
         source=_text(record.get("source", "")),
@@ -183,8 +183,25 @@ def provenance_in_description(text: str) -> Provenance | None:
         masters=_masters(record.get("masters")),
         masked=_count(record.get("masked")) or 0,
         overexposed=_count(record.get("overexposed")),
-        combined=combined if isinstance(combined, dict) else None,
+        combined=_combined(record.get("combined")),
     )
+
+
+def _combined(value: object) -> dict[str, Any] | None:
+    """Return the facts about the frames of a combination, None if they are not ours."""
+    if not isinstance(value, dict):
+        return None
+    numbers = {name: _count(value.get(name)) for name in ("frames", "used")}
+    if None in numbers.values():
+        return None
+    sigma = value.get("sigma")
+    texts = {name: _text(value.get(name)) for name in ("first", "last", "frames_sha256")}
+    return {
+        "method": _text(value.get("method")),
+        **({"sigma": float(sigma)} if isinstance(sigma, int | float) else {}),
+        **numbers,
+        **texts,
+    }
 
 
 def _masters(value: object) -> tuple[Master, ...]:

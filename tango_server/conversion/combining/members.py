@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tango_server.conversion.corrections.frame import correction_of
 from tango_server.conversion.errors import ConversionError, GroupUnfitError, SourceChangedError
 from tango_server.conversion.files.frame_location import FrameLocation
-from tango_server.conversion.files.roots import ANYWHERE, NO_FIELDS, Roots
+from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.formats import open_frame
 from tango_server.conversion.frame_header import FrameHeader
 from tango_server.conversion.frame_source import FrameSource
@@ -41,7 +41,7 @@ class Member:
     """
 
     location: FrameLocation
-    fields: Mapping[str, object] = NO_FIELDS
+    fields: Mapping[str, object] = field(default_factory=dict)
     corrections: Corrections | None = None
     problem: str = ""
 
