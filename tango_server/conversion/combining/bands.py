@@ -77,24 +77,32 @@ def _whole(block: Image, sigma: float | None) -> Floats:
     values = as_floats(block)
     centre = mean_of_middle(block if block.dtype.kind == "f" or block.itemsize <= 4 else values.copy())  # noqa: PLR2004
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        limit = sigma * _deviation(values, len(values))
-        total, kept = np.zeros_like(centre), np.zeros_like(centre)
-        for value in values:
-            near = np.abs(value - centre) <= limit
-            total += np.where(near, value, 0)
-            kept += near
-        return np.asarray(total / kept)
+        return _near_mean(values, centre, sigma, len(values))
 
 
-def _deviation(values: Floats, count: Any) -> Floats:
-    """Return the standard deviation along the first axis about the mean, where NaN counts as absent."""
-    mean = np.nansum(values, axis=0) / count if isinstance(count, np.ndarray) else values.sum(axis=0) / count
-    squares = np.zeros_like(mean)
+def _near_mean(values: Floats, centre: Floats, sigma: float, count: Any) -> Floats:
+    """Return the mean of the values that are near the centre, NaN if none is.
+
+    `count` values of each pixel are numbers. They are added in the order of the frames, whatever the size of a block:
+    the last bit depends on it.
+    """
+    some = isinstance(count, np.ndarray)  # and NaN counts as absent
+    mean, squares = np.zeros_like(centre), np.zeros_like(centre)
+    for value in values:
+        mean += np.nan_to_num(value, nan=0.0) if some else value
+    mean /= count
     for value in values:
         difference = value - mean
         difference *= difference
-        squares += np.where(np.isnan(difference), 0, difference) if isinstance(count, np.ndarray) else difference
-    return np.asarray(np.sqrt(squares / count))
+        squares += np.nan_to_num(difference, nan=0.0) if some else difference
+    squares /= count
+    limit = sigma * np.sqrt(squares)
+    total, kept = np.zeros_like(centre), np.zeros_like(centre)
+    for value in values:
+        near = np.abs(value - centre) <= limit  # False for NaN
+        total += np.where(near, value, 0)
+        kept += near
+    return np.asarray(total / kept)
 
 
 def _with_gaps(values: Floats, sigma: float | None) -> Floats:
@@ -108,6 +116,4 @@ def _with_gaps(values: Floats, sigma: float | None) -> Floats:
         centre[count == 0] = np.nan
         if sigma is None:
             return np.asarray(centre)
-        near = np.abs(values - centre) <= sigma * _deviation(values, count)
-        total = np.where(near, values, 0).sum(axis=0)
-        return np.asarray(total / np.count_nonzero(near, axis=0))
+        return _near_mean(values, centre, sigma, count)

@@ -71,7 +71,8 @@ class Streaming:
         elif block.dtype in _ACCUMULATED:
             cv2.accumulate(block, part)
         else:
-            np.add(part, block, out=part)
+            with np.errstate(invalid="ignore"):  # Inf - Inf
+                np.add(part, block, out=part)
         if len(masked):
             self._note(start, part.shape, masked)
 

@@ -126,14 +126,17 @@ def test_pyfai_agrees_where_all_members_are_valid(method: Method) -> None:
     np.testing.assert_allclose(combined(stack, method, recipe), theirs, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("method", "theirs"), [("sum", "sum"), ("max", "max"), ("min", "min"), ("mean", "mean")])
-def test_pyfai_filters_agree(method: Method, theirs: str) -> None:
-    from pyFAI.average import average_images
+@pytest.mark.parametrize("method", ["sum", "max", "min", "mean"])
+def test_pyfai_filters_agree(method: Method) -> None:
+    from pyFAI import average
 
     stack = np.random.default_rng(4).uniform(1, 5000, (6, 20, 30)).astype(np.float32)
     recipe = Recipe.model_validate({"combine": {"of": "run", "method": method}})
-    expected = average_images(list(stack), filter_=theirs, fformat=None)
-    np.testing.assert_allclose(combined(stack, method, recipe), expected, rtol=1e-5)
+    theirs = getattr(average, f"{method.title()}Averaging")()
+    theirs.init(len(stack))
+    for image in stack:
+        theirs.add_image(image)
+    np.testing.assert_allclose(combined(stack, method, recipe), theirs.get_result(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [2, 3, 7, 8, 12])
