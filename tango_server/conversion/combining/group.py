@@ -163,13 +163,13 @@ class _Group:
         require_alike(checked, self.recipe)
         exposures = Exposures.of(checked, self.combine.method)
         first = checked[0].source
+        notes = dict.fromkeys(filter(None, (each.source.note for each in checked)))
         source = replace(
             first,
+            location=self.members[0].location,  # even if it is missing: a later output replaces that of this group
             header=exposures.header,
             state=replace(first.state, size=sum(each.source.state.size for each in checked)),
-            note=" ".join(
-                [*dict.fromkeys(filter(None, (each.source.note for each in checked))), *self._notes(exposures)]
-            ),
+            note=" ".join([*notes, *self._notes(exposures)]),
         )
         if self.problems:
             target = target.with_name(f"{target.stem}{self._how_many('of')}{target.suffix}")

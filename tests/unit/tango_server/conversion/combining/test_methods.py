@@ -171,8 +171,8 @@ def test_sums_of_64_bit_integers_are_exact_or_refused() -> None:
 @pytest.mark.parametrize(
     ("method", "source", "expected"),
     [
-        ("sum", "uint16", "uint32"), ("sum", "int8", "int32"), ("sum", "int32", "float64"), ("sum", "float32", "float32"),
-        ("mean", "uint16", "float32"), ("median", "float32", "float32"), ("sigma_clip", "uint32", "float64"),
+        ("sum", "uint16", "uint32"), ("sum", "int8", "int32"), ("sum", "int32", "float64"),
+        ("sum", "float32", "float32"), ("mean", "uint16", "float32"), ("median", "float32", "float32"), ("sigma_clip", "uint32", "float64"),
         ("max", "uint16", "uint16"), ("min", "int32", "int32"),
     ],
 )  # fmt: skip
