@@ -61,7 +61,7 @@ def average(
     """
     members = _members(paths)
     first, count = members[0], sum(member.pages for member in members)
-    frames = Frames(count, first.shape, first.pixel_type, lambda: _frames(members))
+    frames = Frames(count, first.shape, first.pixel_type, lambda _: ([each] for each in _frames(members)))
     try:
         combined = Combination(method, strict=True, band_bytes=band_bytes).of(frames, on_progress)
     except InexactPixelsError as error:

@@ -1,6 +1,6 @@
 """Combine frames that are read one after the other, in bounded memory, and cast the result."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from tango_server.conversion.combining.bands import combined_band
 from tango_server.conversion.combining.streaming import Combined, Streaming, with_unusable
 from tango_server.conversion.esperanto.padding import FILL
+from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.image.correction import Indices
 from tango_server.conversion.image.pixels import Image, PixelConverter
 from tango_server.conversion.image.transform import OutputImage, Turning, output_type
@@ -19,6 +20,8 @@ from tango_server.recipe.combine import Method
 BAND_BYTES = 256 * 2**20
 """Memory for the rows of all frames of which a median is computed at a time."""
 _BLOCK_PIXELS = 2**17
+_TOGETHER_BYTES = 12
+"""Of a pixel in frames that are read together: with the result, which has 8, less than three frames of float64."""
 _SHORT = 2  # bytes of integers of which 32 bits hold the sum of MOST_MEMBERS
 
 OnProgress = Callable[[int, int], None]
@@ -39,14 +42,14 @@ class Frames:
     count: how many there are
     shape: rows and columns after turning
     kind: the native pixel type after the corrections
-    read: yields them in their order, each valid until the next
+    read: yields them in their order, so many together, or fewer; valid until the next ones, and may be changed
 
     """
 
     count: int
     shape: tuple[int, int]
     kind: np.dtype[Any]
-    read: Callable[[], Iterable[Turning]]
+    read: Callable[[int], Iterable[Sequence[Turning]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,8 @@ class Combination:
     strict: bool = False
     band_bytes: int = BAND_BYTES
 
-    def of(self, frames: Frames, on_progress: OnProgress = no_progress) -> Combined:
-        """Return the combination of frames.
+    def of(self, frames: Frames, on_progress: OnProgress = no_progress, workspace: Workspace | None = None) -> Combined:
+        """Return the combination of frames, in memory of the workspace.
 
         Raises
         ------
@@ -74,12 +77,18 @@ class Combination:
         """
         if self.method in {"median", "sigma_clip"}:
             return self._by_bands(frames, on_progress)
-        result = Streaming(self.method, frames.shape, frames.kind, strict=self.strict)
-        for number, frame in enumerate(frames.read(), 1):
-            result.begin_frame()
-            for start, block, masked in frame.corrected(slice(0, frames.shape[0])):
-                result.add(start, block, masked)
-            on_progress(number, frames.count)
+        memory = workspace or Workspace()
+        result = Streaming(self.method, frames.shape, frames.kind, memory, strict=self.strict)
+        done = 0
+        for together in frames.read(max(1, _TOGETHER_BYTES // frames.kind.itemsize)):
+            step = together[0].block_rows
+            for start in range(0, frames.shape[0], step):  # of all, so that the result stays in the processor's cache
+                wanted = slice(start, min(start + step, frames.shape[0]))
+                for number, frame in enumerate(together, done):
+                    for place, block, masked in frame.corrected(wanted, in_place=True):
+                        result.add(number, place, block, masked)
+            done += len(together)
+            on_progress(done, frames.count)
         return result.result()
 
     def _by_bands(self, frames: Frames, on_progress: OnProgress) -> Combined:
@@ -93,7 +102,7 @@ class Combination:
         for start in starts:
             band = memory[:, : min(height, rows - start)]
             marks: list[Indices] = []
-            for part, frame in zip(band, frames.read(), strict=True):
+            for part, (frame,) in zip(band, frames.read(1), strict=True):
                 marks.append(_read_rows(frame, slice(start, start + len(part)), part))
                 read += 1
                 on_progress(read, frames.count * len(starts))
@@ -155,7 +164,7 @@ def _read_rows(frame: Turning, wanted: slice, rows: Image) -> Indices:
     """Write the `wanted` rows of a frame into `rows`, and return the positions there that are masked, NaN or Inf."""
     columns = rows.shape[1]
     found: list[Indices] = []
-    for start, block, masked in frame.corrected(wanted):
+    for start, block, masked in frame.corrected(wanted, in_place=True):
         place = start - wanted.start
         marked = with_unusable(block, masked) if block.dtype.kind == "f" else masked
         rows[place : place + len(block)] = block

@@ -43,6 +43,7 @@ from tango_server.conversion.errors import (
 )
 from tango_server.conversion.files.roots import ANYWHERE, Roots, output_path
 from tango_server.conversion.files.sandbox import is_taken, open_folder
+from tango_server.conversion.image.buffers import thread_workspace
 from tango_server.conversion.image.pixels import InexactPixelsError
 from tango_server.conversion.provenance import list_hash, origin_of
 from tango_server.conversion.publishing import Content, Publication
@@ -294,11 +295,11 @@ class _Making:
             sum(len(each.source.images) for each in self.members),
             shape,
             first.kind,
-            lambda: self.reading.turnings(self.members, over),
+            lambda together: self.reading.turnings(self.members, together, over),
         )
         combination = Combination(group.combine.method, group.combine.sigma, band_bytes=group.band_bytes)
         try:
-            combined = combination.of(frames, group.on_progress)
+            combined = combination.of(frames, group.on_progress, thread_workspace())
         except InexactPixelsError as error:
             path = first.member.location.file
             raise UnsupportedImageError(path, f"cannot combine: {error}", "Use other methods or types.") from error

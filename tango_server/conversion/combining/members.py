@@ -1,7 +1,7 @@
 """The frames of a group: what is known of each before its pixels are combined, and whether they fit together."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -89,7 +89,7 @@ class Reading:
 
     def checked(self, number: int, member: Member) -> Checked:
         """Return what is known of a member; raise `MemberFailed` if it cannot be converted."""
-        with self._opened(number, member, Workspace()) as source:
+        with self._opened(number, member, Workspace()) as source, _blamed(number):
             require_raw(source, self.output)
             corrections = self._corrections(source, member)
             found = [each for each in corrections if each is not None]
@@ -102,27 +102,42 @@ class Reading:
                 counts_overexposed=any(each is not None and each.limit is not None for each in corrections),
             )  # fmt: skip
 
-    def turnings(self, members: Sequence[Checked], overexposed: NDArray[np.bool_] | None = None) -> Iterator[Turning]:
-        """Yield all pages of members in their order, each valid until the next; raise `MemberFailed`."""
-        for each in members:
-            with self._opened(each.number, each.member, thread_workspace()) as source:
-                if source.state.identity != each.source.state.identity:
-                    raise SourceChangedError(
-                        source.location.file, "the file was replaced while it was combined", "Combine the frames again."
-                    )
-                corrections = self._corrections(source, each.member)
-                for info, image, correction in zip(source.images, source.read(), corrections, strict=True):
-                    yield Turning(
-                        image, self.recipe, info.stored, source.workspace, correction, overexposed=overexposed
-                    )
+    def turnings(
+        self, members: Sequence[Checked], together: int, overexposed: NDArray[np.bool_] | None = None
+    ) -> Iterator[list[Turning]]:
+        """Yield the frames of members in their order, so many `together`, valid until the next.
+
+        The pages of a file come one by one. Raises `MemberFailed`.
+        """
+        for start in range(0, len(members), together):
+            with ExitStack() as opened:
+                several = members[start : start + together]
+                sources = [opened.enter_context(self._reopened(each, slot)) for slot, each in enumerate(several)]
+                pages = [self._pages(*pair, overexposed) for pair in zip(several, sources, strict=True)]
+                if all(len(source.images) == 1 for source in sources):
+                    yield [turning for each in pages for turning in each]
+                else:
+                    yield from ([turning] for each in pages for turning in each)
+
+    def _reopened(self, each: Checked, slot: int) -> AbstractContextManager[FrameSource]:
+        return self._opened(each.number, each.member, thread_workspace(slot))
+
+    def _pages(self, each: Checked, source: FrameSource, overexposed: NDArray[np.bool_] | None) -> Iterator[Turning]:
+        with _blamed(each.number):
+            if source.state.identity != each.source.state.identity:
+                raise SourceChangedError(
+                    source.location.file, "the file was replaced while it was combined", "Combine the frames again."
+                )
+            corrections = self._corrections(source, each.member)
+            for info, image, correction in zip(source.images, source.read(), corrections, strict=True):
+                yield Turning(image, self.recipe, info.stored, source.workspace, correction, overexposed=overexposed)
 
     @contextmanager
     def _opened(self, number: int, member: Member, workspace: Workspace) -> Iterator[FrameSource]:
-        try:
-            with open_frame(member.location, workspace, self.roots) as source:
-                yield source
-        except ConversionError as error:
-            raise MemberFailed(number, error) from error
+        with ExitStack() as opened:
+            with _blamed(number):
+                source = opened.enter_context(open_frame(member.location, workspace, self.roots))
+            yield source
 
     def _corrections(self, source: FrameSource, member: Member) -> list[Correction | None]:
         corrections = member.corrections or self.recipe.corrections
@@ -130,6 +145,14 @@ class Reading:
             correction_of(source, image, self.recipe, corrections, fields=member.fields, roots=self.roots)
             for image in source.images
         ]
+
+
+@contextmanager
+def _blamed(number: int) -> Iterator[None]:
+    try:
+        yield
+    except ConversionError as error:
+        raise MemberFailed(number, error) from error
 
 
 def require_alike(members: Sequence[Checked], recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.image.correction import NO_PIXELS, Indices
 from tango_server.conversion.image.pixels import Image, InexactPixelsError
 from tango_server.recipe.combine import Method
@@ -33,11 +34,20 @@ class Streaming:
     method: what to compute
     shape: rows and columns
     kind: the type of the pixels
+    workspace: memory for the result, which is valid until its next use for one
     strict: whether a pixel that is masked in one frame is masked in the result, as it always is in a sum
 
     """
 
-    def __init__(self, method: Method, shape: tuple[int, int], kind: np.dtype[Any], *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        method: Method,
+        shape: tuple[int, int],
+        kind: np.dtype[Any],
+        workspace: Workspace,
+        *,
+        strict: bool = False,
+    ) -> None:
         self._method = method
         self._strict = strict or method == "sum"
         self._frames = 0
@@ -46,25 +56,29 @@ class Streaming:
         self._is_float = kind.kind == "f"
         self._is_wide = not self._is_float and kind.itemsize > _WIDEST_EXACT
         if self._adds:
-            self._values: Image = np.zeros(shape, np.int64 if self._is_wide else np.float64)
+            result = np.dtype(np.int64 if self._is_wide else np.float64)
         else:
             limits = np.iinfo(kind) if not self._is_float else None
             lowest, highest = (-np.inf, np.inf) if limits is None else (limits.min, limits.max)
             self._neutral = lowest if method == "max" else highest
-            self._values = np.full(shape, self._neutral, kind)
+            result = kind
+        self._values = workspace.array("combined", shape, result)
 
-    def begin_frame(self) -> None:
-        """Count a frame, whose blocks follow."""
-        self._frames += 1
-
-    def add(self, start: int, block: Image, masked: Indices) -> None:
-        """Add rows of a frame from `start` on; `masked` are positions in the block, which is changed."""
+    def add(self, number: int, start: int, block: Image, masked: Indices) -> None:
+        """Add rows from `start` on of frame `number`, from 0; `masked` are positions in the block, which is changed."""
+        self._frames = max(self._frames, number + 1)
         if self._is_float and not (self._adds and self._strict):  # a sum keeps NaN and Inf by itself
             masked = with_unusable(block, masked)
         part = self._values[start : start + len(block)]
         if len(masked):
             block.reshape(-1)[masked] = 0 if self._adds else self._neutral
-        if not self._adds:
+        if number == 0:
+            if block.dtype.kind == "u" and self._is_wide:
+                part[...] = 0
+                _add_exactly(part, block)
+            else:
+                np.copyto(part, block)
+        elif not self._adds:
             (np.maximum if self._method == "max" else np.minimum)(part, block, out=part)
         elif self._is_wide:
             _add_exactly(part, block)

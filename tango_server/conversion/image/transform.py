@@ -139,27 +139,33 @@ class Turning(OutputImage):
         for _, block, masked in self.corrected(slice(0, self.shape[0])):
             yield self._pixels.convert_masked(block, masked) if self.is_corrected else self._pixels.convert(block)
 
-    def corrected(self, wanted: slice) -> Iterator[tuple[int, Image, Indices]]:
+    def corrected(self, wanted: slice, *, in_place: bool = False) -> Iterator[tuple[int, Image, Indices]]:
         """Yield the `wanted` rows of the output in blocks, corrected but not yet cast.
 
         Of each: its first row, its pixels, which may be changed, and the positions of masked ones; until the next.
+        `in_place` allows to change the image itself, which saves a copy.
         """
         columns = self.shape[1]
-        pixels = _BLOCK_BYTES // self._image.itemsize
-        if self._correcting is not None:
-            pixels = min(pixels, _CORRECTED_PIXELS)
-        height = min(max(1, pixels // columns), wanted.stop - wanted.start)
+        height = min(self.block_rows, wanted.stop - wanted.start)
         carrier = np.dtype(_CARRIERS[self._image.itemsize])
         buffers = self._workspace.array("gathered", (2, height, columns), carrier)
         for start in range(wanted.start, wanted.stop, height):
             stop = min(start + height, wanted.stop)
-            block = self._gather(start, stop, buffers[:, : stop - start])
+            block = self._gather(start, stop, buffers[:, : stop - start], in_place=in_place)
             if self._correcting is None:
                 yield start, block, NO_PIXELS
             else:
                 yield start, *self._correcting.apply(block, start)
 
-    def _gather(self, start: int, stop: int, buffers: Image) -> Image:
+    @property
+    def block_rows(self) -> int:
+        """The number of rows in a block."""
+        pixels = _BLOCK_BYTES // self._image.itemsize
+        if self._correcting is not None:
+            pixels = min(pixels, _CORRECTED_PIXELS)
+        return max(1, pixels // self.shape[1])
+
+    def _gather(self, start: int, stop: int, buffers: Image, *, in_place: bool) -> Image:
         """Return the output rows `start` to `stop` in the source's type, in one of two `buffers` of that size.
 
         Rows that need no turning are returned as they are, if their correction does not change them.
@@ -173,7 +179,7 @@ class Turning(OutputImage):
         if turn.reverse_rows or turn.reverse_columns:
             axes = -1 if turn.reverse_rows and turn.reverse_columns else int(turn.reverse_columns)
             turned = cv2.flip(turned, axes, dst=buffers[1])
-        elif not turn.transpose and (self._correction is None or self._correction.work is None):
+        elif not (turn.transpose or in_place) and (self._correction is None or self._correction.work is None):
             np.copyto(buffers[0], turned)
             turned = buffers[0]
         result: Image = turned.view(self._image.dtype.newbyteorder("="))

@@ -127,13 +127,13 @@ def test_pixel_masked_in_one_member_is_masked_in_the_sum(raw: Path) -> None:
     own = OwnMask(negatives=True, always=False)  # as of a Dectris TIFF or CBF: only with corrections or combine
     made = recipe()
 
-    def read() -> Iterator[Turning]:
+    def read(_: int) -> Iterator[list[Turning]]:
         for path in paths:
             with open_frame(FrameLocation(path)) as opened:
                 source = replace(opened, own_mask=own)
                 correction = correction_of(source, source.images[0], made, None)
                 for image in source.read():
-                    yield Turning(image, made, correction=correction)
+                    yield [Turning(image, made, correction=correction)]
 
     done = Combination("sum").of(Frames(3, SHAPE, np.dtype("int32"), read))
     output = CombinedImage(done, made, np.dtype("float64"), None)
