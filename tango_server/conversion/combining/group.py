@@ -36,9 +36,13 @@ from tango_server.conversion.combining.scan import experiment_of_all
 from tango_server.conversion.errors import (
     ConversionError,
     GroupIncompleteError,
+    GroupNotReadyError,
     GroupUnfitError,
+    IncompleteFileError,
     OutsideRootsError,
+    SourceChangedError,
     SourceError,
+    SourceMissingError,
     UnsupportedImageError,
 )
 from tango_server.conversion.files.roots import ANYWHERE, Roots, output_path
@@ -69,6 +73,7 @@ def convert_group(
     job: str | None = None,
     band_bytes: int = BAND_BYTES,
     on_progress: OnProgress = no_progress,
+    awaiting: bool = False,
 ) -> GroupReport:
     """Combine frames to one output and return its report.
 
@@ -81,9 +86,12 @@ def convert_group(
         `{group}`, and `{first}` and `{last}` for the stems of these members. Of an incomplete group, `_8of10` is added
     roots, token, job: see `convert.convert_file`. If `output` is given too, all paths must already be resolved
     band_bytes: memory for the rows of all frames that a median or sigma-clipped mean needs at a time
+    awaiting: whether files that are missing or not complete are awaited by the caller, and so are no failures
 
     Raises
     ------
+    GroupNotReadyError
+        if there are such files, with `awaiting`.
     GroupIncompleteError
         if members are missing or failed, and the recipe does not say to combine the others.
     GroupUnfitError
@@ -103,12 +111,13 @@ def convert_group(
     if output is None or roots == ANYWHERE:
         members = [_resolved(member, roots) for member in members]
     target = _target(members, recipe, group, roots) if output is None else output
-    work = _Group(members, recipe, combine, place, roots, band_bytes, on_progress)
+    work = _Group(members, recipe, combine, place, roots, band_bytes, on_progress, awaiting)
     while True:
         try:
             report = work.published(target, token, job)
         except MemberFailed as failed:  # noted, and the others are combined if the recipe says so
-            work.problems[failed.number] = f"{failed.error.problem}. {failed.error.advice}"
+            work.note(failed)
+            work.require_ready()
             continue
         break
     listed = tuple(work.listed())
@@ -145,7 +154,9 @@ class _Group:
     roots: Roots
     band_bytes: int
     on_progress: OnProgress
+    awaiting: bool = False
     problems: dict[int, str] = field(default_factory=dict)
+    awaited: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.problems |= {number: each.problem for number, each in enumerate(self.members) if each.problem}
@@ -159,7 +170,8 @@ class _Group:
                 try:
                     checked.append(reading.checked(number, member))
                 except MemberFailed as failed:
-                    self.problems[number] = f"{failed.error.problem}. {failed.error.advice}"
+                    self.note(failed)
+        self.require_ready()
         self._require_enough(checked)
         require_alike(checked, self.recipe)
         exposures = Exposures.of(checked, self.combine.method)
@@ -182,6 +194,21 @@ class _Group:
         if report.outcome == "converted":
             self._remove_earlier(Path(report.output or target))
         return report
+
+    def note(self, failed: MemberFailed) -> None:
+        """Note why a member cannot be read."""
+        error = failed.error
+        awaited = self.awaiting and isinstance(error, IncompleteFileError | SourceMissingError | SourceChangedError)
+        problems = self.awaited if awaited else self.problems
+        problems[failed.number] = f"{error.problem}. {error.advice}"
+
+    def require_ready(self) -> None:
+        """Raise `GroupNotReadyError` if files of members are awaited."""
+        if self.awaited:
+            number, why = min(self.awaited.items())
+            raise GroupNotReadyError(
+                self.members[number].location.file, f"cannot combine yet: {why}", "It is tried again.", self.awaited
+            )
 
     def listed(self) -> list[GroupMember]:
         """Return all members for the report."""
@@ -221,6 +248,7 @@ class _Group:
             f"cannot combine: {len(named)} of {len(self.members)} frames are missing or failed: "
             f"{'; '.join(named[:_NAMED])}{more}",
             'Restore them, or set on_incomplete = "combine".',
+            self.problems,
         )
 
     def _notes(self, exposures: Exposures) -> list[str]:

@@ -58,10 +58,10 @@ class TroubledLedger(Ledger):
         self.asked = threading.Semaphore(0)
         self.holding: threading.Event | None = None
 
-    def finish(self, finished: Sequence[Finish]) -> None:
+    def finish(self, finished: Sequence[Finish]) -> frozenset[str]:
         if finished:
             self._require_room()
-        super().finish(finished)
+        return super().finish(finished)
 
     def cancel(self, selection: Selection, spared: Iterable[str], finished: float) -> frozenset[str]:
         if self.holding:
