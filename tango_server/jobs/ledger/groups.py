@@ -4,7 +4,7 @@ All functions are parts of a transaction. As long as a member of a group is pend
 makes a member pending again makes its group and the other members pending again.
 """
 
-import secrets
+import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ _SUPERSEDE = (
 )
 _ENDED = (
     "SELECT number FROM jobs WHERE group_id=? AND outcome IS NOT NULL AND outcome != 'superseded' AND output != ? "
-    "AND json_extract(report, '$.reason') != ? ORDER BY member"
+    "AND json_extract(report, '$.reason') IS NOT ? ORDER BY member"
 )
 _REOPEN = f"UPDATE jobs SET {AGAIN}, place=? WHERE number=? AND outcome IS NOT NULL"  # noqa: S608 - our own constant
 _REQUEUE = "UPDATE jobs SET place=? WHERE job_id=? AND outcome IS NULL"
@@ -45,7 +45,7 @@ _PENDING_GROUPS = "SELECT group_id FROM jobs WHERE outcome IS NULL AND group_id 
 _EMPTY_GROUP = (
     "SELECT number, job_id FROM jobs AS whole WHERE group_id=? AND member IS NULL AND outcome IS NULL AND NOT EXISTS "
     "(SELECT 1 FROM jobs WHERE group_id=whole.group_id AND member IS NOT NULL AND outcome IS NOT 'superseded' "
-    "AND (outcome IS NULL OR json_extract(report, '$.reason') != ?))"
+    "AND (outcome IS NULL OR json_extract(report, '$.reason') IS NOT ?))"
 )
 
 NextPlace = Callable[[], int]
@@ -57,9 +57,13 @@ def is_group_id(job_id: str) -> bool:
 
 
 def group_job(member: Job) -> Job:
-    """Return the job of the group of a member, for a new row."""
+    """Return the job of the group of a member, for a new row.
+
+    Its id, which is recorded in the output, follows from that of the group: the output is always the same.
+    """
     request = member.request.model_copy(update={"member": None, "key": None})
-    return replace(member, job_id=f"{_PREFIX}{secrets.token_hex(8)}", request=request)
+    digest = hashlib.sha256(member.group.encode("utf-8", "surrogatepass")).hexdigest()
+    return replace(member, job_id=f"{_PREFIX}{digest[:16]}", request=request)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def insert(connection: sqlite3.Connection, job: Job, recipe: int, place: int, ag
             _text(job.output_root), _text(job.mask), recipe, job.accepted,
             request.model_dump_json(exclude=_OWN_COLUMNS, exclude_defaults=True), json.dumps(request.metadata),
             report and report.outcome, report and _report_text(report), report and report.finished, report and age,
-            _resolved(job), request.group, request.member,
+            _resolved(job), None if job.refused and not job.is_member else request.group, request.member,
         ),
     )  # fmt: skip
 

@@ -316,10 +316,10 @@ def test_a_report_that_cannot_be_written_sets_its_job_aside(
     with start() as running:
         write = running.ledger.finish
 
-        def breaking(finished: list[tuple[FrameReport, tuple[int, int] | None]]) -> None:
+        def breaking(finished: Sequence[Finish]) -> frozenset[str]:
             if any(one.report.job_id == "bad" for one in finished):
                 raise OverflowError("Python int too large to convert to SQLite INTEGER")
-            write(finished)
+            return write(finished)
 
         monkeypatch.setattr(running.ledger, "finish", breaking)
         running.accept("bad", "good")

@@ -146,7 +146,7 @@ def test_same_key_is_the_same_job_with_its_report(database: Database, ledger: Le
 
 def test_refused_request_is_booked_once_until_it_is_corrected(ledger: Ledger, history: History) -> None:
     refused = refused_job("a", "run-1", key="frame-1")
-    assert ledger.accept([refused]) == [Booked("a", "/raw/a.tif", new=True, pending=1)]
+    assert ledger.accept([refused]) == [Booked("a", "/raw/a.tif", new=True)]
     assert ledger.accept([refused_job("b", "run-1", key="frame-1")])[0].new is False
     assert ledger.pending() == 0
     assert reports_of(history, "a") == [refused.refusal]
