@@ -36,7 +36,7 @@ _SUPERSEDE = (
 )
 _ENDED = (
     "SELECT number FROM jobs WHERE group_id=? AND outcome IS NOT NULL AND outcome != 'superseded' AND output != ? "
-    "AND json_extract(report, '$.reason') IS NOT ? ORDER BY member"
+    "AND (member IS NULL OR json_extract(report, '$.reason') IS NOT ?) ORDER BY member"
 )
 _REOPEN = f"UPDATE jobs SET {AGAIN}, place=? WHERE number=? AND outcome IS NOT NULL"  # noqa: S608 - our own constant
 _REQUEUE = "UPDATE jobs SET place=? WHERE job_id=? AND outcome IS NULL"

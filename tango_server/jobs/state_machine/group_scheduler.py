@@ -68,6 +68,7 @@ class GroupScheduler:
 
     def withdraw(self, ended: Iterable[JobState], job_ids: Collection[str]) -> frozenset[str]:
         """Have groups go on without the jobs `ended`, and without those of `job_ids` that are held; return these."""
+        released = self.groups.release(job_ids)
         for progress in ended:
             job = progress.job
             if job.is_group:
@@ -75,7 +76,6 @@ class GroupScheduler:
             elif job.is_member:
                 self.groups.gone(job)
                 self._regather(job.group)
-        released = self.groups.release(job_ids)
         for group in dict.fromkeys(released.values()):
             self._regather(group)
         return frozenset(released)
