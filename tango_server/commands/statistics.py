@@ -51,7 +51,7 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
 
 def rows_of(found: "RunStatistics") -> list[tuple[str, str]]:
     """Return the names of a run's statistics and their values with units, a dash where there is none yet."""
-    frames = {
+    frames: dict[str, int] = {
         "submitted": found.submitted,
         "converted": found.converted,
         "skipped": found.skipped,
@@ -59,8 +59,12 @@ def rows_of(found: "RunStatistics") -> list[tuple[str, str]]:
         "failed": found.failed,
         "pending": found.pending,
     }
+    combined = {"grouped": found.grouped, "superseded": found.superseded}
+    groups = {"groups": found.groups, "groups failed": found.groups_failed}
     return [
         *((name, counted(count, "frame")) for name, count in frames.items()),
+        *((name, counted(count, "frame")) for name, count in combined.items() if count),
+        *((name, counted(count, "group")) for name, count in groups.items() if count),
         ("conversion time, mean", _measured("{:.3f} s", found.conversion_time_mean)),
         ("conversion time, total", _measured("{:.1f} s", found.conversion_time_total)),
         ("latency, median", _measured("{:.3f} s", found.latency_median)),
