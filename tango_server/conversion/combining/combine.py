@@ -128,11 +128,11 @@ def combined_type(recipe: Recipe, method: Method, source: np.dtype[Any]) -> np.d
 
 
 class CombinedImage(OutputImage):
-    """A combination that becomes an output; `overexposed` is the number of pixels, None if it is unknown."""
+    """A combination that becomes an output, once; `overexposed` is the number of pixels, None if it is unknown."""
 
     is_corrected = True
 
-    def __init__(self, combined: Combined, recipe: Recipe, pixel_type: np.dtype[Any], overexposed: int | None) -> None:
+    def __init__(self, combined: Combined, overexposed: int | None, recipe: Recipe, pixel_type: np.dtype[Any]) -> None:
         self.shape = (combined.values.shape[0], combined.values.shape[1])
         self.pixel_type = pixel_type
         self._combined = combined
@@ -150,14 +150,14 @@ class CombinedImage(OutputImage):
         return self._pixels.counts().model_copy(update={"overexposed": self._overexposed})
 
     def blocks(self) -> Iterator[Image]:
-        """Yield the output in blocks of whole rows."""
+        """Yield the output in blocks of whole rows; the combination is changed."""
         values, masked = self._combined.values, self._combined.masked
         rows, columns = self.shape
         height = max(1, _BLOCK_PIXELS // columns)
         for start in range(0, rows, height):
             part = slice(start, min(start + height, rows))
             places: Indices = np.empty(0, np.int64) if masked is None else np.flatnonzero(masked[part])
-            yield self._pixels.convert_masked(values[part].copy(), places)
+            yield self._pixels.convert_masked(values[part], places)
 
 
 def _read_rows(frame: Turning, wanted: slice, rows: Image) -> Indices:

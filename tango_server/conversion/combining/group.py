@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from tango_server.conversion.combining.members import (
     turned_shape,
 )
 from tango_server.conversion.combining.scan import experiment_of_all
+from tango_server.conversion.combining.streaming import Combined
 from tango_server.conversion.errors import (
     ConversionError,
     GroupIncompleteError,
@@ -256,7 +256,7 @@ class _Group:
 
 @dataclass(eq=False)
 class _Making:
-    """The content of the output, computed once and only if it is written."""
+    """The content of the output, computed when it is written."""
 
     group: _Group
     reading: Reading
@@ -274,7 +274,7 @@ class _Making:
             values = {("[metadata]", "summedExposures"): f"{summed:.10g}"}
         experiment = experiment_of_all(self.members, recipe, group.combine)
         return Content(
-            lambda: iter([CombinedImage(self._combined[0], recipe, kind, self._combined[1])]),
+            lambda: iter([CombinedImage(*self._combined(), recipe, kind)]),
             marked=True,
             masters=tuple(dict.fromkeys(master for each in self.members for master in each.masters)),
             notes=tuple(dict.fromkeys(note for each in self.members for note in each.notes)),
@@ -285,9 +285,8 @@ class _Making:
             sidecar_values=values,
         )
 
-    @cached_property
-    def _combined(self) -> tuple[Any, int | None]:
-        """The combination, and how many pixels are overexposed in any of the frames."""
+    def _combined(self) -> tuple[Combined, int | None]:
+        """Return the combination, and how many pixels are overexposed in any of the frames."""
         group, first = self.group, self.members[0]
         shape = turned_shape(first, group.recipe)
         over = np.zeros(shape, np.bool_)

@@ -26,6 +26,8 @@ from tango_server.recipe import NewFile, Recipe
 from tango_server.recipe.combine import Method
 from tango_server.recipe.corrections import Corrections
 
+_MOST_OPEN = 32  # files
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -67,6 +69,8 @@ class Checked:
     notes: tuple[str, ...]
     work: np.dtype[Any] | None
     counts_overexposed: bool
+    by_rows: bool
+    """Whether it can be read row by row, so that it needs no memory for the whole frame."""
 
     @property
     def kind(self) -> np.dtype[Any]:
@@ -95,10 +99,13 @@ class Reading:
             found = [each for each in corrections if each is not None]
             masters = dict.fromkeys(master for each in found for master in each.masters)
             notes = dict.fromkeys(note for each in found for note in each.notes)
-            closed = replace(source, read=lambda: iter(()), own_mask=None)  # the masks of many frames are large
+            closed = replace(
+                source, read=lambda: iter(()), own_mask=None, rows=None
+            )  # the masks of many frames are large
             return Checked(
                 number, member, closed, header_of(source, self.roots), tuple(masters), tuple(notes),
                 corrections[0].work if corrections[0] else None,
+                by_rows=self._is_read_by_rows(source, corrections[0]),
                 counts_overexposed=any(each is not None and each.limit is not None for each in corrections),
             )  # fmt: skip
 
@@ -109,15 +116,22 @@ class Reading:
 
         The pages of a file come one by one. Raises `MemberFailed`.
         """
+        if all(each.by_rows for each in members):
+            together = max(together, _MOST_OPEN) if together > 1 else 1
         for start in range(0, len(members), together):
             with ExitStack() as opened:
                 several = members[start : start + together]
-                sources = [opened.enter_context(self._reopened(each, slot)) for slot, each in enumerate(several)]
+                slots = [0 if each.by_rows else slot for slot, each in enumerate(several)]
+                sources = [opened.enter_context(self._reopened(*pair)) for pair in zip(several, slots, strict=True)]
                 pages = [self._pages(*pair, overexposed) for pair in zip(several, sources, strict=True)]
                 if all(len(source.images) == 1 for source in sources):
                     yield [turning for each in pages for turning in each]
                 else:
                     yield from ([turning] for each in pages for turning in each)
+
+    def _is_read_by_rows(self, source: FrameSource, correction: Correction | None) -> bool:
+        turned = source.images[0].stored.then(Orientation.of(self.recipe))
+        return source.rows is not None and not turned.transpose and not (correction and correction.repair)
 
     def _reopened(self, each: Checked, slot: int) -> AbstractContextManager[FrameSource]:
         return self._opened(each.number, each.member, thread_workspace(slot))
@@ -128,9 +142,16 @@ class Reading:
                 raise SourceChangedError(
                     source.location.file, "the file was replaced while it was combined", "Combine the frames again."
                 )
-            corrections = self._corrections(source, each.member)
-            for info, image, correction in zip(source.images, source.read(), corrections, strict=True):
-                yield Turning(image, self.recipe, info.stored, source.workspace, correction, overexposed=overexposed)
+            corrections, place = self._corrections(source, each.member), (self.recipe, source.images[0].stored)
+            if each.by_rows:
+                info = source.images[0]
+                blank = np.broadcast_to(np.empty((), info.pixel_type), info.shape)
+                yield Turning(
+                    blank, *place, source.workspace, corrections[0], overexposed=overexposed, rows=source.rows
+                )
+                return
+            for image, correction in zip(source.read(), corrections, strict=True):
+                yield Turning(image, *place, source.workspace, correction, overexposed=overexposed)
 
     @contextmanager
     def _opened(self, number: int, member: Member, workspace: Workspace) -> Iterator[FrameSource]:

@@ -1,7 +1,7 @@
 """Array to array, block by block: each block of output rows is gathered, turned and cast while it is in the cache."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -93,19 +93,22 @@ class Turning(OutputImage):
         correction: Correction | None = None,
         *,
         overexposed: NDArray[np.bool_] | None = None,
+        rows: Callable[[slice], Image] | None = None,
     ) -> None:
         """`stored` is the orientation by the file's tag, applied before the recipe; `workspace` is memory to reuse.
 
         `correction` was prepared for this image, `stored` and the recipe; `overexposed`, of the output's shape, gets
-        the pixels that are.
+        the pixels that are. `rows` reads rows of the image, which then only has shape and type; where the output has
+        the same rows, and none is repaired.
         """
         self._workspace = workspace or Workspace()
-        rows, columns = image.shape
+        height, width = image.shape
         self._orientation = stored.then(Orientation.of(recipe))
-        self.shape = self._orientation.shape((rows, columns))
+        self.shape = self._orientation.shape((height, width))
         source = image.dtype.newbyteorder("=")
         self.pixel_type = output_type(recipe, source)
         self._image = image
+        self._rows = rows or image.__getitem__
         self._correction = correction
         self._correcting: Correcting | None = None
         if correction is not None:
@@ -133,6 +136,7 @@ class Turning(OutputImage):
     def forget(self) -> None:
         """Release the image; shape, pixel type and counts stay."""
         self._image = np.empty((0, 0), self._image.dtype)
+        self._rows = self._image.__getitem__
 
     def blocks(self) -> Iterator[Image]:
         """Yield the output in blocks of whole rows."""
@@ -173,7 +177,7 @@ class Turning(OutputImage):
         turn = self._orientation
         rows = self.shape[0]
         first, last = (rows - stop, rows - start) if turn.reverse_rows else (start, stop)
-        turned = _native(self._image[:, first:last] if turn.transpose else self._image[first:last])
+        turned = _native(self._image[:, first:last] if turn.transpose else self._rows(slice(first, last)))
         if turn.transpose:
             turned = cv2.transpose(turned, dst=buffers[0])
         if turn.reverse_rows or turn.reverse_columns:

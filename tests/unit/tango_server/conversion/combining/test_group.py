@@ -136,7 +136,7 @@ def test_pixel_masked_in_one_member_is_masked_in_the_sum(raw: Path) -> None:
                     yield [Turning(image, made, correction=correction)]
 
     done = Combination("sum").of(Frames(3, SHAPE, np.dtype("int32"), read))
-    output = CombinedImage(done, made, np.dtype("float64"), None)
+    output = CombinedImage(done, None, made, np.dtype("float64"))
     result = output.whole()
     assert np.argwhere(np.isnan(result)).tolist() == [[2, 3]]
     assert output.counts().masked == 1

@@ -60,7 +60,7 @@ def combined(
     shape = recipe.output_shape((stack.shape[1], stack.shape[2]))
     done = Combination(method, 1.5, band_bytes=band_bytes).of(Frames(len(stack), shape, kind, read))
     assert done.values.shape == shape
-    output = CombinedImage(done, recipe, np.dtype("float64"), None)
+    output = CombinedImage(done, None, recipe, np.dtype("float64"))
     result = output.whole()
     assert output.counts().masked == np.count_nonzero(np.isnan(result))
     return result
