@@ -10,7 +10,7 @@ from tango_server.conversion.combining.bands import combined_band
 from tango_server.conversion.combining.streaming import Combined, Streaming, with_unusable
 from tango_server.conversion.esperanto.padding import FILL
 from tango_server.conversion.image.buffers import Workspace
-from tango_server.conversion.image.correction import Indices
+from tango_server.conversion.image.correction import NO_PIXELS, Indices
 from tango_server.conversion.image.pixels import Image, PixelConverter
 from tango_server.conversion.image.transform import OutputImage, Turning, output_type
 from tango_server.messages import PixelCounts
@@ -19,7 +19,8 @@ from tango_server.recipe.combine import Method
 
 BAND_BYTES = 256 * 2**20
 """Memory for the rows of all frames of which a median is computed at a time."""
-_BLOCK_PIXELS = 2**17
+_BAND_BY_ROWS = 64 * 2**20
+"""Bytes; no smaller since all files are opened for each, no larger since its memory is kept for the next group."""
 _TOGETHER_BYTES = 12
 """Of a pixel in frames that are read together: with the result, which has 8, less than three frames of float64."""
 _SHORT = 2  # bytes of integers of which 32 bits hold the sum of MOST_MEMBERS
@@ -40,9 +41,10 @@ class Frames:
     Parameters
     ----------
     count: how many there are
-    shape: rows and columns after turning
+    shape: rows and columns of what is read
     kind: the native pixel type after the corrections
     read: yields them in their order, so many together, or fewer; valid until the next ones, and may be changed
+    by_rows: whether reading some rows is as fast as these are few
 
     """
 
@@ -50,6 +52,7 @@ class Frames:
     shape: tuple[int, int]
     kind: np.dtype[Any]
     read: Callable[[int], Iterable[Sequence[Turning]]]
+    by_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Combination:
             what `frames.read` raises.
         """
         if self.method in {"median", "sigma_clip"}:
-            return self._by_bands(frames, on_progress)
+            return self._by_bands(frames, on_progress, workspace or Workspace())
         memory = workspace or Workspace()
         result = Streaming(self.method, frames.shape, frames.kind, memory, strict=self.strict)
         done = 0
@@ -91,18 +94,19 @@ class Combination:
             on_progress(done, frames.count)
         return result.result()
 
-    def _by_bands(self, frames: Frames, on_progress: OnProgress) -> Combined:
+    def _by_bands(self, frames: Frames, on_progress: OnProgress, workspace: Workspace) -> Combined:
         (rows, columns), sigma = frames.shape, self.sigma if self.method == "sigma_clip" else None
         kind = np.dtype(np.float32) if frames.kind == np.float16 else frames.kind
-        height = min(rows, max(1, self.band_bytes // (frames.count * columns * kind.itemsize)))
+        most = min(self.band_bytes, _BAND_BY_ROWS) if frames.by_rows else self.band_bytes
+        height = min(rows, max(1, most // (frames.count * columns * kind.itemsize)))
         starts = range(0, rows, height)
-        result = np.empty((rows, columns))
-        memory = np.empty((frames.count, height, columns), kind)
+        result = workspace.array("combined", (rows, columns), np.dtype(np.float64))
+        memory = workspace.array("band", (frames.count, height, columns), kind)
         read = 0
         for start in starts:
             band = memory[:, : min(height, rows - start)]
             marks: list[Indices] = []
-            for part, (frame,) in zip(band, frames.read(1), strict=True):
+            for part, frame in zip(band, (each for group in frames.read(1) for each in group), strict=True):
                 marks.append(_read_rows(frame, slice(start, start + len(part)), part))
                 read += 1
                 on_progress(read, frames.count * len(starts))
@@ -133,7 +137,8 @@ class CombinedImage(OutputImage):
     is_corrected = True
 
     def __init__(self, combined: Combined, overexposed: int | None, recipe: Recipe, pixel_type: np.dtype[Any]) -> None:
-        self.shape = (combined.values.shape[0], combined.values.shape[1])
+        self._turning = Turning(combined.values, Recipe(), combined.orientation)
+        self.shape = self._turning.shape
         self.pixel_type = pixel_type
         self._combined = combined
         self._overexposed = overexposed
@@ -151,13 +156,11 @@ class CombinedImage(OutputImage):
 
     def blocks(self) -> Iterator[Image]:
         """Yield the output in blocks of whole rows; the combination is changed."""
-        values, masked = self._combined.values, self._combined.masked
-        rows, columns = self.shape
-        height = max(1, _BLOCK_PIXELS // columns)
-        for start in range(0, rows, height):
-            part = slice(start, min(start + height, rows))
-            places: Indices = np.empty(0, np.int64) if masked is None else np.flatnonzero(masked[part])
-            yield self._pixels.convert_masked(values[part], places)
+        masked, turn = self._combined.masked, self._combined.orientation
+        marked = None if masked is None else turn.apply(masked)
+        for start, block, _ in self._turning.corrected(slice(0, self.shape[0]), in_place=True):
+            places: Indices = NO_PIXELS if marked is None else np.flatnonzero(marked[start : start + len(block)])
+            yield self._pixels.convert_masked(block, places)
 
 
 def _read_rows(frame: Turning, wanted: slice, rows: Image) -> Indices:

@@ -17,7 +17,6 @@ from tango_server.conversion.combining.combine import (
     BAND_BYTES,
     Combination,
     CombinedImage,
-    Frames,
     OnProgress,
     combined_type,
     no_progress,
@@ -26,11 +25,9 @@ from tango_server.conversion.combining.members import (
     Checked,
     Exposures,
     Member,
-    MemberFailed,
-    Reading,
     require_alike,
-    turned_shape,
 )
+from tango_server.conversion.combining.reading import MemberFailed, Reading, check_member
 from tango_server.conversion.combining.scan import experiment_of_all
 from tango_server.conversion.combining.streaming import Combined
 from tango_server.conversion.errors import (
@@ -108,7 +105,7 @@ def convert_group(
         try:
             report = work.published(target, token, job)
         except MemberFailed as failed:  # noted, and the others are combined if the recipe says so
-            work.problems[failed.number] = f"{failed.error.problem}. {failed.error.advice}"
+            work.note(failed)
             continue
         break
     listed = tuple(work.listed())
@@ -150,16 +147,19 @@ class _Group:
     def __post_init__(self) -> None:
         self.problems |= {number: each.problem for number, each in enumerate(self.members) if each.problem}
 
+    def note(self, failed: MemberFailed) -> None:
+        """Note that a member failed."""
+        self.problems[failed.number] = f"{failed.error.problem}. {failed.error.advice}"
+
     def published(self, target: Path, token: str, job: str | None) -> FrameReport:
         """Write the output; raise `MemberFailed` for a further member that cannot be read."""
-        reading = Reading(self.recipe, self.place, self.roots)
         checked = []
         for number, member in enumerate(self.members):
             if number not in self.problems:
                 try:
-                    checked.append(reading.checked(number, member))
+                    checked.append(check_member(number, member, self.recipe, self.place, self.roots))
                 except MemberFailed as failed:
-                    self.problems[number] = f"{failed.error.problem}. {failed.error.advice}"
+                    self.note(failed)
         self._require_enough(checked)
         require_alike(checked, self.recipe)
         exposures = Exposures.of(checked, self.combine.method)
@@ -174,7 +174,7 @@ class _Group:
         )
         if self.problems:
             target = target.with_name(f"{target.stem}{self._how_many('of')}{target.suffix}")
-        making = _Making(self, reading, checked, exposures, target)
+        making = _Making(self, checked, exposures, target)
         publication = Publication(
             source, making.content, target, self.recipe, self.roots, token, job, checked[0].member.fields
         )
@@ -259,7 +259,6 @@ class _Making:
     """The content of the output, computed when it is written."""
 
     group: _Group
-    reading: Reading
     members: Sequence[Checked]
     exposures: Exposures
     target: Path
@@ -287,19 +286,16 @@ class _Making:
 
     def _combined(self) -> tuple[Combined, int | None]:
         """Return the combination, and how many pixels are overexposed in any of the frames."""
-        group, first = self.group, self.members[0]
-        shape = turned_shape(first, group.recipe)
-        over = np.zeros(shape, np.bool_)
-        frames = Frames(
-            sum(len(each.source.images) for each in self.members),
-            shape,
-            first.kind,
-            lambda together: self.reading.turnings(self.members, together, over),
-        )
+        group, reading = self.group, Reading(self.members, self.group.recipe, self.group.roots)
+        over = np.zeros(reading.shape, np.bool_)
         combination = Combination(group.combine.method, group.combine.sigma, band_bytes=group.band_bytes)
         try:
-            combined = combination.of(frames, group.on_progress, thread_workspace())
+            combined = combination.of(reading.frames(over), group.on_progress, thread_workspace())
         except InexactPixelsError as error:
-            path = first.member.location.file
-            raise UnsupportedImageError(path, f"cannot combine: {error}", "Use other methods or types.") from error
-        return combined, int(np.count_nonzero(over)) if first.counts_overexposed else None
+            path = self.members[0].member.location.file
+            raise UnsupportedImageError(
+                path, f"cannot combine: {error}", "Convert the frames to fewer bits first."
+            ) from error
+        counts = any(each.counts_overexposed for each in self.members)
+        turned = replace(combined, orientation=reading.orientation)
+        return turned, int(np.count_nonzero(over)) if counts else None

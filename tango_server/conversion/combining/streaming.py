@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.image.correction import NO_PIXELS, Indices
+from tango_server.conversion.image.orientation import AS_STORED, Orientation
 from tango_server.conversion.image.pixels import Image, InexactPixelsError
 from tango_server.recipe.combine import Method
 
@@ -18,10 +19,14 @@ _WIDEST_EXACT = 4  # bytes of integers of which float64 holds the sum of MOST_ME
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Combined:
-    """One image of several: `values` (rows, columns), and which pixels have none; NaN and Inf are no values either."""
+    """One image of several: `values` (rows, columns), and which pixels have none; NaN and Inf are no values either.
+
+    `orientation`: of the output relative to it.
+    """
 
     values: Image
     masked: NDArray[np.bool_] | None = None
+    orientation: Orientation = AS_STORED
 
 
 class Streaming:
