@@ -149,13 +149,10 @@ class Turning(OutputImage):
         Of each: its first row, its pixels, which may be changed, and the positions of masked ones; until the next.
         `in_place` allows to change the image itself, which saves a copy.
         """
-        columns = self.shape[1]
         height = min(self.block_rows, wanted.stop - wanted.start)
-        carrier = np.dtype(_CARRIERS[self._image.itemsize])
-        buffers = self._workspace.array("gathered", (2, height, columns), carrier)
         for start in range(wanted.start, wanted.stop, height):
             stop = min(start + height, wanted.stop)
-            block = self._gather(start, stop, buffers[:, : stop - start], in_place=in_place)
+            block = self._gather(start, stop, in_place=in_place)
             if self._correcting is None:
                 yield start, block, NO_PIXELS
             else:
@@ -169,23 +166,26 @@ class Turning(OutputImage):
             pixels = min(pixels, _CORRECTED_PIXELS)
         return max(1, pixels // self.shape[1])
 
-    def _gather(self, start: int, stop: int, buffers: Image, *, in_place: bool) -> Image:
-        """Return the output rows `start` to `stop` in the source's type, in one of two `buffers` of that size.
+    def _gather(self, start: int, stop: int, *, in_place: bool) -> Image:
+        """Return the output rows `start` to `stop` in the source's type.
 
-        Rows that need no turning are returned as they are, if their correction does not change them.
+        Rows that need no turning are returned as they are, if they may be changed or their correction does not do so.
         """
         turn = self._orientation
-        rows = self.shape[0]
+        rows, columns = self.shape
         first, last = (rows - stop, rows - start) if turn.reverse_rows else (start, stop)
         turned = _native(self._image[:, first:last] if turn.transpose else self._rows(slice(first, last)))
-        if turn.transpose:
-            turned = cv2.transpose(turned, dst=buffers[0])
-        if turn.reverse_rows or turn.reverse_columns:
-            axes = -1 if turn.reverse_rows and turn.reverse_columns else int(turn.reverse_columns)
-            turned = cv2.flip(turned, axes, dst=buffers[1])
-        elif not (turn.transpose or in_place) and (self._correction is None or self._correction.work is None):
-            np.copyto(buffers[0], turned)
-            turned = buffers[0]
+        kept = in_place or (self._correction is not None and self._correction.work is not None)
+        if turn != AS_STORED or not kept:
+            buffers = self._workspace.array("gathered", (2, stop - start, columns), turned.dtype)
+            if turn.transpose:
+                turned = cv2.transpose(turned, dst=buffers[0])
+            if turn.reverse_rows or turn.reverse_columns:
+                axes = -1 if turn.reverse_rows and turn.reverse_columns else int(turn.reverse_columns)
+                turned = cv2.flip(turned, axes, dst=buffers[1])
+            elif not turn.transpose:
+                np.copyto(buffers[0], turned)
+                turned = buffers[0]
         result: Image = turned.view(self._image.dtype.newbyteorder("="))
         return result
 
