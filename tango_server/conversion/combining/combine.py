@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tango_server.conversion.combining.bands import combined_band
-from tango_server.conversion.combining.streaming import Combined, Streaming, with_unusable
+from tango_server.conversion.combining.streaming import Combined, Streaming, combined_values, with_unusable
 from tango_server.conversion.esperanto.padding import FILL
 from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.image.correction import NO_PIXELS, Indices
+from tango_server.conversion.image.orientation import AS_STORED, Orientation
 from tango_server.conversion.image.pixels import Image, PixelConverter
 from tango_server.conversion.image.transform import OutputImage, Turning, output_type
 from tango_server.messages import PixelCounts
@@ -25,6 +28,7 @@ _TOGETHER_BYTES = 12
 """Of a pixel in frames that are read together: with the result, which has 8, less than three frames of float64."""
 _SHORT = 2  # bytes of integers of which 32 bits hold the sum of MOST_MEMBERS
 
+Parts = Iterator[tuple[int, Combined]]
 OnProgress = Callable[[int, int], None]
 """Gets how many frames were read, and how many there are to read."""
 
@@ -68,8 +72,8 @@ class Combination:
     strict: bool = False
     band_bytes: int = BAND_BYTES
 
-    def of(self, frames: Frames, on_progress: OnProgress = no_progress, workspace: Workspace | None = None) -> Combined:
-        """Return the combination of frames, in memory of the workspace.
+    def parts(self, frames: Frames, on_progress: OnProgress, workspace: Workspace) -> Parts:
+        """Yield the combination of frames in parts of whole rows, with the first row of each; valid until the next.
 
         Raises
         ------
@@ -78,29 +82,60 @@ class Combination:
         ConversionError
             what `frames.read` raises.
         """
-        if self.method in {"median", "sigma_clip"}:
-            return self._by_bands(frames, on_progress, workspace or Workspace())
+        by_bands = self.method in {"median", "sigma_clip"}
+        return (self._by_bands if by_bands else self._streamed)(frames, on_progress, workspace)
+
+    def of(self, frames: Frames, on_progress: OnProgress = no_progress, workspace: Workspace | None = None) -> Combined:
+        """Return the combination of frames, in memory of the workspace; raises as `parts` does."""
         memory = workspace or Workspace()
-        result = Streaming(self.method, frames.shape, frames.kind, memory, strict=self.strict)
+        values: Image | None = None
+        masked: NDArray[np.bool_] | None = None
+        for start, part in self.parts(frames, on_progress, memory):
+            if len(part.values) == frames.shape[0]:
+                return part
+            if values is None:
+                values = memory.array("whole", frames.shape, part.values.dtype)
+            rows = slice(start, start + len(part.values))
+            values[rows] = part.values
+            if part.masked is not None:
+                masked = np.zeros(frames.shape, np.bool_) if masked is None else masked
+                masked[rows] = part.masked
+        if values is None:
+            raise ValueError("no frames")
+        return Combined(values, masked)
+
+    def _streamed(
+        self, frames: Frames, on_progress: OnProgress, workspace: Workspace
+    ) -> Iterator[tuple[int, Combined]]:
+        rows, columns = frames.shape
+        begin = partial(Streaming, self.method, kind=frames.kind, workspace=workspace, strict=self.strict)
+        whole: Streaming | None = None
         done = 0
         for together in frames.read(max(1, _TOGETHER_BYTES // frames.kind.itemsize)):
+            if done == 0 and len(together) < frames.count:
+                whole = begin(shape=frames.shape)
             step = together[0].block_rows
-            for start in range(0, frames.shape[0], step):  # of all, so that the result stays in the processor's cache
-                wanted = slice(start, min(start + step, frames.shape[0]))
+            for start in range(0, rows, step):  # of all frames, so that the result stays in the processor's cache
+                wanted = slice(start, min(start + step, rows))
+                result, first = (begin(shape=(wanted.stop - start, columns)), start) if whole is None else (whole, 0)
                 for number, frame in enumerate(together, done):
                     for place, block, masked in frame.corrected(wanted, in_place=True):
-                        result.add(number, place, block, masked)
+                        result.add(number, place - first, block, masked)
+                if whole is None:
+                    yield start, result.result()
             done += len(together)
             on_progress(done, frames.count)
-        return result.result()
+        if whole is not None:
+            yield 0, whole.result()
 
-    def _by_bands(self, frames: Frames, on_progress: OnProgress, workspace: Workspace) -> Combined:
+    def _by_bands(
+        self, frames: Frames, on_progress: OnProgress, workspace: Workspace
+    ) -> Iterator[tuple[int, Combined]]:
         (rows, columns), sigma = frames.shape, self.sigma if self.method == "sigma_clip" else None
         kind = np.dtype(np.float32) if frames.kind == np.float16 else frames.kind
         most = min(self.band_bytes, _BAND_BY_ROWS) if frames.by_rows else self.band_bytes
         height = min(rows, max(1, most // (frames.count * columns * kind.itemsize)))
         starts = range(0, rows, height)
-        result = workspace.array("combined", (rows, columns), np.dtype(np.float64))
         memory = workspace.array("band", (frames.count, height, columns), kind)
         read = 0
         for start in starts:
@@ -113,8 +148,7 @@ class Combination:
             values = combined_band(band, marks, sigma)
             if self.strict:
                 values.reshape(-1)[np.concatenate(marks)] = np.nan
-            result[start : start + height] = values
-        return Combined(result)
+            yield start, Combined(values)
 
 
 def combined_type(recipe: Recipe, method: Method, source: np.dtype[Any]) -> np.dtype[Any]:
@@ -132,18 +166,39 @@ def combined_type(recipe: Recipe, method: Method, source: np.dtype[Any]) -> np.d
 
 
 class CombinedImage(OutputImage):
-    """A combination that becomes an output, once; `overexposed` is the number of pixels, None if it is unknown."""
+    """A combination that becomes an output, once.
+
+    Parameters
+    ----------
+    combination, frames: what is combined, and how
+    orientation: of the output relative to the combination
+    recipe, pixel_type: how it is cast
+    overexposed: returns the number of such pixels after the last block, None if it is unknown
+
+    """
 
     is_corrected = True
 
-    def __init__(self, combined: Combined, overexposed: int | None, recipe: Recipe, pixel_type: np.dtype[Any]) -> None:
-        self._turning = Turning(combined.values, Recipe(), combined.orientation)
-        self.shape = self._turning.shape
+    def __init__(
+        self,
+        combination: Combination,
+        frames: Frames,
+        orientation: Orientation,
+        recipe: Recipe,
+        pixel_type: np.dtype[Any],
+        *,
+        overexposed: Callable[[], int | None] = lambda: None,
+        on_progress: OnProgress = no_progress,
+        workspace: Workspace | None = None,
+    ) -> None:
+        self.shape = orientation.shape(frames.shape)
         self.pixel_type = pixel_type
-        self._combined = combined
+        self._orientation = orientation
         self._overexposed = overexposed
+        self._combine = partial(combination.of, frames, on_progress, workspace)
+        self._parts = partial(combination.parts, frames, on_progress, workspace or Workspace())
         self._pixels = PixelConverter(
-            combined.values.dtype,
+            combined_values(combination.method, frames.kind),
             pixel_type,
             rounding=recipe.rounding,
             invalid_value=recipe.invalid_value,
@@ -152,13 +207,20 @@ class CombinedImage(OutputImage):
 
     def counts(self) -> PixelCounts:
         """Return the counts of the combination, which are not those of its members."""
-        return self._pixels.counts().model_copy(update={"overexposed": self._overexposed})
+        return self._pixels.counts().model_copy(update={"overexposed": self._overexposed()})
 
     def blocks(self) -> Iterator[Image]:
-        """Yield the output in blocks of whole rows; the combination is changed."""
-        masked, turn = self._combined.masked, self._combined.orientation
-        marked = None if masked is None else turn.apply(masked)
-        for start, block, _ in self._turning.corrected(slice(0, self.shape[0]), in_place=True):
+        """Yield the output in blocks of whole rows."""
+        if self._orientation == AS_STORED:
+            for _, part in self._parts():
+                yield from self._cast(part, AS_STORED)
+        else:
+            yield from self._cast(self._combine(), self._orientation)
+
+    def _cast(self, part: Combined, turn: Orientation) -> Iterator[Image]:
+        turning = Turning(part.values, Recipe(), turn)
+        marked = None if part.masked is None else turn.apply(part.masked)
+        for start, block, _ in turning.corrected(slice(0, turning.shape[0]), in_place=True):
             places: Indices = NO_PIXELS if marked is None else np.flatnonzero(marked[start : start + len(block)])
             yield self._pixels.convert_masked(block, places)
 

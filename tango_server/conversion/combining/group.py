@@ -29,19 +29,16 @@ from tango_server.conversion.combining.members import (
 )
 from tango_server.conversion.combining.reading import MemberFailed, Reading, check_member
 from tango_server.conversion.combining.scan import experiment_of_all
-from tango_server.conversion.combining.streaming import Combined
 from tango_server.conversion.errors import (
     ConversionError,
     GroupIncompleteError,
     GroupUnfitError,
     OutsideRootsError,
     SourceError,
-    UnsupportedImageError,
 )
 from tango_server.conversion.files.roots import ANYWHERE, Roots, output_path
 from tango_server.conversion.files.sandbox import is_taken, open_folder
 from tango_server.conversion.image.buffers import thread_workspace
-from tango_server.conversion.image.pixels import InexactPixelsError
 from tango_server.conversion.provenance import list_hash, origin_of
 from tango_server.conversion.publishing import Content, Publication
 from tango_server.conversion.records import record_of
@@ -273,7 +270,7 @@ class _Making:
             values = {("[metadata]", "summedExposures"): f"{summed:.10g}"}
         experiment = experiment_of_all(self.members, recipe, group.combine)
         return Content(
-            lambda: iter([CombinedImage(*self._combined(), recipe, kind)]),
+            lambda: iter([self._image(kind)]),
             marked=True,
             masters=tuple(dict.fromkeys(master for each in self.members for master in each.masters)),
             notes=tuple(dict.fromkeys(note for each in self.members for note in each.notes)),
@@ -284,18 +281,18 @@ class _Making:
             sidecar_values=values,
         )
 
-    def _combined(self) -> tuple[Combined, int | None]:
-        """Return the combination, and how many pixels are overexposed in any of the frames."""
+    def _image(self, kind: np.dtype[Any]) -> CombinedImage:
+        """Return the image, and count the pixels that are overexposed in any of the frames."""
         group, reading = self.group, Reading(self.members, self.group.recipe, self.group.roots)
         over = np.zeros(reading.shape, np.bool_)
-        combination = Combination(group.combine.method, group.combine.sigma, band_bytes=group.band_bytes)
-        try:
-            combined = combination.of(reading.frames(over), group.on_progress, thread_workspace())
-        except InexactPixelsError as error:
-            path = self.members[0].member.location.file
-            raise UnsupportedImageError(
-                path, f"cannot combine: {error}", "Convert the frames to fewer bits first."
-            ) from error
         counts = any(each.counts_overexposed for each in self.members)
-        turned = replace(combined, orientation=reading.orientation)
-        return turned, int(np.count_nonzero(over)) if counts else None
+        return CombinedImage(
+            Combination(group.combine.method, group.combine.sigma, band_bytes=group.band_bytes),
+            reading.frames(over),
+            reading.orientation,
+            group.recipe,
+            kind,
+            overexposed=lambda: int(np.count_nonzero(over)) if counts else None,
+            on_progress=group.on_progress,
+            workspace=thread_workspace(),
+        )

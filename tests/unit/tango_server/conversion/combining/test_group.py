@@ -31,6 +31,7 @@ from tango_server.conversion.esperanto.record import provenance_in
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.formats import open_frame
+from tango_server.conversion.image.orientation import AS_STORED
 from tango_server.conversion.image.own_mask import OwnMask
 from tango_server.conversion.image.transform import Turning
 from tango_server.conversion.inspection import inspect_file
@@ -135,8 +136,8 @@ def test_pixel_masked_in_one_member_is_masked_in_the_sum(raw: Path) -> None:
                 for image in source.read():
                     yield [Turning(image, made, correction=correction)]
 
-    done = Combination("sum").of(Frames(3, SHAPE, np.dtype("int32"), read))
-    output = CombinedImage(done, None, made, np.dtype("float64"))
+    combined = Frames(3, SHAPE, np.dtype("int32"), read)
+    output = CombinedImage(Combination("sum"), combined, AS_STORED, made, np.dtype("float64"))
     result = output.whole()
     assert np.argwhere(np.isnan(result)).tolist() == [[2, 3]]
     assert output.counts().masked == 1
