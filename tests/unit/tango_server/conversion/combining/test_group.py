@@ -35,6 +35,7 @@ from tango_server.conversion.image.orientation import AS_STORED
 from tango_server.conversion.image.own_mask import OwnMask
 from tango_server.conversion.image.transform import Turning
 from tango_server.conversion.inspection import inspect_file
+from tango_server.conversion.provenance import describe, provenance_in_description
 from tango_server.conversion.sidecar import read_sidecar, sidecar_path
 from tango_server.messages import GroupReport, ReportsAnswer
 from tango_server.recipe import Recipe
@@ -434,3 +435,18 @@ def test_esperanto_frames_with_gaps_are_refused_by_name(raw: Path, tmp_path: Pat
         convert_group(scan(frames(raw, some(3)), starts), made)
     assert "omega" in str(caught.value)
     assert not (tmp_path / "processed").exists()
+
+
+@pytest.mark.parametrize("damage", [{"frames": "ten"}, {"used": -1}, {"used": None}, []])
+def test_provenance_of_others_is_no_combination(damage: Any) -> None:
+    facts = {"method": "sum", "frames": 10, "used": 8, "first": "a", "last": "b\x1b", "frames_sha256": "0"}
+    place = FrameLocation(Path("/raw/a.tif")), Path("/processed/a.tif")
+    found = provenance_in_description(describe(Recipe(), *place, combined=facts))
+    assert found is not None
+    assert found.combined == {**facts, "last": "b\\x1b"}
+    wrong = {**facts, **damage} if isinstance(damage, dict) else damage
+    text = describe(Recipe(), *place, combined=facts).replace('"combined":', '"other":')
+    record = {**json.loads(text), "combined": wrong}
+    found = provenance_in_description(json.dumps(record))
+    assert found is not None
+    assert found.combined is None
