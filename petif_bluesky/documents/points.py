@@ -19,6 +19,8 @@ Document = Mapping[str, Any]
 
 _MOST_WAITING = 1000
 _KEPT_EVENTS = 10_000
+_MOST_IN_DOCUMENT = 1_000_000
+"""Frames of one stream datum."""
 
 
 class Reference(NamedTuple):
@@ -139,6 +141,7 @@ class Points:
         if isinstance(files, PassedOver) or not files.fits(image.described):
             self._pass_over(files, image)
             return []
+        _require_bounded(files, image, indices)
         whole = self._overtaken(descriptor, first)
         expected = self._expects_events(descriptor, image.name, len(indices), first)
         for seq_num, index in enumerate(indices, start=first):
@@ -262,3 +265,11 @@ class Points:
         self._note(
             f"images of {image.name} are not converted: {files.reason if isinstance(files, PassedOver) else why}"
         )
+
+
+def _require_bounded(files: FrameFiles, image: ImageKey, indices: range) -> None:
+    """Raise ValueError if a stream datum has more frames than fit into memory."""
+    if len(indices) > 1:
+        count = len(indices) * len(files.places(indices[0], image.described))
+        if count > _MOST_IN_DOCUMENT:
+            raise ValueError(f"{count} frames in one document (at most {_MOST_IN_DOCUMENT})")

@@ -50,7 +50,7 @@ def really_converted(request: FrameRequest) -> FrameReport:
     from tango_server.conversion.errors import ConversionError  # noqa: PLC0415 - as above
 
     try:
-        made = convert_file(request.source, request.recipe or XDI, fields=_fields(request))
+        made = convert_file(request.source, request.recipe or XDI, frame=request.frame, fields=_fields(request))
     except ConversionError as error:
         return failed(request, str(error))
     return made.model_copy(update={"job_id": request.key, "latency": made.conversion_time, **request.origin})

@@ -41,7 +41,15 @@ def description_of(files: OpenFiles, file: HDF5File, data_set: str, stack: Stack
 
 
 def group(files: OpenFiles, place: Place, name: str) -> Place | None:
-    """Return the group at a path; None if there is none, or it cannot be reached."""
+    """Return the group at a path; None if there is none, or it cannot be reached. It is searched once."""
+    key = ("group", place.name, name)
+    if key not in place.file.notes:
+        place.file.notes[key] = _group(files, place, name)
+    found: Place | None = place.file.notes[key]
+    return found
+
+
+def _group(files: OpenFiles, place: Place, name: str) -> Place | None:
     try:
         found = child(files, place, name)
         is_group = found is not None and not found.is_data_set

@@ -1,4 +1,4 @@
-"""HDF5 files that this process keeps open, since opening one for each frame takes longer than reading the frame.
+"""HDF5 files that a worker keeps open (see `keep_open`), since opening one for each frame takes long.
 
 - Read-only and without locks, so that the writer, which may be the detector, is never in the way of a reader, nor the
   reader in the way of the writer. A file that is open for SWMR writing is opened as its reader.
@@ -7,7 +7,6 @@
   old data through new ones (HDF5 issue 6374).
 - HDF5 itself opens no other file: links, virtual sources and raw storage are followed by `links`, `virtual` and
   `pixels`, each path checked against the roots. A file is opened without following symbolic links below its root.
-- On Windows no handle is kept: a SWMR writer could not close its file.
 """
 
 import contextlib
@@ -34,13 +33,14 @@ from tango_server.conversion.hdf5.library import READER_ERRORS, h5py_for, readin
 Identity = tuple[int, int, int]
 """Inode, size and modification time (ns) of a file."""
 
-_KEPT = 0 if os.name == "nt" else 8
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SMALLEST = 96  # bytes of a superblock and the root group's header
 _REMEMBERED = 1000
-_LARGEST_CACHE = 512 * 2**20
+LARGEST_CACHE = 512 * 2**20
+"""Bytes of decoded chunks that are kept for one data set."""
 _lock = threading.RLock()
 _kept: dict[Path, "HDF5File"] = {}
+_most_kept = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -49,10 +49,10 @@ class HDF5File:
 
     Parameters
     ----------
-    path, named: resolved, and as it was asked for
+    path, named: resolved, and as it was given
     file: h5py's
-    identity: when it was opened
     swmr: whether its writer has it open, or left it so
+    identity: when it was opened
     objects: those that were read before
     notes: what was found out about it, for as long as no kept file changes
 
@@ -61,8 +61,8 @@ class HDF5File:
     path: Path
     named: Path
     file: Any
-    identity: Identity
     swmr: bool
+    identity: Identity
     objects: dict[str, Any] = field(default_factory=dict)
     notes: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -181,10 +181,20 @@ def open_files(roots: Roots) -> Iterator[OpenFiles]:
         except (ConversionError, *READER_ERRORS):
             close_all()
             raise
-        while len(_kept) > _KEPT:
+        while len(_kept) > _most_kept:
             _close(_kept.pop(next(iter(_kept))))
             for each in _kept.values():  # the notes may be about the file that is no longer watched for changes
                 each.notes.clear()
+
+
+def keep_open(files: int = 8) -> None:
+    """Keep this number of files open between frames: for a process that converts frame after frame, and nothing else.
+
+    By default none is: while a file is open, h5py refuses to open it in another way in the same process, with locks for
+    example. On Windows none is at all: a SWMR writer could not close its file.
+    """
+    global _most_kept  # noqa: PLW0603 - handles are the process's
+    _most_kept = 0 if os.name == "nt" else files
 
 
 def close_all() -> None:
@@ -211,7 +221,6 @@ def _identity(status: os.stat_result) -> Identity:
 
 
 def _opened(path: Path, named: Path, roots: Roots) -> HDF5File:
-    h5py = h5py_for(path)
     with reading(path):
         file = open_frame_file(path, roots.named)
     with file:
@@ -220,18 +229,25 @@ def _opened(path: Path, named: Path, roots: Roots) -> HDF5File:
             head = file.read(_SMALLEST)
         if len(head) < _SMALLEST or not head.strip(b"\0"):
             raise IncompleteFileError(path, f"only {identity[1]} bytes of an HDF5 file, or nothing but zeros", _WAITING)
-        name = _name_of(file, path)
-        try:
-            return HDF5File(path, named, h5py.File(name, "r", locking=False), identity, swmr=False)
-        except READER_ERRORS as error:
-            if "already open for write" not in str(error):
-                raise _unreadable(path, head, error) from error
-        try:
-            return HDF5File(path, named, h5py.File(name, "r", locking=False, swmr=True), identity, swmr=True)
-        except READER_ERRORS as error:
-            raise IncompleteFileError(
-                path, "it is still being written, or was left open by its writer (h5clear on a copy)", _WAITING
-            ) from error
+        return HDF5File(path, named, *_handle(path, _name_of(file, path), head), identity)
+
+
+def _handle(path: Path, name: str, head: bytes) -> tuple[Any, bool]:
+    """Return h5py's file, and whether it is open as the reader of a SWMR writer."""
+    h5py = h5py_for(path)
+    try:
+        return h5py.File(name, "r", locking=False), False
+    except READER_ERRORS as error:
+        if "locking flag" in str(error):  # open in this process already, with locks
+            with reading(path):
+                return h5py.File(name, "r"), False
+        if "already open for write" not in str(error):
+            raise _unreadable(path, head, error) from error
+    try:
+        return h5py.File(name, "r", locking=False, swmr=True), True
+    except READER_ERRORS as error:
+        what = "it is still being written, or was left open by its writer (h5clear on a copy)"
+        raise IncompleteFileError(path, what, _WAITING) from error
 
 
 _WAITING = "If it is no longer being written, check what wrote it."
@@ -253,17 +269,19 @@ def _name_of(file: FileIO, path: Path) -> str:
 
 
 def _with_cache(dataset: Any) -> Any:
-    """Return a data set whose chunk cache holds all chunks that cut a frame, if they hold several frames."""
+    """Return a data set whose chunk cache holds all chunks that cut a frame, if they are encoded with other frames."""
     chunk, shape = dataset.chunks, dataset.shape
-    if not chunk or len(shape) < 3 or all(side == 1 for side in chunk[:-2]):  # noqa: PLR2004 - frames, rows, columns
+    if not chunk or all(side == 1 for side in chunk[:-2]) or not dataset.id.get_create_plist().get_nfilters():
         return dataset
     across = -(-shape[-2] // chunk[-2]) * -(-shape[-1] // chunk[-1])
     needed = across * dataset.dtype.itemsize
     for side in chunk:
         needed *= side
-    if not 0 < needed <= _LARGEST_CACHE:
+    if not 0 < needed <= LARGEST_CACHE:
         return dataset
     h5py = h5py_for(Path(dataset.file.filename))
+    file, name = dataset.file, dataset.name.encode()
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_chunk_cache(max(521, 10 * across), needed, 0.75)
-    return h5py.Dataset(h5py.h5d.open(dataset.file.id, dataset.name.encode(), access))
+    dataset.id.close()  # as long as it is open, another handle shares its cache
+    return h5py.Dataset(h5py.h5d.open(file.id, name, access))

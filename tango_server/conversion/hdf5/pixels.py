@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tango_server.conversion.errors import IncompleteFileError
+from tango_server.conversion.hdf5.bitshuffle import decoded
 from tango_server.conversion.hdf5.library import reading
 from tango_server.conversion.hdf5.links import WAIT, linked_path
 from tango_server.conversion.hdf5.open_files import OpenFiles
@@ -33,7 +34,8 @@ def read_regions(files: OpenFiles, regions: Sequence[Region], image: Image) -> N
             continue
         wanted = (*region.at, slice(*region.rows), slice(*region.columns))
         with reading(region.place.file.named, f"{region.place.name}: a chunk of the frame does not decode"):
-            region.place.object.read_direct(image, wanted, target)
+            if not decoded(region, image):
+                region.place.object.read_direct(image, wanted, target)
 
 
 def _raw(files: OpenFiles, region: Region) -> Any:

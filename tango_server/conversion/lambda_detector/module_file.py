@@ -33,7 +33,7 @@ class ModuleFile:
 
     @property
     def path(self) -> Path:
-        """The path of the file, as it was asked for."""
+        """The path of the file, as it was given."""
         return self.opened.named
 
     def frames(self) -> Stack:

@@ -12,7 +12,7 @@ from tango_server.conversion.files.series_names import ModuleName, module_of
 from tango_server.conversion.hdf5.library import reading
 
 _LONGEST_GAP = 8
-"""The search ends after so many missing modules: to list a folder of 100,000 files for each frame takes longer."""
+"""The search ends after this number of missing modules: listing a large folder for each frame takes longer."""
 _HIGHEST = 99
 
 

@@ -1,6 +1,6 @@
 """The state of one job: its transitions and its reports."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tango_server.backoff import Backoff
@@ -89,7 +89,8 @@ class JobState:
         darks = self.darks.seen(poll.darks, rule, now, sidecar_timeout)
         self.frames = self._frames_in(poll.state)
         self.problem = "" if poll.state is None else poll.state.problem
-        self.wait, verdict = judge(rule, self.wait, poll.state, poll.problem, now)
+        whole = rule if self.job.request.frame is None else replace(rule, min_size=0)  # which is a size of files
+        self.wait, verdict = judge(whole, self.wait, poll.state, poll.problem, now)
         if verdict.kind != "ready":
             self.darks.missing = ""  # it is the frame itself that is awaited
             return verdict

@@ -308,6 +308,12 @@ def test_frames_of_a_stream_are_counted_in_the_file(
     run.recorder.check()
 
 
+def test_absurd_number_of_frames_is_an_error_at_once() -> None:
+    _, _, datum = streamed({"dataset": "/d"}, (100_000, 48, 64))
+    with pytest.raises(MalformedDocumentError, match="10000000000 frames in one document"):
+        datum(0, 100_000, stream="fly")
+
+
 def test_rows_of_spectra_and_slices_are_no_frames() -> None:
     for parameters in ({"chunk_shape": [16, 64]}, {"slice": "(:,0,:,:)"}):
         finder, _, datum = streamed({"dataset": "/d", **parameters}, (48, 64))

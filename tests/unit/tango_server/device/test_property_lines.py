@@ -29,7 +29,6 @@ EVERY: dict[str, Any] = {
     "run_timeout": 301.0,
     "on_timeout": "placeholder",
     "placeholder_shape": (1024, 2048),
-    "lambda_modules": 3,
     "sidecar_timeout": 0.0,
     "backlog_limit": 99,
     "history_days": 1 / 3,
@@ -43,6 +42,7 @@ EVERY: dict[str, Any] = {
     "log_level": "DEBUG",
     "log_bytes": 20_000,
     "log_files": 2,
+    "lambda_modules": 3,
     "metrics_port": 9100,
     "metrics_host": "0.0.0.0",
 }

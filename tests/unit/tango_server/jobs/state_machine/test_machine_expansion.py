@@ -20,6 +20,7 @@ from tango_server.jobs.state_machine.events import (
     TimePassed,
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
+from tango_server.jobs.state_machine.readiness import ReadinessRule
 from tango_server.jobs.state_machine.rules import ServiceRules
 from tests.unit.service_events import COMPLETE, LedgerService, accepted, at, fetched, job, reports, starts
 
@@ -82,6 +83,14 @@ def test_damaged_file_with_frames_is_expanded(service: JobStateMachine, frames: 
     service.handle(accepted("a"), at(0))
     state = replace(STACK, state="damaged", problem="frame 2 is mapped to nothing", proof="x", frames=frames)
     assert [type(step) for step in service.handle(Observed("a", state), at(0))] == steps
+
+
+def test_min_size_is_that_of_files_not_of_frames_in_them() -> None:
+    service = LedgerService(ServiceRules(readiness=ReadinessRule(min_size=10**9)))
+    one = job("a")
+    one = replace(one, request=one.request.model_copy(update={"frame": 2}))
+    service.handle(fetched((one,)), at(0))
+    assert starts(service.handle(Observed("a", COMPLETE), at(0))) == ["a"]
 
 
 def test_a_frame_that_is_named_is_converted_not_expanded(service: JobStateMachine) -> None:
