@@ -50,7 +50,7 @@ def contents_of(sources: Iterable[Path], chosen: slice | None = None) -> Content
 
 
 def states_of(locations: Sequence[FrameLocation]) -> dict[FrameLocation, FileState | str]:
-    """Return the state of each file or frame, or why it is unknown; in another process."""
+    """Return the state of each file or frame, or why it is unknown; read in another process."""
     if not locations:
         return {}
     answers: SimpleQueue[tuple[FrameLocation, FileState | str | BaseException]] = SimpleQueue()

@@ -5,6 +5,8 @@ The files are described in tests/data/made/README.md.
 
 import json
 import shutil
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -162,3 +164,31 @@ def test_every_file_has_its_right_answer_through_a_server(raw: Path, start_serve
     found = outcomes(raw, latest)
     require_right(raw, found)
     require_equal_to_fabio(raw, found)
+
+
+def test_every_file_has_its_right_answer_in_the_shell(raw: Path) -> None:
+    """`petif convert` of the same files, each in a folder of its own; one that kills its reader costs only itself."""
+    found: list[dict[str, Any]] = []
+    for number, group in enumerate(batched_by_name()):
+        command = ["-m", "tango_server", "convert", *(str(raw / source) for source in group)]
+        options = ["--pixel-type", "int32", "--output-dir", str(raw.parent / "out" / str(number)), "--json"]
+        done = subprocess.run([sys.executable, *command, *options], check=False, capture_output=True, text=True)
+        assert done.returncode in {0, 1}, done.stderr
+        found += [json.loads(line) for line in done.stdout.splitlines()]
+    reports = outcomes(raw, found)
+    require_right(raw, reports)
+    require_equal_to_fabio(raw, reports)
+
+
+def batched_by_name() -> list[list[str]]:
+    """Return the sources in groups in which no two would have the same output."""
+    groups: list[list[str]] = []
+    for source in ANSWERS:
+        stem = Path(source.split("::")[0]).stem
+        fitting = (group for group in groups if all(Path(other.split("::")[0]).stem != stem for other in group))
+        group = next(fitting, None)
+        if group is None:
+            groups.append([source])
+        else:
+            group.append(source)
+    return groups

@@ -42,7 +42,6 @@ EVERY: dict[str, Any] = {
     "log_level": "DEBUG",
     "log_bytes": 20_000,
     "log_files": 2,
-    "lambda_modules": 3,
     "metrics_port": 9100,
     "metrics_host": "0.0.0.0",
 }
