@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tango_server.conversion.errors import IncompleteFileError, SourceUnreadableError, UnsupportedImageError
-from tango_server.conversion.file_state import FileState
+from tango_server.conversion.file_state import FileState, State
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.frame_source import FrameSource, ImageInfo
@@ -18,7 +18,7 @@ from tango_server.conversion.hdf5.detector import description_of
 from tango_server.conversion.hdf5.discovery import Found, find_frames
 from tango_server.conversion.hdf5.header import header_of, lost_frames
 from tango_server.conversion.hdf5.links import NAME_IT, WAIT
-from tango_server.conversion.hdf5.mask import own_mask_of
+from tango_server.conversion.hdf5.mask import own_mask_of, require_mask
 from tango_server.conversion.hdf5.open_files import HDF5File, OpenFiles, open_files
 from tango_server.conversion.hdf5.pixels import read_regions
 from tango_server.conversion.hdf5.series import Series
@@ -45,7 +45,9 @@ class _Frame:
 
 
 def check_hdf5(location: FrameLocation, roots: Roots) -> FileState:
-    """Return the state of a frame, or of a whole file with the number of its frames.
+    """Return the state of a frame, or of a whole file with the number of its frames, also of one that is not complete.
+
+    The frames of a file that is damaged or incomplete may be complete, each for itself.
 
     Raises
     ------
@@ -58,7 +60,8 @@ def check_hdf5(location: FrameLocation, roots: Roots) -> FileState:
     """
     used: list[OpenFiles] = []
     frames: list[int] = []
-    state, problem, proof = "complete", "", ""
+    state: State = "complete"
+    problem = proof = ""
     try:
         with open_files(roots) as files:
             used.append(files)
@@ -70,21 +73,15 @@ def check_hdf5(location: FrameLocation, roots: Roots) -> FileState:
                 proof = _proof_of_all(files, file, found, frames[0])
                 problem = "" if frames[0] else "it has no image"
             else:
-                proof = _frame(files, file, found, location.index).proof
+                frame = _frame(files, file, found, location.index)
+                require_mask(files, description_of(files, file, location.data_set, frame.stack), frame.stack)
+                proof = frame.proof
     except IncompleteFileError as error:
         state, problem = "incomplete", _problem(location, error)
     except SourceUnreadableError as error:
         state, problem = "damaged", _problem(location, error)
     inode, size, modified = used[0].identity_with(location.file)
-    return FileState(
-        "complete" if state == "complete" else "damaged" if state == "damaged" else "incomplete",
-        problem,
-        size,
-        modified,
-        inode,
-        proof,
-        frames[0] if frames else None,
-    )
+    return FileState(state, problem, size, modified, inode, proof, frames[0] if frames else None)
 
 
 @contextmanager
@@ -107,6 +104,7 @@ def open_hdf5(location: FrameLocation, workspace: Workspace, roots: Roots) -> It
         frame = _frame(files, file, found, index)
         stack = frame.stack
         described = description_of(files, file, location.data_set, stack)
+        require_mask(files, described, stack)
         own_mask = own_mask_of(files, described, stack)
         masked = own_mask is not None and own_mask.pixels is not None
 

@@ -8,6 +8,7 @@
 from collections.abc import Hashable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tango_server.conversion.errors import UnsupportedImageError
 from tango_server.conversion.hdf5.detector import Description
@@ -49,11 +50,22 @@ def own_mask_of(files: OpenFiles, described: Description, stack: Stack) -> OwnMa
     return mask
 
 
-def _read(files: OpenFiles, described: Description, stack: Stack) -> OwnMask | None:
-    place = next((found for each in described.detectors if (found := _mask_in(files, each))), None)
-    pixels, identity = None, None
+def require_mask(files: OpenFiles, described: Description, stack: Stack) -> None:
+    """Raise as `own_mask_of` does unless the mask, if there is one, is written."""
+    place = _pixel_mask(files, described)
     if place:
-        pixels, identity = _pixels(files, place, stack)
+        _regions(files, place, stack)
+
+
+def _read(files: OpenFiles, described: Description, stack: Stack) -> OwnMask | None:
+    place = _pixel_mask(files, described)
+    pixels: NDArray[np.bool_] | None = None
+    identity: Hashable = None
+    if place:
+        mask, regions = _regions(files, place, stack)
+        image = np.empty((mask.rows, mask.columns), mask.pixel_type)
+        read_regions(files, regions, image)
+        pixels, identity = image != 0, (str(place.file.path), place.file.identity, place.name, stack.threshold)
     codes: tuple[int, ...] = ()
     if described.dectris and stack.pixel_type.kind == "u":
         highest = int(np.iinfo(stack.pixel_type).max)
@@ -64,17 +76,17 @@ def _read(files: OpenFiles, described: Description, stack: Stack) -> OwnMask | N
     return OwnMask(identity, pixels, negatives, codes)
 
 
-def _mask_in(files: OpenFiles, detector: Place) -> Place | None:
-    for name in _NAMES:
-        found = child(files, detector, name)
-        if found and found.is_data_set:
-            return found
+def _pixel_mask(files: OpenFiles, described: Description) -> Place | None:
+    for detector in described.detectors:
+        for name in _NAMES:
+            found = child(files, detector, name)
+            if found and found.is_data_set:
+                return found
     return None
 
 
-def _pixels(
-    files: OpenFiles, place: Place, stack: Stack
-) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.bool_]], Hashable]:
+def _regions(files: OpenFiles, place: Place, stack: Stack) -> tuple[Stack, list[Region]]:
+    """Return the data set of a mask, and where its pixels are stored; require that they are written."""
     mask = stack_of(place)
     if (mask.rows, mask.columns) != (stack.rows, stack.columns):
         raise UnsupportedImageError(
@@ -82,11 +94,8 @@ def _pixels(
             f"{place.name} has {mask.rows} x {mask.columns} pixels, the frames {stack.rows} x {stack.columns}",
             "Check what wrote this file.",
         )
-    of_threshold = stack.threshold is not None and mask.frames > stack.threshold
-    at = mask.at(stack.threshold if of_threshold and stack.threshold else 0)
+    at = mask.at(min(stack.threshold or 0, mask.frames - 1))  # one for all thresholds, or one for each
     regions = regions_of(files, Region(place, at, (0, mask.rows), (0, mask.columns)))
     for each in regions:
         require_written(files, each)
-    image = np.empty((mask.rows, mask.columns), mask.pixel_type)
-    read_regions(files, regions, image)
-    return image != 0, (str(place.file.path), place.file.identity, place.name, at)
+    return mask, regions

@@ -20,6 +20,7 @@ _UNLIMITED = 2**64 - 1
 _DEEPEST = 6
 _MOST_MAPPINGS = 100_000
 _FEW = 64
+_IMAGE = 2  # dimensions
 _MOST_REGIONS = 10_000
 
 
@@ -129,7 +130,7 @@ def regions_of(files: OpenFiles, frame: Region, depth: int = 0) -> list[Region]:
 
 def _mapped(files: OpenFiles, frame: Region, mapping: Mapping) -> Region | None:
     """Return the part of a region that a mapping gives; None if it gives nothing of it."""
-    if len(mapping.target) != len(frame.at) + 2:
+    if len(mapping.target) != len(frame.at) + _IMAGE:
         raise _unsupported(frame.place, "a mapping has other dimensions than the data set")
     *lead, of_rows, of_columns = mapping.target
     numbers: list[Range] = []
@@ -159,7 +160,7 @@ def _in_source(virtual: Place, place: Place, mapping: Mapping, numbers: list[Ran
     """
     with reading(place.file.path):
         shape = place.object.shape or ()
-    axes = tuple(Axis(0, 1, 1, side) for side in shape) if mapping.source is None else mapping.source
+    axes = tuple(_axis(0, 1, 1, side) for side in shape) if mapping.source is None else mapping.source
     wanted = iter([(axis, each) for axis, each in zip(mapping.target, numbers, strict=True) if axis.length != 1])
     found: list[Range] = []
     for axis in axes:
@@ -172,7 +173,7 @@ def _in_source(virtual: Place, place: Place, mapping: Mapping, numbers: list[Ran
             raise _unsupported(virtual, "the shapes of a mapping and of its source differ")
         first = axis.index_of(start)
         found.append((first, first + stop - start))
-    if next(wanted, None) is not None or len(found) != len(shape) or len(found) < 2:  # noqa: PLR2004 - rows, columns
+    if next(wanted, None) is not None or len(found) != len(shape) or len(found) < _IMAGE:
         raise _unsupported(virtual, "the shapes of a mapping and of its source differ")
     if any(stop - start != 1 for start, stop in found[:-2]):
         raise _unsupported(virtual, "a mapping takes the rows of a frame from several frames")
@@ -214,7 +215,7 @@ def _by_first_index(place: Place, sources: Any) -> tuple[list[Any], dict[int, li
     for number, each in enumerate(sources):
         axes, source = _axes(place, each.vspace), _axes(place, each.src_space)
         mapping = Mapping(each.file_name, each.dset_name, axes or (), source)
-        first = mapping.target[0] if mapping.target else None
+        first = mapping.target[0] if len(mapping.target) > _IMAGE else None
         if first is None or first.length is None or first.length > _FEW:
             general.append((number, mapping))
             continue
@@ -228,7 +229,7 @@ def _axes(place: Place, space: Any) -> tuple[Axis, ...] | None:
     h5py = h5py_for(place.file.path)
     kind = space.get_select_type()
     if kind == h5py.h5s.SEL_ALL:
-        return tuple(Axis(0, 1, 1, side) for side in space.shape) or None
+        return tuple(_axis(0, 1, 1, side) for side in space.shape) or None
     if kind != h5py.h5s.SEL_HYPERSLABS or not space.is_regular_hyperslab():
         raise _unsupported(place, "a mapping selects no regular block")
     per_axis = zip(*space.get_regular_hyperslab(), strict=True)
