@@ -20,7 +20,7 @@ EXAMPLES = PROJECT / "examples" / "configuration"
 GUIDE = PROJECT / "docs" / "how-to" / "configure.md"
 GENERATOR = PROJECT / "docs" / "generate_settings.py"
 SWITCHED_OFF = re.compile(r"^#(?=\w+ = )", re.MULTILINE)
-NO_DEFAULT_IN_TOML = {"dask_scheduler", "lambda_modules"}
+NO_DEFAULT_IN_TOML = {"dask_scheduler"}
 
 posix_paths = pytest.mark.skipif(os.name == "nt", reason="/gpfs is no absolute path on Windows")
 
