@@ -123,6 +123,16 @@ def test_a_file_with_a_data_set_keeps_it_in_its_jobs(serve: Serve) -> None:
         assert locations == {FrameLocation(server.folder / "scan.h5", "/entry/data", index) for index in range(2)}
 
 
+def test_a_template_may_name_the_frames_of_a_file(serve: Serve) -> None:
+    with serve() as server:
+        server.submit(
+            "scan.h5", 2, recipe={"output": {"template": "{sample}_{frame:03d}"}}, metadata={"sample": "CeO2"}
+        )
+        server.until_idle()
+        outputs = sorted(Path(report.output).name for report in server.reports() if report.output)
+        assert outputs == ["CeO2_000.tif", "CeO2_001.tif"]
+
+
 def test_a_frame_named_by_its_index_is_one_job(serve: Serve) -> None:
     with serve() as server:
         server.submit("scan.h5", 3, frame=2)
