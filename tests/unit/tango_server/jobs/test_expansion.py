@@ -151,8 +151,11 @@ def test_a_file_without_an_image_is_skipped_and_logged(serve: Serve, caplog: pyt
 
 def test_files_larger_than_the_queue_are_converted_in_portions(serve: Serve) -> None:
     with serve(backlog_limit=5) as server:
-        for name in ("a.h5", "b.h5", "c.h5", "d.h5", "e.h5"):  # as many as the queue holds
-            server.submit(name, 7)
+        files = [server.folder / name for name in ("a.h5", "b.h5", "c.h5", "d.h5", "e.h5")]  # as many as it holds
+        for file in files:
+            file.write_text("7")
+        requests = [{"source": str(file), "run_uid": "run-1"} for file in files]
+        server.runner.intake.submit(SubmitQuery(requests=requests))
         server.until_idle()
         reports = [report for report in server.reports() if report.outcome == "converted"]
         assert len({(report.source, report.frame) for report in reports}) == len(reports) == 35
