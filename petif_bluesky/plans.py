@@ -89,7 +89,7 @@ def convert_folder(
 ) -> MsgGenerator[str]:
     """Convert the frames now in a folder, in a new run; return its uid.
 
-    The server lists the folder as its command AddFolder does: `.tif` and `.tiff` in any case, without darks and
+    The server lists the folder as its command AddFolder does: TIFFs (with `formats` on the server CBF, EDF, MarCCD and HDF5, too), without darks and
     subfolders.
 
     Parameters
