@@ -105,11 +105,8 @@ def written(path: Path, layout: Layout) -> np.ndarray[Any, Any]:
                 virtual[...] = h5py.VirtualSource(last, name, layout.shape)
                 file.create_virtual_dataset(made, virtual)
             elif kind == "hard":
-                file[made] = (
-                    file[name]
-                    if not isinstance(file.get(name, getlink=True), h5py.ExternalLink)
-                    else h5py.SoftLink(f"/{name}")
-                )
+                found = file[name]
+                file[made] = found if found.file == file else h5py.SoftLink(f"/{name}")
             else:
                 file[made] = h5py.SoftLink(f"/{name}") if kind == "soft" else h5py.ExternalLink(last, name)
         last, name = own, made
