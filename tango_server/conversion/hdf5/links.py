@@ -60,7 +60,7 @@ class Place:
 
 
 def child(files: OpenFiles, place: Place, name: str) -> Place | None:
-    """Return what a path below a group leads to; None if there is no such name, or it leads into something else.
+    """Return what a path below a group leads to; None if it leads to nothing.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def visit(files: OpenFiles, top: Place) -> Iterator[Place]:
 
 
 def names_of(place: Place, most: int = _MOST_VISITED) -> list[str]:
-    """Return the names in a group, at most so many; none of what is no group."""
+    """Return the first names in a group; none of what is no group."""
     found = place.object
     if not isinstance(found, h5py_for(place.file.path).Group):
         return []

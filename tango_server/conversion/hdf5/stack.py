@@ -118,7 +118,7 @@ def _lead(
     """Return the dimensions of the frames without that of the threshold, and the threshold."""
     named = axes if len(axes) == len(shape) else ()
     if len(shape) > _GRID:
-        raise _unsupported(place, f"has {len(shape)} dimensions: at most four can be told apart", "Name another one.")
+        raise _unsupported(place, f"has {len(shape)} dimensions: at most four are supported", "Name another one.")
     if len(shape) < _GRID:
         if threshold is not None:
             raise _unsupported(place, "has no thresholds", "Leave out the index behind the data set.")

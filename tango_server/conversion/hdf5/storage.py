@@ -1,7 +1,7 @@
 """Whether pixels were written, as far as the file itself can prove it.
 
 A chunk gets its address when it is written. Contiguous data, and chunks that were allocated when the data set was
-created, have one before that: only the stillness of the file tells. So it is for a chunk that holds further frames,
+created, have one before that: they count as written once the file is still. So does a chunk that holds further frames,
 while frames are still added to it.
 """
 
