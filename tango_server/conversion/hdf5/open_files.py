@@ -189,7 +189,7 @@ def open_files(roots: Roots) -> Iterator[OpenFiles]:
 
 
 def keep_open(files: int = 8) -> None:
-    """Keep up to this number of files open between frames: for a process that converts frame after frame, and nothing else.
+    """Keep up to this number of files open between frames: for a process that does nothing but conversions.
 
     By default none is: while a file is open, h5py refuses to open it in another way in the same process, with locks for
     example. On Windows none is at all: a SWMR writer could not close its file.
