@@ -68,7 +68,7 @@ def attach(
     tiled: the catalogue for the runs, as a Tiled client or URI
     wait: when to wait for the frames: before a run closes ("run"), after each point as well ("point"), or not at all
         (None; runs then close with `drained: false` unless all is done)
-    frames: which frames to convert, by default every TIFF image once, and which are dark
+    frames: which frames to convert, by default every image once, and which are dark
     metadata: which document keys to send with each frame
     spool: the file that holds requests until the server accepts them, by default in the user's state folder; runs that
         the catalogue does not accept are kept beside it

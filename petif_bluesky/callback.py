@@ -67,7 +67,7 @@ class ConversionCallback:
     converter: the device that represents the server
     spool: the file that holds requests until the server accepts them; by default one per server and converter in the
         user's state folder
-    frames: which frames to convert, by default every TIFF image of a run once
+    frames: which frames to convert, by default every image of a run once
     metadata: which document keys to send with each frame
     find_darks: returns the darks of a run in a catalogue, by uid, for runs of darks that this session has not seen;
         called in a thread

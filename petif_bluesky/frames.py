@@ -1,7 +1,7 @@
 """Find the frames of runs in their documents, without file access.
 
-TIFF files can be announced by resource and datum documents, by stream resources and stream datums, and by strings with
-the name of a file; see `petif_bluesky.documents`. Each file of a run is converted once: a dark frame that appears in
+Frames can be announced by resource and datum documents, by stream resources and stream datums, and by strings with the
+name of a file; see `petif_bluesky.documents`. Each frame of a run is converted once: a dark frame that appears in
 several events, or a file named both by an image key and by a string, is one frame.
 """
 

@@ -169,6 +169,7 @@ class FrameReport(FrameOrigin):
     later, until the output is visible; it and the job's fields are None for a conversion without a server.
     `metadata`: what the detector states in the file itself, under NeXus names: lengths in mm, the wavelength in
     Angstrom, times in s, angles in degrees.
+    `frames`: the file was skipped, because it became that many jobs, one for each frame: see `frame_job_id`.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -182,6 +183,7 @@ class FrameReport(FrameOrigin):
     pixel_type: str | None = None
     pixels: PixelCounts = PixelCounts()
     pages: int = 1
+    frames: int | None = Field(default=None, exclude_if=lambda value: value is None)
     sidecar: Literal["carried", "absent"] = "absent"
     conversion_time: float = 0.0
     latency: float | None = None
@@ -207,6 +209,15 @@ class GroupReport(FrameReport):
     """The result of several frames that became one: `source` is the first one; `members` are all, in their order."""
 
     members: Annotated[tuple[GroupMember, ...], Field(max_length=MOST_MEMBERS)]
+
+
+def frame_job_id(job_id: str, index: int) -> str:
+    """Return the id of the job for one frame of a file, which was submitted as the job `job_id`.
+
+    >>> frame_job_id("4f3c", 7)
+    '4f3c-7'
+    """
+    return f"{job_id}-{index}"
 
 
 class CorrectionsInUse(_Answer):

@@ -143,6 +143,10 @@ class Settings(BaseModel):
         BeforeValidator(_as_shape),
         Field(description="Rows and columns of a placeholder, before rotation"),
     ] = (2048, 2048)
+    lambda_modules: Annotated[
+        int | None,
+        Field(ge=1, le=99, description="How many modules, each a file of its own, a frame of the Lambda detector has"),
+    ] = None
     sidecar_timeout: Annotated[Seconds, Field(description="How long to wait for QXRD's sidecar, s; 0: not at all")] = 2
 
     backlog_limit: Annotated[

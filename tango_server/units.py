@@ -36,6 +36,12 @@ _SPELLINGS = {
     "sec": "s",
     "second": "s",
     "seconds": "s",
+    "millisecond": "ms",
+    "milliseconds": "ms",
+    "microsecond": "us",
+    "microseconds": "us",
+    "micrometer": "um",
+    "micrometers": "um",
     "pixel": "px",
     "pixels": "px",
 }

@@ -9,10 +9,10 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from petif_bluesky.documents.file_series import FileSeries, PassedOver
+from petif_bluesky.documents.file_series import DatumPoint, FrameFiles, PassedOver
 
 Document = Mapping[str, Any]
-Files = FileSeries | PassedOver
+Files = FrameFiles | PassedOver
 
 _KEPT = 1000
 """Maximum number of stored resources that belong to no open run."""
@@ -34,7 +34,7 @@ class Assets:
 
     def __init__(self) -> None:
         self._resources: dict[str, _Resource] = {}
-        self._datums: dict[str, tuple[str, int]] = {}
+        self._datums: dict[str, tuple[str, DatumPoint]] = {}
         """Resource and point of other datums."""
 
     def add_resource(self, uid: str, files: Files, run_uid: str | None) -> None:
@@ -43,11 +43,11 @@ class Assets:
         resource.files = files
         resource.run_uid = run_uid or resource.run_uid
 
-    def add_datum(self, datum_id: str, resource_uid: str, point: int) -> None:
+    def add_datum(self, datum_id: str, resource_uid: str, point: DatumPoint) -> None:
         """Store a datum; its resource may come later."""
         resource = self._resources.get(resource_uid) or self._resources.setdefault(resource_uid, _Resource())
         number = _number_in(datum_id, resource_uid)
-        if number is not None and number <= len(resource.points) and abs(point) < _FAR:
+        if number is not None and number <= len(resource.points) and not isinstance(point, tuple) and abs(point) < _FAR:
             resource.points[number : number + 1] = array("q", [point])
             self._datums.pop(datum_id, None)
         else:
@@ -61,7 +61,7 @@ class Assets:
         resource.run_uid = run_uid
         return resource.files
 
-    def datum(self, datum_id: str, run_uid: str) -> tuple[Files, int] | None:
+    def datum(self, datum_id: str, run_uid: str) -> tuple[Files, DatumPoint] | None:
         """Return files and point of a datum that a run uses, or None if not known yet."""
         resource_uid, point = self._datums.get(datum_id) or self._numbered(datum_id)
         files = self.files(resource_uid, run_uid)

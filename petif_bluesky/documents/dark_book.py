@@ -30,6 +30,12 @@ _NO_FILES = (
 )
 
 
+_UNFIT = (
+    "the dark frame {unfit} is one of several in its file, which cannot be the dark of a run yet. Give a file as dark "
+    "in the recipe"
+)
+
+
 class DarkBook:
     """All known darks; never waits and uses no files.
 
@@ -75,6 +81,11 @@ class DarkBook:
         """Return whether darks of a run are known."""
         return any(dark.run_uid == run_uid for dark in self)
 
+    def unfit_of(self, run_uid: str) -> str:
+        """Return why the darks of a run cannot be used, "" if they can or there are none."""
+        of_run = (dark for events in self._events.values() for dark in events if dark.run_uid == run_uid and dark.unfit)
+        return next((_UNFIT.format(unfit=dark.unfit) for dark in of_run), "")
+
     def has_own(self, frame: Light) -> bool:
         """Return whether the run of a frame has had a dark event of its detector before the frame."""
         return self._last_of_run(frame) is not None
@@ -113,7 +124,8 @@ class DarkBook:
         later = (dark for dark in events if dark.run_uid == frame.run_uid and dark.order > frame.order)
         first = next((dark for dark in later if dark.paths and frame.settings.fits(dark.settings)), None)
         if first is None:
-            return _none("; ".join([*notes, f"no dark of {frame.settings.detector} in the run"]))
+            why = self.unfit_of(frame.run_uid) or f"no dark of {frame.settings.detector} in the run"
+            return _none("; ".join([*notes, why]))
         return _found([first], frame, [*notes, "the dark was taken after the frame"])
 
     def _given(self, frame: Light, notes: list[str], unknown: str) -> FoundDark | None:
@@ -121,7 +133,8 @@ class DarkBook:
         own = self._last_of_run(frame)
         if own is not None:
             if not own.paths:
-                return _none(_NO_FILES.format(detector=own.settings.detector))
+                why = _UNFIT if own.unfit else _NO_FILES
+                return _none(why.format(unfit=own.unfit, detector=own.settings.detector))
             if found := _taken([own], frame, notes, "the last dark of this run"):
                 return found
         if not frame.dark_run:
@@ -129,7 +142,8 @@ class DarkBook:
         name = f"the dark run {frame.dark_run}"
         darks = [dark for dark in self._known_to(frame) if dark.run_uid == frame.dark_run]
         if not darks:
-            notes.append(f"{name} is not known" + (f": {unknown}" if unknown else ""))
+            why = unknown or self.unfit_of(frame.dark_run)
+            notes.append(f"{name} is not known" + (f": {why}" if why else ""))
             return None
         return _taken(darks, frame, notes, name)
 

@@ -15,6 +15,7 @@ class Dark:
     `paths` is empty if the documents name no files. `time`: of the reading, in Unix s, also if it was repeated in a
     later run. `order`: number of its document among those of the session, 0 if it is from an earlier one.
     `of_dark_run`: whether all frames of its run are dark. `outdated`: whether the settings may have changed since.
+    `unfit`: its first frame that cannot be a dark, because it is in a file of several frames; `paths` is empty then.
     """
 
     run_uid: str
@@ -24,6 +25,7 @@ class Dark:
     order: int = 0
     of_dark_run: bool = False
     outdated: bool = False
+    unfit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,19 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from petif_bluesky.documents.file_series import FramePlace
 from petif_bluesky.documents.text_set import TextSet
-from petif_bluesky.documents.uris import beside, is_tiff, is_windows, name_of, normalized
+from petif_bluesky.documents.uris import beside, is_other_image, is_tiff, is_windows, name_of, normalized
+from tango_server.text import split_data_set
 
 _NUMBERED_AGAIN = r"[-_]\d+"
 
 
-def reported_tiffs(data: Mapping[str, Any], name_keys: Sequence[str]) -> dict[str, str]:
-    """Return the TIFF files named in an event, by key."""
-    values = {key: data.get(key) for key in name_keys}
-    return {key: value for key, value in values.items() if isinstance(value, str) and is_tiff(value)}
+def reported_images(data: Mapping[str, Any], name_keys: Sequence[str]) -> dict[str, str]:
+    """Return the TIFF files named in an event, by key; if there are none, its CBF, EDF and MarCCD files."""
+    values = {key: data[key] for key in name_keys if isinstance(data.get(key), str)}
+    tiffs = {key: value for key, value in values.items() if is_tiff(value)}
+    return tiffs or {key: value for key, value in values.items() if is_other_image(value)}
 
 
 class FileNames:
@@ -29,9 +32,11 @@ class FileNames:
         self._replaced = TextSet()
         """Predicted files for which the detector reported others."""
 
-    def take(self, path: str) -> bool:
-        """Mark a file as used; return False if it already was."""
-        return self._taken.add(normalized(path))
+    def take(self, place: FramePlace) -> bool:
+        """Mark a file, or a frame in it, as used; return False if it already was."""
+        file, data_set = split_data_set(place.path)
+        whole = normalized(file)
+        return self._taken.add(whole if place.frame is None else f"{whole}::{data_set}#{place.frame}")
 
     def true_name(self, predicted: str, reported: Collection[str], *, alone: bool) -> str:
         """Return the file of a frame: a reported one, or else the predicted one.
@@ -43,7 +48,8 @@ class FileNames:
         alone: whether this is the only image of the detector
 
         """
-        candidates = [_as_seen_by(predicted, path) for path in reported]
+        is_tiff_expected = not is_other_image(predicted)
+        candidates = [_as_seen_by(predicted, path) for path in reported if is_other_image(path) != is_tiff_expected]
         same = normalized(predicted)
         if same in map(normalized, candidates):
             return predicted

@@ -14,8 +14,8 @@ def frame_key(run_uid: str, source: str, data_key: str = "", frame: int | None =
 
     >>> frame_key("1f", "/raw/a.tif", "pe_image")
     '1f/pe_image//raw/a.tif'
-    >>> frame_key("1f", "/raw/a.h5", "eiger_image", frame=7)
-    '1f/eiger_image//raw/a.h5#7'
+    >>> frame_key("1f", "/raw/a.h5::/entry/data", "eiger_image", frame=7)
+    '1f/eiger_image//raw/a.h5::/entry/data#7'
     >>> frame_key("1f", "/raw/a.tif")
     '1f//raw/a.tif'
     """
@@ -27,10 +27,11 @@ def frame_key(run_uid: str, source: str, data_key: str = "", frame: int | None =
 class Frame:
     """One frame of a run.
 
-    `path`: as given by the detector, after the selection's path map. `stream`, `data_key`: None and "" for files given
-    by name. `recipe`: from the start document, not validated, since the server refuses each frame with an invalid one.
-    `metadata`: JSON-compatible and within the server's size limit. `light`: what determines its dark, None if the
-    recipe does not want that of the run. `dark`: the dark, if it was looked for.
+    `path`: as given by the detector, after the selection's path map; with `::/data/set` if the documents name one.
+    `frame`: its index in a file of several frames, None for a file of its own. `stream`, `data_key`: None and "" for
+    files given by name. `recipe`: from the start document, not validated, since the server refuses each frame with an
+    invalid one. `metadata`: JSON-compatible and within the server's size limit. `light`: what determines its dark, None
+    if the recipe does not want that of the run. `dark`: the dark, if it was looked for.
     """
 
     path: str
@@ -42,18 +43,21 @@ class Frame:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     light: Light | None = None
     dark: FoundDark | None = None
+    frame: int | None = None
 
     def request(self) -> dict[str, Any]:
         """Return the fields of a `FrameRequest` as a dict; the server validates it, and building the model is slow."""
         recipe, metadata = self.recipe, self.metadata
         if self.dark is not None:
             recipe, metadata = self.dark.applied(recipe, metadata)
+        of_file = {} if self.frame is None else {"frame": self.frame}  # old servers refuse fields that they don't know
         return {
             "source": self.path,
             "recipe": recipe,
-            "key": frame_key(self.run_uid, self.path, self.data_key),
+            "key": frame_key(self.run_uid, self.path, self.data_key, self.frame),
             "run_uid": self.run_uid,
             "stream": self.stream,
             "seq_num": self.seq_num,
             "metadata": metadata,
+            **of_file,
         }

@@ -11,26 +11,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from petif_bluesky.documents.assets import Assets
+from petif_bluesky.documents.assets import Assets, Files
 from petif_bluesky.documents.descriptors import Descriptor, Detector, ImageKey
-from petif_bluesky.documents.file_series import FileSeries, PassedOver
+from petif_bluesky.documents.file_series import DatumPoint, FrameFiles, FramePlace, PassedOver
 
 Document = Mapping[str, Any]
 
 _MOST_WAITING = 1000
 _KEPT_EVENTS = 10_000
+_MOST_IN_DOCUMENT = 1_000_000
+"""Frames of one stream datum."""
 
 
 class Reference(NamedTuple):
-    """The files of one image key in one event."""
+    """The frames of one image key in one event."""
 
     image: ImageKey
-    files: FileSeries
-    point: int
+    files: FrameFiles
+    point: DatumPoint
 
-    def paths(self) -> list[str]:
-        """Return the files as predicted by the documents."""
-        return self.files.paths(self.point, self.image.described)
+    def places(self) -> list[FramePlace]:
+        """Return where the frames are, as predicted by the documents."""
+        return self.files.places(self.point, self.image.described)
 
 
 @dataclass(slots=True)
@@ -135,10 +137,11 @@ class Points:
         chosen = descriptor.image(files.data_key)
         if chosen is None:
             return []
-        if isinstance(files, PassedOver):
-            self._pass_over(files, files.data_key)
-            return []
         detector, image = chosen
+        if isinstance(files, PassedOver) or not files.fits(image.described):
+            self._pass_over(files, image)
+            return []
+        _require_bounded(files, image, indices)
         whole = self._overtaken(descriptor, first)
         expected = self._expects_events(descriptor, image.name, len(indices), first)
         for seq_num, index in enumerate(indices, start=first):
@@ -205,8 +208,8 @@ class Points:
                 point.missing.add(datum_id)
                 continue
             files, number = known
-            if isinstance(files, PassedOver):
-                self._pass_over(files, image.name)
+            if isinstance(files, PassedOver) or not files.fits(image.described):
+                self._pass_over(files, image)
             else:
                 point.from_datums.append(Reference(image, files, number))
         if not point.missing:
@@ -253,6 +256,20 @@ class Points:
         self._note(f"more than {_MOST_WAITING} points are waiting for documents; further ones are not converted")
         return False
 
-    def _pass_over(self, files: PassedOver, data_key: str) -> None:
-        self.passed_over.add(data_key)
-        self._note(f"images of {data_key} are not converted: {files.reason}")
+    def _pass_over(self, files: Files, image: ImageKey) -> None:
+        self.passed_over.add(image.name)
+        if len(image.described) == 1:  # one number or row per event: time stamps, attributes, encoders
+            return
+        described = list(image.described)
+        why = f"their shape {described} is not that of a frame (rows, columns) or of several (frames, rows, columns)"
+        self._note(
+            f"images of {image.name} are not converted: {files.reason if isinstance(files, PassedOver) else why}"
+        )
+
+
+def _require_bounded(files: FrameFiles, image: ImageKey, indices: range) -> None:
+    """Raise ValueError if a stream datum has more frames than fit into memory."""
+    if len(indices) > 1:
+        count = len(indices) * len(files.places(indices[0], image.described))
+        if count > _MOST_IN_DOCUMENT:
+            raise ValueError(f"{count} frames in one document (at most {_MOST_IN_DOCUMENT})")

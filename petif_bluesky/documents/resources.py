@@ -1,29 +1,52 @@
-"""Find the files of resources and stream resources, and the points covered by datums and stream datums.
+"""Find the frames of resources and stream resources, and the points covered by datums and stream datums.
 
-Resources (areaDetector's TIFF plugin and similar, ophyd.sim's signals with files), for the point p of a datum:
+Resources (areaDetector's plugins and similar, ophyd.sim's signals with files), for the point p of a datum, with n =
+`frame_per_point` and j in [p n, (p+1) n):
 
-| resource | file |
+| resource | frames |
 |---|---|
-| with `template` and `filename` in its kwargs | `template % (root/resource_path/, filename, j)`, j in [p n, (p+1) n) |
-| with a spec that numbers its files (`FrameSelection.sequences`) | `root/resource_path_{index}.ext` |
-| with the path of a TIFF file | that file |
+| `template` and `filename`: TIFF, CBF, EDF, MarCCD | `template % (root/resource_path/, filename, j)` |
+| the same with the spec `AD_CBF` | numbered from `initial_number`, by default 1 |
+| the same with the spec `AD_HDF5_SINGLE` | the first frame in each of these files |
+| a spec that numbers its files (`FrameSelection.sequences`) | `root/resource_path_{index}.ext` |
+| the path of a TIFF, CBF or MarCCD file | that file |
+| the path of an EDF file; `AD_HDF5`, `AD_HDF5_SWMR...`, `TPX_HDF5` | frames j of that file |
+| `AD_EIGER...` | `root/resource_path_{seq_id}_master.h5`: the frame that the datum names, or all of the event |
 
-For stream resources (ophyd-async's TIFF writers, step scans and fly scans) file `j` is `path(uri) +
-template.format(j)`, with j in [i n, (i+1) n) for index i of a stream datum.
+Stream resources (ophyd-async's writers, step scans and fly scans), for the index i of a stream datum, with n frames per
+index and j in [i n, (i+1) n): file `path(uri) + template.format(j)`, or frames j of one HDF5 or EDF file.
+
+Specs that end in `_TS` are time stamps.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from petif_bluesky.documents.errors import MalformedDocumentError, TemplateError
-from petif_bluesky.documents.file_series import MOST_FRAMES, FileSeries, PassedOver, frame_count
-from petif_bluesky.documents.mime_types import MANY_TIFFS, ONE_TIFF
-from petif_bluesky.documents.templates import format_namer, printf_namer
-from petif_bluesky.documents.uris import folder_of, is_tiff, path_of_uri, stem_of, tidy
+from petif_bluesky.documents.errors import MalformedDocumentError
+from petif_bluesky.documents.file_series import (
+    MOST_FRAMES,
+    NO_POINT,
+    DatumPoint,
+    FileSeries,
+    FrameFiles,
+    FrameStack,
+    PassedOver,
+)
+from petif_bluesky.documents.hdf5_files import SINGLE, hdf5_of_resource, hdf5_of_stream_resource
+from petif_bluesky.documents.mime_types import HDF5, MANY_TIFFS, ONE_TIFF
+from petif_bluesky.documents.numbered_files import first_number, stated_count, streamed_files, templated_files
+from petif_bluesky.documents.uris import folder_of, is_other_image, is_tiff, path_of_uri, stem_of, tidy
 
 Document = Mapping[str, Any]
 
 _SPEC = "AD_TIFF"
+_CBF = "AD_CBF"
+_TIME_STAMPS = "_TS"
+_OTHER_TYPES = re.compile(
+    r"(?P<many>multipart/related;type=)?(?:application|image)/(?:x-)?(?P<format>cbf|edf|mar-?ccd|mccd)"
+)
 
 
 def has_tiff_template(document: Document) -> bool:
@@ -32,13 +55,18 @@ def has_tiff_template(document: Document) -> bool:
     return isinstance(template, str) and (document["spec"].upper().startswith(_SPEC) or is_tiff(template))
 
 
-def files_of_resource(document: Document, sequences: Mapping[str, str]) -> FileSeries | PassedOver:
+def has_folder_and_template(document: Document) -> bool:
+    """Return whether the path of a resource is the folder of TIFF files, or of HDF5 files with one frame each."""
+    return has_tiff_template(document) or document["spec"].upper() == SINGLE
+
+
+def files_of_resource(document: Document, sequences: Mapping[str, str]) -> FrameFiles | PassedOver:
     """Return the files of a resource.
 
     Raises
     ------
     MalformedDocumentError, TemplateError
-        if it announces TIFF files whose names cannot be determined.
+        if it announces frames whose files cannot be determined.
 
     """
     spec: str = document["spec"]
@@ -46,8 +74,10 @@ def files_of_resource(document: Document, sequences: Mapping[str, str]) -> FileS
     root, path = document.get("root") or "", document["resource_path"]
     windows = document.get("path_semantics") == "windows"
     extension = sequences.get(spec)
+    if spec.upper().endswith(_TIME_STAMPS):
+        return PassedOver(f"{spec} are time stamps")
     if has_tiff_template(document):
-        return _templated(document, folder_of(root, path, windows=windows))
+        return templated_files(document, folder_of(root, path, windows=windows))
     if extension is not None and settings.keys().isdisjoint({"template", "filename"}):
         stem = stem_of(root, path, windows=windows)
         return FileSeries(lambda number: f"{stem}_{number}.{extension}")
@@ -61,40 +91,45 @@ def files_of_resource(document: Document, sequences: Mapping[str, str]) -> FileS
             "no template in resource_kwargs, which should have template and filename, as from areaDetector's TIFF "
             "plugin",
         )
-    return PassedOver(f"{spec} is not TIFF")
+    return hdf5_of_resource(document) or _other_images(document, root, path, windows=windows)
 
 
-def point_of_datum(document: Document) -> int:
-    """Return the point number of a datum; 0 if it has none, as for a resource with one file."""
+def point_of_datum(document: Document) -> DatumPoint:
+    """Return the point number of a datum, `NO_POINT` if it has none, as for a resource with one file.
+
+    For one image of an Eiger, return the sequence and the image.
+    """
     settings: Document = document["datum_kwargs"]
-    for key in ("point_number", "index"):
-        if key in settings:
-            value = settings[key]
-            if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
-                raise ValueError(f"{key} is {value!r}")
-            return int(value.__index__())
-    return 0
+    point = first_number(settings, ("point_number", "index", "seq_id"))
+    image = first_number(settings, ("frame_num", "image_slice"))
+    return point if image == NO_POINT else (point, image)
 
 
-def files_of_stream_resource(document: Document) -> FileSeries | PassedOver:
+def files_of_stream_resource(document: Document) -> FrameFiles | PassedOver:
     """Return the files of a stream resource.
 
     Raises
     ------
     MalformedDocumentError, TemplateError
-        if it announces TIFF files whose names cannot be determined.
+        if it announces frames whose files cannot be determined.
 
     """
     mimetype = document["mimetype"].replace(" ", "").lower()
     uri: str = document["uri"]
+    data_key: str = document["data_key"]
     folder = path_of_uri(uri)
-    if mimetype not in {MANY_TIFFS, ONE_TIFF}:
-        return PassedOver(f"{document['mimetype']} is not TIFF", document["data_key"])
+    other = _OTHER_TYPES.fullmatch(mimetype)
+    if other is None and mimetype not in {MANY_TIFFS, ONE_TIFF, HDF5}:
+        return PassedOver(f"{document['mimetype']} is not a format of frames", data_key)
     if folder is None:
-        return PassedOver(f"{uri} is not a file", document["data_key"])
-    if mimetype == ONE_TIFF:
-        return FileSeries(lambda _number: folder, data_key=document["data_key"])
-    return _many(document, folder)
+        return PassedOver(f"{uri} is not a file", data_key)
+    if mimetype == HDF5:
+        return hdf5_of_stream_resource(document, folder)
+    if mimetype == MANY_TIFFS or (other is not None and other["many"]):
+        return streamed_files(document, folder)
+    if other is not None and other["format"] == "edf":
+        return FrameStack(tidy(folder), count=stated_count(document["parameters"]), data_key=data_key)
+    return FileSeries(lambda _number: folder, data_key=data_key)
 
 
 def span_of_stream_datum(document: Document) -> tuple[range, int]:
@@ -118,39 +153,16 @@ def span_of_stream_datum(document: Document) -> tuple[range, int]:
     return range(int(first), int(stop)), int(seq_num if seq_num > 0 else first + 1)
 
 
-def _templated(document: Document, folder: str) -> FileSeries:
-    settings: Document = document["resource_kwargs"]
-    try:
-        return FileSeries(
-            printf_namer(settings["template"], (folder, settings["filename"])),
-            frame_count(settings.get("frame_per_point", 1)),
-        )
-    except ValueError as error:
-        raise TemplateError(
-            "resource",
-            document,
-            f"{error}; it needs folder, file name and number, such as %s%s_%6.6d.tiff, with one or more "
-            "files per point",
-            "Its frames will not be converted unless events name their files. Fix file_template in the plugin.",
-        ) from error
-
-
-def _many(document: Document, folder: str) -> FileSeries:
-    settings: Document = document["parameters"]
-    try:
-        name = format_namer(settings["template"], settings.get("filename") or "")
-        stated = [settings[key] for key in ("files_per_datum", "frame_per_point", "multiplier") if settings.get(key)]
-        chunk = settings.get("chunk_shape") or (1,)
-        frames_per_file = frame_count(chunk[0])
-        count = frame_count(stated[0]) if stated else None
-        if settings.get("join_method") == "stack":
-            count = 1
-        elif stated and not settings.get("files_per_datum"):
-            count = max(1, frame_count(stated[0]) // frames_per_file)
-    except ValueError as error:
-        raise TemplateError(
-            "stream_resource",
-            document,
-            f"{error}; it needs a number, such as name_{{:06d}}.tiff, with one or more frames per file",
-        ) from error
-    return FileSeries(lambda number: folder + name(number), count, frames_per_file, document["data_key"])
+def _other_images(document: Document, root: str, path: str, *, windows: bool) -> FrameFiles | PassedOver:
+    """Return the CBF, EDF or MarCCD files of a resource."""
+    spec, settings = document["spec"].upper(), document["resource_kwargs"]
+    template = settings.get("template")
+    if spec == _CBF or (isinstance(template, str) and is_other_image(template)):
+        first = first_number({"initial_number": 1 if spec == _CBF else 0, **settings}, ("initial_number",))
+        return replace(templated_files(document, folder_of(root, path, windows=windows)), first=first)
+    if template is None and is_other_image(path):
+        file, count = tidy(stem_of(root, path, windows=windows)), stated_count(settings)
+        if count is not None and file.lower().endswith(".edf"):
+            return FrameStack(file, count=count)
+        return FileSeries(lambda _number: file)
+    return PassedOver(f"{document['spec']} is not a format of frames")

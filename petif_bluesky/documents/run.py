@@ -8,7 +8,8 @@ from petif_bluesky.documents.assets import Assets
 from petif_bluesky.documents.darks import Dark, wants_run_dark
 from petif_bluesky.documents.descriptors import Descriptor, descriptor_of
 from petif_bluesky.documents.errors import Attempts, UnknownRecipeError
-from petif_bluesky.documents.file_names import FileNames, reported_tiffs
+from petif_bluesky.documents.file_names import FileNames, reported_images
+from petif_bluesky.documents.file_series import FramePlace
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.points import Point, Points
 from petif_bluesky.documents.rotation_angles import RotationAngles, esperanto_of
@@ -159,36 +160,42 @@ class Run:
                 files = list(self._files(point))
                 if not files:
                     self._darks.add_without_files(point)
-                for data_key, shape, paths in files:
-                    if self._is_to_convert(point, data_key, shape, paths):
-                        for number, path in enumerate(paths):
-                            if self._names.take(path):
-                                self._found(point, path, data_key, number, shape)
+                for data_key, shape, places in files:
+                    if self._is_to_convert(point, data_key, shape, places):
+                        for number, place in enumerate(places):
+                            if self._names.take(place):
+                                self._found(point, place, data_key, number, shape)
 
-    def _is_to_convert(self, point: Point, data_key: str, shape: tuple[int, int] | None, paths: list[str]) -> bool:
+    def _is_to_convert(
+        self, point: Point, data_key: str, shape: tuple[int, int] | None, places: list[FramePlace]
+    ) -> bool:
         """Return whether images are frames to convert; pass on the dark ones as a dark."""
         descriptor, detector = point.descriptor, point.detector
         if not self._darks.is_dark(descriptor, detector, data_key):
             return True
-        self._darks.add(point, data_key, shape, paths)
+        self._darks.add(point, data_key, shape, places)
         return not self._wants_dark and self._darks.converts(descriptor, detector, data_key)
 
-    def _files(self, point: Point) -> Iterator[tuple[str, tuple[int, int] | None, list[str]]]:
-        """Yield data key, shape and files of each image of a point, with file names as reported in its event."""
-        reported = reported_tiffs(point.event["data"], point.detector.name_keys) if point.event else {}
+    def _files(self, point: Point) -> Iterator[tuple[str, tuple[int, int] | None, list[FramePlace]]]:
+        """Yield data key, shape and places of each image of a point, with file names as reported in its event."""
+        reported = reported_images(point.event["data"], point.detector.name_keys) if point.event else {}
         images, references, passed_over = point.detector.images, point.references, self._points.passed_over
         if not references and not any(image.in_stream and image.name not in passed_over for image in images):
-            yield from ((key, None, self._here([path])) for key, path in reported.items())
-        names = self._here(reported.values())
+            yield from ((key, None, self._here([FramePlace(path)])) for key, path in reported.items())
+        names = [path for path, _ in self._here(map(FramePlace, reported.values()))]
         for reference in references:
-            paths, data_key = self._here(reference.paths()), reference.image.name
-            if len(paths) == 1 and names:
+            places, data_key = self._here(reference.places()), reference.image.name
+            if len(places) == 1 and names and places[0].frame is None:
                 others = {image.name for image in images} - passed_over - {data_key}
-                paths = [self._names.true_name(paths[0], names, alone=len(references) == 1 and not others)]
-            yield data_key, reference.image.shape, paths
+                alone = len(references) == 1 and not others
+                places = [FramePlace(self._names.true_name(places[0].path, names, alone=alone))]
+            yield data_key, reference.image.shape, places
 
-    def _found(self, point: Point, path: str, data_key: str, number: int, shape: tuple[int, int] | None) -> None:
+    def _found(
+        self, point: Point, place: FramePlace, data_key: str, number: int, shape: tuple[int, int] | None
+    ) -> None:
         """Pass on a frame, or hold it until its angles are known."""
+        path, index = place
         if not self._begun:
             raise UnknownRecipeError(
                 f"{path}: cannot convert this frame of run {self.uid}: the start document, which has the recipe, was "
@@ -201,7 +208,7 @@ class Run:
                 descriptor.uid, data_key, seq_num=seq_num, number=number, shape=shape, event=event
             )
         light = self._darks.light(point, data_key, shape) if self._wants_dark else None
-        frame = Frame(path, seq_num, self.uid, descriptor.stream, data_key, self._recipe, metadata, light)
+        frame = Frame(path, seq_num, self.uid, descriptor.stream, data_key, self._recipe, metadata, light, frame=index)
         if self._angles is None:
             self._give(frame)
             return
@@ -223,12 +230,12 @@ class Run:
         else:
             self._held.append(held)
 
-    def _here(self, paths: Iterable[str]) -> list[str]:
-        """Return the paths on the conversion host for paths in documents."""
+    def _here(self, places: Iterable[FramePlace]) -> list[FramePlace]:
+        """Return the places on the conversion host for places in documents."""
         here = []
-        for path in paths:
+        for path, index in places:
             try:
-                here.append(self._selection.here(path))
+                here.append(FramePlace(self._selection.here(path), index))
             except UnfitPathError as error:
                 self._note_once(f"frame not converted: {error}")
         return here

@@ -8,6 +8,7 @@ from typing import Any
 from petif_bluesky.documents.darks import Dark, Light
 from petif_bluesky.documents.descriptors import Descriptor, Detector
 from petif_bluesky.documents.detector_settings import DetectorSettings, SettingsReader
+from petif_bluesky.documents.file_series import FramePlace
 from petif_bluesky.documents.points import Point
 from petif_bluesky.documents.selection import FrameSelection
 
@@ -61,13 +62,15 @@ class RunDarks:
         """Return whether the images of a data key are selected for conversion, and not only known as darks."""
         return self._selection.takes(descriptor.stream, data_key, detector.name)
 
-    def add(self, point: Point, data_key: str, shape: tuple[int, int] | None, paths: Sequence[str]) -> None:
-        """Add the dark images of a point."""
+    def add(self, point: Point, data_key: str, shape: tuple[int, int] | None, places: Sequence[FramePlace]) -> None:
+        """Add the dark images of a point; those in files of several frames cannot be used."""
         settings, outdated = self._settings_of(point, data_key, shape)
         detector = self._selection.detector_of_dark(data_key, point.detector.name)
         if not self._selection.is_dark_stream(point.descriptor.stream) and not self._all_dark:
             settings = replace(settings, data_key="")  # that of a separate dark detector
-        self._add(point, replace(settings, detector=detector), paths, outdated=outdated)
+        own_files = [path for path, index in places if index is None]
+        unfit = next((f"{path}#{index}" for path, index in places if index is not None), "")
+        self._add(point, replace(settings, detector=detector), own_files, outdated=outdated, unfit=unfit)
 
     def add_without_files(self, point: Point) -> None:
         """Add a dark event of a detector whose files are not known."""
@@ -83,14 +86,16 @@ class RunDarks:
         time = None if point.event is None else _time_of(point.event, data_key)
         return Light(self._uid, settings, time, point.order, self._named_run, outdated)
 
-    def _add(self, point: Point, settings: DetectorSettings, paths: Sequence[str], *, outdated: bool = False) -> None:
+    def _add(
+        self, point: Point, settings: DetectorSettings, paths: Sequence[str], *, outdated: bool = False, unfit: str = ""
+    ) -> None:
         if self._selection.is_dark_stream(point.descriptor.stream):
             events = self._dark_events.setdefault(point.detector.name, [])
             place = bisect_left(events, point.order)
             if events[place : place + 1] != [point.order]:
                 events.insert(place, point.order)
         time = self._began if point.event is None else _time_of(point.event, settings.data_key)
-        self._take(Dark(self._uid, settings, tuple(paths), time, point.order, self._all_dark, outdated))
+        self._take(Dark(self._uid, settings, tuple(paths), time, point.order, self._all_dark, outdated, unfit))
 
     def _settings_of(self, point: Point, data_key: str, shape: tuple[int, int] | None) -> tuple[DetectorSettings, bool]:
         """Return the settings of an image, and whether they may be outdated."""

@@ -17,7 +17,7 @@ _OWN_STREAMS = tuple(
 
 @dataclass(frozen=True)
 class FrameSelection:
-    """Which frames to convert; by default every TIFF image of a run, once.
+    """Which frames to convert; by default every image of a run in TIFF, HDF5, CBF, EDF and MarCCD files, once.
 
     Names may be patterns such as `pe*`. A detector can be given by its name, by that of a data key, or as a device.
 

@@ -12,6 +12,7 @@ import re
 from urllib.parse import unquote
 
 _TIFF = (".tif", ".tiff")
+_OTHER_IMAGES = (".cbf", ".edf", ".mccd")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # at least two letters: C:/ is a drive
 _FILE = re.compile(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
 _ENCODED = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
@@ -22,6 +23,11 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 def is_tiff(name: str) -> bool:
     """Return whether a name has the extension of a TIFF file."""
     return name.lower().endswith(_TIFF)
+
+
+def is_other_image(name: str) -> bool:
+    """Return whether a name has the extension of a CBF, EDF or MarCCD file."""
+    return name.lower().endswith(_OTHER_IMAGES)
 
 
 def is_windows(path: str) -> bool:

@@ -219,6 +219,7 @@ def _values_of(report: FrameReport) -> dict[str, Any]:
         "output": report.output or "",
         "reason": report.reason,
         "seq_num": report.seq_num or 0,
+        "frame": -1 if report.frame is None else report.frame,
         "stream": report.stream or "",
         "conversion_time": report.conversion_time,
         "latency": math.nan if report.latency is None else report.latency,
@@ -228,11 +229,13 @@ def _values_of(report: FrameReport) -> dict[str, Any]:
 
 _TEXT = {"dtype": "string", "shape": []}
 _SECONDS = {"dtype": "number", "dtype_numpy": "<f8", "shape": [], "units": "s", "precision": 4}
+_NUMBER = {"dtype": "integer", "dtype_numpy": "<i8", "shape": []}
 _KEYS: dict[str, dict[str, Any]] = {
     "raw": _TEXT,
     "output": _TEXT,
     "reason": _TEXT,
-    "seq_num": {"dtype": "integer", "dtype_numpy": "<i8", "shape": []},
+    "seq_num": _NUMBER,
+    "frame": _NUMBER,
     "stream": _TEXT,
     "conversion_time": _SECONDS,
     "latency": _SECONDS,
@@ -283,9 +286,9 @@ class ConvertedFrames:
 
 
 def in_order(reports: Sequence[FrameReport], start: int) -> list[int]:
-    """Return the indices of the reports from `start` on, by stream in order of appearance, then by event."""
-    streams: dict[str | None, list[tuple[int, int]]] = {}
+    """Return the indices of the reports from `start` on, by stream in order of appearance, by event, by frame."""
+    streams: dict[str | None, list[tuple[int, int, int]]] = {}
     for place in range(start, len(reports)):
         report = reports[place]
-        streams.setdefault(report.stream, []).append((report.seq_num or 0, place))
-    return [place for of_stream in streams.values() for _, place in sorted(of_stream)]
+        streams.setdefault(report.stream, []).append((report.seq_num or 0, report.frame or 0, place))
+    return [place for of_stream in streams.values() for *_, place in sorted(of_stream)]

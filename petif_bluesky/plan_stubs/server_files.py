@@ -7,6 +7,7 @@ from functools import partial
 from petif_bluesky.documents.errors import FramesNotFoundError
 from tango_server.client.client import Client
 from tango_server.client.paging import listed, lost, with_retries
+from tango_server.text import split_data_set
 
 _MOST_LISTED = 5
 
@@ -26,7 +27,7 @@ def frames_in_folder(client: Client, folder: str, timeout: float) -> list[str]:
     frames = list(listed(lambda after: with_retries(partial(client.frames_in, folder, after), deadline)))
     if not frames:
         raise FramesNotFoundError(
-            f"{folder}: no frames to convert: no .tif or .tiff files other than darks. Subfolders are not searched, "
+            f"{folder}: no frames to convert: no files of a known format but darks. Subfolders are not searched, "
             "and darks are converted only when given by name."
         )
     return frames
@@ -35,6 +36,8 @@ def frames_in_folder(client: Client, folder: str, timeout: float) -> list[str]:
 def require_files(client: Client, paths: Sequence[str], timeout: float, whose: str) -> None:
     """Raise `FramesNotFoundError` if the server cannot see one of the files; `whose` starts the message.
 
+    `paths` may name data sets in HDF5 files, and a file of several frames more than once.
+
     Raises
     ------
     LinkError
@@ -42,10 +45,11 @@ def require_files(client: Client, paths: Sequence[str], timeout: float, whose: s
 
     """
     deadline = time.monotonic() + timeout
-    found = lost(lambda part: with_retries(partial(client.missing, part), deadline), paths)
+    files = list(dict.fromkeys(split_data_set(path)[0] for path in paths))
+    found = lost(lambda part: with_retries(partial(client.missing, part), deadline), files)
     reasons = [each.reason for each in found]
     if reasons:
+        things = "frames" if len(files) == len(paths) else "files"
+        what = f"{len(reasons)} of {len(files)} {things}"
         more = f" And {len(reasons) - _MOST_LISTED} more." if len(reasons) > _MOST_LISTED else ""
-        raise FramesNotFoundError(
-            f"{whose}: {len(reasons)} of {len(paths)} frames cannot be found: {' '.join(reasons[:_MOST_LISTED])}{more}"
-        )
+        raise FramesNotFoundError(f"{whose}: {what} cannot be found: {' '.join(reasons[:_MOST_LISTED])}{more}")

@@ -109,7 +109,7 @@ class RunReports(Sequence[FrameReport]):
 
 
 def _identity(report: FrameReport) -> str:
-    return report.job_id or f"{report.stream}/{report.seq_num}/{report.source}"
+    return report.job_id or f"{report.stream}/{report.seq_num}/{report.source}#{report.frame}"
 
 
 def _report_in(text: str) -> FrameReport:

@@ -145,7 +145,7 @@ class FakeBook:
     def _take(self, raw: dict[str, Any], refused: Collection[str], answer: SubmitAnswer) -> None:
         now = time.time()
         job = job_for(raw, self._recipe, self._roots, now, resolve=self._resolve)
-        refusal, source, run_uid = job.refusal, str(job.source), job.request.run_uid
+        refusal, source, run_uid = job.refusal, job.location.path, job.request.run_uid
         if refusal is None and raw["source"] in refused:
             refusal = job.failed(f"{source} is outside", now)
         key = job.request.key or job.job_id
@@ -166,11 +166,11 @@ class FakeBook:
 
     def _accept(self, key: str, raw: dict[str, Any], job: Job) -> _Booked:
         request = self.requests[key] = FrameRequest.model_validate(raw)
-        whole = request.model_copy(update={"source": str(job.source), "key": key, "recipe": job.recipe})
+        whole = request.model_copy(update={"source": job.location.path, "key": key, "recipe": job.recipe})
         refused = self._booked.pop(key, None)  # submitted again, corrected: moves to the end
         if refused is not None and refused.report is not None:
             self._finished[refused.run_uid].remove(refused.report)
-        booked = self._booked[key] = _Booked(str(job.source), request.run_uid, whole)
+        booked = self._booked[key] = _Booked(job.location.path, request.run_uid, whole)
         return booked
 
 

@@ -1,8 +1,8 @@
 """Reports for a fake server: made-up ones, failures, or those of a real conversion."""
 
 import time
-from pathlib import Path
 
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import output_path
 from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import Recipe
@@ -16,7 +16,8 @@ _LATENCY = 0.5
 def converted_beside(request: FrameRequest) -> FrameReport:
     """Report a frame as converted, with the output path that a server would use; the file is not written."""
     recipe, now = request.recipe or XDI, time.time()
-    output = output_path(Path(request.source), recipe, fields=_fields(request), resolve=lambda path: path)
+    frame = FrameLocation.of(request.source, request.frame)
+    output = output_path(frame, recipe, fields=_fields(request), resolve=lambda path: path)
     return FrameReport(
         job_id=request.key,
         source=request.source,
@@ -29,9 +30,7 @@ def converted_beside(request: FrameRequest) -> FrameReport:
         accepted=now - _LATENCY,
         finished=now,
         recipe_hash=recipe.hash,
-        run_uid=request.run_uid,
-        stream=request.stream,
-        seq_num=request.seq_num,
+        **request.origin,
     )
 
 
@@ -41,8 +40,8 @@ def failed(request: FrameRequest, reason: str) -> FrameReport:
     >>> failed(FrameRequest(source="/data/raw/a.tif"), "not a TIFF file").outcome
     'failed'
     """
-    own = {name: getattr(request, name) for name in ("source", "run_uid", "stream", "seq_num")}
-    return FrameReport(job_id=request.key, outcome="failed", reason=reason, finished=time.time(), **own)
+    failure = {"outcome": "failed", "reason": reason, "finished": time.time()}
+    return FrameReport(job_id=request.key, source=request.source, **failure, **request.origin)
 
 
 def really_converted(request: FrameRequest) -> FrameReport:
@@ -51,11 +50,10 @@ def really_converted(request: FrameRequest) -> FrameReport:
     from tango_server.conversion.errors import ConversionError  # noqa: PLC0415 - as above
 
     try:
-        made = convert_file(request.source, request.recipe or XDI, fields=_fields(request))
+        made = convert_file(request.source, request.recipe or XDI, frame=request.frame, fields=_fields(request))
     except ConversionError as error:
         return failed(request, str(error))
-    own = {name: getattr(request, name) for name in ("run_uid", "stream", "seq_num")}
-    return made.model_copy(update={"job_id": request.key, "latency": made.conversion_time, **own})
+    return made.model_copy(update={"job_id": request.key, "latency": made.conversion_time, **request.origin})
 
 
 def _fields(request: FrameRequest) -> dict[str, object]:

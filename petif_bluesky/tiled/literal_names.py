@@ -13,6 +13,7 @@ from uuid import uuid4
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.literal_uri import literal_uri
 from petif_bluesky.documents.mime_types import MANY_TIFFS
+from petif_bluesky.documents.uris import is_other_image
 from petif_bluesky.frames import FrameRouter
 
 _log = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ class LiteralNames:
         """Pass on stream resources and datums for the frames of an event; return the event without its datum ids."""
         single = self._single.get(event["descriptor"], set()).intersection(event["data"])
         count = Counter(frame.data_key for frame in frames)
-        ours = [frame for frame in frames if frame.data_key in single and count[frame.data_key] == 1]
+        tiffs = [frame for frame in frames if frame.frame is None and not is_other_image(frame.path)]
+        ours = [frame for frame in tiffs if frame.data_key in single and count[frame.data_key] == 1]
         moved = {frame.data_key for frame in ours if self._hand_on(event, frame)}
         if not moved:
             return event

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from petif_bluesky.documents.bookings import Booking
-from petif_bluesky.documents.resources import has_tiff_template
+from petif_bluesky.documents.resources import has_folder_and_template
 from tango_server.messages import RunStatistics
 
 
@@ -14,7 +14,7 @@ def with_trailing_slash(resource: Mapping[str, Any]) -> dict[str, Any]:
     areaDetector's template contains the slash between folder and file name, but TiledWriter joins the two as they are,
     and would register `.../folderfile.tif`. Use as `TiledWriter(client, patches={"resource": with_trailing_slash})`.
     """
-    if not has_tiff_template(resource):
+    if not has_folder_and_template(resource):
         return dict(resource)
     return {**resource, "resource_path": resource["resource_path"].rstrip("/") + "/"}
 

@@ -51,9 +51,10 @@ def frames_of_run(
     wanted = None if recipe is None else recipe.model_dump(mode="json")
     found = _found_in(run, selection or FrameSelection(), recipe_in if recipe is None else lambda _start: wanted)
     if not found.frames:
-        why = "; ".join(found.notes) or "no stream has TIFF images or names of TIFF files"
+        why = "; ".join(found.notes) or "no stream has images in files or names of image files"
         raise FramesNotFoundError(
-            f"run {found.uid}: no frames to convert: {why}. Choose a run of a detector that writes TIFF files."
+            f"run {found.uid}: no frames to convert: {why}. Choose a run of a detector that writes TIFF, CBF, EDF or "
+            "HDF5 files."
         )
     for note in found.notes:
         _log.warning("%s", note)
@@ -79,7 +80,8 @@ def darks_of_run(run: Any, selection: FrameSelection | None = None) -> list[Dark
     found = _found_in(run, selection or FrameSelection(), lambda _start: None, dark_run=True)
     darks = [replace(dark, order=0) for dark in found.darks if dark.paths]
     if not darks:
-        raise FramesNotFoundError(f"run {found.uid}: " + ("; ".join(found.notes) or "it has no TIFF images"))
+        why = "; ".join(found.notes) or found.darks.unfit_of(found.uid) or "it has no images in files of their own"
+        raise FramesNotFoundError(f"run {found.uid}: {why}")
     return darks
 
 

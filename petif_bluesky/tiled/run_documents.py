@@ -3,7 +3,8 @@
 `run.documents()` of bluesky-tiled-plugins needs an exporter that few Tiled servers have, and it makes one template for
 the files of a key, or drops all but the first file if no template fits (gaps, `-00001` names, several folders). Tiled's
 assets have the name of each file, so the documents are made from these, with a stream resource and a literal name for
-each file. Runs that Tiled serves from other databases, such as MongoDB, have their own documents.
+each file; the frames of an HDF5 file are numbered in their order. Runs that Tiled serves from other databases, such as
+MongoDB, have their own documents.
 """
 
 import heapq
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from petif_bluesky.documents.literal_uri import literal_uri
-from petif_bluesky.documents.mime_types import MANY_TIFFS
+from petif_bluesky.documents.mime_types import HDF5, MANY_TIFFS
 from petif_bluesky.documents.uris import path_of_uri
 
 Document = Mapping[str, Any]
@@ -22,6 +23,7 @@ Timed = tuple[float, list[Named]]
 _TABLE = "internal"
 _TIMES = "ts_"
 _OF_FILES = {"data_uri", "data_uris"}
+_STACKED_AXES = 3  # frames, rows, columns; events come before them if they are not joined with the frames
 
 
 def documents_of(run: Any, takes_stream: Callable[[str], bool]) -> Iterator[Named]:
@@ -75,16 +77,13 @@ def _time_of(timed: Timed) -> float:
     return timed[0]
 
 
-def _files(
-    array: Any, key: str, descriptor: Document, numbers: Sequence[int]
-) -> Iterator[tuple[int, tuple[Named, Named]]]:
-    """Yield, for each file of an array, its event number and the documents that announce it."""
+def _files(array: Any, key: str, descriptor: Document, numbers: Sequence[int]) -> Iterator[tuple[int, list[Named]]]:
+    """Yield, for each file of an array and each event in it, the event number and the documents that announce it."""
     (source,) = array.data_sources()
     uris = [asset.data_uri for asset in sorted(source.assets, key=_place) if asset.parameter in _OF_FILES]
     count = _events_in(array.shape, descriptor["data_keys"][key]["shape"])
+    numbers = numbers if len(numbers) == count else range(1, count + 1)
     for index, uri in enumerate(uris):
-        event = index * count // len(uris)
-        number = numbers[event] if len(numbers) == count else event + 1
         resource = {
             "uid": f"{descriptor['uid']}/{key}/{index}",
             "run_start": descriptor["run_start"],
@@ -92,14 +91,32 @@ def _files(
             "mimetype": source.mimetype,
             **_named(uri, source),
         }
-        datum = {
-            "uid": f"{resource['uid']}/0",
-            "stream_resource": resource["uid"],
-            "descriptor": descriptor["uid"],
-            "indices": {"start": event, "stop": event + 1},
-            "seq_nums": {"start": number, "stop": number + 1},
-        }
-        yield number, (("stream_resource", resource), ("stream_datum", datum))
+        events = [index * count // len(uris)] if count else []
+        if source.mimetype == HDF5:
+            resource |= _stacked(array, source, files=len(uris), events=count)
+            events = list(range(count)) if len(uris) == 1 else events
+        for place, event in enumerate(events):
+            start = place if source.mimetype == HDF5 else event
+            datum = {
+                "uid": f"{resource['uid']}/{place}",
+                "stream_resource": resource["uid"],
+                "descriptor": descriptor["uid"],
+                "indices": {"start": start, "stop": start + 1},
+                "seq_nums": {"start": numbers[event], "stop": numbers[event] + 1},
+            }
+            documents: list[Named] = [("stream_datum", datum)]
+            yield numbers[event], documents if place else [("stream_resource", resource), *documents]
+
+
+def _stacked(array: Any, source: Any, *, files: int, events: int) -> dict[str, Any]:
+    """Return fields of the resource of an HDF5 file, with the number of its frames per event.
+
+    Several files must have the same number of frames each: if they do not, the frames of an event are unknown.
+    """
+    if files > 1 and (not events or files % events):
+        return {"mimetype": f"{files} files ({HDF5}) for {events} events"}
+    frames = array.shape[1] if len(array.shape) > _STACKED_AXES else max(1, array.shape[0] // max(1, events))
+    return {"parameters": {**source.parameters, "multiplier": max(1, frames * events // max(events, files))}}
 
 
 def _place(asset: Any) -> int:

@@ -11,13 +11,14 @@ from typing import Any
 from tango_server.client.client import Client, RequestRejectedError
 from tango_server.client.paging import listed, lost, with_retries
 from tango_server.conversion.files.path_map import absolute
-from tango_server.messages import AwaitedFrame, FrameReport, RefusedRequest, ReportsQuery, SubmitAnswer
+from tango_server.messages import AwaitedFrame, FrameReport, RefusedRequest, ReportsQuery, SubmitAnswer, frame_job_id
+from tango_server.text import split_data_set
 
 _PORTION = 500
 """Frames per call: answered within about 50 ms, well below the limits of the server."""
 _PAUSE = 0.1
-_EMPTY = "no frames found: only .tif and .tiff files count, not darks, and sub-folders are not searched."
-_FRAMES = (".tif", ".tiff")
+_EMPTY = "no frames found: darks do not count, and sub-folders are not searched."
+_FRAMES = (".tif", ".tiff", ".cbf", ".edf", ".mccd", ".h5", ".hdf5", ".nxs")
 
 
 def whole_path(path: str) -> str:
@@ -26,7 +27,9 @@ def whole_path(path: str) -> str:
     >>> whole_path("/data/raw/a.tif"), whole_path(r"Z:\raw\a.tif"), whole_path(r"\\filer\raw")
     ('/data/raw/a.tif', 'Z:\\raw\\a.tif', '\\\\filer\\raw')
     """
-    return path if absolute(path) else os.path.abspath(path)  # noqa: PTH100 - resolves no links: the server does
+    file, data_set = split_data_set(path)
+    whole = file if absolute(file) else os.path.abspath(file)  # noqa: PTH100 - resolves no links: the server does
+    return f"{whole}::{data_set}" if data_set else whole
 
 
 def frames_at(client: Client, paths: Sequence[str]) -> tuple[list[str], list[RefusedRequest]]:
@@ -42,7 +45,8 @@ def frames_at(client: Client, paths: Sequence[str]) -> tuple[list[str], list[Ref
     files: list[str] = []
     refused: list[RefusedRequest] = []
     for path in paths:
-        if path.lower().endswith(_FRAMES):
+        file, data_set = split_data_set(path)
+        if data_set or file.lower().endswith(_FRAMES):
             files.append(path)
             continue
         try:
@@ -77,7 +81,7 @@ def follow(
     timeout: float,
     on_awaited: Callable[[Sequence[AwaitedFrame]], None] = lambda _: None,
 ) -> Iterator[list[FrameReport]]:
-    """Yield the new reports of these jobs at each poll, until all have one.
+    """Yield the new reports of these jobs at each poll, until all have one; then of those of a file of several frames.
 
     An unavailable server is polled again, since it keeps its jobs. `on_awaited` gets frames whose files are incomplete,
     again with each answer that names some.
@@ -98,6 +102,8 @@ def follow(
         answer = with_retries(partial(client.reports, query), time.monotonic() + timeout)
         reports = answer.reports
         known = {report.job_id for report in reports}
+        for report in reports:
+            waiting.extend(frame_job_id(report.job_id or "", index) for index in range(report.frames or 0))
         waiting.extend(job_id for job_id in asked if job_id not in known)
         if answer.awaited:
             on_awaited(answer.awaited)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tango_server.commands.frame_slice import FrameSlice, indices_of
 from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
 from tango_server.commands.server_options import RETRY_TIMEOUT, errors_in_words, server_options
@@ -34,16 +35,31 @@ if TYPE_CHECKING:
     help="Count the frames as a run: see petif statistics NAME. Unfinished files of a run are awaited for the setting "
     "run_timeout (300 s) instead of timeout (15 s).",
 )
+@click.option(
+    "--frames",
+    "chosen",
+    type=FrameSlice(),
+    metavar="INDICES",
+    help="Of files of several frames only these, from 0: an index, or START:STOP:STEP with a STOP.",
+)
 @click.option("--wait", is_flag=True, help="Show the progress until every frame has a report.")
 @server_options
 def add(
-    *, paths: tuple[str, ...], address: str, as_json: bool, wait: bool, run_uid: str | None, **options: Any
+    *,
+    paths: tuple[str, ...],
+    address: str,
+    as_json: bool,
+    wait: bool,
+    run_uid: str | None,
+    chosen: slice | None,
+    **options: Any,
 ) -> None:
     r"""Submit frames, or all frames in a folder, to a running server.
 
     PATH is a path on the server's host, or one that its path_maps translate (Z:\raw\scan); a relative path starts in
     the working directory. The frames are converted with the server's recipe, changed by the options given here;
-    --preset and --format replace it. Each call creates new jobs.
+    --preset and --format replace it. Each call creates new jobs: of a file of several frames (PATH, or
+    PATH::/data/set in an HDF5 file), one for each frame.
 
     Exit codes: 0: all frames were accepted (with --wait: converted or skipped); 1: some were not; 2: usage error;
     3: the server does not answer, or is full; 130: Ctrl-C (accepted frames stay with the server).
@@ -55,6 +71,7 @@ def add(
 
     if not all(paths):
         raise click.UsageError("PATH is empty. Give a file or a folder, or . for the working directory.")
+    indices = indices_of(chosen)
     client, errors = Client(address), Console(stderr=True)
     added = _Added(client, errors, as_json=as_json)
     with errors_in_words():
@@ -62,7 +79,8 @@ def add(
             own = Recipe.model_validate_json(client.snapshot().require("Recipe"))
             recipe = _recipe(own, options)
             shared = {"recipe": recipe and recipe.model_dump(mode="json"), "run_uid": run_uid}
-            added.submit([{"source": frame, **shared} for frame in added.frames_at(paths)])
+            files = added.frames_at(paths)
+            added.submit([{"source": file, **index, **shared} for file in files for index in indices])
             how = _in_words(recipe) if recipe else f"{_in_words(own)} (the server's recipe)"
             code = added.wait() if wait else added.sum_up(how, _elsewhere(address))
         except KeyboardInterrupt:
@@ -81,6 +99,8 @@ class _Added:
         self._jobs: list[AcceptedJob] = []
         self._refused: list[RefusedRequest] = []
         self._outcomes: Counter[str] = Counter()
+        self._frames = 0
+        """More jobs than were submitted: those of the frames of files, instead of the files' own."""
 
     def frames_at(self, paths: "Sequence[str]") -> list[str]:
         """Return the frames at these paths, including those in folders."""
@@ -123,9 +143,9 @@ class _Added:
                 task = progress.add_task("done", total=len(self._jobs))
                 job_ids = [job.job_id for job in self._jobs]
                 for reports in follow(self._client, job_ids, RETRY_TIMEOUT, notices.show):
-                    progress.advance(task, len(reports))
                     for report in reports:
                         self._log_report(report)
+                    progress.update(task, completed=self._done, total=self._done + self._left)
         except UnknownRunError as error:
             forgotten = True
             complain(self._errors, f"The server no longer knows {counted(self._left, 'frame')}: {error}")
@@ -157,11 +177,18 @@ class _Added:
         )
 
     @property
+    def _done(self) -> int:
+        return sum(self._outcomes.values())
+
+    @property
     def _left(self) -> int:
-        return len(self._jobs) - sum(self._outcomes.values())
+        return len(self._jobs) + self._frames - self._done
 
     def _log_report(self, report: "FrameReport") -> None:
-        self._outcomes[report.outcome] += 1
+        if report.frames:
+            self._frames += report.frames - 1
+        else:
+            self._outcomes[report.outcome] += 1
         if report.outcome == "failed":
             complain(self._errors, f"failed: {report.reason}")
         if self._as_json:

@@ -60,6 +60,7 @@ def average(*, files: tuple[Path, ...], output: Path, method: "Method", hot_pixe
 def _frames(files: tuple[Path, ...], outputs: list[Path]) -> list[Path]:
     """Return the files, each once, and those in folders except the outputs of an earlier call."""
     from tango_server.jobs.batch import FileSelection, select
+    from tango_server.jobs.frame_listing import EXPECTED
 
     earlier = {path.resolve() for path in outputs}
     frames: dict[Path, None] = {}
@@ -67,7 +68,7 @@ def _frames(files: tuple[Path, ...], outputs: list[Path]) -> list[Path]:
         found = select([path], FileSelection(skip_dark=False))
         frames.update((frame, None) for frame in found if frame not in earlier or not path.is_dir())
     if not frames:
-        raise click.ClickException(f"{files[0]}: no frames in this folder. Expected .tif or .tiff files.")
+        raise click.ClickException(f"{files[0]}: no frames in this folder. {EXPECTED}.")
     return list(frames)
 
 

@@ -13,6 +13,7 @@ from tango_server.commands.correction_options import correction_options, take_co
 from tango_server.commands.dry_run import show_plan
 from tango_server.commands.esperanto_options import esperanto_options, take_esperanto
 from tango_server.commands.frame_paths import darks_left_out, frames_of
+from tango_server.commands.frame_slice import FrameSlice
 from tango_server.commands.interrupt import InterruptHandler
 from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
@@ -41,6 +42,13 @@ _LISTED_PER_CAUSE = 5
     metavar="N",
     help="ESPERANTO: which number in a file name is the frame number: 1 the first, -1 the last.  [default: -1]",
 )
+@click.option(
+    "--frames",
+    "chosen",
+    type=FrameSlice(),
+    metavar="INDICES",
+    help="Of files of several frames (HDF5, EDF) only these, from 0: an index, or START:STOP:STEP as in Python.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
 @click.option("--recursive", is_flag=True, help="Include sub-folders.")
 @click.option(
@@ -67,7 +75,8 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     from rich.console import Console
 
     from tango_server.host_limits import fitting_workers, usable_cores
-    from tango_server.jobs.batch import FileSelection, plan
+    from tango_server.jobs.batch import FileSelection, Planned, plan
+    from tango_server.jobs.containers import contents_of
     from tango_server.recipe import NewFile
 
     esperanto, angles = take_esperanto(options)
@@ -83,10 +92,15 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
         beside=Path(folder) if folder and Path(folder) not in {path.resolve() for path in paths} else None,
     )
     frame_number = _position(options["frame_number"], recipe)
-    sources, without_frames = frames_of(paths, selection)
-    planned = plan(sources, recipe, newer_only=options["newer_only"], angles=angles, frame_number=frame_number)
+    files, without_frames = frames_of(paths, selection)
+    contents = contents_of(files, options["chosen"])
+    planned = [
+        *plan(contents.frames, recipe, newer_only=options["newer_only"], angles=angles, frame_number=frame_number),
+        *(Planned(file, None, skip=reason) for file, reason in contents.skipped.items()),
+        *(Planned(file, None, problem=problem) for file, problem in contents.failed.items()),
+    ]
     if options["dry_run"]:
-        code = show_plan(planned, darks_left_out(paths, selection, sources), as_json=options["as_json"])
+        code = show_plan(planned, darks_left_out(paths, selection, files), as_json=options["as_json"])
     else:
         workers = fitting_workers(options["workers"] or usable_cores())
         code = _convert(planned, recipe, workers, Console(stderr=True), as_json=options["as_json"])
@@ -195,6 +209,8 @@ def _print_report(report: "FrameReport", errors: "Console", complaints: _Complai
         say(report.model_dump_json())
     elif report.outcome == "failed":
         complaints.log_report(report)
+    elif report.outcome == "skipped" and report.output is None:
+        complain(errors, f"{report.source}: skipped: {report.reason}", style="")
     elif report.outcome == "converted" and report.reason:
         complain(errors, f"{report.source}: {report.reason}", style="")
 

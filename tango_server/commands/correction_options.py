@@ -126,12 +126,12 @@ def _on_this_host(kind: str, path: str) -> list[str]:
 
 
 def _darks_in(folder: str) -> list[str]:
-    from tango_server.jobs.frame_listing import frames_in
+    from tango_server.jobs.frame_listing import EXPECTED, frames_in
 
     try:
         found = [os.path.realpath(frame) for frame in frames_in(Path(folder), skip_dark=False)]
     except OSError as error:
         raise click.UsageError(f"--dark: {folder}: cannot list the folder: {error.strerror}.") from error
     if not found:
-        raise click.UsageError(f"--dark: {folder}: no frames in this folder. Expected .tif or .tiff files.")
+        raise click.UsageError(f"--dark: {folder}: no frames in this folder. {EXPECTED}.")
     return found

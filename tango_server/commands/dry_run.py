@@ -11,6 +11,7 @@ from tango_server.text import counted
 
 if TYPE_CHECKING:
     from tango_server.conversion.esperanto.experiment import Experiment
+    from tango_server.conversion.file_state import FileState
     from tango_server.jobs.batch import Planned
 
 _DARKS_NAMED = 10
@@ -21,7 +22,11 @@ def show_plan(planned: "Sequence[Planned]", darks: Sequence[Path], *, as_json: b
 
     Files are checked for damage. Return the exit code.
     """
-    checked = [_checked(item) for item in planned]
+    from tango_server.jobs.containers import may_kill_its_reader, states_of
+
+    possible = [item.source for item in planned if not (item.problem or item.skip)]
+    states = states_of([frame for frame in possible if may_kill_its_reader(frame.file)])
+    checked = [_checked(item, states.get(item.source)) for item in planned]
     damaged = [item for item in checked if item.problem]
     if as_json:
         for item in checked:
@@ -42,16 +47,20 @@ def show_plan(planned: "Sequence[Planned]", darks: Sequence[Path], *, as_json: b
     return SOME_FAILED if damaged else 0
 
 
-def _checked(item: "Planned") -> "Planned":
-    """Return a frame with what is wrong with its file, as far as its structure shows."""
+def _checked(item: "Planned", state: "FileState | str | None") -> "Planned":
+    """Return a frame with what is wrong with its file, as far as its structure, or its known state, shows."""
     from tango_server.conversion.errors import ConversionError
-    from tango_server.conversion.files.frame_location import FrameLocation
     from tango_server.conversion.formats import open_frame
 
     if item.problem or item.skip:
         return item
+    if isinstance(state, str):
+        return replace(item, output=None, problem=state)
     try:
-        with open_frame(FrameLocation(item.source)):
+        if state is not None:
+            state.require_complete(item.source.file)
+            return item
+        with open_frame(item.source):
             return item
     except ConversionError as error:
         return replace(item, output=None, problem=str(error))

@@ -51,6 +51,7 @@ def darks_left_out(paths: Sequence[Path], selection: "FileSelection", frames: Co
 def _nothing_in(path: Path, selection: "FileSelection") -> str:
     """Return why there is no frame at a path, and which option would find some."""
     from tango_server.jobs.batch import select
+    from tango_server.jobs.frame_listing import EXPECTED
 
     remedies = {
         f"no frame matches {' or '.join(selection.patterns)}. Without --pattern": replace(selection, patterns=()),
@@ -60,4 +61,4 @@ def _nothing_in(path: Path, selection: "FileSelection") -> str:
     for words, other in remedies.items():
         if count := len(select([path], other)):
             return f"{path}: {words} there {'is' if count == 1 else 'are'} {counted(count, 'frame')}."
-    return f"{path}: no frames in this folder. Expected .tif or .tiff files."
+    return f"{path}: no frames in this folder. {EXPECTED}."

@@ -44,7 +44,7 @@ def inspect(*, paths: tuple[Path, ...], as_json: bool) -> None:
 
 def _files_of(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
     """Return the files to describe, ESPERANTO frames of folders included, and why folders have none."""
-    from tango_server.jobs.frame_listing import frames_in
+    from tango_server.jobs.frame_listing import EXPECTED, frames_in
 
     files: list[Path] = []
     problems = []
@@ -59,9 +59,7 @@ def _files_of(paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
             continue
         files += found
         if not found:
-            problems.append(
-                f"{path}: no frames in this folder. Expected .tif, .tiff or .esperanto files other than darks."
-            )
+            problems.append(f"{path}: no frames in this folder. {EXPECTED}, or .esperanto files, other than darks.")
     return files, problems
 
 
@@ -135,6 +133,7 @@ def _tiff_lines(found: dict[str, Any]) -> list[str]:
     lines = [f"  file        {found['kind']}, {found['bytes']} bytes, directory {found['directory']}"]
     if found["state"] == "complete":
         lines.append(f"  proof       {found['proof'] or _STILLNESS}")
+    lines += [f"    {name:<16} {printable(str(value))}" for name, value in found["header"].items()]
     for number, page in enumerate(found["pages"]):
         size = f"{page.pop('rows')} rows x {page.pop('columns')} columns of {page.pop('pixel_type')}"
         lines.append(f"  page {number:<6} {size}")

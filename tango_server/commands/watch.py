@@ -98,7 +98,8 @@ class _Printer:
     def log_report(self, report: "FrameReport") -> None:
         """Print the outcome of a frame."""
         with self._one_at_a_time:
-            self.outcomes[report.outcome] += 1
+            if not report.frames:  # they have reports of their own
+                self.outcomes[report.outcome] += 1
             try:
                 self._say(report)
             except OSError as error:
@@ -114,7 +115,8 @@ class _Printer:
         if report.outcome == "converted" and report.reason:
             self.warn(f"{report.source}: {report.reason}")
         if not self.errors.is_terminal:
-            say(f"{report.outcome}: {report.source} -> {report.output}")
+            frame = "" if report.frame is None else f" frame {report.frame}"
+            say(f"{report.outcome}: {report.source}{frame} -> {report.output or report.reason}")
 
     def warn(self, text: str) -> None:
         """Print a problem."""
@@ -145,7 +147,9 @@ def _show_progress(runner: "JobRunner", watcher: "FolderWatch", printer: _Printe
     begun, problem = False, ""
     with printer.errors.status("") if printer.errors.is_terminal else nullcontext() as line:
         while True:
-            done = runner.fault or printer.broken or (once and watcher.idle)  # first, so that the last state is shown
+            # First, so that the last state is shown. An earlier watch may have left frames of a file in the queue.
+            finished = once and watcher.idle and not runner.snapshot.queue_length
+            done = runner.fault or printer.broken or finished
             if watcher.begun and not begun:
                 begun = True
                 say("converting existing frames" if once else "watching (stop with Ctrl-C)", err=True)

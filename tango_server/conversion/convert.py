@@ -35,7 +35,7 @@ BACKUP_SUFFIX = ".orig"
 
 
 def convert_file(
-    source: str | Path,
+    source: str | Path | FrameLocation,
     recipe: Recipe,
     *,
     frame: int | None = None,
@@ -50,7 +50,7 @@ def convert_file(
 
     Parameters
     ----------
-    source: the file to convert, with `::/data/set` for one of several in an HDF5 file
+    source: the file to convert, with `::/data/set` for one of several in an HDF5 file; or the location of the frame
     recipe: how to convert it
     frame: index in a file of several frames; None for a file that is one frame
     output: path of the output; by default the recipe decides
@@ -69,8 +69,9 @@ def convert_file(
     """
     started = time.perf_counter()
     if recipe.combine is not None:
-        raise GroupUnfitError(source, "the recipe combines frames, and this is one", "Use convert_group.")
-    location, target = _places(FrameLocation.of(source, frame), output, recipe, roots, fields)
+        raise GroupUnfitError(str(source), "the recipe combines frames, and this is one", "Use convert_group.")
+    named = source if isinstance(source, FrameLocation) else FrameLocation.of(source, frame)
+    location, target = _places(named, output, recipe, roots, fields)
     place, corrections = recipe.output, corrections or recipe.corrections
 
     def publication(opened: FrameSource, target: Path) -> Publication:

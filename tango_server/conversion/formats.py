@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from tango_server.conversion.cbf.reader import check_cbf, open_cbf
+from tango_server.conversion.edf.reader import check_edf, open_edf
 from tango_server.conversion.errors import UnsupportedImageError
 from tango_server.conversion.file_state import FileState
 from tango_server.conversion.files.frame_file import open_frame_file
@@ -43,8 +45,35 @@ def _open_tiff(location: FrameLocation, workspace: Workspace, roots: Roots) -> I
         yield tiff.source
 
 
+def _check_hdf5(location: FrameLocation, roots: Roots) -> FileState:
+    from tango_server.conversion.hdf5.frames import check_hdf5  # noqa: PLC0415 - most workers never need it
+    from tango_server.conversion.lambda_detector.frame import check_lambda, is_lambda_module  # noqa: PLC0415
+
+    if is_lambda_module(location, roots):
+        return check_lambda(location, roots, modules=location.modules)
+    return check_hdf5(location, roots)
+
+
+@contextmanager
+def _open_hdf5(location: FrameLocation, workspace: Workspace, roots: Roots) -> Iterator[FrameSource]:
+    from tango_server.conversion.hdf5.frames import open_hdf5  # noqa: PLC0415 - most workers never need it
+    from tango_server.conversion.lambda_detector.frame import is_lambda_module, open_lambda  # noqa: PLC0415
+
+    if is_lambda_module(location, roots):
+        with open_lambda(location, workspace, roots, modules=location.modules) as source:
+            yield source
+    else:
+        with open_hdf5(location, workspace, roots) as source:
+            yield source
+
+
 _TIFF = Format("TIFF", lambda head: head[:2] in {b"II", b"MM"}, check_tiff, _open_tiff)
-_FORMATS = (_TIFF,)
+_FORMATS = (
+    _TIFF,
+    Format("CBF", lambda head: head.lstrip().startswith(b"###CBF"), check_cbf, open_cbf),
+    Format("HDF5", lambda head: head.startswith(_HDF5_SIGNATURE), _check_hdf5, _open_hdf5),
+    Format("EDF", lambda head: head.lstrip().startswith(b"{"), check_edf, open_edf),
+)
 
 FRAME_SUFFIXES: tuple[str, ...] = (".tif", ".tiff")
 """What the names of frames in a folder end with, in any case."""

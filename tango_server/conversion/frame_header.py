@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Any
 
 _SAME = 0.01
@@ -35,7 +36,7 @@ class FrameHeader:
     gain: the camera's gain setting
     rotations: the circles of the goniometer (omega, theta, kappa or phi)
     taken: time of the acquisition, as TIFF writes it: `YYYY:MM:DD HH:MM:SS`
-    dark_is_off: whether the dark was already subtracted; None if that cannot be told
+    dark_is_off: whether the dark was already subtracted; None if that is unknown
 
     """
 
@@ -137,6 +138,19 @@ class FrameHeader:
 
 
 NO_HEADER = FrameHeader()
+
+
+def written_time(*parts: int) -> str:
+    """Return a time, from year to second, as `FrameHeader.taken` has it; empty if there is no such time.
+
+    >>> written_time(2011, 11, 1, 17, 59, 4), written_time(0, 0, 0, 0, 0, 0)
+    ('2011:11:01 17:59:04', '')
+    """
+    try:
+        moment = datetime(*parts)  # type: ignore[arg-type]
+    except ValueError:
+        return ""
+    return moment.isoformat(" ").replace("-", ":")
 
 
 def _is_placeholder(name: str, value: Any) -> bool:

@@ -19,6 +19,7 @@ from tango_server.conversion.records import is_esperanto
 from tango_server.conversion.sidecar import header_of, read_sidecar, sidecar_path
 from tango_server.conversion.tiff.kept_tags import shown_tags
 from tango_server.conversion.tiff.parser import read_structure, reading
+from tango_server.conversion.tiff.reader import open_tiff
 from tango_server.conversion.tiff.record import read_provenance
 from tango_server.conversion.tiff.structure import Page, Structure
 from tango_server.text import printable
@@ -127,19 +128,31 @@ def _image(location: FrameLocation, known: Format) -> dict[str, Any]:
 
 def _tiff(path: Path) -> dict[str, Any]:
     structure = read_structure(path)
+    proof, header = _of_tiff(path)
     return {
         "path": str(path),
         "bytes": structure.size,
         "state": structure.state,
         "problem": structure.problem,
         "kind": _kind(structure),
-        "proof": structure.file_state.proof,
+        "proof": proof,
+        "header": header,
         "directory": "after the pixels" if structure.ifd_last else "before the pixels",
         "pages": [_page(page) for page in structure.pages],
         "tags": _tags(path, structure),
         "provenance": _provenance(read_provenance(structure)),
         "sidecar": _sidecar(path),
     }
+
+
+def _of_tiff(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return how the completeness of a TIFF is proven, and what the detector states in it; nothing of a damaged one."""
+    try:
+        with open_tiff(path) as tiff:
+            source = tiff.source
+            return source.state.proof, source.header.nexus_fields()
+    except ConversionError:
+        return "", {}
 
 
 def _esperanto(path: Path) -> dict[str, Any]:

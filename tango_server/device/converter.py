@@ -117,7 +117,7 @@ class PETifConverter(Counters):
 
     @command(
         dtype_in=str,
-        doc_in="Path of a folder; its .tif and .tiff files are converted, except darks",
+        doc_in="Path of a folder; its frames are converted, except darks",
         dtype_out=int,
         doc_out="0",
     )

@@ -5,21 +5,24 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from tango_server.conversion.errors import ConversionError
+from tango_server.conversion.errors import ConversionError, SourceError
 from tango_server.conversion.esperanto.angle_table import AngleTable, AngleTableError, fields_of
 from tango_server.conversion.esperanto.experiment import Experiment, experiment_of
 from tango_server.conversion.esperanto.scan_numbers import numbers_in_scans, uncounted_names
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.naming import counted_by
 from tango_server.conversion.files.roots import ANYWHERE, output_path
 from tango_server.conversion.files.temporary_names import remove_leftovers
-from tango_server.conversion.frame_header import NO_HEADER
+from tango_server.conversion.formats import open_frame
+from tango_server.conversion.frame_header import NO_HEADER, FrameHeader
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.sidecar import read_sidecar
+from tango_server.jobs.containers import may_kill_its_reader
 from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.base import Result
 from tango_server.jobs.executors.processes import ProcessExecutor
@@ -30,6 +33,7 @@ from tango_server.jobs.orphans import OURS, remove_orphans
 from tango_server.jobs.output_check import OutputCheck
 from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import NewFile, Recipe
+from tango_server.text import split_data_set
 
 _TIME_LIMIT = 3600.0  # s for one frame; no network file system is that slow
 _CLOSE_TIMEOUT = 10.0  # s
@@ -37,7 +41,7 @@ _CLOSE_TIMEOUT = 10.0  # s
 
 @dataclass(frozen=True, slots=True)
 class FileSelection:
-    """Which files of a folder are frames. `patterns` are shell patterns of the file name; none means every TIFF.
+    """Which files of a folder are frames. `patterns` are shell patterns of the file name; none means every frame.
 
     Files below `beside`, the folder of the outputs, are left out.
     """
@@ -55,7 +59,7 @@ class Planned:
     `fields` are available to its name and header; `experiment` goes into its header.
     """
 
-    source: Path
+    source: FrameLocation
     output: Path | None
     problem: str = ""
     skip: str = ""
@@ -64,7 +68,7 @@ class Planned:
 
 
 def select(paths: Iterable[Path], selection: FileSelection) -> list[Path]:
-    """Return the frames at `paths`: files as given, folders expanded, each frame once.
+    """Return the files at `paths`: as given, perhaps with a data set, folders expanded, each file once.
 
     Raises
     ------
@@ -73,8 +77,9 @@ def select(paths: Iterable[Path], selection: FileSelection) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in paths:
-        if not path.is_dir():
-            found[ANYWHERE.frame(path)] = None
+        file, data_set = split_data_set(str(path))
+        if data_set or not path.is_dir():
+            found[Path(FrameLocation(ANYWHERE.frame(file), data_set).path)] = None
             continue
         for frame in frames_in(path, recursive=selection.recursive, skip_dark=selection.skip_dark):
             source = ANYWHERE.frame(frame)
@@ -86,7 +91,7 @@ def select(paths: Iterable[Path], selection: FileSelection) -> list[Path]:
 
 
 def plan(
-    sources: Sequence[Path],
+    sources: Iterable[FrameLocation | Path],
     recipe: Recipe,
     *,
     newer_only: bool = False,
@@ -96,12 +101,16 @@ def plan(
     """Return the output of each source, and the contents of its header; `newer_only` skips those that are current.
 
     `frame_number` selects the number in a file name that counts the frames of an ESPERANTO scan, see `counted_by`; None
-    is the last one. Two sources with the same output are both refused, and so are sources whose angles depend on a
-    number that does not look like a frame number.
+    is the last one. The first of several frames in a file has the number 1. Two sources with the same output are both
+    refused, and so are sources whose angles depend on a number that does not look like a frame number.
     """
+    frames = [source if isinstance(source, FrameLocation) else FrameLocation(source) for source in sources]
     counted = {
-        source: source if frame_number is None or recipe.esperanto is None else counted_by(source, frame_number)
-        for source in sources
+        frame.file: frame.file
+        if frame_number is None or recipe.esperanto is None
+        else counted_by(frame.file, frame_number)
+        for frame in frames
+        if frame.index is None
     }
     numbers: dict[Path, int] = {}
     uncounted: dict[Path, str] = {}
@@ -110,13 +119,15 @@ def plan(
         if any(circle.step is not None for circle in recipe.esperanto.circles.values()):
             uncounted = uncounted_names(counted, gaps_are_meant=frame_number is not None)
     newer = OutputCheck(recipe) if newer_only else None
-    planned = [
-        Planned(source, None, problem=uncounted[source])
-        if source in uncounted
-        else _planned(source, named, recipe, numbers.get(named), angles, newer=newer)
-        for source, named in counted.items()
-    ]
-    takers: dict[Path, list[Path]] = {}
+    planned = []
+    for frame in frames:
+        named = counted.get(frame.file, frame.file)
+        number = numbers.get(named, 1) if frame.index is None else frame.index + 1
+        if frame.index is None and frame.file in uncounted:
+            planned.append(Planned(frame, None, problem=uncounted[frame.file]))
+        else:
+            planned.append(_planned(frame, replace(frame, file=named), recipe, number, angles, newer=newer))
+    takers: dict[Path, list[FrameLocation]] = {}
     for item in planned:
         if item.output is not None:
             takers.setdefault(item.output, []).append(item.source)
@@ -136,10 +147,12 @@ def convert_all(
         if item.output is None or item.skip:
             yield _unconverted(item, recipe)
         else:
-            request = FrameRequest.model_construct(source=str(item.source), recipe=recipe, metadata=dict(item.fields))
-            job = Job(f"{OURS}{os.getpid()}-{number}", request, item.source, item.output)
+            request = FrameRequest.model_construct(
+                source=item.source.path, frame=item.source.index, recipe=recipe, metadata=dict(item.fields)
+            )
+            job = Job(f"{OURS}{os.getpid()}-{number}", request, item.source.file, item.output)
             tasks.append(Task(job, ANYWHERE))
-    if len(tasks) == 1:  # not worth a process
+    if len(tasks) == 1 and not may_kill_its_reader(tasks[0].job.source):  # not worth a process
         yield _report(tasks[0], worker.run(tasks[0]))
         return
     yield from _in_processes(tasks, min(workers, len(tasks)), stopped)
@@ -152,7 +165,7 @@ def _in_processes(tasks: list[Task], workers: int, stopped: Callable[[], bool]) 
     crashed: list[Task] = []
     waiting = deque(tasks)
     running = 0
-    executor = ProcessExecutor(workers, _TIME_LIMIT)
+    executor = ProcessExecutor(workers, _TIME_LIMIT, worker.run)
     try:
         while True:
             while waiting and running < workers and not stopped():
@@ -179,41 +192,52 @@ def _put(done: "SimpleQueue[tuple[Task, Result]]", task: Task, result: Result) -
 
 
 def _planned(
-    source: Path,
-    named: Path,
+    frame: FrameLocation,
+    named: FrameLocation,
     recipe: Recipe,
-    number: int | None,
+    number: int,
     angles: AngleTable | None,
     *,
     newer: OutputCheck | None,
 ) -> Planned:
+    source = frame.file
     try:
         source.lstat()
     except FileNotFoundError:
-        return Planned(source, None, problem=f"{source}: no such file or folder. Check the path.")
+        return Planned(frame, None, problem=f"{source}: no such file or folder. Check the path.")
     except PermissionError:
-        return Planned(
-            source,
-            None,
-            problem=f"{source}: cannot access its folder. Check the permissions.",
-        )
+        return Planned(frame, None, problem=f"{source}: cannot access its folder. Check the permissions.")
     experiment = None
     fields: Mapping[str, object] = {}
     try:
         if recipe.esperanto is not None:
-            fields = fields_of(angles, source, number or 1)
-            turned, sidecar = Orientation.of(recipe), read_sidecar(source)
-            stated = NO_HEADER if sidecar is None else sidecar.header
-            experiment = experiment_of(source, recipe.esperanto, fields, stated, turned)
+            fields = fields_of(angles, source, number)
+            stated = _stated(frame)
+            if stated is not None:
+                experiment = experiment_of(source, recipe.esperanto, fields, stated, Orientation.of(recipe))
         output = output_path(named, recipe, fields=fields)
     except (ConversionError, AngleTableError) as error:
-        return Planned(source, None, problem=str(error))
+        return Planned(frame, None, problem=str(error))
     if newer is not None and isinstance(recipe.output, NewFile) and newer.is_current(source, output):
-        return Planned(source, output, skip=f"{output} is newer")
-    return Planned(source, output, fields=fields, experiment=experiment)
+        return Planned(frame, output, skip=f"{output} is newer")
+    return Planned(frame, output, fields=fields, experiment=experiment)
 
 
-def _without_clash(item: Planned, takers: dict[Path, list[Path]]) -> Planned:
+def _stated(frame: FrameLocation) -> FrameHeader | None:
+    """Return what the sidecar of a frame or its file states; None if only its conversion may open it."""
+    if may_kill_its_reader(frame.file):
+        return None
+    sidecar = read_sidecar(frame.file)
+    if sidecar is not None:
+        return sidecar.header
+    try:
+        with open_frame(frame) as source:
+            return source.header
+    except SourceError:  # its conversion reports it
+        return NO_HEADER
+
+
+def _without_clash(item: Planned, takers: dict[Path, list[FrameLocation]]) -> Planned:
     others = [source for source in takers.get(item.output, []) if source != item.source] if item.output else []
     if not others:
         return item
@@ -227,7 +251,8 @@ def _without_clash(item: Planned, takers: dict[Path, list[Path]]) -> Planned:
 
 def _unconverted(item: Planned, recipe: Recipe) -> FrameReport:
     return FrameReport(
-        source=str(item.source),
+        source=item.source.path,
+        frame=item.source.index,
         output=str(item.output) if item.output else None,
         outcome="skipped" if item.skip else "failed",
         reason=item.skip or item.problem,

@@ -4,8 +4,10 @@ Results are posted as events, from any thread. The caller never waits for a file
 """
 
 import logging
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +17,11 @@ from tango_server.conversion.files.temporary_names import remove_leftovers
 from tango_server.jobs import clock
 from tango_server.jobs.executors.base import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.executors.worker import Failure, Task
-from tango_server.jobs.file_checks import carry_sidecar_of, observe_source, write_companions_of
+from tango_server.jobs.file_checks import carry_sidecar_of, log_companions, observe_source, write_companions_of
 from tango_server.jobs.job import Job
 from tango_server.jobs.job_log import about
 from tango_server.jobs.mounts import Mounts
+from tango_server.jobs.probes import TIME_LIMIT, Finding, Probe, Prober, is_needed
 from tango_server.jobs.state_machine.events import (
     AttemptDone,
     AttemptFailed,
@@ -51,26 +54,36 @@ class Dispatcher:
     executor: runs conversions; closed with this
     roots: returns the current roots
     mounts: checks whether the roots are mounted
+    lambda_modules: how many modules a Lambda detector has; None if unknown
     post: receives events, from any thread
 
     """
 
     def __init__(
-        self, executor: Executor, *, roots: Callable[[], Roots], mounts: Mounts, post: Callable[[Event], None]
+        self,
+        executor: Executor,
+        *,
+        roots: Callable[[], Roots],
+        mounts: Mounts,
+        lambda_modules: int | None,
+        post: Callable[[Event], None],
     ) -> None:
         self._executor = executor
         self._roots = roots
         self._mounts = mounts
+        self._modules = lambda_modules
         self._post = post
         self._latest_roots = clock.now().monotonic, roots()
         """When the current roots were last resolved (monotonic s), and the roots."""
         self._temporary_files = TemporaryFiles()
         self._observers = ThreadPoolExecutor(_OBSERVERS, thread_name_prefix="petif-observe")
+        self._prober = Prober()
+        self._closing = False
         self._unavailable = ""  # the last logged reason; every waiting job would log it again
 
     def dispatch(self, step: Observe | CarrySidecar | WriteCompanions | Convert) -> None:
         """Start one step."""
-        job = step.job
+        job = replace(step.job, modules=self._modules)
         if isinstance(step, Convert) and (problem := self._mounts.last_problem):
             self._post(AttemptFailed(job.job_id, "away", problem))
             return
@@ -81,34 +94,39 @@ class Dispatcher:
             case CarrySidecar(_, output):
                 self._observe(job, self._observers.submit(carry_sidecar_of, job, output, roots))
             case WriteCompanions():
-                self._observers.submit(self.write_companions, step)
+                self._observers.submit(self._write_companions, step, lambda: None)
             case Convert(_, attempt):
                 _log.debug("starting attempt %d", attempt, extra=about(job))
-                task = Task(job, roots, step.placeholder, step.reason)
+                task = Task(job, roots, step.placeholder, step.reason, step.proven)
                 self._executor.start(task, partial(self._attempted, job))
 
     def write_companions(self, step: WriteCompanions) -> None:
-        """Write the companions of a scan, in this thread."""
-        write_companions_of(step.job, step.output, self._roots_of(step.job))
+        """Write the companions of a scan; return when that is done."""
+        done = threading.Event()
+        self._write_companions(step, done.set)
+        done.wait(2 * TIME_LIMIT)
 
     def close(self, timeout: float) -> None:
         """Let running conversions finish; checks that have not started are dropped."""
+        self._closing = True
         self._executor.close(timeout)
+        self._prober.close()
         self._observers.shutdown(wait=False, cancel_futures=True)
 
     def clean_up(self, jobs: Iterable[Job]) -> None:
-        """Remove the temporary files of abandoned attempts."""
+        """Remove the temporary files of abandoned attempts, and end the last process."""
+        self._prober.close()
         for job in jobs:
             remove_leftovers(job.output, job.job_id, self._roots_of(job))
 
-    def _observe(self, job: Job, observation: "Future[_Observation]") -> None:
+    def _observe(self, job: Job, observation: "Future[_Observation | None]") -> None:
         observation.add_done_callback(partial(self._observed, job.job_id))
 
     def _roots_of(self, job: Job) -> Roots:
         """Return the roots from when the job was accepted, or the current ones if those were not stored."""
-        if job.source_root is None or job.output_root is None:
+        roots = job.roots
+        if roots is None:
             return self._roots()
-        roots = Roots(read=(job.source_root,), write=(job.output_root,))
         masked = job.recipe.esperanto is not None and job.recipe.esperanto.mask is not None
         if not masked and not job.master_files:
             return roots
@@ -125,24 +143,53 @@ class Dispatcher:
         _, roots = self._latest_roots
         return {roots.root_of(file) for file in job.master_files}
 
-    def _observe_source(self, job: Job, darks: tuple[Path, ...]) -> _Observation:
+    def _observe_source(self, job: Job, darks: tuple[Path, ...]) -> _Observation | None:
+        """Check the files of a job; return None if the probe process does it."""
         self._refresh_roots()
         roots = self._roots_of(job)
         needed = (*roots.read, *self._roots_of_masters(job))
         if problem := self._mounts.problem_of(*needed, *roots.write):
             return AttemptFailed(job.job_id, "away", problem)
         self._temporary_files.before_first_check(job, roots)
-        observation = observe_source(job, roots, darks)
-        if problem := self._mounts.problem_of(*needed):  # unmounted meanwhile: a missing file may exist
-            return AttemptFailed(job.job_id, "away", problem)
-        return observation
+        if is_needed((job.source, *darks), roots):
+            if self._closing:
+                return None
+            self._prober.start(Probe(job, roots, darks), partial(self._probed, job, needed))
+            return None
+        return self._unless_unmounted(job, needed, observe_source(job, roots, darks))
 
-    def _observed(self, job_id: str, observation: Future[_Observation]) -> None:
+    def _probed(self, job: Job, needed: Collection[Path], finding: Finding) -> None:
+        with suppress(RuntimeError):  # it is closing; else in an observer again, since a mount may not answer
+            self._observe(job, self._observers.submit(self._unless_unmounted, job, needed, finding))
+
+    def _unless_unmounted(self, job: Job, needed: Collection[Path], finding: Finding) -> _Observation:
+        """Return a finding, unless the file system was unmounted meanwhile: a missing file may exist."""
+        if problem := self._mounts.problem_of(*needed):
+            return AttemptFailed(job.job_id, "away", problem)
+        if not isinstance(finding, Observed | AttemptFailed):
+            raise TypeError(f"not an observation: {finding!r}")
+        return finding
+
+    def _write_companions(self, step: WriteCompanions, done: Callable[[], object]) -> None:
+        job, roots = replace(step.job, modules=self._modules), self._roots_of(step.job)
+
+        def written(messages: Finding) -> None:
+            log_companions(job, messages)
+            done()
+
+        if is_needed((job.source,), roots):
+            self._prober.start(Probe(job, roots, output=step.output), written)
+        else:
+            written(write_companions_of(job, step.output, roots))
+
+    def _observed(self, job_id: str, observation: Future[_Observation | None]) -> None:
         if observation.cancelled():
             return
         error = observation.exception()
         if error is None:
-            self._post(observation.result())
+            result = observation.result()
+            if result is not None:
+                self._post(result)
             return
         _log.error("Unexpected error while checking a source file", exc_info=error, extra={"job_id": job_id})
         self._post(AttemptFailed(job_id, "final", f"cannot check the file: {INTERNAL_ERROR} ({error!r})"))

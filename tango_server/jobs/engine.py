@@ -13,6 +13,7 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.jobs import clock
 from tango_server.jobs.dispatch import INTERNAL_ERROR, Dispatcher
 from tango_server.jobs.executors.base import Executor
+from tango_server.jobs.expansion import Expander
 from tango_server.jobs.job_log import about
 from tango_server.jobs.ledger.database import LedgerError
 from tango_server.jobs.ledger.ledger import Ledger
@@ -26,6 +27,7 @@ from tango_server.jobs.state_machine.events import (
     CancelWanted,
     Ending,
     Event,
+    Expand,
     FailuresRetried,
     Fetch,
     Finish,
@@ -54,13 +56,18 @@ class Engine:
         *,
         roots: Callable[[], Roots],
         mounts: Mounts,
+        lambda_modules: int | None = None,
+        expander: Expander,
         changed: Callable[[], None],
     ) -> None:
         self._service = service
         self._ledger = ledger
+        self._expander = expander
         self._changed = changed
         self._inbox: queue.Queue[Event | None] = queue.Queue()  # a SimpleQueue may block for ever with a tiny time-out
-        self._dispatcher = Dispatcher(executor, roots=roots, mounts=mounts, post=self._inbox.put)
+        self._dispatcher = Dispatcher(
+            executor, roots=roots, mounts=mounts, lambda_modules=lambda_modules, post=self._inbox.put
+        )
         self._reports = ReportWriter(ledger, written=self._inbox.put, changed=changed)
         self._pending_cancels: dict[str, Future[int]] = {}
         self._handling = threading.Lock()
@@ -117,6 +124,7 @@ class Engine:
     def close(self, timeout: float) -> None:
         """Let running conversions finish and be reported, then stop the threads and the workers."""
         self._closing = True
+        self._expander.close(timeout)
         self._reports.closing()
         self._dispatcher.close(timeout)
         self._inbox.put(Ending())
@@ -190,6 +198,8 @@ class Engine:
                 pass  # left to the next server
             case Fetch(after, limit):
                 self._inbox.put(self._ledger.fetch(after, limit))
+            case Expand():
+                self._expander.start(step)
             case Cancel():
                 self._cancel(step)
             case _:
@@ -198,7 +208,9 @@ class Engine:
     def _cancel(self, step: Cancel) -> None:
         answer = self._pending_cancels.pop(step.ticket)
         try:
-            cancelled = self._ledger.cancel(step.selection, step.spared, clock.now().wall)
+            cancelled = self._expander.cancel(
+                lambda: self._ledger.cancel(step.selection, step.spared, clock.now().wall)
+            )
         except LedgerError as error:
             self._inbox.put(Cancelled(0, frozenset()))
             answer.set_exception(error)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import traceback
 from pathlib import Path
 
 from tango_server.conversion.errors import (
@@ -25,6 +26,11 @@ from tango_server.jobs.job_log import about
 from tango_server.jobs.state_machine.events import AttemptFailed, Observed, ObservedDark, SidecarObserved
 
 _log = logging.getLogger(__name__)
+
+_WITH_SIDECAR = (".tif", ".tiff")
+"""Files of other formats than QXRD's have no sidecar, but a header of their own."""
+Messages = list[tuple[int, str]]
+"""Messages for the log with their levels, from a process without one."""
 
 
 def observe_source(job: Job, roots: Roots, darks: tuple[Path, ...] = ()) -> Observed | AttemptFailed:
@@ -72,7 +78,8 @@ def _observe_dark(file: Path, roots: Roots) -> ObservedDark:
 def _lacks_sidecar(job: Job, state: FileState, roots: Roots) -> bool:
     """Return whether the conversion needs a sidecar that does not exist yet: for a header, or for corrections."""
     header, corrections = job.recipe.esperanto, job.recipe.corrections
-    needed = header is not None and awaits_sidecar(job.source, header, job.fields)
+    may_come = job.source.suffix.lower() in _WITH_SIDECAR
+    needed = header is not None and may_come and awaits_sidecar(job.source, header, job.fields)
     if corrections is not None and (corrections.dark is not None or corrections.saturation is not None):
         needed = needed or state.sidecar_expected
     return needed and _has_no_sidecar(job.source, roots)
@@ -97,19 +104,24 @@ def carry_sidecar_of(job: Job, output: Path, roots: Roots) -> SidecarObserved | 
         return SidecarObserved(job.job_id, carried=False, problem=sidecar_error(error), blocked=blocked)
 
 
-def write_companions_of(job: Job, output: Path, roots: Roots) -> None:
-    """Write the companions of the scan that a converted frame belongs to; errors go to the log."""
+def write_companions_of(job: Job, output: Path, roots: Roots) -> Messages:
+    """Write the companions of the scan that a converted frame belongs to; return what to log, by level."""
     from tango_server.conversion.esperanto.companions import companions_of  # noqa: PLC0415 - rarely needed
 
     try:
         done = companions_of(job.location, output, job.recipe, roots, job.job_id, fields=job.fields)
     except (ConversionError, OSError) as error:
-        _log.warning("%s: cannot write the companions of this scan: %s", output, error, extra=about(job))
-        return
+        return [(logging.WARNING, f"{output}: cannot write the companions of this scan: {error}")]
     except Exception:  # noqa: BLE001 - the frame itself is converted
-        _log.exception("%s: cannot write the companions of this scan", output, extra=about(job))
-        return
-    if done.written:
-        _log.info("%s: wrote %s", output.parent, ", ".join(done.written), extra=about(job))
-    for note in done.notes:
-        _log.warning("%s", note, extra=about(job))
+        return [(logging.ERROR, f"{output}: cannot write the companions of this scan\n{traceback.format_exc()}")]
+    written = [(logging.INFO, f"{output.parent}: wrote {', '.join(done.written)}")] if done.written else []
+    return [*written, *((logging.WARNING, note) for note in done.notes)]
+
+
+def log_companions(job: Job, messages: "Messages | Observed | AttemptFailed") -> None:
+    """Log the result of `write_companions_of`, or why there is none."""
+    if isinstance(messages, AttemptFailed):
+        messages = [(logging.WARNING, f"cannot write the companions of this scan: {messages.reason}")]
+    if isinstance(messages, list):
+        for level, message in messages:
+            _log.log(level, "%s", message, extra=about(job))

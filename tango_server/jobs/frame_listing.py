@@ -2,17 +2,20 @@
 
 import os
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.files.sandbox import open_folder
+from tango_server.conversion.files.series_names import makes_jobs
+from tango_server.conversion.formats import FRAME_SUFFIXES
 from tango_server.jobs.clock import now
 from tango_server.jobs.state_machine.events import Instant
 
-_SUFFIXES = (".tif", ".tiff")
+EXPECTED = f"Expected {', '.join(FRAME_SUFFIXES[:-1])} or {FRAME_SUFFIXES[-1]} files"
+"""What to say of a folder without frames."""
 _QUIET_AFTER = 60.0
 """Age (s) of the last change of a folder from which on it is listed only after the next change."""
 _LISTED_ANYWAY = 60.0
@@ -20,20 +23,21 @@ _LISTED_ANYWAY = 60.0
 
 
 def is_frame_name(name: str, *, skip_dark: bool = True) -> bool:
-    """Whether a file of this name counts as a frame: a TIFF, and not a dark if `skip_dark`.
+    """Whether a file of this name counts as one of frames: by its suffix, and not a dark if `skip_dark`.
 
     >>> is_frame_name("pat-00001.TIF"), is_frame_name("pat-00001.dark.tif"), is_frame_name("pat-00001.tif.metadata")
     (True, False, False)
     """
     lower = name.lower()
-    return lower.endswith(_SUFFIXES) and not name.startswith(".") and not (skip_dark and "dark" in lower)
+    return lower.endswith(FRAME_SUFFIXES) and not name.startswith(".") and not (skip_dark and "dark" in lower)
 
 
 def frames_in(
     folder: Path, *, recursive: bool = False, skip_dark: bool = True, roots: Roots = ANYWHERE
 ) -> Iterator[Path]:
-    """Yield the frames in a folder ordered by name, followed by those of sub-folders if `recursive`.
+    """Yield the files of frames in a folder ordered by name, followed by those of sub-folders if `recursive`.
 
+    Of files whose frames are converted together, such as the modules of a Lambda, only the one that stands for them.
     With read roots, the folder must be a resolved path below them.
 
     Raises
@@ -46,7 +50,8 @@ def frames_in(
     """
     with open_folder(folder, roots.read) as opened, opened.handle() as handle, os.scandir(handle) as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
-        frames = [entry.name for entry in listed if is_frame_name(entry.name, skip_dark=skip_dark) and _is_file(entry)]
+        named = {entry.name: entry for entry in listed if is_frame_name(entry.name, skip_dark=skip_dark)}
+        frames = [name for name, entry in named.items() if makes_jobs(name, named) and _is_file(entry)]
         deeper = [entry.name for entry in listed if recursive and entry.is_dir(follow_symlinks=False)]
     yield from (folder / name for name in frames)
     for name in deeper:
@@ -165,7 +170,7 @@ class FrameLister:
             entry = entries[name]
             if self._recursive and not name.startswith(".") and entry.is_dir(follow_symlinks=False):
                 deeper.append(_below(folder, name))
-            elif not is_frame_name(name):
+            elif not _counts(name, entries):
                 seen.add(name)
             elif _is_file(entry):  # if not, it may become one: a link whose target does not exist yet
                 seen.add(name)
@@ -174,8 +179,8 @@ class FrameLister:
                 undecided = True
         vanished = seen - entries.keys()
         if vanished:
+            gone += [_below(folder, name) for name in sorted(vanished) if _counts(name, seen)]
             seen -= vanished
-            gone += [_below(folder, name) for name in sorted(vanished) if is_frame_name(name)]
         return deeper[::-1], undecided
 
     def _gone_with_their_folders(self, reached: set[str], unlisted: Mapping[str, str]) -> list[str]:
@@ -184,8 +189,14 @@ class FrameLister:
             if any(folder.startswith(f"{other}/") for other in unlisted):
                 continue
             self._wake(folder)
-            gone += [_below(folder, name) for name in self._seen.pop(folder) if is_frame_name(name)]
+            seen = self._seen.pop(folder)
+            gone += [_below(folder, name) for name in seen if _counts(name, seen)]
         return gone
+
+
+def _counts(name: str, beside: Container[str]) -> bool:
+    """Whether the frames of a file are converted from this file, and not from another one beside it."""
+    return is_frame_name(name) and makes_jobs(name, beside)
 
 
 def _entries(folder: Path) -> dict[str, "os.DirEntry[str]"]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tango_server.conversion.errors import PathError
 from tango_server.conversion.files.path_map import PathMap
-from tango_server.conversion.files.roots import caching_resolver, resolve_path
+from tango_server.conversion.files.roots import Roots, caching_resolver, resolve_path
 from tango_server.jobs import clock
 from tango_server.jobs.capacity import FreeSpace, Limits
 from tango_server.jobs.frame_listing import frames_in
@@ -17,7 +17,7 @@ from tango_server.jobs.job import Job
 from tango_server.jobs.ledger.ledger import Booked, Ledger
 from tango_server.jobs.masters import locator
 from tango_server.jobs.state_machine.events import Accepted, Event, Refused
-from tango_server.jobs.validation import job_for, mask_in, translated
+from tango_server.jobs.validation import frame_job, job_for, mask_in, translated
 from tango_server.messages import (
     AcceptedJob,
     FolderAnswer,
@@ -31,6 +31,7 @@ from tango_server.messages import (
 )
 from tango_server.recipe import NewFile, Recipe
 from tango_server.settings import Settings
+from tango_server.text import split_data_set
 
 _log = logging.getLogger(__name__)
 
@@ -101,17 +102,43 @@ class Intake:
         with self._one_by_one:
             if query.requests:
                 self._limits.require_room(self._waiting(), len(bookable), self.space)
-            accepted = self._ledger.accept(bookable, query.runs, query.run_counts)
-            booked = dict(zip((job.job_id for job in bookable), accepted, strict=True))
-            self._note_folders({job.output.parent for job in jobs if not job.refused})
-            new = [job for job in bookable if booked[job.job_id].new]
-            if count := sum(not job.refused for job in new):
-                _log.debug("Accepted %d frames, first %s", count, jobs[0].source)
-                self._post(Accepted(count))
-        for job in new:
-            if (refusal := job.refusal) is not None:
+            booked = self._accept(bookable, query)
+        for job in bookable:
+            if booked[job.job_id].new and (refusal := job.refusal) is not None:
                 self._post(Refused(refusal))
         return _answer(jobs, booked)
+
+    def accept_frames(self, job: Job, indices: range, *, expanding: int) -> None:
+        """Write a job for each of these frames of a file, itself a job, to the ledger; those that are there are left.
+
+        `expanding` jobs of the queue end as soon as others have taken their place, and so do not count.
+
+        Raises
+        ------
+        NoRoomError, LedgerBusyError
+            as `submit` does.
+        PathError
+            if the output of a frame is not possible.
+        """
+        roots, now, resolve = self.roots_of(job), clock.now().wall, caching_resolver()
+        jobs = [frame_job(job, index, roots, now, self._paths, resolve=resolve) for index in indices]
+        with self._one_by_one:
+            self._limits.require_room(self._waiting() - expanding, len(jobs), self.space)
+            self._accept(jobs, SubmitQuery())
+
+    def roots_of(self, job: Job) -> Roots:
+        """Return the roots from when a job was accepted."""
+        return job.roots or self._settings.roots()
+
+    def _accept(self, jobs: Sequence[Job], query: SubmitQuery) -> dict[str, Booked]:
+        """Write jobs and what the call announces to the ledger; return the entries by job id."""
+        accepted = self._ledger.accept(jobs, query.runs, query.run_counts)
+        booked = dict(zip((job.job_id for job in jobs), accepted, strict=True))
+        self._note_folders({job.output.parent for job in jobs if not job.refused})
+        if count := sum(not job.refused and booked[job.job_id].new for job in jobs):
+            _log.debug("Accepted %d frames, first %s", count, jobs[0].source)
+            self._post(Accepted(count))
+        return booked
 
     def _note_folders(self, folders: Collection[Path]) -> None:
         for folder in folders:
@@ -121,8 +148,8 @@ class Intake:
             self._output_folders.popitem(last=False)
 
     def source(self, path: str) -> Path:
-        """Return the resolved path of a source from a client's path; raise `PathError`."""
-        return self._settings.roots().source(self._paths.translate(path))
+        """Return the resolved path of a source, without a data set, from a client's path; raise `PathError`."""
+        return self._settings.roots().source(split_data_set(self._paths.translate(path))[0])
 
     def frames(self, path: str) -> Iterator[str]:
         """Yield the frames of a folder, or `path` if it is not a folder; raise `PathError`, `OSError`."""

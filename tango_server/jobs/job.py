@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.files.roots import Roots
 from tango_server.messages import FrameReport, FrameRequest
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import DARK_FACTS, Corrections, split_master
@@ -27,6 +28,7 @@ class Job:
     of acceptance; without a server, those of the recipe hold. `accepted` is in Unix seconds, None without a server.
     `refused` says why the request is invalid. `place` orders the queue.
     `resumed`: it was pending when this server started, so that an earlier one may have left temporary files.
+    `modules`: how many modules a Lambda detector has, for those who open the file; not on the ledger.
     """
 
     job_id: str
@@ -41,6 +43,7 @@ class Job:
     refused: str = ""
     place: int = 0
     resumed: bool = False
+    modules: int | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -55,7 +58,14 @@ class Job:
     @property
     def location(self) -> FrameLocation:
         """Where the frame is; without an index, the whole file."""
-        return FrameLocation(self.source, self.data_set, self.request.frame)
+        return FrameLocation(self.source, self.data_set, self.request.frame, self.modules)
+
+    @property
+    def roots(self) -> Roots | None:
+        """The roots of source and output when it was accepted; None if those were not stored."""
+        if self.source_root is None or self.output_root is None:
+            return None
+        return Roots(read=(self.source_root,), write=(self.output_root,))
 
     @property
     def record_id(self) -> str | None:

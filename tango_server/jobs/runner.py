@@ -10,6 +10,7 @@ from tango_server.conversion.errors import PathError
 from tango_server.jobs.capacity import FreeSpace
 from tango_server.jobs.engine import Engine
 from tango_server.jobs.executors.base import Executor
+from tango_server.jobs.expansion import Expander
 from tango_server.jobs.folder_submission import FolderSubmitter
 from tango_server.jobs.housekeeping import Housekeeper, boot
 from tango_server.jobs.intake import Intake, requests_for
@@ -20,6 +21,7 @@ from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.mounts import Mounts
 from tango_server.jobs.state_machine.events import (
     Accepted,
+    Event,
     FailuresAcknowledged,
     FailuresRetried,
     PauseWanted,
@@ -80,20 +82,27 @@ class JobRunner:
         self._ledger_problem = ""
         roots = settings.roots()
         self._mounts = Mounts(dict.fromkeys((*roots.read, *roots.write)))
-        self._engine = Engine(
-            service, self._ledger, executor, roots=settings.roots, mounts=self._mounts, changed=self._changed
-        )
-        pending = self._ledger.pending()
-        if pending:
-            _log.info("Resuming %d unfinished jobs", pending)
-            self._engine.post(Accepted(pending))
         self.intake = Intake(
             settings,
             self._ledger,
             recipe=lambda: self.recipe,
             waiting=lambda: self._engine.snapshot.queue_length,
-            post=self._engine.post,
+            post=self._post,
         )
+        self._engine = Engine(
+            service,
+            self._ledger,
+            executor,
+            roots=settings.roots,
+            mounts=self._mounts,
+            lambda_modules=settings.lambda_modules,
+            expander=Expander(self.intake, self._post),
+            changed=self._changed,
+        )
+        pending = self._ledger.pending()
+        if pending:
+            _log.info("Resuming %d unfinished jobs", pending)
+            self._engine.post(Accepted(pending))
         self._folder_submitter = FolderSubmitter(self._ledger, self.intake)
         self._housekeeper = Housekeeper(
             database,
@@ -225,6 +234,9 @@ class JobRunner:
         self._engine.close(_CLOSE_TIMEOUT)
         self._housekeeper.close(_CLOSE_TIMEOUT)
         self._database.close()
+
+    def _post(self, event: Event) -> None:
+        self._engine.post(event)
 
     def _changed(self) -> None:
         self._listener(self)

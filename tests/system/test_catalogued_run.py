@@ -15,7 +15,9 @@ from event_model import ComposeStreamResource, StreamRange
 
 from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
 from petif_bluesky.documents.errors import FramesNotFoundError
+from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.selection import FrameSelection
+from petif_bluesky.frames import FrameRouter
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.testing.fake_server import FakeServer
 from petif_bluesky.testing.reports import failed
@@ -27,6 +29,9 @@ from tango_server.recipe import Recipe
 from tests.tiled_server import open_client, open_tiled, tiled_writer
 from tests.unit.documents import IMAGE, IN_STREAM, NAME, NUMBER, TIFFS, ComposedRun
 from tests.unit.named_frames import SHAPE, taken, written
+
+HDF5 = "application/x-hdf5"
+JPEGS = "multipart/related;type=image/jpeg"
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +114,70 @@ def test_reported_names_override_the_template(client: Any, writer: Any, literal:
 
 def test_other_formats_are_ignored(client: Any, writer: Any) -> None:
     run = ComposedRun(writer)
-    run.stream(eiger={"image": IN_STREAM})
-    run.stream_resource(
-        "eiger_image", "file://localhost/data/raw/a.h5", "", mimetype="application/x-hdf5", dataset="entry/data"
-    )(0, 2)
+    run.stream(cam={"image": IN_STREAM})
+    run.stream_resource("cam_image", "file://localhost/data/raw/", "a_{:d}.jpeg", mimetype=JPEGS)(0, 2)
     run.stop()
-    with pytest.raises(FramesNotFoundError, match=f"run {run.uid}: no frames.*x-hdf5"):
+    with pytest.raises(FramesNotFoundError, match=f"run {run.uid}: no frames.*image/jpeg"):
         frames_of_run(client[run.uid])
+
+
+def in_files(client: Any, run: ComposedRun) -> list[tuple[str, int | None, int]]:
+    run.stop()
+    return [(frame.path, frame.frame, frame.seq_num) for frame in frames_of_run(client[run.uid])]
+
+
+@pytest.mark.parametrize("each", [1, 3])
+def test_frames_of_an_hdf5_file_keep_their_index(client: Any, writer: Any, each: int) -> None:
+    run = ComposedRun(writer)
+    run.stream(det={"image": {**IN_STREAM, "shape": [each, 48, 64]}, "temperature": NUMBER})
+    datum = run.stream_resource("det_image", "file://localhost/data/raw/a.h5", "", mimetype=HDF5, dataset="/entry/data")
+    for number in range(3):
+        datum(number, number + 1, seq_num=number + 1)
+        run.event(det_temperature=20.0 + number)
+    expected = [("/data/raw/a.h5::/entry/data", index, index // each + 1) for index in range(3 * each)]
+    assert in_files(client, run) == expected
+    raw = frames_of_run(client[run.uid])
+    assert [frame.metadata["det_temperature"] for frame in raw] == [20.0 + index // each for index in range(3 * each)]
+
+
+def test_fly_scan_into_an_hdf5_file(client: Any, writer: Any) -> None:
+    run = ComposedRun(writer)
+    run.stream("fly", det={"image": {**IN_STREAM, "shape": [2, 48, 64]}})
+    datum = run.stream_resource("det_image", "file://localhost/data/raw/a.h5", "", mimetype=HDF5, dataset="/entry/data")
+    datum(0, 1, stream="fly")
+    datum(1, 4, stream="fly", seq_num=2)
+    assert in_files(client, run) == [("/data/raw/a.h5::/entry/data", index, index // 2 + 1) for index in range(8)]
+
+
+@pytest.mark.parametrize("literal", [True, False], ids=["literal-names", "templates"])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("spec", ["AD_HDF5", "AD_HDF5_SINGLE"])
+def test_hdf5_of_areadetector(client: Any, writer: Any, spec: str, count: int, literal: bool) -> None:
+    live: list[Frame] = []
+    router = FrameRouter(live.extend)
+    catalogue = LiteralNames(writer) if literal else writer
+
+    def both(name: str, document: Any) -> None:
+        router(name, document)
+        catalogue(name, document)
+
+    run = ComposedRun(both)
+    run.stream(det={"image": {**IMAGE, "shape": [count, 48, 64]}, "temperature": NUMBER})
+    numbered = {"template": "%s%s_%6.6d.h5", "filename": "a"} if spec == "AD_HDF5_SINGLE" else {}
+    bundle = run._run.compose_resource(
+        spec=spec,
+        root="/data",
+        resource_path="raw/one" if numbered else "raw/a.h5",
+        resource_kwargs={**numbered, "frame_per_point": count},
+        path_semantics="posix",
+    )
+    run._emit("resource", bundle.resource_doc)
+    for point in range(3):
+        datum = bundle.compose_datum(datum_kwargs={"point_number": point})
+        run._emit("datum", datum)
+        run.event(det_image=datum["datum_id"], det_temperature=1.0)
+    assert in_files(client, run) == [(frame.path, frame.frame, frame.seq_num) for frame in live]
+    assert len(live) == 3 * count
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -70,7 +71,7 @@ def test_a_folder(raw: Path, data: Path) -> None:
         (["--pattern", "x*", "--pattern", "y*"], ["x* or y*", "--pattern", "3 frames"]),
         (["nested"], ["raw/nested", "--recursive", "1 frame"]),
         (["darks"], ["raw/darks", "--include-dark", "1 frame"]),
-        (["empty"], ["raw/empty", ".tif or .tiff"]),
+        (["empty"], ["raw/empty", ".tif, .tiff"]),
     ],
     ids=["pattern", "sub-folder", "dark", "empty"],
 )
@@ -200,6 +201,29 @@ def test_words_of_options_in_any_case_and_explained(petif: Call, raw: Path) -> N
     assert wrong.exit_code == 2
     for meaning in ("'crysalis'", "xdi (int32", "xdi-unsigned (uint32", "esperanto (for CrysAlis Pro)"):
         assert meaning in wrong.stderr
+
+
+def test_frames_of_two_files_are_chosen_and_converted(petif: Call, raw: Path, data: Path) -> None:
+    for name in ("04_grid_4d.h5", "11_edf/three_blocks.edf", "02_lambda_uneven/l1_test_00002_m02.nxs"):
+        shutil.copy(data / "made" / name, raw)
+    shutil.copy(data / "made" / "02_lambda_uneven" / "l1_test_00002_m01.nxs", raw)
+    files = ["raw/04_grid_4d.h5", "raw/three_blocks.edf"]
+    dry = petif("convert", *files, "--frames", "0:100:2", "--dry-run")
+    assert "raw/04_grid_4d.h5 frame 4 -> " in dry.output
+    assert "dry run: 5 frames would be converted" in dry.output
+    result = petif("convert", *files, "--frames", "0:100:2", "--pixel-type", "source")
+    assert result.stdout.startswith("5 of 5 frames converted"), result.output
+    outputs = sorted(path.name for path in (raw.parent / "processed").glob("*.tif"))
+    assert outputs == [f"04_grid_4d_0000{index}.tif" for index in (0, 2, 4)] + [
+        f"three_blocks_0000{index}.tif" for index in (0, 2)
+    ]
+    with h5py.File(raw / "04_grid_4d.h5") as file:
+        stack = file["/entry/data/data"][()]
+    image = stack.reshape(-1, *stack.shape[-2:])[4]
+    np.testing.assert_array_equal(tifffile.imread(raw.parent / "processed" / outputs[2]), image)
+    assert petif("convert", files[0], "--frames", "9").exit_code == 1
+    other = petif("convert", "raw/l1_test_00002_m02.nxs")
+    assert (other.exit_code, "skipped: its frames are converted from another file" in other.output) == (0, True)
 
 
 def test_patterns_and_recursion(petif: Call, raw: Path) -> None:

@@ -41,7 +41,7 @@ def resource_tracker() -> None:
 
 @pytest.fixture
 def executor() -> Iterator[ProcessExecutor]:
-    executor = ProcessExecutor(2, PATIENCE)
+    executor = ProcessExecutor(2, PATIENCE, worker.run)
     yield executor
     executor.close(0.0)
 
@@ -115,7 +115,7 @@ def test_workers_that_cannot_start_cost_no_attempt_and_back_off(
     diary.with_name("fault").write_text(fault)
     answers: SimpleQueue[Result] = SimpleQueue()
     (task,) = frame_tasks(root, 1)
-    executor = ProcessExecutor(1, PATIENCE)
+    executor = ProcessExecutor(1, PATIENCE, worker.run)
     try:
         asked = 0
         while len(diary.read_text().split() if diary.exists() else []) < 2:
@@ -140,7 +140,7 @@ def test_workers_that_cannot_start_cost_no_attempt_and_back_off(
 
 
 def test_a_conversion_that_hangs_ends_with_its_process(root: Path) -> None:
-    executor = ProcessExecutor(1, time_limit=5.0)
+    executor = ProcessExecutor(1, 5.0, worker.run)
     answers: SimpleQueue[Result] = SimpleQueue()
     hanging, task = frame_tasks(root, 2)
     try:

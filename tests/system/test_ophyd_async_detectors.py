@@ -1,7 +1,7 @@
 """ophyd-async's detectors and ours, with classic devices, in one session: a real RunEngine, server and catalogue.
 
 Every TIFF frame is converted once, with the stream and the number of its event, and the catalogue has raw and converted
-frames. HDF5 is not converted, and the log says so.
+frames. Those of HDF5 files come with their index; other tests do not select them.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -32,6 +33,7 @@ from ophyd_async.sim import SimBlobDetector
 
 from petif_bluesky import Recipe, attach
 from petif_bluesky.attachment import Attached
+from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.sim import SimulatedPerkinElmer
 from petif_bluesky.sim.async_detector import SimulatedPerkinElmer as AsyncPerkinElmer
 from tango_server.client.local_server import LocalServer
@@ -83,6 +85,30 @@ class Session:
         (uid,) = self.run_engine(plan)
         return uid
 
+    def check_stacks(self, uid: str, stream: str, **frames_of_each: int) -> None:
+        """Check a run of HDF5 detectors, each with its frames per event: every frame of their files, once."""
+        assert self.attached.wait(60.0)
+        self.recorder.check()
+        events = [event for each in ("converted", "converted-2") for event in self.recorder.stream(each, uid)]
+        found = sorted(
+            tuple(event["data"][f"converter_{key}"] for key in ("raw", "frame", "stream", "seq_num", "output"))
+            for event in events
+        )
+        expected = []
+        for name, each in frames_of_each.items():
+            (file,) = (self.raw / name).glob("*.h5")
+            with h5py.File(file, locking=False) as opened:
+                stack = opened["entry/data/data"][()]
+            raw = f"{file}::/entry/data/data"
+            expected += [(raw, index, stream, index // each + 1) for index in range(len(stack))]
+            outputs = {index: output for path, index, *_, output in found if path == raw}
+            for index, image in enumerate(stack):
+                np.testing.assert_array_equal(tifffile.imread(outputs[index]), np.rot90(image).astype(np.int32))
+        assert [row[:-1] for row in found] == sorted(expected)
+        numbers = self.client[uid].metadata["conversion"]
+        count = len(expected)
+        assert (numbers["submitted"], numbers["converted"], numbers["pending"]) == (count, count, 0)
+
     def check(self, uid: str, **frames: list[Frame]) -> None:
         """Check a run whose frames are given for each image key."""
         assert self.attached.wait(30.0)
@@ -105,9 +131,18 @@ class Session:
 
 
 @pytest.fixture
-def session(run_engine: RunEngine, server: LocalServer, client: Any, root: Path) -> Iterator[Session]:
+def without_detectors() -> tuple[str, ...]:
+    return ("hdf", "blob")
+
+
+@pytest.fixture
+def session(
+    run_engine: RunEngine, server: LocalServer, client: Any, root: Path, without_detectors: tuple[str, ...]
+) -> Iterator[Session]:
     recorder = Recorder()
-    with attach(run_engine, server.address, recipe=TURNED, tiled=client, spool=root / "spool.sqlite") as attached:
+    frames = FrameSelection(without_detectors=without_detectors)
+    spool = root / "spool.sqlite"
+    with attach(run_engine, server.address, recipe=TURNED, tiled=client, spool=spool, frames=frames) as attached:
         run_engine.subscribe(recorder)
         yield Session(run_engine, attached, client, recorder, root / "raw")
         call_in_bluesky_event_loop(_nothing_awaited())
@@ -153,8 +188,7 @@ def test_step_scan_with_classic_devices(session: Session, caplog: pytest.LogCapt
     taken = {"pe_image": session.files("pe"), **{name: session.files(name) for name in ("async_pe", "tiff")}}
     assert [len(files) for files in taken.values()] == [3, 3, 3]
     session.check(uid, **{key: numbered(files) for key, files in taken.items()})
-    notes = sorted(record.message for record in caplog.records if "x-hdf5" in record.message)
-    assert [note.partition("images of ")[2].split()[0] for note in notes] == ["blob", "hdf"]
+    assert not [record.message for record in caplog.records if "images of" in record.message]
 
 
 def test_fly_scan_collected_while_flying(session: Session) -> None:
@@ -165,6 +199,21 @@ def test_fly_scan_collected_while_flying(session: Session) -> None:
     ours_taken, tiff_taken = session.files("async_pe"), session.files("tiff")
     assert (len(ours_taken), len(tiff_taken)) == (6, 12)
     session.check(uid, async_pe=numbered(ours_taken, "fly"), tiff=numbered(tiff_taken, "fly", each=2))
+
+
+@pytest.mark.parametrize("without_detectors", [()])
+def test_hdf5_frames_are_converted_while_flying(session: Session) -> None:
+    hdf, blob = session.area_detector("hdf"), session.blob()
+    uid = session.run(flown(4, {hdf: 2, blob: 1}))
+    session.check_stacks(uid, "fly", hdf=2, blob=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("without_detectors", [()])
+def test_hdf5_frames_of_a_step_scan(session: Session) -> None:
+    motor = SynAxis(name="motor")
+    uid = session.run(bp.scan([session.area_detector("hdf"), session.blob()], motor, -1, 1, 3))
+    session.check_stacks(uid, "primary", hdf=1, blob=1)
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+import psutil
 import pytest
 import tango
 import tifffile
@@ -59,6 +62,24 @@ def test_a_folder_is_added_and_waited_for_and_its_frames_are_numpys(run: Petif, 
     told = run("statistics", "by-hand", "--wait").stdout
     assert "run by-hand" in told
     assert "3 frames" in told
+
+
+def test_frames_of_a_file_are_added_and_waited_for(run: Petif, server: LocalServer, root: Path, data: Path) -> None:
+    source = shutil.copy(data / "made" / "06_int16_sum.h5", root / "raw" / "scan.h5")
+    result = run("add", source, "--wait", "--pixel-type", "source", "--run", "by-hand")
+    assert result.stdout == "10 frames converted, 0 skipped, 0 placeholders, 0 failed, 0 refused\n", result.output
+    with h5py.File(source) as file:
+        stack = file["/entry/data/data"][()]
+    for index, image in enumerate(stack):
+        np.testing.assert_array_equal(tifffile.imread(root / "processed" / f"scan_{index:05d}.tif"), image)
+    result = run("add", f"{source}::/entry/data/data", "--frames", "1:8:3", "--wait", "--output-dir", root / "other")
+    assert result.stdout.startswith("3 frames converted"), result.output
+    assert {path.name for path in (root / "other").glob("*.tif")} == {f"scan_0000{index}.tif" for index in (1, 4, 7)}
+    assert run("add", source, "--frames", "2:").exit_code == 2
+    libraries = {Path(each.path).name for each in psutil.Process(server.pid).memory_maps()}
+    assert not any("hdf5" in name for name in libraries), "nothing of HDF5 is opened in the server's own process"
+    statistics = json.loads(run("statistics", "by-hand", "--json").stdout)
+    assert (statistics["submitted"], statistics["converted"], statistics["skipped"]) == (11, 10, 1)
 
 
 def test_server_recipe_is_the_default_and_add_does_not_wait(run: Petif, root: Path, put: Put) -> None:

@@ -174,6 +174,17 @@ def test_once_takes_what_is_there_and_ends(root: Path, put: Callable[..., Path])
     assert "b.tif" in failed.stderr
 
 
+def test_once_waits_for_every_frame_of_a_file(root: Path, put: Callable[..., Path]) -> None:
+    put("made/11_edf/three_blocks.edf", "scan.edf")
+    finished = once(root, "--json")
+    assert finished.returncode == 0, finished.stderr
+    reports = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert [(each["outcome"], each.get("frame")) for each in reports] == [
+        ("skipped", None), ("converted", 0), ("converted", 1), ("converted", 2)
+    ]  # fmt: skip
+    assert "3 frames converted, 0 skipped, 0 failed, 0 pending" in finished.stderr
+
+
 def test_output_folders_inside_of_the_watched_one_are_not_watched(root: Path, put: Callable[..., Path]) -> None:
     put("qxrd_f32_64.tif")
     shutil.copytree(root / "raw", root / "raw" / "out" / "others")

@@ -1,6 +1,6 @@
 """Where a frame is: a file, and for one of several frames the data set and the index in it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tango_server.text import split_data_set
@@ -11,7 +11,7 @@ class FrameLocation:
     """One frame, or with `index=None` a whole file.
 
     >>> FrameLocation.of("/data/run.h5::/entry/data", 7)
-    FrameLocation(file=PosixPath('/data/run.h5'), data_set='/entry/data', index=7)
+    FrameLocation(file=PosixPath('/data/run.h5'), data_set='/entry/data', index=7, modules=None)
     >>> FrameLocation.of("/data/run.h5::/entry/data", 7).stem
     'run_00007'
 
@@ -20,12 +20,16 @@ class FrameLocation:
     file: its path
     data_set: in an HDF5 file; empty for the one that is found by the rules of the format
     index: counted from 0, in a file of several frames
+    modules: how many modules a Lambda detector has, if the settings say so
+    proven: inode, size and modification time of the file when it was checked as a whole, which need not be repeated
 
     """
 
     file: Path
     data_set: str = ""
     index: int | None = None
+    modules: int | None = None
+    proven: tuple[int, int, int] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, source: str | Path, index: int | None = None) -> "FrameLocation":

@@ -105,12 +105,12 @@ def esperanto_path(frame: FrameLocation, fields: Mapping[str, object]) -> PurePa
     """Return folder and name of an ESPERANTO frame in eiger2crysalis's scheme: one folder for each scan.
 
     The index is the seq_num for a frame of a run, or the last number in the source's name (also for several frames in
-    one event). Of several frames in a file, which is a scan of its own, the first has the number 1. Runs may share
-    frame names, so their folders also have the start of the run's uid.
+    one event). A file of several frames is a scan of its own, counted from 1: events may have several of its frames, or
+    take a point again. Runs may share frame names, so their folders also have the start of the run's uid.
     """
     name, number = series_of(frame.file) if frame.index is None else (frame.file.stem, frame.index + 1)
     index: object = 1 if number is None else number
-    if fields.get("run") and fields.get("seq_num") and not fields.get("number"):
+    if frame.index is None and fields.get("run") and fields.get("seq_num") and not fields.get("number"):
         index = fields["seq_num"]
     folder = f"{name}_{str(fields['run'])[:8]}" if fields.get("run") else name
     return PurePath(folder, f"{name}_1_{index}.esperanto")

@@ -17,12 +17,12 @@ from tango_server.conversion.file_state import FileState
 from tango_server.conversion.files.frame_file import open_frame_file
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import ANYWHERE, Roots
-from tango_server.conversion.frame_header import FrameHeader
 from tango_server.conversion.frame_source import FrameSource, ImageInfo
 from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.image.pixels import Image
+from tango_server.conversion.tiff.detector_header import header_in, state_in
 from tango_server.conversion.tiff.page_count import all_pages
-from tango_server.conversion.tiff.parser import parse_structure, read_structure, reading
+from tango_server.conversion.tiff.parser import parse_structure, reading
 from tango_server.conversion.tiff.record import acquired, read_provenance
 from tango_server.conversion.tiff.structure import Page, Structure
 from tango_server.conversion.tiff.tifffile_decoder import TifffileDecoder
@@ -67,15 +67,18 @@ class TiffFile:
         pages = self.structure.pages
         provenance = read_provenance(self.structure)
         dark_is_off = provenance is not None and any(master.kind == "dark" for master in provenance.masters)
+        header, own_mask = header_in(self.path, self.file, self.structure)
+        taken = header.taken or acquired(pages[0], self.structure.mtime_ns)
         return FrameSource(
             FrameLocation(self.path),
-            self.structure.file_state,
+            state_in(self.path, self.file, self.structure),
             tuple(ImageInfo(page.shape, pixel_type(page), page.orientation) for page in pages),
             self.images,
             self.workspace,
-            FrameHeader(taken=acquired(pages[0], self.structure.mtime_ns), dark_is_off=dark_is_off),
-            provenance=provenance,
-            note=unusual_layout(pages),
+            replace(header, taken=taken, dark_is_off=dark_is_off),
+            own_mask,
+            provenance,
+            unusual_layout(pages),
             rows=partial(self._rows, pages[0]) if len(pages) == 1 and _is_plain_strip(pages[0]) else None,
         )
 
@@ -121,7 +124,8 @@ def check_tiff(location: FrameLocation, roots: Roots = ANYWHERE) -> FileState:
     OutsideRootsError
         if a folder of its path has become a symbolic link.
     """
-    return read_structure(location.file, roots).file_state
+    with reading(location.file), open_frame_file(location.file, roots) as file:
+        return state_in(location.file, file, parse_structure(file))
 
 
 @contextmanager

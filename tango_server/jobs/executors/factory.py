@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from tango_server.jobs.executors import worker
 from tango_server.jobs.executors.base import Executor, Kind
 
 
@@ -32,7 +33,7 @@ def make_executor(kind: Kind, *, workers: int, time_limit: float, scheduler: str
         case "process":
             from tango_server.jobs.executors.processes import ProcessExecutor  # noqa: PLC0415 - each kind needs its own libraries
 
-            return ProcessExecutor(workers, time_limit)
+            return ProcessExecutor(workers, time_limit, worker.run)
         case "dask":
             if not scheduler:
                 raise ValueError(

@@ -1,42 +1,47 @@
-"""Conversions in spawned worker processes of this host."""
+"""Conversions, and checks of files, in spawned worker processes of this host."""
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future, wait
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Generic
 
-from tango_server.jobs.executors.base import Done, ExecutorUnavailableError, Result
+from tango_server.jobs.executors.base import ExecutorUnavailableError
 from tango_server.jobs.executors.start_backoff import StartBackoff
 from tango_server.jobs.executors.watchdog import Watchdog
-from tango_server.jobs.executors.worker import Task
-from tango_server.jobs.executors.worker_process import Answers, WorkerProcess
+from tango_server.jobs.executors.worker import Answer, Work
+from tango_server.jobs.executors.worker_process import WorkerProcess
 
 _log = logging.getLogger(__name__)
 
+_MOST_AT_ONCE = 8
+"""Tasks in one message, which has the time limit of one."""
 
-class ProcessExecutor:
+
+class ProcessExecutor(Generic[Work, Answer]):
     """Independent spawned worker processes: a crash or a hang costs only the task in it.
 
     A pool of the standard library fails every pending task when one worker dies, and leaks semaphores when it is killed
     as a whole. A worker that can't start (no memory, a broken installation) fails no frame: the frames wait, and the
     start is retried after a pause.
 
-    A worker gets all its waiting tasks in one message: with small frames there may be several, see `ReadyQueue`.
+    A worker gets its waiting tasks in one message: with small frames there may be several, see `ReadyQueue`. With
+    `twice`, a task that was alone in it is tried again, too, before it counts as the one that kills its worker.
     """
 
-    def __init__(self, workers: int, time_limit: float) -> None:
+    def __init__(self, workers: int, time_limit: float, run: Callable[[Work], Answer], *, twice: bool = False) -> None:
         self._watchdog = Watchdog(time_limit)
         self._starts = StartBackoff()
-        self._slots = [_Slot(time_limit, self._watchdog, self._starts) for _ in range(workers)]
+        self._slots = [_Slot(run, time_limit, self._watchdog, self._starts, twice=twice) for _ in range(workers)]
 
     @property
     def problem(self) -> str:
         """Why no worker process can be started; empty if no problem is known."""
         return self._starts.problem
 
-    def start(self, task: Task, done: Done) -> None:
+    def start(self, task: Work, done: Callable[[Answer | BaseException], None]) -> None:
         """Run `task` in the least busy worker process."""
         min(self._slots, key=lambda slot: slot.load).start(task, done)
 
@@ -50,28 +55,39 @@ class ProcessExecutor:
             slot.close()
 
 
-class _Given(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Given(Generic[Work, Answer]):
     """A task and its callback. `alone`: a worker died or hung while it had this task and others."""
 
-    task: Task
-    done: Done
+    task: Work
+    done: Callable[[Answer | BaseException], None]
     alone: bool = False
 
 
-class _Slot:
+class _Slot(Generic[Work, Answer]):
     """A worker process, replaced when it dies."""
 
-    def __init__(self, time_limit: float, watchdog: Watchdog, starts: StartBackoff) -> None:
+    def __init__(
+        self,
+        run: Callable[[Work], Answer],
+        time_limit: float,
+        watchdog: Watchdog,
+        starts: StartBackoff,
+        *,
+        twice: bool,
+    ) -> None:
+        self._run = run
+        self._twice = twice
         self._time_limit = time_limit
         self._watchdog = watchdog
         self._starts = starts
         self._ending = False  # start nothing more
         self._closed = False  # drop all results
         self._lock = threading.Lock()
-        self._waiting: deque[_Given] = deque()
-        self._current: list[_Given] = []
-        self.running: Future[Answers] | None = None
-        self._worker: WorkerProcess | None = None
+        self._waiting: deque[_Given[Work, Answer]] = deque()
+        self._current: list[_Given[Work, Answer]] = []
+        self.running: Future[list[Answer]] | None = None
+        self._worker: WorkerProcess[Work, Answer] | None = None
         self._renew()
 
     @property
@@ -80,7 +96,7 @@ class _Slot:
         with self._lock:
             return len(self._waiting) + len(self._current)
 
-    def start(self, task: Task, done: Done) -> None:
+    def start(self, task: Work, done: Callable[[Answer | BaseException], None]) -> None:
         with self._lock:
             self._waiting.append(_Given(task, done))
         self._submit_waiting()
@@ -115,7 +131,7 @@ class _Slot:
 
         cancel_watch = self._watchdog.watch(end_hung)
 
-        def ended(future: "Future[Answers]") -> None:
+        def ended(future: "Future[list[Answer]]") -> None:
             cancel_watch()
             results = self._results(process, future, len(group), hung=hung.is_set())
             self.running = None
@@ -123,27 +139,28 @@ class _Slot:
 
         future.add_done_callback(ended)
 
-    def _next(self) -> list[_Given]:
-        """Take the tasks of the next message: all that wait, but a task marked `alone` by itself."""
+    def _next(self) -> list[_Given[Work, Answer]]:
+        """Take the tasks of the next message: those that wait, but a task marked `alone` by itself."""
         group = [self._waiting.popleft()]
-        while self._waiting and not group[0].alone and not self._waiting[0].alone:
+        while self._waiting and len(group) < _MOST_AT_ONCE and not group[0].alone and not self._waiting[0].alone:
             group.append(self._waiting.popleft())
         return group
 
-    def _report(self, group: list[_Given], results: Sequence[Result]) -> None:
+    def _report(self, group: list[_Given[Work, Answer]], results: Sequence[Answer | BaseException]) -> None:
         """Pass on the results; if a worker died with several tasks, retry each alone to find out which one it was."""
-        retry_alone = len(group) > 1 and isinstance(results[0], BaseException)
+        retry_alone = len(group) > 1 or (self._twice and not group[0].alone)
+        retry_alone = retry_alone and isinstance(results[0], BaseException)
         retry_alone = retry_alone and not isinstance(results[0], ExecutorUnavailableError)
         with self._lock:
             self._current = []
             if retry_alone:
-                self._waiting.extendleft(given._replace(alone=True) for given in reversed(group))
+                self._waiting.extendleft(replace(given, alone=True) for given in reversed(group))
         if not retry_alone and not self._closed:
             for given, result in zip(group, results, strict=True):
                 given.done(result)
         self._submit_waiting()
 
-    def _submit(self, tasks: list[Task]) -> "tuple[WorkerProcess, Future[Answers]] | None":
+    def _submit(self, tasks: list[Work]) -> "tuple[WorkerProcess[Work, Answer], Future[list[Answer]]] | None":
         """Submit tasks to the worker, or to a new one if it is gone; return None if there is none."""
         if self._worker is None or self._worker.has_failed:
             self._renew()
@@ -164,7 +181,7 @@ class _Slot:
         if self._closed or not self._starts.may_begin():
             return
         try:
-            self._worker = WorkerProcess(self._prepared)
+            self._worker = WorkerProcess(self._prepared, self._run)
         except (OSError, MemoryError) as error:
             self._starts.failed(error)
 
@@ -181,8 +198,8 @@ class _Slot:
         return ExecutorUnavailableError(self._starts.problem or "A worker process ended before it was ready")
 
     def _results(
-        self, process: "WorkerProcess", future: "Future[Answers]", count: int, *, hung: bool
-    ) -> Sequence[Result]:
+        self, process: "WorkerProcess[Work, Answer]", future: "Future[list[Answer]]", count: int, *, hung: bool
+    ) -> Sequence[Answer | BaseException]:
         """Return the results of `count` tasks; the same error for each if the worker has not answered."""
         error = future.exception()
         if error is None:

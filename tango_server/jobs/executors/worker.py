@@ -7,9 +7,9 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tango_server.conversion.errors import (
     ConversionError,
@@ -23,18 +23,23 @@ from tango_server.jobs.job import Job
 from tango_server.messages import FrameReport
 from tango_server.text import LONGEST_MESSAGE, printable
 
+Work = TypeVar("Work")
+Answer = TypeVar("Answer")
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """A job, and the roots within which the worker may read and write.
 
     With `placeholder` (rows, columns of the source), write a frame of zeros, because the file never arrived: `reason`.
+    `proven`: inode, size and modification time of the source when the server checked it; None if it did not.
     """
 
     job: Job
     roots: Roots
     placeholder: tuple[int, int] | None = None
     reason: str = ""
+    proven: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,15 @@ def prepare() -> None:
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="petif-guard", daemon=True).start()
     warm_up()
+    from tango_server.conversion.hdf5.open_files import keep_open  # noqa: PLC0415 - not in the server's own process
+
+    keep_open()
 
 
-def serve(server: "Connection[object, list[Task]]", initialise: Callable[[], None]) -> None:
-    """Run a worker process: initialise, report that (None, or the error), then run tasks until the server has stopped.
+def serve(
+    server: "Connection[object, list[Work]]", initialise: Callable[[], None], run: Callable[[Work], object]
+) -> None:
+    """Initialise a worker process, report that (None, or the error), then `run` tasks until the server has stopped.
 
     A process that was suspended may find its server dead and its task taken over: then it starts nothing.
     """
@@ -74,10 +84,10 @@ def serve(server: "Connection[object, list[Task]]", initialise: Callable[[], Non
     server.send(None)
     with contextlib.suppress(EOFError, OSError):  # the other end is gone
         while True:
-            server.send([_run_for_server(task) for task in server.recv()])
+            server.send([_run_for_server(run, task) for task in server.recv()])
 
 
-def _run_for_server(task: Task) -> FrameReport | Failure:
+def _run_for_server(run: Callable[[Work], Answer], task: Work) -> Answer:
     parent = multiprocessing.parent_process()
     if parent is not None and wait([parent.sentinel], timeout=0):
         os._exit(1)
@@ -121,7 +131,7 @@ def _attempt(task: Task) -> FrameReport:
             token=job.job_id, job=job.record_id, fields=job.fields,
         )  # fmt: skip
     return convert_file(
-        job.location.path, job.recipe, frame=job.location.index, output=job.output, roots=task.roots,
+        replace(job.location, proven=task.proven), job.recipe, output=job.output, roots=task.roots,
         token=job.job_id, job=job.record_id, fields=job.fields, corrections=job.corrections,
     )  # fmt: skip
 

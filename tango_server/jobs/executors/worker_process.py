@@ -8,39 +8,37 @@ from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Generic
 
 from tango_server.jobs.executors import worker
-from tango_server.jobs.executors.worker import Failure, Task
-from tango_server.messages import FrameReport
+from tango_server.jobs.executors.worker import Answer, Work
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 _ENVIRONMENT = {"PYTHONSAFEPATH": "1", **dict.fromkeys(_THREADS, "1")}
 _CHANGING = threading.Lock()
 
-Answers = list[FrameReport | Failure]
-"""The results of the tasks of one message."""
 
+class WorkerProcess(Generic[Work, Answer]):
+    """One process at the other end of a pipe, which calls `run` for each task.
 
-class WorkerProcess:
-    """One process at the other end of a pipe. It first prepares; if that fails, no frame was started.
+    It first prepares; if that fails, no task was started.
 
     It uses no named system resources, so that nothing is left behind when it is killed together with its server.
     """
 
-    def __init__(self, prepared: "Callable[[Future[None]], None]") -> None:
+    def __init__(self, prepared: "Callable[[Future[None]], None]", run: Callable[[Work], Answer]) -> None:
         """Start the process; raise `OSError` or `MemoryError` if that fails. `prepared` is called with the result."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         with theirs:
-            self._process = context.Process(target=worker.serve, args=(theirs, worker.prepare), daemon=True)
+            self._process = context.Process(target=worker.serve, args=(theirs, worker.prepare, run), daemon=True)
             try:
                 with _worker_environment():
                     self._process.start()
             except BaseException:
                 self._pipe.close()
                 raise
-        self._tasks: SimpleQueue[tuple[list[Task], Future[Answers]] | None] = SimpleQueue()
+        self._tasks: SimpleQueue[tuple[list[Work], Future[list[Answer]]] | None] = SimpleQueue()
         self._preparation: Future[None] = Future()
         self._preparation.add_done_callback(prepared)
         self._exit_thread = threading.Thread(target=self._process.join, name="petif-worker-exit", daemon=True)
@@ -58,11 +56,11 @@ class WorkerProcess:
         """Whether its preparation has failed."""
         return self._preparation.done() and not self.is_ready
 
-    def submit(self, tasks: list[Task]) -> "Future[Answers]":
+    def submit(self, tasks: list[Work]) -> "Future[list[Answer]]":
         """Queue tasks; raise `BrokenExecutor` if the process is gone."""
         if not self._exit_thread.is_alive():
             raise BrokenExecutor
-        future: Future[Answers] = Future()
+        future: Future[list[Answer]] = Future()
         self._tasks.put((tasks, future))
         return future
 
@@ -89,7 +87,7 @@ class WorkerProcess:
                 tasks, future = item
                 _settle(future, partial(self._answer, tasks))
 
-    def _answer(self, tasks: list[Task] | None = None) -> Any:
+    def _answer(self, tasks: list[Work] | None = None) -> Any:
         try:
             if tasks is not None:
                 self._pipe.send(tasks)

@@ -43,7 +43,11 @@ _IN_ORDER = (
     "SELECT number, job_id, run_uid, place FROM jobs WHERE outcome IS NULL AND place > ? AND place <= ? "
     "ORDER BY place LIMIT ?"
 )
-_OF_IDS = "SELECT number, job_id FROM jobs WHERE outcome IS NULL AND job_id IN (SELECT value FROM json_each(?))"
+_OF_IDS = (  # of a file, also the jobs of its frames: '$' follows '#'
+    "SELECT number, job_id FROM jobs WHERE outcome IS NULL AND job_id IN (SELECT value FROM json_each(?1)) UNION "
+    "SELECT number, job_id FROM json_each(?1) AS named JOIN jobs "
+    "ON jobs.key > named.value || '#' AND jobs.key < named.value || '$' WHERE outcome IS NULL"
+)
 _END = (
     "UPDATE jobs SET outcome='{outcome}', finished=?, age=?, conversion_time=0, bytes_in=0, bytes_out=0, "
     "report=json_object('job_id', job_id, 'source', source, 'outcome', '{outcome}', 'reason', {reason}, "

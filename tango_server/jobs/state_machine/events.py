@@ -92,6 +92,15 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Expanded:
+    """A file of several frames became `frames` jobs, one for each; none for `reason`."""
+
+    job_id: str
+    frames: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SidecarObserved:
     """A check for the sidecar of a converted frame; if it exists, it was copied to the output.
 
@@ -174,6 +183,7 @@ Event = (
     | Observed
     | AttemptDone
     | AttemptFailed
+    | Expanded
     | SidecarObserved
     | Written
     | Refused
@@ -209,12 +219,26 @@ class Convert:
     """Give the job to a worker; answer with `AttemptDone` or `AttemptFailed`.
 
     With `placeholder` (rows, columns of the source), write a frame of zeros, because the file never arrived: `reason`.
+    `proven`: inode, size and modification time of the source when it was checked.
     """
 
     job: Job
     attempt: int
     placeholder: tuple[int, int] | None = None
     reason: str = ""
+    proven: tuple[int, int, int] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """Make one job for each of the `frames` of this job's file; answer with `Expanded` or `AttemptFailed`.
+
+    `problem`: why it has none, or why some of them may not be there.
+    """
+
+    job: Job
+    frames: int
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +274,7 @@ class Cancel:
     spared: frozenset[str]
 
 
-Instruction = Fetch | Observe | Convert | CarrySidecar | WriteCompanions | Finish | Cancel
+Instruction = Fetch | Observe | Convert | Expand | CarrySidecar | WriteCompanions | Finish | Cancel
 
 
 @dataclass(frozen=True, slots=True)

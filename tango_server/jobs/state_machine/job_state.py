@@ -1,13 +1,14 @@
 """The state of one job: its transitions and its reports."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tango_server.backoff import Backoff
+from tango_server.conversion.file_state import FileState
 from tango_server.conversion.sidecar import without_sidecar_error
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.dark_waits import DarkWaits
-from tango_server.jobs.state_machine.events import AttemptFailed, Instant, Observed, SidecarObserved
+from tango_server.jobs.state_machine.events import AttemptFailed, Expand, Expanded, Instant, Observed, SidecarObserved
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 from tango_server.messages import AwaitedFrame, FrameReport
 
@@ -43,6 +44,10 @@ class JobState:
     is_awaited: bool = False
     """Whether the last look found that the file is not complete yet."""
     complete_seen: float = 0.0
+    frames: int | None = None
+    """The number of frames in a file that becomes one job for each; None for every other file."""
+    problem: str = ""
+    """What the last poll found wrong with the source."""
     starts: int = 0
     attempts: int = 0
     """Starts that count towards the limit: without those that failed through no fault of the frame."""
@@ -82,7 +87,10 @@ class JobState:
         what is missing. The darks of its run are awaited as the source is, from when that exists.
         """
         darks = self.darks.seen(poll.darks, rule, now, sidecar_timeout)
-        self.wait, verdict = judge(rule, self.wait, poll.state, poll.problem, now)
+        self.frames = self._frames_in(poll.state)
+        self.problem = "" if poll.state is None else poll.state.problem
+        whole = rule if self.job.request.frame is None else replace(rule, min_size=0)  # which is a size of files
+        self.wait, verdict = judge(whole, self.wait, poll.state, poll.problem, now)
         if verdict.kind != "ready":
             self.darks.missing = ""  # it is the frame itself that is awaited
             return verdict
@@ -100,6 +108,24 @@ class JobState:
         self.sidecar_expected = carried and poll.state is not None and poll.state.sidecar_expected
         self.gave_up = ""
         return verdict
+
+    def _frames_in(self, state: FileState | None) -> int | None:
+        """Return how many jobs a file becomes, None for one that is converted itself or whose error is reported."""
+        if state is None or self.job.request.frame is not None:
+            return None
+        return state.frames if state.frames or state.state == "complete" else None
+
+    @property
+    def expansion(self) -> Expand | None:
+        """What to do with a file of several frames; None for every other file."""
+        return None if self.frames is None else Expand(self.job, self.frames, self.problem)
+
+    def keeps_frames(self, rule: ReadinessRule, now: float) -> bool:
+        """Whether an incomplete file has frames that can be counted, since it no longer changes at `now` (monotonic s).
+
+        Each of its frames then says itself whether it is there.
+        """
+        return bool(self.frames) and now - self.wait.still_since >= rule.settle_time
 
     def awaited(self, rule: ReadinessRule, now: float) -> AwaitedFrame:
         """Return why its file is not converted yet, at `now` (monotonic s)."""
@@ -135,7 +161,7 @@ class JobState:
                 return Sequel(
                     "end", reason=f"{self.job.source}: gave up after {self.attempts} attempts: {event.reason}"
                 )
-        self.attempts -= 1  # not the fault of the frame
+        self.attempts = max(self.attempts - 1, 0)  # not the fault of the frame
         match event.kind:
             case "blocked":
                 return self._until_unblocked(event.reason, rule, now)
@@ -197,7 +223,21 @@ class JobState:
             }
         )
 
+    def expanded(self, event: Expanded, now: Instant) -> FrameReport:
+        """Return the report of a file that became jobs of its frames."""
+        return FrameReport(
+            job_id=self.job.job_id,
+            source=self.job.location.path,
+            outcome="skipped",
+            reason=event.reason,
+            accepted=self.job.accepted,
+            finished=now.wall,
+            recipe_hash=self.job.recipe.hash,
+            frames=event.frames,
+            **self.job.request.origin,
+        )
+
     def failed(self, reason: str, now: Instant) -> FrameReport:
         """Return the report of a failure; its reason starts with the file."""
         source = str(self.job.source)
-        return self.job.failed(reason if source in reason else f"{source}: {reason}", now.wall)
+        return self.job.failed(reason if source in reason else f"{self.job.location}: {reason}", now.wall)

@@ -4,7 +4,8 @@ r"""The state machine of all jobs between accepted and reported: events and cloc
 
     ledger --(fetched)--> waiting --(ready)--> queued --> running --> (sidecar) --> reported
                              ^  \--(timeout: failed, or queued as a placeholder)-----^
-                             |                                |
+                             |  \                            |
+                             |   (several frames)--> expanded into one job each --> reported
                              +---(the file was replaced, or the output is blocked)
 
 Only a window of the ledger's jobs is in memory: few are unchecked or ready, so that memory does not grow with the
@@ -35,6 +36,7 @@ from tango_server.jobs.state_machine.events import (
     Convert,
     Ending,
     Event,
+    Expanded,
     FailuresAcknowledged,
     FailuresRetried,
     Fetched,
@@ -75,7 +77,7 @@ class JobStateMachine:
         self._scans = CompanionSchedule()
         self._paused = paused
         self._cancelling = 0
-        self._postponed: list[Observed | AttemptFailed] = []
+        self._postponed: list[Observed | AttemptFailed | Expanded] = []
         self._unwritten: dict[str, FrameReport] = {}
         self._statistics = Statistics()
         self._corrections = CorrectionsLog()
@@ -88,7 +90,7 @@ class JobStateMachine:
     def _handle(self, event: Event, now: Instant) -> list[Instruction]:
         instructions: list[Instruction] = []
         match event:
-            case Observed() | AttemptFailed() if self._may_be_cancelled(event.job_id):
+            case Observed() | AttemptFailed() | Expanded() if self._may_be_cancelled(event.job_id):
                 self._postponed.append(event)
             case Accepted(count):
                 self._backlog.accepted(count)
@@ -96,10 +98,8 @@ class JobStateMachine:
                 instructions += self._fetched(event, now)
             case Observed():
                 instructions += self._observed(event, now)
-            case AttemptDone():
-                instructions += self._done(event, now)
-            case SidecarObserved():
-                instructions += self._sidecar_observed(event, now)
+            case AttemptDone() | Expanded() | SidecarObserved():
+                instructions += self._answered(event, now)
             case AttemptFailed():
                 instructions += self._failed(event, now)
             case TimePassed():
@@ -176,7 +176,7 @@ class JobStateMachine:
         progress.starts += 1
         progress.attempts += 1
         shape = (progress.job.shape or self._rules.placeholder_shape) if progress.gave_up else None
-        return Convert(progress.job, progress.starts, shape, progress.gave_up)
+        return Convert(progress.job, progress.starts, shape, progress.gave_up, progress.wait.identity)
 
     def _fetched(self, event: Fetched, now: Instant) -> list[Instruction]:
         self._backlog.fetched(event)
@@ -198,6 +198,8 @@ class JobStateMachine:
         match verdict.kind:
             case "ready":
                 self._ready_darks.add((dark.path for dark in event.darks), now.monotonic)
+                if (expansion := progress.expansion) is not None:
+                    return [expansion]
                 self._queue.add(progress.job, small=progress.is_small)
             case "wait":
                 self._polls.add(job_id, verdict.again, now.monotonic)
@@ -211,12 +213,23 @@ class JobStateMachine:
         return self._rules.run_readiness if progress.job.request.run_uid else self._rules.readiness
 
     def _give_up(self, progress: JobState, reason: str, now: Instant) -> list[Instruction]:
-        """Stop waiting: fail, or write a placeholder, but never in place of a raw frame."""
+        """Stop waiting: fail, or write a placeholder, but never in place of a raw frame; or count what is there."""
+        if progress.expansion is not None and progress.keeps_frames(self._rule_of(progress), now.monotonic):
+            return [progress.expansion]
         if self._rules.placeholders and not isinstance(progress.job.recipe.output, InPlace):
             progress.gave_up = reason
             self._queue.add(progress.job)
             return []
         return [self._finish(progress, progress.failed(reason, now), now)]
+
+    def _answered(self, event: AttemptDone | Expanded | SidecarObserved, now: Instant) -> list[Instruction]:
+        match event:
+            case AttemptDone():
+                return self._done(event, now)
+            case SidecarObserved():
+                return self._sidecar_observed(event, now)
+        progress = self._jobs.get(event.job_id)
+        return [] if progress is None else [self._finish(progress, progress.expanded(event, now), now)]
 
     def _done(self, event: AttemptDone, now: Instant) -> list[Instruction]:
         self._queue.ended(event.job_id)

@@ -23,6 +23,7 @@ from tango_server.jobs.ledger.database import LedgerBusyError
 from tango_server.jobs.ledger.history import UnknownIdError
 from tango_server.jobs.validation import NO_MAP, translated
 from tango_server.jobs.watch.folder_state import WatchedFolder
+from tango_server.jobs.watch.frame_reports import FrameReports, Reports
 from tango_server.jobs.watch.known import Identity, Wanted
 from tango_server.jobs.watch.sqlite_store import KnownFiles, WatchStore
 from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery, SubmitQuery
@@ -105,6 +106,7 @@ class Watcher(threading.Thread):
         self._root: Path | None = None
         self._known: KnownFiles
         self._files: WatchedFolder
+        self._frames = FrameReports(self._reports_of, on_report)
         self._lister: FrameLister
 
     def run(self) -> None:
@@ -140,11 +142,12 @@ class Watcher(threading.Thread):
         self._write()
         self.begun = True
         self._query_reports(root)
+        self._frames.poll(self.closing.is_set)
         self._check(root)
         problem = self._submit(root)
         self._files.forget(wall)
         self._write()
-        self.idle = self._files.idle
+        self.idle = self._files.idle and self._frames.idle
         if listing.unlisted and not problem:
             name, reason = next(iter(listing.unlisted.items()))
             problem = f"{root / name}: cannot list this folder: {reason}. It is not watched until this is fixed."
@@ -177,10 +180,11 @@ class Watcher(threading.Thread):
                 else:
                     self._files.reported(name, report, _identity(root / name))
                     self._on_report(report)
+                    self._frames.add(report)
             if None in reports.values():
                 return
 
-    def _reports_of(self, job_ids: list[str]) -> dict[str, FrameReport | None]:
+    def _reports_of(self, job_ids: list[str]) -> Reports:
         """Return the report of each job that is known, None for one that has none yet."""
         try:
             answer = self._jobs.reports(ReportsQuery(job_ids=job_ids, limit=len(job_ids)))

@@ -13,11 +13,16 @@ import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from bluesky import RunEngine
+from bluesky.run_engine import call_in_bluesky_event_loop
+from ophyd_async.core import StaticFilenameProvider, StaticPathProvider
+from ophyd_async.sim import SimBlobDetector
 
 from petif_bluesky import ConversionCallback, PETifConverter
 from petif_bluesky.callback import default_spool_path
 from petif_bluesky.spool import Spool
 from petif_bluesky.testing.fake_server import FakeServer
+from petif_bluesky.testing.reports import failed
+from tango_server.messages import ReportsQuery
 from tango_server.recipe import Recipe
 from tests.unit.documents import IMAGE, NUMBER, ComposedRun, Recorder, replay
 
@@ -57,6 +62,24 @@ def test_every_frame_of_a_run_becomes_one_request(
     assert all(request.recipe == RECIPE for request in requests)
     assert server.announced == [uid]
     recorder.check()
+
+
+def test_frames_of_one_file_are_requests_of_their_own(
+    run_engine: RunEngine, callback: ConversionCallback, server: FakeServer, tmp_path: Path
+) -> None:
+    blob = SimBlobDetector(StaticPathProvider(StaticFilenameProvider("blob"), tmp_path), name="blob")
+    call_in_bluesky_event_loop(blob.connect())
+    run_engine.subscribe(callback)
+    server.report = lambda request: failed(request, "no reader")
+    (uid,) = run_engine(bp.count([blob], num=3, md=as_metadata(Recipe(output={"folder": "/out"}))))
+    server.until(lambda: len(server.requests) == 3)
+    source = f"{tmp_path / 'blob.h5'}::/entry/data/data"
+    assert [(request.source, request.frame, request.seq_num) for request in server.requests.values()] == [
+        (source, frame, frame + 1) for frame in range(3)
+    ]
+    assert list(server.requests) == [f"{uid}/blob/{source}#{frame}" for frame in range(3)]
+    reports = server.reports(ReportsQuery(run_uid=uid)).reports
+    assert [(report.source, report.frame) for report in reports] == [(source, frame) for frame in range(3)]
 
 
 def test_run_without_frames_is_announced(

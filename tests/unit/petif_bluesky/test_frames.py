@@ -217,7 +217,7 @@ def test_interleaved_runs_are_kept_apart(finder: FrameFinder) -> None:
     ]
 
 
-@pytest.mark.parametrize("spec", ["AD_HDF5", "AD_HDF5_SINGLE", "NPY_SEQ"])
+@pytest.mark.parametrize("spec", ["AD_HDF5", "AD_SPE", "NPY_SEQ"])
 def test_images_of_another_spec_are_ignored(spec: str, run: ComposedRun) -> None:
     run.stream(eiger={"image": IMAGE, "full_file_name": NAME}, pe={"image": IMAGE})
     other, tiff = run.resource(spec=spec, template="%s%s_%6.6d.h5"), run.resource()

@@ -16,7 +16,7 @@ from tango_server.client.client import LinkDownError, RequestRejectedError
 from tango_server.messages import FolderAnswer
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import DARK_FACTS, Corrections
-from tests.unit.documents import IMAGE, NAME, ComposedRun, Recorder
+from tests.unit.documents import IMAGE, IN_STREAM, NAME, ComposedRun, Recorder
 from tests.unit.lab import Lab
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
@@ -302,6 +302,27 @@ def test_reprocessing_with_the_dark_of_the_run(options: dict[str, Any], lab: Lab
     assert request.metadata[DARK_FACTS]["run_uid"] == run.uid
     assert lab.recorder.of("start")[0]["conversion"]["recipe"]["corrections"]["dark"] == "run"
     assert numbers(lab.recorder) == (1, 1, 0, True)
+
+
+def test_reprocessed_frames_of_one_file_keep_their_index(options: dict[str, Any], lab: Lab) -> None:
+    run = ComposedRun(lambda _name, _document: None)
+    run.stream("fly", det={"image": {**IN_STREAM, "shape": [2, 48, 64]}})
+    uri, where = "file://localhost/data/raw/a.h5", {"mimetype": "application/x-hdf5", "dataset": "/entry/data"}
+    run.stream_resource("det_image", uri, "", **where)(0, 2, stream="fly")
+    run.stop()
+    (uid,) = lab.run_engine(reprocess_run(lab.converter, Catalogued(run), recipe=RECIPE, **options))
+    source = "/data/raw/a.h5::/entry/data"
+    assert [(request.source, request.frame, request.key) for request in lab.server.requests.values()] == [
+        (source, frame, f"{uid}/det_image/{source}#{frame}") for frame in range(4)
+    ]
+    assert told(lab.recorder) == [(source, "fly", frame // 2 + 1) for frame in range(4)]
+    events = lab.recorder.stream("converted")
+    assert [event["data"]["converter_frame"] for event in events] == [0, 1, 2, 3]
+    outputs = [event["data"]["converter_output"] for event in events]
+    assert outputs == [f"/data/processed/a_{frame:05d}.tif" for frame in range(4)]
+    lab.server.absent = {"/data/raw/a.h5"}
+    with pytest.raises(FramesNotFoundError, match=r"1 of 1 files cannot be found: /data/raw/a\.h5: "):
+        lab.run_engine(reprocess_run(lab.converter, Catalogued(run), recipe=RECIPE, **options))
 
 
 def test_on_existing_of_the_recipe_is_respected(raw_run: Catalogued, options: dict[str, Any], lab: Lab) -> None:

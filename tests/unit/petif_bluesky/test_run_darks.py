@@ -14,6 +14,7 @@ from petif_bluesky import ConversionCallback, PETifConverter
 from petif_bluesky.delivery.known_darks import KnownDarks
 from petif_bluesky.documents.darks import Dark
 from petif_bluesky.documents.detector_settings import DetectorSettings
+from petif_bluesky.documents.errors import FramesNotFoundError
 from petif_bluesky.documents.masters_in_use import dark_alarms, masters_in_use
 from petif_bluesky.testing.fake_server import PATIENCE, FakeServer
 from petif_bluesky.tiled.raw_frames import darks_of_run, frames_of_run
@@ -109,6 +110,41 @@ def test_darks_announced_by_stream_documents(callback: ConversionCallback, serve
     found = {request.source: dark_of(request) for request in requests(server, 4)}
     darks = {1: 0, 3: 2, 4: 2, 5: 2}
     assert found == {f"/data/raw/a_0{light}.tif": f"/data/raw/a_0{dark}.tif" for light, dark in darks.items()}
+
+
+def test_dark_in_a_file_of_several_frames_is_refused_by_name(callback: ConversionCallback, server: FakeServer) -> None:
+    take(callback, "older", stream="dark")  # fits, but the run has a dark of its own
+    run = ComposedRun(callback, **metadata())
+    for stream in ("dark", "primary"):
+        run.stream(stream, pe={"image": IN_STREAM, "exposure_time": NUMBER})
+    where = {"mimetype": "application/x-hdf5", "dataset": "/entry/data"}
+    for number, stream in enumerate(("dark", "primary")):
+        uri = f"file://localhost/data/raw/{stream}.h5"
+        run.stream_resource("pe_image", uri, "", **where)(number, number + 1, stream=stream)
+        run.event(stream, pe_exposure_time=0.1)
+    run.stop()
+    *_, request = requests(server, 2)
+    assert (request.source, request.frame) == ("/data/raw/primary.h5::/entry/data", 1)
+    assert request.recipe == RECIPE  # unresolved: the server acts as on_missing_dark says
+    note = request.metadata[DARK_FACTS]["note"]
+    assert "the dark frame /data/raw/dark.h5::/entry/data#0 is one of several in its file" in note
+
+
+def test_dark_run_in_files_of_several_frames_is_refused_by_name(
+    callback: ConversionCallback, server: FakeServer
+) -> None:
+    where = {"mimetype": "application/x-hdf5", "dataset": "/entry/data"}
+    dark_run = ComposedRun(callback, dark_frame=True, **metadata())
+    dark_run.stream(pe={"image": IN_STREAM, "exposure_time": NUMBER})
+    dark_run.stream_resource("pe_image", "file://localhost/data/raw/dark.h5", "", **where)(0, 1)
+    dark_run.event(pe_exposure_time=0.1)
+    dark_run.stop()
+    take(callback, "light", sc_dk_field_uid=dark_run.uid, **metadata())
+    (request,) = requests(server, 1)
+    note = request.metadata[DARK_FACTS]["note"]
+    assert f"the dark run {dark_run.uid} is not known: the dark frame /data/raw/dark.h5::/entry/data#0" in note
+    with pytest.raises(FramesNotFoundError, match=r"dark\.h5::/entry/data#0 is one of several in its file"):
+        darks_of_run(Catalogued(dark_run))
 
 
 def test_dark_run_is_looked_up_while_its_frames_wait(

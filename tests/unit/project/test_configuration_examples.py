@@ -49,10 +49,10 @@ def test_beamline_configuration_sets_what_it_needs() -> None:
         "recipe": {"pixel_type": "uint32", "rotation": 0, "flip": "none"},
         "settle_complete": 1.0,
         "settle_time": 3.0,
-        "min_size": 16_000_000,
         "timeout": 30.0,
         "on_timeout": "placeholder",
         "placeholder_shape": (2048, 2048),
+        "lambda_modules": 3,
         "numworkers": 4,
     }
 

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import bluesky.plans as bp
+import numpy as np
 import pytest
+import tifffile
 from bluesky import RunEngine
 
 from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
-from petif_bluesky.testing import FakeServer, converted_beside, failed
+from petif_bluesky.testing import FakeServer, converted_beside, failed, really_converted
 from tango_server.client.client import LinkDownError, ServerFullError
-from tango_server.messages import FrameReport, FrameRequest
+from tango_server.messages import FrameReport, FrameRequest, ReportsQuery
 from tango_server.recipe import Recipe
 
 REQUEST = {"source": "/data/raw/a.tif", "key": "a", "run_uid": "run"}
@@ -87,3 +89,26 @@ def test_errors_are_raised_one_by_one(server: FakeServer) -> None:
     server.submit([REQUEST])
     assert (server.attempts, server.sources) == (2, [REQUEST["source"]])
     assert server.callers == {threading.current_thread()}
+
+
+def test_frames_of_an_hdf5_file_are_really_converted(tmp_path: Path) -> None:
+    import h5py
+
+    raw = tmp_path / "raw" / "a.h5"
+    raw.parent.mkdir()
+    stack = np.arange(3 * 8 * 6, dtype=np.uint16).reshape(3, 8, 6)
+    with h5py.File(raw, "w") as file:
+        file["entry/data/data"] = stack
+    server = FakeServer(tmp_path)
+    server.report = really_converted
+    request = {"source": f"{raw}::/entry/data/data", "run_uid": "run", "stream": "fly"}
+    answer = server.submit([{**request, "frame": frame, "key": str(frame)} for frame in (2, 0)])
+    assert [job.source for job in answer.jobs] == [request["source"]] * 2
+    reports = server.reports(ReportsQuery(run_uid="run")).reports
+    assert [(report.source, report.frame, report.stream) for report in reports] == [
+        (request["source"], 2, "fly"),
+        (request["source"], 0, "fly"),
+    ]
+    for report in reports:
+        assert report.output == str(tmp_path / "processed" / f"a_{report.frame:05d}.tif")
+        np.testing.assert_array_equal(tifffile.imread(report.output), stack[report.frame or 0])

@@ -19,9 +19,10 @@ def resource(path: str, spec: str = "AD_TIFF") -> dict[str, Any]:
     return document
 
 
+@pytest.mark.parametrize("spec", ["AD_TIFF", "AD_HDF5_SINGLE"])
 @pytest.mark.parametrize("path", ["data/raw", "data/raw/", "data/raw//"])
-def test_folder_ends_with_one_slash(path: str) -> None:
-    document = resource(path)
+def test_folder_ends_with_one_slash(path: str, spec: str) -> None:
+    document = resource(path, spec)
     before = copy.deepcopy(document)
     patched = with_trailing_slash(document)
     assert patched == {**before, "resource_path": "data/raw/"}

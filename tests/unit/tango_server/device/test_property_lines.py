@@ -29,6 +29,7 @@ EVERY: dict[str, Any] = {
     "run_timeout": 301.0,
     "on_timeout": "placeholder",
     "placeholder_shape": (1024, 2048),
+    "lambda_modules": 3,
     "sidecar_timeout": 0.0,
     "backlog_limit": 99,
     "history_days": 1 / 3,

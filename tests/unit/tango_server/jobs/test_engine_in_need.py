@@ -12,6 +12,8 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.jobs import dispatch, engine, report_writer
 from tango_server.jobs.engine import Engine
 from tango_server.jobs.executors.worker import Failure, Task
+from tango_server.jobs.expansion import Expander
+from tango_server.jobs.intake import Intake
 from tango_server.jobs.job import Job
 from tango_server.jobs.ledger.database import Database, LedgerBusyError, LedgerDamagedError
 from tango_server.jobs.ledger.history import History
@@ -32,6 +34,7 @@ from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.messages import FrameReport, FrameRequest, ReportsQuery
 from tango_server.recipe import Recipe
+from tango_server.settings import Settings
 from tests.conftest import DATA
 from tests.unit.held_executor import PATIENCE, Bell, HeldExecutor, report_of
 
@@ -81,7 +84,15 @@ class Running:
         self.executor = executor
         self.bell = Bell()
         roots = Roots.of([folder])
-        self.engine = Engine(service, ledger, executor, roots=lambda: roots, mounts=Mounts(()), changed=self.bell.ring)
+        settings = Settings(read_roots=(folder,), state_dir=folder.parent)
+        intake = Intake(settings, ledger, recipe=lambda: XDI, waiting=lambda: 0, post=self._post)
+        self.engine = Engine(
+            service, ledger, executor, roots=lambda: roots, mounts=Mounts(()), expander=Expander(intake, self._post),
+            changed=self.bell.ring,
+        )  # fmt: skip
+
+    def _post(self, event: Event) -> None:
+        self.engine.post(event)
 
     def accept(self, *names: str, output: str = "") -> None:
         """Put jobs of complete frames on the ledger and tell of them, as the reception does."""

@@ -31,9 +31,12 @@ def found(folder: Path, *, recursive: bool = False, skip_dark: bool = True) -> l
     return [frame.relative_to(folder).as_posix() for frame in frames]
 
 
-FRAMES = ("a.tif", "a.tiff", "a.TIF", "a.Tiff", "a b\u00b5-00001.tif", "a.tif.tif")
+FRAMES = (
+    "a.tif", "a.tiff", "a.TIF", "a.Tiff", "a b\u00b5-00001.tif", "a.tif.tif", "a.cbf", "a.EDF", "a.mccd", "a.h5",
+    "a.hdf5", "a.NXS",
+)  # fmt: skip
 OTHERS = (
-    "a.tif.metadata", "a.cbf", "a.tif.bak", "atif", "tif", "", ".a.tif", ".tif", ".a.tif.0f3e.petif-tmp", "a.tif ",
+    "a.tif.metadata", "a.tif.bak", "atif", "tif", "", ".a.tif", ".tif", ".a.tif.0f3e.petif-tmp", "a.tif ",
 )  # fmt: skip
 DARKS = ("a.dark.tif", "DARK.tif", "darkness.tiff", "a-Dark-00001.TIF")
 
@@ -243,3 +246,28 @@ def test_link_with_a_missing_target_keeps_its_folder_active(tmp_path: Path) -> N
 @given(names=st.sets(st.text(st.characters(exclude_characters="\0/"), min_size=1)))
 def test_packed_names_come_back(names: set[str]) -> None:
     assert unpacked_names(packed_names(names)) == names
+
+
+SERIES = (
+    "a_m01.nxs", "a_m02.nxs", "a_master.nxs", "b_m1_part00000.nxs", "b_m2_part00000.nxs", "c_master.h5",
+    "c_data_000001.h5", "c_data_000002.h5", "d_data_000001.h5", "e.h5", "f.tif",
+)  # fmt: skip
+OF_SERIES = ["a_m01.nxs", "b_m1_part00000.nxs", "c_master.h5", "d_data_000001.h5", "e.h5", "f.tif"]
+
+
+def test_of_files_converted_together_one_stands_for_all(tmp_path: Path) -> None:
+    fill(tmp_path, *SERIES)
+    assert found(tmp_path) == OF_SERIES
+    assert list(FrameLister(tmp_path).scan().came) == OF_SERIES
+
+
+def test_a_file_that_stands_for_no_frames_neither_comes_nor_goes(tmp_path: Path) -> None:
+    fill(tmp_path, *SERIES)
+    lister = FrameLister(tmp_path)
+    lister.scan()
+    for name in ("a_m02.nxs", "c_data_000001.h5", "d_data_000001.h5"):
+        (tmp_path / name).unlink()
+    assert lister.scan().gone == ("d_data_000001.h5",)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert sorted(lister.scan().gone) == ["a_m01.nxs", "b_m1_part00000.nxs", "c_master.h5", "e.h5", "f.tif"]

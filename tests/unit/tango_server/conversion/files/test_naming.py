@@ -206,7 +206,7 @@ def test_only_tiffs_are_converted_in_place(tmp_path: Path, source: str, index: i
     ("fields", "expected"),
     [
         ({}, "scan_2/scan_2_1_17.esperanto"),
-        ({"run": "0123abcd-4567", "seq_num": 5}, "scan_2_0123abcd/scan_2_1_5.esperanto"),
+        ({"run": "0123abcd-4567", "seq_num": 5}, "scan_2_0123abcd/scan_2_1_17.esperanto"),
         ({"run": "0123abcd-4567", "seq_num": 5, "number": 1}, "scan_2_0123abcd/scan_2_1_17.esperanto"),
     ],
 )

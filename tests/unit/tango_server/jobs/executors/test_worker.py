@@ -240,7 +240,7 @@ def test_a_worker_whose_server_is_dead_begins_with_no_frame(
     with ours, theirs:
         ours.send([task])
         if alive:
-            serving = threading.Thread(target=worker.serve, args=(theirs, lambda: None))
+            serving = threading.Thread(target=worker.serve, args=(theirs, lambda: None, worker.run))
             serving.start()
             assert ours.recv() is None
             (report,) = ours.recv()
@@ -250,7 +250,7 @@ def test_a_worker_whose_server_is_dead_begins_with_no_frame(
         else:
             os.close(server_s_end)
             with pytest.raises(SystemExit):
-                worker.serve(theirs, lambda: None)
+                worker.serve(theirs, lambda: None, worker.run)
     os.close(server_lives)
     if alive:
         os.close(server_s_end)
