@@ -149,10 +149,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One place in a group: the job of its member, None if no request came, and why that is missing or failed."""
+    """One place in a group: the job of its member, None if no request came, and why that is missing or failed.
+
+    `proven`: inode, size and modification time of its file when it was checked.
+    """
 
     job: Job | None
     problem: str = ""
+    proven: tuple[int, int, int] | None = field(default=None, compare=False)
 
 
 def _is_side(value: object) -> bool:

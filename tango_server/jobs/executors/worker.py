@@ -7,7 +7,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -36,6 +36,7 @@ class Task:
     """A job, and the roots within which the worker may read and write.
 
     With `placeholder` (rows, columns of the source), write a frame of zeros, because the file never arrived: `reason`.
+    `proven`: inode, size and modification time of the source when the server checked it; None if it did not.
     `members`: of a group, in their order.
     """
 
@@ -43,6 +44,7 @@ class Task:
     roots: Roots
     placeholder: tuple[int, int] | None = None
     reason: str = ""
+    proven: tuple[int, int, int] | None = None
     members: tuple[Part, ...] = ()
 
 
@@ -69,6 +71,9 @@ def prepare() -> None:
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="petif-guard", daemon=True).start()
     warm_up()
+    from tango_server.conversion.hdf5.open_files import keep_open  # noqa: PLC0415 - not in the server's own process
+
+    keep_open()
 
 
 def serve(
@@ -138,7 +143,7 @@ def _attempt(task: Task) -> FrameReport:
     if job.is_group:
         return _combine(task)
     return convert_file(
-        job.location, job.recipe, output=job.output, roots=task.roots,
+        replace(job.location, proven=task.proven), job.recipe, output=job.output, roots=task.roots,
         token=job.job_id, job=job.record_id, fields=job.fields, corrections=job.corrections,
     )  # fmt: skip
 
@@ -151,7 +156,7 @@ def _combine(task: Task) -> FrameReport:
     members = [
         Member(FrameLocation(Path(f"frame {number}")), problem=part.problem)
         if part.job is None
-        else Member(part.job.location, part.job.fields, part.job.corrections, part.problem)
+        else Member(replace(part.job.location, proven=part.proven), part.job.fields, part.job.corrections, part.problem)
         for number, part in enumerate(task.members)
     ]
     return convert_group(

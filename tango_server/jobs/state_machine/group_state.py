@@ -84,7 +84,7 @@ class GroupState:
         if entry is None:
             return Part(None, _NEVER_CAME)
         held = self.held.get(entry.job.job_id)
-        return Part(entry.job, entry.reason if held is None else held.problem)
+        return Part(entry.job, entry.reason) if held is None else Part(entry.job, held.problem, held.identity)
 
     @property
     def never_came(self) -> str:

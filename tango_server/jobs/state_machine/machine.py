@@ -176,7 +176,7 @@ class JobStateMachine:
         progress.attempts += 1
         shape = (progress.job.shape or self._rules.placeholder_shape) if progress.gave_up else None
         members = self._groups.groups[progress.job.group].parts if progress.job.is_group else ()
-        return Convert(progress.job, progress.starts, shape, progress.gave_up, members)
+        return Convert(progress.job, progress.starts, shape, progress.gave_up, progress.wait.identity, members)
 
     def _fetched(self, event: Fetched, now: Instant) -> list[Instruction]:
         self._backlog.fetched(event)
