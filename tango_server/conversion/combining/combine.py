@@ -47,8 +47,8 @@ class Frames:
     count: how many there are
     shape: rows and columns of what is read
     kind: the native pixel type after the corrections
-    read: yields them in their order, so many together, or fewer; valid until the next ones, and may be changed
-    by_rows: whether reading some rows is as fast as these are few
+    read: yields them in their order, at most a number of them at a time, to be changed; valid until the next ones
+    by_rows: whether some rows can be read without the rest
 
     """
 

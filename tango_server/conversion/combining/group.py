@@ -3,7 +3,6 @@
 A group is combined by one call, from the files of its members in their order; nothing is kept before.
 """
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,7 +43,7 @@ from tango_server.conversion.publishing import Content, Publication
 from tango_server.conversion.records import record_of
 from tango_server.conversion.sidecar import sidecar_path
 from tango_server.limits import MOST_MEMBERS
-from tango_server.messages import FrameReport, GroupMember, GroupReport
+from tango_server.messages import FrameReport, GroupMember, GroupReport, Outcome
 from tango_server.recipe import NewFile, Recipe
 from tango_server.recipe.combine import Combine
 
@@ -105,7 +104,7 @@ def convert_group(
             work.note(failed)
             continue
         break
-    listed = tuple(work.listed())
+    listed = tuple(work.listed("grouped" if report.outcome == "converted" else report.outcome))
     return GroupReport.model_validate({
         **dict(report), "group": group or None, "members": listed,
         "conversion_time": time.perf_counter() - started, "finished": time.time(),
@@ -170,23 +169,28 @@ class _Group:
             note=" ".join([*notes, *self._notes(exposures)]),
         )
         if self.problems:
-            target = target.with_name(f"{target.stem}{self._how_many('of')}{target.suffix}")
+            target = target.with_name(f"{target.stem}{self._how_many}{target.suffix}")
         making = _Making(self, checked, exposures, target)
         publication = Publication(
             source, making.content, target, self.recipe, self.roots, token, job, checked[0].member.fields
         )
         report = publication.to_new_file(self.place)
-        if report.outcome == "converted":
+        if report.outcome != "converted":
+            return report
+        try:
             self._remove_earlier(Path(report.output or target))
+        except (OSError, ConversionError) as error:  # the output is written: no failure
+            problem = f"{report.reason} The earlier output of fewer frames could not be removed ({error})."
+            return report.model_copy(update={"reason": problem.strip()})
         return report
 
-    def listed(self) -> list[GroupMember]:
-        """Return all members for the report."""
+    def listed(self, outcome: Outcome) -> list[GroupMember]:
+        """Return all members for the report, with the outcome of those that did not fail."""
         return [
             GroupMember(
                 source=each.location.path,
                 frame=each.location.index,
-                outcome="failed" if number in self.problems else "grouped",
+                outcome="failed" if number in self.problems else outcome,
                 reason=self.problems.get(number, ""),
             )
             for number, each in enumerate(self.members)
@@ -205,8 +209,10 @@ class _Group:
             "frames_sha256": list_hash(used, output),
         }
 
-    def _how_many(self, of: str) -> str:
-        return f"_{len(self.members) - len(self.problems)}{of}{len(self.members)}"
+    @property
+    def _how_many(self) -> str:
+        """What is added to the name of an incomplete group."""
+        return f"_{len(self.members) - len(self.problems)}of{len(self.members)}"
 
     def _require_enough(self, checked: Sequence[Checked]) -> None:
         if not self.problems or (checked and self.combine.on_incomplete == "combine"):
@@ -234,7 +240,7 @@ class _Group:
 
     def _remove_earlier(self, output: Path) -> None:
         """Remove the output of fewer members, made when others were missing: this one takes its place."""
-        complete = re.sub(rf"{self._how_many('of')}$", "", output.stem) if self.problems else output.stem
+        complete = output.stem.removesuffix(self._how_many) if self.problems else output.stem
         origin = origin_of(self.members[0].location, output)
         for used in range(1, len(self.members) - len(self.problems)):
             earlier = output.with_name(f"{complete}_{used}of{len(self.members)}{output.suffix}")

@@ -103,7 +103,7 @@ class Reading:
         return fit and (self._turns_later or not self._whole.transpose)
 
     def _read(self, together: int, overexposed: NDArray[np.bool_]) -> Iterator[list[Turning]]:
-        """Yield the frames in their order, so many `together` or fewer; the pages of a file come one by one."""
+        """Yield the frames in their order, at most `together` at a time; the pages of a file come one by one."""
         by_rows = self._by_rows
         if by_rows:
             together = _MOST_OPEN
