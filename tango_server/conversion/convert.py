@@ -69,7 +69,7 @@ def convert_file(
     """
     started = time.perf_counter()
     if recipe.combine is not None:
-        raise GroupUnfitError(source, "the recipe combines frames, and this is one", "Use convert_group.")
+        raise GroupUnfitError(str(source), "the recipe combines frames, and this is one", "Use convert_group.")
     named = source if isinstance(source, FrameLocation) else FrameLocation.of(source, frame)
     location, target = _places(named, output, recipe, roots, fields)
     place, corrections = recipe.output, corrections or recipe.corrections

@@ -111,6 +111,15 @@ def convert_group(
     })  # fmt: skip
 
 
+def incomplete_path(output: Path, used: int, members: int) -> Path:
+    """Return the path of the output of a group of which only some `members` could be `used`.
+
+    >>> incomplete_path(Path("pat-00001.tif"), 8, 10).name
+    'pat-00001_8of10.tif'
+    """
+    return output.with_name(f"{output.stem}_{used}of{members}{output.suffix}")
+
+
 def _resolved(member: Member, roots: Roots) -> Member:
     if member.problem:
         return member
@@ -169,7 +178,7 @@ class _Group:
             note=" ".join([*notes, *self._notes(exposures)]),
         )
         if self.problems:
-            target = target.with_name(f"{target.stem}{self._how_many}{target.suffix}")
+            target = incomplete_path(target, len(self.members) - len(self.problems), len(self.members))
         making = _Making(self, checked, exposures, target)
         publication = Publication(
             source, making.content, target, self.recipe, self.roots, token, job, checked[0].member.fields
@@ -205,7 +214,7 @@ class _Group:
             "frames": len(self.members),
             "used": len(used),
             "first": self.members[0].location.name,
-            "last": self.members[-1].location.name,
+            "last": used[-1].name,
             "frames_sha256": list_hash(used, output),
         }
 
@@ -224,6 +233,7 @@ class _Group:
             f"cannot combine: {len(named)} of {len(self.members)} frames are missing or failed: "
             f"{'; '.join(named[:_NAMED])}{more}",
             'Restore them, or set on_incomplete = "combine".',
+            self.problems,
         )
 
     def _notes(self, exposures: Exposures) -> list[str]:
@@ -243,7 +253,7 @@ class _Group:
         complete = output.stem.removesuffix(self._how_many) if self.problems else output.stem
         origin = origin_of(self.members[0].location, output)
         for used in range(1, len(self.members) - len(self.problems)):
-            earlier = output.with_name(f"{complete}_{used}of{len(self.members)}{output.suffix}")
+            earlier = incomplete_path(output.with_name(complete + output.suffix), used, len(self.members))
             if is_taken(earlier, self.roots.write) and self._is_of_group(earlier, origin):
                 with open_folder(earlier.parent, self.roots.write) as folder:
                     for path in (earlier, sidecar_path(earlier)):
