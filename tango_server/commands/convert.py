@@ -124,8 +124,8 @@ def _planned(
     if recipe.combine is None:
         planned += plan(contents.frames, recipe, newer_only=newer_only, counting=counting)
     else:
-        failed = contents.failed
-        planned += plan_groups(contents.frames, recipe, failed=failed, newer_only=newer_only, counting=counting)
+        unknown = contents.uncounted
+        planned += plan_groups(contents.frames, recipe, uncounted=unknown, newer_only=newer_only, counting=counting)
         notes = gaps_in(contents.frames)
     planned += [Planned(file, None, skip=reason) for file, reason in contents.skipped.items()]
     planned += [Planned(file, None, problem=problem) for file, problem in contents.failed.items()]

@@ -14,20 +14,20 @@ from tango_server.conversion.files.naming import series_of
 _NUMBER = re.compile(r"(\d+)")
 _NAMED = 3
 
-NaturalOrder = tuple[tuple[str | int, ...], ...]
+NaturalOrder = tuple[tuple[str | int, ...], str]
 
 
-def natural_order(name: str) -> tuple[str | int, ...]:
+def natural_order(name: str) -> NaturalOrder:
     """Return the key of a text for sorting: numbers in it count by their values, and everything else as it is.
 
     >>> sorted(["pat-10", "pat-2", "pat-02", "pat"], key=natural_order)
     ['pat', 'pat-02', 'pat-2', 'pat-10']
     """
     parts = _NUMBER.split(name)  # texts and numbers in turn
-    return (*(int(part) if place % 2 else part for place, part in enumerate(parts)), "", name)
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name
 
 
-def frame_order(frame: FrameLocation) -> NaturalOrder:
+def frame_order(frame: FrameLocation) -> tuple[NaturalOrder, str, NaturalOrder, str, int]:
     """Return the key of a frame for sorting: folder, data set, name without suffix, suffix, index in its file.
 
     >>> names = ["b/a.tif", "a/run-2-1.tif", "a/run-10.tif", "a/run-2.tif"]
@@ -36,7 +36,7 @@ def frame_order(frame: FrameLocation) -> NaturalOrder:
     """
     file = frame.file
     index = -1 if frame.index is None else frame.index
-    return natural_order(str(file.parent)), (frame.data_set,), natural_order(file.stem), (file.suffix,), (index,)
+    return natural_order(str(file.parent)), frame.data_set, natural_order(file.stem), file.suffix, index
 
 
 def counted_groups(frames: Iterable[FrameLocation], every: int) -> list[tuple[FrameLocation, ...]]:

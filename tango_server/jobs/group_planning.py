@@ -15,7 +15,7 @@ from tango_server.jobs.planning import BY_NAME, SEQ_NUM, Counting, Planned, clas
 from tango_server.recipe import NewFile, Recipe
 from tango_server.recipe.combine import Every
 
-NO_FAILURES: Mapping[FrameLocation, str] = {}
+NOTHING: Mapping[FrameLocation, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,14 @@ def plan_groups(
     frames: Iterable[FrameLocation],
     recipe: Recipe,
     *,
-    failed: Mapping[FrameLocation, str] = NO_FAILURES,
+    uncounted: Mapping[FrameLocation, str] = NOTHING,
     newer_only: bool = False,
     counting: Counting = BY_NAME,
 ) -> list[PlannedGroup]:
     """Return the groups of a recipe that combines `every` n frames, with their outputs.
 
-    Two groups with the same output are both refused. `failed` are files whose number of frames is unknown, and why:
-    the frames after them cannot be counted. `newer_only` skips groups whose output is current.
+    Two groups with the same output are both refused. `uncounted` are files whose number of frames is unknown, and
+    why: the frames after them cannot be counted. `newer_only` skips groups whose output is current.
     """
     known = {each.source: each for each in described(sorted(set(frames), key=frame_order), recipe, counting)}
     newer = OutputCheck(recipe) if newer_only else None
@@ -82,7 +82,7 @@ def plan_groups(
         planned = PlannedGroup(
             str(number), tuple(known[frame] for frame in group), every, incomplete_fails=must_be_complete
         )
-        problem = _uncounted(group, failed, every) or _incomplete(planned)
+        problem = _uncounted(group, uncounted, every) or _incomplete(planned)
         found.append(replace(planned, problem=problem) if problem else _placed(planned, recipe, counting, newer))
     takers: dict[Path, list[PlannedGroup]] = {}
     for each in found:
@@ -98,12 +98,12 @@ def _counted_by(recipe: Recipe) -> tuple[int, bool]:
     return recipe.combine.of.every, recipe.combine.on_incomplete == "fail"
 
 
-def _uncounted(group: Sequence[FrameLocation], failed: Mapping[FrameLocation, str], every: int) -> str:
+def _uncounted(group: Sequence[FrameLocation], uncounted: Mapping[FrameLocation, str], every: int) -> str:
     """Return why it is unknown which frames belong to a group: a file before its end; empty if they are known."""
     first, last = group[0], group[-1]
-    for file, reason in failed.items():
+    for file, reason in uncounted.items():
         beside = (file.file.parent, file.data_set) == (first.file.parent, first.data_set)
-        if beside and (len(group) < every or frame_order(file) < frame_order(last)):
+        if beside and (len(group) < every or frame_order(file) <= frame_order(last)):
             return (
                 f"{first}: cannot combine: it is unknown how many frames come before it or belong to its group "
                 f"({reason}). Restore that file, or move it away."
