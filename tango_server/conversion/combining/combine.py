@@ -24,6 +24,7 @@ BAND_BYTES = 256 * 2**20
 """Memory for the rows of all frames of which a median is computed at a time."""
 _BAND_BY_ROWS = 64 * 2**20
 """Bytes; no smaller since all files are opened for each, no larger since its memory is kept for the next group."""
+_BLOCK_PIXELS = 2**17
 _TOGETHER_BYTES = 12
 """Of a pixel in frames that are read together: with the result, which has 8, less than three frames of float64."""
 _SHORT = 2  # bytes of integers of which 32 bits hold the sum of MOST_MEMBERS
@@ -195,8 +196,9 @@ class CombinedImage(OutputImage):
         self.pixel_type = pixel_type
         self._orientation = orientation
         self._overexposed = overexposed
-        self._combine = partial(combination.of, frames, on_progress, workspace)
-        self._parts = partial(combination.parts, frames, on_progress, workspace or Workspace())
+        self._shape = frames.shape
+        self._workspace = workspace or Workspace()
+        self._parts = partial(combination.parts, frames, on_progress, self._workspace)
         self._pixels = PixelConverter(
             combined_values(combination.method, frames.kind),
             pixel_type,
@@ -210,19 +212,26 @@ class CombinedImage(OutputImage):
         return self._pixels.counts().model_copy(update={"overexposed": self._overexposed()})
 
     def blocks(self) -> Iterator[Image]:
-        """Yield the output in blocks of whole rows."""
+        """Yield the output in blocks of whole rows; turned after the cast, since its pixels are smaller then."""
+        cast = (block for _, part in self._parts() for block in self._cast(part))
         if self._orientation == AS_STORED:
-            for _, part in self._parts():
-                yield from self._cast(part, AS_STORED)
-        else:
-            yield from self._cast(self._combine(), self._orientation)
+            yield from cast
+            return
+        whole = self._workspace.array("whole", self._shape, self.pixel_type)
+        row = 0
+        for block in cast:
+            whole[row : row + len(block)] = block
+            row += len(block)
+        turning = Turning(whole, Recipe(), self._orientation)
+        for _, block, _ in turning.corrected(slice(0, turning.shape[0]), in_place=True):
+            yield block
 
-    def _cast(self, part: Combined, turn: Orientation) -> Iterator[Image]:
-        turning = Turning(part.values, Recipe(), turn)
-        marked = None if part.masked is None else turn.apply(part.masked)
-        for start, block, _ in turning.corrected(slice(0, turning.shape[0]), in_place=True):
-            places: Indices = NO_PIXELS if marked is None else np.flatnonzero(marked[start : start + len(block)])
-            yield self._pixels.convert_masked(block, places)
+    def _cast(self, part: Combined) -> Iterator[Image]:
+        height = max(1, _BLOCK_PIXELS // part.values.shape[1])
+        for start in range(0, len(part.values), height):
+            rows = slice(start, start + height)
+            masked = NO_PIXELS if part.masked is None else np.flatnonzero(part.masked[rows])
+            yield self._pixels.convert_masked(part.values[rows], masked)
 
 
 def _read_rows(frame: Turning, wanted: slice, rows: Image) -> Indices:

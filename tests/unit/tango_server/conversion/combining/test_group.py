@@ -120,6 +120,20 @@ def test_members_are_corrected_combined_turned_and_cast_once(raw: Path, method: 
     assert (found["masked"], len(found["masters"])) == (1, 2)
 
 
+@pytest.mark.parametrize("kind", ["uint16", "uint32", "float32"])
+@pytest.mark.parametrize("method", ["sum", "mean", "median"])
+def test_corrected_values_are_rounded_once_at_the_end(raw: Path, kind: str, method: str) -> None:
+    rng = np.random.default_rng(8)
+    dark, flat = (rng.uniform(0.7, 1.3, SHAPE).astype(np.float32) for _ in range(2))
+    np.save(raw / "dark.npy", dark)
+    np.save(raw / "flat.npy", flat)
+    corrections = {"dark": str(raw / "dark.npy"), "flat": str(raw / "flat.npy"), "force": True}
+    images = some(4, kind)
+    report = convert_group(members(frames(raw, images)), recipe(method, corrections=corrections, pixel_type="float64"))
+    values = (np.stack(images).astype(np.float64) - dark) / flat
+    np.testing.assert_array_max_ulp(image_of(report), getattr(np, method)(values, axis=0), 1)
+
+
 def test_pixel_masked_in_one_member_is_masked_in_the_sum(raw: Path) -> None:
     images = some(3, "int32")
     images[1][2, 3] = -1
@@ -266,6 +280,18 @@ def test_member_that_breaks_while_it_is_read_is_left_out(raw: Path) -> None:
         convert_group(members(paths), recipe())
     report = convert_group(members(paths), recipe(on_incomplete="combine"))
     np.testing.assert_array_equal(image_of(report), images[0] + images[2])
+
+
+def test_member_that_shrinks_while_it_is_read_by_rows_is_named(raw: Path) -> None:
+    paths = frames(raw, some(3))
+
+    def cut(done: int, _: int) -> None:
+        if done == 1:
+            with paths[1].open("r+b") as file:
+                file.truncate(10)
+
+    with pytest.raises(GroupIncompleteError, match=r"1 of 3.*a-00002\.tif.*shrank"):
+        convert_group(members(paths), recipe("median"), on_progress=cut)
 
 
 def test_no_member_at_all_is_an_error_even_if_others_may_be_missing(raw: Path) -> None:
