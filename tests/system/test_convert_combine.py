@@ -18,7 +18,10 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
+from tango_server.conversion.hdf5.open_files import close_all
 from tests.system.petif_command import Call, petif_in
+from tests.unit.tango_server.conversion.lambda_detector.made_files import SHAPE as SHAPE_OF_MODULE
+from tests.unit.tango_server.conversion.lambda_detector.made_files import frames_of, write_detector
 
 Image = NDArray[Any]
 SHAPE = (6, 8)
@@ -72,10 +75,7 @@ def combined(path: Path) -> dict[str, Any]:
     ("method", "reference"),
     [
         ("sum", lambda images: images.sum(axis=0)),
-        ("mean", lambda images: images.mean(axis=0)),
         ("median", lambda images: np.median(images, axis=0)),
-        ("max", lambda images: images.max(axis=0)),
-        ("min", lambda images: images.min(axis=0)),
     ],
 )
 def test_every_three_frames_become_one(petif: Call, raw: Path, method: str, reference: Any) -> None:
@@ -198,6 +198,19 @@ def test_blocks_of_an_edf_file_are_counted(petif: Call, raw: Path) -> None:
     found = outputs(raw.parent)
     assert list(found) == ["scan_00000.tif", "scan_00002.tif"]
     np.testing.assert_array_equal(found["scan_00002.tif"], np.maximum(images[2], images[3]))
+
+
+def test_modules_of_a_lambda_are_one_member(petif: Call, raw: Path) -> None:
+    write_detector(raw, count=2, frames=4)
+    close_all()
+    ended = petif("convert", "raw", *map(str, raw.iterdir()), "--combine", "sum", "--every", "2", "--json")
+    made = [each for each in reports(ended.stdout) if each["outcome"] == "converted"]
+    assert [[member["frame"] for member in each["members"]] for each in made] == [[0, 1], [2, 3]]
+    second = outputs(raw.parent)[Path(made[1]["output"]).name]
+    rows = SHAPE_OF_MODULE[0]
+    for module, corner in ((1, np.s_[:rows, 2:]), (2, np.s_[rows + 2 :, :-2])):
+        unmasked = np.s_[module + 1 :]  # each has a masked pixel in the row of its number
+        np.testing.assert_array_equal(second[corner][unmasked], frames_of(module, 4)[2:].sum(axis=0)[unmasked])
 
 
 def test_frames_after_a_file_of_unknown_length_are_refused(petif: Call, raw: Path) -> None:
