@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tango_server.conversion.combining.group import incomplete_path
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.files.frame_location import FrameLocation
-from tango_server.conversion.files.naming import series_of
+from tango_server.conversion.files.naming import incomplete_path, series_of
 from tango_server.conversion.files.roots import output_path
 from tango_server.jobs.group_counting import counted_groups, frame_order
 from tango_server.jobs.output_check import OutputCheck

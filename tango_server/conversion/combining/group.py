@@ -35,6 +35,7 @@ from tango_server.conversion.errors import (
     OutsideRootsError,
     SourceError,
 )
+from tango_server.conversion.files.naming import incomplete_path
 from tango_server.conversion.files.roots import ANYWHERE, Roots, output_path
 from tango_server.conversion.files.sandbox import is_taken, open_folder
 from tango_server.conversion.image.buffers import thread_workspace
@@ -109,15 +110,6 @@ def convert_group(
         **dict(report), "group": group or None, "members": listed,
         "conversion_time": time.perf_counter() - started, "finished": time.time(),
     })  # fmt: skip
-
-
-def incomplete_path(output: Path, used: int, members: int) -> Path:
-    """Return the path of the output of a group of which only some `members` could be `used`.
-
-    >>> incomplete_path(Path("pat-00001.tif"), 8, 10).name
-    'pat-00001_8of10.tif'
-    """
-    return output.with_name(f"{output.stem}_{used}of{members}{output.suffix}")
 
 
 def _resolved(member: Member, roots: Roots) -> Member:
