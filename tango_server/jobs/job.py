@@ -51,6 +51,21 @@ class Job:
         return cast("Recipe", self.request.recipe)
 
     @property
+    def group(self) -> str:
+        """The id of the group of which this is the job of a member, or of the whole; empty for all others."""
+        return self.request.group or ""
+
+    @property
+    def is_member(self) -> bool:
+        """Whether this frame is combined with others, and so is not converted by itself."""
+        return self.request.member is not None
+
+    @property
+    def is_group(self) -> bool:
+        """Whether this is the job of a whole group."""
+        return self.request.group is not None and self.request.member is None
+
+    @property
     def data_set(self) -> str:
         """The data set that the request names in an HDF5 file, or an empty text."""
         return split_data_set(self.request.source)[1]
@@ -128,6 +143,14 @@ class Job:
             recipe_hash=self.recipe.hash,
             **self.request.origin,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One place in a group: the job of its member, None if no request came, and why that is missing or failed."""
+
+    job: Job | None
+    problem: str = ""
 
 
 def _is_side(value: object) -> bool:
