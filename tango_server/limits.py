@@ -8,6 +8,8 @@ LARGEST_METADATA = 64 * 2**10
 """Bytes of one frame's metadata as JSON."""
 MOST_REQUESTS = 10_000
 """Requests, and announced runs, in one Submit."""
+MOST_MEMBERS = 10_000
+"""Frames that are combined to one."""
 MOST_STREAMS = 100
 """Streams of one run in the `run_counts` of a Submit."""
 MOST_COUNTS = 10_000

@@ -18,6 +18,7 @@ from tango_server.limits import (
     MOST_JOB_IDS,
     MOST_LISTED,
     MOST_LOOKED_FOR,
+    MOST_MEMBERS,
     MOST_REPORTS,
     MOST_REQUESTS,
     MOST_STREAMS,
@@ -33,7 +34,8 @@ def _shown(value: object) -> object:
 
 Shown = Annotated[str, BeforeValidator(_shown)]
 """Text from files and their names, made printable for all receivers of a report."""
-Outcome = Literal["converted", "skipped", "placeholder", "failed"]
+Outcome = Literal["converted", "skipped", "placeholder", "failed", "grouped", "superseded"]
+"""`grouped`: the frame became part of another output; `superseded`: a later frame of the same point took its place."""
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 
 
@@ -84,12 +86,15 @@ class FrameOrigin(_Message):
     """Where a frame came from; the report repeats these fields of the request.
 
     `frame` is its index in a file of several frames; None for a file that is one frame, or for all frames of a file.
+    `group` and `member`: which frames it is combined with, and its place among them, counted from 0.
     """
 
     run_uid: Name | None = None
     stream: Name | None = None
     seq_num: int | None = Field(default=None, ge=0, lt=2**63)
     frame: int | None = Field(default=None, ge=0, lt=2**63, exclude_if=lambda value: value is None)
+    group: Name | None = Field(default=None, exclude_if=lambda value: value is None)
+    member: int | None = Field(default=None, ge=0, lt=MOST_MEMBERS, exclude_if=lambda value: value is None)
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -100,13 +105,15 @@ class FrameOrigin(_Message):
 class FrameRequest(FrameOrigin):
     """One frame to convert, and where it came from.
 
-    `recipe=None` means the server's recipe. Requests with the same `key` are one job.
+    `recipe=None` means the server's recipe. Requests with the same `key` are one job. `members`: the number of frames
+    in the group, None while it is unknown.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=LONGEST_SOURCE)]
     recipe: RecipeField | None = None
     key: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)] | None = None
     metadata: Metadata = {}
+    members: int | None = Field(default=None, ge=1, le=MOST_MEMBERS, exclude_if=lambda value: value is None)
 
     @property
     def fields(self) -> dict[str, object]:
@@ -198,6 +205,21 @@ def frame_job_id(job_id: str, index: int) -> str:
     return f"{job_id}-{index}"
 
 
+class GroupMember(_Answer):
+    """One frame of a group: `grouped` if it is part of the output, else why not."""
+
+    source: Shown
+    frame: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    outcome: Outcome
+    reason: Shown = ""
+
+
+class GroupReport(FrameReport):
+    """The result of several frames that became one: `source` is the first one; `members` are all, in their order."""
+
+    members: Annotated[tuple[GroupMember, ...], Field(max_length=MOST_MEMBERS)]
+
+
 class CorrectionsInUse(_Answer):
     """What corrected the newest frame of one detector, and when that frame was finished (Unix s).
 
@@ -218,6 +240,8 @@ class RunStatistics(_Answer):
     """The results of one run so far; `pending` frames have no report yet.
 
     `bytes_per_second`: bytes read, from the first frame accepted to the last one converted.
+    `grouped`: frames that became part of a group's output, `superseded`: frames whose point was taken again. `groups`
+    and `groups_failed` count outputs of several frames, which are in none of the other counts.
     `run_counts`: by stream, how many of its seq_nums and indices were read from the run's documents, and how many
     requests were made for them, as announced with `Submit`.
     """
@@ -237,6 +261,10 @@ class RunStatistics(_Answer):
     bytes_out: int = 0
     bytes_per_second: float = 0.0
     run_counts: dict[str, tuple[int, int]] = Field(default={}, exclude_if=lambda value: value == {})
+    grouped: int = Field(default=0, exclude_if=lambda value: value == 0)
+    groups: int = Field(default=0, exclude_if=lambda value: value == 0)
+    groups_failed: int = Field(default=0, exclude_if=lambda value: value == 0)
+    superseded: int = Field(default=0, exclude_if=lambda value: value == 0)
 
 
 class AcceptedJob(_Answer):
@@ -261,7 +289,7 @@ class SubmitQuery(_Message):
 
     `run_counts` announces, for each run and stream, how many of the stream's seq_nums and indices were read (the last
     seq_num if none was lost) and how many requests were made for them. The numbers never decrease: the server keeps the
-    largest.
+    largest. `close_groups` announces how many members a group has, by its id.
     """
 
     requests: Annotated[list[dict[str, Any]], Field(max_length=MOST_REQUESTS)] = []
@@ -269,6 +297,9 @@ class SubmitQuery(_Message):
     run_counts: Annotated[RunCounts, Field(max_length=MOST_REQUESTS), AfterValidator(_few_counts)] = Field(
         default={}, exclude_if=lambda value: value == {}
     )
+    close_groups: Annotated[
+        dict[Name, Annotated[int, Field(ge=1, le=MOST_MEMBERS)]], Field(max_length=MOST_REQUESTS)
+    ] = Field(default={}, exclude_if=lambda value: value == {})
 
 
 class SubmitAnswer(_Answer):
@@ -369,7 +400,7 @@ class ReportsAnswer(_Answer):
     `latest` and `after`, and empty if no job has finished yet.
     """
 
-    reports: list[FrameReport]
+    reports: list[GroupReport | FrameReport]
     pending: int
     awaited: list[AwaitedFrame] = Field(default=[], exclude_if=lambda value: value == [])
     position: str = Field(default="", exclude_if=lambda value: value == "")

@@ -75,12 +75,12 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if provenance is None:
         lines.append("  provenance  none: not written by petif")
     else:
-        corrected = {"masters", "masked", "overexposed"}  # these have lines of their own
+        corrected = {"combined", "masters", "masked", "overexposed"}  # these have lines of their own
         record = {name: value for name, value in provenance.items() if name not in corrected}
         lines.append(f"  provenance  {json.dumps(record)}")
     if provenance is not None and provenance["placeholder"]:
         lines.append(f"  PLACEHOLDER all zeros: {provenance['source']} did not exist when this file was written")
-    lines += _corrections(provenance or {})
+    lines += _combined(provenance or {}) + _corrections(provenance or {})
     sidecar = found["sidecar"]
     if sidecar is None:
         return [*lines, "  sidecar     none"]
@@ -99,6 +99,19 @@ def _frame_lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"  image       {image['rows']} rows x {image['columns']} columns of {image['pixel_type']}")
         lines.append(f"    {'masked':<16} {found['masked']} pixels by the detector itself")
     return lines + [f"    {name:<16} {printable(str(value))}" for name, value in found["header"].items()]
+
+
+def _combined(provenance: dict[str, Any]) -> list[str]:
+    """Return lines for the frames that became one. Their list is in the report of the group, and here only its hash."""
+    found = provenance.get("combined")
+    if found is None:
+        return []
+    missing = "" if found["used"] == found["frames"] else f", {found['frames'] - found['used']} MISSING"
+    names = f": {printable(found['first'])} to {printable(found['last'])}" if "first" in found else ""
+    return [
+        f"  combined    {found['method']} of {found['used']} of {found['frames']} frames{missing}{names}",
+        f"    {'paths, SHA-256':<16} {printable(found['frames_sha256'])}",
+    ]
 
 
 def _corrections(provenance: dict[str, Any]) -> list[str]:

@@ -1,21 +1,23 @@
 """The mean or median of frames, in bounded memory, and the hot pixels of a dark."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from tango_server.conversion.combining.combine import BAND_BYTES, Combination, Frames, OnProgress, no_progress
 from tango_server.conversion.errors import MasterUnfitError
-from tango_server.conversion.image.pixels import Image
-from tango_server.conversion.tiff.reader import TiffFile, open_tiff, pixel_type
-from tango_server.conversion.tiff.record import read_provenance
+from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.formats import open_frame
+from tango_server.conversion.frame_source import FrameSource
+from tango_server.conversion.image.pixels import Image, InexactPixelsError
+from tango_server.conversion.image.transform import Turning
+from tango_server.recipe import Recipe
 
 Method = Literal["mean", "median"]
 
-_BAND_BYTES = 256 * 2**20
-"""Memory for the rows of all frames of which a median is computed at a time."""
 _MAD_TO_DEVIATION = 1.4826
 """Standard deviation of a normal distribution by its median absolute deviation."""
 
@@ -39,9 +41,13 @@ class _Member:
 
 
 def average(
-    paths: Sequence[Path], method: Method = "mean", on_progress: Callable[[int, int], None] = lambda *_: None
+    paths: Sequence[Path],
+    method: Method = "mean",
+    on_progress: OnProgress = no_progress,
+    *,
+    band_bytes: int = BAND_BYTES,
 ) -> Average:
-    """Return the average of all pages of TIFF files. A pixel that is NaN in one of them is NaN in a mean or median.
+    """Return the average of all pages of files. A pixel that is NaN or Inf in one of them is not a number in it.
 
     A mean keeps one frame of float64 in memory; a median reads the files several times if they are many.
     `on_progress` gets how many frames were read, and how many there are to read.
@@ -54,11 +60,15 @@ def average(
         if a file cannot be read.
     """
     members = _members(paths)
-    frames = sum(member.pages for member in members)
-    compute = _mean if method == "mean" else _median
-    with np.errstate(invalid="ignore", over="ignore"):
-        image = compute(members, frames, on_progress)
-    return Average(image, method, frames, tuple(member.path for member in members))
+    first, count = members[0], sum(member.pages for member in members)
+    frames = Frames(count, first.shape, first.pixel_type, lambda _: ([each] for each in _frames(members)))
+    try:
+        combined = Combination(method, strict=True, band_bytes=band_bytes).of(frames, on_progress)
+    except InexactPixelsError as error:
+        raise MasterUnfitError(first.path, f"cannot average: {error}", "Average frames of at most 32 bits.") from error
+    with np.errstate(over="ignore"):
+        image = combined.values.astype(np.float32)
+    return Average(image, method, count, tuple(member.path for member in members))
 
 
 def hot_pixels(path: Path, image: Image, sigma: float) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -84,10 +94,10 @@ def hot_pixels(path: Path, image: Image, sigma: float) -> np.ndarray[Any, np.dty
 def _members(paths: Sequence[Path]) -> list[_Member]:
     members: list[_Member] = []
     for path in paths:
-        with open_tiff(path) as source:
+        with open_frame(FrameLocation.of(path)) as source:
             _require_raw(source)
-            for page in source.structure.pages:
-                member = _Member(path, len(source.structure.pages), page.shape, pixel_type(page))
+            for image in source.images:
+                member = _Member(path, len(source.images), image.shape, image.pixel_type)
                 _require_alike(members[0] if members else member, member)
         members.append(member)
     if not members:
@@ -95,11 +105,11 @@ def _members(paths: Sequence[Path]) -> list[_Member]:
     return members
 
 
-def _require_raw(source: TiffFile) -> None:
-    provenance = read_provenance(source.structure)
+def _require_raw(source: FrameSource) -> None:
+    provenance = source.provenance
     if provenance is not None and provenance.average is None:
         raise MasterUnfitError(
-            source.path, f"cannot average: not a raw frame but {provenance.summary}", "Average the raw frames."
+            source.location.file, f"cannot average: not a raw frame but {provenance.summary}", "Average the raw frames."
         )
 
 
@@ -117,38 +127,13 @@ def _size(member: _Member) -> str:
     return f"{rows} x {columns} pixels of {member.pixel_type.name}"
 
 
-def _images(members: Sequence[_Member]) -> Iterator[Image]:
-    """Yield all frames, each valid until the next."""
+def _frames(members: Sequence[_Member]) -> Iterator[Turning]:
+    """Yield all frames in the geometry of the files, each valid until the next."""
     for member in members:
-        with open_tiff(member.path) as source:
-            if len(source.structure.pages) != member.pages:
+        with open_frame(FrameLocation.of(member.path)) as source:
+            if len(source.images) != member.pages:
                 raise MasterUnfitError(member.path, "the file changed while it was read", "Average the frames again.")
-            for image in source.images():
-                found = _Member(member.path, 1, image.shape, image.dtype.newbyteorder("="))
+            for image in source.read():
+                found = _Member(member.path, 1, (image.shape[0], image.shape[1]), image.dtype.newbyteorder("="))
                 _require_alike(members[0], found)
-                yield image
-
-
-def _mean(members: Sequence[_Member], frames: int, on_progress: Callable[[int, int], None]) -> Image:
-    total = np.zeros(members[0].shape, np.float64)
-    for number, image in enumerate(_images(members), 1):
-        total += image
-        on_progress(number, frames)
-    total /= frames
-    return total.astype(np.float32)
-
-
-def _median(members: Sequence[_Member], frames: int, on_progress: Callable[[int, int], None]) -> Image:
-    (rows, columns), kind = members[0].shape, members[0].pixel_type
-    height = min(rows, max(1, _BAND_BYTES // (frames * columns * kind.itemsize)))
-    starts = range(0, rows, height)
-    result = np.empty((rows, columns), np.float32)
-    read = 0
-    for start in starts:
-        band = np.empty((frames, min(height, rows - start), columns), kind)
-        for number, image in enumerate(_images(members)):
-            band[number] = image[start : start + height]
-            read += 1
-            on_progress(read, frames * len(starts))
-        result[start : start + height] = np.median(band, axis=0, overwrite_input=True)
-    return result
+                yield Turning(image, Recipe(), workspace=source.workspace)

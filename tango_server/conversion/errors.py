@@ -26,6 +26,9 @@ r"""Everything that can go wrong with one frame.
     |   +-- MasterUnfitError            a master does not fit the frame
     |   +-- DarkMissingError            the run has no dark for the frame
     |   \-- AlreadyCorrectedError       the dark of the frame is already subtracted, or may be
+    +-- GroupError                  the frames to combine
+    |   +-- GroupIncompleteError        some are missing or failed
+    |   \-- GroupUnfitError             do not fit together
     \-- OutputError                 the file to write
         +-- OutputExistsError           exists and may not be replaced
         +-- ConvertedDifferentlyError   was already converted in place with another recipe
@@ -153,6 +156,18 @@ class DarkMissingError(CorrectionError):
 
 class AlreadyCorrectedError(CorrectionError):
     """The dark of the frame is already subtracted, or may be: its sidecar is missing."""
+
+
+class GroupError(ConversionError):
+    """The frames to combine are the problem."""
+
+
+class GroupIncompleteError(GroupError):
+    """Frames of a group are missing, or failed."""
+
+
+class GroupUnfitError(GroupError):
+    """Frames of a group do not fit together: other shapes, types, exposures, angles with gaps; too many, or none."""
 
 
 class OutputError(ConversionError):

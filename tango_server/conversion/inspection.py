@@ -188,6 +188,7 @@ def _provenance(provenance: Provenance | None) -> dict[str, Any] | None:
         "placeholder": provenance.placeholder,
         **({} if provenance.original is None else {"original": provenance.original}),
         **({} if provenance.average is None else {"average": provenance.average}),
+        **({} if provenance.combined is None else {"combined": provenance.combined}),
         **_corrections(provenance),
     }
 

@@ -3,6 +3,8 @@
 `ImageDescription` holds compact JSON: `{"petif": 1, "recipe": {...}, "source": "name.tif", "from": "1f0c...",
 "version": "0.1.0"}`, with `"placeholder": true` for a missing frame, `"job": "4f3c..."` for a server's job, and
 `"original": "..."`, the ImageDescription of a frame that was replaced in place.
+Of several frames in one, `combined` has the method (with `sigma`), how many `frames` there were to be and are `used`,
+the names of the `first` and the `last`, and a hash of all their paths (`frames_sha256`): a list may be too long.
 With corrections, `masters` lists the files that were used (`kind`, `path`, `sha256`, `run_uid`, `scale`), and `masked`
 and `overexposed` count pixels.
 `from` is a hash of the relative path from the output to its source: it distinguishes sources with one name, even after
@@ -13,7 +15,7 @@ both trees were moved; `job` distinguishes two conversions of one source. `Softw
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -57,19 +59,24 @@ class Provenance:
     masters: tuple[Master, ...] = ()
     masked: int = 0
     overexposed: int | None = None
+    combined: dict[str, Any] | None = None
+    """The frames of which this file is a combination."""
 
     @property
     def summary(self) -> str:
         """A description of the file, for messages."""
         if self.average is not None:
             return f"an average of {self.average.get('frames')} frames"
+        if self.combined is not None:
+            used, frames = self.combined.get("used"), self.combined.get("frames")
+            return f"a combination ({self.combined.get('method')}) of {used} of {frames} frames, from {self.source} on"
         if self.placeholder:
             return f"a placeholder for the missing frame {self.source}"
         return f"a file already converted from {self.source}"
 
     def matches(self, recipe: Recipe) -> bool:
         """Whether this recipe, whatever its output path, made the file's content from a frame."""
-        if self.placeholder or self.average is not None:
+        if self.placeholder or self.average is not None or self.combined is not None:
             return False
         if self.content_hash is not None:
             return self.content_hash == recipe.content_hash
@@ -95,13 +102,22 @@ def software() -> str:
 
 def origin_of(source: FrameLocation, output: Path) -> str:
     """Return 8 hexadecimal digits, a hash of the relative path from the folder of `output` to the frame."""
+    return hashlib.sha256(_way(source, output)).hexdigest()[:8]
+
+
+def list_hash(sources: Iterable[FrameLocation], output: Path) -> str:
+    """Return the SHA-256 of the relative paths from the folder of `output` to several frames, in their order."""
+    return hashlib.sha256(b"\0".join(_way(source, output) for source in sources)).hexdigest()
+
+
+def _way(source: FrameLocation, output: Path) -> bytes:
     try:
         way = Path(os.path.relpath(source.file, output.parent)).as_posix()
     except ValueError:  # on another drive of Windows
         way = source.file.as_posix()
     if source.index is not None:
         way = f"{way}::{source.data_set}#{source.index}"
-    return hashlib.sha256(way.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return way.encode("utf-8", "surrogateescape")
 
 
 def describe(
@@ -113,6 +129,7 @@ def describe(
     job: str | None = None,
     original: str | None = None,
     masters: Sequence[Master] = (),
+    combined: Mapping[str, Any] | None = None,
     pixels: PixelCounts | None = None,
 ) -> str:
     """Return the text of the ImageDescription tag, always ASCII.
@@ -132,6 +149,8 @@ def describe(
         record["job"] = job
     if original is not None:
         record["original"] = original
+    if combined is not None:
+        record["combined"] = dict(combined)
     if masters:
         left_out = {"modified", "exposure_time"}
         record["masters"] = [master.model_dump(exclude_defaults=True, exclude=left_out) for master in masters]
@@ -164,7 +183,25 @@ def provenance_in_description(text: str) -> Provenance | None:
         masters=_masters(record.get("masters")),
         masked=_count(record.get("masked")) or 0,
         overexposed=_count(record.get("overexposed")),
+        combined=_combined(record.get("combined")),
     )
+
+
+def _combined(value: object) -> dict[str, Any] | None:
+    """Return the facts about the frames of a combination, None if they are not ours."""
+    if not isinstance(value, dict):
+        return None
+    numbers = {name: _count(value.get(name)) for name in ("frames", "used")}
+    if None in numbers.values():
+        return None
+    sigma = value.get("sigma")
+    texts = {name: _text(value.get(name)) for name in ("first", "last", "frames_sha256")}
+    return {
+        "method": _text(value.get("method")),
+        **({"sigma": float(sigma)} if isinstance(sigma, int | float) else {}),
+        **numbers,
+        **texts,
+    }
 
 
 def _masters(value: object) -> tuple[Master, ...]:

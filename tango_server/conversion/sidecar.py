@@ -114,9 +114,17 @@ def _text_of(text: str, wanted: str) -> str:
 
 
 def carry_sidecar(
-    source: Path, output: Path, recipe: Recipe, token: str, roots: Roots = ANYWHERE
+    source: Path,
+    output: Path,
+    recipe: Recipe,
+    token: str,
+    roots: Roots = ANYWHERE,
+    *,
+    values: Mapping[tuple[str, str], str] = MappingProxyType({}),
 ) -> Literal["carried", "absent"]:
     """Write the complete sidecar of `source` for `output`, turned with the image. It may be absent or damaged.
+
+    `values` are new values, by section and key.
 
     Raises
     ------
@@ -131,7 +139,7 @@ def carry_sidecar(
         return "absent"
     page = pages[0]
     turned = page.orientation.then(Orientation.of(recipe))
-    replaced = _SUBTRACTED if recipe.corrections and _is_subtracted(output, roots) else {}
+    replaced = {**values, **(_SUBTRACTED if recipe.corrections and _is_subtracted(output, roots) else {})}
     text = turned_text(sidecar.text, turned, page.shape, replaced).encode(ENCODING)
     publish(sidecar_path(output), write_parts([text]), Attempt(token, ownership=ownership_of(recipe, source)), roots)
     return "carried"

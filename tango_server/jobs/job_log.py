@@ -12,7 +12,8 @@ _log = logging.getLogger(__name__)
 
 _FIELDS = ("job_id", "run_uid", "seq_num", "source", "output", "outcome", "conversion_time", "latency")
 _WORDS: dict[Outcome, str] = {
-    "converted": "converted", "skipped": "skipped", "placeholder": "placeholders", "failed": "failed"
+    "converted": "converted", "skipped": "skipped", "placeholder": "placeholders", "failed": "failed",
+    "grouped": "grouped", "superseded": "superseded",
 }  # fmt: skip
 
 

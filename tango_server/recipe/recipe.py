@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from tango_server.recipe.base import Frozen
+from tango_server.recipe.combine import Combine
 from tango_server.recipe.corrections import Corrections
 from tango_server.recipe.esperanto import Esperanto
 from tango_server.recipe.output import InPlace, NewFile, Output
@@ -41,7 +42,7 @@ def _axis_as_text(value: object) -> object:
 class Recipe(Frozen):
     """How to convert a frame, in this order.
 
-    0. apply `corrections`, in the frame's own geometry
+    0. apply `corrections`, in the frame's own geometry, and `combine` several frames
     1. rotate by `rotation` degrees counter-clockwise (as `numpy.rot90`), seen with row 0 on top
     2. flip along `flip`: none, axis 0 (up-down), axis 1 (left-right) or both (as `numpy.flip`)
     3. convert to `pixel_type` (None keeps the source's). Float to integer truncates toward zero, or rounds half to even
@@ -62,6 +63,7 @@ class Recipe(Frozen):
     esperanto: Esperanto | None = None
     output: Output = NewFile()
     corrections: Corrections | None = Field(default=None, exclude_if=lambda value: value is None)
+    combine: Combine | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="before")
     @classmethod
@@ -93,6 +95,12 @@ class Recipe(Frozen):
     def _keeps_the_original(self) -> Self:
         if self.corrections is not None and isinstance(self.output, InPlace) and not self.output.backup:
             raise ValueError("corrections in place cannot be undone: set backup in output, or write new files")
+        return self
+
+    @model_validator(mode="after")
+    def _combines_to_new_files(self) -> Self:
+        if self.combine is not None and isinstance(self.output, InPlace):
+            raise ValueError('combine makes one file of several: output.mode must be "new", not "in_place"')
         return self
 
     @classmethod

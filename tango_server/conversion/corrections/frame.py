@@ -48,6 +48,8 @@ def correction_of(
 
     """
     own_mask = source.own_mask
+    if corrections is None and recipe.combine is not None:
+        corrections = Corrections()
     if corrections is None:
         own_mask = own_mask if own_mask is not None and own_mask.always else None
         if own_mask is None and source.header.saturation is None:

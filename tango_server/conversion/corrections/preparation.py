@@ -81,6 +81,7 @@ class Preparation:
         own = self.frame.own_mask or NO_MASK
         marks = (
             bool(self.wanted)
+            or self.recipe.combine is not None
             or self.frame.own_mask is not None
             or (
                 self.recipe.corrections is not None
@@ -96,6 +97,7 @@ class Preparation:
             masked=np.flatnonzero(masked) if masked.any() else NO_PIXELS,
             negatives=own.negatives,
             codes=own.codes,
+            overflow=self._overflow(),
             marks=marks,
             limit=self._limit(),
             repair=self.corrections.repair is not None,
@@ -247,6 +249,13 @@ class Preparation:
         if self.corrections.saturation is None:
             return self.frame.saturation
         return self.corrections.saturation * (header.summed or 1.0)
+
+    def _overflow(self) -> int | None:
+        """Return the value of a counter that is full, where one such frame would spoil a combination."""
+        own, kind = self.frame.own_mask, self.frame.pixel_type
+        if self.recipe.combine is None or own is None or own.pixels is None or kind.kind == "f":
+            return None
+        return int(np.iinfo(kind).max)
 
     def _work(self, *, exact: bool) -> np.dtype[Any] | None:
         """Return the type to calculate in: float32 if it represents frame, dark and flat exactly, and is written."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tango_server.conversion.errors import ExperimentUnfitError, UnsupportedImageError
 from tango_server.conversion.esperanto.codec import encode
-from tango_server.conversion.esperanto.experiment import experiment_of
+from tango_server.conversion.esperanto.experiment import Experiment, experiment_of
 from tango_server.conversion.esperanto.header import EsperantoHeader, HeaderError
 from tango_server.conversion.esperanto.mask import mask_of, read_mask
 from tango_server.conversion.esperanto.padding import FILL, FrameSizeError, margin, padded_side, square
@@ -14,7 +14,7 @@ from tango_server.conversion.files.atomic_write import Write, write_parts
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.frame_header import FrameHeader
 from tango_server.conversion.image.orientation import Orientation
-from tango_server.conversion.image.transform import Turning
+from tango_server.conversion.image.transform import OutputImage
 from tango_server.messages import PixelCounts
 from tango_server.recipe.esperanto import Esperanto
 
@@ -33,6 +33,7 @@ class EsperantoFrame:
     taken: time of the acquisition in TIFF's form
     history: returns the provenance, of a corrected frame with its `pixels`
     roots: the folders that may be read
+    experiment: the values of the header, by default those of this frame
 
     """
 
@@ -45,6 +46,7 @@ class EsperantoFrame:
     taken: str
     history: Callable[..., str]
     roots: Roots
+    experiment: Experiment | None = None
 
     @property
     def side(self) -> int:
@@ -71,7 +73,7 @@ class EsperantoFrame:
 
         """
         wanted, side = self.wanted, self.side
-        found = experiment_of(self.source, wanted, self.fields, self.stated, self.turned)
+        found = self.experiment or experiment_of(self.source, wanted, self.fields, self.stated, self.turned)
         x, y = self.turned.point(*found.beam_center, self.shape)
         above, left = margin(self.turned.shape(self.shape))
         return EsperantoHeader(
@@ -91,7 +93,7 @@ class EsperantoFrame:
             history=self.history() if pixels is None else self.history(pixels=pixels),
         )
 
-    def writer(self, turning: Turning) -> Write:
+    def writer(self, turning: OutputImage) -> Write:
         """Return the function that writes the turned int32 image into an open file.
 
         It needs memory for the padded frame, and with AGI_BITFIELD for the encoded one.

@@ -2,13 +2,14 @@
 
 `petif-bluesky 0.1.0 recipe=8b67ad0de32de42b rotation=180 flip=none from=1f0c2233 job=4f3c11d0a2b3c4d5
 dark=1f0c22334455 masked=22 overexposed=3 source=pat-00017.tif`, in one line: the recipe's content hash and orientation;
+of several frames in one `combined=sum,8of10,1f0c22334455`: method, number, and the first digits of their list's hash;
 of a corrected frame the first digits of the SHA-256 of `dark`, `flat` and `mask`, and counts of pixels; the rest as in
 the provenance of a TIFF. The source's name is percent-encoded, and cut at the end of the line. Frames of earlier
 versions have no orientation.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, unquote
@@ -25,7 +26,9 @@ _HASH_DIGITS = 12
 _RECORD = re.compile(
     r"petif-bluesky (?P<version>\S+) recipe=(?P<hash>\w+)"
     r"(?: rotation=(?P<rotation>0|90|180|270) flip=(?P<flip>none|0|1|both))? from=(?P<origin>\w+)(?: job=(?P<job>\S+))?"
-    r"(?P<placeholder> placeholder)?(?P<masters>(?: (?:dark|flat|mask)=[0-9a-f]{12})*)(?: masked=(?P<masked>\d+))?"
+    r"(?P<placeholder> placeholder)?"
+    r"(?: combined=(?P<method>\w+),(?P<used>\d+)of(?P<frames>\d+),(?P<list>\w+))?"
+    r"(?P<masters>(?: (?:dark|flat|mask)=[0-9a-f]{12})*)(?: masked=(?P<masked>\d+))?"
     r"(?: overexposed=(?P<overexposed>\d+))? source=(?P<source>\S*)"
 )
 
@@ -38,6 +41,7 @@ def history(
     placeholder: bool = False,
     job: str | None = None,
     masters: Sequence[Master] = (),
+    combined: Mapping[str, Any] | None = None,
     pixels: PixelCounts | None = None,
 ) -> str:
     """Return the text of the line HISTORY; of several darks, the first one."""
@@ -45,6 +49,9 @@ def history(
     words += [f"from={origin_of(source, output)}"]
     words += [f"job={job}"] if job is not None else []
     words += ["placeholder"] if placeholder else []
+    if combined is not None:
+        digits = combined["frames_sha256"][:_HASH_DIGITS]
+        words += [f"combined={combined['method']},{combined['used']}of{combined['frames']},{digits}"]
     named = {master.kind: master.sha256[:_HASH_DIGITS] for master in reversed(masters)}
     words += [f"{kind}={named[kind]}" for kind in KINDS if kind in named]
     if pixels is not None:
@@ -76,4 +83,12 @@ def provenance_in(text: str) -> Provenance | None:
         ),
         masked=int(found["masked"] or 0),
         overexposed=int(found["overexposed"]) if found["overexposed"] else None,
+        combined=None
+        if found["method"] is None
+        else {
+            "method": found["method"],
+            "frames": int(found["frames"]),
+            "used": int(found["used"]),
+            "frames_sha256": found["list"],
+        },
     )

@@ -46,9 +46,9 @@ class Workspace:
 _own = threading.local()
 
 
-def thread_workspace() -> Workspace:
-    """Return the workspace of this thread."""
-    workspace: Workspace | None = getattr(_own, "workspace", None)
-    if workspace is None:
-        workspace = _own.workspace = Workspace()
-    return workspace
+def thread_workspace(number: int = 0) -> Workspace:
+    """Return one of the workspaces of this thread; several are needed for frames that are open together."""
+    workspaces: dict[int, Workspace] | None = getattr(_own, "workspaces", None)
+    if workspaces is None:
+        workspaces = _own.workspaces = {}
+    return workspaces.setdefault(number, Workspace())

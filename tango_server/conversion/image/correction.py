@@ -35,6 +35,7 @@ class Correction:
     small_in_float32: whether integers that float32 represents exactly are corrected in float32, which is faster
     dark, flat: turned to the output, in float32 if that is exact, 0 and 1 in masked pixels
     masked: pixels that are masked in all frames
+    overflow: a value that is counted as overexposed, and masked
     negatives, codes: whether values below 0 and which values mark masked pixels, as in `OwnMask`
     marks: whether pixels are masked at all, NaN and Inf included; not if overexposed ones are just counted
     limit: counts from which on a pixel is overexposed; None if unknown
@@ -51,6 +52,7 @@ class Correction:
     masked: Indices = field(default_factory=lambda: NO_PIXELS)
     negatives: bool = False
     codes: tuple[int, ...] = ()
+    overflow: int | None = None
     marks: bool = True
     limit: float | None = None
     repair: bool = False
@@ -60,7 +62,8 @@ class Correction:
 
     def marked_in(self, pixels: Image) -> NDArray[np.bool_]:
         """Return which raw pixels their own value marks as masked."""
-        return OwnMask(negatives=self.negatives, codes=self.codes).of(pixels)
+        codes = self.codes if self.overflow is None else (*self.codes, self.overflow)
+        return OwnMask(negatives=self.negatives, codes=codes).of(pixels)
 
     def values(self, pixels: Image, rows: Any, columns: Any) -> NDArray[np.float64]:
         """Return the corrected values of single pixels (of the given rows and columns of the output)."""
@@ -78,8 +81,15 @@ class Correcting:
     `overexposed` is complete once all blocks were applied, None without a limit.
     """
 
-    def __init__(self, correction: Correction, repaired: Repaired | None, workspace: Workspace) -> None:
+    def __init__(
+        self,
+        correction: Correction,
+        repaired: Repaired | None,
+        workspace: Workspace,
+        overexposed: NDArray[np.bool_] | None = None,
+    ) -> None:
         self._correction = correction
+        self._over = overexposed
         self._repaired = repaired
         self._workspace = workspace
         self.marks = correction.marks
@@ -98,16 +108,19 @@ class Correcting:
         correction, columns = self._correction, block.shape[1]
         masked = _within(correction.masked, start * columns, block.size)
         if correction.negatives or correction.codes:
-            masked = _with_marked(masked, correction.marked_in(block))
+            marked = OwnMask(negatives=correction.negatives, codes=correction.codes).of(block)
+            masked = _with_marked(masked, marked)
         if correction.limit is not None:
-            self._count(block, masked, correction.limit)
+            self._count(block, masked, correction.limit, start)
+        if correction.overflow is not None:
+            masked = _with_marked(masked, block == correction.overflow)
         if correction.work is not None:
             block = self._in_floats(block, slice(start, start + len(block)), self._work_of(block, correction.work))
         if self._repaired is not None:
             masked = self._repaired.put(block, start, masked)
         return block, masked
 
-    def _count(self, block: Image, masked: Indices, limit: float) -> None:
+    def _count(self, block: Image, masked: Indices, limit: float, start: int) -> None:
         wanted = math.ceil(limit) if block.dtype.kind != "f" else limit
         high = block.max()
         if high < wanted:  # False for NaN
@@ -117,6 +130,8 @@ class Correcting:
             over &= np.isfinite(block)
         over.reshape(-1)[masked] = False
         self.overexposed = (self.overexposed or 0) + int(np.count_nonzero(over))
+        if self._over is not None:
+            self._over[start : start + len(block)] |= over
 
     def _work_of(self, block: Image, work: np.dtype[Any]) -> np.dtype[Any]:
         """Return the type to correct a block in."""

@@ -1,13 +1,15 @@
 """Array to array, block by block: each block of output rows is gathered, turned and cast while it is in the cache."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from tango_server.conversion.image.buffers import Workspace
-from tango_server.conversion.image.correction import Correcting, Correction
+from tango_server.conversion.image.correction import NO_PIXELS, Correcting, Correction, Indices
 from tango_server.conversion.image.orientation import AS_STORED, Orientation
 from tango_server.conversion.image.pixels import Image, PixelConverter
 from tango_server.conversion.image.repair import Repaired, repaired
@@ -45,11 +47,42 @@ def output_type(recipe: Recipe, source: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if exact else np.float64)
 
 
-class Turning:
-    """One image that a recipe converts.
+class OutputImage(ABC):
+    """One image of an output, computed block by block.
 
     `shape` (rows, columns) and `pixel_type` are the output's; `counts` is complete once `blocks` is exhausted.
     """
+
+    shape: tuple[int, int]
+    pixel_type: np.dtype[Any]
+    is_corrected: bool
+    """Whether masks were applied, too."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the output's pixels."""
+        return self.shape[0] * self.shape[1] * self.pixel_type.itemsize
+
+    @abstractmethod
+    def blocks(self) -> Iterator[Image]:
+        """Yield the output in blocks of whole rows, from the top, each C-contiguous and valid until the next."""
+
+    @abstractmethod
+    def counts(self) -> PixelCounts:
+        """Return how many pixels the conversion of the pixel type changed."""
+
+    def whole(self) -> Image:
+        """Return the whole output."""
+        result = np.empty(self.shape, self.pixel_type)
+        row = 0
+        for block in self.blocks():
+            result[row : row + len(block)] = block
+            row += len(block)
+        return result
+
+
+class Turning(OutputImage):
+    """One image that a recipe converts."""
 
     def __init__(
         self,
@@ -58,10 +91,13 @@ class Turning:
         stored: Orientation = AS_STORED,
         workspace: Workspace | None = None,
         correction: Correction | None = None,
+        *,
+        overexposed: NDArray[np.bool_] | None = None,
     ) -> None:
         """`stored` is the orientation by the file's tag, applied before the recipe; `workspace` is memory to reuse.
 
-        `correction` was prepared for this image, `stored` and the recipe.
+        `correction` was prepared for this image, `stored` and the recipe; `overexposed`, of the output's shape, gets
+        the pixels that are.
         """
         self._workspace = workspace or Workspace()
         rows, columns = image.shape
@@ -73,8 +109,11 @@ class Turning:
         self._correction = correction
         self._correcting: Correcting | None = None
         if correction is not None:
-            self._correcting = Correcting(correction, _repaired(image, self._orientation, correction), self._workspace)
+            self._correcting = Correcting(
+                correction, _repaired(image, self._orientation, correction), self._workspace, overexposed
+            )
             source = correction.work or source
+        self.is_corrected = correction is not None and correction.marks
         self._pixels = PixelConverter(
             source,
             self.pixel_type,
@@ -84,18 +123,8 @@ class Turning:
             reserved=None if correction is None else correction.reserved,
         )
 
-    @property
-    def is_corrected(self) -> bool:
-        """Whether masks were applied, too."""
-        return self._correcting is not None and self._correcting.marks
-
-    @property
-    def size(self) -> int:
-        """Bytes of the output's pixels."""
-        return self.shape[0] * self.shape[1] * self.pixel_type.itemsize
-
     def counts(self) -> PixelCounts:
-        """Return how many pixels the conversion of the pixel type changed."""
+        """Return how many pixels the conversion of the pixel type changed, and how many are overexposed."""
         counts = self._pixels.counts()
         if self._correcting is None:
             return counts
@@ -105,34 +134,38 @@ class Turning:
         """Release the image; shape, pixel type and counts stay."""
         self._image = np.empty((0, 0), self._image.dtype)
 
-    def whole(self) -> Image:
-        """Return the whole output."""
-        result = np.empty(self.shape, self.pixel_type)
-        row = 0
-        for block in self.blocks():
-            result[row : row + len(block)] = block
-            row += len(block)
-        return result
-
     def blocks(self) -> Iterator[Image]:
-        """Yield the output in blocks of whole rows, from the top, each C-contiguous and valid until the next."""
-        rows, columns = self.shape
+        """Yield the output in blocks of whole rows."""
+        for _, block, masked in self.corrected(slice(0, self.shape[0])):
+            yield self._pixels.convert_masked(block, masked) if self.is_corrected else self._pixels.convert(block)
+
+    def corrected(self, wanted: slice, *, in_place: bool = False) -> Iterator[tuple[int, Image, Indices]]:
+        """Yield the `wanted` rows of the output in blocks, corrected but not yet cast.
+
+        Of each: its first row, its pixels, which may be changed, and the positions of masked ones; until the next.
+        `in_place` allows to change the image itself, which saves a copy.
+        """
+        columns = self.shape[1]
+        height = min(self.block_rows, wanted.stop - wanted.start)
+        carrier = np.dtype(_CARRIERS[self._image.itemsize])
+        buffers = self._workspace.array("gathered", (2, height, columns), carrier)
+        for start in range(wanted.start, wanted.stop, height):
+            stop = min(start + height, wanted.stop)
+            block = self._gather(start, stop, buffers[:, : stop - start], in_place=in_place)
+            if self._correcting is None:
+                yield start, block, NO_PIXELS
+            else:
+                yield start, *self._correcting.apply(block, start)
+
+    @property
+    def block_rows(self) -> int:
+        """The number of rows in a block."""
         pixels = _BLOCK_BYTES // self._image.itemsize
         if self._correcting is not None:
             pixels = min(pixels, _CORRECTED_PIXELS)
-        height = min(max(1, pixels // columns), rows)
-        carrier = np.dtype(_CARRIERS[self._image.itemsize])
-        buffers = self._workspace.array("gathered", (2, height, columns), carrier)
-        for start in range(0, rows, height):
-            stop = min(start + height, rows)
-            block = self._gather(start, stop, buffers[:, : stop - start])
-            if self._correcting is None:
-                yield self._pixels.convert(block)
-                continue
-            block, masked = self._correcting.apply(block, start)
-            yield self._pixels.convert_masked(block, masked) if self._correcting.marks else self._pixels.convert(block)
+        return max(1, pixels // self.shape[1])
 
-    def _gather(self, start: int, stop: int, buffers: Image) -> Image:
+    def _gather(self, start: int, stop: int, buffers: Image, *, in_place: bool) -> Image:
         """Return the output rows `start` to `stop` in the source's type, in one of two `buffers` of that size.
 
         Rows that need no turning are returned as they are, if their correction does not change them.
@@ -146,14 +179,14 @@ class Turning:
         if turn.reverse_rows or turn.reverse_columns:
             axes = -1 if turn.reverse_rows and turn.reverse_columns else int(turn.reverse_columns)
             turned = cv2.flip(turned, axes, dst=buffers[1])
-        elif not turn.transpose and (self._correction is None or self._correction.work is None):
+        elif not (turn.transpose or in_place) and (self._correction is None or self._correction.work is None):
             np.copyto(buffers[0], turned)
             turned = buffers[0]
         result: Image = turned.view(self._image.dtype.newbyteorder("="))
         return result
 
 
-def added_counts(turnings: Sequence[Turning]) -> PixelCounts:
+def added_counts(turnings: Sequence[OutputImage]) -> PixelCounts:
     """Return the counts of all pages together."""
     counts = [turning.counts() for turning in turnings]
     lows = [count.minimum for count in counts if count.minimum is not None]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 from tango_server.conversion.files.atomic_write import Write
-from tango_server.conversion.image.transform import Turning
+from tango_server.conversion.image.transform import OutputImage
 from tango_server.conversion.provenance import software
 from tango_server.conversion.tiff.kept_tags import KeptTags, Tag
 from tango_server.recipe import Recipe
@@ -17,7 +17,7 @@ _TIFFFILE_NAMES = {"none": None, "deflate": "zlib", "lzw": "lzw", "zstd": "zstd"
 
 
 def tifffile_writer(
-    turnings: Iterable[Turning], pages: int, recipe: Recipe, description: str, taken: str, *, kept: KeptTags
+    turnings: Iterable[OutputImage], pages: int, recipe: Recipe, description: str, taken: str, *, kept: KeptTags
 ) -> Write:
     """Return the function that writes `pages` turned images into an open file, as a BigTIFF where they need one."""
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tango_server.conversion.files.atomic_write import Write, write_parts
-from tango_server.conversion.image.transform import Turning
+from tango_server.conversion.image.transform import OutputImage
 from tango_server.conversion.provenance import software
 from tango_server.conversion.tiff.kept_tags import NOTHING_KEPT, KeptTags, Tag
 from tango_server.conversion.tiff.tifffile_writer import CLASSIC_LIMIT, tifffile_writer
@@ -28,7 +28,7 @@ _STRIP_ALIGNMENT = 64  # a cache line; fabio's varies, and the tags say where th
 
 
 def image_writer(  # noqa: PLR0917 - each is of another type, or named as its parameter
-    turnings: Iterator[Turning],
+    turnings: Iterator[OutputImage],
     pages: int,
     recipe: Recipe,
     description: str,
@@ -75,7 +75,7 @@ def _place_of(text: bytes, file: BinaryIO) -> int:
         size *= 8
 
 
-def _plain(turning: Turning, description: str, taken: str, kept: KeptTags) -> Iterator[Any]:
+def _plain(turning: OutputImage, description: str, taken: str, kept: KeptTags) -> Iterator[Any]:
     head = tiff_header(
         turning.shape,
         turning.pixel_type,

@@ -71,7 +71,7 @@ def test_unknown_keys_of_what_a_server_receives_are_errors(message: BaseModel) -
 @pytest.mark.parametrize("message", [REPORT, STATISTICS, MESSAGES[-3], MESSAGES[-1]], ids=name_of)
 def test_unknown_keys_of_answers_are_passed_over(message: BaseModel) -> None:
     """A server may be of a later version than its clients."""
-    text = json.dumps({**message.model_dump(mode="json"), "group": "scan-1"})
+    text = json.dumps({**message.model_dump(mode="json"), "stack": "scan-1"})
     assert type(message).model_validate_json(text) == message
 
 

@@ -73,10 +73,10 @@ def test_average_equals_numpy(darks: list[Path], tmp_path: Path, method: str) ->
     assert sidecar_path(master).read_bytes() == sidecar_path(darks[0]).read_bytes()
 
 
-def test_median_in_bands_equals_the_whole(darks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_median_in_bands_equals_the_whole(darks: list[Path]) -> None:
     steps: list[tuple[int, int]] = []
-    monkeypatch.setattr(averaging, "_BAND_BYTES", 5 * 16 * 2 * 5)  # five rows of five frames
-    found = averaging.average(darks, "median", lambda *step: steps.append(step))
+    five_rows = 5 * 16 * 2 * 5  # bytes in five frames
+    found = averaging.average(darks, "median", lambda *step: steps.append(step), band_bytes=five_rows)
     assert np.array_equal(found.image, np.median(stack(darks), axis=0).astype(np.float32))
     assert steps[-1] == (15, 15)
 

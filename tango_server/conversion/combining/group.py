@@ -1,0 +1,306 @@
+"""Several frames, one recipe, one report.
+
+A group is combined by one call, from the files of its members in their order; nothing is kept before.
+"""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tango_server.conversion.combining.bands import can_clip
+from tango_server.conversion.combining.combine import (
+    BAND_BYTES,
+    Combination,
+    CombinedImage,
+    Frames,
+    OnProgress,
+    combined_type,
+    no_progress,
+)
+from tango_server.conversion.combining.members import (
+    Checked,
+    Exposures,
+    Member,
+    MemberFailed,
+    Reading,
+    require_alike,
+    turned_shape,
+)
+from tango_server.conversion.combining.scan import experiment_of_all
+from tango_server.conversion.errors import (
+    ConversionError,
+    GroupIncompleteError,
+    GroupUnfitError,
+    OutsideRootsError,
+    SourceError,
+    UnsupportedImageError,
+)
+from tango_server.conversion.files.roots import ANYWHERE, Roots, output_path
+from tango_server.conversion.files.sandbox import is_taken, open_folder
+from tango_server.conversion.image.buffers import thread_workspace
+from tango_server.conversion.image.pixels import InexactPixelsError
+from tango_server.conversion.provenance import list_hash, origin_of
+from tango_server.conversion.publishing import Content, Publication
+from tango_server.conversion.records import record_of
+from tango_server.conversion.sidecar import sidecar_path
+from tango_server.limits import MOST_MEMBERS
+from tango_server.messages import FrameReport, GroupMember, GroupReport
+from tango_server.recipe import NewFile, Recipe
+from tango_server.recipe.combine import Combine
+
+_NAMED = 3
+"""Missing members that a message names."""
+
+
+def convert_group(
+    members: Sequence[Member],
+    recipe: Recipe,
+    *,
+    group: str = "",
+    output: Path | None = None,
+    roots: Roots = ANYWHERE,
+    token: str = "offline",  # noqa: S107 - not that kind of token
+    job: str | None = None,
+    band_bytes: int = BAND_BYTES,
+    on_progress: OnProgress = no_progress,
+) -> GroupReport:
+    """Combine frames to one output and return its report.
+
+    Parameters
+    ----------
+    members: the frames in their order, which decides the result to the last bit
+    recipe: how to correct each, to combine and to convert them; with `combine`
+    group: its id, for a template of the output's name and for the report
+    output: path of the output; by default the recipe decides: named by the first member, or by a template that may have
+        `{group}`, and `{first}` and `{last}` for the stems of these members. Of an incomplete group, `_8of10` is added
+    roots, token, job: see `convert.convert_file`. If `output` is given too, all paths must already be resolved
+    band_bytes: memory for the rows of all frames that a median or sigma-clipped mean needs at a time
+
+    Raises
+    ------
+    GroupIncompleteError
+        if members are missing or failed, and the recipe does not say to combine the others.
+    GroupUnfitError
+        if members do not fit together.
+    ConversionError
+        another one of its subclasses, as `convert_file` does. Nothing is written then.
+    """
+    started = time.perf_counter()
+    combine, place = recipe.combine, recipe.output
+    first = members[0].location if members else Path()
+    if combine is None or not isinstance(place, NewFile):
+        raise GroupUnfitError(str(first), "the recipe combines no frames", "Give it combine.")
+    if not 1 <= len(members) <= MOST_MEMBERS:
+        raise GroupUnfitError(
+            str(first), f"cannot combine {len(members)} frames", f"A group has 1 to {MOST_MEMBERS} frames."
+        )
+    if output is None or roots == ANYWHERE:
+        members = [_resolved(member, roots) for member in members]
+    target = _target(members, recipe, group, roots) if output is None else output
+    work = _Group(members, recipe, combine, place, roots, band_bytes, on_progress)
+    while True:
+        try:
+            report = work.published(target, token, job)
+        except MemberFailed as failed:  # noted, and the others are combined if the recipe says so
+            work.problems[failed.number] = f"{failed.error.problem}. {failed.error.advice}"
+            continue
+        break
+    listed = tuple(work.listed())
+    return GroupReport.model_validate({
+        **dict(report), "group": group or None, "members": listed,
+        "conversion_time": time.perf_counter() - started, "finished": time.time(),
+    })  # fmt: skip
+
+
+def _resolved(member: Member, roots: Roots) -> Member:
+    if member.problem:
+        return member
+    try:
+        file = roots.frame(member.location.file)
+    except ConversionError as error:
+        return replace(member, problem=f"{error.problem}. {error.advice}")
+    return replace(member, location=replace(member.location, file=file))
+
+
+def _target(members: Sequence[Member], recipe: Recipe, group: str, roots: Roots) -> Path:
+    first, last = members[0], members[-1]
+    names = {"group": group, "first": first.location.stem, "last": last.location.stem}
+    return output_path(first.location, recipe, roots, {**first.fields, **names})
+
+
+@dataclass(eq=False)
+class _Group:
+    """A group that is being combined; `problems` are those of its members, by number."""
+
+    members: Sequence[Member]
+    recipe: Recipe
+    combine: Combine
+    place: NewFile
+    roots: Roots
+    band_bytes: int
+    on_progress: OnProgress
+    problems: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.problems |= {number: each.problem for number, each in enumerate(self.members) if each.problem}
+
+    def published(self, target: Path, token: str, job: str | None) -> FrameReport:
+        """Write the output; raise `MemberFailed` for a further member that cannot be read."""
+        reading = Reading(self.recipe, self.place, self.roots)
+        checked = []
+        for number, member in enumerate(self.members):
+            if number not in self.problems:
+                try:
+                    checked.append(reading.checked(number, member))
+                except MemberFailed as failed:
+                    self.problems[number] = f"{failed.error.problem}. {failed.error.advice}"
+        self._require_enough(checked)
+        require_alike(checked, self.recipe)
+        exposures = Exposures.of(checked, self.combine.method)
+        first = checked[0].source
+        notes = dict.fromkeys(filter(None, (each.source.note for each in checked)))
+        source = replace(
+            first,
+            location=self.members[0].location,  # even if it is missing: a later output replaces that of this group
+            header=exposures.header,
+            state=replace(first.state, size=sum(each.source.state.size for each in checked)),
+            note=" ".join([*notes, *self._notes(exposures)]),
+        )
+        if self.problems:
+            target = target.with_name(f"{target.stem}{self._how_many('of')}{target.suffix}")
+        making = _Making(self, reading, checked, exposures, target)
+        publication = Publication(
+            source, making.content, target, self.recipe, self.roots, token, job, checked[0].member.fields
+        )
+        report = publication.to_new_file(self.place)
+        if report.outcome == "converted":
+            self._remove_earlier(Path(report.output or target))
+        return report
+
+    def listed(self) -> list[GroupMember]:
+        """Return all members for the report."""
+        return [
+            GroupMember(
+                source=each.location.path,
+                frame=each.location.index,
+                outcome="failed" if number in self.problems else "grouped",
+                reason=self.problems.get(number, ""),
+            )
+            for number, each in enumerate(self.members)
+        ]
+
+    def facts(self, output: Path) -> dict[str, Any]:
+        """Return what the tags of the output say about its members."""
+        used = [each.location for number, each in enumerate(self.members) if number not in self.problems]
+        return {
+            "method": self.combine.method,
+            **({"sigma": self.combine.sigma} if self.combine.method == "sigma_clip" else {}),
+            "frames": len(self.members),
+            "used": len(used),
+            "first": self.members[0].location.name,
+            "last": self.members[-1].location.name,
+            "frames_sha256": list_hash(used, output),
+        }
+
+    def _how_many(self, of: str) -> str:
+        return f"_{len(self.members) - len(self.problems)}{of}{len(self.members)}"
+
+    def _require_enough(self, checked: Sequence[Checked]) -> None:
+        if not self.problems or (checked and self.combine.on_incomplete == "combine"):
+            return
+        named = [f"{self.members[number].location.name} ({why})" for number, why in sorted(self.problems.items())]
+        more = f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        raise GroupIncompleteError(
+            self.members[0].location.file,
+            f"cannot combine: {len(named)} of {len(self.members)} frames are missing or failed: "
+            f"{'; '.join(named[:_NAMED])}{more}",
+            'Restore them, or set on_incomplete = "combine".',
+        )
+
+    def _notes(self, exposures: Exposures) -> list[str]:
+        used, notes = len(self.members) - len(self.problems), []
+        if self.problems:
+            notes.append(f"Combined {used} of {len(self.members)} frames; the others are missing or failed.")
+        if used == 1:
+            notes.append("One frame only was combined.")
+        elif self.combine.method == "sigma_clip" and not can_clip(used, self.combine.sigma):
+            notes.append(f"With {used} frames, no value can deviate by more than sigma = {self.combine.sigma:g}.")
+        if not exposures.known:
+            notes.append("The sum has no sidecar: the number of exposures of a frame is unknown.")
+        return notes
+
+    def _remove_earlier(self, output: Path) -> None:
+        """Remove the output of fewer members, made when others were missing: this one takes its place."""
+        complete = re.sub(rf"{self._how_many('of')}$", "", output.stem) if self.problems else output.stem
+        origin = origin_of(self.members[0].location, output)
+        for used in range(1, len(self.members) - len(self.problems)):
+            earlier = output.with_name(f"{complete}_{used}of{len(self.members)}{output.suffix}")
+            if is_taken(earlier, self.roots.write) and self._is_of_group(earlier, origin):
+                with open_folder(earlier.parent, self.roots.write) as folder:
+                    for path in (earlier, sidecar_path(earlier)):
+                        folder.remove(path.name)
+
+    def _is_of_group(self, path: Path, origin: str) -> bool:
+        try:
+            found = record_of(path, self.roots.outputs)
+        except (SourceError, OutsideRootsError):
+            return False
+        return found is not None and found.combined is not None and found.origin == origin
+
+
+@dataclass(eq=False)
+class _Making:
+    """The content of the output, computed once and only if it is written."""
+
+    group: _Group
+    reading: Reading
+    members: Sequence[Checked]
+    exposures: Exposures
+    target: Path
+
+    def content(self) -> Content:
+        """Return what is written; raise `ConversionError`, `MemberFailed`."""
+        group, recipe, first = self.group, self.group.recipe, self.members[0]
+        kind = combined_type(recipe, group.combine.method, first.source.images[0].pixel_type)
+        summed = self.exposures.summed
+        values: Mapping[tuple[str, str], str] = {}
+        if summed is not None:
+            values = {("[metadata]", "summedExposures"): f"{summed:.10g}"}
+        experiment = experiment_of_all(self.members, recipe, group.combine)
+        return Content(
+            lambda: iter([CombinedImage(self._combined[0], recipe, kind, self._combined[1])]),
+            marked=True,
+            masters=tuple(dict.fromkeys(master for each in self.members for master in each.masters)),
+            notes=tuple(dict.fromkeys(note for each in self.members for note in each.notes)),
+            combined=group.facts(self.target),
+            experiment=experiment,
+            has_sidecar=self.exposures.known,
+            sidecar_of=first.member.location.file,
+            sidecar_values=values,
+        )
+
+    @cached_property
+    def _combined(self) -> tuple[Any, int | None]:
+        """The combination, and how many pixels are overexposed in any of the frames."""
+        group, first = self.group, self.members[0]
+        shape = turned_shape(first, group.recipe)
+        over = np.zeros(shape, np.bool_)
+        frames = Frames(
+            sum(len(each.source.images) for each in self.members),
+            shape,
+            first.kind,
+            lambda together: self.reading.turnings(self.members, together, over),
+        )
+        combination = Combination(group.combine.method, group.combine.sigma, band_bytes=group.band_bytes)
+        try:
+            combined = combination.of(frames, group.on_progress, thread_workspace())
+        except InexactPixelsError as error:
+            path = first.member.location.file
+            raise UnsupportedImageError(path, f"cannot combine: {error}", "Use other methods or types.") from error
+        return combined, int(np.count_nonzero(over)) if first.counts_overexposed else None
