@@ -15,11 +15,12 @@ from petif_bluesky.documents.bookings import CONVERSION, Booking, booking_in
 from petif_bluesky.documents.document_counts import DocumentCounts
 from petif_bluesky.documents.run_recipe import recipe_of_run
 from petif_bluesky.documents.selection import is_own_stream
-from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, FrameStream, in_order
+from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, FrameStream, in_order, is_there
 from petif_bluesky.plan_stubs.drain import Drain
 from petif_bluesky.plan_stubs.start_facts import Owner, on_their_way, place_of, require_other_output
 from petif_bluesky.signals.drain_status import RunSoFar
 from petif_bluesky.signals.run_reports import RunReports
+from tango_server.messages import FrameReport, GroupReport
 
 _log = logging.getLogger(__name__)
 
@@ -49,9 +50,20 @@ class _Run:
     pending: deque[int] = field(default_factory=deque)
     """Indices in `reports` of those without an event yet."""
 
+    combined: set[str] = field(default_factory=set)
+    """Groups with an event."""
+
     @property
     def uid(self) -> str:
         return self.reports.run_uid
+
+    def takes(self, report: FrameReport) -> bool:
+        """Return whether a report gets an event: a group that was combined again has one already."""
+        if not isinstance(report, GroupReport) or report.group is None or not is_there(report):
+            return True
+        is_new = report.group not in self.combined
+        self.combined.add(report.group)
+        return is_new
 
 
 class RunWrapper:
@@ -261,9 +273,9 @@ class RunWrapper:
             )
 
     def _emit_frames(self, run: _Run) -> Plan[None]:
-        new = in_order(run.reports, run.seen)
-        run.seen += len(new)
-        run.pending += new
+        new = range(run.seen, len(run.reports))
+        run.pending += (place for place in in_order(run.reports, new) if run.takes(run.reports[place]))
+        run.seen = new.stop
         while run.pending:
             stream = run.frames.show(run.reports, run.pending)
             yield from stream.messages()
