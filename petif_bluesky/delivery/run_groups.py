@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from petif_bluesky.documents.frame import Frame
@@ -37,7 +38,8 @@ class RunGroups:
         """Write the requests of frames, with their groups; return them."""
         with self._lock:
             grouped = [self._grouped(frame) for frame in frames]
-            requests = [frame.request() for frame in grouped]
+            members = {frame.group: frame.members for frame in grouped}  # the last number is the largest
+            requests = [replace(frame, members=members[frame.group]).request() for frame in grouped]
             runs = dict.fromkeys(frame.run_uid for frame in grouped if frame.run_uid in self._groups)
             for run_uid in runs:  # before they are written: a group never seems complete too early
                 self._note_open(run_uid, self._groups[run_uid].open_members)
@@ -59,8 +61,6 @@ class RunGroups:
             self._groups.pop(run_uid, None)
 
     def _grouped(self, frame: Frame) -> Frame:
-        if frame.in_event is None:  # its recipe combines nothing
-            return frame
         if frame.run_uid not in self._groups:
             combine = combine_of(frame.recipe)
             if combine is None:

@@ -1,5 +1,6 @@
 """The state of one run, from its first document to its last."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ Document = Mapping[str, Any]
 
 _BASELINE = "baseline"
 _MOST_NOTES = 1000
+
+_Files = tuple[str, tuple[int, int] | None, list[FramePlace]]
+"""Data key, shape of a frame, and where the frames are."""
 
 
 class _Held(NamedTuple):
@@ -175,11 +179,20 @@ class Run:
                 files = list(self._files(point))
                 if not files:
                     self._darks.add_without_files(point)
-                for data_key, shape, places in files:
-                    if self._is_to_convert(point, data_key, shape, places):
-                        new = [(number, place) for number, place in enumerate(places) if self._names.take(place)]
-                        for number, place in new:
-                            self._found(_Image(point, data_key, len(new), shape), place, number)
+                for image, place, number in self._new(point, files):
+                    self._found(image, place, number)
+
+    def _new(self, point: Point, files: list[_Files]) -> list[tuple[_Image, FramePlace, int]]:
+        """Return the frames of a point that are to be converted and were not yet, with their numbers in the event."""
+        seen: Counter[str] = Counter()
+        new: list[tuple[str, tuple[int, int] | None, FramePlace, int]] = []
+        for data_key, shape, places in files:
+            if self._is_to_convert(point, data_key, shape, places):
+                numbered = enumerate(places, start=seen[data_key])
+                new += [(data_key, shape, place, number) for number, place in numbered if self._names.take(place)]
+                seen[data_key] += len(places)
+        counts = Counter(data_key for data_key, *_ in new)
+        return [(_Image(point, key, counts[key], shape), place, number) for key, shape, place, number in new]
 
     def _is_to_convert(
         self, point: Point, data_key: str, shape: tuple[int, int] | None, places: list[FramePlace]
@@ -191,7 +204,7 @@ class Run:
         self._darks.add(point, data_key, shape, places)
         return not self._wants_dark and self._darks.converts(descriptor, detector, data_key)
 
-    def _files(self, point: Point) -> Iterator[tuple[str, tuple[int, int] | None, list[FramePlace]]]:
+    def _files(self, point: Point) -> Iterator[_Files]:
         """Yield data key, shape and places of each image of a point, with file names as reported in its event."""
         reported = reported_images(point.event["data"], point.detector.name_keys) if point.event else {}
         images, references, passed_over = point.detector.images, point.references, self._points.passed_over
