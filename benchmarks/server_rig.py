@@ -90,14 +90,18 @@ def wait_for(condition: Callable[[], bool], pause: float) -> float:
 @contextmanager
 def rig(parent: Path, **settings: object) -> Iterator[Rig]:
     """Start a server for a new folder below `parent`; its ledger is on the disk, as at a beamline."""
-    options = [word for name, value in {**_SPACIOUS, **settings}.items() for word in ("--set", f"{name}={value}")]
+    options = [
+        word
+        for name, value in {"numworkers": WORKERS, **_SPACIOUS, **settings}.items()
+        for word in ("--set", f"{name}={value}")
+    ]
     with (
         tempfile.TemporaryDirectory(dir=parent, prefix="petif-") as frames,
         tempfile.TemporaryDirectory(dir=DISK_FOLDER, prefix="petif-") as state,
     ):
         root = Path(frames).resolve()
         (root / "raw").mkdir()
-        with LocalServer(root, Path(state).resolve(), ["--workers", str(WORKERS), *options]) as server:
+        with LocalServer(root, Path(state).resolve(), [*options]) as server:
             proxy = client(server.address)
             proxy.command_inout("SetRecipe", RECIPE.model_dump_json())
             yield Rig(server, proxy, root)

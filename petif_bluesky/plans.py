@@ -89,8 +89,8 @@ def convert_folder(
 ) -> MsgGenerator[str]:
     """Convert the frames now in a folder, in a new run; return its uid.
 
-    The server lists the folder as its command AddFolder does: `.tif` and `.tiff` in any case, without darks and
-    subfolders.
+    The server lists the folder as its command AddFolder does, without darks and subfolders: TIFFs, and with the extra
+    `formats` on the server CBF, EDF, MarCCD and HDF5, too.
 
     Parameters
     ----------

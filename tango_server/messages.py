@@ -200,15 +200,6 @@ class FrameReport(FrameOrigin):
     metadata: dict[str, Any] = Field(default={}, exclude_if=lambda value: value == {})
 
 
-def frame_job_id(job_id: str, index: int) -> str:
-    """Return the id of the job for one frame of a file, which was submitted as the job `job_id`.
-
-    >>> frame_job_id("4f3c", 7)
-    '4f3c-7'
-    """
-    return f"{job_id}-{index}"
-
-
 class GroupMember(_Answer):
     """One frame of a group: `grouped` if it is part of the output, else why not."""
 
@@ -222,6 +213,15 @@ class GroupReport(FrameReport):
     """The result of several frames that became one: `source` is the first one; `members` are all, in their order."""
 
     members: Annotated[tuple[GroupMember, ...], Field(max_length=MOST_MEMBERS)]
+
+
+def frame_job_id(job_id: str, index: int) -> str:
+    """Return the id of the job for one frame of a file, which was submitted as the job `job_id`.
+
+    >>> frame_job_id("4f3c", 7)
+    '4f3c-7'
+    """
+    return f"{job_id}-{index}"
 
 
 class CorrectionsInUse(_Answer):

@@ -27,7 +27,7 @@ def frames_in_folder(client: Client, folder: str, timeout: float) -> list[str]:
     frames = list(listed(lambda after: with_retries(partial(client.frames_in, folder, after), deadline)))
     if not frames:
         raise FramesNotFoundError(
-            f"{folder}: no frames to convert: no .tif or .tiff files other than darks. Subfolders are not searched, "
+            f"{folder}: no frames to convert: no files of a known format but darks. Subfolders are not searched, "
             "and darks are converted only when given by name."
         )
     return frames

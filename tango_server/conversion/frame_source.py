@@ -48,6 +48,7 @@ class FrameSource:
     read: yields the images as arrays (rows, columns) in the file's own pixel type and byte order, each valid until the
         next; raises `SourceError` if the pixels cannot be decoded
     workspace: memory that the conversion reuses
+    rows: reads some rows of the only image, valid until the next; None where it has to be decoded as a whole
     header: what the file itself states
     own_mask: the file's own mask, for all images; None without one
     provenance: of a file that we wrote; None for every other file
@@ -64,3 +65,4 @@ class FrameSource:
     own_mask: OwnMask | None = None
     provenance: Provenance | None = None
     note: str = ""
+    rows: Callable[[slice], Image] | None = None

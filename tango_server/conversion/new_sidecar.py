@@ -31,7 +31,7 @@ def sidecar_text(header: FrameHeader, turned: Orientation, shape: tuple[int, int
     detectorDistance=300
     """
     acquired, geometry = _acquired(header), _geometry(header, turned, shape)
-    if not acquired and not geometry:
+    if not geometry and acquired.keys() <= {"dateString"}:  # which the output has as its DateTime
         return ""
     rows, columns = turned.shape(shape)
     sections = {"metadata": {"width": str(columns), "height": str(rows), **acquired}, "centerfinder": geometry}

@@ -33,7 +33,7 @@ class Content:
 
     Parameters
     ----------
-    images: yields the pages, each valid until the next; they may be asked for again
+    images: yields the pages, each valid until the next; may be called again
     pages: how many there are
     marked: whether pixels are masked, so that the output says how many
     masters, notes: what corrected it

@@ -97,7 +97,7 @@ class Dispatcher:
                 self._observers.submit(self._write_companions, step, lambda: None)
             case Convert(_, attempt):
                 _log.debug("starting attempt %d", attempt, extra=about(job))
-                task = Task(job, roots, step.placeholder, step.reason)
+                task = Task(job, roots, step.placeholder, step.reason, step.proven)
                 self._executor.start(task, partial(self._attempted, job))
 
     def write_companions(self, step: WriteCompanions) -> None:

@@ -27,6 +27,8 @@ from tango_server.jobs.state_machine.events import AttemptFailed, Observed, Obse
 
 _log = logging.getLogger(__name__)
 
+_WITH_SIDECAR = (".tif", ".tiff")
+"""Files of other formats than QXRD's have no sidecar, but a header of their own."""
 Messages = list[tuple[int, str]]
 """Messages for the log with their levels, from a process without one."""
 
@@ -76,7 +78,8 @@ def _observe_dark(file: Path, roots: Roots) -> ObservedDark:
 def _lacks_sidecar(job: Job, state: FileState, roots: Roots) -> bool:
     """Return whether the conversion needs a sidecar that does not exist yet: for a header, or for corrections."""
     header, corrections = job.recipe.esperanto, job.recipe.corrections
-    needed = header is not None and awaits_sidecar(job.source, header, job.fields)
+    may_come = job.source.suffix.lower() in _WITH_SIDECAR
+    needed = header is not None and may_come and awaits_sidecar(job.source, header, job.fields)
     if corrections is not None and (corrections.dark is not None or corrections.saturation is not None):
         needed = needed or state.sidecar_expected
     return needed and _has_no_sidecar(job.source, roots)

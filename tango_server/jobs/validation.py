@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tango_server.conversion.errors import PathError
+from tango_server.conversion.errors import NameTemplateError, PathError
 from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.files.naming import is_of_other_format
 from tango_server.conversion.files.path_checks import require_printable
 from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.files.roots import Resolve, Roots, output_path, resolve_path
@@ -62,7 +63,7 @@ def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve, locate: Lo
     require_printable(data_set)
     source = roots.frame(file, resolve)
     frame = FrameLocation(source, data_set, request.frame)
-    output = output_path(frame, translated(recipe, paths), roots, request.fields, resolve)
+    output = _output_of(frame, translated(recipe, paths), roots, request.fields, resolve)
     try:
         mask = mask_in(recipe, roots, paths, resolve)
     except PathError as error:
@@ -78,6 +79,16 @@ def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve, locate: Lo
         mask=mask,
         corrections=corrections,
     )
+
+
+def _output_of(frame: FrameLocation, recipe: Recipe, roots: Roots, fields: dict[str, object], resolve: Resolve) -> Path:
+    """Return the output of a frame; of a whole file whose frames a template names, that of the first one."""
+    try:
+        return output_path(frame, recipe, roots, fields, resolve)
+    except NameTemplateError:
+        if frame.index is not None or not is_of_other_format(frame):
+            raise
+        return output_path(replace(frame, index=0), recipe, roots, fields, resolve)
 
 
 def frame_job(

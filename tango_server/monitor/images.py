@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.esperanto.reading import read_esperanto
+from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.formats import needs_own_process, open_frame
 from tango_server.conversion.image.display import colour_limits
 from tango_server.conversion.image.orientation import Orientation
 from tango_server.conversion.records import is_esperanto, record_of
-from tango_server.conversion.sidecar import read_sidecar
-from tango_server.conversion.tiff.reader import read_first_image
+from tango_server.conversion.sidecar import header_of
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 
@@ -87,13 +88,14 @@ class Pair:
 
 def read_pair(report: FrameReport) -> Pair:
     """Read both files of a converted frame; one that this machine can't read becomes a text, not an error."""
-    source, output = Path(report.source), Path(report.output or report.source)
+    source = FrameLocation.of(report.source, report.frame)
+    output = Path(report.output or source.file)
     recipe = _recipe(output)
-    if source == output:
+    if source.file == output:
         raw = Shot(source.name, text="Converted in place: the raw file was replaced.")
     else:
         raw = _shot(source)
-    converted = _shot(output)
+    converted = _shot(FrameLocation(output))
     orientation = _orientation(recipe, raw.shape, converted.shape)
     if converted.center is None and orientation is not None and raw.center is not None and raw.shape is not None:
         converted = replace(converted, center=orientation.point(*raw.center, raw.shape))
@@ -135,13 +137,15 @@ def _blocks(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
     return np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
 
 
-def _shot(path: Path) -> Shot:
+def _shot(frame: FrameLocation) -> Shot:
     try:
-        image, center = _esperanto(path) if is_esperanto(path) else _tiff(path)
+        if needs_own_process(frame.file):
+            return Shot(frame.name, text="Frames in HDF5 are not shown here: use petif preview.")
+        image, center = _esperanto(frame.file) if is_esperanto(frame.file) else _frame(frame)
     except (ConversionError, OSError) as error:
-        return Shot(path.name, text=f"The computer that runs this page cannot read the file: {error}")
+        return Shot(frame.name, text=f"The computer that runs this page cannot read the file: {error}")
     rows, columns = image.shape
-    return Shot(f"{path.name}: {columns} x {rows} {image.dtype.name}", image, center)
+    return Shot(f"{frame.name}: {columns} x {rows} {image.dtype.name}", image, center)
 
 
 def _esperanto(path: Path) -> tuple[Image, Point | None]:
@@ -149,11 +153,12 @@ def _esperanto(path: Path) -> tuple[Image, Point | None]:
     return image, header.origin
 
 
-def _tiff(path: Path) -> tuple[Image, Point | None]:
-    image, sidecar = read_first_image(path), read_sidecar(path)
-    if sidecar is None or sidecar.header.beam_center_x is None or sidecar.header.beam_center_y is None:
+def _frame(frame: FrameLocation) -> tuple[Image, Point | None]:
+    with open_frame(frame) as source:
+        image, header = np.array(next(source.read())), header_of(source)
+    if header.beam_center_x is None or header.beam_center_y is None:
         return image, None
-    return image, (sidecar.header.beam_center_x, sidecar.header.beam_center_y)
+    return image, (header.beam_center_x, header.beam_center_y)
 
 
 def _recipe(output: Path) -> Recipe | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -82,6 +83,9 @@ def host(tmp_path: Path, frames: list[Path], darks: list[Path]) -> Path:
             shutil.copy(f"{frame}.metadata", tmp_path / folder / f"pattern-{number:05d}.tif.metadata")
     shutil.copytree(darks[0].parent, tmp_path / "here" / "darks")
     EdfImage(np.zeros((64, 64), np.uint8)).write(tmp_path / "here" / "mask.edf")
+    (tmp_path / "here" / "scan" / "raw").mkdir(parents=True)
+    with h5py.File(tmp_path / "here" / "scan" / "raw" / "run.h5", "w") as file:
+        file["entry/data/data"] = np.ones((8, 64, 64), np.uint16)
     return tmp_path
 
 

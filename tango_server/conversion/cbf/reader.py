@@ -8,6 +8,7 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +33,7 @@ _BEHIND = 16
 
 
 def check_cbf(location: FrameLocation, roots: Roots = ANYWHERE) -> FileState:
-    """Return the state of a file by its header and size; the MD5 of its pixels is compared when it is opened.
+    """Return the state of a file by its header and size, and by the MD5 of its pixels.
 
     Raises
     ------
@@ -45,7 +46,14 @@ def check_cbf(location: FrameLocation, roots: Roots = ANYWHERE) -> FileState:
 
     """
     with reading(location.file), open_frame_file(location.file, roots) as file:
-        return read_section(location.file, file)[0]
+        state, section = read_section(location.file, file)
+        if section is None or state.state != "complete" or not section.md5:
+            return state
+        try:
+            _require_md5(location.file, _data(location.file, file, section), section)
+        except IncompleteFileError as error:
+            return replace(state, state="incomplete", problem=error.problem, proof="")
+        return state
 
 
 @contextmanager
@@ -57,6 +65,8 @@ def open_cbf(location: FrameLocation, workspace: Workspace, roots: Roots = ANYWH
         state.require_complete(path)
         assert section is not None  # noqa: S101 - a complete file has one
         data = _data(path, file, section)
+        if location.proven != state.identity:
+            _require_md5(path, data, section)
     if location.index:
         raise SourceUnreadableError(path, f"has one frame, so no frame {location.index}", "Check the request.")
     dectris = is_dectris_text(section.contents)
@@ -83,15 +93,19 @@ def _data(path: Path, file: BinaryIO, section: Section) -> bytes:
         if not more:
             raise IncompleteFileError(path, "the file shrank while it was read", "Convert it again.")
         data = data + more if data else more
+    return data
+
+
+def _require_md5(path: Path, data: bytes, section: Section) -> None:
+    """Raise `IncompleteFileError` while the pixels have another MD5 than the header states, if it states one."""
     if section.md5:
         found = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         if found != section.md5:
             raise IncompleteFileError(
                 path,
-                f"incomplete file: the MD5 differs: its pixels have {found}, its header says {section.md5[:60]}",
+                f"the MD5 differs: its pixels have {found}, its header says {section.md5[:60]}",
                 "If it is no longer being written, copy it again from its origin.",
             )
-    return data
 
 
 def _decoded(path: Path, data: bytes, section: Section) -> Image:

@@ -85,7 +85,7 @@ def read_section(path: Path, file: BinaryIO) -> tuple[FileState, Section | None]
         section = _section(path, file, status.st_size)
     except _Found as found:
         return FileState(found.state, found.problem, **known), None
-    proof = "CBF (X-Binary-Size, and the MD5 when it is read)" if section.md5 else "CBF (X-Binary-Size)"
+    proof = "CBF (X-Binary-Size and MD5)" if section.md5 else "CBF (X-Binary-Size)"
     return FileState("complete", proof=proof, **known), section
 
 

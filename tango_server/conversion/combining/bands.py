@@ -28,7 +28,7 @@ def combined_band(stack: Image, masked: Sequence[Indices], sigma: float | None) 
     ----------
     stack: (frames, rows, columns)
     masked: positions in the band that are masked in each frame, those of NaN and Inf included
-    sigma: values deviate from the median by at most so many standard deviations about the mean (with ddof 0)
+    sigma: values deviate from the median by at most `sigma` standard deviations about the mean (with ddof 0)
 
     Returns
     -------
@@ -54,7 +54,7 @@ def combined_band(stack: Image, masked: Sequence[Indices], sigma: float | None) 
 
 
 def can_clip(frames: int, sigma: float) -> bool:
-    """Return whether the value of one of so many frames can deviate by more than `sigma` standard deviations.
+    """Return whether the value of one of `frames` can deviate by more than `sigma` standard deviations.
 
     The deviation from the median is largest if one value is far away, the rest of its half is at the mean and the other
     half is at the median.

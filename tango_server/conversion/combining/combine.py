@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tango_server.conversion.combining.bands import combined_band
-from tango_server.conversion.combining.streaming import Combined, Streaming, with_unusable
+from tango_server.conversion.combining.streaming import Combined, Streaming, combined_values, with_unusable
 from tango_server.conversion.esperanto.padding import FILL
 from tango_server.conversion.image.buffers import Workspace
-from tango_server.conversion.image.correction import Indices
+from tango_server.conversion.image.correction import NO_PIXELS, Indices
+from tango_server.conversion.image.orientation import AS_STORED, Orientation
 from tango_server.conversion.image.pixels import Image, PixelConverter
 from tango_server.conversion.image.transform import OutputImage, Turning, output_type
 from tango_server.messages import PixelCounts
@@ -19,11 +22,14 @@ from tango_server.recipe.combine import Method
 
 BAND_BYTES = 256 * 2**20
 """Memory for the rows of all frames of which a median is computed at a time."""
+_BAND_BY_ROWS = 64 * 2**20
+"""Bytes; no smaller since all files are opened for each, no larger since its memory is kept for the next group."""
 _BLOCK_PIXELS = 2**17
 _TOGETHER_BYTES = 12
 """Of a pixel in frames that are read together: with the result, which has 8, less than three frames of float64."""
 _SHORT = 2  # bytes of integers of which 32 bits hold the sum of MOST_MEMBERS
 
+Parts = Iterator[tuple[int, Combined]]
 OnProgress = Callable[[int, int], None]
 """Gets how many frames were read, and how many there are to read."""
 
@@ -40,9 +46,10 @@ class Frames:
     Parameters
     ----------
     count: how many there are
-    shape: rows and columns after turning
+    shape: rows and columns of what is read
     kind: the native pixel type after the corrections
-    read: yields them in their order, so many together, or fewer; valid until the next ones, and may be changed
+    read: yields them in their order, at most a number of them at a time, to be changed; valid until the next ones
+    by_rows: whether some rows can be read without the rest
 
     """
 
@@ -50,6 +57,7 @@ class Frames:
     shape: tuple[int, int]
     kind: np.dtype[Any]
     read: Callable[[int], Iterable[Sequence[Turning]]]
+    by_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +73,8 @@ class Combination:
     strict: bool = False
     band_bytes: int = BAND_BYTES
 
-    def of(self, frames: Frames, on_progress: OnProgress = no_progress, workspace: Workspace | None = None) -> Combined:
-        """Return the combination of frames, in memory of the workspace.
+    def parts(self, frames: Frames, on_progress: OnProgress, workspace: Workspace) -> Parts:
+        """Yield the combination of frames in parts of whole rows, with the first row of each; valid until the next.
 
         Raises
         ------
@@ -75,42 +83,73 @@ class Combination:
         ConversionError
             what `frames.read` raises.
         """
-        if self.method in {"median", "sigma_clip"}:
-            return self._by_bands(frames, on_progress)
+        by_bands = self.method in {"median", "sigma_clip"}
+        return (self._by_bands if by_bands else self._streamed)(frames, on_progress, workspace)
+
+    def of(self, frames: Frames, on_progress: OnProgress = no_progress, workspace: Workspace | None = None) -> Combined:
+        """Return the combination of frames, in memory of the workspace; raises as `parts` does."""
         memory = workspace or Workspace()
-        result = Streaming(self.method, frames.shape, frames.kind, memory, strict=self.strict)
+        values: Image | None = None
+        masked: NDArray[np.bool_] | None = None
+        for start, part in self.parts(frames, on_progress, memory):
+            if len(part.values) == frames.shape[0]:
+                return part
+            if values is None:
+                values = memory.array("whole", frames.shape, part.values.dtype)
+            rows = slice(start, start + len(part.values))
+            values[rows] = part.values
+            if part.masked is not None:
+                masked = np.zeros(frames.shape, np.bool_) if masked is None else masked
+                masked[rows] = part.masked
+        if values is None:
+            raise ValueError("no frames")
+        return Combined(values, masked)
+
+    def _streamed(
+        self, frames: Frames, on_progress: OnProgress, workspace: Workspace
+    ) -> Iterator[tuple[int, Combined]]:
+        rows, columns = frames.shape
+        begin = partial(Streaming, self.method, kind=frames.kind, workspace=workspace, strict=self.strict)
+        whole: Streaming | None = None
         done = 0
         for together in frames.read(max(1, _TOGETHER_BYTES // frames.kind.itemsize)):
+            if done == 0 and len(together) < frames.count:
+                whole = begin(shape=frames.shape)
             step = together[0].block_rows
-            for start in range(0, frames.shape[0], step):  # of all, so that the result stays in the processor's cache
-                wanted = slice(start, min(start + step, frames.shape[0]))
+            for start in range(0, rows, step):  # of all frames, so that the result stays in the processor's cache
+                wanted = slice(start, min(start + step, rows))
+                result, first = (begin(shape=(wanted.stop - start, columns)), start) if whole is None else (whole, 0)
                 for number, frame in enumerate(together, done):
                     for place, block, masked in frame.corrected(wanted, in_place=True):
-                        result.add(number, place, block, masked)
+                        result.add(number, place - first, block, masked)
+                if whole is None:
+                    yield start, result.result()
             done += len(together)
             on_progress(done, frames.count)
-        return result.result()
+        if whole is not None:
+            yield 0, whole.result()
 
-    def _by_bands(self, frames: Frames, on_progress: OnProgress) -> Combined:
+    def _by_bands(
+        self, frames: Frames, on_progress: OnProgress, workspace: Workspace
+    ) -> Iterator[tuple[int, Combined]]:
         (rows, columns), sigma = frames.shape, self.sigma if self.method == "sigma_clip" else None
         kind = np.dtype(np.float32) if frames.kind == np.float16 else frames.kind
-        height = min(rows, max(1, self.band_bytes // (frames.count * columns * kind.itemsize)))
+        most = min(self.band_bytes, _BAND_BY_ROWS) if frames.by_rows else self.band_bytes
+        height = min(rows, max(1, most // (frames.count * columns * kind.itemsize)))
         starts = range(0, rows, height)
-        result = np.empty((rows, columns))
-        memory = np.empty((frames.count, height, columns), kind)
+        memory = workspace.array("band", (frames.count, height, columns), kind)
         read = 0
         for start in starts:
             band = memory[:, : min(height, rows - start)]
             marks: list[Indices] = []
-            for part, (frame,) in zip(band, frames.read(1), strict=True):
+            for part, frame in zip(band, (each for group in frames.read(1) for each in group), strict=True):
                 marks.append(_read_rows(frame, slice(start, start + len(part)), part))
                 read += 1
                 on_progress(read, frames.count * len(starts))
             values = combined_band(band, marks, sigma)
             if self.strict:
                 values.reshape(-1)[np.concatenate(marks)] = np.nan
-            result[start : start + height] = values
-        return Combined(result)
+            yield start, Combined(values)
 
 
 def combined_type(recipe: Recipe, method: Method, source: np.dtype[Any]) -> np.dtype[Any]:
@@ -128,17 +167,40 @@ def combined_type(recipe: Recipe, method: Method, source: np.dtype[Any]) -> np.d
 
 
 class CombinedImage(OutputImage):
-    """A combination that becomes an output; `overexposed` is the number of pixels, None if it is unknown."""
+    """A combination that becomes an output, once.
+
+    Parameters
+    ----------
+    combination, frames: what is combined, and how
+    orientation: of the output relative to the combination
+    recipe, pixel_type: how it is cast
+    overexposed: returns the number of such pixels after the last block, None if it is unknown
+
+    """
 
     is_corrected = True
 
-    def __init__(self, combined: Combined, recipe: Recipe, pixel_type: np.dtype[Any], overexposed: int | None) -> None:
-        self.shape = (combined.values.shape[0], combined.values.shape[1])
+    def __init__(
+        self,
+        combination: Combination,
+        frames: Frames,
+        orientation: Orientation,
+        recipe: Recipe,
+        pixel_type: np.dtype[Any],
+        *,
+        overexposed: Callable[[], int | None] = lambda: None,
+        on_progress: OnProgress = no_progress,
+        workspace: Workspace | None = None,
+    ) -> None:
+        self.shape = orientation.shape(frames.shape)
         self.pixel_type = pixel_type
-        self._combined = combined
+        self._orientation = orientation
         self._overexposed = overexposed
+        self._shape = frames.shape
+        self._workspace = workspace or Workspace()
+        self._parts = partial(combination.parts, frames, on_progress, self._workspace)
         self._pixels = PixelConverter(
-            combined.values.dtype,
+            combined_values(combination.method, frames.kind),
             pixel_type,
             rounding=recipe.rounding,
             invalid_value=recipe.invalid_value,
@@ -147,17 +209,29 @@ class CombinedImage(OutputImage):
 
     def counts(self) -> PixelCounts:
         """Return the counts of the combination, which are not those of its members."""
-        return self._pixels.counts().model_copy(update={"overexposed": self._overexposed})
+        return self._pixels.counts().model_copy(update={"overexposed": self._overexposed()})
 
     def blocks(self) -> Iterator[Image]:
-        """Yield the output in blocks of whole rows."""
-        values, masked = self._combined.values, self._combined.masked
-        rows, columns = self.shape
-        height = max(1, _BLOCK_PIXELS // columns)
-        for start in range(0, rows, height):
-            part = slice(start, min(start + height, rows))
-            places: Indices = np.empty(0, np.int64) if masked is None else np.flatnonzero(masked[part])
-            yield self._pixels.convert_masked(values[part].copy(), places)
+        """Yield the output in blocks of whole rows; turned after the cast, since its pixels are smaller then."""
+        cast = (block for _, part in self._parts() for block in self._cast(part))
+        if self._orientation == AS_STORED:
+            yield from cast
+            return
+        whole = self._workspace.array("whole", self._shape, self.pixel_type)
+        row = 0
+        for block in cast:
+            whole[row : row + len(block)] = block
+            row += len(block)
+        turning = Turning(whole, Recipe(), self._orientation)
+        for _, block, _ in turning.corrected(slice(0, turning.shape[0]), in_place=True):
+            yield block
+
+    def _cast(self, part: Combined) -> Iterator[Image]:
+        height = max(1, _BLOCK_PIXELS // part.values.shape[1])
+        for start in range(0, len(part.values), height):
+            rows = slice(start, start + height)
+            masked = NO_PIXELS if part.masked is None else np.flatnonzero(part.masked[rows])
+            yield self._pixels.convert_masked(part.values[rows], masked)
 
 
 def _read_rows(frame: Turning, wanted: slice, rows: Image) -> Indices:

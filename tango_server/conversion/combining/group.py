@@ -3,11 +3,9 @@
 A group is combined by one call, from the files of its members in their order; nothing is kept before.
 """
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from tango_server.conversion.combining.combine import (
     BAND_BYTES,
     Combination,
     CombinedImage,
-    Frames,
     OnProgress,
     combined_type,
     no_progress,
@@ -27,11 +24,9 @@ from tango_server.conversion.combining.members import (
     Checked,
     Exposures,
     Member,
-    MemberFailed,
-    Reading,
     require_alike,
-    turned_shape,
 )
+from tango_server.conversion.combining.reading import MemberFailed, Reading, check_member
 from tango_server.conversion.combining.scan import experiment_of_all
 from tango_server.conversion.errors import (
     ConversionError,
@@ -39,18 +34,16 @@ from tango_server.conversion.errors import (
     GroupUnfitError,
     OutsideRootsError,
     SourceError,
-    UnsupportedImageError,
 )
 from tango_server.conversion.files.roots import ANYWHERE, Roots, output_path
 from tango_server.conversion.files.sandbox import is_taken, open_folder
 from tango_server.conversion.image.buffers import thread_workspace
-from tango_server.conversion.image.pixels import InexactPixelsError
 from tango_server.conversion.provenance import list_hash, origin_of
 from tango_server.conversion.publishing import Content, Publication
 from tango_server.conversion.records import record_of
 from tango_server.conversion.sidecar import sidecar_path
 from tango_server.limits import MOST_MEMBERS
-from tango_server.messages import FrameReport, GroupMember, GroupReport
+from tango_server.messages import FrameReport, GroupMember, GroupReport, Outcome
 from tango_server.recipe import NewFile, Recipe
 from tango_server.recipe.combine import Combine
 
@@ -108,10 +101,10 @@ def convert_group(
         try:
             report = work.published(target, token, job)
         except MemberFailed as failed:  # noted, and the others are combined if the recipe says so
-            work.problems[failed.number] = f"{failed.error.problem}. {failed.error.advice}"
+            work.note(failed)
             continue
         break
-    listed = tuple(work.listed())
+    listed = tuple(work.listed("grouped" if report.outcome == "converted" else report.outcome))
     return GroupReport.model_validate({
         **dict(report), "group": group or None, "members": listed,
         "conversion_time": time.perf_counter() - started, "finished": time.time(),
@@ -150,16 +143,19 @@ class _Group:
     def __post_init__(self) -> None:
         self.problems |= {number: each.problem for number, each in enumerate(self.members) if each.problem}
 
+    def note(self, failed: MemberFailed) -> None:
+        """Note that a member failed."""
+        self.problems[failed.number] = f"{failed.error.problem}. {failed.error.advice}"
+
     def published(self, target: Path, token: str, job: str | None) -> FrameReport:
         """Write the output; raise `MemberFailed` for a further member that cannot be read."""
-        reading = Reading(self.recipe, self.place, self.roots)
         checked = []
         for number, member in enumerate(self.members):
             if number not in self.problems:
                 try:
-                    checked.append(reading.checked(number, member))
+                    checked.append(check_member(number, member, self.recipe, self.place, self.roots))
                 except MemberFailed as failed:
-                    self.problems[number] = f"{failed.error.problem}. {failed.error.advice}"
+                    self.note(failed)
         self._require_enough(checked)
         require_alike(checked, self.recipe)
         exposures = Exposures.of(checked, self.combine.method)
@@ -173,23 +169,28 @@ class _Group:
             note=" ".join([*notes, *self._notes(exposures)]),
         )
         if self.problems:
-            target = target.with_name(f"{target.stem}{self._how_many('of')}{target.suffix}")
-        making = _Making(self, reading, checked, exposures, target)
+            target = target.with_name(f"{target.stem}{self._how_many}{target.suffix}")
+        making = _Making(self, checked, exposures, target)
         publication = Publication(
             source, making.content, target, self.recipe, self.roots, token, job, checked[0].member.fields
         )
         report = publication.to_new_file(self.place)
-        if report.outcome == "converted":
+        if report.outcome != "converted":
+            return report
+        try:
             self._remove_earlier(Path(report.output or target))
+        except (OSError, ConversionError) as error:  # the output is written: no failure
+            problem = f"{report.reason} The earlier output of fewer frames could not be removed ({error})."
+            return report.model_copy(update={"reason": problem.strip()})
         return report
 
-    def listed(self) -> list[GroupMember]:
-        """Return all members for the report."""
+    def listed(self, outcome: Outcome) -> list[GroupMember]:
+        """Return all members for the report, with the outcome of those that did not fail."""
         return [
             GroupMember(
                 source=each.location.path,
                 frame=each.location.index,
-                outcome="failed" if number in self.problems else "grouped",
+                outcome="failed" if number in self.problems else outcome,
                 reason=self.problems.get(number, ""),
             )
             for number, each in enumerate(self.members)
@@ -208,8 +209,10 @@ class _Group:
             "frames_sha256": list_hash(used, output),
         }
 
-    def _how_many(self, of: str) -> str:
-        return f"_{len(self.members) - len(self.problems)}{of}{len(self.members)}"
+    @property
+    def _how_many(self) -> str:
+        """What is added to the name of an incomplete group."""
+        return f"_{len(self.members) - len(self.problems)}of{len(self.members)}"
 
     def _require_enough(self, checked: Sequence[Checked]) -> None:
         if not self.problems or (checked and self.combine.on_incomplete == "combine"):
@@ -237,7 +240,7 @@ class _Group:
 
     def _remove_earlier(self, output: Path) -> None:
         """Remove the output of fewer members, made when others were missing: this one takes its place."""
-        complete = re.sub(rf"{self._how_many('of')}$", "", output.stem) if self.problems else output.stem
+        complete = output.stem.removesuffix(self._how_many) if self.problems else output.stem
         origin = origin_of(self.members[0].location, output)
         for used in range(1, len(self.members) - len(self.problems)):
             earlier = output.with_name(f"{complete}_{used}of{len(self.members)}{output.suffix}")
@@ -256,10 +259,9 @@ class _Group:
 
 @dataclass(eq=False)
 class _Making:
-    """The content of the output, computed once and only if it is written."""
+    """The content of the output, computed when it is written."""
 
     group: _Group
-    reading: Reading
     members: Sequence[Checked]
     exposures: Exposures
     target: Path
@@ -274,7 +276,7 @@ class _Making:
             values = {("[metadata]", "summedExposures"): f"{summed:.10g}"}
         experiment = experiment_of_all(self.members, recipe, group.combine)
         return Content(
-            lambda: iter([CombinedImage(self._combined[0], recipe, kind, self._combined[1])]),
+            lambda: iter([self._image(kind)]),
             marked=True,
             masters=tuple(dict.fromkeys(master for each in self.members for master in each.masters)),
             notes=tuple(dict.fromkeys(note for each in self.members for note in each.notes)),
@@ -285,22 +287,18 @@ class _Making:
             sidecar_values=values,
         )
 
-    @cached_property
-    def _combined(self) -> tuple[Any, int | None]:
-        """The combination, and how many pixels are overexposed in any of the frames."""
-        group, first = self.group, self.members[0]
-        shape = turned_shape(first, group.recipe)
-        over = np.zeros(shape, np.bool_)
-        frames = Frames(
-            sum(len(each.source.images) for each in self.members),
-            shape,
-            first.kind,
-            lambda together: self.reading.turnings(self.members, together, over),
+    def _image(self, kind: np.dtype[Any]) -> CombinedImage:
+        """Return the image, and count the pixels that are overexposed in any of the frames."""
+        group, reading = self.group, Reading(self.members, self.group.recipe, self.group.roots)
+        over = np.zeros(reading.shape, np.bool_)
+        counts = any(each.counts_overexposed for each in self.members)
+        return CombinedImage(
+            Combination(group.combine.method, group.combine.sigma, band_bytes=group.band_bytes),
+            reading.frames(over),
+            reading.orientation,
+            group.recipe,
+            kind,
+            overexposed=lambda: int(np.count_nonzero(over)) if counts else None,
+            on_progress=group.on_progress,
+            workspace=thread_workspace(),
         )
-        combination = Combination(group.combine.method, group.combine.sigma, band_bytes=group.band_bytes)
-        try:
-            combined = combination.of(frames, group.on_progress, thread_workspace())
-        except InexactPixelsError as error:
-            path = first.member.location.file
-            raise UnsupportedImageError(path, f"cannot combine: {error}", "Use other methods or types.") from error
-        return combined, int(np.count_nonzero(over)) if first.counts_overexposed else None

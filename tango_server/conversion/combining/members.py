@@ -1,28 +1,17 @@
 """The frames of a group: what is known of each before its pixels are combined, and whether they fit together."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tango_server.conversion.corrections.frame import correction_of
-from tango_server.conversion.errors import ConversionError, GroupUnfitError, SourceChangedError
+from tango_server.conversion.errors import GroupUnfitError
 from tango_server.conversion.files.frame_location import FrameLocation
-from tango_server.conversion.files.roots import ANYWHERE, Roots
-from tango_server.conversion.formats import open_frame
 from tango_server.conversion.frame_header import FrameHeader
 from tango_server.conversion.frame_source import FrameSource
-from tango_server.conversion.image.buffers import Workspace, thread_workspace
-from tango_server.conversion.image.correction import Correction
-from tango_server.conversion.image.orientation import Orientation
-from tango_server.conversion.image.transform import Turning
-from tango_server.conversion.publishing import require_raw
-from tango_server.conversion.sidecar import header_of
 from tango_server.messages import Master
-from tango_server.recipe import NewFile, Recipe
+from tango_server.recipe import Recipe
 from tango_server.recipe.combine import Method
 from tango_server.recipe.corrections import Corrections
 
@@ -46,15 +35,6 @@ class Member:
     problem: str = ""
 
 
-class MemberFailed(Exception):  # noqa: N818 - it becomes a problem of its group
-    """A member cannot be read: its number in the group, and why."""
-
-    def __init__(self, number: int, error: ConversionError) -> None:
-        super().__init__(number, error)
-        self.number = number
-        self.error = error
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Checked:
     """A member that was opened and can be combined; `source` is closed again, `number` counts from 0 in the group."""
@@ -67,6 +47,10 @@ class Checked:
     notes: tuple[str, ...]
     work: np.dtype[Any] | None
     counts_overexposed: bool
+    has_rows: bool
+    is_repaired: bool
+    can_turn_later: bool
+    """Whether its correction is the same in every geometry."""
 
     @property
     def kind(self) -> np.dtype[Any]:
@@ -77,82 +61,6 @@ class Checked:
     def has_dark(self) -> bool:
         """Whether its dark is subtracted by us."""
         return any(master.kind == "dark" for master in self.masters)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How members are read: see `convert.convert_file`."""
-
-    recipe: Recipe
-    output: NewFile
-    roots: Roots = ANYWHERE
-
-    def checked(self, number: int, member: Member) -> Checked:
-        """Return what is known of a member; raise `MemberFailed` if it cannot be converted."""
-        with self._opened(number, member, Workspace()) as source, _blamed(number):
-            require_raw(source, self.output)
-            corrections = self._corrections(source, member)
-            found = [each for each in corrections if each is not None]
-            masters = dict.fromkeys(master for each in found for master in each.masters)
-            notes = dict.fromkeys(note for each in found for note in each.notes)
-            closed = replace(source, read=lambda: iter(()), own_mask=None)  # the masks of many frames are large
-            return Checked(
-                number, member, closed, header_of(source, self.roots), tuple(masters), tuple(notes),
-                corrections[0].work if corrections[0] else None,
-                counts_overexposed=any(each is not None and each.limit is not None for each in corrections),
-            )  # fmt: skip
-
-    def turnings(
-        self, members: Sequence[Checked], together: int, overexposed: NDArray[np.bool_] | None = None
-    ) -> Iterator[list[Turning]]:
-        """Yield the frames of members in their order, so many `together`, valid until the next.
-
-        The pages of a file come one by one. Raises `MemberFailed`.
-        """
-        for start in range(0, len(members), together):
-            with ExitStack() as opened:
-                several = members[start : start + together]
-                sources = [opened.enter_context(self._reopened(each, slot)) for slot, each in enumerate(several)]
-                pages = [self._pages(*pair, overexposed) for pair in zip(several, sources, strict=True)]
-                if all(len(source.images) == 1 for source in sources):
-                    yield [turning for each in pages for turning in each]
-                else:
-                    yield from ([turning] for each in pages for turning in each)
-
-    def _reopened(self, each: Checked, slot: int) -> AbstractContextManager[FrameSource]:
-        return self._opened(each.number, each.member, thread_workspace(slot))
-
-    def _pages(self, each: Checked, source: FrameSource, overexposed: NDArray[np.bool_] | None) -> Iterator[Turning]:
-        with _blamed(each.number):
-            if source.state.identity != each.source.state.identity:
-                raise SourceChangedError(
-                    source.location.file, "the file was replaced while it was combined", "Combine the frames again."
-                )
-            corrections = self._corrections(source, each.member)
-            for info, image, correction in zip(source.images, source.read(), corrections, strict=True):
-                yield Turning(image, self.recipe, info.stored, source.workspace, correction, overexposed=overexposed)
-
-    @contextmanager
-    def _opened(self, number: int, member: Member, workspace: Workspace) -> Iterator[FrameSource]:
-        with ExitStack() as opened:
-            with _blamed(number):
-                source = opened.enter_context(open_frame(member.location, workspace, self.roots))
-            yield source
-
-    def _corrections(self, source: FrameSource, member: Member) -> list[Correction | None]:
-        corrections = member.corrections or self.recipe.corrections
-        return [
-            correction_of(source, image, self.recipe, corrections, fields=member.fields, roots=self.roots)
-            for image in source.images
-        ]
-
-
-@contextmanager
-def _blamed(number: int) -> Iterator[None]:
-    try:
-        yield
-    except ConversionError as error:
-        raise MemberFailed(number, error) from error
 
 
 def require_alike(members: Sequence[Checked], recipe: Recipe) -> None:
@@ -182,12 +90,6 @@ def _unlike(first: Checked, other: Checked, recipe: Recipe) -> str:
         (first.kind != other.kind, f"{other.kind} after the corrections, not {first.kind}"),
     )
     return first.header.unlike(other.header) or next((text for is_so, text in findings if is_so), "")
-
-
-def turned_shape(member: Checked, recipe: Recipe) -> tuple[int, int]:
-    """Return rows and columns of the output."""
-    image = member.source.images[0]
-    return image.stored.then(Orientation.of(recipe)).shape(image.shape)
 
 
 @dataclass(frozen=True, slots=True)

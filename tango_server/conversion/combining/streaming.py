@@ -24,6 +24,18 @@ class Combined:
     masked: NDArray[np.bool_] | None = None
 
 
+def combined_values(method: Method, kind: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which frames of a type are combined.
+
+    >>> combined_values("sum", np.dtype("int64")), combined_values("mean", np.dtype("uint16"))
+    (dtype('int64'), dtype('float64'))
+    """
+    if method in {"max", "min"}:
+        return kind
+    is_wide = kind.kind != "f" and kind.itemsize > _WIDEST_EXACT
+    return np.dtype(np.int64 if method == "sum" and is_wide else np.float64)
+
+
 class Streaming:
     """The combination of frames so far, by sum, mean, maximum or minimum.
 
@@ -54,15 +66,14 @@ class Streaming:
         self._missing: NDArray[np.uint16] | None = None
         self._adds = method in {"sum", "mean"}
         self._is_float = kind.kind == "f"
-        self._is_wide = not self._is_float and kind.itemsize > _WIDEST_EXACT
+        self._is_wide = combined_values(method, kind) == np.int64 and self._adds
         if self._adds:
-            result = np.dtype(np.int64 if self._is_wide else np.float64)
+            self._neutral: Any = 0
         else:
             limits = np.iinfo(kind) if not self._is_float else None
             lowest, highest = (-np.inf, np.inf) if limits is None else (limits.min, limits.max)
             self._neutral = lowest if method == "max" else highest
-            result = kind
-        self._values = workspace.array("combined", shape, result)
+        self._values = workspace.array("combined", shape, combined_values(method, kind))
 
     def add(self, number: int, start: int, block: Image, masked: Indices) -> None:
         """Add rows from `start` on of frame `number`, from 0; `masked` are positions in the block, which is changed."""
@@ -71,7 +82,9 @@ class Streaming:
             masked = with_unusable(block, masked)
         part = self._values[start : start + len(block)]
         if len(masked):
-            block.reshape(-1)[masked] = 0 if self._adds else self._neutral
+            block.reshape(-1)[masked] = self._neutral
+        if self._adds and not self._is_wide and not self._is_float and block.itemsize > _WIDEST_EXACT:
+            block = as_floats(block)
         if number == 0:
             if block.dtype.kind == "u" and self._is_wide:
                 part[...] = 0
@@ -94,7 +107,6 @@ class Streaming:
         """Return the combination of all frames; this object is used up."""
         missing, values = self._missing, self._values
         if self._method == "mean":
-            values = values if values.dtype == np.float64 else as_floats(values)
             seen = self._frames if missing is None or self._strict else self._frames - missing.astype(np.float64)
             with np.errstate(invalid="ignore", divide="ignore"):
                 np.divide(values, seen, out=values)

@@ -77,6 +77,7 @@ class Preparation:
             raise self._unfit(names, "all pixels are masked")
         held = np.result_type(*(each for each in (dark, flat) if each is not None), np.float32)
         short = held == np.float32 and output_type(self.recipe, self.frame.pixel_type) != np.float64
+        short = short and self.recipe.combine is None  # what is combined is rounded once, at the end
         work = self._work(exact=short)
         own = self.frame.own_mask or NO_MASK
         marks = (

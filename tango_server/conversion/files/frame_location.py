@@ -1,6 +1,6 @@
 """Where a frame is: a file, and for one of several frames the data set and the index in it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tango_server.text import split_data_set
@@ -21,6 +21,7 @@ class FrameLocation:
     data_set: in an HDF5 file; empty for the one that is found by the rules of the format
     index: counted from 0, in a file of several frames
     modules: how many modules a Lambda detector has, if the settings say so
+    proven: inode, size and modification time of the file when it was checked as a whole, which need not be repeated
 
     """
 
@@ -28,6 +29,7 @@ class FrameLocation:
     data_set: str = ""
     index: int | None = None
     modules: int | None = None
+    proven: tuple[int, int, int] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, source: str | Path, index: int | None = None) -> "FrameLocation":

@@ -5,7 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tango_server.conversion.errors import SourceMissingError, SourceUnreadableError, UnsupportedImageError
+from tango_server.conversion.errors import (
+    IncompleteFileError,
+    SourceMissingError,
+    SourceUnreadableError,
+    UnsupportedImageError,
+)
 from tango_server.text import printable
 
 READER_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError,
@@ -35,12 +40,17 @@ def h5py_for(path: Path) -> Any:
 
 @contextmanager
 def reading(path: Path, what: str = "the file cannot be read") -> Iterator[None]:
-    """Raise errors of h5py as `SourceUnreadableError` that says `what`; a missing file as `SourceMissingError`."""
+    """Raise errors of h5py as `SourceUnreadableError` that says `what`.
+
+    A missing file is a `SourceMissingError`, metadata with a wrong checksum an `IncompleteFileError`.
+    """
     try:
         yield
     except FileNotFoundError as error:
         raise SourceMissingError(path, "no such file", "Check the path.") from error
     except READER_ERRORS as error:
+        if "metadata checksum" in str(error):  # of a growing file they may be half written
+            raise IncompleteFileError(path, f"{what} ({reason(error)})", "Check what wrote this file.") from error
         raise SourceUnreadableError(path, f"{what} ({reason(error)})", "Check what wrote this file.") from error
 
 

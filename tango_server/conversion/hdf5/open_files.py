@@ -29,6 +29,7 @@ from tango_server.conversion.errors import (
 from tango_server.conversion.files.frame_file import open_frame_file
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.hdf5.library import READER_ERRORS, h5py_for, reading, reason
+from tango_server.conversion.hdf5.swmr import open_as_reader
 
 Identity = tuple[int, int, int]
 """Inode, size and modification time (ns) of a file."""
@@ -244,7 +245,7 @@ def _handle(path: Path, name: str, head: bytes) -> tuple[Any, bool]:
         if "already open for write" not in str(error):
             raise _unreadable(path, head, error) from error
     try:
-        return h5py.File(name, "r", locking=False, swmr=True), True
+        return open_as_reader(h5py, name), True
     except READER_ERRORS as error:
         what = "it is still being written, or was left open by its writer (h5clear on a copy)"
         raise IncompleteFileError(path, what, _WAITING) from error

@@ -10,6 +10,7 @@ from tango_server.conversion.hdf5.bitshuffle import decoded
 from tango_server.conversion.hdf5.library import reading
 from tango_server.conversion.hdf5.links import WAIT, linked_path
 from tango_server.conversion.hdf5.open_files import OpenFiles
+from tango_server.conversion.hdf5.stated_size import require_stated_sizes
 from tango_server.conversion.hdf5.storage import byte_range, external_storage
 from tango_server.conversion.hdf5.virtual import Region
 from tango_server.conversion.image.pixels import Image
@@ -35,6 +36,7 @@ def read_regions(files: OpenFiles, regions: Sequence[Region], image: Image) -> N
         wanted = (*region.at, slice(*region.rows), slice(*region.columns))
         with reading(region.place.file.named, f"{region.place.name}: a chunk of the frame does not decode"):
             if not decoded(region, image):
+                require_stated_sizes(region)
                 region.place.object.read_direct(image, wanted, target)
 
 

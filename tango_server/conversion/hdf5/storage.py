@@ -99,7 +99,7 @@ def byte_range(region: Region, data_set: Any) -> tuple[int, int]:
 
 def _require_chunks(region: Region, data_set: Any) -> None:
     name, size = printable(region.place.name), region.place.file.size
-    for corner in _corners(region, data_set.chunks):
+    for corner in corners_of(region, data_set.chunks):
         chunk = data_set.id.get_chunk_info_by_coord(corner)
         if chunk.byte_offset is None or not chunk.size:
             raise IncompleteFileError(region.place.file.named, f"the chunk {corner} of {name} was never written", WAIT)
@@ -109,7 +109,7 @@ def _require_chunks(region: Region, data_set: Any) -> None:
             )
 
 
-def _corners(region: Region, chunk: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+def corners_of(region: Region, chunk: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """Yield the first index of each chunk that cuts a region."""
     spans = [(index, index + 1) for index in region.at] + [region.rows, region.columns]
     starts = [range(start - start % side, stop, side) for (start, stop), side in zip(spans, chunk, strict=True)]

@@ -170,5 +170,7 @@ def _with_marked(masked: Indices, marked: NDArray[np.bool_]) -> Indices:
 
 def _within(indices: Indices, start: int, size: int) -> Indices:
     """Return the indices from `start` on, counted from there, of a block of `size` pixels."""
+    if not len(indices):
+        return indices
     first, last = np.searchsorted(indices, (start, start + size))
     return indices[first:last] - start

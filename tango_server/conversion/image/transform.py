@@ -1,7 +1,7 @@
 """Array to array, block by block: each block of output rows is gathered, turned and cast while it is in the cache."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -93,19 +93,22 @@ class Turning(OutputImage):
         correction: Correction | None = None,
         *,
         overexposed: NDArray[np.bool_] | None = None,
+        rows: Callable[[slice], Image] | None = None,
     ) -> None:
         """`stored` is the orientation by the file's tag, applied before the recipe; `workspace` is memory to reuse.
 
         `correction` was prepared for this image, `stored` and the recipe; `overexposed`, of the output's shape, gets
-        the pixels that are.
+        the pixels that are. `rows` reads rows of the image, which then only has shape and type; where the output has
+        the same rows, and none is repaired.
         """
         self._workspace = workspace or Workspace()
-        rows, columns = image.shape
+        height, width = image.shape
         self._orientation = stored.then(Orientation.of(recipe))
-        self.shape = self._orientation.shape((rows, columns))
+        self.shape = self._orientation.shape((height, width))
         source = image.dtype.newbyteorder("=")
         self.pixel_type = output_type(recipe, source)
         self._image = image
+        self._rows = rows or image.__getitem__
         self._correction = correction
         self._correcting: Correcting | None = None
         if correction is not None:
@@ -133,6 +136,7 @@ class Turning(OutputImage):
     def forget(self) -> None:
         """Release the image; shape, pixel type and counts stay."""
         self._image = np.empty((0, 0), self._image.dtype)
+        self._rows = self._image.__getitem__
 
     def blocks(self) -> Iterator[Image]:
         """Yield the output in blocks of whole rows."""
@@ -145,13 +149,10 @@ class Turning(OutputImage):
         Of each: its first row, its pixels, which may be changed, and the positions of masked ones; until the next.
         `in_place` allows to change the image itself, which saves a copy.
         """
-        columns = self.shape[1]
         height = min(self.block_rows, wanted.stop - wanted.start)
-        carrier = np.dtype(_CARRIERS[self._image.itemsize])
-        buffers = self._workspace.array("gathered", (2, height, columns), carrier)
         for start in range(wanted.start, wanted.stop, height):
             stop = min(start + height, wanted.stop)
-            block = self._gather(start, stop, buffers[:, : stop - start], in_place=in_place)
+            block = self._gather(start, stop, in_place=in_place)
             if self._correcting is None:
                 yield start, block, NO_PIXELS
             else:
@@ -165,23 +166,26 @@ class Turning(OutputImage):
             pixels = min(pixels, _CORRECTED_PIXELS)
         return max(1, pixels // self.shape[1])
 
-    def _gather(self, start: int, stop: int, buffers: Image, *, in_place: bool) -> Image:
-        """Return the output rows `start` to `stop` in the source's type, in one of two `buffers` of that size.
+    def _gather(self, start: int, stop: int, *, in_place: bool) -> Image:
+        """Return the output rows `start` to `stop` in the source's type.
 
-        Rows that need no turning are returned as they are, if their correction does not change them.
+        Rows that need no turning are returned as they are, if they may be changed or their correction does not do so.
         """
         turn = self._orientation
-        rows = self.shape[0]
+        rows, columns = self.shape
         first, last = (rows - stop, rows - start) if turn.reverse_rows else (start, stop)
-        turned = _native(self._image[:, first:last] if turn.transpose else self._image[first:last])
-        if turn.transpose:
-            turned = cv2.transpose(turned, dst=buffers[0])
-        if turn.reverse_rows or turn.reverse_columns:
-            axes = -1 if turn.reverse_rows and turn.reverse_columns else int(turn.reverse_columns)
-            turned = cv2.flip(turned, axes, dst=buffers[1])
-        elif not (turn.transpose or in_place) and (self._correction is None or self._correction.work is None):
-            np.copyto(buffers[0], turned)
-            turned = buffers[0]
+        turned = _native(self._image[:, first:last] if turn.transpose else self._rows(slice(first, last)))
+        kept = in_place or (self._correction is not None and self._correction.work is not None)
+        if turn != AS_STORED or not kept:
+            buffers = self._workspace.array("gathered", (2, stop - start, columns), turned.dtype)
+            if turn.transpose:
+                turned = cv2.transpose(turned, dst=buffers[0])
+            if turn.reverse_rows or turn.reverse_columns:
+                axes = -1 if turn.reverse_rows and turn.reverse_columns else int(turn.reverse_columns)
+                turned = cv2.flip(turned, axes, dst=buffers[1])
+            elif not turn.transpose:
+                np.copyto(buffers[0], turned)
+                turned = buffers[0]
         result: Image = turned.view(self._image.dtype.newbyteorder("="))
         return result
 

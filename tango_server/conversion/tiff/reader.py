@@ -6,6 +6,7 @@ A file is opened once, so that structure and pixels belong together even if the 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,17 +79,20 @@ class TiffFile:
             own_mask,
             provenance,
             unusual_layout(pages),
+            rows=partial(self._rows, pages[0]) if len(pages) == 1 and _is_plain_strip(pages[0]) else None,
         )
 
     def _strip(self, page: Page) -> Image:
-        rows, columns = page.shape
-        pixels = self.workspace.array(
-            "frame",
-            (rows, columns),
-            pixel_type(page).newbyteorder(self.structure.byte_order),
-            file_offset=page.offsets[0],
-        )
-        self.file.seek(page.offsets[0])
+        return self._read_rows(page, slice(0, page.shape[0]), "frame")
+
+    def _rows(self, page: Page, wanted: slice) -> Image:
+        return self._read_rows(page, wanted, "rows")
+
+    def _read_rows(self, page: Page, wanted: slice, use: str) -> Image:
+        kind, columns = pixel_type(page).newbyteorder(self.structure.byte_order), page.shape[1]
+        place = page.offsets[0] + wanted.start * columns * kind.itemsize
+        pixels = self.workspace.array(use, (wanted.stop - wanted.start, columns), kind, file_offset=place)
+        self.file.seek(place)
         view = pixels.reshape(-1).view(np.uint8).data
         with reading(self.path):
             while view:

@@ -7,7 +7,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Literal, TypeVar
 
@@ -32,12 +32,14 @@ class Task:
     """A job, and the roots within which the worker may read and write.
 
     With `placeholder` (rows, columns of the source), write a frame of zeros, because the file never arrived: `reason`.
+    `proven`: inode, size and modification time of the source when the server checked it; None if it did not.
     """
 
     job: Job
     roots: Roots
     placeholder: tuple[int, int] | None = None
     reason: str = ""
+    proven: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ def prepare() -> None:
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="petif-guard", daemon=True).start()
     warm_up()
+    from tango_server.conversion.hdf5.open_files import keep_open  # noqa: PLC0415 - not in the server's own process
+
+    keep_open()
 
 
 def serve(
@@ -126,7 +131,7 @@ def _attempt(task: Task) -> FrameReport:
             token=job.job_id, job=job.record_id, fields=job.fields,
         )  # fmt: skip
     return convert_file(
-        job.location, job.recipe, output=job.output, roots=task.roots,
+        replace(job.location, proven=task.proven), job.recipe, output=job.output, roots=task.roots,
         token=job.job_id, job=job.record_id, fields=job.fields, corrections=job.corrections,
     )  # fmt: skip
 

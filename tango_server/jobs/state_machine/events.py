@@ -219,12 +219,14 @@ class Convert:
     """Give the job to a worker; answer with `AttemptDone` or `AttemptFailed`.
 
     With `placeholder` (rows, columns of the source), write a frame of zeros, because the file never arrived: `reason`.
+    `proven`: inode, size and modification time of the source when it was checked.
     """
 
     job: Job
     attempt: int
     placeholder: tuple[int, int] | None = None
     reason: str = ""
+    proven: tuple[int, int, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ class JobStateMachine:
         progress.starts += 1
         progress.attempts += 1
         shape = (progress.job.shape or self._rules.placeholder_shape) if progress.gave_up else None
-        return Convert(progress.job, progress.starts, shape, progress.gave_up)
+        return Convert(progress.job, progress.starts, shape, progress.gave_up, progress.wait.identity)
 
     def _fetched(self, event: Fetched, now: Instant) -> list[Instruction]:
         self._backlog.fetched(event)

@@ -10,6 +10,8 @@ from tango_server.messages import (
     AcceptedJob,
     FrameReport,
     FrameRequest,
+    GroupMember,
+    GroupReport,
     PixelCounts,
     RefusedRequest,
     ReportsAnswer,
@@ -39,8 +41,18 @@ REFUSAL = RefusedRequest(source="a.tif", reason="a relative path")
 MESSAGES = [
     REQUEST, REPORT, STATISTICS, JOB, REFUSAL,
     FrameRequest(source="/raw/a.tif"),
+    FrameRequest(source="/raw/a.tif", group="run-1 3", member=2, members=10),
     FrameReport(source="/raw/a.tif", outcome="failed", finished=1.7e9),
     RunStatistics(run_uid="run-1"),
+    RunStatistics(run_uid="run-1", grouped=9, groups=1, groups_failed=1, superseded=1),
+    GroupReport(
+        source="/raw/a.tif", outcome="converted", finished=1.7e9, group="run-1 3",
+        members=(
+            GroupMember(source="/raw/a.tif", outcome="grouped"),
+            GroupMember(source="/raw/b.h5::/entry/data", frame=2, outcome="failed", reason="the file is missing"),
+        ),
+    ),
+    SubmitQuery(close_groups={"run-1 3": 10}),
     SubmitQuery(requests=[{"source": "/raw/a.tif"}], runs=["run-1"], run_counts={"run-1": {"primary": (3, 3)}}),
     SubmitAnswer(jobs=[JOB], refused=[REFUSAL]),
     ReportsQuery(job_ids=["0f3e"], outcome="failed", limit=5),
@@ -98,6 +110,13 @@ def test_the_keys_of_the_contract_are_there(message: BaseModel, keys: str) -> No
     assert set(keys.split()) <= set(message.model_dump())
 
 
+def test_fields_of_groups_are_left_out_while_unused() -> None:
+    """An old server refuses keys that it does not know."""
+    messages = (REQUEST, REPORT, STATISTICS, SubmitQuery())
+    keys = {key for message in messages for key in message.model_dump()}
+    assert not keys & {"group", "member", "members", "close_groups", "grouped", "groups", "groups_failed", "superseded"}
+
+
 def test_a_request_is_no_more_than_a_source_and_shares_nothing() -> None:
     request = FrameRequest.model_validate_json('{"source": "/raw/a.tif"}')
     assert request == FrameRequest(
@@ -125,6 +144,12 @@ def test_a_request_is_no_more_than_a_source_and_shares_nothing() -> None:
         (FrameRequest, {"source": "a", "key": "k" * 4609}, "key"),
         (FrameRequest, {"source": "a", "run_uid": "r" * 513}, "run_uid"),
         (FrameRequest, {"source": "a", "stream": "s" * 513}, "stream"),
+        (FrameRequest, {"source": "a", "group": "g" * 513}, "group"),
+        (FrameRequest, {"source": "a", "member": 10_000}, "member"),
+        (FrameRequest, {"source": "a", "members": 0}, "members"),
+        (FrameRequest, {"source": "a", "members": 100_000}, "members"),
+        (SubmitQuery, {"close_groups": {"g": 10_001}}, "close_groups.g"),
+        (SubmitQuery, {"close_groups": {f"g{number}": 2 for number in range(10_001)}}, "close_groups"),
         (SubmitQuery, {"requests": [{}] * 10_001}, "requests"),
         (SubmitQuery, {"runs": ["r"] * 10_001}, "runs"),
         (SubmitQuery, {"runs": ["r" * 513]}, "runs.0"),

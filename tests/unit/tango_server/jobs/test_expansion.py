@@ -123,6 +123,16 @@ def test_a_file_with_a_data_set_keeps_it_in_its_jobs(serve: Serve) -> None:
         assert locations == {FrameLocation(server.folder / "scan.h5", "/entry/data", index) for index in range(2)}
 
 
+def test_a_template_may_name_the_frames_of_a_file(serve: Serve) -> None:
+    with serve() as server:
+        server.submit(
+            "scan.h5", 2, recipe={"output": {"template": "{sample}_{frame:03d}"}}, metadata={"sample": "CeO2"}
+        )
+        server.until_idle()
+        outputs = sorted(Path(report.output).name for report in server.reports() if report.output)
+        assert outputs == ["CeO2_000.tif", "CeO2_001.tif"]
+
+
 def test_a_frame_named_by_its_index_is_one_job(serve: Serve) -> None:
     with serve() as server:
         server.submit("scan.h5", 3, frame=2)
@@ -141,8 +151,11 @@ def test_a_file_without_an_image_is_skipped_and_logged(serve: Serve, caplog: pyt
 
 def test_files_larger_than_the_queue_are_converted_in_portions(serve: Serve) -> None:
     with serve(backlog_limit=5) as server:
-        for name in ("a.h5", "b.h5", "c.h5", "d.h5", "e.h5"):  # as many as the queue holds
-            server.submit(name, 7)
+        files = [server.folder / name for name in ("a.h5", "b.h5", "c.h5", "d.h5", "e.h5")]  # as many as it holds
+        for file in files:
+            file.write_text("7")
+        requests = [{"source": str(file), "run_uid": "run-1"} for file in files]
+        server.runner.intake.submit(SubmitQuery(requests=requests))
         server.until_idle()
         reports = [report for report in server.reports() if report.outcome == "converted"]
         assert len({(report.source, report.frame) for report in reports}) == len(reports) == 35

@@ -125,11 +125,28 @@ def test_real_pilatus_300k() -> None:
         )
 
 
-def test_wrong_md5_is_not_complete_when_read() -> None:
+def test_wrong_md5_is_not_complete() -> None:
     location = FrameLocation.of(CBF / "wrong_md5.cbf")
-    assert check_cbf(location).state == "complete"
+    state = check_cbf(location)
+    assert (state.state, state.proof) == ("incomplete", "")
+    assert "MD5 differs" in state.problem
     with pytest.raises(IncompleteFileError, match="MD5 differs"), open_cbf(location, Workspace()):
         pass
+
+
+def test_md5_is_compared_once_for_a_file_that_stays_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.cbf"
+    path.write_bytes((CBF / "good.cbf").read_bytes())
+    checked = FrameLocation(path, proven=check_cbf(FrameLocation(path)).identity)
+    content = bytearray(path.read_bytes())
+    content[content.index(PIXELS) + 10] ^= 1
+    path.write_bytes(content)  # another modification time: it is compared again
+    with pytest.raises(IncompleteFileError, match="MD5 differs"), open_cbf(checked, Workspace()):
+        pass
+    status = path.stat()
+    unseen = FrameLocation(path, proven=(status.st_ino, status.st_size, status.st_mtime_ns))
+    with open_cbf(unseen, Workspace()) as source:
+        assert next(source.read()).shape == (32, 48)
 
 
 def test_truncated_file_is_incomplete_until_its_last_byte(tmp_path: Path) -> None:

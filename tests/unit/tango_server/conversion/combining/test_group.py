@@ -31,9 +31,11 @@ from tango_server.conversion.esperanto.record import provenance_in
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.formats import open_frame
+from tango_server.conversion.image.orientation import AS_STORED
 from tango_server.conversion.image.own_mask import OwnMask
 from tango_server.conversion.image.transform import Turning
 from tango_server.conversion.inspection import inspect_file
+from tango_server.conversion.provenance import describe, provenance_in_description
 from tango_server.conversion.sidecar import read_sidecar, sidecar_path
 from tango_server.messages import GroupReport, ReportsAnswer
 from tango_server.recipe import Recipe
@@ -118,6 +120,20 @@ def test_members_are_corrected_combined_turned_and_cast_once(raw: Path, method: 
     assert (found["masked"], len(found["masters"])) == (1, 2)
 
 
+@pytest.mark.parametrize("kind", ["uint16", "uint32", "float32"])
+@pytest.mark.parametrize("method", ["sum", "mean", "median"])
+def test_corrected_values_are_rounded_once_at_the_end(raw: Path, kind: str, method: str) -> None:
+    rng = np.random.default_rng(8)
+    dark, flat = (rng.uniform(0.7, 1.3, SHAPE).astype(np.float32) for _ in range(2))
+    np.save(raw / "dark.npy", dark)
+    np.save(raw / "flat.npy", flat)
+    corrections = {"dark": str(raw / "dark.npy"), "flat": str(raw / "flat.npy"), "force": True}
+    images = some(4, kind)
+    report = convert_group(members(frames(raw, images)), recipe(method, corrections=corrections, pixel_type="float64"))
+    values = (np.stack(images).astype(np.float64) - dark) / flat
+    np.testing.assert_array_max_ulp(image_of(report), getattr(np, method)(values, axis=0), 1)
+
+
 def test_pixel_masked_in_one_member_is_masked_in_the_sum(raw: Path) -> None:
     images = some(3, "int32")
     images[1][2, 3] = -1
@@ -135,8 +151,8 @@ def test_pixel_masked_in_one_member_is_masked_in_the_sum(raw: Path) -> None:
                 for image in source.read():
                     yield [Turning(image, made, correction=correction)]
 
-    done = Combination("sum").of(Frames(3, SHAPE, np.dtype("int32"), read))
-    output = CombinedImage(done, made, np.dtype("float64"), None)
+    combined = Frames(3, SHAPE, np.dtype("int32"), read)
+    output = CombinedImage(Combination("sum"), combined, AS_STORED, made, np.dtype("float64"))
     result = output.whole()
     assert np.argwhere(np.isnan(result)).tolist() == [[2, 3]]
     assert output.counts().masked == 1
@@ -267,6 +283,18 @@ def test_member_that_breaks_while_it_is_read_is_left_out(raw: Path) -> None:
     np.testing.assert_array_equal(image_of(report), images[0] + images[2])
 
 
+def test_member_that_shrinks_while_it_is_read_by_rows_is_named(raw: Path) -> None:
+    paths = frames(raw, some(3))
+
+    def cut(done: int, _: int) -> None:
+        if done == 1:
+            with paths[1].open("r+b") as file:
+                file.truncate(10)
+
+    with pytest.raises(GroupIncompleteError, match=r"1 of 3.*a-00002\.tif.*shrank"):
+        convert_group(members(paths), recipe("median"), on_progress=cut)
+
+
 def test_no_member_at_all_is_an_error_even_if_others_may_be_missing(raw: Path) -> None:
     with pytest.raises(GroupIncompleteError, match="2 of 2"):
         convert_group(members([raw / "a.tif", raw / "b.tif"]), recipe(on_incomplete="combine"))
@@ -352,7 +380,8 @@ def test_output_of_another_frame_is_not_replaced(raw: Path, tmp_path: Path) -> N
         convert_group(members(paths), recipe(), output=target)
     assert target.read_bytes() == before
     skipping = recipe(output={"on_existing": "skip"})
-    assert convert_group(members(paths), skipping, output=target).outcome == "skipped"
+    report = convert_group(members(paths), skipping, output=target)
+    assert {report.outcome, *(each.outcome for each in report.members)} == {"skipped"}
 
 
 def test_outputs_and_paths_outside_the_roots_are_no_members(raw: Path, tmp_path: Path) -> None:
@@ -433,3 +462,18 @@ def test_esperanto_frames_with_gaps_are_refused_by_name(raw: Path, tmp_path: Pat
         convert_group(scan(frames(raw, some(3)), starts), made)
     assert "omega" in str(caught.value)
     assert not (tmp_path / "processed").exists()
+
+
+@pytest.mark.parametrize("damage", [{"frames": "ten"}, {"used": -1}, {"used": None}, []])
+def test_provenance_of_others_is_no_combination(damage: Any) -> None:
+    facts = {"method": "sum", "frames": 10, "used": 8, "first": "a", "last": "b\x1b", "frames_sha256": "0"}
+    place = FrameLocation(Path("/raw/a.tif")), Path("/processed/a.tif")
+    found = provenance_in_description(describe(Recipe(), *place, combined=facts))
+    assert found is not None
+    assert found.combined == {**facts, "last": "b\\x1b"}
+    wrong = {**facts, **damage} if isinstance(damage, dict) else damage
+    text = describe(Recipe(), *place, combined=facts).replace('"combined":', '"other":')
+    record = {**json.loads(text), "combined": wrong}
+    found = provenance_in_description(json.dumps(record))
+    assert found is not None
+    assert found.combined is None

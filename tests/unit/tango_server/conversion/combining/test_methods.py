@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tango_server.conversion.combining.bands import can_clip
 from tango_server.conversion.combining.combine import Combination, CombinedImage, Frames, combined_type
 from tango_server.conversion.image.correction import Correction
-from tango_server.conversion.image.orientation import Orientation
+from tango_server.conversion.image.orientation import AS_STORED, Orientation
 from tango_server.conversion.image.pixels import InexactPixelsError
 from tango_server.conversion.image.transform import Turning
 from tango_server.recipe import Recipe
@@ -58,9 +58,9 @@ def combined(
 
     kind = (correction.work if correction else None) or stack.dtype
     shape = recipe.output_shape((stack.shape[1], stack.shape[2]))
-    done = Combination(method, 1.5, band_bytes=band_bytes).of(Frames(len(stack), shape, kind, read))
-    assert done.values.shape == shape
-    output = CombinedImage(done, recipe, np.dtype("float64"), None)
+    frames = Frames(len(stack), shape, kind, read)
+    combination = Combination(method, 1.5, band_bytes=band_bytes)
+    output = CombinedImage(combination, frames, AS_STORED, recipe, np.dtype("float64"))
     result = output.whole()
     assert output.counts().masked == np.count_nonzero(np.isnan(result))
     return result

@@ -130,7 +130,7 @@ def test_a_backup_keeps_the_first_original(source: Path) -> None:
 def test_a_source_that_is_replaced_meanwhile_is_not_overwritten(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tango_server.conversion.convert as room
+    import tango_server.conversion.publishing as room
 
     real: Callable[..., object] = room.image_writer
 

@@ -195,6 +195,16 @@ def test_missing_filter_is_named(tmp_path: Path) -> None:
         check(path, 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the library of h5py is not found elsewhere")
+def test_damaged_metadata_of_a_swmr_file_end_in_time(tmp_path: Path) -> None:
+    content = bytearray((MADE / "12_rest" / "crashed_swmr.h5").read_bytes())
+    place = content.rindex(b"OHDR")
+    content[place + 10] ^= 255
+    (tmp_path / "damaged.h5").write_bytes(content)
+    state = check(tmp_path / "damaged.h5", 0)
+    assert (state.state, "metadata checksum" in state.problem) == ("incomplete", True)
+
+
 def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
     for path in (tmp_path / "no.h5", tmp_path):
         with pytest.raises(ConversionError, match=path.name):

@@ -18,7 +18,7 @@ from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.hdf5.open_files import close_all
 from tests.unit.tango_server.conversion.hdf5.reading import check, read
 
-random_files = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+random_files = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FILTERS: list[dict[str, Any]] = [
     {},
     {"compression": "gzip", "shuffle": True},
@@ -105,11 +105,8 @@ def written(path: Path, layout: Layout) -> np.ndarray[Any, Any]:
                 virtual[...] = h5py.VirtualSource(last, name, layout.shape)
                 file.create_virtual_dataset(made, virtual)
             elif kind == "hard":
-                file[made] = (
-                    file[name]
-                    if not isinstance(file.get(name, getlink=True), h5py.ExternalLink)
-                    else h5py.SoftLink(f"/{name}")
-                )
+                is_hard = isinstance(file.get(name, getlink=True), h5py.HardLink)
+                file[made] = file[name] if is_hard else h5py.SoftLink(f"/{name}")
             else:
                 file[made] = h5py.SoftLink(f"/{name}") if kind == "soft" else h5py.ExternalLink(last, name)
         last, name = own, made
