@@ -122,7 +122,7 @@ class RunBook:
                 self._note(run_uid)
 
     def note_open_groups(self, run_uid: str, members: int) -> None:
-        """So many frames of a run are in groups that are not closed."""
+        """`members` frames of a run are in groups that are not closed."""
         with self._lock:
             self._opened(run_uid).in_open_groups = members
 

@@ -1,9 +1,7 @@
 """Runs whose frames are combined: several exposures an event, maps, points taken again, two converters, fly scans."""
 
-import itertools
 import math
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +14,8 @@ import numpy as np
 import pytest
 import tifffile
 from bluesky.utils import RunEngineInterrupted
-from event_model import compose_resource
-from ophyd import Component, Device, Kind, Signal
+from ophyd import Signal
 from ophyd.sim import SynAxis
-from ophyd.status import Status
 
 from petif_bluesky import ConversionCallback, PETifConverter, conversion_wrapper
 from petif_bluesky.delivery import sender
@@ -31,7 +27,8 @@ from petif_bluesky.testing.fake_server import FakeServer
 from petif_bluesky.testing.reports import really_combined
 from tango_server.messages import FrameRequest, GroupReport
 from tango_server.recipe import NewFile, Recipe
-from tests.unit.documents import IMAGE, IN_STREAM, NUMBER, ComposedRun, Recorder
+from tests.unit.burst import Burst, paused_after
+from tests.unit.documents import IN_STREAM, NUMBER, ComposedRun, Recorder
 from tests.unit.lab import Lab
 
 SHAPE = (32, 48)
@@ -66,47 +63,6 @@ def summed(requests: list[FrameRequest]) -> Any:
     return sum(tifffile.imread(request.source).astype(np.float64) for request in requests)
 
 
-class Burst(Device):
-    """A detector that writes several frames at each trigger, as areaDetector with `num_images`."""
-
-    image = Component(Signal, value="", kind=Kind.normal)
-
-    def __init__(self, folder: Path, frames: int, *, name: str) -> None:
-        super().__init__(name=name)
-        self._folder, self._frames = folder, frames
-        self._points = itertools.count()
-        self._documents: list[tuple[str, Any]] = []
-        self._resource: Any = None
-
-    def stage(self) -> list[object]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._resource = compose_resource(
-            spec="AD_TIFF", root="/", resource_path=str(self._folder)[1:],
-            resource_kwargs={"template": "%s%s_%6.6d.tiff", "filename": self.name, "frame_per_point": self._frames},
-        )  # fmt: skip
-        self._documents.append(("resource", self._resource.resource_doc))
-        return list(super().stage())
-
-    def trigger(self) -> Status:
-        point = next(self._points)
-        for number in range(point * self._frames, (point + 1) * self._frames):
-            image = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE) + 1000 * number
-            tifffile.imwrite(self._folder / f"{self.name}_{number:06d}.tiff", image)
-        datum = self._resource.compose_datum(datum_kwargs={"point_number": point})
-        self._documents.append(("datum", datum))
-        self.image.put(datum["datum_id"])
-        done = Status(self)
-        done.set_finished()
-        return done
-
-    def collect_asset_docs(self) -> Iterator[tuple[str, Any]]:
-        documents, self._documents = self._documents, []
-        yield from documents
-
-    def describe(self) -> dict[str, Any]:
-        return {f"{self.name}_image": {**IMAGE, "shape": [self._frames, *SHAPE]}}
-
-
 @pytest.fixture
 def burst(tmp_path: Path) -> Burst:
     return Burst(tmp_path / "raw" / "burst", 3, name="burst")
@@ -122,19 +78,6 @@ def exposures(detector: Any, count: int) -> Any:
             yield from bps.trigger_and_read([detector, *step])
 
     return per_step
-
-
-def paused_after(shot: int) -> Any:
-    """A `per_shot` that is paused once, between an event and the next checkpoint, so that the event comes again."""
-    shots = itertools.count(1)
-
-    def per_shot(detectors: Any) -> Any:
-        yield from bps.checkpoint()
-        yield from bps.trigger_and_read(detectors)
-        if next(shots) == shot:
-            yield from bps.pause()
-
-    return per_shot
 
 
 def paused(lab: Lab, plan: Any, **options: Any) -> None:
