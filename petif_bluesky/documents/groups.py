@@ -9,6 +9,7 @@ number of members, which counts places, never decreases.
 """
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ class _Series:
 
     stem: str
     end: str
-    groups: dict[str, _Group] = field(default_factory=dict)
+    groups: OrderedDict[str, _Group] = field(default_factory=OrderedDict)
     """By the part of their ids between `stem` and `end`."""
     by_values: list[_Group] = field(default_factory=list)
     points: NearestPoints | None = None
@@ -77,7 +78,7 @@ class Groups:
         self._booking = booking
         self._combine = combine
         self._series: dict[tuple[str, str, bool], _Series] = {}
-        self._taken: dict[tuple[str, str, int, int], _Taken] = {}
+        self._taken: OrderedDict[tuple[str, str, int, int], _Taken] = OrderedDict()
         self._open: dict[str, _Group] = {}
         self._closings: dict[str, int] = {}
 
@@ -101,7 +102,7 @@ class Groups:
             group, problem = None, f"its group has more than {MOST_MEMBERS} frames"
         self._taken[spot] = _Taken(frame.key, place.event, series, group, member)
         if len(self._taken) > _KEPT:
-            del self._taken[next(iter(self._taken))]
+            self._taken.popitem(last=False)
         known = replace(frame, supersedes=earlier.key if earlier and earlier.key != frame.key else "")
         if group is None:
             return replace(known, problem=f"cannot combine: {problem}")
@@ -190,9 +191,9 @@ def combine_of(recipe: Any) -> Combine | None:
         return None
 
 
-def _forget_oldest(groups: dict[str, _Group]) -> None:
+def _forget_oldest(groups: OrderedDict[str, _Group]) -> None:
     if len(groups) > _KEPT:
-        del groups[next(iter(groups))]
+        groups.popitem(last=False)
 
 
 def _bounded(group: str) -> str:
