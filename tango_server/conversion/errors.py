@@ -174,6 +174,10 @@ class GroupIncompleteError(GroupError):
         self.args = (*self.args, self.members)
 
 
+class GroupNotReadyError(GroupIncompleteError):
+    """Files of frames of a group are missing or not complete, or were replaced; they may be complete soon."""
+
+
 class GroupUnfitError(GroupError):
     """Frames of a group do not fit together: other shapes, types, exposures, angles with gaps; too many, or none."""
 

@@ -1,4 +1,4 @@
-"""The registry of the formats of frames: which one a file has, by name or first bytes, and how it is checked and opened.
+"""The registry of the formats of frames: by what each is recognised, and how it is checked and opened.
 
 A new format is a package beside this module, with the two functions that `frame_source` describes, and one line here.
 """

@@ -29,6 +29,7 @@ class Job:
     `refused` says why the request is invalid. `place` orders the queue.
     `resumed`: it was pending when this server started, so that an earlier one may have left temporary files.
     `modules`: how many modules a Lambda detector has, for those who open the file; not on the ledger.
+    `settled`: of a group, how many of its members have ended when it is read from the ledger.
     """
 
     job_id: str
@@ -44,6 +45,7 @@ class Job:
     place: int = 0
     resumed: bool = False
     modules: int | None = None
+    settled: int = 0
 
     @property
     def recipe(self) -> Recipe:

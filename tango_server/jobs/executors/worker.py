@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 from tango_server.conversion.errors import (
     ConversionError,
     GroupIncompleteError,
+    GroupNotReadyError,
     IncompleteFileError,
     OutputWriteError,
     SourceChangedError,
@@ -113,12 +114,13 @@ def run(task: Task) -> FrameReport | Failure:
     """
     try:
         return _attempt(task)
+    except GroupIncompleteError as error:
+        waits = isinstance(error, GroupNotReadyError)
+        return Failure("not_ready" if waits else "final", str(error), members=error.members)
     except (IncompleteFileError, SourceMissingError, SourceChangedError) as error:
         return Failure("not_ready", str(error))
     except OutputWriteError as error:
         return Failure("blocked" if error.may_pass else "final", str(error))
-    except GroupIncompleteError as error:
-        return Failure("final", str(error), members=error.members)
     except ConversionError as error:
         return Failure("final", str(error))
     except Exception as error:  # noqa: BLE001 - only this frame fails
@@ -159,7 +161,7 @@ def _combine(task: Task) -> FrameReport:
     ]
     return convert_group(
         members, job.recipe, group=job.group, output=job.output, roots=task.roots,
-        token=job.job_id, job=job.record_id,
+        token=job.job_id, job=job.record_id, awaiting=job.accepted is not None,
     )  # fmt: skip
 
 
