@@ -13,11 +13,13 @@ from typing import Any, Protocol
 from petif_bluesky.delivery.dark_finder import DarkFinder, FindDarks
 from petif_bluesky.delivery.document_errors import DocumentErrorLog
 from petif_bluesky.delivery.run_book import RunBook
+from petif_bluesky.delivery.run_groups import RunGroups
 from petif_bluesky.delivery.sender import Sender
 from petif_bluesky.documents.bookings import Booking, booking_in
 from petif_bluesky.documents.darks import wants_run_dark
 from petif_bluesky.documents.document_counts import DocumentCounts
 from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.groups import combine_of
 from petif_bluesky.documents.run_darks import named_dark_run
 from petif_bluesky.documents.run_recipe import recipe_of_run, refusable_recipe
 from petif_bluesky.documents.selection import FrameSelection
@@ -60,7 +62,7 @@ class ConversionCallback:
     (`start.conversion.recipe`, or `start.conversion_NAME.recipe` for a further converter of that name), or the server's
     if the run has none. With a recipe that cannot be used, the frames of the run fail with the reason. With a recipe
     whose dark is that of the run, each frame is sent with the files of its dark (see `documents.dark_book`), and dark
-    frames are not sent.
+    frames are not sent. With a recipe that combines frames, each is sent with its group (see `documents.groups`).
 
     Parameters
     ----------
@@ -95,6 +97,7 @@ class ConversionCallback:
         self._book.callbacks.add(self)
         self.darks = DarkFinder(self._spool.path, release=self._put, hold_back=self._book.hold_back)
         self.darks.find = find_darks
+        self._groups = RunGroups(self._spool.put_all, self._book.note_open_groups)
         self._router = FrameRouter(
             self._enqueue,
             note=_warn,
@@ -131,7 +134,7 @@ class ConversionCallback:
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # it does not follow the event model
             self._errors.record(run_uid, name, error)
         if name == "stop" and run_uid:
-            self.darks.when_released(booked := self._booked(run_uid), partial(self._book.close, booked))
+            self.darks.when_released(booked := self._booked(run_uid), partial(self._end, booked))
             self._errors.end(run_uid)
             self._counts.forget(run_uid)
             self._bookings.pop(run_uid, None)
@@ -146,6 +149,7 @@ class ConversionCallback:
             self._router.release(run_uid)
         except Exception as error:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
             self._errors.record(run_uid, "stop", error)
+        self.darks.when_released(booked, partial(self._close_groups, booked))
         self._book.read(booked, self._counts.of(run_uid), self._unfinished(run_uid))
 
     def close(self, timeout: float = 5.0) -> None:
@@ -194,10 +198,10 @@ class ConversionCallback:
         return recipe.model_dump(mode="json")
 
     def _server_recipe(self) -> Recipe | None:
-        """Return the recipe of the server if it wants the dark of the run, which only a session can find."""
+        """Return the recipe of the server if it needs the documents of a run: for its dark, or to combine frames."""
         poller = getattr(self.converter, "poller", None)  # a `RemoteSession` has none
         recipe = poller.state.recipe if poller else None
-        return Recipe.parse(recipe) if wants_run_dark(recipe) else None
+        return Recipe.parse(recipe) if wants_run_dark(recipe) or combine_of(recipe) else None
 
     def _count(self, run_uid: str, name: str, document: Mapping[str, Any]) -> None:
         self._counts(name, document)
@@ -213,11 +217,21 @@ class ConversionCallback:
         self._put(self.darks.with_darks([replace(frame, run_uid=self._booked(frame.run_uid)) for frame in frames]))
 
     def _put(self, frames: list[Frame]) -> None:
-        requests = [frame.request() for frame in frames]
-        self._spool.put_all(requests)
-        for request in requests:
+        for request in self._groups.put(frames):
             self._book.add(request["run_uid"], request["key"], request["stream"])
         self._sender.wake()
+
+    def _close_groups(self, booked: str) -> None:
+        try:
+            self._groups.close(booked)
+        except Exception as error:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
+            self._errors.record(Booking.of(booked).run, "stop", error)
+        self._sender.wake()
+
+    def _end(self, booked: str) -> None:
+        self._close_groups(booked)
+        self._groups.forget(booked)
+        self._book.close(booked)
 
     def _set_aside(self, entry: SpooledRequest) -> None:
         """Runs in the sender's thread."""

@@ -8,13 +8,13 @@ from ophyd.signal import DEFAULT_CONNECTION_TIMEOUT
 
 from petif_bluesky.converter_base import UNITS, ConverterBase
 from petif_bluesky.server_poller import Poller
-from petif_bluesky.signals.drain_status import RunReading
+from petif_bluesky.signals.drain_status import OF_GROUPS, RunReading
 from petif_bluesky.signals.recipe import RecipeSignal
 from petif_bluesky.signals.server import MirrorSignal, ServerSignals
 
 
-def _count(doc: str) -> Any:
-    return Component(MirrorSignal, value=0, kind=Kind.normal, doc=doc, **UNITS[int])
+def _count(doc: str, kind: Kind = Kind.normal) -> Any:
+    return Component(MirrorSignal, value=0, kind=kind, doc=doc, **UNITS[int])
 
 
 def _seconds(doc: str) -> Any:
@@ -47,6 +47,10 @@ class PETifConverter(ConverterBase, Device):
     skipped = _count("frames skipped in this run because they needed no conversion")
     failed = _count("frames of this run that failed to convert")
     placeholders = _count("zero-filled placeholders for files of this run that never arrived")
+    grouped = _count("frames of this run that are part of a combined frame", Kind.omitted)
+    groups = _count("combined frames of this run", Kind.omitted)
+    groups_failed = _count("groups of frames of this run that could not be combined", Kind.omitted)
+    superseded = _count("frames of this run whose point was taken again", Kind.omitted)
     conversion_time_total = _seconds("total conversion time of this run")
     conversion_time_mean = _seconds("mean conversion time per frame of this run")
     latency_median = _seconds("median time from complete file to visible output")
@@ -143,6 +147,11 @@ class PETifConverter(ConverterBase, Device):
         read: dict[str, Any] = self.read_configuration()
         return read
 
+    def _show_groups(self, shown: bool) -> None:  # noqa: FBT001 - as in the base
+        super()._show_groups(shown)
+        for name in OF_GROUPS:
+            getattr(self, name).kind = Kind.normal if shown else Kind.omitted
+
     def _renew(self, reading: RunReading) -> None:
-        for name, value in reading.values().items():
+        for name, value in reading.values(of_groups=True).items():
             getattr(self, name).renew(value, reading.taken)

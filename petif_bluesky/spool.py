@@ -48,18 +48,26 @@ _FORGET = (
     "(SELECT number FROM outbox WHERE rejected IS NOT NULL ORDER BY rejected_at DESC LIMIT -1 OFFSET ?))"
 )
 
+_CLOSED = "/closed/"
 _Row = tuple[str, str, str | None]
-"""Key, run uid and JSON of a request."""
+"""Key, run uid and JSON of a request. Rows without a request announce a run; some close a group, named in their key:
+for earlier versions these are announcements, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpooledRequest:
-    """A request, or the announcement of a run if `request` is None."""
+    """A request; if `request` is None, the end of a group, or the announcement of a run."""
 
     number: int | None
     run_uid: str
     request: Mapping[str, Any] | None
     key: str = ""
+
+    @property
+    def closing(self) -> tuple[str, int] | None:
+        """The group that is closed, and its number of members; None if this is something else."""
+        group, closed, members = self.key.rpartition(_CLOSED)
+        return (group, int(members)) if closed and self.request is None else None
 
 
 class SpoolError(Exception):
@@ -115,9 +123,15 @@ class Spool:
         """Add a request with a key and a run uid; return False if its key is already in the spool."""
         return self.put_all([request])
 
-    def put_all(self, requests: Sequence[Mapping[str, Any]]) -> bool:
-        """Add requests in one transaction; return False if the last one's key is already in the spool."""
-        return self._put([(str(fields["key"]), str(fields["run_uid"]), json.dumps(fields)) for fields in requests])
+    def put_all(self, requests: Sequence[Mapping[str, Any]], closings: Mapping[str, int] | None = None) -> bool:
+        """Add requests in one transaction; return False if the last key is already in the spool.
+
+        `closings` are the numbers of members of groups, by id, sent after the requests.
+        """
+        rows: list[_Row] = [(str(each["key"]), str(each["run_uid"]), json.dumps(each)) for each in requests]
+        for group, members in (closings or {}).items():
+            rows.append((f"{group}{_CLOSED}{members}", group.partition("/")[0], None))
+        return self._put(rows)
 
     def first(self, count: int) -> list[SpooledRequest]:
         """Return the `count` oldest requests that were not rejected; raise `sqlite3.Error` if the file cannot be read.

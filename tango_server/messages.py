@@ -105,8 +105,9 @@ class FrameOrigin(_Message):
 class FrameRequest(FrameOrigin):
     """One frame to convert, and where it came from.
 
-    `recipe=None` means the server's recipe. Requests with the same `key` are one job. `members`: the number of frames
-    in the group, None while it is unknown.
+    `recipe=None` means the server's recipe. Requests with the same `key` are one job. `members`: the number of places
+    in the group, None while it is unknown. `supersedes`: the key of an earlier frame, whose point was taken again: it
+    is no member any more, and its place in its group stays empty unless this frame has it.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=LONGEST_SOURCE)]
@@ -114,6 +115,9 @@ class FrameRequest(FrameOrigin):
     key: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)] | None = None
     metadata: Metadata = {}
     members: int | None = Field(default=None, ge=1, le=MOST_MEMBERS, exclude_if=lambda value: value is None)
+    supersedes: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
     @property
     def fields(self) -> dict[str, object]:

@@ -69,8 +69,9 @@ def reprocess(
             say("Stopped; the server still converts the frames that it has accepted.", err=True)
             sys.exit(INTERRUPTED)
     show_table(("", ""), rows_of(statistics), title=f"run {statistics.run_uid}")
-    if statistics.failed or statistics.pending:
-        left = f"{counted(statistics.failed, 'frame')} failed, {statistics.pending} pending"
+    if statistics.failed or statistics.groups_failed or statistics.pending:
+        failed = statistics.failed or statistics.groups_failed
+        left = f"{counted(failed, 'frame')} failed, {statistics.pending} pending"
         say(f"Error: {left}. For the reasons: petif reports --run {statistics.run_uid}", err=True)
         sys.exit(SOME_FAILED)
 

@@ -45,6 +45,9 @@ class _Frames:
     waiting: int = 0
     held_back: int = 0
     """Frames that wait for their dark."""
+    in_open_groups: int = 0
+    """Frames in groups to which further ones may come."""
+    is_ending: bool = False
 
     def submitted(self) -> Counter[str]:
         return (self.by_stream | self.before) - Counter(self.aside.values())
@@ -92,6 +95,9 @@ class RunBook:
 
     def release(self, run_uid: str) -> None:
         """A run is about to stop: its frames that wait for readings are submitted, in the caller's thread."""
+        with self._lock:
+            if frames := self._runs.get(run_uid):
+                frames.is_ending = True
         for callback in tuple(self.callbacks):
             callback.release(run_uid)
 
@@ -114,6 +120,11 @@ class RunBook:
             if frames is not None:
                 frames.held_back += change
                 self._note(run_uid)
+
+    def note_open_groups(self, run_uid: str, members: int) -> None:
+        """`members` frames of a run are in groups that are not closed."""
+        with self._lock:
+            self._opened(run_uid).in_open_groups = members
 
     def add(self, run_uid: str, key: str, stream: str | None = None) -> None:
         """A frame of a run is in the spool; repeated documents with the same key are the same frame."""
@@ -172,6 +183,17 @@ class RunBook:
         with self._lock:
             frames = self._runs.get(run_uid)
             return frames.held_back if frames else 0
+
+    def in_open_groups(self, run_uid: str) -> int:
+        """Return how many frames of a run are not combined yet, because their groups are open; 0 once it is ending."""
+        with self._lock:
+            frames = self._runs.get(run_uid)
+            return frames.in_open_groups if frames and not frames.is_ending else 0
+
+    def with_open_groups(self) -> list[str]:
+        """Return the open runs that have groups that are not closed: the server must know that they are open."""
+        with self._lock:
+            return [run_uid for run_uid in self._open if self._runs[run_uid].in_open_groups]
 
     def held(self, run_uid: str) -> int:
         """Return how many documents of a run wait for others or for a dark, or could not be processed."""

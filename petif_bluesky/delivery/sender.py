@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 _BATCH = 50  # the server handles one call at a time, and other clients wait meanwhile
 _PAUSES = Backoff(shortest=0.2, longest=5.0)
 _PAUSE_OF_COUNTS = 0.1  # s between calls that have nothing but counts
+_STILL_OPEN = 30.0  # s between announcements of runs with open groups; servers close these after 60 s without one
 
 
 class Sender:
@@ -32,7 +33,7 @@ class Sender:
 
     A request is removed from the spool only once it is in the server's ledger. A rejected request is set aside in the
     spool, and passed to `set_aside`. What `book` has for the server goes with the requests, or by itself, at most ten
-    times a second.
+    times a second. Runs with open groups are announced again twice a minute.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Sender:
         self._pause = 0.0
         self._not_before = 0.0
         self._next_counts = 0.0
+        self._next_open = 0.0
         self._batch = _BATCH
         self._fault: ServerFaultError | None = None
         self._thread = keep_calling(Sender._run, self, self._wake, name="petif-sender")
@@ -85,7 +87,9 @@ class Sender:
             return self._pause
         if delivered:
             return 0.0
-        return _PAUSE_OF_COUNTS if self._book.has_news else FOR_EVER
+        if self._book.has_news:
+            return _PAUSE_OF_COUNTS
+        return max(self._next_open - time.monotonic(), 0.0) if self._book.with_open_groups() else FOR_EVER
 
     def _deliver_next(self) -> bool:
         """Deliver the next requests; return whether there were any."""
@@ -95,7 +99,7 @@ class Sender:
             entries = self._spool.first(self._batch)
             if entries:
                 self._deliver(entries)
-            elif self._book.has_news and time.monotonic() >= self._next_counts:
+            elif self._has_news():
                 self._submit([])
         except Exception as error:  # noqa: BLE001 - otherwise the thread would end and sending stop silently
             if not self._ended.is_set():  # else the spool was closed during a call; a later session sends them again
@@ -107,6 +111,11 @@ class Sender:
             elif entries:
                 self._go_on()
         return bool(entries)
+
+    def _has_news(self) -> bool:
+        now = time.monotonic()
+        counts_are_due = self._book.has_news and now >= self._next_counts
+        return counts_are_due or (now >= self._next_open and bool(self._book.with_open_groups()))
 
     def _take_fault(self) -> ServerFaultError | None:
         fault, self._fault = self._fault, None
@@ -145,17 +154,22 @@ class Sender:
 
     def _submit(self, entries: list[SpooledRequest]) -> None:
         requests = [entry.request for entry in entries if entry.request is not None]
-        runs = sorted({entry.run_uid for entry in entries if entry.request is None})
+        announced = {entry.run_uid for entry in entries if entry.request is None and entry.closing is None}
+        runs = sorted({*announced, *self._book.with_open_groups()})
+        closings: dict[str, int] = {}
+        for group, members in filter(None, (entry.closing for entry in entries)):
+            closings[group] = max(members, closings.get(group, 0))
         news = self._book.news()
         self._next_counts = time.monotonic() + _PAUSE_OF_COUNTS
+        self._next_open = time.monotonic() + _STILL_OPEN
         try:
             try:
-                answer = self._client.submit(requests, runs, news)
+                answer = self._client.submit(requests, runs, news, closings)
             except RequestRejectedError as error:
                 if not news:
                     raise
                 _log.warning("Counts of runs are not announced: %s", error)  # they never cost a frame
-                answer = self._client.submit(requests, runs)
+                answer = self._client.submit(requests, runs, close_groups=closings)
         except LinkError:
             self._book.keep_news(news)
             raise

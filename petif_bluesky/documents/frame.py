@@ -24,6 +24,21 @@ def frame_key(run_uid: str, source: str, data_key: str = "", frame: int | None =
 
 
 @dataclass(frozen=True, slots=True)
+class InEvent:
+    """The place of a frame in its event, for its group.
+
+    `number`: its index among the frames of its data key in the event; `count`: how many these are. `event`: uid of the
+    event, "" if there is none. `values`: of the keys by which frames are grouped; `problem`: why they are unknown.
+    """
+
+    number: int = 0
+    count: int = 1
+    event: str = ""
+    values: tuple[float, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One frame of a run.
 
@@ -32,6 +47,10 @@ class Frame:
     files given by name. `recipe`: from the start document, not validated, since the server refuses each frame with an
     invalid one. `metadata`: JSON-compatible and within the server's size limit. `light`: what determines its dark, None
     if the recipe does not want that of the run. `dark`: the dark, if it was looked for.
+
+    With a recipe that combines frames, `in_event` is what determines its group, and `Groups.add` adds the rest:
+    `group`, `member` and `members`, or the `problem` why it is in none; `supersedes`: the key of an earlier frame whose
+    point was taken again.
     """
 
     path: str
@@ -44,20 +63,39 @@ class Frame:
     light: Light | None = None
     dark: FoundDark | None = None
     frame: int | None = None
+    in_event: InEvent | None = None
+    group: str = ""
+    member: int = 0
+    members: int | None = None
+    supersedes: str = ""
+    problem: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key that makes its request idempotent."""
+        return frame_key(self.run_uid, self.path, self.data_key, self.frame)
 
     def request(self) -> dict[str, Any]:
         """Return the fields of a `FrameRequest` as a dict; the server validates it, and building the model is slow."""
         recipe, metadata = self.recipe, self.metadata
         if self.dark is not None:
             recipe, metadata = self.dark.applied(recipe, metadata)
-        of_file = {} if self.frame is None else {"frame": self.frame}  # old servers refuse fields that they don't know
+        if self.problem:
+            metadata = {**metadata, "left_out": {**metadata.get("left_out", {}), "group": self.problem}}
+        # old servers refuse fields that they don't know
+        newer: dict[str, Any] = {} if self.frame is None else {"frame": self.frame}
+        if self.group:
+            newer |= {"group": self.group, "member": self.member}
+            newer |= {} if self.members is None else {"members": self.members}
+        if self.supersedes:
+            newer["supersedes"] = self.supersedes
         return {
             "source": self.path,
             "recipe": recipe,
-            "key": frame_key(self.run_uid, self.path, self.data_key, self.frame),
+            "key": self.key,
             "run_uid": self.run_uid,
             "stream": self.stream,
             "seq_num": self.seq_num,
             "metadata": metadata,
-            **of_file,
+            **newer,
         }

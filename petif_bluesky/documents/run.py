@@ -1,5 +1,6 @@
 """The state of one run, from its first document to its last."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,19 +11,25 @@ from petif_bluesky.documents.descriptors import Descriptor, descriptor_of
 from petif_bluesky.documents.errors import Attempts, UnknownRecipeError
 from petif_bluesky.documents.file_names import FileNames, reported_images
 from petif_bluesky.documents.file_series import FramePlace
-from petif_bluesky.documents.frame import Frame
+from petif_bluesky.documents.frame import Frame, InEvent
+from petif_bluesky.documents.groups import combine_of
 from petif_bluesky.documents.points import Point, Points
+from petif_bluesky.documents.positions import NoPositionError, positions_in
 from petif_bluesky.documents.rotation_angles import RotationAngles, esperanto_of
 from petif_bluesky.documents.run_darks import RunDarks
 from petif_bluesky.documents.run_metadata import RunMetadata
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.metadata import MetadataSelection
 from tango_server.conversion.errors import UnfitPathError
+from tango_server.recipe.combine import By, Combine
 
 Document = Mapping[str, Any]
 
 _BASELINE = "baseline"
 _MOST_NOTES = 1000
+
+_Files = tuple[str, tuple[int, int] | None, list[FramePlace]]
+"""Data key, shape of a frame, and where the frames are."""
 
 
 class _Held(NamedTuple):
@@ -33,11 +40,21 @@ class _Held(NamedTuple):
     exposure: float
 
 
+class _Image(NamedTuple):
+    """An image of a point: how many frames it has that were not converted yet, and the shape of one."""
+
+    point: Point
+    data_key: str
+    frames: int
+    shape: tuple[int, int] | None
+
+
 class Run:
     """Processes the documents of one run, and passes on each of its files once, as a frame.
 
     With an ESPERANTO recipe, frames also wait for the readings from which their angles are interpolated, at most until
-    the run stops. With a recipe that wants the dark of the run, dark images are not frames to convert.
+    the run stops. With a recipe that wants the dark of the run, dark images are not frames to convert. With one that
+    combines frames by positions, stream datums wait for their event, which has these.
 
     Parameters
     ----------
@@ -75,6 +92,7 @@ class Run:
         self._points = Points(uid, assets, self._note_once)
         self._darks = RunDarks(uid, frames, give_dark)
         self._wants_dark = False
+        self._combine: Combine | None = None
         self._next_order = next_order
         self._names = FileNames()
         self._held: list[_Held] = []
@@ -90,7 +108,8 @@ class Run:
         self._begun, self._recipe = True, recipe
         esperanto = esperanto_of(recipe)
         self._angles = RotationAngles(esperanto) if esperanto is not None else None
-        self._points.patient = esperanto is not None
+        self._combine = combine_of(recipe)
+        self._points.patient = esperanto is not None or bool(self._grouping_keys)
         self._wants_dark = wants_run_dark(recipe)
         self._darks.begin(start)
         self._metadata.begin(start, esperanto)
@@ -160,11 +179,20 @@ class Run:
                 files = list(self._files(point))
                 if not files:
                     self._darks.add_without_files(point)
-                for data_key, shape, places in files:
-                    if self._is_to_convert(point, data_key, shape, places):
-                        for number, place in enumerate(places):
-                            if self._names.take(place):
-                                self._found(point, place, data_key, number, shape)
+                for image, place, number in self._new(point, files):
+                    self._found(image, place, number)
+
+    def _new(self, point: Point, files: list[_Files]) -> list[tuple[_Image, FramePlace, int]]:
+        """Return the frames of a point that are to be converted and were not yet, with their numbers in the event."""
+        seen: Counter[str] = Counter()
+        new: list[tuple[str, tuple[int, int] | None, FramePlace, int]] = []
+        for data_key, shape, places in files:
+            if self._is_to_convert(point, data_key, shape, places):
+                numbered = enumerate(places, start=seen[data_key])
+                new += [(data_key, shape, place, number) for number, place in numbered if self._names.take(place)]
+                seen[data_key] += len(places)
+        counts = Counter(data_key for data_key, *_ in new)
+        return [(_Image(point, key, counts[key], shape), place, number) for key, shape, place, number in new]
 
     def _is_to_convert(
         self, point: Point, data_key: str, shape: tuple[int, int] | None, places: list[FramePlace]
@@ -176,7 +204,7 @@ class Run:
         self._darks.add(point, data_key, shape, places)
         return not self._wants_dark and self._darks.converts(descriptor, detector, data_key)
 
-    def _files(self, point: Point) -> Iterator[tuple[str, tuple[int, int] | None, list[FramePlace]]]:
+    def _files(self, point: Point) -> Iterator[_Files]:
         """Yield data key, shape and places of each image of a point, with file names as reported in its event."""
         reported = reported_images(point.event["data"], point.detector.name_keys) if point.event else {}
         images, references, passed_over = point.detector.images, point.references, self._points.passed_over
@@ -191,11 +219,9 @@ class Run:
                 places = [FramePlace(self._names.true_name(places[0].path, names, alone=alone))]
             yield data_key, reference.image.shape, places
 
-    def _found(
-        self, point: Point, place: FramePlace, data_key: str, number: int, shape: tuple[int, int] | None
-    ) -> None:
+    def _found(self, image: _Image, place: FramePlace, number: int) -> None:
         """Pass on a frame, or hold it until its angles are known."""
-        path, index = place
+        (point, data_key, _, shape), (path, index) = image, place
         if not self._begun:
             raise UnknownRecipeError(
                 f"{path}: cannot convert this frame of run {self.uid}: the start document, which has the recipe, was "
@@ -208,7 +234,11 @@ class Run:
                 descriptor.uid, data_key, seq_num=seq_num, number=number, shape=shape, event=event
             )
         light = self._darks.light(point, data_key, shape) if self._wants_dark else None
-        frame = Frame(path, seq_num, self.uid, descriptor.stream, data_key, self._recipe, metadata, light, frame=index)
+        in_event = self._in_event(image, number) if self._combine else None
+        frame = Frame(
+            path, seq_num, self.uid, descriptor.stream, data_key, self._recipe, metadata, light, frame=index,
+            in_event=in_event,
+        )  # fmt: skip
         if self._angles is None:
             self._give(frame)
             return
@@ -216,6 +246,22 @@ class Run:
         with self._attempts:
             end = float(event.get("timestamps", {}).get(data_key, event["time"])) if event is not None else None
         self._give_with(self._angles, _Held(frame, end, metadata.get("exposure_time", 0.0)))
+
+    @property
+    def _grouping_keys(self) -> tuple[str, ...]:
+        """The keys by whose values frames are combined."""
+        of = self._combine.of if self._combine else None
+        return tuple(key for key, _ in of.by) if isinstance(of, By) else ()
+
+    def _in_event(self, image: _Image, number: int) -> InEvent:
+        """Return what determines the group of a frame."""
+        event, values, problem = image.point.event, tuple[float, ...](), ""
+        if event is not None and self._grouping_keys:
+            try:
+                values = positions_in(event["data"], self._grouping_keys)
+            except NoPositionError as error:
+                problem = str(error)
+        return InEvent(number, image.frames, str(event.get("uid", "")) if event else "", values, problem)
 
     def _release_held(self, angles: RotationAngles, *, at_last: bool = False) -> None:
         held, self._held = self._held, []

@@ -10,6 +10,7 @@ from bluesky.utils import MsgGenerator
 
 from petif_bluesky.callback import default_spool_path
 from petif_bluesky.converter_base import ConverterBase
+from petif_bluesky.delivery.run_groups import RunGroups
 from petif_bluesky.delivery.sender import Sender
 from petif_bluesky.documents.bookings import CONVERSION
 from petif_bluesky.documents.frame import Frame
@@ -39,8 +40,8 @@ def conversion_run(
 
     def run() -> MsgGenerator[str]:
         uid: str = yield from bps.open_run(dict(md))
-        requests = [replace(frame, run_uid=uid, recipe=facts["recipe"]).request() for frame in frames]
-        yield from in_background(lambda: mail.post(uid, requests), "petif-post")
+        submitted = [replace(frame, run_uid=uid, recipe=facts["recipe"]) for frame in frames]
+        yield from in_background(lambda: mail.post(uid, submitted), "petif-post")
         yield from bps.close_run()
         return uid
 
@@ -56,17 +57,19 @@ class _Mail:
     def __init__(self, converter: ConverterBase, path: str | Path) -> None:
         self._book = converter.runs
         self._spool = Spool(Path(path))
+        self._groups = RunGroups(self._spool.put_all, self._book.note_open_groups)
         self._sender = Sender(self._spool, converter.client, set_aside=self._set_aside)
         self._run_uid = ""
 
-    def post(self, run_uid: str, requests: Sequence[Mapping[str, Any]]) -> None:
+    def post(self, run_uid: str, frames: Sequence[Frame]) -> None:
         """Start sending the requests of a run."""
         self._run_uid = run_uid
         self._book.announce(run_uid)
-        for request in requests:
-            self._book.add(run_uid, request["key"])
+        for frame in frames:
+            self._book.add(run_uid, frame.key)
         self._spool.announce(run_uid)
-        self._spool.put_all(requests)
+        self._groups.put(frames)
+        self._groups.close(run_uid)
         self._sender.wake()
 
     def close(self) -> None:
@@ -78,4 +81,5 @@ class _Mail:
 
     def _set_aside(self, entry: SpooledRequest) -> None:
         """Runs in the sender's thread."""
-        self._book.set_aside(entry.run_uid, entry.key)
+        if entry.request is not None:
+            self._book.set_aside(entry.run_uid, entry.key)

@@ -1,5 +1,8 @@
 """The stream `converted`: one event per frame of a run, with the converted image as external data.
 
+Frames that were combined have one event, with the raw file, `frame` and `seq_num` of the first one; superseded frames
+have none.
+
 All events of a stream have an image, and all its images have the same structure, because a catalogue makes one array
 of them. The first structure in a run is that of `converted`; frames with other structures go to `converted-2` and so
 on, and frames without a converted file to `unconverted`. If the output is not TIFF, the event has no image.
@@ -26,6 +29,7 @@ from tango_server.messages import FrameReport
 CONVERTED = "converted"
 UNCONVERTED = "unconverted"
 _TIFF = {".tif", ".tiff"}  # extensions that the readers of bluesky and Tiled accept, case-sensitive
+_WITHOUT_EVENT = {"grouped", "superseded"}
 _LONGEST_PAGE = 1000
 """Maximum number of frames in an event page, which bounds its memory."""
 
@@ -285,10 +289,11 @@ class ConvertedFrames:
         return self._streams[structure]
 
 
-def in_order(reports: Sequence[FrameReport], start: int) -> list[int]:
-    """Return the indices of the reports from `start` on, by stream in order of appearance, by event, by frame."""
+def in_order(reports: Sequence[FrameReport], places: range) -> list[int]:
+    """Return the indices of reports, by stream in order of appearance, by event, by frame."""
     streams: dict[str | None, list[tuple[int, int, int]]] = {}
-    for place in range(start, len(reports)):
+    for place in places:
         report = reports[place]
-        streams.setdefault(report.stream, []).append((report.seq_num or 0, report.frame or 0, place))
+        if report.outcome not in _WITHOUT_EVENT:
+            streams.setdefault(report.stream, []).append((report.seq_num or 0, report.frame or 0, place))
     return [place for of_stream in streams.values() for *_, place in sorted(of_stream)]

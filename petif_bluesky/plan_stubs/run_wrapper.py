@@ -13,13 +13,15 @@ from bluesky.utils import IllegalMessageSequence, Msg, short_uid
 from petif_bluesky.converter_base import ConverterBase
 from petif_bluesky.documents.bookings import CONVERSION, Booking, booking_in
 from petif_bluesky.documents.document_counts import DocumentCounts
+from petif_bluesky.documents.groups import combine_of
 from petif_bluesky.documents.run_recipe import recipe_of_run
 from petif_bluesky.documents.selection import is_own_stream
-from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, FrameStream, in_order
+from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, FrameStream, in_order, is_there
 from petif_bluesky.plan_stubs.drain import Drain
 from petif_bluesky.plan_stubs.start_facts import Owner, on_their_way, place_of, require_other_output
 from petif_bluesky.signals.drain_status import RunSoFar
 from petif_bluesky.signals.run_reports import RunReports
+from tango_server.messages import FrameReport, GroupReport
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ _AT_ONCE = 0.2
 """Timeout (s) of a run that is not waited for: one answer of the server."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Run:
     booking: Booking
     reports: RunReports
@@ -49,9 +51,20 @@ class _Run:
     pending: deque[int] = field(default_factory=deque)
     """Indices in `reports` of those without an event yet."""
 
+    combined: set[str] = field(default_factory=set)
+    """Groups with an event."""
+
     @property
     def uid(self) -> str:
         return self.reports.run_uid
+
+    def takes(self, report: FrameReport) -> bool:
+        """Return whether a report gets an event: a group that was combined again has one already."""
+        if not isinstance(report, GroupReport) or report.group is None or not is_there(report):
+            return True
+        is_new = report.group not in self.combined
+        self.combined.add(report.group)
+        return is_new
 
 
 class RunWrapper:
@@ -155,7 +168,7 @@ class RunWrapper:
         booking = booking_in(start, self._converter.name, self._converter.client.address)
         self._converter.current_run = booking.run_uid
         reports = RunReports(booking.run_uid)
-        self._runs[msg.run] = _Run(
+        run = self._runs[msg.run] = _Run(
             booking,
             reports,
             ConvertedFrames(self._converter.name, booking.stream),
@@ -163,6 +176,7 @@ class RunWrapper:
                 self._converter, reports, self._so_far(booking, start, facts), through_outages=self._timeout is not None
             ),
         )
+        self._converter.begin_run(run, combines=_combines(start.get(booking.key)))
         return uid
 
     def _count(self, name: str, document: Mapping[str, Any]) -> None:
@@ -207,6 +221,7 @@ class RunWrapper:
         finally:
             run.drain.forget()
             run.frames.forget()
+            self._converter.end_run(run)
             self._emitted.forget(run.booking.run)
 
     def _finish(self, run: _Run, key: Any) -> Plan[None]:
@@ -261,9 +276,9 @@ class RunWrapper:
             )
 
     def _emit_frames(self, run: _Run) -> Plan[None]:
-        new = in_order(run.reports, run.seen)
-        run.seen += len(new)
-        run.pending += new
+        new = range(run.seen, len(run.reports))
+        run.pending += (place for place in in_order(run.reports, new) if run.takes(run.reports[place]))
+        run.seen = new.stop
         while run.pending:
             stream = run.frames.show(run.reports, run.pending)
             yield from stream.messages()
@@ -287,3 +302,8 @@ class RunWrapper:
             yield from bps.drop()
         except IllegalMessageSequence:  # dropped by a pause
             self._bundling.pop(key, None)
+
+
+def _combines(facts: Any) -> bool:
+    """Return whether the frames of a run are combined."""
+    return isinstance(facts, Mapping) and combine_of(facts.get("recipe")) is not None

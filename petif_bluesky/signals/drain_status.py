@@ -3,7 +3,9 @@
 It is `drained` only if nothing can be missing:
 
     emitted by the RunEngine  <=  read by the callback      (by stream; here, or announced through the server)
-    submitted by the callback <=  reported by the server
+    submitted by the callback <=  reported by the server      (after a point, without those in open groups)
+
+and no combined frame is still to be written.
 """
 
 import logging
@@ -43,6 +45,8 @@ class RunSoFar:
 
 
 NOTHING_KNOWN = RunSoFar()
+OF_GROUPS = ("grouped", "groups", "groups_failed", "superseded")
+"""Fields of the readings of runs with combined frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,8 @@ class RunReading:
     problem: str = ""
     recipe: str = ""
 
-    def values(self) -> dict[str, Any]:
-        """Return what a converter reads after the run, by the names of its fields."""
+    def values(self, *, of_groups: bool = False) -> dict[str, Any]:
+        """Return what a converter reads after the run, by the names of its fields; also those `OF_GROUPS` if wanted."""
         numbers = self.statistics
         return {
             "submitted": self.submitted,
@@ -72,6 +76,7 @@ class RunReading:
             "drained": self.drained,
             "problem": self.problem,
             "used_recipe": self.recipe,
+            **({name: getattr(numbers, name) for name in OF_GROUPS} if of_groups else {}),
         }
 
 
@@ -155,11 +160,12 @@ class DrainStatus(Completion):
                 self.give_up()
             return
         self._last = statistics
-        target, done = self._submitted(), reported(statistics)
+        in_open_groups = self._runs.in_open_groups(self._run_uid)
+        target, done = self._submitted() - in_open_groups, reported(statistics)
         self._show(done, target)
-        unread = self._unread()
-        self._problem = unread or f"{target - done} frames have no report yet"
-        if done < target or (unread and self._may_be_read_later()):
+        unread, unwritten = self._unread(), statistics.pending and not in_open_groups
+        self._problem = unread or f"{max(target - done, statistics.pending)} frames have no report yet"
+        if done < target or unwritten or (unread and self._may_be_read_later()):
             return
         self._drained = not unread
         self._fetch_once()
@@ -212,7 +218,8 @@ class DrainStatus(Completion):
     def _fetch(self) -> None:
         while not self._ended.is_set():
             try:
-                self._reports.gather(self._client.reports_of_run, reported(self._last))
+                groups = self._last.groups + self._last.groups_failed
+                self._reports.gather(self._client.reports_of_run, reported(self._last) + groups)
             except UnknownRunError as error:
                 _log.debug("%s", error)
             except LinkError as error:
@@ -269,4 +276,5 @@ def _timer(seconds: float, function: Callable[[], None]) -> threading.Timer:
 
 def reported(statistics: RunStatistics) -> int:
     """Return how many frames of a run have a report."""
-    return statistics.converted + statistics.skipped + statistics.placeholders + statistics.failed
+    alone = statistics.converted + statistics.skipped + statistics.placeholders + statistics.failed
+    return alone + statistics.grouped + statistics.superseded

@@ -5,13 +5,16 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
+from pydantic import TypeAdapter
+
 from tango_server.client.client import UnknownRunError
 from tango_server.limits import MANY_REPORTS
-from tango_server.messages import FrameReport
+from tango_server.messages import FrameReport, GroupReport
 
 Fetch = Callable[[str, str], Sequence[FrameReport]]
 """Returns up to `MANY_REPORTS` reports of a run after that of a job ("" for the first); raises `LinkError`."""
 _BUNDLE = 32  # reports
+_REPORT: TypeAdapter[GroupReport | FrameReport] = TypeAdapter(GroupReport | FrameReport)
 
 
 class RunReports(Sequence[FrameReport]):
@@ -113,4 +116,4 @@ def _identity(report: FrameReport) -> str:
 
 
 def _report_in(text: str) -> FrameReport:
-    return FrameReport.model_validate_json(text)
+    return _REPORT.validate_json(text)

@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from petif_bluesky.testing.fake_server import FakeServer
-    from petif_bluesky.testing.reports import converted_beside, failed, really_converted
+    from petif_bluesky.testing.reports import (
+        combined_beside,
+        converted_beside,
+        failed,
+        really_combined,
+        really_converted,
+    )
 
-__all__ = ["FakeServer", "converted_beside", "failed", "really_converted"]
+__all__ = ["FakeServer", "combined_beside", "converted_beside", "failed", "really_combined", "really_converted"]
 
 _HOMES = {
     "FakeServer": "fake_server",
+    "combined_beside": "reports",
     "converted_beside": "reports",
     "failed": "reports",
+    "really_combined": "reports",
     "really_converted": "reports",
 }
 

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from petif_bluesky.server_poller import Listener, ServerState, Watcher
-from petif_bluesky.testing.fake_book import FakeBook, Reporter
-from petif_bluesky.testing.reports import XDI, converted_beside
+from petif_bluesky.testing.fake_book import FakeBook, GroupReporter, Reporter
+from petif_bluesky.testing.reports import XDI, combined_beside, converted_beside
 from tango_server.client.client import Client, LinkDownError, RequestRejectedError, UnknownRunError
 from tango_server.messages import (
     FolderAnswer,
@@ -38,7 +38,8 @@ class FakeServer(Client):
     """Replaces a `ServerPoller` and its `Client`: `PETifConverter(fake.address, name="c", poller=fake)`.
 
     It accepts and refuses requests as a server would, once per key, and at once reports each frame as converted,
-    without writing files. Set `report = really_converted` to convert them.
+    without writing files. Set `report = really_converted` to convert them. A group is combined once it is closed and
+    all its members are there.
 
     Parameters
     ----------
@@ -57,6 +58,8 @@ class FakeServer(Client):
         whether listeners are called at once on each change; a real poller calls them later
     report
         makes the report of a frame: `converted_beside`, `really_converted`, or a function that may return `failed(...)`
+    report_group
+        makes the report of a group of frames: `combined_beside`, or `really_combined`
     refused
         sources refused individually, as well as those that a server refuses
     rejected
@@ -90,6 +93,7 @@ class FakeServer(Client):
         self.state = replace(UP, recipe=recipe.model_dump(mode="json"))
         self.prompt = True
         self.report: Reporter = converted_beside
+        self.report_group: GroupReporter = combined_beside
         self.refused: set[str] = set()
         self.rejected: set[str] = set()
         self.absent: set[str] = set()
@@ -144,14 +148,15 @@ class FakeServer(Client):
         requests: Sequence[Mapping[str, Any]],
         runs: Sequence[str] = (),
         run_counts: RunCounts | None = None,
+        close_groups: Mapping[str, int] | None = None,
     ) -> SubmitAnswer:
-        """Accept requests and announcements of runs and their counts."""
+        """Accept requests and announcements of runs, their counts and the sizes of groups."""
         self._called()
         if self.rejected.intersection(request.get("source", "") for request in requests):
             raise RequestRejectedError("Submit: a request is in `rejected`.")
         with self._changed:
             try:
-                answer = self._book.accept(requests, runs, self.refused, run_counts)
+                answer = self._book.accept(requests, runs, self.refused, run_counts, close_groups)
             except ValidationError as error:
                 raise RequestRejectedError(f"Submit: {explain(error)}. Correct it and call again.") from error
             self._convert()
@@ -266,7 +271,7 @@ class FakeServer(Client):
 
     def _convert(self) -> None:
         if self._converts:
-            self._book.convert(self.report)
+            self._book.convert(self.report, self.report_group)
         self._changed.notify_all()
 
     def _notify_all(self) -> None:

@@ -1,10 +1,11 @@
 """Reports for a fake server: made-up ones, failures, or those of a real conversion."""
 
 import time
+from collections.abc import Sequence
 
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import output_path
-from tango_server.messages import FrameReport, FrameRequest
+from tango_server.messages import FrameReport, FrameRequest, GroupMember, GroupReport, Outcome
 from tango_server.recipe import Recipe
 
 XDI = Recipe.preset("xdi")
@@ -54,6 +55,32 @@ def really_converted(request: FrameRequest) -> FrameReport:
     except ConversionError as error:
         return failed(request, str(error))
     return made.model_copy(update={"job_id": request.key, "latency": made.conversion_time, **request.origin})
+
+
+def combined_beside(requests: Sequence[FrameRequest]) -> GroupReport:
+    """Report frames as combined, with the output path that a server would use; the file is not written."""
+    members = [_member(request, "grouped") for request in requests]
+    return GroupReport(**{**dict(converted_beside(requests[0])), "member": None}, members=members)
+
+
+def really_combined(requests: Sequence[FrameRequest]) -> GroupReport:
+    """Combine frames in this process, and return their report."""
+    from tango_server.conversion.combining.group import convert_group  # noqa: PLC0415 - made-up reports need no OpenCV
+    from tango_server.conversion.combining.members import Member  # noqa: PLC0415 - as above
+    from tango_server.conversion.errors import ConversionError  # noqa: PLC0415 - as above
+
+    first = requests[0]
+    members = [Member(FrameLocation.of(each.source, each.frame), _fields(each)) for each in requests]
+    try:
+        made = convert_group(members, first.recipe or XDI, group=first.group or "")
+    except ConversionError as error:
+        listed = [_member(request, "failed", str(error)) for request in requests]
+        return GroupReport(**{**dict(failed(first, str(error))), "member": None}, members=listed)
+    return made.model_copy(update={**first.origin, "member": None, "latency": made.conversion_time})
+
+
+def _member(request: FrameRequest, outcome: Outcome, reason: str = "") -> GroupMember:
+    return GroupMember(source=request.source, frame=request.frame, outcome=outcome, reason=reason)
 
 
 def _fields(request: FrameRequest) -> dict[str, object]:

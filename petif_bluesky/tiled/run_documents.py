@@ -63,13 +63,13 @@ def _stream(stream: Any, name: str, run_uid: str) -> Iterator[Timed]:
     files: dict[int, list[Named]] = {}
     for key, described in descriptor["data_keys"].items():
         if described.get("external") and key in stream.base:
-            for number, documents in _files(stream.base[key], key, descriptor, numbers):
-                files.setdefault(number, []).extend(documents)
+            for place, documents in _files(stream.base[key], key, descriptor, numbers):
+                files.setdefault(place, []).extend(documents)
     time = float(descriptor.get("time", 0.0))
     yield time, [("descriptor", descriptor)]
-    for number, row in zip(numbers, rows, strict=True):
+    for place, row in enumerate(rows):
         time = max(time, float(row["time"]))
-        yield time, [*files.pop(number, ()), ("event", _event(row, number, descriptor["uid"]))]
+        yield time, [*files.pop(place, ()), ("event", _event(row, place, descriptor["uid"]))]
     yield time, [document for left in files.values() for document in left]
 
 
@@ -78,11 +78,19 @@ def _time_of(timed: Timed) -> float:
 
 
 def _files(array: Any, key: str, descriptor: Document, numbers: Sequence[int]) -> Iterator[tuple[int, list[Named]]]:
-    """Yield, for each file of an array and each event in it, the event number and the documents that announce it."""
+    """Yield, for each file of an array and each event in it, the event's row and the documents that announce it.
+
+    `numbers` are those of the rows; a number may come twice, because the event was taken again after a pause.
+    """
     (source,) = array.data_sources()
     uris = [asset.data_uri for asset in sorted(source.assets, key=_place) if asset.parameter in _OF_FILES]
     count = _events_in(array.shape, descriptor["data_keys"][key]["shape"])
-    numbers = numbers if len(numbers) == count else range(1, count + 1)
+    if len(numbers) == count:
+        rows: Sequence[int] = range(count)
+    else:  # some events have no image, or there are no events
+        of_numbers = {number: row for row, number in enumerate(numbers)}
+        numbers = range(1, count + 1)
+        rows = [of_numbers.get(number, len(of_numbers) + number) for number in numbers]
     for index, uri in enumerate(uris):
         resource = {
             "uid": f"{descriptor['uid']}/{key}/{index}",
@@ -105,7 +113,7 @@ def _files(array: Any, key: str, descriptor: Document, numbers: Sequence[int]) -
                 "seq_nums": {"start": numbers[event], "stop": numbers[event] + 1},
             }
             documents: list[Named] = [("stream_datum", datum)]
-            yield numbers[event], documents if place else [("stream_resource", resource), *documents]
+            yield rows[event], documents if place else [("stream_resource", resource), *documents]
 
 
 def _stacked(array: Any, source: Any, *, files: int, events: int) -> dict[str, Any]:
@@ -136,12 +144,12 @@ def _named(uri: str, source: Any) -> dict[str, Any]:
     return {"uri": place, "parameters": {"template": template, "chunk_shape": [1]}}
 
 
-def _event(row: Mapping[str, Any], number: int, descriptor_uid: str) -> Document:
+def _event(row: Mapping[str, Any], place: int, descriptor_uid: str) -> Document:
     keys = [key for key in row if key not in {"seq_num", "time"} and not key.startswith(_TIMES)]
     return {
-        "uid": f"{descriptor_uid}/{number}",
+        "uid": f"{descriptor_uid}/{place}",
         "descriptor": descriptor_uid,
-        "seq_num": number,
+        "seq_num": int(row["seq_num"]),
         "time": row["time"],
         "data": {key: row[key] for key in keys},
         "timestamps": {key: row[f"{_TIMES}{key}"] for key in keys if f"{_TIMES}{key}" in row},

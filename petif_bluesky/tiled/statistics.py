@@ -14,6 +14,7 @@ from typing import Any
 from petif_bluesky.callback import Submitting
 from petif_bluesky.documents.bookings import Booking, booking_in
 from petif_bluesky.owned_thread import keep_calling
+from petif_bluesky.signals.drain_status import reported
 from petif_bluesky.tiled.patches import write_statistics
 from tango_server.backoff import Backoff
 from tango_server.client.client import Client, LinkError, RequestRejectedError, UnknownRunError
@@ -266,7 +267,6 @@ def refresh_statistics(catalogue: Any, server: Client, booked_uid: str) -> RunSt
 
 def _completed(statistics: RunStatistics, submitted: int) -> RunStatistics:
     """Return the server's statistics with the frames not submitted yet counted as pending."""
-    reported = statistics.converted + statistics.skipped + statistics.placeholders + statistics.failed
     known = max(statistics.submitted, submitted, sum(announced for _, announced in statistics.run_counts.values()))
-    counted = {"submitted": known, "pending": max(known - reported, 0), "run_counts": {}}
+    counted = {"submitted": known, "pending": max(known - reported(statistics), statistics.pending), "run_counts": {}}
     return statistics.model_copy(update=counted)

@@ -137,12 +137,16 @@ class Client:
         requests: Sequence[Mapping[str, Any]],
         runs: Sequence[str] = (),
         run_counts: RunCounts | None = None,
+        close_groups: Mapping[str, int] | None = None,
     ) -> SubmitAnswer:
         """Submit requests and announce runs and their counts; return once the server has stored them.
 
-        A server too old for `run_counts` gets the call without them, as do all later calls until it has been away.
+        `close_groups` are the numbers of members of groups, by their ids. A server too old for `run_counts` gets the
+        call without them, as do all later calls until it has been away.
         """
-        query = {"requests": list(requests), "runs": list(runs)}
+        query: dict[str, Any] = {"requests": list(requests), "runs": list(runs)}
+        if close_groups:
+            query["close_groups"] = dict(close_groups)
         if run_counts and self._connection.failures != self._counts_refused_at:
             try:
                 return self._query(SubmitAnswer, "Submit", json.dumps({**query, _COUNTS: run_counts}))

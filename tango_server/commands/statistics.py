@@ -59,12 +59,15 @@ def rows_of(found: "RunStatistics") -> list[tuple[str, str]]:
         "failed": found.failed,
         "pending": found.pending,
     }
-    combined = {"grouped": found.grouped, "superseded": found.superseded}
-    groups = {"groups": found.groups, "groups failed": found.groups_failed}
+    of_groups = {
+        "combined": (found.grouped, "frame"),
+        "combined to": (found.groups, "frame"),
+        "not combined": (found.groups_failed, "group"),
+        "superseded": (found.superseded, "frame"),
+    }
     return [
         *((name, counted(count, "frame")) for name, count in frames.items()),
-        *((name, counted(count, "frame")) for name, count in combined.items() if count),
-        *((name, counted(count, "group")) for name, count in groups.items() if count),
+        *((name, counted(count, what)) for name, (count, what) in of_groups.items() if count),
         ("conversion time, mean", _measured("{:.3f} s", found.conversion_time_mean)),
         ("conversion time, total", _measured("{:.1f} s", found.conversion_time_total)),
         ("latency, median", _measured("{:.3f} s", found.latency_median)),

@@ -161,7 +161,7 @@ def _combine(task: Task) -> FrameReport:
     ]
     return convert_group(
         members, job.recipe, group=job.group, output=job.output, roots=task.roots,
-        token=job.job_id, job=job.record_id, awaiting=True,
+        token=job.job_id, job=job.record_id, awaiting=job.accepted is not None,
     )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Maps: one frame for every point of a grid of positions."""
