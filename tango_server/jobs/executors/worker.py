@@ -47,6 +47,11 @@ class Task:
     proven: tuple[int, int, int] | None = None
     members: tuple[Part, ...] = ()
 
+    @property
+    def frames(self) -> int:
+        """The number of frames to read, each of which has its time."""
+        return max(len(self.members), 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
