@@ -86,6 +86,14 @@ def problem_with(request: FrameRequest) -> str:
         return "" if request.group is None else "it has a group, but its recipe combines no frames"
     if request.group is not None:
         return ""
+    return _problem_without_group(request, combine)
+
+
+def _problem_without_group(request: FrameRequest, combine: Combine) -> str:
+    """Return why a request that combines is in no group; empty if it will be in one."""
+    left_out = request.metadata.get("left_out")
+    if isinstance(left_out, dict) and isinstance(why := left_out.get("group"), str):
+        return f"it is in no group: {why}"
     if every_of(combine) is None:
         return (
             "combine needs the documents of a run, which say what belongs together, or a group and a member in the "

@@ -42,6 +42,13 @@ class Booking:
             known = None
         if known is not None:
             return known
+        superseded, pending = frozenset[str](), 0
+        if job.request.supersedes is not None:
+            superseded, pending = groups.supersede_earlier(self.connection, job, self.age, self.next_place)
+        booked = self._book(job)
+        return replace(booked, superseded=booked.superseded | superseded, pending=booked.pending + pending)
+
+    def _book(self, job: Job) -> Booked:
         recipe = job.recipe
         if id(recipe) not in self.recipes:
             self.recipes[id(recipe)] = recipe_id(self.connection, recipe, self.age)
@@ -54,7 +61,7 @@ class Booking:
         """Write a member, and its group with the first one; a group that has ended is made anew."""
         age, pending = self.age, 1
         row = groups.group_row(self.connection, job.group)
-        if row is not None and (problem := row.problem_with(job, recipe)):
+        if row is not None and (problem := row.problem_with(job, recipe, self.connection)):
             request = job.request.model_copy(update={"group": None, "member": None, "members": None})
             refused = replace(job, request=request, output=NO_OUTPUT, refused=problem)
             insert(self.connection, refused, recipe, self.next_place(), age)

@@ -13,6 +13,7 @@ from tango_server.jobs.job import NO_OUTPUT, Job
 from tango_server.jobs.ledger.rows import AGAIN, ORIGIN, PENDING_COLUMNS, job_of
 from tango_server.jobs.state_machine.events import Finish, MemberEntry
 from tango_server.messages import GroupReport
+from tango_server.recipe import Recipe
 
 CANCELLED = "cancelled on request"
 _PREFIX = "group-"
@@ -24,8 +25,11 @@ _GROUP = (
 _MEMBERS = (
     f"SELECT {PENDING_COLUMNS}, outcome, json_extract(report, '$.reason') "  # noqa: S608 - our own constants
     "FROM jobs JOIN recipes ON recipes.id = recipe_id "
-    "WHERE group_id=? AND member IS NOT NULL AND outcome IS NOT 'superseded' ORDER BY member"
+    "WHERE group_id=?1 AND member IS NOT NULL AND (outcome IS NOT 'superseded' OR NOT EXISTS ("
+    "SELECT 1 FROM jobs AS other WHERE other.group_id=?1 AND other.member=jobs.member AND (other.outcome IS NOT 'superseded' "
+    "OR other.number > jobs.number))) ORDER BY member"
 )
+_EARLIER = "SELECT number, job_id, outcome, group_id, member FROM jobs WHERE key=? AND outcome IS NOT 'superseded'"
 _PENDING = "SELECT job_id FROM jobs WHERE group_id=? AND member IS NOT NULL AND outcome IS NULL"
 _SET_NUMBER = "UPDATE jobs SET request=json_set(request, '$.members', ?) WHERE number=?"
 _RIVALS = "SELECT number, job_id, outcome FROM jobs WHERE group_id=? AND member=? AND outcome IS NOT 'superseded'"
@@ -78,8 +82,13 @@ class GroupRow:
     members: int
     stream: str | None
 
-    def problem_with(self, job: Job, recipe: int) -> str:
-        """Return why a job cannot be a member, with its recipe by number; empty if it can."""
+    def problem_with(self, job: Job, recipe: int, connection: sqlite3.Connection) -> str:
+        """Return why a job cannot be a member, with its recipe by number; empty if it can.
+
+        Members may have other files of the run's dark: each has the one that was taken before it.
+        """
+        if recipe != self.recipe and job.has_run_dark and _alike(job.recipe, _recipe_of(connection, self.recipe)):
+            recipe = self.recipe
         others = [
             name
             for name, own, other in (
@@ -95,6 +104,20 @@ class GroupRow:
             f"{job.source}: cannot accept: it has another {' and '.join(others)} than the frames of group "
             f"{job.group!r}. Give it another group and submit it again."
         )
+
+
+def _recipe_of(connection: sqlite3.Connection, number: int) -> Recipe:
+    return Recipe.model_validate_json(
+        connection.execute("SELECT text FROM recipes WHERE id=?", (number,)).fetchone()[0]
+    )
+
+
+def _alike(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes differ in the files of their darks at most."""
+    if one.corrections is None or other.corrections is None or None in {one.corrections.dark, other.corrections.dark}:
+        return False
+    darks = [each.model_copy(update={"corrections": each.corrections.with_dark(("dark",))}) for each in (one, other)]  # type: ignore[union-attr]
+    return darks[0] == darks[1]
 
 
 def group_row(connection: sqlite3.Connection, group: str) -> GroupRow | None:
@@ -121,6 +144,23 @@ def supersede(connection: sqlite3.Connection, job: Job, finished: float, age: fl
     return frozenset(job_id for _, job_id, outcome in rivals if outcome is None)
 
 
+def supersede_earlier(
+    connection: sqlite3.Connection, job: Job, age: float, next_place: NextPlace
+) -> tuple[frozenset[str], int]:
+    """End the frame whose point `job` is, if it has another place; a group that had it is made anew without it.
+
+    Return its id if it was pending, and how many jobs became pending.
+    """
+    earlier = connection.execute(_EARLIER, (job.request.supersedes,)).fetchone()
+    if earlier is None or earlier[3:] == (job.request.group, job.request.member):
+        return frozenset(), 0
+    number, job_id, outcome, group, _ = earlier
+    connection.execute(_SUPERSEDE, (job.accepted or 0.0, age, number))
+    row = None if group is None else group_row(connection, group)
+    pending = 0 if row is None or row.is_pending else reopen(connection, group, next_place)
+    return frozenset() if outcome is not None else frozenset({job_id}), pending
+
+
 def reopen(connection: sqlite3.Connection, group: str, next_place: NextPlace) -> int:
     """Make a group and its members pending again, at the end of the queue; return how many jobs that are.
 
@@ -145,7 +185,7 @@ def reopen_pending(connection: sqlite3.Connection, next_place: NextPlace) -> Non
 
 
 def members_of(connection: sqlite3.Connection, group: str) -> tuple[MemberEntry, ...]:
-    """Return the members of a group in their order, without superseded ones."""
+    """Return the members of a group in their order; superseded ones only where nothing took their place."""
     rows = connection.execute(_MEMBERS, (group,)).fetchall()
     return tuple(MemberEntry(job_of(row, 0), outcome, reason or "") for *row, outcome, reason in rows)
 

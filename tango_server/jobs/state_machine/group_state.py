@@ -32,7 +32,8 @@ class GroupState:
 
     `number` of its members, 0 while that is unknown; `closed`: a client has said so. `awaited`, `held`: its members in
     memory. `settled`: how many of its members on the ledger have ended, such as cancelled ones. `last`: when the last
-    member came. `expired`: no more members are awaited. `entries`: its members when it was assembled.
+    member came. `expired`: no more members are awaited. `entries`: its members when it was assembled, `vacant`: the
+    places of those that were superseded by frames elsewhere.
     """
 
     job: Job | None = None
@@ -46,6 +47,7 @@ class GroupState:
     recheck: bool = False
     phase: Literal["gathering", "assembling", "assembled"] = "gathering"
     entries: tuple[MemberEntry, ...] = ()
+    vacant: frozenset[int] = frozenset()
 
     @property
     def is_due(self) -> bool:
@@ -63,14 +65,17 @@ class GroupState:
     def completed_by(self, entries: tuple[MemberEntry, ...]) -> bool:
         """Note the members on the ledger; return whether the group can be combined from them."""
         self.phase, self.recheck = "gathering", False
-        self.settled = sum(each.outcome is not None for each in entries)
+        left = {each.job.request.member or 0 for each in entries if each.outcome == "superseded"}
+        every = {each.job.request.member or 0 for each in entries}
+        entries = tuple(each for each in entries if each.outcome != "superseded")
+        self.settled = sum(each.outcome is not None for each in entries) + len(left)
         pending = {each.job.job_id for each in entries if each.outcome is None}
         if self.awaited or not pending <= self.held.keys():
             return False
         self.held = {job_id: held for job_id, held in self.held.items() if job_id in pending}
-        if not self.expired and not 0 < self.number <= len({each.job.request.member for each in entries}):
+        if not self.expired and not 0 < self.number <= len(every):
             return False
-        self.phase, self.entries = "assembled", entries
+        self.phase, self.entries, self.vacant = "assembled", entries, frozenset(left)
         return True
 
     @property
@@ -78,7 +83,7 @@ class GroupState:
         """Its members in their order, with gaps where none came."""
         places = {each.job.request.member or 0: each for each in self.entries}
         count = max(self.number, *(place + 1 for place in places)) if places else self.number
-        return tuple(self._part(places.get(place)) for place in range(count))
+        return tuple(self._part(places.get(place)) for place in range(count) if place not in self.vacant)
 
     def _part(self, entry: MemberEntry | None) -> Part:
         if entry is None:
