@@ -26,8 +26,8 @@ _MEMBERS = (
     f"SELECT {PENDING_COLUMNS}, outcome, json_extract(report, '$.reason') "  # noqa: S608 - our own constants
     "FROM jobs JOIN recipes ON recipes.id = recipe_id "
     "WHERE group_id=?1 AND member IS NOT NULL AND (outcome IS NOT 'superseded' OR NOT EXISTS ("
-    "SELECT 1 FROM jobs AS other WHERE other.group_id=?1 AND other.member=jobs.member AND (other.outcome IS NOT 'superseded' "
-    "OR other.number > jobs.number))) ORDER BY member"
+    "SELECT 1 FROM jobs AS other WHERE other.group_id=?1 AND other.member=jobs.member AND "
+    "(other.outcome IS NOT 'superseded' OR other.number > jobs.number))) ORDER BY member"
 )
 _EARLIER = "SELECT number, job_id, outcome, group_id, member FROM jobs WHERE key=? AND outcome IS NOT 'superseded'"
 _PENDING = "SELECT job_id FROM jobs WHERE group_id=? AND member IS NOT NULL AND outcome IS NULL"
