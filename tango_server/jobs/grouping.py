@@ -1,27 +1,18 @@
 """Which frames become one where no run says so: `every` n of a call, in the natural order of their names."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.jobs.group_counting import counted_groups, frame_order
 from tango_server.messages import FrameRequest
 from tango_server.recipe import Recipe
 from tango_server.recipe.combine import Combine, Every
 from tango_server.text import split_data_set
 
 _CONTAINERS = {".h5", ".hdf", ".hdf5", ".nx5", ".nxs"}
-_DIGITS = re.compile(r"(\d+)")
-
-
-def natural_key(path: str) -> tuple[tuple[int, int, str], ...]:
-    """Return the key that sorts names with numbers as people do.
-
-    >>> sorted(["a10.tif", "a9.tif", "a1_2.tif"], key=natural_key)
-    ['a1_2.tif', 'a9.tif', 'a10.tif']
-    """
-    parts = _DIGITS.split(path)
-    return tuple((1, int(part), part) if number % 2 else (0, 0, part) for number, part in enumerate(parts))
 
 
 def is_container(source: str) -> bool:
@@ -35,20 +26,53 @@ def every_of(combine: Combine | None) -> int | None:
     return combine.of.every if combine is not None and isinstance(combine.of, Every) else None
 
 
-def place_of(name: str, number: int, total: int, every: int) -> dict[str, Any]:
-    """Return the fields of a request for frame `number` of `total`, counted from 0; `name` begins the group's id.
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The fields of the requests of counted frames, and the groups that have fewer frames than `every`."""
 
-    >>> place_of("scan", 7, 8, 3)
-    {'group': 'scan/2', 'member': 1, 'members': 2}
+    fields: dict[str, dict[str, Any]] = field(default_factory=dict)
+    short: dict[str, int] = field(default_factory=dict)
+
+
+NO_PLACES = Places()
+
+
+def place_of(name: str, number: int, every: int) -> dict[str, Any]:
+    """Return the fields of a request for the frame `number`, counted from 0; `name` begins the group's id.
+
+    >>> place_of("scan", 7, 3)
+    {'group': 'scan/2', 'member': 1, 'members': 3}
     """
-    group = number // every
-    return {"group": f"{name}/{group}", "member": number % every, "members": min(every, total - group * every)}
+    return {"group": f"{name}/{number // every}", "member": number % every, "members": every}
 
 
-def grouped(requests: Sequence[Mapping[str, Any]], recipe: Recipe, name: str) -> list[dict[str, Any]]:
-    """Return the requests of a call with their places in groups; `recipe` is for those without one.
+def places_of(name: str, sources: Iterable[str], every: int) -> Places:
+    """Return the places of frames in groups of `every`, by source; frames in a container are counted there.
 
-    Only plain names are counted: not requests of a run, or with a key, which may come again in another call.
+    >>> places_of("call", ["/a/p-10.tif", "/a/p-9.tif", "/a/p-11.tif"], 2).fields["/a/p-10.tif"]
+    {'group': 'call/0', 'member': 1, 'members': 2}
+    """
+    named: dict[FrameLocation, list[str]] = {}
+    for source in sources:
+        if not is_container(source):
+            named.setdefault(FrameLocation.of(source), []).append(source)
+    places = Places()
+    for number, group in enumerate(counted_groups(named, every)):
+        for member, frame in enumerate(group):
+            fields = place_of(name, number * every + member, every)
+            places.fields.update(dict.fromkeys(named[frame], fields))
+        if len(group) < every:
+            places.short[f"{name}/{number}"] = every
+    return places
+
+
+def grouped(
+    requests: Sequence[Mapping[str, Any]], recipe: Recipe, name: str
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Return the requests of a call with their places in groups, and its short groups with their numbers of members.
+
+    `recipe` is for requests without one. Only plain names are counted: not requests of a run, or with a key, which may
+    come again in another call.
     """
     counted: dict[int, list[int]] = {}
     everies = [_every_in(request, recipe) for request in requests]
@@ -56,11 +80,13 @@ def grouped(requests: Sequence[Mapping[str, Any]], recipe: Recipe, name: str) ->
         if every is not None:
             counted.setdefault(every, []).append(index)
     answer = [dict(request) for request in requests]
+    short: dict[str, int] = {}
     for every, indices in counted.items():
-        ordered = sorted(indices, key=lambda index: natural_key(str(requests[index]["source"])))
-        for number, index in enumerate(ordered):
-            answer[index] |= place_of(f"{name}/{every}", number, len(ordered), every)
-    return answer
+        places = places_of(f"{name}/{every}", (str(requests[index]["source"]) for index in indices), every)
+        for index in indices:
+            answer[index] |= places.fields[str(requests[index]["source"])]
+        short |= places.short
+    return answer, short
 
 
 def _every_in(request: Mapping[str, Any], recipe: Recipe) -> int | None:
@@ -108,5 +134,5 @@ def _problem_without_group(request: FrameRequest, combine: Combine) -> str:
 
 
 def in_natural_order(paths: Iterable[str]) -> list[str]:
-    """Return paths sorted by the numbers in their names, each once."""
-    return sorted(dict.fromkeys(paths), key=natural_key)
+    """Return paths in the order in which they are counted, each once."""
+    return sorted(dict.fromkeys(paths), key=lambda path: frame_order(FrameLocation.of(path)))

@@ -15,7 +15,7 @@ from tango_server.conversion.files.roots import Roots, caching_resolver, resolve
 from tango_server.jobs import clock
 from tango_server.jobs.capacity import FreeSpace, Limits
 from tango_server.jobs.frame_listing import frames_in
-from tango_server.jobs.grouping import every_of, grouped
+from tango_server.jobs.grouping import every_of, grouped, place_of
 from tango_server.jobs.job import Job
 from tango_server.jobs.ledger.booking import Booked
 from tango_server.jobs.ledger.ledger import Ledger
@@ -46,7 +46,6 @@ from tango_server.text import split_data_set
 
 _log = logging.getLogger(__name__)
 
-NO_PLACES: Mapping[str, dict[str, Any]] = {}
 _FOLDERS_MEASURED = 32
 
 
@@ -109,7 +108,7 @@ class Intake:
         roots, now, recipe = self._settings.roots(), clock.now().wall, self._recipe()
         resolve = caching_resolver()
         locate = locator(roots, self._paths, resolve)
-        requests = grouped(query.requests, recipe, secrets.token_hex(8))
+        requests, short = grouped(query.requests, recipe, secrets.token_hex(8))
         jobs = [job_for(raw, recipe, roots, now, self._paths, resolve=resolve, locate=locate) for raw in requests]
         bookable = [job for job in jobs if not job.refused or job.request.run_uid]
         with self._one_by_one:
@@ -117,6 +116,7 @@ class Intake:
                 self._limits.require_room(self._waiting(), len(bookable), self.space)
             booked = self._accept(bookable, query)
             unknown = self._close(query.close_groups)
+            self.close_short(short)
         for job in bookable:
             if booked[job.job_id].new and (refusal := job.refusal or _unfit(job, booked)) is not None:
                 self._post(Refused(refusal))
@@ -137,10 +137,13 @@ class Intake:
             if the output of a frame is not possible.
         """
         roots, now, resolve = self.roots_of(job), clock.now().wall, caching_resolver()
-        jobs = [frame_job(job, index, roots, now, self._paths, frames=frames, resolve=resolve) for index in indices]
+        jobs = [frame_job(job, index, roots, now, self._paths, resolve=resolve) for index in indices]
         with self._one_by_one:
             self._limits.require_room(self._waiting() - expanding, len(jobs), self.space)
             self._accept(jobs, SubmitQuery())
+            every = every_of(job.recipe.combine)
+            if every is not None and indices.stop == frames and frames % every:
+                self.close_short({place_of(job.job_id, frames - 1, every)["group"]: every})
 
     def roots_of(self, job: Job) -> Roots:
         """Return the roots from when a job was accepted."""
@@ -158,7 +161,11 @@ class Intake:
             self._post(Accepted(count))
         return booked
 
-    def _close(self, groups: Mapping[str, int]) -> list[str]:
+    def close_short(self, groups: Mapping[str, int]) -> None:
+        """Have groups combined that have fewer members than their number, since no more will come."""
+        self._close(groups, complete=True)
+
+    def _close(self, groups: Mapping[str, int], *, complete: bool = False) -> list[str]:
         """Keep the numbers of members of groups; return the unknown ones."""
         if not groups:
             return []
@@ -166,7 +173,7 @@ class Intake:
         if closed.reopened:
             self._post(Accepted(closed.reopened))
         if closed.pending:
-            self._post(GroupsClosed(closed.pending))
+            self._post(GroupsClosed(closed.pending, complete=complete))
         return closed.unknown
 
     def _note_folders(self, folders: Collection[Path]) -> None:
@@ -240,13 +247,13 @@ class Intake:
 
 
 def requests_for(
-    paths: Sequence[str], submission: str = "", places: Mapping[str, dict[str, Any]] = NO_PLACES
+    paths: Sequence[str], submission: str = "", places: Mapping[str, dict[str, Any]] | None = None
 ) -> SubmitQuery:
     """Return the call for files by name, with the default recipe; each file of one `submission` becomes one job.
 
     `places`: fields of their places in groups, by path.
     """
-    requests: list[dict[str, Any]] = [{"source": path, **places.get(path, {})} for path in paths]
+    requests: list[dict[str, Any]] = [{"source": path, **(places or {}).get(path, {})} for path in paths]
     if submission:
         for request in requests:
             request["key"] = f"{submission}:{request['source']}"

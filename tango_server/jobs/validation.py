@@ -95,9 +95,9 @@ def _output_of(frame: FrameLocation, recipe: Recipe, roots: Roots, fields: dict[
 
 
 def frame_job(
-    job: Job, index: int, roots: Roots, now: float, paths: PathMap, *, frames: int, resolve: Resolve = resolve_path
+    job: Job, index: int, roots: Roots, now: float, paths: PathMap, *, resolve: Resolve = resolve_path
 ) -> Job:
-    """Return the job for one of the `frames` of a file that is itself a job; its id and key are the same at each call.
+    """Return the job for one frame of a file that is itself a job; its id and key are the same at each call.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def frame_job(
         if its output is not possible, as of a container in place.
     """
     every = every_of(job.recipe.combine)
-    place = {} if every is None else place_of(job.job_id, index, frames, every)
+    place = {} if every is None else place_of(job.job_id, index, every)
     request = job.request.model_copy(update={"frame": index, "key": f"{job.job_id}#{index}", **place})
     frame = replace(job.location, index=index)
     return replace(

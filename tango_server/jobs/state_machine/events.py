@@ -122,9 +122,13 @@ class Assembled:
 
 @dataclass(frozen=True, slots=True)
 class GroupsClosed:
-    """The number of members of groups that are pending on the ledger, by id of the group."""
+    """The number of members of groups that are pending on the ledger, by id of the group.
+
+    `complete`: no more members will come, although there may be fewer.
+    """
 
     members: Mapping[str, int]
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class GroupScheduler:
         group = None if progress is None else self.groups.assembled(event, progress.job.group)
         if progress is None or group is None:
             return None
-        if not group.parts:
+        if group.vacant and not group.parts:
             return progress
         progress.job = group.placed(progress.job)
         progress.complete_seen = now.monotonic

@@ -32,8 +32,8 @@ class GroupState:
 
     `number` of its members, 0 while that is unknown; `closed`: a client has said so. `awaited`, `held`: its members in
     memory. `settled`: how many of its members on the ledger have ended, such as cancelled ones. `last`: when the last
-    member came. `expired`: no more members are awaited. `entries`: its members when it was assembled, `vacant`: the
-    places of those that were superseded by frames elsewhere.
+    member came. `expired`: no more members are awaited; `complete`: a client has said that none will come. `entries`:
+    its members when it was assembled, `vacant`: the places of those that were superseded by frames elsewhere.
     """
 
     job: Job | None = None
@@ -44,6 +44,7 @@ class GroupState:
     settled: int = 0
     last: float = 0.0
     expired: bool = False
+    complete: bool = False
     recheck: bool = False
     phase: Literal["gathering", "assembling", "assembled"] = "gathering"
     entries: tuple[MemberEntry, ...] = ()
@@ -55,7 +56,7 @@ class GroupState:
         if self.job is None or self.awaited or self.phase != "gathering":
             return False
         reached = 0 < self.number <= len(self.held) + self.settled
-        return reached or self.expired or self.recheck
+        return reached or self.expired or self.complete or self.recheck
 
     @property
     def has_changed(self) -> bool:
@@ -73,7 +74,7 @@ class GroupState:
         if self.awaited or not pending <= self.held.keys():
             return False
         self.held = {job_id: held for job_id, held in self.held.items() if job_id in pending}
-        if not self.expired and not 0 < self.number <= len(every):
+        if not (self.expired or self.complete) and not 0 < self.number <= len(every):
             return False
         self.phase, self.entries, self.vacant = "assembled", entries, frozenset(left)
         return True

@@ -110,10 +110,11 @@ class Groups:
             case RunsAnnounced(run_uids):
                 self._open_until = {run: until for run, until in self._open_until.items() if until > now}
                 self._open_until |= dict.fromkeys(run_uids, now + OPEN_FOR)
-            case GroupsClosed(members):
+            case GroupsClosed(members, complete):
                 for group, number in members.items():
                     state = self._groups.setdefault(group, GroupState(last=now))
                     state.number, state.closed = max(state.number, number), True
+                    state.complete = state.complete or complete
                     if state.job is not None:
                         heapq.heappush(self._deadlines, (self._deadline_of(state.job, state), group))
                     self._touched[group] = None
