@@ -69,7 +69,8 @@ class _Mail:
             self._book.add(run_uid, frame.key)
         self._spool.announce(run_uid)
         self._groups.put(frames)
-        self._groups.close(run_uid)
+        for request in self._groups.close(run_uid):
+            self._book.add(run_uid, request["key"])
         self._sender.wake()
 
     def close(self) -> None:

@@ -228,6 +228,8 @@ class RunWrapper:
         self._converter.runs.release(run.uid)
         try:
             yield from self._drained(run, None)
+            if self._converter.runs.fill_map(run.uid, run.reports):
+                yield from self._drained(run, None)
             self._note_unfinished(run)
             yield from self._emit_frames(run)
         except Exception:  # the plan is being ended: emit what is known
