@@ -53,11 +53,13 @@ def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_j
 
 
 def _row(report: "FrameReport") -> tuple[Cell | str, ...]:
-    return local_time(report.finished), report.outcome, report.source, _details(report)
+    members = getattr(report, "members", ())
+    source = f"{report.source} (group of {len(members)})" if members else report.source
+    return local_time(report.finished), report.outcome, source, _details(report)
 
 
 def _details(report: "FrameReport") -> Cell | str:
-    if report.outcome != "converted" or not report.output:
+    if report.outcome not in {"converted", "grouped"} or not report.output:
         return Cell(report.reason.removeprefix(f"{report.source}: "))
     overexposed = report.pixels.overexposed
     notes = [f"{counted(overexposed, 'overexposed pixel')}."] if overexposed else []

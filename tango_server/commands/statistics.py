@@ -51,7 +51,7 @@ def statistics(*, run_uid: str, address: str, as_json: bool, wait: bool) -> None
 
 def rows_of(found: "RunStatistics") -> list[tuple[str, str]]:
     """Return the names of a run's statistics and their values with units, a dash where there is none yet."""
-    frames = {
+    frames: dict[str, int] = {
         "submitted": found.submitted,
         "converted": found.converted,
         "skipped": found.skipped,

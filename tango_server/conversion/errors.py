@@ -39,6 +39,7 @@ Each message names the file, the problem and what to do.
 """
 
 import os
+from collections.abc import Mapping
 
 from tango_server.text import printable
 
@@ -163,7 +164,18 @@ class GroupError(ConversionError):
 
 
 class GroupIncompleteError(GroupError):
-    """Frames of a group are missing, or failed."""
+    """Frames of a group are missing, or failed: `members` says why, by their number in the group."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], problem: str, advice: str, members: Mapping[int, str] | None = None
+    ) -> None:
+        super().__init__(path, problem, advice)
+        self.members = dict(members or {})
+        self.args = (*self.args, self.members)
+
+
+class GroupNotReadyError(GroupIncompleteError):
+    """Files of frames of a group are missing or not complete, or were replaced; they may be complete soon."""
 
 
 class GroupUnfitError(GroupError):

@@ -18,7 +18,7 @@ from tango_server.jobs import clock
 from tango_server.jobs.executors.base import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.executors.worker import Failure, Task
 from tango_server.jobs.file_checks import carry_sidecar_of, log_companions, observe_source, write_companions_of
-from tango_server.jobs.job import Job
+from tango_server.jobs.job import Job, Part
 from tango_server.jobs.job_log import about
 from tango_server.jobs.mounts import Mounts
 from tango_server.jobs.probes import TIME_LIMIT, Finding, Probe, Prober, is_needed
@@ -97,7 +97,9 @@ class Dispatcher:
                 self._observers.submit(self._write_companions, step, lambda: None)
             case Convert(_, attempt):
                 _log.debug("starting attempt %d", attempt, extra=about(job))
-                task = Task(job, roots, step.placeholder, step.reason, step.proven)
+                members = tuple(self._with_modules(part) for part in step.members)
+                read = self._roots_of_all(roots, members)
+                task = Task(job, read, step.placeholder, step.reason, step.proven, members)
                 self._executor.start(task, partial(self._attempted, job))
 
     def write_companions(self, step: WriteCompanions) -> None:
@@ -132,6 +134,16 @@ class Dispatcher:
             return roots
         _, now = self._latest_roots
         return replace(roots, every=now.read, private=now.private)
+
+    def _with_modules(self, part: Part) -> Part:
+        return part if part.job is None else replace(part, job=replace(part.job, modules=self._modules))
+
+    def _roots_of_all(self, roots: Roots, members: Iterable[Part]) -> Roots:
+        """Return the roots of a group, whose members may be below other read roots than the first one."""
+        found = [self._roots_of(part.job) for part in members if part.job is not None]
+        read = dict.fromkeys(root for each in (roots, *found) for root in each.read)
+        every = next((each for each in (roots, *found) if each.every), roots)
+        return replace(roots, read=tuple(read), every=every.every, private=every.private)
 
     def _refresh_roots(self) -> None:
         """Resolve the current roots if that was a while ago; for observers, since a file server may block it."""
@@ -207,12 +219,12 @@ class Dispatcher:
             case FrameReport():
                 self._unavailable = ""
                 self._post(AttemptDone(job_id, result))
-            case Failure(kind, reason, trace):
+            case Failure(kind, reason, trace, members):
                 if trace:
                     _log.error("Unexpected error during a conversion:\n%s", trace, extra=about(job))
                 if kind == "blocked":
                     _log.warning("Output blocked, retrying: %s", reason, extra=about(job))
-                self._post(AttemptFailed(job_id, kind, reason))
+                self._post(AttemptFailed(job_id, kind, reason, members))
             case ExecutorUnavailableError():
                 logged, self._unavailable = str(result) == self._unavailable, str(result)
                 _log.log(logging.DEBUG if logged else logging.WARNING, "Frames wait: %s", result, extra=about(job))

@@ -16,11 +16,13 @@ from tango_server.jobs.executors.base import Executor
 from tango_server.jobs.expansion import Expander
 from tango_server.jobs.job_log import about
 from tango_server.jobs.ledger.database import LedgerError
+from tango_server.jobs.ledger.groups import is_group_id
 from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.mounts import Mounts
 from tango_server.jobs.report_writer import ReportWriter
 from tango_server.jobs.state_machine.events import (
     Accepted,
+    Assemble,
     AttemptFailed,
     Cancel,
     Cancelled,
@@ -198,6 +200,8 @@ class Engine:
                 pass  # left to the next server
             case Fetch(after, limit):
                 self._inbox.put(self._ledger.fetch(after, limit))
+            case Assemble(job):
+                self._inbox.put(self._ledger.members_of(job))
             case Expand():
                 self._expander.start(step)
             case Cancel():
@@ -215,10 +219,14 @@ class Engine:
             self._inbox.put(Cancelled(0, frozenset()))
             answer.set_exception(error)
             return
-        _log.info("cancelled %d jobs", len(cancelled))
-        self._inbox.put(Cancelled(len(cancelled), cancelled))
-        answer.set_result(len(cancelled))
+        groups = sum(map(is_group_id, cancelled))
+        _log.info("cancelled %d jobs", len(cancelled) - groups)
+        self._inbox.put(Cancelled(len(cancelled), cancelled, groups))
+        answer.set_result(len(cancelled) - groups)
 
 
 def _arriving(event: Event) -> int:
-    return event.count if isinstance(event, Accepted | FailuresRetried) else 0
+    match event:
+        case Accepted(count) | FailuresRetried(count):
+            return count
+    return 0

@@ -105,19 +105,20 @@ class Expander:
             return Expanded(job.job_id, 0, reason)
         portion = min(_PORTION, self._intake.backlog_limit)
         for start in range(0, frames, portion):
-            if not self._make(job, range(start, min(start + portion, frames))):
+            if not self._make(step, range(start, min(start + portion, frames))):
                 return None
         problem = f"; the file is not complete: {step.problem}" if step.problem else ""
         return Expanded(job.job_id, frames, f"{counted(frames, 'frame')}, one job each{problem}")
 
-    def _make(self, job: Job, indices: range) -> bool:
+    def _make(self, step: Expand, indices: range) -> bool:
         """Make jobs once there is room; return False if the file was cancelled or the server stops first."""
+        job = step.job
         while not self._ending.is_set():
             with self._making:
                 if job.job_id not in self._steps:
                     return False
                 try:
-                    self._intake.accept_frames(job, indices, expanding=len(self._steps))
+                    self._intake.accept_frames(job, indices, step.frames, expanding=len(self._steps))
                 except (NoRoomError, LedgerBusyError):
                     pass
                 else:

@@ -82,6 +82,8 @@ def _lacks_sidecar(job: Job, state: FileState, roots: Roots) -> bool:
     needed = header is not None and may_come and awaits_sidecar(job.source, header, job.fields)
     if corrections is not None and (corrections.dark is not None or corrections.saturation is not None):
         needed = needed or state.sidecar_expected
+    if job.recipe.combine is not None:  # a group's sidecar is made from those of its members, with its output
+        needed = needed or state.sidecar_expected
     return needed and _has_no_sidecar(job.source, roots)
 
 

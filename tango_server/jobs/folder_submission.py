@@ -7,12 +7,14 @@ the same jobs.
 import logging
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from tango_server.conversion.errors import PathError
 from tango_server.jobs.capacity import NoRoomError
-from tango_server.jobs.intake import Intake, requests_for
+from tango_server.jobs.grouping import in_natural_order, is_container, place_of
+from tango_server.jobs.intake import NO_PLACES, Intake, requests_for
 from tango_server.jobs.ledger.database import LedgerBusyError, LedgerError
 from tango_server.jobs.ledger.ledger import Ledger
 
@@ -103,13 +105,16 @@ class FolderSubmitter:
 
     def _scan(self, submission: str, paths: list[str]) -> None:
         self.found = 0
-        files = self._files(paths)
+        files, places = self._files(paths), NO_PLACES
+        if (every := self._intake.every) is not None:
+            frozen = self._frozen(submission, paths)
+            files, places = iter(frozen), _places(submission, frozen, every)
         while portion := list(islice(files, min(_PORTION, self._intake.backlog_limit))):
             if (listed := self._waiting.get(submission)) is None:  # cancelled
                 return
             listed.set()
             self.found += len(portion)
-            if not self._submit_files(submission, portion):
+            if not self._submit_files(submission, portion, places):
                 return
         while not self._ending.is_set():
             try:
@@ -120,9 +125,16 @@ class FolderSubmitter:
                 self._forget(submission)
                 return
 
-    def _submit_files(self, submission: str, portion: list[str]) -> bool:
+    def _frozen(self, submission: str, paths: list[str]) -> list[str]:
+        """Return the files in natural order, and keep them: after a restart, each must be in the same group."""
+        listed = in_natural_order(self._files(paths))
+        if listed != paths:
+            self._ledger.replace_submission(submission, listed)
+        return listed
+
+    def _submit_files(self, submission: str, portion: list[str], places: Mapping[str, dict[str, Any]]) -> bool:
         """Submit files once there is room; return False if the server stops first."""
-        query = requests_for(portion, submission)
+        query = requests_for(portion, submission, places)
         while not self._ending.is_set():
             try:
                 with self._submitting:
@@ -144,3 +156,9 @@ class FolderSubmitter:
             except (PathError, OSError) as error:
                 reason = str(error) if isinstance(error, PathError) else f"{path}: cannot list this folder: {error}"
                 self._intake.book_failure(path, reason)
+
+
+def _places(submission: str, files: Sequence[str], every: int) -> dict[str, dict[str, Any]]:
+    """Return the places in groups of files, which are in natural order; frames in a container are counted there."""
+    counted = [file for file in files if not is_container(file)]
+    return {file: place_of(submission, number, len(counted), every) for number, file in enumerate(counted)}

@@ -1,9 +1,11 @@
 """Accepts requests: checks them, writes them to the ledger, and only then answers."""
 
 import logging
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,18 @@ from tango_server.conversion.files.roots import Roots, caching_resolver, resolve
 from tango_server.jobs import clock
 from tango_server.jobs.capacity import FreeSpace, Limits
 from tango_server.jobs.frame_listing import frames_in
+from tango_server.jobs.grouping import every_of, grouped
 from tango_server.jobs.job import Job
 from tango_server.jobs.ledger.ledger import Booked, Ledger
 from tango_server.jobs.masters import locator
-from tango_server.jobs.state_machine.events import Accepted, Event, Refused
+from tango_server.jobs.state_machine.events import (
+    Accepted,
+    Event,
+    GroupsClosed,
+    Refused,
+    RunsAnnounced,
+    Superseded,
+)
 from tango_server.jobs.validation import frame_job, job_for, mask_in, translated
 from tango_server.messages import (
     AcceptedJob,
@@ -35,6 +45,7 @@ from tango_server.text import split_data_set
 
 _log = logging.getLogger(__name__)
 
+NO_PLACES: Mapping[str, dict[str, Any]] = {}
 _FOLDERS_MEASURED = 32
 
 
@@ -97,19 +108,23 @@ class Intake:
         roots, now, recipe = self._settings.roots(), clock.now().wall, self._recipe()
         resolve = caching_resolver()
         locate = locator(roots, self._paths, resolve)
-        jobs = [job_for(raw, recipe, roots, now, self._paths, resolve=resolve, locate=locate) for raw in query.requests]
+        requests = grouped(query.requests, recipe, secrets.token_hex(8))
+        jobs = [job_for(raw, recipe, roots, now, self._paths, resolve=resolve, locate=locate) for raw in requests]
         bookable = [job for job in jobs if not job.refused or job.request.run_uid]
         with self._one_by_one:
             if query.requests:
                 self._limits.require_room(self._waiting(), len(bookable), self.space)
             booked = self._accept(bookable, query)
+            unknown = self._close(query.close_groups)
         for job in bookable:
-            if booked[job.job_id].new and (refusal := job.refusal) is not None:
+            if booked[job.job_id].new and (refusal := job.refusal or _unfit(job, booked)) is not None:
                 self._post(Refused(refusal))
-        return _answer(jobs, booked)
+        if query.runs:
+            self._post(RunsAnnounced(frozenset(query.runs)))
+        return _answer(jobs, booked, unknown)
 
-    def accept_frames(self, job: Job, indices: range, *, expanding: int) -> None:
-        """Write a job for each of these frames of a file, itself a job, to the ledger; those that are there are left.
+    def accept_frames(self, job: Job, indices: range, frames: int, *, expanding: int) -> None:
+        """Write a job for these of the `frames` of a file, itself a job, to the ledger; those that are there are left.
 
         `expanding` jobs of the queue end as soon as others have taken their place, and so do not count.
 
@@ -121,7 +136,7 @@ class Intake:
             if the output of a frame is not possible.
         """
         roots, now, resolve = self.roots_of(job), clock.now().wall, caching_resolver()
-        jobs = [frame_job(job, index, roots, now, self._paths, resolve=resolve) for index in indices]
+        jobs = [frame_job(job, index, roots, now, self._paths, frames=frames, resolve=resolve) for index in indices]
         with self._one_by_one:
             self._limits.require_room(self._waiting() - expanding, len(jobs), self.space)
             self._accept(jobs, SubmitQuery())
@@ -135,10 +150,23 @@ class Intake:
         accepted = self._ledger.accept(jobs, query.runs, query.run_counts)
         booked = dict(zip((job.job_id for job in jobs), accepted, strict=True))
         self._note_folders({job.output.parent for job in jobs if not job.refused})
-        if count := sum(not job.refused and booked[job.job_id].new for job in jobs):
+        if superseded := frozenset[str]().union(*(each.superseded for each in accepted)):
+            self._post(Superseded(superseded))
+        if count := sum(each.pending for each in accepted if each.new):
             _log.debug("Accepted %d frames, first %s", count, jobs[0].source)
             self._post(Accepted(count))
         return booked
+
+    def _close(self, groups: Mapping[str, int]) -> list[str]:
+        """Keep the numbers of members of groups; return the unknown ones."""
+        if not groups:
+            return []
+        closed = self._ledger.close_groups(groups)
+        if closed.reopened:
+            self._post(Accepted(closed.reopened))
+        if closed.pending:
+            self._post(GroupsClosed(closed.pending))
+        return closed.unknown
 
     def _note_folders(self, folders: Collection[Path]) -> None:
         for folder in folders:
@@ -146,6 +174,11 @@ class Intake:
             self._output_folders.move_to_end(folder)
         while len(self._output_folders) > _FOLDERS_MEASURED:
             self._output_folders.popitem(last=False)
+
+    @property
+    def every(self) -> int | None:
+        """How many frames the default recipe counts for one output; None if it does not count."""
+        return every_of(self._recipe().combine)
 
     def source(self, path: str) -> Path:
         """Return the resolved path of a source, without a data set, from a client's path; raise `PathError`."""
@@ -205,9 +238,14 @@ class Intake:
         self._post(Refused(FrameReport(source=source, outcome="failed", reason=reason, finished=clock.now().wall)))
 
 
-def requests_for(paths: Sequence[str], submission: str = "") -> SubmitQuery:
-    """Return the call for files by name, with the default recipe; each file of one `submission` becomes one job."""
-    requests: list[dict[str, Any]] = [{"source": path} for path in paths]
+def requests_for(
+    paths: Sequence[str], submission: str = "", places: Mapping[str, dict[str, Any]] = NO_PLACES
+) -> SubmitQuery:
+    """Return the call for files by name, with the default recipe; each file of one `submission` becomes one job.
+
+    `places`: fields of their places in groups, by path.
+    """
+    requests: list[dict[str, Any]] = [{"source": path, **places.get(path, {})} for path in paths]
     if submission:
         for request in requests:
             request["key"] = f"{submission}:{request['source']}"
@@ -222,13 +260,18 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _answer(jobs: Sequence[Job], booked: Mapping[str, Booked]) -> SubmitAnswer:
-    """Return the answer for jobs; `booked` are the ledger entries by job id."""
+def _unfit(job: Job, booked: Mapping[str, Booked]) -> FrameReport | None:
+    """Return the report of a request that does not fit into its group, None for all others."""
+    return replace(job, refused=reason).refusal if (reason := booked[job.job_id].refused) else None
+
+
+def _answer(jobs: Sequence[Job], booked: Mapping[str, Booked], unknown: Sequence[str]) -> SubmitAnswer:
+    """Return the answer for jobs; `booked` are the ledger entries by job id, `unknown` groups can't be closed."""
     accepted: list[AcceptedJob] = []
     refused: list[RefusedRequest] = []
     for job in jobs:
-        source, reason = str(job.source), job.refused
         book = booked.get(job.job_id)
+        source, reason = str(job.source), job.refused or (book.refused if book else "")
         if not reason and book is not None and book.source != source:
             reason = (
                 f"{source}: cannot accept: its key already belongs to job {book.job_id} ({book.source}). Use a "
@@ -238,4 +281,12 @@ def _answer(jobs: Sequence[Job], booked: Mapping[str, Booked]) -> SubmitAnswer:
             refused.append(RefusedRequest(source=source, reason=reason))
         else:
             accepted.append(AcceptedJob(job_id=book.job_id, source=source))
+    refused += [
+        RefusedRequest(
+            source=group,
+            reason=f"{group}: cannot close this group: no frame of it was accepted, or its history was pruned. "
+            "Submit its frames first.",
+        )
+        for group in unknown
+    ]
     return SubmitAnswer(jobs=accepted, refused=refused)

@@ -29,6 +29,7 @@ class Job:
     `refused` says why the request is invalid. `place` orders the queue.
     `resumed`: it was pending when this server started, so that an earlier one may have left temporary files.
     `modules`: how many modules a Lambda detector has, for those who open the file; not on the ledger.
+    `settled`: of a group, how many of its members have ended when it is read from the ledger.
     """
 
     job_id: str
@@ -44,11 +45,27 @@ class Job:
     place: int = 0
     resumed: bool = False
     modules: int | None = None
+    settled: int = 0
 
     @property
     def recipe(self) -> Recipe:
         """The recipe of the request."""
         return cast("Recipe", self.request.recipe)
+
+    @property
+    def group(self) -> str:
+        """The id of the group of which this is the job of a member, or of the whole; empty for all others."""
+        return self.request.group or ""
+
+    @property
+    def is_member(self) -> bool:
+        """Whether this frame is combined with others, and so is not converted by itself."""
+        return self.request.member is not None
+
+    @property
+    def is_group(self) -> bool:
+        """Whether this is the job of a whole group."""
+        return self.request.group is not None and self.request.member is None
 
     @property
     def data_set(self) -> str:
@@ -128,6 +145,18 @@ class Job:
             recipe_hash=self.recipe.hash,
             **self.request.origin,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One place in a group: the job of its member, None if no request came, and why that is missing or failed.
+
+    `proven`: inode, size and modification time of its file when it was checked.
+    """
+
+    job: Job | None
+    problem: str = ""
+    proven: tuple[int, int, int] | None = field(default=None, compare=False)
 
 
 def _is_side(value: object) -> bool:

@@ -12,7 +12,7 @@ from tango_server.jobs.dispatch import INTERNAL_ERROR
 from tango_server.jobs.job_log import RunSummaries, log_finished
 from tango_server.jobs.ledger.database import LedgerBusyError, LedgerError
 from tango_server.jobs.ledger.ledger import Ledger
-from tango_server.jobs.state_machine.events import Finish, Written
+from tango_server.jobs.state_machine.events import Finish, Requeued, Written
 
 _log = logging.getLogger(__name__)
 
@@ -27,12 +27,14 @@ class ReportWriter:
     Parameters
     ----------
     ledger: receives the reports
-    written: called from the thread with the jobs whose reports are durable
+    written: called from the thread with the jobs whose reports are durable, and with those of groups that have changed
     changed: called from the thread when `fault` has changed
 
     """
 
-    def __init__(self, ledger: Ledger, *, written: Callable[[Written], None], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, *, written: Callable[[Written | Requeued], None], changed: Callable[[], None]
+    ) -> None:
         self._ledger = ledger
         self._written = written
         self._changed = changed
@@ -76,8 +78,11 @@ class ReportWriter:
             finished = [step for step in batch if step is not None]
             running = len(finished) == len(batch)
             try:
-                if finished and self._finish(finished):
-                    self._written(Written(frozenset(str(step.report.job_id) for step in finished)))
+                if finished and (requeued := self._finish(finished)) is not None:
+                    job_ids = {str(one.report.job_id) for step in finished for one in (step, *step.members)}
+                    self._written(Written(frozenset(job_ids) - requeued))
+                    if requeued:
+                        self._written(Requeued(requeued))
             except Exception as error:  # noqa: BLE001 - thread boundary: everything else depends on this thread
                 _log.exception("Cannot write reports")
                 self._set_fault(f"Cannot write reports: {error}. Check the log, fix the cause, then call Init.")
@@ -96,35 +101,43 @@ class ReportWriter:
             batch.append(self._reports.get())
         return batch
 
-    def _finish(self, finished: list[Finish]) -> bool:
-        """Write reports in one transaction, return whether that was done; an invalid one doesn't block the others."""
+    def _finish(self, finished: list[Finish]) -> frozenset[str] | None:
+        """Write reports in one transaction; an invalid one doesn't block the others.
+
+        Return the jobs of groups that have changed; None if nothing was written.
+        """
         try:
-            if not self._write(partial(self._ledger.finish, finished)):
-                return False
+            requeued = self._write(partial(self._ledger.finish, finished))
+            if requeued is None:
+                return None
         except LedgerError:
             raise
         except Exception as error:  # noqa: BLE001 - an invalid report must not block the others
             if len(finished) > 1:
-                one_by_one = [self._finish([one]) for one in finished]
-                return all(one_by_one)
+                found = [self._finish([one]) for one in finished]
+                return None if None in found else frozenset[str]().union(*filter(None, found))
             report = finished[0].report
             _log.exception("Cannot write a report; its job is marked as failed", extra={"job_id": report.job_id})
             reason = f"cannot write the report: {INTERNAL_ERROR} ({type(error).__name__})"
-            return self._write(partial(self._ledger.set_aside, str(report.job_id), reason, clock.now().wall))
+            set_aside = partial(self._ledger.set_aside, str(report.job_id), reason, clock.now().wall)
+            return self._write(set_aside)
         for step in finished:
+            if str(step.report.job_id) in requeued:
+                continue
             log_finished(step.report)
-            self._summaries.add(step.report, clock.now().monotonic)
-        return True
+            for one in step.members or (step,):
+                self._summaries.add(one.report, clock.now().monotonic)
+        return requeued
 
-    def _write(self, write: Callable[[], None]) -> bool:
-        """Write to the ledger; retry while its disk is full. Return whether it was done."""
+    def _write(self, write: Callable[[], frozenset[str]]) -> frozenset[str] | None:
+        """Write to the ledger; retry while its disk is full. Return what `write` does, None if it was not done."""
         while True:
             try:
-                write()
+                done = write()
             except LedgerBusyError as error:
                 if self._closing.is_set():
                     _log.error("Reports are lost at shutdown: %s", error)
-                    return False
+                    return None
                 if not self.fault:
                     _log.error("%s Retrying.", error)
                 self._set_fault(str(error))
@@ -133,7 +146,7 @@ class ReportWriter:
                 if self.fault:
                     _log.warning("The ledger can be written again")
                     self._set_fault("")
-                return True
+                return done
 
     def _set_fault(self, fault: str) -> None:
         self.fault = fault

@@ -201,10 +201,10 @@ class JobRunner:
 
     def retry_failed(self) -> int:
         """Retry the frames that have failed since the last `reset_statistics`; return their number."""
-        count = self._ledger.retry_failed()
-        self._engine.post(FailuresRetried(count))
-        _log.info("Retrying %d failed frames", count)
-        return count
+        retried = self._ledger.retry_failed()
+        self._engine.post(FailuresRetried(retried.jobs))
+        _log.info("Retrying %d failed frames", retried.frames)
+        return retried.frames
 
     def reset_statistics(self) -> None:
         """Reset the counters to zero; earlier failures are not retried any more."""
@@ -262,6 +262,7 @@ class JobRunner:
         now, before = boot(), self._ledger.kept(_BOOT)
         if before is not None and before != now:
             lost = self.history.reopen_unsynced()
+            self._ledger.reopen_lost_groups()
             _log.warning("This machine was rebooted; converting %d outputs again that may have been lost", lost)
         self._ledger.keep(_BOOT, now)
 

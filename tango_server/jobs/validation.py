@@ -13,6 +13,7 @@ from tango_server.conversion.files.naming import is_of_other_format
 from tango_server.conversion.files.path_checks import require_printable
 from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.files.roots import Resolve, Roots, output_path, resolve_path
+from tango_server.jobs.grouping import every_of, place_of, problem_with
 from tango_server.jobs.job import NO_OUTPUT, Job
 from tango_server.jobs.masters import Locate, locator
 from tango_server.messages import FrameOrigin, FrameRequest, frame_job_id
@@ -45,6 +46,8 @@ def job_for(
         return Job(job_id, _valid_part(raw, named, server_recipe), _file(named), NO_OUTPUT, now, refused=reason)
     request = request.model_copy(update={"recipe": request.recipe or server_recipe})
     job = Job(job_id, request, _file(request.source), NO_OUTPUT, now)
+    if problem := problem_with(request):
+        return replace(job, refused=_invalid(request.source, problem))
     try:
         return _placed(job, roots, paths, resolve, locate or locator(roots, paths, resolve))
     except PathError as error:
@@ -63,7 +66,7 @@ def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve, locate: Lo
     require_printable(data_set)
     source = roots.frame(file, resolve)
     frame = FrameLocation(source, data_set, request.frame)
-    output = _output_of(frame, translated(recipe, paths), roots, request.fields, resolve)
+    output = _output_of(frame, translated(recipe, paths), roots, _fields_of(request, frame), resolve)
     try:
         mask = mask_in(recipe, roots, paths, resolve)
     except PathError as error:
@@ -92,25 +95,34 @@ def _output_of(frame: FrameLocation, recipe: Recipe, roots: Roots, fields: dict[
 
 
 def frame_job(
-    job: Job, index: int, roots: Roots, now: float, paths: PathMap, *, resolve: Resolve = resolve_path
+    job: Job, index: int, roots: Roots, now: float, paths: PathMap, *, frames: int, resolve: Resolve = resolve_path
 ) -> Job:
-    """Return the job for one frame of a file that is itself a job; its id and key are the same at each call.
+    """Return the job for one of the `frames` of a file that is itself a job; its id and key are the same at each call.
 
     Raises
     ------
     PathError
         if its output is not possible, as of a container in place.
     """
-    request = job.request.model_copy(update={"frame": index, "key": f"{job.job_id}#{index}"})
+    every = every_of(job.recipe.combine)
+    place = {} if every is None else place_of(job.job_id, index, frames, every)
+    request = job.request.model_copy(update={"frame": index, "key": f"{job.job_id}#{index}", **place})
     frame = replace(job.location, index=index)
     return replace(
         job,
         job_id=frame_job_id(job.job_id, index),
         request=request,
-        output=output_path(frame, translated(job.recipe, paths), roots, request.fields, resolve),
+        output=output_path(frame, translated(job.recipe, paths), roots, _fields_of(request, frame), resolve),
         accepted=now,
         resumed=False,
     )
+
+
+def _fields_of(request: FrameRequest, frame: FrameLocation) -> dict[str, object]:
+    """Return the fields for the name of an output; that of a group is named by its first member."""
+    if request.group is None:
+        return request.fields
+    return {**request.fields, "group": request.group, "first": frame.stem, "last": frame.stem}
 
 
 def _named(raw: dict[str, Any], error: ValidationError) -> tuple[str, str]:

@@ -115,7 +115,8 @@ def failures(reports: Sequence[FrameReport]) -> str:
 
 
 def runs(statistics: Sequence[RunStatistics]) -> str:
-    """Return the statistics of runs as an HTML table."""
+    """Return the statistics of runs as an HTML table, with groups if there are any."""
+    grouped = any(each.groups or each.groups_failed or each.grouped for each in statistics)
     rows = [
         (
             cut_middle(each.run_uid, _LONGEST_RUN),
@@ -125,12 +126,22 @@ def runs(statistics: Sequence[RunStatistics]) -> str:
             str(each.placeholders),
             str(each.failed),
             str(each.pending),
+            *([_groups(each)] if grouped else []),
             f"{seconds(each.latency_median)} / {seconds(each.latency_p95)}",
         )
         for each in statistics
     ]
-    names = ("Run", "Submitted", "Converted", "Skipped", "Placeholders", "Failed", "Pending", "Latency: median / 95 %")
+    names = (
+        "Run", "Submitted", "Converted", "Skipped", "Placeholders", "Failed", "Pending",
+        *(["Groups"] if grouped else []), "Latency: median / 95 %",
+    )  # fmt: skip
     return _table("runs", names, rows, "No runs yet. Frames added by hand do not belong to a run.")
+
+
+def _groups(run: RunStatistics) -> str:
+    """Return how many groups a run has, and of how many frames."""
+    failed = f", {run.groups_failed} failed" if run.groups_failed else ""
+    return f"{run.groups} of {run.grouped} frames{failed}"
 
 
 def corrections(observed: MonitorState) -> str:

@@ -39,8 +39,12 @@ def _totals(now: Snapshot) -> Iterator[Metric]:
         "skipped": now.skipped,
         "placeholder": now.placeholders,
         "failed": now.failed,
+        "grouped": now.grouped,
+        "superseded": now.superseded,
     }
     yield _counter("petif_frames", "Finished frames, by outcome.", frames, "outcome")
+    groups = {"converted": now.groups, "failed": now.groups_failed}
+    yield _counter("petif_groups", "Finished groups, which combine several frames, by outcome.", groups, "outcome")
     yield _counter("petif_overexposed_frames", "Converted frames with overexposed pixels.", {"": now.overexposed})
     yield _counter("petif_conversion_seconds", "Total conversion time.", {"": now.conversion_time_total})
     size = {"in": now.bytes_in, "out": now.bytes_out}
@@ -57,7 +61,7 @@ def _levels(now: Snapshot) -> Iterator[Metric]:
     if now.free_space is not None:
         free = {"": now.free_space}
         yield _gauge("petif_free_space_bytes", "Free space of the fullest output folder.", free)
-    if now.converted:
+    if now.converted or now.groups:
         latency = {"0.5": now.latency_median, "0.95": now.latency_p95}
         text = "Time from file complete (or accepted) to output visible, over the last 1000 converted frames."
         yield _gauge("petif_latency_seconds", text, latency, "quantile")

@@ -31,9 +31,13 @@ from tango_server.conversion.combining.scan import experiment_of_all
 from tango_server.conversion.errors import (
     ConversionError,
     GroupIncompleteError,
+    GroupNotReadyError,
     GroupUnfitError,
+    IncompleteFileError,
     OutsideRootsError,
+    SourceChangedError,
     SourceError,
+    SourceMissingError,
 )
 from tango_server.conversion.files.roots import ANYWHERE, Roots, output_path
 from tango_server.conversion.files.sandbox import is_taken, open_folder
@@ -62,6 +66,7 @@ def convert_group(
     job: str | None = None,
     band_bytes: int = BAND_BYTES,
     on_progress: OnProgress = no_progress,
+    awaiting: bool = False,
 ) -> GroupReport:
     """Combine frames to one output and return its report.
 
@@ -74,9 +79,12 @@ def convert_group(
         `{group}`, and `{first}` and `{last}` for the stems of these members. Of an incomplete group, `_8of10` is added
     roots, token, job: see `convert.convert_file`. If `output` is given too, all paths must already be resolved
     band_bytes: memory for the rows of all frames that a median or sigma-clipped mean needs at a time
+    awaiting: whether files that are missing or not complete are awaited by the caller, and so are no failures
 
     Raises
     ------
+    GroupNotReadyError
+        if there are such files, with `awaiting`.
     GroupIncompleteError
         if members are missing or failed, and the recipe does not say to combine the others.
     GroupUnfitError
@@ -96,12 +104,13 @@ def convert_group(
     if output is None or roots == ANYWHERE:
         members = [_resolved(member, roots) for member in members]
     target = _target(members, recipe, group, roots) if output is None else output
-    work = _Group(members, recipe, combine, place, roots, band_bytes, on_progress)
+    work = _Group(members, recipe, combine, place, roots, band_bytes, on_progress, awaiting)
     while True:
         try:
             report = work.published(target, token, job)
         except MemberFailed as failed:  # noted, and the others are combined if the recipe says so
             work.note(failed)
+            work.require_ready()
             continue
         break
     listed = tuple(work.listed("grouped" if report.outcome == "converted" else report.outcome))
@@ -138,14 +147,12 @@ class _Group:
     roots: Roots
     band_bytes: int
     on_progress: OnProgress
+    awaiting: bool = False
     problems: dict[int, str] = field(default_factory=dict)
+    awaited: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.problems |= {number: each.problem for number, each in enumerate(self.members) if each.problem}
-
-    def note(self, failed: MemberFailed) -> None:
-        """Note that a member failed."""
-        self.problems[failed.number] = f"{failed.error.problem}. {failed.error.advice}"
 
     def published(self, target: Path, token: str, job: str | None) -> FrameReport:
         """Write the output; raise `MemberFailed` for a further member that cannot be read."""
@@ -156,6 +163,7 @@ class _Group:
                     checked.append(check_member(number, member, self.recipe, self.place, self.roots))
                 except MemberFailed as failed:
                     self.note(failed)
+        self.require_ready()
         self._require_enough(checked)
         require_alike(checked, self.recipe)
         exposures = Exposures.of(checked, self.combine.method)
@@ -183,6 +191,21 @@ class _Group:
             problem = f"{report.reason} The earlier output of fewer frames could not be removed ({error})."
             return report.model_copy(update={"reason": problem.strip()})
         return report
+
+    def note(self, failed: MemberFailed) -> None:
+        """Note why a member cannot be read."""
+        error = failed.error
+        awaited = self.awaiting and isinstance(error, IncompleteFileError | SourceMissingError | SourceChangedError)
+        problems = self.awaited if awaited else self.problems
+        problems[failed.number] = f"{error.problem}. {error.advice}"
+
+    def require_ready(self) -> None:
+        """Raise `GroupNotReadyError` if files of members are awaited."""
+        if self.awaited:
+            number, why = min(self.awaited.items())
+            raise GroupNotReadyError(
+                self.members[number].location.file, f"cannot combine yet: {why}", "It is tried again.", self.awaited
+            )
 
     def listed(self, outcome: Outcome) -> list[GroupMember]:
         """Return all members for the report, with the outcome of those that did not fail."""
@@ -224,6 +247,7 @@ class _Group:
             f"cannot combine: {len(named)} of {len(self.members)} frames are missing or failed: "
             f"{'; '.join(named[:_NAMED])}{more}",
             'Restore them, or set on_incomplete = "combine".',
+            self.problems,
         )
 
     def _notes(self, exposures: Exposures) -> list[str]:

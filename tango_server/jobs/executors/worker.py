@@ -6,20 +6,24 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from tango_server.conversion.errors import (
     ConversionError,
+    GroupIncompleteError,
+    GroupNotReadyError,
     IncompleteFileError,
     OutputWriteError,
     SourceChangedError,
     SourceMissingError,
 )
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import Roots
-from tango_server.jobs.job import Job
+from tango_server.jobs.job import Job, Part
 from tango_server.messages import FrameReport
 from tango_server.text import LONGEST_MESSAGE, printable
 
@@ -33,6 +37,7 @@ class Task:
 
     With `placeholder` (rows, columns of the source), write a frame of zeros, because the file never arrived: `reason`.
     `proven`: inode, size and modification time of the source when the server checked it; None if it did not.
+    `members`: of a group, in their order.
     """
 
     job: Job
@@ -40,16 +45,18 @@ class Task:
     placeholder: tuple[int, int] | None = None
     reason: str = ""
     proven: tuple[int, int, int] | None = None
+    members: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a frame can't be converted, and what to do."""
+    """Why a frame can't be converted, and what to do; for a group, which members by number have which problem."""
 
     kind: Literal["final", "not_ready", "blocked"]
     reason: str
     trace: str = ""
     """Traceback of an unexpected error, for the log."""
+    members: Mapping[int, str] = field(default_factory=dict)
 
 
 def prepare() -> None:
@@ -107,6 +114,9 @@ def run(task: Task) -> FrameReport | Failure:
     """
     try:
         return _attempt(task)
+    except GroupIncompleteError as error:
+        waits = isinstance(error, GroupNotReadyError)
+        return Failure("not_ready" if waits else "final", str(error), members=error.members)
     except (IncompleteFileError, SourceMissingError, SourceChangedError) as error:
         return Failure("not_ready", str(error))
     except OutputWriteError as error:
@@ -130,9 +140,28 @@ def _attempt(task: Task) -> FrameReport:
             job.location, job.recipe, task.placeholder, output=job.output, roots=task.roots, reason=task.reason,
             token=job.job_id, job=job.record_id, fields=job.fields,
         )  # fmt: skip
+    if job.is_group:
+        return _combine(task)
     return convert_file(
         replace(job.location, proven=task.proven), job.recipe, output=job.output, roots=task.roots,
         token=job.job_id, job=job.record_id, fields=job.fields, corrections=job.corrections,
+    )  # fmt: skip
+
+
+def _combine(task: Task) -> FrameReport:
+    from tango_server.conversion.combining.group import convert_group  # noqa: PLC0415 - the server needs no numpy
+    from tango_server.conversion.combining.members import Member  # noqa: PLC0415 - as above
+
+    job = task.job
+    members = [
+        Member(FrameLocation(Path(f"frame {number}")), problem=part.problem)
+        if part.job is None
+        else Member(replace(part.job.location, proven=part.proven), part.job.fields, part.job.corrections, part.problem)
+        for number, part in enumerate(task.members)
+    ]
+    return convert_group(
+        members, job.recipe, group=job.group, output=job.output, roots=task.roots,
+        token=job.job_id, job=job.record_id, awaiting=True,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tango_server.jobs.ledger.schema import ADDED_COLUMNS, MIGRATIONS, SCHEMA, VERSION
+from tango_server.jobs.ledger.schema import ADDED_COLUMNS, INDEXES_OF_ADDED, MIGRATIONS, SCHEMA, VERSION
 from tango_server.sqlite.sole_owner import Damaged, check_for_damage, is_damage, open_alone
 from tango_server.sqlite.wal_file import WalFile, transaction, version_of
 
@@ -229,6 +229,8 @@ def _migrate(connection: sqlite3.Connection, found: int, path: Path) -> None:
         for name, kind in ADDED_COLUMNS.items():
             if name not in columns:
                 connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
+        for statement in INDEXES_OF_ADDED:
+            connection.execute(statement)
         if found != VERSION:
             connection.execute(f"PRAGMA user_version={VERSION}")
     if found not in {0, VERSION}:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import UnknownIdError
-from tango_server.messages import FrameReport, ReportsAnswer, ReportsQuery
+from tango_server.jobs.ledger.rows import report_of
+from tango_server.messages import ReportsAnswer, ReportsQuery
 from tango_server.sqlite.wal_file import sqlite_integer
 
 _NOW = "now"
@@ -60,7 +61,7 @@ class FinishOrder:
                 newest = connection.execute(_NEWEST).fetchone()
                 return ReportsAnswer(reports=[], pending=pending, position=_text(newest) if newest else "")
             rows = _rows(connection, self._position(after), query)
-        reports = [FrameReport.model_validate_json(text) for *_, text in rows]
+        reports = [report_of(text) for *_, text in rows]
         return ReportsAnswer(reports=reports, pending=pending, position=_text(rows[-1]) if rows else after)
 
     def _position(self, text: str) -> _Position:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tango_server.jobs.ledger.database import Database
+from tango_server.jobs.ledger.rows import AGAIN, report_of
 from tango_server.messages import FrameReport, ReportsQuery, RunStatistics
 
 _VARIABLES = 500  # parameters of one SQL statement; SQLite's smallest common limit is 999
@@ -12,7 +13,11 @@ _RUNS_KEPT = 10_000
 _PORTION = 500  # rows deleted at a time: the ledger is locked meanwhile
 
 # Jobs from an earlier version all have the same age: only the wall clock gives their order.
-_OLDEST = "SELECT number, age, run_uid FROM jobs WHERE outcome IS NOT NULL ORDER BY age, finished, number LIMIT ?"
+_OLDEST = (
+    "SELECT number, age, run_uid, iif(member IS NULL, group_id, NULL) FROM jobs WHERE outcome IS NOT NULL "
+    "ORDER BY age, finished, number LIMIT ?"
+)
+_DELETE_MEMBERS = "DELETE FROM jobs WHERE group_id=? AND outcome IS NOT NULL"  # else they could not be retried
 _DELETE_RUN = "DELETE FROM runs WHERE run_uid=?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE run_uid=?1)"
 _DELETE_EMPTY_RUNS = (
     "DELETE FROM runs WHERE run_uid IN (SELECT run_uid FROM runs WHERE NOT EXISTS "
@@ -35,6 +40,9 @@ _TOTALS = (
 _LATENCY = (
     "SELECT latency FROM jobs WHERE run_uid=? AND outcome='converted' AND latency IS NOT NULL "
     "ORDER BY latency LIMIT 1 OFFSET ?"
+)
+_GROUPS = (
+    "SELECT outcome, count(*) FROM jobs WHERE run_uid=? AND group_id IS NOT NULL AND member IS NULL GROUP BY outcome"
 )
 _RUN_COUNTS = "SELECT stream, seen, submitted FROM run_counts WHERE run_uid=?"
 
@@ -73,17 +81,18 @@ class History:
             of_outcomes = {row[0]: row[1:] for row in connection.execute(_TOTALS, (run_uid,))}
             converted, total, bytes_in, bytes_out, _, last, known = of_outcomes.get("converted", _NONE)
             latencies = [_nearest_rank(connection, run_uid, known, percent) for percent in (50, 95)]
+            groups = dict(connection.execute(_GROUPS, (run_uid,)).fetchall())
             counts_of_streams = connection.execute(_RUN_COUNTS, (run_uid,)).fetchall()
-        counts = {outcome: totals[0] for outcome, totals in of_outcomes.items()}
+        counts = {outcome: totals[0] - groups.get(outcome, 0) for outcome, totals in of_outcomes.items()}
         duration = last - min((totals[4] for totals in of_outcomes.values()), default=0.0)
         return RunStatistics(
             run_uid=run_uid,
             submitted=sum(counts.values()),
-            converted=converted,
+            converted=counts.get("converted", 0),
             skipped=counts.get("skipped", 0),
             placeholders=counts.get("placeholder", 0),
             failed=counts.get("failed", 0),
-            pending=counts.get(None, 0),
+            pending=counts.get(None, 0) or groups.get(None, 0),
             conversion_time_total=total,
             conversion_time_mean=total / converted if converted else 0.0,
             latency_median=latencies[0],
@@ -92,6 +101,10 @@ class History:
             bytes_out=int(bytes_out),
             bytes_per_second=bytes_in / duration if converted and duration > 0 else 0.0,
             run_counts={stream: (seen, submitted) for stream, seen, submitted in counts_of_streams},
+            grouped=counts.get("grouped", 0),
+            groups=groups.get("converted", 0) + groups.get("placeholder", 0),
+            groups_failed=groups.get("failed", 0),
+            superseded=counts.get("superseded", 0),
         )
 
     def unsynced(self, limit: int) -> list[tuple[str, Path]]:
@@ -117,8 +130,7 @@ class History:
         """Make jobs pending again whose output a power loss may have destroyed; return their number."""
         with self._database.transaction() as connection:
             cursor = connection.execute(
-                "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, age=NULL, conversion_time=NULL, "
-                "latency=NULL, bytes_in=NULL, bytes_out=NULL, synced=NULL WHERE synced IN (0, 2)"
+                f"UPDATE jobs SET {AGAIN} WHERE synced IN (0, 2)"  # noqa: S608 - our own constant
             )
             return cursor.rowcount
 
@@ -135,8 +147,9 @@ class History:
             rows = connection.execute(_OLDEST, (_PORTION,)).fetchall()
             surplus = count - limit
             old = [row for place, row in enumerate(rows) if row[1] < before or place < surplus]
-            connection.executemany("DELETE FROM jobs WHERE number=?", [(number,) for number, _, _ in old])
-            connection.executemany(_DELETE_RUN, {(run_uid,) for _, _, run_uid in old if run_uid is not None})
+            connection.executemany("DELETE FROM jobs WHERE number=?", [(number,) for number, *_ in old])
+            connection.executemany(_DELETE_MEMBERS, [(group,) for *_, group in old if group is not None])
+            connection.executemany(_DELETE_RUN, {(run_uid,) for _, _, run_uid, _ in old if run_uid is not None})
             if not old:
                 _prune_unused(connection, before)
                 _prune_empty_runs(connection, limit)
@@ -162,7 +175,7 @@ class History:
         requested = [rows[job_id] for job_id in job_ids]
         pending = sum(outcome is None for outcome, _ in requested)
         wanted = [text for outcome, text in requested if outcome is not None and query.outcome in {None, outcome}]
-        return [FrameReport.model_validate_json(text) for text in wanted[: query.limit]], pending
+        return [report_of(text) for text in wanted[: query.limit]], pending
 
     def _reports_of_run(self, run_uid: str, query: ReportsQuery) -> tuple[list[FrameReport], int]:
         with self._database.reading() as connection:
@@ -176,7 +189,7 @@ class History:
             else:
                 place = _place_of(connection, run_uid, query.after)
                 rows = connection.execute(_REPORTS_AFTER, (*wanted, *place, query.limit)).fetchall()
-        return [FrameReport.model_validate_json(text) for (text,) in rows], pending
+        return [report_of(text) for (text,) in rows], pending
 
     def _latest_reports(self, query: ReportsQuery) -> tuple[list[FrameReport], int]:
         with self._database.reading() as connection:
@@ -185,7 +198,7 @@ class History:
                 rows = connection.execute(_LATEST, (query.limit,)).fetchall()
             else:
                 rows = connection.execute(_LATEST_OF, (query.outcome, query.limit)).fetchall()
-        return [FrameReport.model_validate_json(text) for (text,) in reversed(rows)], pending
+        return [report_of(text) for (text,) in reversed(rows)], pending
 
 
 def _require_run(connection: sqlite3.Connection, run_uid: str) -> None:

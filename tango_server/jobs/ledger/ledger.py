@@ -7,11 +7,13 @@ import json
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tango_server.jobs.job import NO_OUTPUT, Job
+from tango_server.jobs.ledger import groups
 from tango_server.jobs.ledger.database import Database, LedgerBusyError
 from tango_server.jobs.ledger.rows import (
+    AGAIN,
     FINISHED_COLUMNS,
     ORIGIN,
     PENDING_COLUMNS,
@@ -20,8 +22,8 @@ from tango_server.jobs.ledger.rows import (
     job_of,
     recipe_id,
 )
-from tango_server.jobs.state_machine.events import Fetched, Finish, Selection
-from tango_server.messages import StreamCounts
+from tango_server.jobs.state_machine.events import Assembled, Fetched, Finish, Selection
+from tango_server.messages import GroupReport, StreamCounts
 
 _log = logging.getLogger(__name__)
 
@@ -40,13 +42,15 @@ _COUNT = (
     "seen=max(seen, excluded.seen), submitted=max(submitted, excluded.submitted)"
 )
 _IN_ORDER = (
-    "SELECT number, job_id, run_uid, place FROM jobs WHERE outcome IS NULL AND place > ? AND place <= ? "
+    "SELECT number, job_id, group_id, run_uid, place FROM jobs WHERE outcome IS NULL AND place > ? AND place <= ? "
     "ORDER BY place LIMIT ?"
 )
-_OF_IDS = (  # of a file, also the jobs of its frames: '$' follows '#'
-    "SELECT number, job_id FROM jobs WHERE outcome IS NULL AND job_id IN (SELECT value FROM json_each(?1)) UNION "
-    "SELECT number, job_id FROM json_each(?1) AS named JOIN jobs "
-    "ON jobs.key > named.value || '#' AND jobs.key < named.value || '$' WHERE outcome IS NULL"
+_OF_IDS = (  # of a file, also the jobs of its frames: '$' follows '#'; of a group, also its members
+    "SELECT number, job_id, group_id FROM jobs WHERE outcome IS NULL AND job_id IN (SELECT value FROM json_each(?1)) "
+    "UNION SELECT number, job_id, group_id FROM json_each(?1) AS named JOIN jobs "
+    "ON jobs.key > named.value || '#' AND jobs.key < named.value || '$' WHERE outcome IS NULL UNION "
+    "SELECT number, job_id, group_id FROM jobs WHERE outcome IS NULL AND group_id IN (SELECT group_id FROM jobs "
+    "WHERE job_id IN (SELECT value FROM json_each(?1)) AND group_id IS NOT NULL AND member IS NULL)"
 )
 _END = (
     "UPDATE jobs SET outcome='{outcome}', finished=?, age=?, conversion_time=0, bytes_in=0, bytes_out=0, "
@@ -54,21 +58,45 @@ _END = (
     "'accepted', accepted, 'finished', ?, {origin}) "
     "WHERE {which}=? AND outcome IS NULL"
 )
-_CANCEL = _END.format(outcome="skipped", reason="'cancelled on request'", which="number", origin=ORIGIN)
+_CANCEL = _END.format(outcome="skipped", reason=f"'{groups.CANCELLED}'", which="number", origin=ORIGIN)
 _SET_ASIDE = _END.format(outcome="failed", reason="?", which="job_id", origin=ORIGIN)
-_RETRY = (
-    "UPDATE jobs SET outcome=NULL, report=NULL, finished=NULL, conversion_time=NULL, latency=NULL, bytes_in=NULL, "
-    "bytes_out=NULL, synced=NULL, age=NULL, retryable=0, place=? WHERE number=? AND retryable=1"
-)
+_GROUP_OF = "SELECT group_id FROM jobs WHERE job_id=? AND group_id IS NOT NULL AND member IS NULL"
+_IS_FAILED_FRAME = "SELECT retryable AND (group_id IS NULL OR member IS NOT NULL) FROM jobs WHERE number=?"
+_END_MEMBERS = _END.format(outcome="failed", reason="?", which="member IS NOT NULL AND group_id", origin=ORIGIN)
+_RETRY = f"UPDATE jobs SET {AGAIN}, place=? WHERE number=? AND retryable=1"  # noqa: S608 - our own constant
 
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """The ledger entry of a request. `new`: it was not there before; `source` is that of the job."""
+    """The ledger entry of a request. `new`: it was not there before; `source` is that of the job.
+
+    `refused`: why it does not fit into its group. `pending`: how many jobs became pending with it, which may be its
+    group and other members, too. `superseded`: pending jobs whose place it took.
+    """
 
     job_id: str
     source: str
     new: bool
+    refused: str = ""
+    pending: int = 0
+    superseded: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Groups whose number of members was given: `pending` and `unknown` ones; `reopened` jobs are pending again."""
+
+    pending: dict[str, int]
+    unknown: list[str]
+    reopened: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """How many `frames` are retried, and how many `jobs` became pending with them: groups and their other members."""
+
+    frames: int
+    jobs: int
 
 
 class Ledger:
@@ -98,6 +126,33 @@ class Ledger:
             recipes: dict[int, int] = {}
             return [self._book(connection, job, recipes) for job in jobs]
 
+    def close_groups(self, members: Mapping[str, int]) -> Closed:
+        """Keep the number of members of groups, durably; a larger one than before makes a finished group anew."""
+        closed = Closed({}, [], 0)
+        with self._database.transaction() as connection:
+            for group, number in members.items():
+                row = groups.group_row(connection, group)
+                if row is None:
+                    closed.unknown.append(group)
+                    continue
+                grown = groups.set_number(connection, row, number)
+                if grown and not row.is_pending:
+                    reopened = groups.reopen(connection, group, self._next_place)
+                    closed = replace(closed, reopened=closed.reopened + reopened)
+                if grown or row.is_pending:
+                    closed.pending[group] = number
+        return closed
+
+    def members_of(self, job: Job) -> Assembled:
+        """Return the members of a group, whose job this is."""
+        with self._database.reading() as connection:
+            return Assembled(job.job_id, groups.members_of(connection, job.group))
+
+    def reopen_lost_groups(self) -> None:
+        """Make the members of groups pending again whose outputs were lost."""
+        with self._database.transaction() as connection:
+            groups.reopen_pending(connection, self._next_place)
+
     def pending(self) -> int:
         """Return the number of jobs without a report."""
         with self._database.reading() as connection:
@@ -119,19 +174,33 @@ class Ledger:
                 )
         return Fetched(tuple(jobs), frozenset(unreadable), rows[-1][0] if rows else after)
 
-    def finish(self, finished: Sequence[Finish]) -> None:
-        """Write the reports of jobs in one transaction."""
+    def finish(self, finished: Sequence[Finish]) -> frozenset[str]:
+        """Write the reports of jobs in one transaction.
+
+        Return the jobs of groups that have changed since they were converted: these are at the end of the queue again.
+        """
         if not finished:
-            return
-        rows = [finished_row(one.report, one.identity) for one in finished]
+            return frozenset()
+        requeued: frozenset[str] = frozenset()
         with self._database.transaction() as connection:
             age = self._database.age  # within the transaction: ages increase in the order of commits
-            connection.executemany(_FINISH, [(age, *row) for row in rows])
+            for step in finished:
+                if groups.has_changed(connection, step):
+                    requeued |= groups.requeue(connection, step, self._next_place)
+                    continue
+                rows = [finished_row(one.report, one.identity) for one in (step, *step.members)]
+                connection.executemany(_FINISH, [(age, *row) for row in rows])
+                if isinstance(step.report, GroupReport) and not step.members:
+                    _end_members(connection, step.report, age)
+        return requeued
 
-    def set_aside(self, job_id: str, reason: str, finished: float) -> None:
+    def set_aside(self, job_id: str, reason: str, finished: float) -> frozenset[str]:
         """End a pending job whose report can't be written, with a report made only from data on the ledger."""
         with self._database.transaction() as connection:
             connection.execute(_SET_ASIDE, (finished, self._database.age, reason, finished, job_id))
+            for (group,) in connection.execute(_GROUP_OF, (job_id,)).fetchall():
+                connection.execute(_END_MEMBERS, (finished, self._database.age, reason, finished, group))
+        return frozenset()
 
     def cancel(self, selection: Selection, spared: Iterable[str], finished: float) -> frozenset[str]:
         """Cancel the selected pending jobs, except `spared`; return their ids.
@@ -140,22 +209,24 @@ class Ledger:
         """
         kept, cancelled = set(spared), set[str]()
         for portion in self._selected(selection):
-            selected = [(number, job_id) for number, job_id in portion if job_id not in kept]
+            selected = [(number, job_id) for number, job_id, _ in portion if job_id not in kept]
+            touched = {group for _, job_id, group in portion if group is not None and job_id not in kept}
             try:
                 with self._database.transaction() as connection:
-                    connection.executemany(
-                        _CANCEL, [(finished, self._database.age, finished, number) for number, _ in selected]
-                    )
+                    age = self._database.age
+                    connection.executemany(_CANCEL, [(finished, age, finished, number) for number, _ in selected])
+                    empty = [row for row in groups.emptied(connection, touched) if row[1] not in kept]
+                    connection.executemany(_CANCEL, [(finished, age, finished, number) for number, _ in empty])
             except LedgerBusyError as error:
                 if not cancelled:
                     raise
                 _log.error("Cancelled only %d jobs; the others stay pending: %s", len(cancelled), error)
                 break
-            cancelled.update(job_id for _, job_id in selected)
+            cancelled.update(job_id for _, job_id in (*selected, *empty))
         return frozenset(cancelled)
 
-    def _selected(self, selection: Selection) -> Iterator[list[tuple[int, str]]]:
-        """Yield number and job id of the selected pending jobs, in portions; without those that arrive meanwhile."""
+    def _selected(self, selection: Selection) -> Iterator[list[tuple[int, str, str | None]]]:
+        """Yield number, job id and group of the selected jobs, in portions; without those that arrive meanwhile."""
         if selection.job_ids is not None:
             yield from self._pending_of(selection.job_ids)
             return
@@ -163,30 +234,34 @@ class Ledger:
         while after < last:
             with self._database.reading() as connection:
                 rows = connection.execute(_IN_ORDER, (after, last, _PORTION)).fetchall()
-            yield [(number, job_id) for number, job_id, run, _ in rows if selection.run_uid in {None, run}]
-            after = rows[-1][3] if rows else last
+            yield [(*row, group) for *row, group, run, _ in rows if selection.run_uid in {None, run}]
+            after = rows[-1][4] if rows else last
 
-    def _pending_of(self, job_ids: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+    def _pending_of(self, job_ids: Sequence[str]) -> Iterator[list[tuple[int, str, str | None]]]:
         for start in range(0, len(job_ids), _PORTION):
             portion = json.dumps(job_ids[start : start + _PORTION])
             with self._database.reading() as connection:
                 found = connection.execute(_OF_IDS, (portion,)).fetchall()
             yield found
 
-    def retry_failed(self) -> int:
-        """Put the failed jobs at the end of the queue again; return their number."""
-        retried = 0
+    def retry_failed(self) -> Retried:
+        """Put the failed jobs at the end of the queue again, with the groups that they are members of."""
+        retried = Retried(0, 0)
         for portion in self._failed():
             try:
                 with self._database.transaction() as connection:
+                    frames = sum(
+                        row[0] for number in portion for row in connection.execute(_IS_FAILED_FRAME, (number,))
+                    )
+                    jobs = groups.reopen_groups_of(connection, portion, self._next_place)
                     again = [(self._next_place(), number) for number in portion]
-                    count = connection.executemany(_RETRY, again).rowcount
+                    jobs += connection.executemany(_RETRY, again).rowcount
             except LedgerBusyError as error:
-                if not retried:
+                if not retried.jobs:
                     raise
-                _log.error("Retrying only %d failed jobs; the others stay failed: %s", retried, error)
+                _log.error("Retrying only %d failed frames; the others stay failed: %s", retried.frames, error)
                 break
-            retried += count
+            retried = Retried(retried.frames + frames, retried.jobs + jobs)
         return retried
 
     def dismiss_failed(self) -> None:
@@ -228,6 +303,11 @@ class Ledger:
         with self._database.transaction() as connection:
             connection.execute("INSERT INTO gatherings VALUES (?, ?)", (submission, json.dumps(list(paths))))
 
+    def replace_submission(self, submission: str, paths: Sequence[str]) -> None:
+        """Store what was found in the folders of a submission instead of these."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE gatherings SET paths=? WHERE id=?", (json.dumps(list(paths)), submission))
+
     def submissions(self) -> list[tuple[str, list[str]]]:
         """Return the stored submissions, oldest first."""
         with self._database.reading() as connection:
@@ -249,8 +329,43 @@ class Ledger:
         recipe = job.recipe
         if id(recipe) not in recipes:
             recipes[id(recipe)] = recipe_id(connection, recipe, self._database.age)
+        if job.is_member and not job.refused:
+            return self._book_member(connection, job, recipes[id(recipe)])
         insert(connection, job, recipes[id(recipe)], self._next_place(), self._database.age)
-        return Booked(job.job_id, str(job.source), new=True)
+        return Booked(job.job_id, str(job.source), new=True, pending=int(not job.refused))
+
+    def _book_member(self, connection: sqlite3.Connection, job: Job, recipe: int) -> Booked:
+        """Write a member, and its group with the first one; a group that has ended is made anew."""
+        age, pending = self._database.age, 1
+        row = groups.group_row(connection, job.group)
+        if row is not None and (problem := row.problem_with(job, recipe)):
+            request = job.request.model_copy(update={"group": None, "member": None, "members": None})
+            insert(
+                connection,
+                replace(job, request=request, output=NO_OUTPUT, refused=problem),
+                recipe,
+                self._next_place(),
+                age,
+            )
+            return Booked(job.job_id, str(job.source), new=True, refused=problem)
+        superseded: frozenset[str] = frozenset()
+        if row is None:
+            insert(connection, groups.group_job(job), recipe, self._next_place(), age)
+            pending += 1
+        else:
+            superseded = groups.supersede(connection, job, job.accepted or 0.0, age)
+            groups.set_number(
+                connection, row, max(job.request.members or 0, row.members and (job.request.member or 0) + 1)
+            )
+            if not row.is_pending:
+                pending += groups.reopen(connection, job.group, self._next_place)
+        insert(connection, job, recipe, self._next_place(), age)
+        return Booked(job.job_id, str(job.source), new=True, pending=pending, superseded=superseded)
+
+
+def _end_members(connection: sqlite3.Connection, report: GroupReport, age: float) -> None:
+    """End the pending members of a group that failed before they were read."""
+    connection.execute(_END_MEMBERS, (report.finished, age, report.reason, report.finished, report.group))
 
 
 def _by_key(connection: sqlite3.Connection, key: str | None) -> Booked | None:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from tango_server.jobs.job import Job
-from tango_server.messages import FrameOrigin, FrameReport, FrameRequest
+from tango_server.messages import FrameOrigin, FrameReport, FrameRequest, GroupReport
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import Corrections
 from tango_server.sqlite.wal_file import sqlite_integer
 
 PENDING_COLUMNS = (
     "place, job_id, source, output, mask, corrections, source_root, output_root, accepted, recipes.text, request, "
-    "metadata"
+    "metadata, CASE WHEN group_id IS NOT NULL AND member IS NULL THEN (SELECT count(*) FROM jobs AS one "
+    "WHERE one.group_id = jobs.group_id AND one.member IS NOT NULL AND one.outcome IS NOT NULL "
+    "AND one.outcome != 'superseded') ELSE 0 END"
 )
 """The columns that `job_of` needs, from `jobs JOIN recipes`."""
 
@@ -24,12 +26,18 @@ FINISHED_COLUMNS = (
 )
 """The columns of `finished_row`, which appends the job id."""
 
+AGAIN = (
+    "outcome=NULL, report=NULL, finished=NULL, conversion_time=NULL, latency=NULL, bytes_in=NULL, bytes_out=NULL, "
+    "synced=NULL, age=NULL, retryable=0"
+)
+"""What makes a finished job pending again."""
+
 ORIGIN = ", ".join(f"'{name}', json_extract(request, '$.{name}')" for name in FrameOrigin.model_fields)
 """Names and values for `json_object`: the fields that a report copies from its request."""
 
 _COLUMNS = (
     "number, place, job_id, key, run_uid, source, source_root, output, output_root, mask, recipe_id, accepted, "
-    "request, metadata, outcome, report, finished, age, corrections"
+    "request, metadata, outcome, report, finished, age, corrections, group_id, member"
 )
 _OWN_COLUMNS = {"recipe", "metadata"}
 """Fields stored outside a request's JSON: recipes are few, and SQLite can't parse NaN, which metadata may contain."""
@@ -43,7 +51,10 @@ def job_of(row: tuple[Any, ...], earlier: int) -> Job:
     ValueError
         if this version can't parse it.
     """
-    place, job_id, source, output, mask, corrections, source_root, output_root, accepted, text, request, metadata = row
+    (
+        place, job_id, source, output, mask, corrections, source_root, output_root, accepted, text, request, metadata,
+        settled,
+    ) = row  # fmt: skip
     recipe = _recipe(text)
     fields = {**json.loads(request), "recipe": recipe, "metadata": json.loads(metadata)}
     return Job(
@@ -58,6 +69,7 @@ def job_of(row: tuple[Any, ...], earlier: int) -> Job:
         corrections=_corrections(corrections) if corrections else recipe.corrections,
         place=place,
         resumed=place <= earlier,
+        settled=settled,
     )
 
 
@@ -75,15 +87,22 @@ def insert(connection: sqlite3.Connection, job: Job, recipe: int, place: int, ag
     """Insert the row of a job, with its report if it was refused; `age` is the ledger's."""
     request, report = job.request, job.refusal
     connection.execute(
-        f"INSERT INTO jobs ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
             place, job.job_id, request.key, request.run_uid, str(job.source), _text(job.source_root), str(job.output),
             _text(job.output_root), _text(job.mask), recipe, job.accepted,
             request.model_dump_json(exclude=_OWN_COLUMNS, exclude_defaults=True), json.dumps(request.metadata),
             report and report.outcome, report and _report_text(report), report and report.finished, report and age,
-            _resolved(job),
+            _resolved(job), None if job.refused and not job.is_member else request.group, request.member,
         ),
     )  # fmt: skip
+
+
+def report_of(text: str) -> FrameReport:
+    """Return the report of a job, a `GroupReport` for that of a group."""
+    report = FrameReport.model_validate_json(text)
+    is_whole = report.group is not None and report.member is None and '"members"' in text
+    return GroupReport.model_validate_json(text) if is_whole else report
 
 
 def finished_row(report: FrameReport, identity: tuple[int, int] | None) -> tuple[object, ...]:

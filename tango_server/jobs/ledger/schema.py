@@ -15,7 +15,8 @@ SCHEMA = (
     # where the paths are the same.
     # `place` orders the queue: a retried job goes to its end. `synced`: 0 the output may not be on disk yet, 1 it is,
     # 2 flushing it has failed. `retryable`: failed, and RetryFailed would retry it. `age`: age of the ledger (s) when
-    # the job finished; `announced` of runs and `used` of recipes are such ages, too.
+    # the job finished; `announced` of runs and `used` of recipes are such ages, too. `group_id` and `member` are those
+    # of the request; a row with a group but no member is the group itself, and its request has the number of members.
     """
     CREATE TABLE IF NOT EXISTS jobs (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -44,7 +45,9 @@ SCHEMA = (
         synced INTEGER,
         retryable INTEGER NOT NULL DEFAULT 0,
         age REAL,
-        corrections TEXT
+        corrections TEXT,
+        group_id TEXT,
+        member INTEGER
     )
     """,
     "CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs (run_uid) WHERE run_uid IS NOT NULL",
@@ -82,8 +85,16 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
 
-ADDED_COLUMNS = {"corrections": "TEXT"}
+ADDED_COLUMNS = {"corrections": "TEXT", "group_id": "TEXT", "member": "INTEGER"}
 """Columns of `jobs`, and their types, that a ledger of this version may lack."""
+
+INDEXES_OF_ADDED = (
+    "CREATE INDEX IF NOT EXISTS jobs_of_group ON jobs (group_id, member) WHERE group_id IS NOT NULL",
+    """
+    CREATE INDEX IF NOT EXISTS jobs_groups
+    ON jobs (run_uid, outcome) WHERE group_id IS NOT NULL AND member IS NULL
+    """,
+)
 
 _INDEXES = (
     "jobs_of_run", "jobs_finished_of_run", "jobs_numbers", "jobs_pending", "jobs_finished", "jobs_of_outcome",

@@ -1,12 +1,13 @@
 """Input and output of the state machine of the job service: events and instructions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from tango_server.conversion.file_state import FileState
-from tango_server.jobs.job import Job
-from tango_server.messages import CorrectionsInUse, FrameReport
+from tango_server.jobs.job import Job, Part
+from tango_server.messages import CorrectionsInUse, FrameReport, Outcome
 
 FailureKind = Literal["final", "not_ready", "blocked", "crashed", "unavailable", "away"]
 
@@ -83,12 +84,14 @@ class AttemptFailed:
     `final`: the frame is at fault, retrying changes nothing. `not_ready`: the file is not, or no longer, complete.
     `blocked`: the output can't be written at the moment (full disk, read-only folder). `crashed`: the worker died or
     hung, perhaps because of the frame. `unavailable`: no worker is available. `away`: a file system is not mounted.
-    The last two are not the fault of the frame.
+    The last two are not the fault of the frame. `members`: those of a group that failed, or are not ready, and why, by
+    number.
     """
 
     job_id: str
     kind: FailureKind
     reason: str
+    members: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,51 @@ class Expanded:
     job_id: str
     frames: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberEntry:
+    """A member on the ledger; with its outcome and the reason, if it has ended already."""
+
+    job: Job
+    outcome: Outcome | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """All members of a group that are on the ledger, in their order, without superseded ones."""
+
+    job_id: str
+    members: tuple[MemberEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsClosed:
+    """The number of members of groups that are pending on the ledger, by id of the group."""
+
+    members: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RunsAnnounced:
+    """Sessions have said that these runs are open."""
+
+    run_uids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """These members were pending, and have ended on the ledger: a later frame took the place of each."""
+
+    job_ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """These jobs of a group are at the end of the queue again: it has changed while it was converted."""
+
+    job_ids: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +219,11 @@ class CancelWanted:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The ledger has cancelled these jobs; `reports` is their number."""
+    """The ledger has cancelled these jobs; `reports` is their number, `groups` that of whole groups among them."""
 
     reports: int
     job_ids: frozenset[str]
+    groups: int = 0
 
 
 Event = (
@@ -184,6 +233,11 @@ Event = (
     | AttemptDone
     | AttemptFailed
     | Expanded
+    | Assembled
+    | GroupsClosed
+    | RunsAnnounced
+    | Superseded
+    | Requeued
     | SidecarObserved
     | Written
     | Refused
@@ -220,6 +274,7 @@ class Convert:
 
     With `placeholder` (rows, columns of the source), write a frame of zeros, because the file never arrived: `reason`.
     `proven`: inode, size and modification time of the source when it was checked.
+    `members`: of a group, in their order.
     """
 
     job: Job
@@ -227,6 +282,14 @@ class Convert:
     placeholder: tuple[int, int] | None = None
     reason: str = ""
     proven: tuple[int, int, int] | None = field(default=None, compare=False)
+    members: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Assemble:
+    """Read all members of a group from the ledger; answer with `Assembled`."""
+
+    job: Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +322,15 @@ class WriteCompanions:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Write the report to the ledger, with the size (bytes) and modification time (ns) of its source."""
+    """Write the report to the ledger, with the size (bytes) and modification time (ns) of its source.
+
+    That of a group together with those of its `members`, or not at all if it has changed meanwhile; answer with
+    `Requeued` then.
+    """
 
     report: FrameReport
     identity: tuple[int, int] | None = None
+    members: tuple["Finish", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,13 +342,14 @@ class Cancel:
     spared: frozenset[str]
 
 
-Instruction = Fetch | Observe | Convert | Expand | CarrySidecar | WriteCompanions | Finish | Cancel
+Instruction = Fetch | Observe | Convert | Expand | Assemble | CarrySidecar | WriteCompanions | Finish | Cancel
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The numbers of the service at one instant. Times in s, sizes in bytes.
 
+    `groups` and `groups_failed` count outputs of several frames, which are in none of the counts of frames.
     `overexposed` counts frames with overexposed pixels. `corrections` are the masters in use. `scanned` is the number
     of files found so far in the folder being scanned. `alarms` and `warning` are messages.
     """
@@ -290,6 +359,10 @@ class Snapshot:
     skipped: int = 0
     placeholders: int = 0
     failed: int = 0
+    grouped: int = 0
+    superseded: int = 0
+    groups: int = 0
+    groups_failed: int = 0
     overexposed: int = 0
     queue_length: int = 0
     running: int = 0
@@ -314,5 +387,6 @@ class Snapshot:
 
     @property
     def conversion_time_mean(self) -> float:
-        """Mean conversion time of the converted frames in s, 0 if there are none."""
-        return self.conversion_time_total / self.converted if self.converted else 0.0
+        """Mean conversion time of frames and groups in s, 0 if none was converted."""
+        outputs = self.converted + self.groups
+        return self.conversion_time_total / outputs if outputs else 0.0

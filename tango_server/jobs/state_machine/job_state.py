@@ -5,12 +5,14 @@ from typing import Literal
 
 from tango_server.backoff import Backoff
 from tango_server.conversion.file_state import FileState
-from tango_server.conversion.sidecar import without_sidecar_error
+from tango_server.conversion.sidecar import is_sidecar_error, without_sidecar_error
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.dark_waits import DarkWaits
 from tango_server.jobs.state_machine.events import AttemptFailed, Expand, Expanded, Instant, Observed, SidecarObserved
 from tango_server.jobs.state_machine.readiness import ReadinessRule, Verdict, Wait, deadline_of, judge
 from tango_server.messages import AwaitedFrame, FrameReport
+from tango_server.recipe import InPlace
+from tango_server.text import counted
 
 _SIDECAR_POLLS = Backoff(shortest=0.1, factor=0.5)  # most sidecars come at once; without QXRD there are none
 _INCOMPLETE_INTERVAL = 0.5
@@ -18,7 +20,8 @@ _UNAVAILABLE_INTERVAL = 1.0
 _BLOCKED_RETRIES = Backoff(shortest=0.5, longest=10.0, factor=0.2)
 
 
-_SMALL = 2**20  # bytes
+SMALL = 2**20
+"""Bytes of a file whose conversion takes almost no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class JobState:
     @property
     def is_small(self) -> bool:
         """Whether its conversion takes almost no time."""
-        return self.identity is not None and self.identity[0] <= _SMALL
+        return self.identity is not None and self.identity[0] <= SMALL
 
     def seen(self, poll: Observed, rule: ReadinessRule, now: Instant, sidecar_timeout: float = 0.0) -> Verdict:
         """Evaluate a poll of the source; return whether it is ready.
@@ -121,6 +124,22 @@ class JobState:
     def expansion(self) -> Expand | None:
         """What to do with a file of several frames; None for every other file."""
         return None if self.frames is None else Expand(self.job, self.frames, self.problem)
+
+    @property
+    def unfit_for_group(self) -> str:
+        """Why its file cannot be a member of a group; empty if it can."""
+        if self.frames is None:
+            return ""
+        return (
+            f"{self.job.location}: cannot combine: the file has {counted(self.frames, 'frame')}. Make each of them a "
+            'member, by its index; "every" counts those in an HDF5 file by itself.'
+        )
+
+    def wants_sidecar(self, report: FrameReport, timeout: float) -> bool:
+        """Whether to wait for the sidecar of a converted frame, for at most `timeout` seconds."""
+        wanted = is_sidecar_error(report.reason) or (self.sidecar_expected and timeout > 0)
+        awaited = wanted and report.outcome == "converted" and report.sidecar == "absent"
+        return awaited and not isinstance(self.job.recipe.output, InPlace)
 
     def keeps_frames(self, rule: ReadinessRule, now: float) -> bool:
         """Whether an incomplete file has frames that can be counted, since it no longer changes at `now` (monotonic s).

@@ -15,7 +15,7 @@ def server_state(snapshot: Snapshot, fault: str) -> tuple[StateName, str]:
     """
     if fault:
         return "FAULT", fault
-    done = snapshot.converted + snapshot.skipped + snapshot.placeholders
+    done = snapshot.converted + snapshot.skipped + snapshot.placeholders + snapshot.grouped + snapshot.superseded
     work = (
         f"{snapshot.queue_length} frames queued, {snapshot.running} of them converting; "
         f"{done} done, {snapshot.failed} failed"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tango_server.jobs.state_machine.events import Snapshot
-from tango_server.messages import FrameReport, Outcome
+from tango_server.messages import FrameReport, GroupReport, Outcome
 
 _KEPT_LATENCIES = 1000
 _KEPT_FAILURES = 1000
@@ -63,6 +63,8 @@ class Statistics:
     """Counters since the last reset; updated with reports, read as a `Snapshot`."""
 
     outcomes: dict[Outcome, int] = field(default_factory=dict)
+    groups: int = 0
+    groups_failed: int = 0
     overexposed: int = 0
     conversion_time_total: float = 0.0
     bytes_in: int = 0
@@ -77,8 +79,15 @@ class Statistics:
 
     def add(self, report: FrameReport, now: float) -> None:
         """Count a report that arrived at `now` (monotonic s)."""
-        self.outcomes[report.outcome] = self.outcomes.get(report.outcome, 0) + 1
+        if isinstance(report, GroupReport):
+            self.groups += report.outcome in {"converted", "placeholder"}
+            self.groups_failed += report.outcome == "failed"
+        else:
+            self.count(report.outcome)
         self.last_source = report.source
+        if isinstance(report, GroupReport) and report.outcome == "failed":  # its members are in the list
+            self.last_error = report.reason
+            return
         if report.outcome == "failed":
             self.last_error = report.reason
             self.failed_files = (*self.failed_files[1 - _KEPT_FAILURES :], report.source)
@@ -94,9 +103,9 @@ class Statistics:
             if report.latency is not None:
                 self.latencies.add(report.latency)
 
-    def add_cancelled(self, count: int) -> None:
-        """Count cancelled jobs."""
-        self.outcomes["skipped"] = self.outcomes.get("skipped", 0) + count
+    def count(self, outcome: Outcome, number: int = 1) -> None:
+        """Count frames with this outcome."""
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + number
 
     def forget_failures(self) -> None:
         """Clear the failures, which are being retried."""
@@ -117,6 +126,10 @@ class Statistics:
             skipped=self.outcomes.get("skipped", 0),
             placeholders=self.outcomes.get("placeholder", 0),
             failed=self.outcomes.get("failed", 0),
+            grouped=self.outcomes.get("grouped", 0),
+            superseded=self.outcomes.get("superseded", 0),
+            groups=self.groups,
+            groups_failed=self.groups_failed,
             overexposed=self.overexposed,
             queue_length=queue_length,
             running=running,

@@ -58,10 +58,10 @@ class TroubledLedger(Ledger):
         self.asked = threading.Semaphore(0)
         self.holding: threading.Event | None = None
 
-    def finish(self, finished: Sequence[Finish]) -> None:
+    def finish(self, finished: Sequence[Finish]) -> frozenset[str]:
         if finished:
             self._require_room()
-        super().finish(finished)
+        return super().finish(finished)
 
     def cancel(self, selection: Selection, spared: Iterable[str], finished: float) -> frozenset[str]:
         if self.holding:
@@ -316,10 +316,10 @@ def test_a_report_that_cannot_be_written_sets_its_job_aside(
     with start() as running:
         write = running.ledger.finish
 
-        def breaking(finished: list[tuple[FrameReport, tuple[int, int] | None]]) -> None:
+        def breaking(finished: Sequence[Finish]) -> frozenset[str]:
             if any(one.report.job_id == "bad" for one in finished):
                 raise OverflowError("Python int too large to convert to SQLite INTEGER")
-            write(finished)
+            return write(finished)
 
         monkeypatch.setattr(running.ledger, "finish", breaking)
         running.accept("bad", "good")

@@ -23,7 +23,7 @@ from tango_server.observability.metrics import Metrics, MetricsError, start_metr
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "prometheus"
 LOCAL = "127.0.0.1"
-BUSY = Snapshot(
+BUSY = Snapshot(grouped=20, superseded=1, groups=2, groups_failed=1,
     converted=7, skipped=2, placeholders=1, failed=3, overexposed=4, unacknowledged=3, queue_length=12, running=2,
     paused=True, conversion_time_total=0.25, latency_median=0.05, latency_p95=0.125, bytes_in=7_000,
     bytes_out=14_000, free_space=2_000_000_000,
@@ -97,6 +97,10 @@ def test_scrape_holds_every_number_of_the_service(endpoint: Metrics) -> None:
         named("petif_frames_total", outcome="skipped"): 2,
         named("petif_frames_total", outcome="placeholder"): 1,
         named("petif_frames_total", outcome="failed"): 3,
+        named("petif_frames_total", outcome="grouped"): 20,
+        named("petif_frames_total", outcome="superseded"): 1,
+        named("petif_groups_total", outcome="converted"): 2,
+        named("petif_groups_total", outcome="failed"): 1,
         named("petif_overexposed_frames_total"): 4,
         named("petif_conversion_seconds_total"): 0.25,
         named("petif_bytes_total", direction="in"): 7_000,
@@ -114,7 +118,13 @@ def test_scrape_holds_every_number_of_the_service(endpoint: Metrics) -> None:
 def test_counters_are_declared_as_counters_and_levels_as_gauges(endpoint: Metrics) -> None:
     kinds = {family.name: family.type for family in families(endpoint.address)}
     counters = {name for name, kind in kinds.items() if kind == "counter"}
-    assert counters == {"petif_frames", "petif_overexposed_frames", "petif_conversion_seconds", "petif_bytes"}
+    assert counters == {
+        "petif_frames",
+        "petif_groups",
+        "petif_overexposed_frames",
+        "petif_conversion_seconds",
+        "petif_bytes",
+    }
     assert kinds["petif_queue_length"] == kinds["petif_latency_seconds"] == "gauge"
     assert not [name for name in kinds if not name.startswith("petif")]
     assert not [family.name for family in REGISTRY.collect() if family.name.startswith("petif")]

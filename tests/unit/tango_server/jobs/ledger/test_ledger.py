@@ -126,8 +126,8 @@ def test_first_report_of_a_job_holds(ledger: Ledger, history: History) -> None:
 def test_same_key_is_the_same_job_with_its_report(database: Database, ledger: Ledger) -> None:
     booked = ledger.accept([job("a", key="frame-1"), job("b", key="2"), job("c", key="frame-1", source="a")])
     assert booked == [
-        Booked("a", "/raw/a.tif", new=True),
-        Booked("b", "/raw/b.tif", new=True),
+        Booked("a", "/raw/a.tif", new=True, pending=1),
+        Booked("b", "/raw/b.tif", new=True, pending=1),
         Booked("a", "/raw/a.tif", new=False),
     ]
     assert pending_ids(ledger) == ["a", "b"]
@@ -151,7 +151,7 @@ def test_refused_request_is_booked_once_until_it_is_corrected(ledger: Ledger, hi
     assert ledger.pending() == 0
     assert reports_of(history, "a") == [refused.refusal]
     assert history.run_statistics("run-1").failed == 1
-    assert ledger.accept([job("b", "run-1", key="frame-1")])[0] == Booked("b", "/raw/b.tif", new=True)
+    assert ledger.accept([job("b", "run-1", key="frame-1")])[0] == Booked("b", "/raw/b.tif", new=True, pending=1)
     assert pending_ids(ledger) == ["b"]
     statistics = history.run_statistics("run-1")
     assert (statistics.submitted, statistics.failed) == (1, 0)
@@ -234,11 +234,11 @@ def test_failed_jobs_are_retried_behind_all_others(ledger: Ledger, history: Hist
     finish(ledger, report("b"))
     fail(ledger, "c", "a")
     accept(ledger, "d")
-    assert ledger.retry_failed() == 2
+    assert ledger.retry_failed().frames == 2
     accept(ledger, "e")
     assert pending_ids(ledger) == ["d", "a", "c", "e"]
     assert reports_of(history, "a", "c") == []
-    assert ledger.retry_failed() == 0
+    assert ledger.retry_failed().frames == 0
     finish(ledger, report("a"))
     assert reports_of(history, "a") == [report("a")]
 
@@ -248,7 +248,7 @@ def test_dismissed_failures_are_not_retried(ledger: Ledger) -> None:
     fail(ledger, "a")
     ledger.dismiss_failed()
     fail(ledger, "b")
-    assert ledger.retry_failed() == 1
+    assert ledger.retry_failed().frames == 1
     assert pending_ids(ledger) == ["b"]
 
 
@@ -258,7 +258,7 @@ def test_concurrent_retries_retry_each_job_once(ledger: Ledger, monkeypatch: pyt
     accept(ledger, *names)
     fail(ledger, *names)
     counts: list[int] = []
-    clients = [Thread(target=lambda: counts.append(ledger.retry_failed())) for _ in range(4)]
+    clients = [Thread(target=lambda: counts.append(ledger.retry_failed().frames)) for _ in range(4)]
     for client in clients:
         client.start()
     for client in clients:

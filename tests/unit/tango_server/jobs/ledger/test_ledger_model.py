@@ -114,7 +114,7 @@ class LedgerBesideAList(RuleBasedStateMachine):
     @rule()
     def retry(self) -> None:
         again = [job for job in self.jobs.values() if job.retryable]
-        assert self.ledger.retry_failed() == len(again)
+        assert self.ledger.retry_failed().frames == len(again)
         for one in again:
             self.jobs[one.job_id] = replace(one, place=self.next_place(), outcome=None, retryable=False)
             self.read.discard(one.job_id)

@@ -222,7 +222,7 @@ class World(RuleBasedStateMachine):
             case "retry" if self.accepted:
                 answer = History(self.database).reports(ReportsQuery(job_ids=self.accepted, outcome="failed"))[0]
                 again = [str(report.job_id) for report in answer]
-                assert self.ledger.retry_failed() == len(again)
+                assert self.ledger.retry_failed().frames == len(again)
                 self.expected.update(again)
                 self.inbox.append(FailuresRetried(len(again)))
             case "die":  # what a killed server knew is gone, its conversions with it; the ledger is all that is left

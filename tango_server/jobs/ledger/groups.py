@@ -1,0 +1,171 @@
+"""The groups on the ledger: a group is a row like that of a frame, made with the row of its first member.
+
+All functions are parts of a transaction. As long as a member of a group is pending, its group is pending, too: what
+makes a member pending again makes its group and the other members pending again.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from tango_server.jobs.job import NO_OUTPUT, Job
+from tango_server.jobs.ledger.rows import AGAIN, ORIGIN, PENDING_COLUMNS, job_of
+from tango_server.jobs.state_machine.events import Finish, MemberEntry
+from tango_server.messages import GroupReport
+
+CANCELLED = "cancelled on request"
+_PREFIX = "group-"
+
+_GROUP = (
+    "SELECT number, job_id, outcome, run_uid, recipe_id, json_extract(request, '$.members'), "
+    "json_extract(request, '$.stream') FROM jobs WHERE group_id=? AND member IS NULL"
+)
+_MEMBERS = (
+    f"SELECT {PENDING_COLUMNS}, outcome, json_extract(report, '$.reason') "  # noqa: S608 - our own constants
+    "FROM jobs JOIN recipes ON recipes.id = recipe_id "
+    "WHERE group_id=? AND member IS NOT NULL AND outcome IS NOT 'superseded' ORDER BY member"
+)
+_PENDING = "SELECT job_id FROM jobs WHERE group_id=? AND member IS NOT NULL AND outcome IS NULL"
+_SET_NUMBER = "UPDATE jobs SET request=json_set(request, '$.members', ?) WHERE number=?"
+_RIVALS = "SELECT number, job_id, outcome FROM jobs WHERE group_id=? AND member=? AND outcome IS NOT 'superseded'"
+_SUPERSEDE = (
+    "UPDATE jobs SET outcome='superseded', retryable=0, finished=?1, age=?2, conversion_time=0, bytes_in=0, "  # noqa: S608
+    "bytes_out=0, report=json_object('job_id', job_id, 'source', source, 'outcome', 'superseded', 'reason', "
+    f"'a later frame took its place', 'accepted', accepted, 'finished', ?1, {ORIGIN}) WHERE number=?3"
+)
+_ENDED = (
+    "SELECT number FROM jobs WHERE group_id=? AND outcome IS NOT NULL AND outcome != 'superseded' AND output != ? "
+    "AND (member IS NULL OR json_extract(report, '$.reason') IS NOT ?) ORDER BY member"
+)
+_REOPEN = f"UPDATE jobs SET {AGAIN}, place=? WHERE number=? AND outcome IS NOT NULL"  # noqa: S608 - our own constant
+_REQUEUE = "UPDATE jobs SET place=? WHERE job_id=? AND outcome IS NULL"
+_OF_ROWS = "SELECT DISTINCT group_id FROM jobs WHERE number=? AND group_id IS NOT NULL"
+_PENDING_GROUPS = "SELECT group_id FROM jobs WHERE outcome IS NULL AND group_id IS NOT NULL AND member IS NULL"
+_EMPTY_GROUP = (
+    "SELECT number, job_id FROM jobs AS whole WHERE group_id=? AND member IS NULL AND outcome IS NULL AND NOT EXISTS "
+    "(SELECT 1 FROM jobs WHERE group_id=whole.group_id AND member IS NOT NULL AND outcome IS NOT 'superseded' "
+    "AND (outcome IS NULL OR json_extract(report, '$.reason') IS NOT ?))"
+)
+
+NextPlace = Callable[[], int]
+
+
+def is_group_id(job_id: str) -> bool:
+    """Whether a job id is that of a whole group."""
+    return job_id.startswith(_PREFIX)
+
+
+def group_job(member: Job) -> Job:
+    """Return the job of the group of a member, for a new row.
+
+    Its id, which is recorded in the output, follows from that of the group: the output is always the same.
+    """
+    request = member.request.model_copy(update={"member": None, "key": None})
+    digest = hashlib.sha256(member.group.encode("utf-8", "surrogatepass")).hexdigest()
+    return replace(member, job_id=f"{_PREFIX}{digest[:16]}", request=request)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """The row of a group; `members` is their number, 0 while that is unknown."""
+
+    number: int
+    job_id: str
+    is_pending: bool
+    run_uid: str | None
+    recipe: int
+    members: int
+    stream: str | None
+
+    def problem_with(self, job: Job, recipe: int) -> str:
+        """Return why a job cannot be a member, with its recipe by number; empty if it can."""
+        others = [
+            name
+            for name, own, other in (
+                ("recipe", self.recipe, recipe),
+                ("run", self.run_uid, job.request.run_uid),
+                ("stream", self.stream, job.request.stream),
+            )
+            if own != other
+        ]
+        if not others:
+            return ""
+        return (
+            f"{job.source}: cannot accept: it has another {' and '.join(others)} than the frames of group "
+            f"{job.group!r}. Give it another group and submit it again."
+        )
+
+
+def group_row(connection: sqlite3.Connection, group: str) -> GroupRow | None:
+    """Return the row of a group, None if there is none."""
+    row = connection.execute(_GROUP, (group,)).fetchone()
+    if row is None:
+        return None
+    number, job_id, outcome, run_uid, recipe, members, stream = row
+    return GroupRow(number, job_id, outcome is None, run_uid, recipe, members or 0, stream)
+
+
+def set_number(connection: sqlite3.Connection, row: GroupRow, members: int) -> bool:
+    """Keep the number of members of a group, unless it is known and not smaller; return whether that changed it."""
+    if members <= row.members:
+        return False
+    connection.execute(_SET_NUMBER, (members, row.number))
+    return True
+
+
+def supersede(connection: sqlite3.Connection, job: Job, finished: float, age: float) -> frozenset[str]:
+    """End the members whose place `job` takes; return the ids of those that were pending."""
+    rivals = connection.execute(_RIVALS, (job.group, job.request.member)).fetchall()
+    connection.executemany(_SUPERSEDE, [(finished, age, number) for number, _, _ in rivals])
+    return frozenset(job_id for _, job_id, outcome in rivals if outcome is None)
+
+
+def reopen(connection: sqlite3.Connection, group: str, next_place: NextPlace) -> int:
+    """Make a group and its members pending again, at the end of the queue; return how many jobs that are.
+
+    Those that were refused, cancelled or superseded stay as they are.
+    """
+    found = connection.execute(_ENDED, (group, str(NO_OUTPUT), CANCELLED)).fetchall()
+    connection.executemany(_REOPEN, [(next_place(), number) for (number,) in found])
+    return len(found)
+
+
+def reopen_groups_of(connection: sqlite3.Connection, rows: Iterable[int], next_place: NextPlace) -> int:
+    """Make the groups of these rows pending again that have ended; return how many jobs that are."""
+    groups = {group: None for row in rows for (group,) in connection.execute(_OF_ROWS, (row,))}
+    ended = [group for group in groups if (row := group_row(connection, group)) is not None and not row.is_pending]
+    return sum(reopen(connection, group, next_place) for group in ended)
+
+
+def reopen_pending(connection: sqlite3.Connection, next_place: NextPlace) -> None:
+    """Make the members of all pending groups pending again: their outputs are lost."""
+    for (group,) in connection.execute(_PENDING_GROUPS).fetchall():
+        reopen(connection, group, next_place)
+
+
+def members_of(connection: sqlite3.Connection, group: str) -> tuple[MemberEntry, ...]:
+    """Return the members of a group in their order, without superseded ones."""
+    rows = connection.execute(_MEMBERS, (group,)).fetchall()
+    return tuple(MemberEntry(job_of(row, 0), outcome, reason or "") for *row, outcome, reason in rows)
+
+
+def has_changed(connection: sqlite3.Connection, step: Finish) -> bool:
+    """Return whether a group has got members since it was converted."""
+    if not isinstance(step.report, GroupReport) or not step.members or step.report.group is None:
+        return False
+    row = group_row(connection, step.report.group)
+    known = {one.report.job_id for one in step.members}
+    pending = {job_id for (job_id,) in connection.execute(_PENDING, (step.report.group,))}
+    return not pending <= known or (row is not None and row.members > len(step.report.members))
+
+
+def requeue(connection: sqlite3.Connection, step: Finish, next_place: NextPlace) -> frozenset[str]:
+    """Put a group and its members at the end of the queue; return those that are pending."""
+    job_ids = [str(one.report.job_id) for one in (step, *step.members)]
+    return frozenset(job_id for job_id in job_ids if connection.execute(_REQUEUE, (next_place(), job_id)).rowcount == 1)
+
+
+def emptied(connection: sqlite3.Connection, groups: Iterable[str]) -> list[tuple[int, str]]:
+    """Return number and job id of those of these groups all of whose members were cancelled."""
+    return [row for group in groups for row in connection.execute(_EMPTY_GROUP, (group, CANCELLED))]
