@@ -4,6 +4,7 @@ Times are in seconds, instants in Unix seconds. Unknown keys are errors in reque
 """
 
 import json
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -101,6 +102,12 @@ class MapPoint(_Message):
     motors: Annotated[tuple[Name, ...], Field(max_length=MOST_AXES)] = ()
     positions: Annotated[tuple[float, ...], Field(max_length=MOST_AXES)] = ()
     name: Name
+
+    @model_validator(mode="after")
+    def _is_in_the_map(self) -> Self:
+        if not self.point < math.prod(self.shape) <= MOST_POINTS:
+            raise ValueError(f"point {self.point} of a map of {' x '.join(map(str, self.shape))} points")
+        return self
 
     @property
     def row(self) -> int:

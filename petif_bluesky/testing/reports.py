@@ -1,5 +1,6 @@
 """Reports for a fake server: made-up ones, failures, or those of a real conversion."""
 
+import secrets
 import time
 from collections.abc import Sequence
 
@@ -89,7 +90,7 @@ def _zeros(request: FrameRequest) -> FrameReport:
     recipe, frame = request.recipe or XDI, FrameLocation.of(request.source, request.frame)
     made = make_placeholder(
         frame, recipe, _shape(request), output=output_path(frame, recipe, fields=_fields(request)), roots=ANYWHERE,
-        reason=request.placeholder or "", token=request.key or "",
+        reason=request.placeholder or "", token=secrets.token_hex(4),
     )  # fmt: skip
     return made.model_copy(update={"job_id": request.key, "latency": made.conversion_time, **request.origin})
 

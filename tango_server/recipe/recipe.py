@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from tango_server.recipe.base import Frozen
-from tango_server.recipe.combine import Combine
+from tango_server.recipe.combine import By, Combine
 from tango_server.recipe.corrections import Corrections
 from tango_server.recipe.esperanto import Esperanto
 from tango_server.recipe.map import Map
@@ -174,6 +174,15 @@ class Recipe(Frozen):
     def _foreign(self, *left_out: str) -> set[str]:
         """Return the fields to leave out of a hash; `esperanto` for TIFFs, whose hash must not change."""
         return set(left_out) if self.esperanto is not None else {*left_out, "esperanto"}
+
+    @property
+    def makes_maps(self) -> bool:
+        """Whether its outputs may be the points of a map.
+
+        >>> Recipe(map={}).makes_maps, Recipe().makes_maps
+        (True, False)
+        """
+        return self.map is not None or (self.combine is not None and isinstance(self.combine.of, By))
 
     def shares_output(self, other: "Recipe") -> bool:
         """Return whether both write the same file for a frame.
