@@ -67,7 +67,7 @@ class MapTable:
         """Write the table; a reader never sees half of it."""
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            with part.open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerows(self.rows())
             part.replace(path)
         except OSError:

@@ -19,6 +19,7 @@ from petif_bluesky.commands.map import make_map
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
+from tests.system.waiting import until
 from tests.tiled_server import tiled_writer
 from tests.unit.documents import ComposedRun
 
@@ -90,6 +91,7 @@ def test_snake_scan_becomes_a_whole_map(
     assert not tifffile.imread(files[2]).any()
     assert not tifffile.imread(files[4]).any()
 
+    until((folder / "map.csv").exists, "the table is written")
     table = rows_of(folder / "map.csv")
     assert [row["outcome"] for row in table] == [
         "converted", "converted", "placeholder", "converted", "placeholder", "converted",
