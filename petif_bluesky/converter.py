@@ -147,9 +147,11 @@ class PETifConverter(ConverterBase, Device):
         read: dict[str, Any] = self.read_configuration()
         return read
 
-    def _renew(self, reading: RunReading) -> None:
-        values = reading.values()
-        for name, value in values.items():
-            getattr(self, name).renew(value, reading.taken)
+    def _show_groups(self, shown: bool) -> None:  # noqa: FBT001 - as in the base
+        super()._show_groups(shown)
         for name in OF_GROUPS:
-            getattr(self, name).kind = Kind.normal if name in values else Kind.omitted
+            getattr(self, name).kind = Kind.normal if shown else Kind.omitted
+
+    def _renew(self, reading: RunReading) -> None:
+        for name, value in reading.values(of_groups=True).items():
+            getattr(self, name).renew(value, reading.taken)

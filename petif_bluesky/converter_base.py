@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 from petif_bluesky.delivery.run_book import RunBook
 from petif_bluesky.server_poller import Poller, ServerPoller, ServerState
@@ -51,6 +52,9 @@ class ConverterBase:
         self.runs = RunBook()
         self.drain_timeout = drain_timeout
         self.current_run: str | None = None
+        self.shows_groups = False
+        """Whether readings have the numbers of combined frames."""
+        self._open_runs: WeakSet[Any] = WeakSet()
         self.reports = RunReports("")
         """Reports of the run last waited for, in order of completion."""
         self.reading = RunReading(RunStatistics(run_uid=""), 0, drained=False, taken=time.time())
@@ -125,6 +129,22 @@ class ConverterBase:
             through_outages=through_outages,
             so_far=so_far,
         )
+
+    def begin_run(self, run: object, *, combines: bool) -> None:
+        """A run has opened; only if it `combines` frames, readings have the numbers of combined frames.
+
+        Their fields never change while a run is open: the converter may be part of its baseline, which is read twice.
+        """
+        if not self._open_runs:
+            self._show_groups(combines)
+        self._open_runs.add(run)
+
+    def end_run(self, run: object) -> None:
+        """A run of `begin_run` is closed; a run that is dropped counts as closed, too."""
+        self._open_runs.discard(run)
+
+    def _show_groups(self, shown: bool) -> None:  # noqa: FBT001 - private
+        self.shows_groups = shown
 
     def _configuration(self) -> dict[str, Any]:
         """Return the reading of the configuration."""

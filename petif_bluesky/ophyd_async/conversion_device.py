@@ -108,12 +108,12 @@ class ConversionDevice(ConverterBase, TangoDevice):
 
     async def read(self) -> dict[str, dict[str, Any]]:
         """Return the statistics of the run last waited for."""
-        taken = self.reading.taken
-        return self._named({key: _reading(value, taken) for key, value in self.reading.values().items()})
+        taken, values = self.reading.taken, self.reading.values(of_groups=self.shows_groups)
+        return self._named({key: _reading(value, taken) for key, value in values.items()})
 
     async def describe(self) -> dict[str, dict[str, Any]]:
         """Return the data keys of `read`."""
-        values = self.reading.values()
+        values = self.reading.values(of_groups=self.shows_groups)
         return self._named({key: _data_key(type(value), **UNITS[type(value)]) for key, value in values.items()})
 
     async def read_configuration(self) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from bluesky.utils import IllegalMessageSequence, Msg, short_uid
 from petif_bluesky.converter_base import ConverterBase
 from petif_bluesky.documents.bookings import CONVERSION, Booking, booking_in
 from petif_bluesky.documents.document_counts import DocumentCounts
+from petif_bluesky.documents.groups import combine_of
 from petif_bluesky.documents.run_recipe import recipe_of_run
 from petif_bluesky.documents.selection import is_own_stream
 from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, FrameStream, in_order, is_there
@@ -35,7 +36,7 @@ _AT_ONCE = 0.2
 """Timeout (s) of a run that is not waited for: one answer of the server."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Run:
     booking: Booking
     reports: RunReports
@@ -168,7 +169,7 @@ class RunWrapper:
         booking = booking_in(start, self._converter.name, self._converter.client.address)
         self._converter.current_run = booking.run_uid
         reports = RunReports(booking.run_uid)
-        self._runs[msg.run] = _Run(
+        run = self._runs[msg.run] = _Run(
             booking,
             reports,
             ConvertedFrames(self._converter.name, booking.stream),
@@ -176,6 +177,7 @@ class RunWrapper:
                 self._converter, reports, self._so_far(booking, start, facts), through_outages=self._timeout is not None
             ),
         )
+        self._converter.begin_run(run, combines=_combines(start.get(booking.key)))
         return uid
 
     def _count(self, name: str, document: Mapping[str, Any]) -> None:
@@ -220,6 +222,7 @@ class RunWrapper:
         finally:
             run.drain.forget()
             run.frames.forget()
+            self._converter.end_run(run)
             self._emitted.forget(run.booking.run)
 
     def _finish(self, run: _Run, key: Any) -> Plan[None]:
@@ -310,3 +313,8 @@ class RunWrapper:
             yield from bps.drop()
         except IllegalMessageSequence:  # dropped by a pause
             self._bundling.pop(key, None)
+
+
+def _combines(facts: Any) -> bool:
+    """Return whether the frames of a run are combined."""
+    return isinstance(facts, Mapping) and combine_of(facts.get("recipe")) is not None

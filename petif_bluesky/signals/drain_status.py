@@ -46,7 +46,7 @@ class RunSoFar:
 
 NOTHING_KNOWN = RunSoFar()
 OF_GROUPS = ("grouped", "groups", "groups_failed", "superseded")
-"""Fields of a reading that only runs with combined frames have."""
+"""Fields of the readings of runs with combined frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class RunReading:
     problem: str = ""
     recipe: str = ""
 
-    def values(self) -> dict[str, Any]:
-        """Return what a converter reads after the run, by the names of its fields."""
+    def values(self, *, of_groups: bool = False) -> dict[str, Any]:
+        """Return what a converter reads after the run, by the names of its fields; also those `OF_GROUPS` if wanted."""
         numbers = self.statistics
         return {
             "submitted": self.submitted,
@@ -76,7 +76,7 @@ class RunReading:
             "drained": self.drained,
             "problem": self.problem,
             "used_recipe": self.recipe,
-            **groups_of(numbers),
+            **({name: getattr(numbers, name) for name in OF_GROUPS} if of_groups else {}),
         }
 
 
@@ -278,9 +278,3 @@ def reported(statistics: RunStatistics) -> int:
     """Return how many frames of a run have a report."""
     alone = statistics.converted + statistics.skipped + statistics.placeholders + statistics.failed
     return alone + statistics.grouped + statistics.superseded
-
-
-def groups_of(statistics: RunStatistics) -> dict[str, int]:
-    """Return the numbers of a run whose frames were combined; empty for other runs."""
-    numbers = {name: getattr(statistics, name) for name in OF_GROUPS}
-    return numbers if any(numbers.values()) else {}

@@ -115,12 +115,15 @@ def test_exposures_of_an_event_become_one_frame(combined: Lab, burst: Burst) -> 
     assert [member.outcome for member in report.members] == ["grouped"] * 3
 
 
-def test_numbers_of_groups_are_only_in_runs_that_combine(combined: Lab, burst: Burst) -> None:
-    combined.run(bp.count([burst]), recipe=recipe("event"))
-    combined.run(bp.count([burst]), recipe="xdi")
+def test_data_keys_of_the_converter_never_change_within_a_run(combined: Lab, burst: Burst) -> None:
+    """It may be part of a baseline, which is read before and after the frames of a run."""
+    for of in (None, "event", None):
+        used = recipe(of) if of else Recipe.preset("xdi")
+        plan = bpp.baseline_wrapper(bp.count([burst]), [combined.converter])
+        combined.run(plan, recipe=used)
     combined.recorder.check()
-    found = numbers(combined.recorder)
-    assert (found["converted"], "grouped" in found, "groups" in found) == (3, False, False)
+    found = [event["data"].get("converter_groups") for event in combined.recorder.stream("conversion")]
+    assert found == [None, 1, None]
 
 
 def test_snake_scan_has_one_frame_for_each_point(combined: Lab) -> None:

@@ -87,6 +87,18 @@ def described(lab: Lab, converter: Any, tmp_path: Path) -> list[tuple[str, dict[
     ]
 
 
+@pytest.mark.parametrize("combines", [False, True])
+def test_readings_are_those_of_the_classic_device(
+    converter: ConversionDevice, server: FakeServer, combines: bool
+) -> None:
+    classic = PETifConverter(server.address, name="converter", poller=server)
+    for device in (converter, classic):
+        device.begin_run(server, combines=combines)
+    keys = asyncio.run(converter.read()).keys()
+    assert keys == classic.read().keys() == classic.describe().keys() == asyncio.run(converter.describe()).keys()
+    assert ("converter_groups" in keys) is combines
+
+
 def test_streams_of_a_run_are_those_of_the_classic_device(
     lab: Lab, converter: ConversionDevice, server: FakeServer, tmp_path: Path
 ) -> None:

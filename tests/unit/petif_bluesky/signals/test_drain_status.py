@@ -94,6 +94,34 @@ def test_run_without_frames_is_done_at_the_first_poll(
     assert readings(converter, "submitted", "drained") == [0, True]
 
 
+def test_waits_for_a_combined_frame_whose_members_are_known(
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
+) -> None:
+    """It is made anew."""
+    converter.begin_run(begin, combines=True)
+    status = begin(frames=4)
+    server.tell(RUN, statistics(submitted=4, grouped=3, superseded=1, groups=1, pending=1))
+    assert not status.done
+    server.tell(RUN, statistics(submitted=4, grouped=3, superseded=1, groups=1))
+    finish(status)
+    assert readings(converter, "grouped", "superseded", "groups", "groups_failed", "drained") == [3, 1, 1, 0, True]
+
+
+def test_members_of_open_groups_are_waited_for_only_at_the_end(
+    converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
+) -> None:
+    status = begin(frames=5)
+    converter.runs.note_open_groups(RUN, 2)
+    server.tell(RUN, statistics(submitted=5, grouped=3, groups=1, pending=3))
+    finish(status)
+    converter.runs.release(RUN)
+    at_the_end = begin()
+    server.tell(RUN, statistics(submitted=5, grouped=3, groups=1, pending=3))
+    assert not at_the_end.done
+    server.tell(RUN, statistics(submitted=5, grouped=5, groups=2))
+    finish(at_the_end)
+
+
 def test_waits_for_frames_not_yet_on_the_server(
     converter: PETifConverter, server: FakeServer, begin: Callable[..., Any]
 ) -> None:
