@@ -1,14 +1,14 @@
 """`petif convert`: frames and folders, without a server."""
 
 import sys
-import time
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tango_server.commands.combine_options import combine_options, take_combine
+from tango_server.commands.convert_output import Complaints, Counts, print_report
 from tango_server.commands.correction_options import correction_options, take_corrections
 from tango_server.commands.dry_run import show_plan
 from tango_server.commands.esperanto_options import esperanto_options, take_esperanto
@@ -17,18 +17,17 @@ from tango_server.commands.frame_slice import FrameSlice
 from tango_server.commands.interrupt import InterruptHandler
 from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
-from tango_server.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rich.console import Console
 
-    from tango_server.jobs.batch import Planned
+    from tango_server.jobs.containers import Contents
+    from tango_server.jobs.group_planning import PlannedGroup
+    from tango_server.jobs.planning import Counting, Planned
     from tango_server.messages import FrameReport
     from tango_server.recipe import Recipe
-
-_LISTED_PER_CAUSE = 5
 
 
 @click.command()
@@ -36,6 +35,7 @@ _LISTED_PER_CAUSE = 5
 @recipe_options
 @correction_options
 @esperanto_options
+@combine_options
 @click.option(
     "--frame-number",
     type=int,
@@ -67,6 +67,9 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     come from --omega-start and --omega-step, counted by the frame numbers in the file names, or from a table. Check
     them with --dry-run.
 
+    With --combine, several frames become one, which is named by the first of them, or by --template with {group},
+    {first} and {last}. Frames of two folders are never combined.
+
     Ctrl-C finishes the frames in progress; a second Ctrl-C stops at once.
 
     Exit codes: 0: all frames were converted or skipped; 1: a frame failed, or a path does not exist or has no frames;
@@ -75,15 +78,16 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     from rich.console import Console
 
     from tango_server.host_limits import fitting_workers, usable_cores
-    from tango_server.jobs.batch import FileSelection, Planned, plan
+    from tango_server.jobs.batch import FileSelection
     from tango_server.jobs.containers import contents_of
+    from tango_server.jobs.planning import Counting
     from tango_server.recipe import NewFile
 
     esperanto, angles = take_esperanto(options)
     corrections = take_corrections(options)
     if "esperanto" in {options["preset"], options["format_"]}:
         corrections, esperanto = with_companion_mask(corrections, esperanto)
-    recipe = recipe_from(options, esperanto, corrections=corrections)
+    recipe = recipe_from(options, esperanto, corrections=corrections, combine=take_combine(options))
     folder = recipe.output.folder if isinstance(recipe.output, NewFile) else None
     selection = FileSelection(
         options["recursive"],
@@ -91,14 +95,12 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
         skip_dark=not options["include_dark"],
         beside=Path(folder) if folder and Path(folder) not in {path.resolve() for path in paths} else None,
     )
-    frame_number = _position(options["frame_number"], recipe)
+    counting = Counting(angles, _position(options["frame_number"], recipe))
     files, without_frames = frames_of(paths, selection)
     contents = contents_of(files, options["chosen"])
-    planned = [
-        *plan(contents.frames, recipe, newer_only=options["newer_only"], angles=angles, frame_number=frame_number),
-        *(Planned(file, None, skip=reason) for file, reason in contents.skipped.items()),
-        *(Planned(file, None, problem=problem) for file, problem in contents.failed.items()),
-    ]
+    planned, notes = _planned(contents, recipe, counting, newer_only=options["newer_only"])
+    for note in notes:
+        complain(Console(stderr=True), note, style="yellow")
     if options["dry_run"]:
         code = show_plan(planned, darks_left_out(paths, selection, files), as_json=options["as_json"])
     else:
@@ -107,6 +109,27 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     for problem in without_frames:
         complain(Console(stderr=True), problem)
     sys.exit(code or (SOME_FAILED if without_frames else 0))
+
+
+def _planned(
+    contents: "Contents", recipe: "Recipe", counting: "Counting", *, newer_only: bool
+) -> "tuple[list[Planned | PlannedGroup], list[str]]":
+    """Return what to convert, and notes on how it was counted."""
+    from tango_server.jobs.group_counting import gaps_in
+    from tango_server.jobs.group_planning import plan_groups
+    from tango_server.jobs.planning import Planned, plan
+
+    planned: list[Planned | PlannedGroup] = []
+    notes: list[str] = []
+    if recipe.combine is None:
+        planned += plan(contents.frames, recipe, newer_only=newer_only, counting=counting)
+    else:
+        unknown = contents.uncounted
+        planned += plan_groups(contents.frames, recipe, uncounted=unknown, newer_only=newer_only, counting=counting)
+        notes = gaps_in(contents.frames)
+    planned += [Planned(file, None, skip=reason) for file, reason in contents.skipped.items()]
+    planned += [Planned(file, None, problem=problem) for file, problem in contents.failed.items()]
+    return planned, notes
 
 
 def with_companion_mask(
@@ -129,39 +152,32 @@ def _position(number: int | None, recipe: "Recipe") -> int | None:
     return number
 
 
-def _convert(planned: "list[Planned]", recipe: "Recipe", workers: int, errors: "Console", *, as_json: bool) -> int:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _convert(
+    planned: "Sequence[Planned | PlannedGroup]", recipe: "Recipe", workers: int, errors: "Console", *, as_json: bool
+) -> int:
     from tango_server.jobs.batch import convert_all
 
-    outcomes: Counter[str] = Counter()
-    columns = (
-        BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f} frames/s"), TimeRemainingColumn(),
-    )  # fmt: skip
-    started = time.monotonic()
+    counts = Counts(planned, combines=recipe.combine is not None)
+    complaints = Complaints(errors, counts.noun)
+    scans: dict[Path, FrameReport] = {}
     with (
         InterruptHandler() as ctrl_c,
-        Progress(*columns, console=errors, transient=True) as progress,
+        counts.progress(errors) as progress,
         closing(convert_all(planned, recipe, workers, lambda: ctrl_c.pressed)) as reports,
     ):
-        task = progress.add_task("", total=len(planned), rate=0.0)
-        complaints = _Complaints(errors)
-        scans: dict[Path, FrameReport] = {}
         for report in reports:
-            outcomes[report.outcome] += 1
-            rate = outcomes["converted"] / (time.monotonic() - started)
-            progress.update(task, advance=1, rate=rate)
-            _print_report(report, errors, complaints, as_json=as_json)
+            counts.add(report)
+            counts.show(progress)
+            print_report(report, errors, complaints, as_json=as_json)
             if report.outcome == "converted" and report.output:
                 scans[Path(report.output).parent] = report
     complaints.sum_up()
     if recipe.esperanto is not None:
         _write_companions(scans.values(), recipe, errors)
-    seconds = time.monotonic() - started
-    _sum_up(outcomes, planned, seconds, as_json=as_json)
+    say(counts.summary(), err=as_json)
     if ctrl_c.pressed:
         return INTERRUPTED
-    return SOME_FAILED if outcomes["failed"] else 0
+    return SOME_FAILED if counts.outcomes["failed"] else 0
 
 
 def _write_companions(reports: "Iterable[FrameReport]", recipe: "Recipe", errors: "Console") -> None:
@@ -179,52 +195,3 @@ def _write_companions(reports: "Iterable[FrameReport]", recipe: "Recipe", errors
             notes = (str(error),)
         for note in notes:
             complain(errors, note, style="yellow")
-
-
-class _Complaints:
-    """Prints why frames failed: the first few with the same cause, then how many more there are."""
-
-    def __init__(self, errors: "Console") -> None:
-        self._errors = errors
-        self._causes: Counter[str] = Counter()
-
-    def log_report(self, report: "FrameReport") -> None:
-        """Print why a frame failed."""
-        source = Path(report.source)
-        cause = report.reason.replace(report.source, "").replace(source.stem, "")
-        self._causes[cause] += 1
-        if self._causes[cause] <= _LISTED_PER_CAUSE:
-            complain(self._errors, f"failed: {report.reason}")
-
-    def sum_up(self) -> None:
-        """Print how many more there were."""
-        for cause, count in self._causes.items():
-            if count > _LISTED_PER_CAUSE:
-                more = counted(count - _LISTED_PER_CAUSE, "more frame")
-                complain(self._errors, f"failed: {more} for the same reason: {cause.strip(' :')} (--json lists each)")
-
-
-def _print_report(report: "FrameReport", errors: "Console", complaints: _Complaints, *, as_json: bool) -> None:
-    if as_json:
-        say(report.model_dump_json())
-    elif report.outcome == "failed":
-        complaints.log_report(report)
-    elif report.outcome == "skipped" and report.output is None:
-        complain(errors, f"{report.source}: skipped: {report.reason}", style="")
-    elif report.outcome == "converted" and report.reason:
-        complain(errors, f"{report.source}: {report.reason}", style="")
-
-
-def _sum_up(outcomes: "Counter[str]", planned: "list[Planned]", seconds: float, *, as_json: bool) -> None:
-    frames = len(planned)
-    folders = {str(item.output.parent) for item in planned if item.output is not None}
-    rate = outcomes["converted"] / seconds if seconds else 0.0
-    text = (
-        f"{outcomes['converted']} of {frames} frames converted in {seconds:.1f} s ({rate:.1f} frames/s), "
-        f"{outcomes['skipped']} skipped, {outcomes['failed']} failed"
-    )
-    left = frames - sum(outcomes.values())
-    text += f", {left} not started" if left else ""
-    if outcomes["converted"] and folders:
-        text += f"; output in {folders.pop()}" if len(folders) == 1 else f"; output in {len(folders)} folders"
-    say(text, err=as_json)

@@ -97,13 +97,14 @@ def recipe_from(
     esperanto: dict[str, Any] | None = None,
     *,
     corrections: dict[str, Any] | None = None,
+    combine: dict[str, Any] | None = None,
     base: Recipe | None = None,
     whole_path: Callable[[str], str] = os.path.realpath,
 ) -> Recipe:
     """Remove the options of a recipe from `options` and return the recipe.
 
-    `esperanto` and `corrections` hold the fields of these parts, if any were given. The options change `base`, or else
-    a preset. `whole_path` makes the folder of the outputs absolute.
+    `esperanto`, `corrections` and `combine` hold the fields of these parts, if any were given. The options change
+    `base`, or else a preset. `whole_path` makes the folder of the outputs absolute.
 
     Raises
     ------
@@ -124,8 +125,7 @@ def recipe_from(
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in esperanto)
             raise click.UsageError(f"{flags}: only for ESPERANTO frames. Add --format esperanto.")
         changes["esperanto"] = esperanto
-    if corrections:
-        changes["corrections"] = corrections
+    changes |= {name: part for name, part in (("corrections", corrections), ("combine", combine)) if part}
     from tango_server.text import explain
 
     try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tango_server.commands.combine_options import refuse_to_combine
 from tango_server.commands.correction_options import correction_options, take_corrections
 from tango_server.commands.output import INTERRUPTED, SOME_FAILED, complain, say
 from tango_server.commands.recipe_options import recipe_from, recipe_options
@@ -50,6 +51,7 @@ _NOTHING_NEW = (
               help="How long to wait for an unfinished file, s.")  # fmt: skip
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
               help="Folder for the record of converted frames.  [default: a separate one for each DIR...]")  # fmt: skip
+@click.option("--combine", hidden=True, expose_value=False, callback=refuse_to_combine)
 @click.option("--once", is_flag=True, help="Convert the frames that exist, then exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print one report per line, as JSON.")
 def watch(*, folders: tuple[Path, ...], **options: Any) -> None:

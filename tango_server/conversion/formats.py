@@ -1,4 +1,4 @@
-"""The registry of the formats of frames: which one a file has, by its first bytes, and how it is checked and opened.
+"""The registry of the formats of frames: by what each is recognised, and how it is checked and opened.
 
 A new format is a package beside this module, with the two functions that `frame_source` describes, and one line here.
 """
@@ -25,6 +25,7 @@ Check = Callable[[FrameLocation, Roots], FileState]
 Open = Callable[[FrameLocation, Workspace, Roots], AbstractContextManager[FrameSource]]
 
 _HEAD = 4096  # bytes
+_TIFF_SUFFIXES = (".tif", ".tiff")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -75,7 +76,7 @@ _FORMATS = (
     Format("EDF", lambda head: head.lstrip().startswith(b"{"), check_edf, open_edf),
 )
 
-FRAME_SUFFIXES: tuple[str, ...] = (".tif", ".tiff")
+FRAME_SUFFIXES: tuple[str, ...] = _TIFF_SUFFIXES
 """What the names of frames in a folder end with, in any case."""
 if find_spec("h5py") is not None:
     FRAME_SUFFIXES += (".cbf", ".edf", ".mccd", ".h5", ".hdf5", ".nxs")
@@ -111,11 +112,16 @@ def needs_own_process(path: Path, roots: Roots = ANYWHERE) -> bool:
 
     That is so for HDF5. Raises as `check_file` does if the file cannot be read.
     """
-    return _head(path, roots).startswith(_HDF5_SIGNATURE)
+    return not _is_named_tiff(path) and _head(path, roots).startswith(_HDF5_SIGNATURE)
 
 
 def format_of(path: Path, roots: Roots = ANYWHERE) -> Format:
-    """Return the format of a file; TIFF, whose reader reports what is wrong, if none recognises it."""
+    """Return the format of a file; TIFF, whose reader reports what is wrong, if none recognises it.
+
+    A name that ends like a TIFF's is believed: to open each frame once more takes long on a file server.
+    """
+    if _is_named_tiff(path):
+        return _TIFF
     head = _head(path, roots)
     return next((known for known in _FORMATS if known.recognises(head)), _TIFF)
 
@@ -126,6 +132,10 @@ def require_single(location: FrameLocation) -> None:
         raise UnsupportedImageError(
             location.file, f"{location} does not exist: a file of this format is one frame", "Leave out the index."
         )
+
+
+def _is_named_tiff(path: Path) -> bool:
+    return path.suffix.lower() in _TIFF_SUFFIXES
 
 
 def _head(path: Path, roots: Roots) -> bytes:

@@ -76,7 +76,11 @@ class Provenance:
 
     def matches(self, recipe: Recipe) -> bool:
         """Whether this recipe, whatever its output path, made the file's content from a frame."""
-        if self.placeholder or self.average is not None or self.combined is not None:
+        return self.average is None and self.combined is None and self.is_made_with(recipe)
+
+    def is_made_with(self, recipe: Recipe) -> bool:
+        """Whether this recipe, whatever its output path, made the file's content from a frame or a group."""
+        if self.placeholder:
             return False
         if self.content_hash is not None:
             return self.content_hash == recipe.content_hash

@@ -23,11 +23,15 @@ _SINGLE = (".tif", ".tiff", ".cbf", ".mccd")
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The frames of files, and the files that have none: those `skipped` on purpose and the others, with the reason."""
+    """The frames of files, and the files that have none: those `skipped` on purpose and the others, with the reason.
+
+    `uncounted`: files that are not complete, so that more frames may belong to them than were found, and why.
+    """
 
     frames: list[FrameLocation] = field(default_factory=list)
     skipped: dict[FrameLocation, str] = field(default_factory=dict)
     failed: dict[FrameLocation, str] = field(default_factory=dict)
+    uncounted: dict[FrameLocation, str] = field(default_factory=dict)
 
 
 def contents_of(sources: Iterable[Path], chosen: slice | None = None) -> Contents:
@@ -41,11 +45,13 @@ def contents_of(sources: Iterable[Path], chosen: slice | None = None) -> Content
     for file in files:
         state = states.get(file)
         if isinstance(state, str):
-            found.failed[file] = state
+            found.failed[file] = found.uncounted[file] = state
         elif state is None or state.frames is None:
             _add_single(file, chosen, found)
         else:
             _add_frames(file, state, chosen, found)
+        if isinstance(state, FileState) and state.state != "complete" and not _states_its_frames(file, state):
+            found.uncounted[file] = f"{file}: {state.problem}"
     return found
 
 
@@ -79,6 +85,11 @@ def may_kill_its_reader(path: Path) -> bool:
         return needs_own_process(path)
     except (ConversionError, OSError):  # its conversion reports it
         return False
+
+
+def _states_its_frames(file: FrameLocation, state: FileState) -> bool:
+    """Whether the number of frames is known of a file that is not complete: by HDF5's data set, not by blocks."""
+    return state.frames is not None and file.file.suffix.lower() != ".edf"
 
 
 def _add_single(file: FrameLocation, chosen: slice | None, found: Contents) -> None:

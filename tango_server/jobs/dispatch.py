@@ -98,8 +98,8 @@ class Dispatcher:
             case Convert(_, attempt):
                 _log.debug("starting attempt %d", attempt, extra=about(job))
                 members = tuple(self._with_modules(part) for part in step.members)
-                read = self._roots_of_all(roots, members)
-                task = Task(job, read, step.placeholder, step.reason, step.proven, members)
+                all_roots = self._roots_of_all(roots, members)
+                task = Task(job, all_roots, step.placeholder, step.reason, step.proven, members)
                 self._executor.start(task, partial(self._attempted, job))
 
     def write_companions(self, step: WriteCompanions) -> None:

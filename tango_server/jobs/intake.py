@@ -17,7 +17,8 @@ from tango_server.jobs.capacity import FreeSpace, Limits
 from tango_server.jobs.frame_listing import frames_in
 from tango_server.jobs.grouping import every_of, grouped
 from tango_server.jobs.job import Job
-from tango_server.jobs.ledger.ledger import Booked, Ledger
+from tango_server.jobs.ledger.booking import Booked
+from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.masters import locator
 from tango_server.jobs.state_machine.events import (
     Accepted,

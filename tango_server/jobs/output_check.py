@@ -1,11 +1,13 @@
 """Whether an existing output is what a conversion would write again."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tango_server.conversion.corrections.master_files import read_master
 from tango_server.conversion.errors import ConversionError
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import ANYWHERE, Roots
-from tango_server.conversion.provenance import Provenance
+from tango_server.conversion.provenance import Provenance, list_hash
 from tango_server.conversion.records import record_of
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import split_master
@@ -24,16 +26,32 @@ class OutputCheck:
 
         Of a file that this program did not write, or that cannot be read, only the time is compared.
         """
-        try:
-            if output.stat().st_mtime_ns < source.stat().st_mtime_ns:
-                return False
-        except OSError:
+        if _is_older(output, [source]):
             return False
         try:
             provenance = record_of(output, self._roots.outputs)
         except ConversionError:
             return True
         return provenance is None or (provenance.matches(self._recipe) and self._has_masters(provenance, source))
+
+    def is_current_group(self, members: Sequence[FrameLocation], output: Path, number: int) -> bool:
+        """Whether the output is not older than all `members`, and combined from them of `number` with this recipe."""
+        if _is_older(output, {member.file for member in members}):
+            return False
+        try:
+            found = record_of(output, self._roots.outputs)
+        except ConversionError:
+            return False
+        if found is None or found.combined is None or not found.is_made_with(self._recipe):
+            return False
+        listed = found.combined.get("frames_sha256")
+        return (
+            (found.combined.get("frames"), found.combined.get("used")) == (number, len(members))
+            and isinstance(listed, str)
+            and bool(listed)
+            and list_hash(members, output).startswith(listed)  # an ESPERANTO header has the beginning only
+            and self._has_masters(found, members[0].file)
+        )
 
     def _has_masters(self, provenance: Provenance, source: Path) -> bool:
         """Whether the provenance has the masters of the recipe, as they are now."""
@@ -62,3 +80,12 @@ class OutputCheck:
             except ConversionError:  # its conversion will fail with the reason
                 self._hashes[key] = "unreadable"
         return self._hashes[key]
+
+
+def _is_older(output: Path, sources: Iterable[Path]) -> bool:
+    """Whether the output is older than one of its sources, or one of all these files cannot be accessed."""
+    try:
+        made = output.stat().st_mtime_ns
+        return any(made < source.stat().st_mtime_ns for source in sources)
+    except OSError:
+        return True

@@ -32,6 +32,8 @@ class Account:
     corrected: int
     sidecars: int
     sidecars_carried: int
+    sums: int
+    sums_failed: int
     failures: Mapping[str, int]
     asked_again: Mapping[str, int]
     attempts_again: int
@@ -60,6 +62,8 @@ class Account:
             ("corrected with a dark and a mask", str(self.corrected)),
             ("sidecars of new files", str(self.sidecars)),
             ("of these carried along", str(self.sidecars_carried)),
+            ("sums of several frames", str(self.sums)),
+            ("of these failed", str(self.sums_failed)),
             *((outcome, str(count)) for outcome, count in sorted(self.outcomes.items())),
             *((f"failed: {reason}", str(count)) for reason, count in sorted(self.failures.items())),
             *((f"Submit repeated: {reason}", str(count)) for reason, count in sorted(self.asked_again.items())),

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -71,9 +71,9 @@ class Auditor:
         self._seconds = seconds
         self._ground = ground
 
-    def findings(self, written: list[Written], claims: Claims) -> Iterator[Finding]:
-        """Yield every fault."""
-        outputs: set[Path] = set()
+    def findings(self, written: list[Written], claims: Claims, others: Iterable[Path] = ()) -> Iterator[Finding]:
+        """Yield every fault; `others` are outputs that may be there besides those of single frames."""
+        outputs = {path for other in others for path in (other, other.with_name(other.name + _SIDECAR))}
         for one in written:
             report, found = _claimed(one, claims)
             yield from found

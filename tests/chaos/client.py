@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -19,6 +20,7 @@ from tests.chaos.line import Line, NoAnswerError
 _BATCH = 50
 _PAUSE = 0.2
 _REPEATED = 0.1
+Request = Callable[[PlannedFrame, Path], dict[str, Any]]
 
 
 class Client:
@@ -28,9 +30,9 @@ class Client:
     """
 
     def __init__(
-        self, address: str, announced: "SimpleQueue[tuple[PlannedFrame, Path]]", seed: int, ground: Ground
+        self, address: str, announced: "SimpleQueue[tuple[PlannedFrame, Path]]", seed: int, request: Request
     ) -> None:
-        self._ground = ground
+        self._request = request
         self._submitting, self._collecting = Line(address), Line(address)
         self._announced = announced
         self._chance = random.Random(seed)
@@ -89,7 +91,7 @@ class Client:
 
     def _submit(self, batch: list[tuple[PlannedFrame, Path]]) -> bool:
         """Hand in the same batch until it has an answer; return whether it has one."""
-        text = json.dumps({"requests": [_request(frame, path, self._ground) for frame, path in batch]})
+        text = json.dumps({"requests": [self._request(frame, path) for frame, path in batch]})
         while not self._ending.is_set():
             try:
                 answer = self._submitting.ask("Submit", text)
@@ -120,7 +122,8 @@ class Client:
             self._awaited.difference_update(reports, unknown)  # what is unknown now will not be known later
 
 
-def _request(frame: PlannedFrame, path: Path, ground: Ground) -> dict[str, Any]:
+def request_of(ground: Ground, frame: PlannedFrame, path: Path) -> dict[str, Any]:
+    """Return the request of a frame by itself."""
     corrections = ground.corrections(frame)
     return {
         "source": str(path),

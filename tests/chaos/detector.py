@@ -5,7 +5,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,14 +42,21 @@ def digest_of(path: Path) -> str:
 
 
 class Detector:
-    """Takes `frames` at the scale's rate; puts each into `announced`, as the client hears of it, and into `written`."""
+    """Takes `frames` at the scale's rate; puts each into `announced`, as the client hears of it, and into `written`.
 
-    def __init__(self, seed: int, frames: tuple[PlannedFrame, ...], scale: Scale, ground: Ground) -> None:
+    Those with the numbers `summed` are put into `summed`, too.
+    """
+
+    def __init__(
+        self, seed: int, frames: tuple[PlannedFrame, ...], scale: Scale, ground: Ground, summed: Collection[int]
+    ) -> None:
         self._seed = seed
         self._frames = frames
         self._scale = scale
         self._ground = ground
         self.announced: queue.SimpleQueue[tuple[PlannedFrame, Path]] = queue.SimpleQueue()
+        self.summed: queue.SimpleQueue[tuple[PlannedFrame, Path]] = queue.SimpleQueue()
+        self._summed = summed
         self._writing: list[Future[Written]] = []
         self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="detector")
         self._darks: dict[str, Future[None]] = {}
@@ -101,20 +108,25 @@ class Detector:
         path = self._ground.raw(frame.place) / frame.name
         if frame.hostile:
             Attempts(path.parent, random.Random(f"{self._seed}/{frame.number}")).write(path)
-            self.announced.put((frame, path))
+            self._announce(frame, path)
             return Written(frame, path, digest_of(path), "")
         image = image_of(self._seed, frame, self._scale.size)
         stages = write_stages(path, image, document_name=path.as_posix(), acquired=datetime.now())
         for number, _ in enumerate(self._slowly(stages, frame), start=1):
             if number == 1 and frame.early:
-                self.announced.put((frame, path))
+                self._announce(frame, path)
             if number == frame.unfinished:
                 return Written(frame, path, digest_of(path), "")
         digest = digest_of(path)
         if not frame.early:
-            self.announced.put((frame, path))
+            self._announce(frame, path)
         sidecar = self._write_sidecar(frame.pixel_type, frame.number, path) if frame.sidecar else ""
         return Written(frame, path, digest, sidecar)
+
+    def _announce(self, frame: PlannedFrame, path: Path) -> None:
+        self.announced.put((frame, path))
+        if frame.number in self._summed:
+            self.summed.put((frame, path))
 
     def _write_mask(self, version: int) -> None:
         part = self._ground.mask.with_suffix(".part")

@@ -36,7 +36,7 @@ class Ground:
         outputs = sum(frame.place == self.output_folder.parent.name for frame in frames)
         self._sizes = {
             self.output_folder: outputs * 2 * scale.frame_bytes + _MARGIN,  # the largest pixels have 8 bytes
-            self.state: len(frames) * _JOB_BYTES + _MARGIN,
+            self.state: 2 * len(frames) * _JOB_BYTES + _MARGIN,
         }
         self._mounts: list[Path] = []
         self._bits_bind = False

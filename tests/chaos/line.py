@@ -6,6 +6,8 @@ from typing import Any
 
 import tango
 
+from tango_server.messages import RunStatistics
+
 _QUERY = 500
 
 
@@ -75,6 +77,10 @@ class Line:
             return int(self.ask("GetRunStatistics", run_uid)["submitted"])
         except UnknownIdError:
             return 0
+
+    def statistics(self, run_uid: str) -> RunStatistics:
+        """Return the statistics of a run; raise `NoAnswerError`."""
+        return RunStatistics.model_validate(self.ask("GetRunStatistics", run_uid))
 
     def fault(self) -> str:
         """Return the status of a device in FAULT, an empty text for any other; raise `NoAnswerError`."""

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.chaos.account import Account, plain
 from tests.chaos.audit import Auditor, Claims
-from tests.chaos.client import Client
+from tests.chaos.client import Client, request_of
 from tests.chaos.detector import Detector, Written
 from tests.chaos.disturber import Disturber
 from tests.chaos.facility import Facility
@@ -21,6 +22,7 @@ from tests.chaos.ground import Ground
 from tests.chaos.line import Line, NoAnswerError
 from tests.chaos.plan import Disturbance, Kind, plan
 from tests.chaos.scale import Scale
+from tests.chaos.sums import Sums
 from tests.chaos.warden import Warden
 
 _LOOK = 0.2
@@ -74,14 +76,16 @@ class _Run:
         self._facility = facility
         self._say = say
         self._line = Line(facility.address)
-        self._detector = Detector(seed, frames, scale, ground)
-        self._client = Client(facility.address, self._detector.announced, seed, ground)
+        self._sums = Sums(seed, frames)
+        self._detector = Detector(seed, frames, scale, ground, self._sums.numbers)
+        self._client = Client(facility.address, self._detector.announced, seed, partial(request_of, ground))
+        self._summing = Client(facility.address, self._detector.summed, seed + 1, self._sums.request)
         self._disturber = Disturber(disturbances, facility, ground, say)
         self._warden = Warden(facility.address, scale.blocked[1] + _FAULT_PATIENCE)
 
     def account(self) -> Account:
         began = time.monotonic()
-        parts = (self._detector, self._client, self._disturber, self._warden)
+        parts = (self._detector, self._client, self._summing, self._disturber, self._warden)
         try:
             for part in parts:
                 part.start()
@@ -96,12 +100,13 @@ class _Run:
         scale, news, began = self._scale, 0.0, time.monotonic()
         calm_since = None
         look = threading.Event()
-        while self._busy or self._client.left:
+        while self._busy or self._client.left or self._summing.left:
             self._raise_faults()
             now = time.monotonic()
             calm_since = None if self._busy else calm_since or now
             if calm_since is not None and now > calm_since + scale.patience:
-                self._say(f"{self._client.left} frames have no report after {scale.patience:.0f} s of calm")
+                left = self._client.left + self._summing.left
+                self._say(f"{left} frames have no report after {scale.patience:.0f} s of calm")
                 return
             if now > began + 2 * scale.seconds + scale.patience:
                 raise TimeoutError(f"the server does not come back; {self._facility.log} tells more")
@@ -115,7 +120,7 @@ class _Run:
         return self._detector.taking or self._disturber.disturbing
 
     def _raise_faults(self) -> None:
-        for fault in (self._client.fault, self._disturber.fault):
+        for fault in (self._client.fault, self._summing.fault, self._disturber.fault):
             if fault is not None:
                 raise fault
 
@@ -137,6 +142,10 @@ class _Run:
         claims = Claims(client.job_ids, client.refused, client.reports, last, submitted)
         lines = "".join(json.dumps(report) + "\n" for report in last.values())
         (self._ground.folder / "reports.jsonl").write_text(lines)
+        statistics = _patiently(lambda: line.statistics(self._sums.run_uid), self._scale.patience)
+        summed = self._sums.findings(
+            self._summing.job_ids, self._summing.reports, statistics, self._ground, self._scale.size
+        )
         auditor = Auditor(self._seed, self._scale.size, seconds, self._ground)
         log = "".join(path.read_text(errors="replace") for path in self._ground.saved_logs())
         ends = [f"the server ended by itself, with code {life.code}" for life in facility.surprises()]
@@ -159,7 +168,9 @@ class _Run:
             disturbances=self._disturber.done,
             in_the_middle=self._disturber.in_the_middle,
             skipped=[kind for kind in Kind if kind not in self._ground.kinds],
-            findings=list(auditor.findings(written, claims)),
+            sums=statistics.groups,
+            sums_failed=statistics.groups_failed,
+            findings=[*auditor.findings(written, claims, self._sums.outputs(self._ground)), *summed],
         )
 
 

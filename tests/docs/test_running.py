@@ -83,9 +83,10 @@ def host(tmp_path: Path, frames: list[Path], darks: list[Path]) -> Path:
             shutil.copy(f"{frame}.metadata", tmp_path / folder / f"pattern-{number:05d}.tif.metadata")
     shutil.copytree(darks[0].parent, tmp_path / "here" / "darks")
     EdfImage(np.zeros((64, 64), np.uint8)).write(tmp_path / "here" / "mask.edf")
-    (tmp_path / "here" / "scan" / "raw").mkdir(parents=True)
-    with h5py.File(tmp_path / "here" / "scan" / "raw" / "run.h5", "w") as file:
-        file["entry/data/data"] = np.ones((8, 64, 64), np.uint16)
+    for folder in ("here/scan/raw", "data/raw"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        with h5py.File(tmp_path / folder / "run.h5", "w") as file:
+            file["entry/data/data"] = np.ones((8, 64, 64), np.uint16)
     return tmp_path
 
 

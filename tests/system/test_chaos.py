@@ -21,6 +21,7 @@ def test_chaos_loses_no_frame_and_converts_none_twice(tmp_path: Path) -> None:
     assert account.clean, "\n".join([*told, str(account)])
     assert account.accepted == account.written == short().frames
     assert account.outcomes["failed"] >= account.unfinished
+    assert account.sums >= short().frames // 20
     assert account.corrected >= short().frames // 10
     assert set(account.skipped) <= _ONLY_WITH_MOUNTS
     assert all(account.disturbances[kind] >= 1 for kind in Kind if kind not in account.skipped)

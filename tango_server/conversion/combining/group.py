@@ -39,6 +39,7 @@ from tango_server.conversion.errors import (
     SourceError,
     SourceMissingError,
 )
+from tango_server.conversion.files.naming import incomplete_path
 from tango_server.conversion.files.roots import ANYWHERE, Roots, output_path
 from tango_server.conversion.files.sandbox import is_taken, open_folder
 from tango_server.conversion.image.buffers import thread_workspace
@@ -177,7 +178,7 @@ class _Group:
             note=" ".join([*notes, *self._notes(exposures)]),
         )
         if self.problems:
-            target = target.with_name(f"{target.stem}{self._how_many}{target.suffix}")
+            target = incomplete_path(target, len(self.members) - len(self.problems), len(self.members))
         making = _Making(self, checked, exposures, target)
         publication = Publication(
             source, making.content, target, self.recipe, self.roots, token, job, checked[0].member.fields
@@ -228,7 +229,7 @@ class _Group:
             "frames": len(self.members),
             "used": len(used),
             "first": self.members[0].location.name,
-            "last": self.members[-1].location.name,
+            "last": used[-1].name,
             "frames_sha256": list_hash(used, output),
         }
 
@@ -267,7 +268,7 @@ class _Group:
         complete = output.stem.removesuffix(self._how_many) if self.problems else output.stem
         origin = origin_of(self.members[0].location, output)
         for used in range(1, len(self.members) - len(self.problems)):
-            earlier = output.with_name(f"{complete}_{used}of{len(self.members)}{output.suffix}")
+            earlier = incomplete_path(output.with_name(complete + output.suffix), used, len(self.members))
             if is_taken(earlier, self.roots.write) and self._is_of_group(earlier, origin):
                 with open_folder(earlier.parent, self.roots.write) as folder:
                     for path in (earlier, sidecar_path(earlier)):

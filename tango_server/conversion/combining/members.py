@@ -64,9 +64,15 @@ class Checked:
 
 
 def require_alike(members: Sequence[Checked], recipe: Recipe) -> None:
-    """Raise `GroupUnfitError` for the first member that does not fit the first one."""
+    """Raise `GroupUnfitError` for the first member that has several pages, or does not fit the first one."""
     first = members[0]
     for each in members:
+        if (pages := len(each.source.images)) > 1:
+            raise GroupUnfitError(
+                each.member.location.file,
+                f"cannot combine it: it has {pages} pages, and each frame of a group has one image",
+                "Split it into files of one page each.",
+            )
         if found := _unlike(first, each, recipe):
             path = first.member.location
             raise GroupUnfitError(

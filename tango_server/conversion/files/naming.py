@@ -104,6 +104,15 @@ def named_by(template: str, frame: FrameLocation, fields: Mapping[str, object], 
     return name
 
 
+def incomplete_path(output: Path, used: int, members: int) -> Path:
+    """Return the path of the output of a group of which only some `members` could be `used`.
+
+    >>> incomplete_path(Path("pat-00001.tif"), 8, 10).name
+    'pat-00001_8of10.tif'
+    """
+    return output.with_name(f"{output.stem}_{used}of{members}{output.suffix}")
+
+
 def esperanto_path(frame: FrameLocation, fields: Mapping[str, object]) -> PurePath:
     """Return folder and name of an ESPERANTO frame in eiger2crysalis's scheme: one folder for each scan.
 

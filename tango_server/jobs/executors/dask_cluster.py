@@ -111,7 +111,7 @@ class DaskExecutor:
     async def _result(self, task: Task) -> Result:
         try:
             client = await self._connection.client()
-            return await _on_cluster(client, task, self._time_limit)
+            return await _on_cluster(client, task, task.frames * self._time_limit)
         except ExecutorUnavailableError as error:
             return error
 

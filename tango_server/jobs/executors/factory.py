@@ -33,7 +33,7 @@ def make_executor(kind: Kind, *, workers: int, time_limit: float, scheduler: str
         case "process":
             from tango_server.jobs.executors.processes import ProcessExecutor  # noqa: PLC0415 - each kind needs its own libraries
 
-            return ProcessExecutor(workers, time_limit, worker.run)
+            return ProcessExecutor(workers, time_limit, worker.run, frames=lambda task: task.frames)
         case "dask":
             if not scheduler:
                 raise ValueError(

@@ -27,14 +27,26 @@ class ProcessExecutor(Generic[Work, Answer]):
     as a whole. A worker that can't start (no memory, a broken installation) fails no frame: the frames wait, and the
     start is retried after a pause.
 
+    The time limit, in s, is for one frame: `frames` returns how many a task has.
+
     A worker gets its waiting tasks in one message: with small frames there may be several, see `ReadyQueue`. With
     `twice`, a task that was alone in it is tried again, too, before it counts as the one that kills its worker.
     """
 
-    def __init__(self, workers: int, time_limit: float, run: Callable[[Work], Answer], *, twice: bool = False) -> None:
+    def __init__(
+        self,
+        workers: int,
+        time_limit: float,
+        run: Callable[[Work], Answer],
+        *,
+        frames: Callable[[Work], int] = lambda _: 1,
+        twice: bool = False,
+    ) -> None:
         self._watchdog = Watchdog(time_limit)
         self._starts = StartBackoff()
-        self._slots = [_Slot(run, time_limit, self._watchdog, self._starts, twice=twice) for _ in range(workers)]
+        self._slots = [
+            _Slot(run, time_limit, self._watchdog, self._starts, frames=frames, twice=twice) for _ in range(workers)
+        ]
 
     @property
     def problem(self) -> str:
@@ -74,8 +86,10 @@ class _Slot(Generic[Work, Answer]):
         watchdog: Watchdog,
         starts: StartBackoff,
         *,
+        frames: Callable[[Work], int],
         twice: bool,
     ) -> None:
+        self._frames = frames
         self._run = run
         self._twice = twice
         self._time_limit = time_limit
@@ -129,11 +143,13 @@ class _Slot(Generic[Work, Answer]):
                 hung.set()
                 process.kill()
 
-        cancel_watch = self._watchdog.watch(end_hung)
+        times = max(self._frames(given.task) for given in group)
+        cancel_watch = self._watchdog.watch(end_hung, times)
 
         def ended(future: "Future[list[Answer]]") -> None:
             cancel_watch()
-            results = self._results(process, future, len(group), hung=hung.is_set())
+            late = times * self._time_limit if hung.is_set() else None
+            results = self._results(process, future, len(group), late)
             self.running = None
             self._report(group, results)
 
@@ -198,9 +214,12 @@ class _Slot(Generic[Work, Answer]):
         return ExecutorUnavailableError(self._starts.problem or "A worker process ended before it was ready")
 
     def _results(
-        self, process: "WorkerProcess[Work, Answer]", future: "Future[list[Answer]]", count: int, *, hung: bool
+        self, process: "WorkerProcess[Work, Answer]", future: "Future[list[Answer]]", count: int, late: float | None
     ) -> Sequence[Answer | BaseException]:
-        """Return the results of `count` tasks; the same error for each if the worker has not answered."""
+        """Return the results of `count` tasks; the same error for each if the worker has not answered.
+
+        `late`: after so many s it was killed, since it took too long.
+        """
         error = future.exception()
         if error is None:
             return future.result()
@@ -211,8 +230,8 @@ class _Slot(Generic[Work, Answer]):
             error = self._unavailable()
         elif not broken:
             _log.error("Unexpected error in a worker process", exc_info=error)
-        elif hung:
-            error = TimeoutError(f"the conversion took longer than {self._time_limit:g} s and its worker was killed")
+        elif late is not None:
+            error = TimeoutError(f"the conversion took longer than {late:g} s and its worker was killed")
         else:
             error = RuntimeError("the worker process died (killed, or out of memory?)")
         return [error] * count

@@ -1,6 +1,7 @@
 """One thread that detects overdue tasks: a timer thread per task would take longer than a small frame."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -11,7 +12,7 @@ _Overdue = Callable[[], None]
 
 
 class Watchdog:
-    """Calls a callback `time_limit` seconds (monotonic) after `watch`, unless it was cancelled before.
+    """Calls a callback `time_limit` seconds (monotonic), or some times as many, after `watch`, unless it was cancelled.
 
     It may be late on a busy machine, never early.
     """
@@ -24,11 +25,14 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="petif-watchdog", daemon=True)
         self._thread.start()
 
-    def watch(self, overdue: _Overdue) -> Callable[[], None]:
-        """Call `overdue` from the watchdog's thread once the time is over; return a function that cancels this."""
+    def watch(self, overdue: _Overdue, times: int = 1) -> Callable[[], None]:
+        """Call `overdue` from the watchdog's thread once so many `times` the limit are over.
+
+        Return a function that cancels this.
+        """
         ticket = object()
         with self._lock:
-            self._watched[ticket] = (monotonic() + self._time_limit, overdue)
+            self._watched[ticket] = (monotonic() + times * self._time_limit, overdue)
         return lambda: self._cancel(ticket)
 
     def close(self) -> None:
@@ -41,7 +45,7 @@ class Watchdog:
             self._watched.pop(ticket, None)
 
     def _run(self) -> None:
-        # A task added during the wait is due later than all others, so never before the wait is over.
+        # A task added during the wait is due after the time limit or later, so never before the wait is over.
         while not self._ending.wait(self._until_next()):
             for overdue in self._take_due():
                 self._call(overdue)
@@ -54,8 +58,8 @@ class Watchdog:
 
     def _until_next(self) -> float:
         with self._lock:
-            first = next(iter(self._watched.values()), None)
-        return self._time_limit if first is None else max(first[0] - monotonic(), 0.0)
+            first = min((deadline for deadline, _ in self._watched.values()), default=math.inf)
+        return min(max(first - monotonic(), 0.0), self._time_limit)
 
     def _take_due(self) -> list[_Overdue]:
         with self._lock:

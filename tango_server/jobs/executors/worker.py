@@ -47,6 +47,11 @@ class Task:
     proven: tuple[int, int, int] | None = None
     members: tuple[Part, ...] = ()
 
+    @property
+    def frames(self) -> int:
+        """The number of frames to read, each of which has its time."""
+        return max(len(self.members), 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -161,7 +166,7 @@ def _combine(task: Task) -> FrameReport:
     ]
     return convert_group(
         members, job.recipe, group=job.group, output=job.output, roots=task.roots,
-        token=job.job_id, job=job.record_id, awaiting=True,
+        token=job.job_id, job=job.record_id, awaiting=job.accepted is not None,
     )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tango_server.jobs.job import NO_OUTPUT, Job
+from tango_server.jobs.job import Job
 from tango_server.jobs.ledger import groups
+from tango_server.jobs.ledger.booking import Booked, Booking
 from tango_server.jobs.ledger.database import Database, LedgerBusyError
 from tango_server.jobs.ledger.rows import (
     AGAIN,
@@ -18,9 +19,7 @@ from tango_server.jobs.ledger.rows import (
     ORIGIN,
     PENDING_COLUMNS,
     finished_row,
-    insert,
     job_of,
-    recipe_id,
 )
 from tango_server.jobs.state_machine.events import Assembled, Fetched, Finish, Selection
 from tango_server.messages import GroupReport, StreamCounts
@@ -67,22 +66,6 @@ _RETRY = f"UPDATE jobs SET {AGAIN}, place=? WHERE number=? AND retryable=1"  # n
 
 
 @dataclass(frozen=True, slots=True)
-class Booked:
-    """The ledger entry of a request. `new`: it was not there before; `source` is that of the job.
-
-    `refused`: why it does not fit into its group. `pending`: how many jobs became pending with it, which may be its
-    group and other members, too. `superseded`: pending jobs whose place it took.
-    """
-
-    job_id: str
-    source: str
-    new: bool
-    refused: str = ""
-    pending: int = 0
-    superseded: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class Closed:
     """Groups whose number of members was given: `pending` and `unknown` ones; `reopened` jobs are pending again."""
 
@@ -123,8 +106,8 @@ class Ledger:
             )
             for uid, streams in run_counts.items():
                 connection.executemany(_COUNT, [(uid, stream, *counts) for stream, counts in streams.items()])
-            recipes: dict[int, int] = {}
-            return [self._book(connection, job, recipes) for job in jobs]
+            booking = Booking(connection, self._database.age, self._next_place)
+            return [booking.book(job) for job in jobs]
 
     def close_groups(self, members: Mapping[str, int]) -> Closed:
         """Keep the number of members of groups, durably; a larger one than before makes a finished group anew."""
@@ -319,63 +302,7 @@ class Ledger:
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM gatherings WHERE id=?", (submission,))
 
-    def _book(self, connection: sqlite3.Connection, job: Job, recipes: dict[int, int]) -> Booked:
-        key = job.request.key
-        known = _by_key(connection, key)
-        if known is not None and not job.refused and _drop_refusal(connection, key):
-            known = None
-        if known is not None:
-            return known
-        recipe = job.recipe
-        if id(recipe) not in recipes:
-            recipes[id(recipe)] = recipe_id(connection, recipe, self._database.age)
-        if job.is_member and not job.refused:
-            return self._book_member(connection, job, recipes[id(recipe)])
-        insert(connection, job, recipes[id(recipe)], self._next_place(), self._database.age)
-        return Booked(job.job_id, str(job.source), new=True, pending=int(not job.refused))
-
-    def _book_member(self, connection: sqlite3.Connection, job: Job, recipe: int) -> Booked:
-        """Write a member, and its group with the first one; a group that has ended is made anew."""
-        age, pending = self._database.age, 1
-        row = groups.group_row(connection, job.group)
-        if row is not None and (problem := row.problem_with(job, recipe)):
-            request = job.request.model_copy(update={"group": None, "member": None, "members": None})
-            insert(
-                connection,
-                replace(job, request=request, output=NO_OUTPUT, refused=problem),
-                recipe,
-                self._next_place(),
-                age,
-            )
-            return Booked(job.job_id, str(job.source), new=True, refused=problem)
-        superseded: frozenset[str] = frozenset()
-        if row is None:
-            insert(connection, groups.group_job(job), recipe, self._next_place(), age)
-            pending += 1
-        else:
-            superseded = groups.supersede(connection, job, job.accepted or 0.0, age)
-            groups.set_number(
-                connection, row, max(job.request.members or 0, row.members and (job.request.member or 0) + 1)
-            )
-            if not row.is_pending:
-                pending += groups.reopen(connection, job.group, self._next_place)
-        insert(connection, job, recipe, self._next_place(), age)
-        return Booked(job.job_id, str(job.source), new=True, pending=pending, superseded=superseded)
-
 
 def _end_members(connection: sqlite3.Connection, report: GroupReport, age: float) -> None:
     """End the pending members of a group that failed before they were read."""
     connection.execute(_END_MEMBERS, (report.finished, age, report.reason, report.finished, report.group))
-
-
-def _by_key(connection: sqlite3.Connection, key: str | None) -> Booked | None:
-    if key is None:
-        return None
-    row = connection.execute("SELECT job_id, source FROM jobs WHERE key=?", (key,)).fetchone()
-    return Booked(row[0], row[1], new=False) if row else None
-
-
-def _drop_refusal(connection: sqlite3.Connection, key: str | None) -> bool:
-    """Delete a request that was refused, since it comes again corrected; return whether there was one."""
-    cursor = connection.execute("DELETE FROM jobs WHERE key=? AND outcome='failed' AND output=?", (key, str(NO_OUTPUT)))
-    return cursor.rowcount > 0

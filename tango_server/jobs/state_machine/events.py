@@ -273,8 +273,8 @@ class Convert:
     """Give the job to a worker; answer with `AttemptDone` or `AttemptFailed`.
 
     With `placeholder` (rows, columns of the source), write a frame of zeros, because the file never arrived: `reason`.
-    `proven`: inode, size and modification time of the source when it was checked.
-    `members`: of a group, in their order.
+    `proven`: inode, size and modification time of the source when it was checked. `members`: of a group, in their
+    order.
     """
 
     job: Job

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.backlog import Backlog
+from tango_server.jobs.state_machine.cancellations import Cancellations
 from tango_server.jobs.state_machine.companion_schedule import CompanionSchedule
 from tango_server.jobs.state_machine.dark_waits import ReadyDarks
 from tango_server.jobs.state_machine.events import (
@@ -28,7 +29,6 @@ from tango_server.jobs.state_machine.events import (
     Assembled,
     AttemptDone,
     AttemptFailed,
-    Cancel,
     Cancelled,
     CancelWanted,
     CarrySidecar,
@@ -74,10 +74,9 @@ class JobStateMachine:
         self._backlog = Backlog()
         self._scans = CompanionSchedule()
         self._paused = paused
-        self._cancelling = 0
-        self._postponed: list[Observed | AttemptFailed | Expanded | Assembled] = []
         self._results = Results()
         self._groups = GroupScheduler(work, rules)
+        self._cancelling = Cancellations(work, self._results, self._groups)
         self._ready_darks = ReadyDarks()
 
     def handle(self, event: Event, now: Instant) -> list[Instruction]:
@@ -87,8 +86,8 @@ class JobStateMachine:
     def _handle(self, event: Event, now: Instant) -> list[Instruction]:
         instructions: list[Instruction] = []
         match event:
-            case Observed() | AttemptFailed() | Expanded() | Assembled() if self._may_be_cancelled(event.job_id):
-                self._postponed.append(event)
+            case Observed() | AttemptFailed() | Expanded() | Assembled() if self._cancelling.postpones(event):
+                pass
             case Accepted(count):
                 self._backlog.accepted(count)
             case Fetched():
@@ -107,9 +106,8 @@ class JobStateMachine:
                 instructions += self._scans.take_due(now.monotonic)
             case Ending():
                 instructions += [*self._end(now), *self._scans.take_all()]
-            case CancelWanted(ticket, selection):
-                self._cancelling += 1
-                instructions.append(Cancel(ticket, selection, self._not_cancellable()))
+            case CancelWanted():
+                instructions.append(self._cancelling.begin(event))
             case Cancelled():
                 instructions += self._cancelled(event, now)
             case _:
@@ -295,27 +293,13 @@ class JobStateMachine:
                 return self._finish(progress, progress.failed(sequel.reason, now), now, event.members)
         return []
 
-    def _not_cancellable(self) -> frozenset[str]:
-        """Return the jobs that can't be cancelled any more: running, converted or reported."""
-        converted = (job_id for job_id, progress in self._jobs.items() if progress.report is not None)
-        return frozenset(self._queue.running).union(converted, self._results.unwritten, self._groups.converting())
-
-    def _may_be_cancelled(self, job_id: str) -> bool:
-        """Whether a job may already be cancelled on the ledger, so that its event must wait for the answer."""
-        progress = self._jobs.get(job_id) if self._cancelling else None
-        return progress is not None and progress.report is None and job_id not in self._queue.running
-
     def _cancelled(self, event: Cancelled, now: Instant) -> list[Instruction]:
-        self._cancelling -= 1
         in_memory = self._work.forget_all(event.job_ids)
         self._queue.drop(event.job_ids)
         held = self._groups.withdraw(in_memory, event.job_ids)
         self._backlog.cancelled(event, len(in_memory) + len(held))
         self._results.note(event, now)
-        if self._cancelling:
-            return []
-        postponed, self._postponed = self._postponed, []
-        return [step for late in postponed for step in self._handle(late, now)]
+        return [step for late in self._cancelling.answered() for step in self._handle(late, now)]
 
     def _end(self, now: Instant) -> list[Instruction]:
         """Report the frames that are converted and only wait for their sidecar."""

@@ -33,7 +33,7 @@ from tango_server.conversion.records import is_placeholder_of
 from tango_server.conversion.tiff.parser import read_structure
 from tango_server.conversion.tiff.record import read_provenance
 from tango_server.conversion.tiff.writer import image_writer
-from tango_server.jobs.batch import plan
+from tango_server.jobs.planning import plan
 from tango_server.messages import FrameReport
 from tango_server.recipe import PRESETS, Recipe
 

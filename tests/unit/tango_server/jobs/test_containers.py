@@ -7,8 +7,8 @@ import pytest
 
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.jobs import containers
-from tango_server.jobs.batch import plan
 from tango_server.jobs.containers import contents_of
+from tango_server.jobs.planning import plan
 from tango_server.recipe import Recipe
 from tests.conftest import DATA
 

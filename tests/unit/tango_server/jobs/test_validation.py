@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.files.roots import Roots
+from tango_server.jobs.ledger.booking import Booked
 from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import History
-from tango_server.jobs.ledger.ledger import Booked, Ledger
+from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.validation import explain, job_for
 from tango_server.messages import FrameRequest, RefusedRequest, ReportsQuery
 from tango_server.recipe import Recipe

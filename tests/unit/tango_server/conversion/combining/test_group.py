@@ -190,12 +190,11 @@ def test_same_members_give_the_same_bytes_in_any_bands(raw: Path, tmp_path: Path
         assert len(contents) == 1
 
 
-def test_pages_of_a_file_are_frames_of_the_group(raw: Path) -> None:
-    pages = np.stack(some(3))
-    tifffile.imwrite(raw / "a.tif", pages, photometric="minisblack", compression="zlib")
-    report = convert_group(members([raw / "a.tif"]), recipe("max"))
-    np.testing.assert_array_equal(image_of(report), pages.max(axis=0))
-    assert "One frame" in report.reason
+def test_file_of_several_pages_is_refused_by_name(raw: Path) -> None:
+    tifffile.imwrite(raw / "a.tif", np.stack(some(3)), photometric="minisblack", compression="zlib")
+    with pytest.raises(GroupUnfitError, match=r"a\.tif: cannot combine it: it has 3 pages"):
+        convert_group(members([raw / "a.tif"]), recipe("max"))
+    assert files_in(raw.parent) == ["a.tif"]
 
 
 def test_overexposed_pixels_of_any_member_are_counted(raw: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from tango_server.commands.convert import convert
-from tango_server.jobs.batch import plan
+from tango_server.jobs.planning import Counting, plan
 from tango_server.recipe import Recipe
 
 GEOMETRY = {"wavelength": 0.29, "distance": 300.0, "pixel_size": 0.2, "beam_center": (30.0, 31.5), "exposure": 0.5}
@@ -41,7 +41,7 @@ def test_steps_by_no_frame_number_are_refused_by_name(raw: Path, names: list[str
 
 @pytest.mark.parametrize(("names", "position"), [(BY_TEMPERATURE, 1), (BY_TEMPERATURE, -2), (BY_TIME, 1)])
 def test_the_number_that_counts_can_be_named(raw: Path, names: list[str], position: int) -> None:
-    planned = plan(frames(raw, names), STEPS, frame_number=position)
+    planned = plan(frames(raw, names), STEPS, counting=Counting(frame_number=position))
     assert [item.problem for item in planned] == [""] * 3
     assert [item.experiment.start.omega for item in planned if item.experiment] == [10.0, 10.5, 11.0]
     folder = raw.with_name("processed") / "pat"
@@ -53,7 +53,7 @@ def test_what_is_counted_well_is_not_refused(raw: Path) -> None:
     assert not any(item.problem for item in plan(frames(raw, two_scans), STEPS))
     fixed = Recipe.preset("esperanto", esperanto={**GEOMETRY, "phi": 3.0})
     assert not any(item.problem for item in plan(frames(raw, BY_TEMPERATURE), fixed))
-    assert not any(item.problem for item in plan(frames(raw, BY_TIME_ALONE), STEPS, frame_number=-1))
+    assert not any(item.problem for item in plan(frames(raw, BY_TIME_ALONE), STEPS, counting=Counting(frame_number=-1)))
 
 
 def test_the_guide_states_the_sign_of_omega(raw: Path, data: Path) -> None:

@@ -11,7 +11,8 @@ from tango_server.conversion import convert_file
 from tango_server.conversion.errors import OutsideRootsError, UnfitPathError
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.sidecar import sidecar_path
-from tango_server.jobs.batch import FileSelection, plan, select
+from tango_server.jobs.batch import FileSelection, select
+from tango_server.jobs.planning import plan
 from tango_server.jobs.validation import job_for
 from tango_server.recipe import Recipe
 

@@ -68,3 +68,14 @@ def test_nothing_is_reported_after_the_end() -> None:
     watchdog.watch(told.set)
     watchdog.close()
     assert not told.wait(0.2)
+
+
+def test_a_task_of_many_frames_has_as_many_times_the_limit(watchdog: Watchdog) -> None:
+    begun, found = monotonic(), []
+    long_over, over = threading.Event(), threading.Event()
+    watchdog.watch(lambda: (found.append(monotonic() - begun), long_over.set()), times=4)
+    watchdog.watch(over.set)
+    assert over.wait(_PATIENCE)
+    assert not long_over.is_set(), "a later task with less time is noticed first"
+    assert long_over.wait(_PATIENCE)
+    assert found[0] >= 0.4

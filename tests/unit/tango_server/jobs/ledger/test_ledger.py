@@ -8,9 +8,10 @@ from threading import Thread
 
 import pytest
 
+from tango_server.jobs.ledger.booking import Booked
 from tango_server.jobs.ledger.database import Database, LedgerBusyError
 from tango_server.jobs.ledger.history import History, UnknownIdError
-from tango_server.jobs.ledger.ledger import Booked, Ledger
+from tango_server.jobs.ledger.ledger import Ledger
 from tango_server.jobs.state_machine.events import Selection
 from tango_server.messages import FrameReport, ReportsQuery
 from tango_server.recipe import Recipe
