@@ -117,7 +117,7 @@ def _requests(table: "MapTable", start: Mapping[str, Any], booking: "Booking") -
         metadata,
     )
     try:
-        grid = None if recipe is None else grid_of_run(start, recipe.map, recipe.combine)
+        grid = None if recipe is None else grid_of_run(start, recipe)
     except NoGridError:
         grid = None  # the recipe of the server made the map
     if grid is not None and grid.shape == table.shape and known[0].map is not None:
@@ -185,12 +185,13 @@ def _why_no_map(start: Mapping[str, Any]) -> str:
     from petif_bluesky.documents.run_recipe import recipe_of_run
     from petif_bluesky.maps.grid import NoGridError
     from petif_bluesky.maps.points import grid_of_run
+    from tango_server.recipe import Recipe
     from tango_server.recipe.map import Map
 
     uid = start["uid"]
     try:
         recipe = recipe_of_run(start.get("conversion")).recipe
-        grid_of_run(start, (recipe and recipe.map) or Map(), None)
+        grid_of_run(start, recipe if recipe is not None and recipe.map is not None else Recipe(map=Map()))
     except (NoGridError, ValueError) as error:
         return f"run {uid}: {error}"
     recipe_text = '{"preset": "xdi", "map": {}}'

@@ -64,9 +64,11 @@ class RunMaps:
         run = self._runs.get(run_uid)
         if run is None:
             return []
+        exemplars = {image: self._exemplar(frame) for image, frame in run.first.items()}
         wanted = [
-            (self._exemplar(run.first[image]), point)
+            (exemplars[image], point)
             for image, found in run.points.maps.items()
+            if image in exemplars
             for point in found.missing()
         ]
         if len(wanted) > _MOST_AT_ONCE:

@@ -20,9 +20,10 @@ from petif_bluesky.documents.run_darks import RunDarks
 from petif_bluesky.documents.run_metadata import RunMetadata
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.maps.grid import Grid, NoGridError
-from petif_bluesky.maps.points import Spot, grid_of_run, map_of
+from petif_bluesky.maps.points import Spot, grid_of_run
 from petif_bluesky.metadata import MetadataSelection
 from tango_server.conversion.errors import UnfitPathError
+from tango_server.recipe import Recipe
 from tango_server.recipe.combine import By, Combine
 
 Document = Mapping[str, Any]
@@ -112,10 +113,7 @@ class Run:
         esperanto = esperanto_of(recipe)
         self._angles = RotationAngles(esperanto) if esperanto is not None else None
         self._combine = combine_of(recipe)
-        try:
-            self._grid = grid_of_run(start, map_of(recipe), self._combine)
-        except NoGridError as error:
-            self._note_once(f"{error} Its frames are converted, without placeholders.")
+        self._grid = self._grid_of(start, recipe)
         self._points.patient = esperanto is not None or bool(self._grouping_keys) or self._grid is not None
         self._wants_dark = wants_run_dark(recipe)
         self._darks.begin(start)
@@ -269,6 +267,18 @@ class Run:
             except NoPositionError as error:
                 problem = str(error)
         return InEvent(number, image.frames, str(event.get("uid", "")) if event else "", values, problem)
+
+    def _grid_of(self, start: Document, recipe: Any) -> Grid | None:
+        """Return the grid of the run, None if there is no map to make."""
+        if not isinstance(recipe, Mapping) or not (self._grouping_keys or recipe.get("map") is not None):
+            return None
+        try:
+            return grid_of_run(start, Recipe.model_validate(recipe))
+        except NoGridError as error:
+            self._note_once(f"{error} Its frames are converted, without placeholders.")
+        except ValueError:  # the server reports the error for each frame
+            pass
+        return None
 
     def _spot(self, grid: Grid, event: Document | None) -> Spot:
         """Return where a frame was taken."""

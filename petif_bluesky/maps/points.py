@@ -13,12 +13,12 @@ from typing import Any
 
 from petif_bluesky.maps.grid import Grid, grid_of_map, grid_of_start
 from tango_server.messages import MapPoint
-from tango_server.recipe.combine import By, Combine
-from tango_server.recipe.map import Map
+from tango_server.recipe import Recipe
+from tango_server.recipe.combine import By
 
 
-def grid_of_run(start: Mapping[str, Any], given: Map | None, combine: Combine | None) -> Grid | None:
-    """Return the grid of a run for a recipe with `map` and `combine`, None if there is no map to make.
+def grid_of_run(start: Mapping[str, Any], recipe: Recipe) -> Grid | None:
+    """Return the grid of a run for a recipe, None if there is no map to make.
 
     Frames that are combined by the positions of all motors of a scan are a map, too.
 
@@ -28,26 +28,15 @@ def grid_of_run(start: Mapping[str, Any], given: Map | None, combine: Combine | 
         if there is a map to make, but no grid.
 
     """
-    if given is not None:
-        return grid_of_map(given) if given.motors else grid_of_start(start)
-    if combine is None or not isinstance(combine.of, By):
+    if recipe.map is not None:
+        return grid_of_map(recipe.map) if recipe.map.motors else grid_of_start(start)
+    if not recipe.makes_maps or recipe.combine is None or not isinstance(recipe.combine.of, By):
         return None
-    keys = {key for key, _ in combine.of.by}
+    keys = {key for key, _ in recipe.combine.of.by}
     motors = start.get("motors")
     if not isinstance(motors, list | tuple) or keys != set(map(str, motors)):
         return None
     return grid_of_start(start)
-
-
-def map_of(recipe: Any) -> Map | None:
-    """Return the map of a recipe in JSON; None if it has none, or the recipe is invalid."""
-    given = recipe.get("map") if isinstance(recipe, Mapping) else None
-    if given is None:
-        return None
-    try:
-        return Map.model_validate(given)
-    except ValueError:  # the server reports the error for each frame
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,12 @@ class Recipe(Frozen):
             raise ValueError('combine makes one file of several: output.mode must be "new", not "in_place"')
         return self
 
+    @model_validator(mode="after")
+    def _maps_to_tiffs(self) -> Self:
+        if self.map is not None and (isinstance(self.output, InPlace) or self.format != "tiff"):
+            raise ValueError('map makes new TIFFs for XDI: it needs the format "tiff" and output.mode "new"')
+        return self
+
     @classmethod
     def parse(cls, given: Any) -> Self:
         """Return a recipe from any of its forms.
@@ -182,7 +188,8 @@ class Recipe(Frozen):
         >>> Recipe(map={}).makes_maps, Recipe().makes_maps
         (True, False)
         """
-        return self.map is not None or (self.combine is not None and isinstance(self.combine.of, By))
+        by_positions = self.combine is not None and isinstance(self.combine.of, By) and self.format == "tiff"
+        return self.map is not None or by_positions
 
     def shares_output(self, other: "Recipe") -> bool:
         """Return whether both write the same file for a frame.

@@ -1,6 +1,7 @@
 """Maps with a real server: a snake scan with a missing point and a damaged frame, and `petif map` afterwards."""
 
 import csv
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ophyd.sim import SynAxis
 
 from petif_bluesky import Attached, attach
 from petif_bluesky.commands.map import make_map
+from petif_bluesky.plans import reprocess_run
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
@@ -108,6 +110,23 @@ def test_snake_scan_becomes_a_whole_map(
     assert "point 4: point 4 of the map" in result.stdout
     assert sorted(folder.glob("*.tif")) == files
     assert rows_of(folder / "map.csv") == table
+
+    shutil.copy(raw[9], raw[10])  # the damaged frame is repaired
+    server = attached.converter.client
+    assert server.retry_failed() >= 1
+    until(lambda: server.run_statistics(uid).groups == 5, "the sum of the repaired frame is written")
+    expected = sum(tifffile.imread(path).astype(np.float64) for path in raw[9:12])
+    np.testing.assert_array_equal(tifffile.imread(files[4]), np.trunc(expected).astype(np.int32))
+    assert call(uid).exit_code == 0
+    assert rows_of(folder / "map.csv")[4]["outcome"] == "converted"
+
+    again = {"preset": "xdi", "rotation": 90, "combine": SUMMED["combine"]}
+    (new,) = run_engine(reprocess_run(attached.converter, uid, recipe=again, catalogue=client))
+    (folder,) = (root / "processed").glob(f"*_{new[:8]}")
+    turned = sorted(folder.glob("*.tif"))
+    assert len(turned) == 6
+    for before, after in zip(files, turned, strict=True):
+        np.testing.assert_array_equal(np.rot90(tifffile.imread(before)), tifffile.imread(after))
 
 
 def submitted_map(catalogue: Any, server: LocalServer, put: Callable[..., Path], **start: Any) -> str:

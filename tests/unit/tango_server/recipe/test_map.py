@@ -34,3 +34,16 @@ def test_map_survives_json_and_is_no_part_of_the_content() -> None:
 def test_wrong_map_is_refused_by_name(changes: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         Recipe.parse({"map": {**GRID, **changes}})
+
+
+@pytest.mark.parametrize("fields", [{"format": "esperanto"}, {"output": {"mode": "in_place"}}])
+def test_map_of_other_outputs_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="map makes new TIFFs for XDI"):
+        Recipe.parse({"map": {}, **fields})
+
+
+def test_frames_combined_by_positions_make_maps_of_tiffs() -> None:
+    combine = {"of": {"by": {"x": 1}}, "method": "sum"}
+    assert Recipe(combine=combine).makes_maps
+    assert not Recipe(combine={**combine, "of": "event"}).makes_maps
+    assert not Recipe.preset("esperanto", combine=combine).makes_maps
