@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from tango_server.jobs.ledger.database import LedgerError
 from tango_server.jobs.runner import JobRunner
 from tango_server.jobs.startup import open_runner
-from tango_server.jobs.state_machine.events import Snapshot
 from tango_server.jobs.state_machine.server_state import StateName, server_state
+from tango_server.jobs.state_machine.snapshot import Snapshot
 from tango_server.jobs.watch.folder_watch import FolderWatch, open_watch
 from tango_server.observability.logs import Logging
 from tango_server.observability.metrics import Metrics, MetricsError, start_metrics

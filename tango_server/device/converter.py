@@ -14,7 +14,7 @@ from tango_server.device.counters import COUNTERS, Counters, free_space
 from tango_server.device.log_stream import TangoStream
 from tango_server.device.wire import from_wire, recipe_from_wire, require_at_most, throw, to_latin, to_wire, translated
 from tango_server.jobs.runner import JobRunner
-from tango_server.jobs.state_machine.events import Snapshot
+from tango_server.jobs.state_machine.snapshot import Snapshot
 from tango_server.limits import LONGEST_ID, LONGEST_TEXT, MANY_REPORTS, MOST_PATHS
 from tango_server.messages import CancelQuery, FolderQuery, MissingQuery, ReportsQuery, SubmitQuery
 from tango_server.recipe import Recipe as ConversionRecipe

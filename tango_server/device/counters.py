@@ -10,7 +10,7 @@ from tango.server import attribute
 
 from tango_server.device.properties import Configured
 from tango_server.device.wire import to_latin
-from tango_server.jobs.state_machine.events import Snapshot
+from tango_server.jobs.state_machine.snapshot import Snapshot
 
 FAILED_FILES_SHOWN = 1000
 

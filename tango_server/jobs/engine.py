@@ -35,11 +35,11 @@ from tango_server.jobs.state_machine.events import (
     Finish,
     Instruction,
     Selection,
-    Snapshot,
     TimePassed,
     WriteCompanions,
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
+from tango_server.jobs.state_machine.snapshot import Snapshot
 from tango_server.messages import AwaitedFrame
 
 _log = logging.getLogger(__name__)

@@ -26,11 +26,11 @@ from tango_server.jobs.state_machine.events import (
     FailuresRetried,
     PauseWanted,
     Selection,
-    Snapshot,
     StatisticsReset,
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.rules import ServiceRules
+from tango_server.jobs.state_machine.snapshot import Snapshot
 from tango_server.messages import (
     CancelAnswer,
     CancelQuery,

@@ -6,7 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from tango_server.conversion.provenance import package_version
-from tango_server.jobs.state_machine.events import Snapshot
+from tango_server.jobs.state_machine.snapshot import Snapshot
 
 
 class ServiceCollector(Collector):

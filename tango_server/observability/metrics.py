@@ -4,7 +4,7 @@ from collections.abc import Callable
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from tango_server.jobs.state_machine.events import Snapshot
+from tango_server.jobs.state_machine.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer

@@ -218,7 +218,7 @@ class _Slot(Generic[Work, Answer]):
     ) -> Sequence[Answer | BaseException]:
         """Return the results of `count` tasks; the same error for each if the worker has not answered.
 
-        `late`: after so many s it was killed, since it took too long.
+        `late`: the time (s) after which it was killed, since it took too long; None if it was not.
         """
         error = future.exception()
         if error is None:

@@ -12,7 +12,7 @@ _Overdue = Callable[[], None]
 
 
 class Watchdog:
-    """Calls a callback `time_limit` seconds (monotonic), or some times as many, after `watch`, unless it was cancelled.
+    """Calls a callback `time_limit` seconds (monotonic), or a multiple of it, after `watch`, unless it was cancelled.
 
     It may be late on a busy machine, never early.
     """
@@ -26,7 +26,7 @@ class Watchdog:
         self._thread.start()
 
     def watch(self, overdue: _Overdue, times: int = 1) -> Callable[[], None]:
-        """Call `overdue` from the watchdog's thread once so many `times` the limit are over.
+        """Call `overdue` from the watchdog's thread after `times` the time limit.
 
         Return a function that cancels this.
         """

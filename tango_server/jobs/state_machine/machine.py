@@ -49,7 +49,6 @@ from tango_server.jobs.state_machine.events import (
     Requeued,
     RunsAnnounced,
     SidecarObserved,
-    Snapshot,
     Superseded,
     TimePassed,
     Written,
@@ -59,6 +58,7 @@ from tango_server.jobs.state_machine.group_state import NO_PROBLEMS, problems_of
 from tango_server.jobs.state_machine.job_state import JobState
 from tango_server.jobs.state_machine.results import Results
 from tango_server.jobs.state_machine.rules import ServiceRules
+from tango_server.jobs.state_machine.snapshot import Snapshot
 from tango_server.jobs.state_machine.work import Work
 from tango_server.messages import AwaitedFrame, FrameReport
 from tango_server.recipe import InPlace

@@ -14,11 +14,11 @@ from tango_server.jobs.state_machine.events import (
     Instant,
     Refused,
     Requeued,
-    Snapshot,
     StatisticsReset,
     Superseded,
     Written,
 )
+from tango_server.jobs.state_machine.snapshot import Snapshot
 from tango_server.jobs.state_machine.statistics import Statistics
 from tango_server.messages import FrameReport
 

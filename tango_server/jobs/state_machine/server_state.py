@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from tango_server.jobs.state_machine.events import Snapshot
+from tango_server.jobs.state_machine.snapshot import Snapshot
 
 StateName = Literal["FAULT", "STANDBY", "ALARM", "RUNNING", "ON"]
 

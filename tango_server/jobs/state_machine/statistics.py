@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tango_server.jobs.state_machine.events import Snapshot
+from tango_server.jobs.state_machine.snapshot import Snapshot
 from tango_server.messages import FrameReport, GroupReport, Outcome
 
 _KEPT_LATENCIES = 1000

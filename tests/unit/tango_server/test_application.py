@@ -11,7 +11,7 @@ import pytest
 from tango_server import application
 from tango_server.application import Application, NotServingError, NoTurnError
 from tango_server.jobs import startup
-from tango_server.jobs.state_machine.events import Snapshot
+from tango_server.jobs.state_machine.snapshot import Snapshot
 from tango_server.messages import ReportsQuery, SubmitQuery
 from tango_server.recipe import Recipe
 from tango_server.settings import ConfigurationError, Settings

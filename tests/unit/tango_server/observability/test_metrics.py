@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tango_server.conversion.provenance import package_version
-from tango_server.jobs.state_machine.events import Snapshot
+from tango_server.jobs.state_machine.snapshot import Snapshot
 from tango_server.observability import metrics
 from tango_server.observability.metrics import Metrics, MetricsError, start_metrics
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tango_server.jobs.state_machine.events import Snapshot
 from tango_server.jobs.state_machine.server_state import server_state
+from tango_server.jobs.state_machine.snapshot import Snapshot
 
 FAILED = Snapshot(failed=1, unacknowledged=1, last_error="/raw/a.tif: broken")
 BUSY = Snapshot(queue_length=3, running=2)

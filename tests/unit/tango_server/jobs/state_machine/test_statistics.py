@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tango_server.jobs.state_machine.events import Snapshot
+from tango_server.jobs.state_machine.snapshot import Snapshot
 from tango_server.jobs.state_machine.statistics import Statistics, percentile
 from tango_server.messages import FrameReport, Outcome
 
