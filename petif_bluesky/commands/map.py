@@ -228,7 +228,10 @@ def _show(table: "MapTable", path: Path) -> None:
     ]
     for number in empty[:_MOST_LISTED]:
         report = table.reports[number]
-        say(f"point {number}: {'no frame came' if report is None else report.reason}")
+        if report is not None and report.outcome == "placeholder":
+            say(report.reason)  # which names the point
+        else:
+            say(f"point {number}: {'no frame came' if report is None else report.reason}")
     if len(empty) > _MOST_LISTED:
         say(f"and {len(empty) - _MOST_LISTED} more; see the table")
 

@@ -106,10 +106,18 @@ def test_snake_scan_becomes_a_whole_map(
 
     result = call(uid)
     assert result.exit_code == 0, result.output
-    assert "point 2: point 2 of the map (sample_y = 0, sample_x = 0.02): no frame came" in result.stdout
-    assert "point 4: point 4 of the map" in result.stdout
+    assert "\npoint 2 of the map (sample_y = 0, sample_x = 0.02): no frame came" in result.stdout
+    assert "\npoint 4 of the map (sample_y = 1, sample_x = 0.01): its frames failed: " in result.stdout
     assert sorted(folder.glob("*.tif")) == files
     assert rows_of(folder / "map.csv") == table
+
+    again = {"preset": "xdi", "rotation": 90, "combine": SUMMED["combine"]}
+    (new,) = run_engine(reprocess_run(attached.converter, uid, recipe=again, catalogue=client))
+    (other,) = (root / "processed").glob(f"*_{new[:8]}")
+    turned = sorted(other.glob("*.tif"))
+    assert len(turned) == 6
+    for before, after in zip(files, turned, strict=True):
+        np.testing.assert_array_equal(np.rot90(tifffile.imread(before)), tifffile.imread(after))
 
     shutil.copy(raw[9], raw[10])  # the damaged frame is repaired
     server = attached.converter.client
@@ -119,14 +127,6 @@ def test_snake_scan_becomes_a_whole_map(
     np.testing.assert_array_equal(tifffile.imread(files[4]), np.trunc(expected).astype(np.int32))
     assert call(uid).exit_code == 0
     assert rows_of(folder / "map.csv")[4]["outcome"] == "converted"
-
-    again = {"preset": "xdi", "rotation": 90, "combine": SUMMED["combine"]}
-    (new,) = run_engine(reprocess_run(attached.converter, uid, recipe=again, catalogue=client))
-    (folder,) = (root / "processed").glob(f"*_{new[:8]}")
-    turned = sorted(folder.glob("*.tif"))
-    assert len(turned) == 6
-    for before, after in zip(files, turned, strict=True):
-        np.testing.assert_array_equal(np.rot90(tifffile.imread(before)), tifffile.imread(after))
 
 
 def submitted_map(catalogue: Any, server: LocalServer, put: Callable[..., Path], **start: Any) -> str:
