@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from petif_bluesky.plans import reprocess_run
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.client.client import Client
 from tango_server.client.local_server import LocalServer
+from tango_server.monitor.poller import Watch
 from tests.system.waiting import until
 from tests.tiled_server import tiled_writer
 from tests.unit.documents import ComposedRun
@@ -168,6 +170,12 @@ def test_map_of_a_run_that_is_over_is_completed(
     ]  # fmt: skip
     assert call(uid).exit_code == 0
     assert sorted(folder.glob("*.tif")) == files
+
+    with closing(Watch(server.address, interval=0.05)) as watch:
+        until(lambda: watch.observed.map is not None and len(watch.observed.map.cells) == 2, "the monitor has the map")
+        assert watch.observed.map is not None
+        total = tifffile.imread(root / "raw" / "map-0.tif").astype(np.float64).sum()
+        np.testing.assert_allclose(watch.observed.map.image("total"), [[total, np.nan], [np.nan, total]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ import tifffile
 from ophyd.sim import SynAxis
 
 from petif_bluesky import ConversionCallback
+from petif_bluesky.delivery import run_maps
 from petif_bluesky.testing.reports import failed, really_combined, really_converted
 from tango_server.conversion.records import record_of
 from tango_server.messages import FrameRequest
 from tango_server.recipe import Recipe
+from tests.unit.burst import Burst
 from tests.unit.lab import Lab
 
 BY = {"by": {"sample_x": 0.005, "sample_y": 0.25}}
@@ -185,3 +187,22 @@ def test_template_names_row_and_column(mapped: Lab, motors: Any) -> None:
     mapped.run(snake(mapped, motors, skipped=(5,)), recipe=recipe)
     names = [Path(report.output).name for report in mapped.converter.reports if report.output]
     assert sorted(names) == [f"{row:02d}_{column:02d}_{3 * row + column}.tif" for row in (0, 1) for column in range(3)]
+
+
+def test_exposures_of_an_event_are_one_point(mapped: Lab, motors: Any, tmp_path: Path) -> None:
+    burst = Burst(tmp_path / "raw" / "burst", 3, name="burst")
+    recipe = Recipe.preset("xdi", map={}, combine={"of": "event", "method": "max"})
+    mapped.run(bp.grid_scan([burst], motors[0], 0, 1, 2, motors[1], 0, 0.02, 2, snake_axes=True), recipe=recipe)
+    requests = list(mapped.server.requests.values())
+    assert [request.map and request.map.point for request in requests] == [0, 0, 0, 1, 1, 1, 3, 3, 3, 2, 2, 2]
+    assert len(outputs(mapped)) == 4
+    assert numbers(mapped)["groups"] == 4
+
+
+def test_more_placeholders_than_a_session_makes_at_once_are_left_to_petif_map(
+    mapped: Lab, motors: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(run_maps, "_MOST_AT_ONCE", 2)
+    mapped.run(snake(mapped, motors, skipped=(1, 2, 4)), recipe=EACH)
+    assert numbers(mapped)["placeholders"] == 2
+    assert "no frame came for 3 points of its map; placeholders are written for 2 of them" in caplog.text
