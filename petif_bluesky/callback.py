@@ -4,7 +4,7 @@ import hashlib
 import logging
 import platform
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from petif_bluesky.metadata import MetadataSelection
 from petif_bluesky.spool import Spool, SpooledRequest, SpoolError
 from tango_server.client.client import Client
 from tango_server.home import state_folder
+from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -152,6 +153,14 @@ class ConversionCallback:
         self.darks.when_released(booked, partial(self._close_groups, booked))
         self._book.read(booked, self._counts.of(run_uid), self._unfinished(run_uid))
 
+    def fill_map(self, booked: str, reports: Sequence[FrameReport]) -> int:
+        """Request placeholders for points of a run's map whose frames failed; return how many; never raises."""
+        try:
+            return self._note_all(self._groups.fill(booked, reports))
+        except Exception as error:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
+            self._errors.record(Booking.of(booked).run, "stop", error)
+        return 0
+
     def close(self, timeout: float = 5.0) -> None:
         """Stop sending; requests that the server has not accepted stay in the spool for the next session."""
         self.darks.close()
@@ -217,13 +226,18 @@ class ConversionCallback:
         self._put(self.darks.with_darks([replace(frame, run_uid=self._booked(frame.run_uid)) for frame in frames]))
 
     def _put(self, frames: list[Frame]) -> None:
-        for request in self._groups.put(frames):
+        self._note_all(self._groups.put(frames))
+
+    def _note_all(self, requests: Sequence[dict[str, Any]]) -> int:
+        """Note requests that were spooled; return how many."""
+        for request in requests:
             self._book.add(request["run_uid"], request["key"], request["stream"])
         self._sender.wake()
+        return len(requests)
 
     def _close_groups(self, booked: str) -> None:
         try:
-            self._groups.close(booked)
+            self._note_all(self._groups.close(booked))
         except Exception as error:  # noqa: BLE001 - boundary to the RunEngine: an error here must not end a plan
             self._errors.record(Booking.of(booked).run, "stop", error)
         self._sender.wake()

@@ -10,6 +10,10 @@ MOST_REQUESTS = 10_000
 """Requests, and announced runs, in one Submit."""
 MOST_MEMBERS = 10_000
 """Frames that are combined to one."""
+MOST_POINTS = 100_000
+"""Points of a map."""
+MOST_AXES = 16
+"""Axes of a map."""
 MOST_STREAMS = 100
 """Streams of one run in the `run_counts` of a Submit."""
 MOST_COUNTS = 10_000

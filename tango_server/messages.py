@@ -4,6 +4,7 @@ Times are in seconds, instants in Unix seconds. Unknown keys are errors in reque
 """
 
 import json
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -14,11 +15,13 @@ from tango_server.limits import (
     LONGEST_ID,
     LONGEST_KEY,
     LONGEST_SOURCE,
+    MOST_AXES,
     MOST_COUNTS,
     MOST_JOB_IDS,
     MOST_LISTED,
     MOST_LOOKED_FOR,
     MOST_MEMBERS,
+    MOST_POINTS,
     MOST_REPORTS,
     MOST_REQUESTS,
     MOST_STREAMS,
@@ -82,11 +85,52 @@ class _Answer(_Message):
     model_config = ConfigDict(extra="ignore")
 
 
+class MapPoint(_Message):
+    """The point of a map that a frame belongs to.
+
+    `point`: its number, row by row, whatever the order of the scan was. `shape`: of the grid, the slowest motor first.
+    `motors`: their data keys, `positions`: where they were for the frame. `name`: the common part of the names of all
+    outputs of the map.
+
+    >>> here = MapPoint(point=5, shape=(2, 3), motors=("y", "x"), positions=(1.0, 0.2), name="pattern")
+    >>> here.row, here.column
+    (1, 2)
+    """
+
+    point: int = Field(ge=0, lt=MOST_POINTS)
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=MOST_AXES)]
+    motors: Annotated[tuple[Name, ...], Field(max_length=MOST_AXES)] = ()
+    positions: Annotated[tuple[float, ...], Field(max_length=MOST_AXES)] = ()
+    name: Name
+
+    @model_validator(mode="after")
+    def _is_in_the_map(self) -> Self:
+        if not self.point < math.prod(self.shape) <= MOST_POINTS:
+            raise ValueError(f"point {self.point} of a map of {' x '.join(map(str, self.shape))} points")
+        return self
+
+    @property
+    def row(self) -> int:
+        """Its row in the map."""
+        return self.point // self.shape[-1]
+
+    @property
+    def column(self) -> int:
+        """Its column in the map."""
+        return self.point % self.shape[-1]
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The fields of its frame for name templates."""
+        return {"point": self.point, "row": self.row, "column": self.column, "map": self}
+
+
 class FrameOrigin(_Message):
     """Where a frame came from; the report repeats these fields of the request.
 
     `frame` is its index in a file of several frames; None for a file that is one frame, or for all frames of a file.
     `group` and `member`: which frames it is combined with, and its place among them, counted from 0.
+    `map`: the point of the map that its output belongs to.
     """
 
     run_uid: Name | None = None
@@ -95,6 +139,7 @@ class FrameOrigin(_Message):
     frame: int | None = Field(default=None, ge=0, lt=2**63, exclude_if=lambda value: value is None)
     group: Name | None = Field(default=None, exclude_if=lambda value: value is None)
     member: int | None = Field(default=None, ge=0, lt=MOST_MEMBERS, exclude_if=lambda value: value is None)
+    map: MapPoint | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -107,7 +152,8 @@ class FrameRequest(FrameOrigin):
 
     `recipe=None` means the server's recipe. Requests with the same `key` are one job. `members`: the number of places
     in the group, None while it is unknown. `supersedes`: the key of an earlier frame, whose point was taken again: it
-    is no member any more, and its place in its group stays empty unless this frame has it.
+    is no member any more, and its place in its group stays empty unless this frame has it. `placeholder`: why nothing
+    is there for a point of a map; a frame of zeros is written, and no file is awaited.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=LONGEST_SOURCE)]
@@ -118,12 +164,16 @@ class FrameRequest(FrameOrigin):
     supersedes: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
+    placeholder: Annotated[str, Field(min_length=1, max_length=LONGEST_MESSAGE)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
     @property
     def fields(self) -> dict[str, object]:
         """The fields of the frame for name templates and headers."""
         run = (self.run_uid or "").partition("#")[0]  # the rest is the name of a further converter
-        return {**self.metadata, "run": run, "seq_num": self.seq_num or 0}
+        place = {} if self.map is None else self.map.fields
+        return {**self.metadata, **place, "run": run, "seq_num": self.seq_num or 0}
 
 
 class PixelCounts(_Answer):
@@ -131,7 +181,7 @@ class PixelCounts(_Answer):
 
     `nan`: became `invalid_value`. `saturated_low`, `saturated_high`: outside the target's range, Inf included.
     `negative`: below zero, became 0 in an unsigned type. `minimum`, `maximum`: of the source's finite pixels, None
-    if it has none.
+    if it has none. `total`: the sum of these pixels, for combined frames and maps only.
     `masked`, `overexposed`: with corrections only; masked pixels are in no other count, and `minimum` and `maximum` are
     those of the corrected frame. `overexposed` is None where it is unknown, and a lower bound for summed exposures.
     In an ESPERANTO frame with corrections, `negative` counts values that would have become -1 and were written as 0.
@@ -145,6 +195,7 @@ class PixelCounts(_Answer):
     maximum: float | None = None
     masked: int = Field(default=0, exclude_if=lambda value: value == 0)
     overexposed: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    total: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Master(_Answer):

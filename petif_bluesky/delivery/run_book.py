@@ -2,13 +2,14 @@
 
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
 
 from petif_bluesky.documents.text_set import TextSet
+from tango_server.messages import FrameReport
 
 _KEPT_RUNS = 100
 
@@ -29,6 +30,9 @@ class FrameSource(Protocol):
 
     def release(self, run_uid: str) -> None:
         """Submit the frames of a run that wait for readings; never raises."""
+
+    def fill_map(self, run_uid: str, reports: Sequence[FrameReport]) -> int:
+        """Request placeholders for points of a run's map whose frames failed; return how many; never raises."""
 
 
 @dataclass(slots=True)
@@ -100,6 +104,10 @@ class RunBook:
                 frames.is_ending = True
         for callback in tuple(self.callbacks):
             callback.release(run_uid)
+
+    def fill_map(self, run_uid: str, reports: Sequence[FrameReport]) -> int:
+        """Request placeholders for points of a run's map whose frames failed, in this thread; return how many."""
+        return sum(callback.fill_map(run_uid, reports) for callback in tuple(self.callbacks))
 
     def read(self, run_uid: str, read: Mapping[str, int], waiting: int) -> None:
         """A document of a run was read.

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from petif_bluesky.documents.darks import FoundDark, Light
+from petif_bluesky.maps.points import Spot
+from tango_server.messages import MapPoint
 
 
 def frame_key(run_uid: str, source: str, data_key: str = "", frame: int | None = None) -> str:
@@ -51,6 +53,9 @@ class Frame:
     With a recipe that combines frames, `in_event` is what determines its group, and `Groups.add` adds the rest:
     `group`, `member` and `members`, or the `problem` why it is in none; `supersedes`: the key of an earlier frame whose
     point was taken again.
+
+    With a map, `spot` is where the frame was taken, and `RunMaps.placed` adds the point, `map`, or `off_map`, why it
+    belongs to none.
     """
 
     path: str
@@ -69,6 +74,9 @@ class Frame:
     members: int | None = None
     supersedes: str = ""
     problem: str = ""
+    spot: Spot | None = None
+    map: MapPoint | None = None
+    off_map: str = ""
 
     @property
     def key(self) -> str:
@@ -80,13 +88,16 @@ class Frame:
         recipe, metadata = self.recipe, self.metadata
         if self.dark is not None:
             recipe, metadata = self.dark.applied(recipe, metadata)
-        if self.problem:
-            metadata = {**metadata, "left_out": {**metadata.get("left_out", {}), "group": self.problem}}
+        problems = {"group": self.problem, "map": self.off_map}
+        if problems := {name: problem for name, problem in problems.items() if problem}:
+            metadata = {**metadata, "left_out": {**metadata.get("left_out", {}), **problems}}
         # old servers refuse fields that they don't know
         newer: dict[str, Any] = {} if self.frame is None else {"frame": self.frame}
         if self.group:
             newer |= {"group": self.group, "member": self.member}
             newer |= {} if self.members is None else {"members": self.members}
+        if self.map is not None:
+            newer["map"] = self.map.model_dump(mode="json")
         if self.supersedes:
             newer["supersedes"] = self.supersedes
         return {

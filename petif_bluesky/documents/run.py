@@ -19,8 +19,11 @@ from petif_bluesky.documents.rotation_angles import RotationAngles, esperanto_of
 from petif_bluesky.documents.run_darks import RunDarks
 from petif_bluesky.documents.run_metadata import RunMetadata
 from petif_bluesky.documents.selection import FrameSelection
+from petif_bluesky.maps.grid import Grid, NoGridError
+from petif_bluesky.maps.points import Spot, grid_of_run
 from petif_bluesky.metadata import MetadataSelection
 from tango_server.conversion.errors import UnfitPathError
+from tango_server.recipe import Recipe
 from tango_server.recipe.combine import By, Combine
 
 Document = Mapping[str, Any]
@@ -54,7 +57,7 @@ class Run:
 
     With an ESPERANTO recipe, frames also wait for the readings from which their angles are interpolated, at most until
     the run stops. With a recipe that wants the dark of the run, dark images are not frames to convert. With one that
-    combines frames by positions, stream datums wait for their event, which has these.
+    combines frames by positions, or makes a map, stream datums wait for their event, which has these.
 
     Parameters
     ----------
@@ -93,6 +96,7 @@ class Run:
         self._darks = RunDarks(uid, frames, give_dark)
         self._wants_dark = False
         self._combine: Combine | None = None
+        self._grid: Grid | None = None
         self._next_order = next_order
         self._names = FileNames()
         self._held: list[_Held] = []
@@ -109,7 +113,8 @@ class Run:
         esperanto = esperanto_of(recipe)
         self._angles = RotationAngles(esperanto) if esperanto is not None else None
         self._combine = combine_of(recipe)
-        self._points.patient = esperanto is not None or bool(self._grouping_keys)
+        self._grid = self._grid_of(start, recipe)
+        self._points.patient = esperanto is not None or bool(self._grouping_keys) or self._grid is not None
         self._wants_dark = wants_run_dark(recipe)
         self._darks.begin(start)
         self._metadata.begin(start, esperanto)
@@ -237,7 +242,7 @@ class Run:
         in_event = self._in_event(image, number) if self._combine else None
         frame = Frame(
             path, seq_num, self.uid, descriptor.stream, data_key, self._recipe, metadata, light, frame=index,
-            in_event=in_event,
+            in_event=in_event, spot=self._spot(self._grid, event) if self._grid else None,
         )  # fmt: skip
         if self._angles is None:
             self._give(frame)
@@ -262,6 +267,25 @@ class Run:
             except NoPositionError as error:
                 problem = str(error)
         return InEvent(number, image.frames, str(event.get("uid", "")) if event else "", values, problem)
+
+    def _grid_of(self, start: Document, recipe: Any) -> Grid | None:
+        """Return the grid of the run, None if there is no map to make."""
+        if not isinstance(recipe, Mapping) or not (self._grouping_keys or recipe.get("map") is not None):
+            return None
+        try:
+            return grid_of_run(start, Recipe.model_validate(recipe))
+        except NoGridError as error:
+            self._note_once(f"{error} Its frames are converted, without placeholders.")
+        except ValueError:  # the server reports the error for each frame
+            pass
+        return None
+
+    def _spot(self, grid: Grid, event: Document | None) -> Spot:
+        """Return where a frame was taken."""
+        try:
+            return Spot(grid, positions_in({} if event is None else event["data"], grid.keys))
+        except NoPositionError as error:
+            return Spot(grid, problem=str(error))
 
     def _release_held(self, angles: RotationAngles, *, at_last: bool = False) -> None:
         held, self._held = self._held, []

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-_MOST_POINTS = 1_000_000
+from tango_server.limits import MOST_POINTS
+from tango_server.recipe.map import Map
+
 _LISTS = "outer_list_product"
 """How bluesky calls the grid of a list for each motor."""
 _UNORDERED = "spiral_square"
 """A grid whose motors are not in the order of its shape in the start document."""
 _RELATIVE = ("rel_", "relative_")
-_LENGTH = 3  # start, stop, number
-_ADVICE = 'For other runs, give "map" in the recipe: {"sample_y": [start, stop, number], "sample_x": [...]}.'
+_ADVICE = 'For other runs, give "map" in the recipe: {"shape": [rows, columns], "extents": [...], "motors": [...]}.'
 
 
 class NoGridError(ValueError):
@@ -184,28 +185,22 @@ def grid_of_start(start: Mapping[str, Any]) -> Grid:
     return _grid(axes, is_relative=is_relative)
 
 
-def grid_of_map(given: Mapping[str, Any]) -> Grid:
-    """Return the grid of `map` in a recipe: for each key, the slowest first, its start, stop and number of points.
+def grid_of_map(given: Map) -> Grid:
+    """Return the grid that a recipe gives, the slowest axis first.
 
-    >>> grid_of_map({"sample_y": [0, 1, 2], "sample_x": [0, 0.02, 3]}).shape
-    (2, 3)
+    >>> given = Map(shape=(2, 3), extents=((0, 1), (0, 0.02)), motors=("sample_y", "sample_x"))
+    >>> grid_of_map(given).point(5)
+    (1.0, 0.02)
 
     Raises
     ------
     NoGridError
-        if it is not one.
+        if two axes have the same motor.
 
     """
-    if not isinstance(given, Mapping) or not given:
-        raise NoGridError(f"map is {given!r}, not a dict")
-    axes = {str(key): _list(axis) for key, axis in given.items()}
-    for key, axis in axes.items():
-        if len(axis) != _LENGTH:
-            raise NoGridError(f"map of {key} is {given[key]!r}, not start, stop and number of points")
-    _require_few([number for _, _, number in axes.values()])
     return _grid([
-        Axis.regular(key, _number(start, key), _number(stop, key), int(number))
-        for key, (start, stop, number) in axes.items()
+        Axis.regular(motor, first, last, number)
+        for motor, (first, last), number in zip(given.motors, given.extents, given.shape, strict=True)
     ])  # fmt: skip
 
 
@@ -235,8 +230,8 @@ def _require_few(shape: Sequence[Any]) -> None:
     for number in shape:
         if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
             raise NoGridError(f"the number of points of an axis is {number!r}")
-    if math.prod(map(int, shape)) > _MOST_POINTS:
-        raise NoGridError(f"it has more than {_MOST_POINTS} points")
+    if math.prod(map(int, shape)) > MOST_POINTS:
+        raise NoGridError(f"it has more than {MOST_POINTS} points")
 
 
 def _number(value: Any, key: Any) -> float:

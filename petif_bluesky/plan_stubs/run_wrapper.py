@@ -18,6 +18,7 @@ from petif_bluesky.documents.run_recipe import recipe_of_run
 from petif_bluesky.documents.selection import is_own_stream
 from petif_bluesky.plan_stubs.converted_stream import ConvertedFrames, FrameStream, in_order, is_there
 from petif_bluesky.plan_stubs.drain import Drain
+from petif_bluesky.plan_stubs.map_tables import write_tables_of
 from petif_bluesky.plan_stubs.start_facts import Owner, on_their_way, place_of, require_other_output
 from petif_bluesky.signals.drain_status import RunSoFar
 from petif_bluesky.signals.run_reports import RunReports
@@ -231,6 +232,8 @@ class RunWrapper:
         self._converter.runs.release(run.uid)
         try:
             yield from self._drained(run, None)
+            if self._asks_for_placeholders(run):
+                yield from self._drained(run, None)
             self._note_unfinished(run)
             yield from self._emit_frames(run)
         except Exception:  # the plan is being ended: emit what is known
@@ -239,6 +242,14 @@ class RunWrapper:
                 yield from self._emit(run.booking.stream(self._stream), self._converter)
             raise
         yield from self._emit(run.booking.stream(self._stream), self._converter)
+        if (reading := run.drain.reading) is not None:
+            write_tables_of(run.reports, reading.recipe)
+
+    def _asks_for_placeholders(self, run: _Run) -> bool:
+        """Request placeholders for the points of a map whose frames failed; return whether there are any."""
+        reading = run.drain.reading
+        failed = reading is not None and (reading.statistics.failed or reading.statistics.groups_failed)
+        return bool(failed and self._converter.runs.fill_map(run.uid, run.reports))
 
     def _point(self, run: _Run) -> Plan[None]:
         """Wait for the frames of one point; after a late one, wait only briefly for those of later points."""

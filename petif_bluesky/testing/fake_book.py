@@ -183,7 +183,7 @@ class FakeBook:
         refusal, source, run_uid = job.refusal, job.location.path, job.request.run_uid
         if refusal is None and raw["source"] in refused:
             refusal = job.failed(f"{source} is outside", now)
-        if job.recipe.combine is not None and job.request.group is None:
+        if job.recipe.combine is not None and job.request.group is None and job.request.placeholder is None:
             why = job.request.metadata.get("left_out", {}).get("group", "cannot combine: it belongs to no group")
             refusal = job.failed(f"{source}: {why}", now)
         key = job.request.key or job.job_id

@@ -1,10 +1,11 @@
 """Reports for a fake server: made-up ones, failures, or those of a real conversion."""
 
+import secrets
 import time
 from collections.abc import Sequence
 
 from tango_server.conversion.files.frame_location import FrameLocation
-from tango_server.conversion.files.roots import output_path
+from tango_server.conversion.files.roots import ANYWHERE, output_path
 from tango_server.messages import FrameReport, FrameRequest, GroupMember, GroupReport, Outcome
 from tango_server.recipe import Recipe
 
@@ -23,7 +24,8 @@ def converted_beside(request: FrameRequest) -> FrameReport:
         job_id=request.key,
         source=request.source,
         output=str(output),
-        outcome="converted",
+        outcome="converted" if request.placeholder is None else "placeholder",
+        reason=request.placeholder or "",
         shape=recipe.output_shape(_shape(request)),
         pixel_type=recipe.pixel_type or "float32",
         conversion_time=_CONVERSION_TIME,
@@ -50,6 +52,8 @@ def really_converted(request: FrameRequest) -> FrameReport:
     from tango_server.conversion import convert_file  # noqa: PLC0415 - made-up reports need no OpenCV
     from tango_server.conversion.errors import ConversionError  # noqa: PLC0415 - as above
 
+    if request.placeholder is not None:
+        return _zeros(request)
     try:
         made = convert_file(request.source, request.recipe or XDI, frame=request.frame, fields=_fields(request))
     except ConversionError as error:
@@ -79,12 +83,24 @@ def really_combined(requests: Sequence[FrameRequest]) -> GroupReport:
     return made.model_copy(update={**first.origin, "member": None, "latency": made.conversion_time})
 
 
+def _zeros(request: FrameRequest) -> FrameReport:
+    """Write a placeholder, and return its report."""
+    from tango_server.conversion.placeholder import make_placeholder  # noqa: PLC0415 - as above
+
+    recipe, frame = request.recipe or XDI, FrameLocation.of(request.source, request.frame)
+    made = make_placeholder(
+        frame, recipe, _shape(request), output=output_path(frame, recipe, fields=_fields(request)), roots=ANYWHERE,
+        reason=request.placeholder or "", token=secrets.token_hex(4),
+    )  # fmt: skip
+    return made.model_copy(update={"job_id": request.key, "latency": made.conversion_time, **request.origin})
+
+
 def _member(request: FrameRequest, outcome: Outcome, reason: str = "") -> GroupMember:
     return GroupMember(source=request.source, frame=request.frame, outcome=outcome, reason=reason)
 
 
 def _fields(request: FrameRequest) -> dict[str, object]:
-    return {**request.metadata, "run": request.run_uid or "", "seq_num": request.seq_num or 0}
+    return {**request.fields, "run": request.run_uid or ""}
 
 
 def _shape(request: FrameRequest) -> tuple[int, int]:

@@ -108,6 +108,8 @@ def problem_with(request: FrameRequest) -> str:
     combine = None if request.recipe is None else request.recipe.combine
     if (request.group is None) != (request.member is None):
         return "group and member belong together"
+    if request.placeholder is not None:
+        return "" if request.group is None else "a placeholder stands for a whole group, never for a member"
     if combine is None:
         return "" if request.group is None else "it has a group, but its recipe combines no frames"
     if request.group is not None:
@@ -125,11 +127,14 @@ def _problem_without_group(request: FrameRequest, combine: Combine) -> str:
             "combine needs the documents of a run, which say what belongs together, or a group and a member in the "
             'request; without them, use "of": {"every": n}'
         )
-    if is_container(request.source) and request.frame is None:
-        return ""
+    counted = is_container(request.source) and request.frame is None
     return (
-        "it needs a group and a member: only AddFiles, AddFolder, and a Submit without run, key and frame, count "
-        "frames by themselves"
+        ""
+        if counted
+        else (
+            "it needs a group and a member: only AddFiles, AddFolder, and a Submit without run, key and frame, count "
+            "frames by themselves"
+        )
     )
 
 

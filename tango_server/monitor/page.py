@@ -1,16 +1,24 @@
 """The page in one browser; updates only what has changed."""
 
+import logging
+import threading
 from typing import Any
 
 import panel as pn
 
+from tango_server.client.client import LinkError
 from tango_server.monitor.actions import buttons
 from tango_server.monitor.html import corrections, failures, headline, numbers, runs
+from tango_server.monitor.image_loader import Pictures
+from tango_server.monitor.images import Pair
+from tango_server.monitor.map_view import MapView
 from tango_server.monitor.pair_view import PairView
 from tango_server.monitor.plots import Plots
 from tango_server.monitor.sharing import Shared
 from tango_server.monitor.state import MonitorState
 from tango_server.monitor.style import STYLE
+
+_log = logging.getLogger(__name__)
 
 _PERIOD_MS = 500
 
@@ -26,12 +34,16 @@ class MonitorPage:
         )
         self._plots = Plots()
         self._pair = PairView()
+        self._map = MapView(self._choose)
+        self._chosen = Pictures(pause=0.0)
+        self._held: Pair | None = None
         self.layout: Any = pn.Column(
             self._headline,
             self._numbers,
             self._plots.layout,
             _title("Last converted frame"),
             self._pair.layout,
+            self._map.layout,
             _title("Corrections in use"),
             self._corrections,
             _title("Last failures"),
@@ -64,9 +76,27 @@ class MonitorPage:
             self._failures.object = failures(observed.failures)
             self._runs.object = runs(observed.runs)
             self._plots.show(observed.samples)
+            self._map.show(observed.map)
         if observed.last is not None:
             self._shared.pictures.want(observed.last)
         self._pair.show(self._shared.pictures.pair)
+        chosen = self._chosen.pair
+        if chosen is not None and chosen is not self._held:
+            self._held = chosen
+            self._pair.hold(chosen)
+
+    def _choose(self, job_id: str) -> None:
+        """Show the frame of a point of the map, once it was fetched and read."""
+        threading.Thread(target=self._fetch, args=(job_id,), name="petif-chosen", daemon=True).start()
+
+    def _fetch(self, job_id: str) -> None:
+        try:
+            report = self._shared.watch.report(job_id)
+        except LinkError as error:
+            _log.warning("cannot show the frame of job %s: %s", job_id, error)
+            return
+        if report is not None:
+            self._chosen.want(report)
 
 
 def _title(text: str) -> Any:

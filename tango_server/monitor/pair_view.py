@@ -45,6 +45,12 @@ class PairView:
         self._raw.show(pair.raw)
         self._converted.show(pair.converted)
 
+    def hold(self, pair: Pair) -> None:
+        """Show a pair that the user has chosen, and hold it."""
+        self._hold.value = False
+        self.show(pair)
+        self._hold.value = True
+
     def _scale(self, *, logarithmic: bool) -> None:
         for view in (self._raw, self._converted):
             view.scale("log" if logarithmic else "linear")

@@ -3,14 +3,16 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import tango
 from tango.utils import PyTangoThread
 
 from tango_server.client.client import Client, LinkDownError, LinkError
+from tango_server.limits import MANY_REPORTS
 from tango_server.messages import FrameReport, ReportsQuery, RunStatistics
+from tango_server.monitor.live_map import LiveMap, run_with_map
 from tango_server.monitor.state import (
     NO_QUERIES,
     MonitorState,
@@ -28,6 +30,7 @@ _log = logging.getLogger(__name__)
 INTERVAL = 1.0
 _SHOWN_FAILURES = 20
 _LATEST = 100
+_PAGES_AT_ONCE = 5  # of reports for the map: a poll must not take long
 _CLOSE_TIMEOUT = 15.0
 _PART_OF_A_CORE = 100
 """The statistics of runs may cost the server 1/100 of a core: those of 60,000 frames take 50 ms."""
@@ -76,6 +79,19 @@ class Watch:
             finally:
                 self._wake.set()
 
+    def report(self, job_id: str) -> FrameReport | None:
+        """Return the report of a job, from any thread; None if there is none.
+
+        Raises
+        ------
+        LinkError
+            if the server can't be reached.
+
+        """
+        with tango.EnsureOmniThread():
+            reports = self._client.reports(ReportsQuery(job_ids=[job_id])).reports
+        return reports[0] if reports else None
+
     def close(self) -> None:
         """Stop the thread; a server that hangs may delay that for some seconds."""
         self._closed = True
@@ -116,8 +132,36 @@ class Watch:
             return observed
         self._pending = NO_QUERIES
         if queries.latest:
-            observed = self._with_runs(observed)
+            observed = self._with_map(self._with_runs(observed))
         return observed
+
+    def _with_map(self, observed: MonitorState) -> MonitorState:
+        """Return the state with new points of the map, those of a few thousand reports at a time."""
+        known, run_uid = observed.map, run_with_map(self._reported)
+        if run_uid is not None and (known is None or known.run_uid != run_uid):
+            known = LiveMap(run_uid)
+        if known is None:
+            return observed
+        for _ in range(_PAGES_AT_ONCE):
+            reports = self._reports_of(known)
+            if reports is None and known.after:
+                known = replace(known, after="")
+                break
+            reports = reports or ()
+            known = known.with_reports(reports)
+            if len(reports) < MANY_REPORTS:
+                return replace(observed, map=known)
+        self._pending = Queries(latest=True, failures=False)
+        return replace(observed, map=known)
+
+    def _reports_of(self, known: LiveMap) -> Sequence[FrameReport] | None:
+        """Return further reports of a map's run; None if the last one is not there any more: it was retried."""
+        try:
+            return self._client.reports_of_run(known.run_uid, known.after)
+        except LinkDownError:
+            raise
+        except LinkError:
+            return None
 
     def _with_latest(self, observed: MonitorState) -> MonitorState:
         self._reported = self._reports(_LATEST)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from tango_server.client.client import ServerSnapshot
 from tango_server.messages import FrameReport, RunStatistics
+from tango_server.monitor.live_map import LiveMap
 
 HISTORY = 600
 """Number of samples kept: ten minutes at one a second."""
@@ -38,6 +39,7 @@ class MonitorState:
     failures: the last failed frames, newest first
     last: the last converted frame
     runs: the latest runs, newest first
+    map: the map of the last run that has one
 
     """
 
@@ -50,6 +52,7 @@ class MonitorState:
     failures: tuple[FrameReport, ...] = ()
     last: FrameReport | None = None
     runs: tuple[RunStatistics, ...] = ()
+    map: LiveMap | None = None
 
     @property
     def is_answering(self) -> bool:

@@ -21,9 +21,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from tango_server.recipe.base import Frozen
-from tango_server.recipe.combine import Combine
+from tango_server.recipe.combine import By, Combine
 from tango_server.recipe.corrections import Corrections
 from tango_server.recipe.esperanto import Esperanto
+from tango_server.recipe.map import Map
 from tango_server.recipe.output import InPlace, NewFile, Output
 from tango_server.text import explain
 
@@ -50,6 +51,7 @@ class Recipe(Frozen):
        types; float targets keep NaN and Inf
     4. write in `format`, with lossless `compression`, to the place given by `output`
 
+    With `map`, or frames combined by the positions of a grid scan, each point of the grid gets one output.
     ESPERANTO frames are int32, and `esperanto` has the sources of their angles and geometry.
     """
 
@@ -64,6 +66,7 @@ class Recipe(Frozen):
     output: Output = NewFile()
     corrections: Corrections | None = Field(default=None, exclude_if=lambda value: value is None)
     combine: Combine | None = Field(default=None, exclude_if=lambda value: value is None)
+    map: Map | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="before")
     @classmethod
@@ -101,6 +104,12 @@ class Recipe(Frozen):
     def _combines_to_new_files(self) -> Self:
         if self.combine is not None and isinstance(self.output, InPlace):
             raise ValueError('combine makes one file of several: output.mode must be "new", not "in_place"')
+        return self
+
+    @model_validator(mode="after")
+    def _maps_to_tiffs(self) -> Self:
+        if self.map is not None and (isinstance(self.output, InPlace) or self.format != "tiff"):
+            raise ValueError('map makes new TIFFs for XDI: it needs the format "tiff" and output.mode "new"')
         return self
 
     @classmethod
@@ -162,15 +171,25 @@ class Recipe(Frozen):
     @property
     def content_hash(self) -> str:
         """The hash of the recipe without `output`, 16 hexadecimal digits: what it does to a frame's content."""
-        return _digest(self.model_dump_json(exclude=self._foreign("output")))
+        return _digest(self.model_dump_json(exclude=self._foreign("output", "map")))
 
     def content_fields(self) -> dict[str, Any]:
         """Return the fields that determine a frame's content, as plain JSON."""
-        return self.model_dump(mode="json", exclude=self._foreign("output"))
+        return self.model_dump(mode="json", exclude=self._foreign("output", "map"))
 
     def _foreign(self, *left_out: str) -> set[str]:
         """Return the fields to leave out of a hash; `esperanto` for TIFFs, whose hash must not change."""
         return set(left_out) if self.esperanto is not None else {*left_out, "esperanto"}
+
+    @property
+    def makes_maps(self) -> bool:
+        """Whether its outputs may be the points of a map.
+
+        >>> Recipe(map={}).makes_maps, Recipe().makes_maps
+        (True, False)
+        """
+        by_positions = self.combine is not None and isinstance(self.combine.of, By) and self.format == "tiff"
+        return self.map is not None or by_positions
 
     def shares_output(self, other: "Recipe") -> bool:
         """Return whether both write the same file for a frame.

@@ -205,6 +205,7 @@ class CombinedImage(OutputImage):
             rounding=recipe.rounding,
             invalid_value=recipe.invalid_value,
             reserved=None if recipe.esperanto is None else FILL,
+            totals=recipe.makes_maps,
         )
 
     def counts(self) -> PixelCounts:

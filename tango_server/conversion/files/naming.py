@@ -23,6 +23,7 @@ from string import Formatter
 
 from tango_server.conversion.errors import NameTemplateError
 from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.messages import MapPoint
 from tango_server.recipe import Format
 
 _LAST_NUMBER = re.compile(r"(\d{1,18})(?!.*\d)")
@@ -30,7 +31,9 @@ _WIDE = re.compile(r"\d{4}")  # too wide for a file name
 _OTHER_FORMATS = {".cbf", ".edf", ".h5", ".hdf", ".hdf5", ".mar2300", ".mar3450", ".mccd", ".nx5", ".nxs"}
 _SUFFIXES: dict[Format, tuple[str, ...]] = {"tiff": (".tif", ".tiff"), "esperanto": (".esperanto",)}
 _SERIES = re.compile(r"(?P<name>.*?)[-_. ]*\d{1,18}\D*$")
+_UID_BEGINS = 8  # characters that tell runs apart
 _LONGEST_NAME = 200  # bytes; file systems take 255, and the temporary file's name is longer
+_IN_MAP = "{series}_{point:05d}"  # sorts in the order of the rows, as XDI opens frames
 _UNFIT = re.compile(r"[\ud800-\udfff\x00-\x1f/\\:*?\"<>|]")
 
 
@@ -121,8 +124,19 @@ def esperanto_path(frame: FrameLocation, fields: Mapping[str, object]) -> PurePa
     index: object = 1 if number is None else number
     if frame.index is None and fields.get("run") and fields.get("seq_num") and not fields.get("number"):
         index = fields["seq_num"]
-    folder = f"{name}_{str(fields['run'])[:8]}" if fields.get("run") else name
+    folder = f"{name}_{str(fields['run'])[:_UID_BEGINS]}" if fields.get("run") else name
     return PurePath(folder, f"{name}_1_{index}.esperanto")
+
+
+def map_path(frame: FrameLocation, point: MapPoint, run: str) -> PurePath:
+    """Return folder and name of the output for a point of a map; the folder has the outputs of one map only.
+
+    >>> point = MapPoint(point=17, shape=(4, 5), name="pattern")
+    >>> map_path(FrameLocation(Path("pattern-00023.tif")), point, "3f9c2a1b-7d91").as_posix()
+    'pattern_3f9c2a1b/pattern_00017.tif'
+    """
+    name = named_by(_IN_MAP, frame, {"series": point.name, "point": point.point})
+    return PurePath(f"{point.name}_{run[:_UID_BEGINS]}" if run else point.name, name)
 
 
 def counted_by(source: Path, position: int) -> Path:
@@ -140,7 +154,7 @@ def counted_by(source: Path, position: int) -> Path:
     return source.with_name(source.stem[: numbers[place].end()] + source.suffix)
 
 
-def series_of(source: Path) -> tuple[str, int | None]:
+def series_of(source: PurePath) -> tuple[str, int | None]:
     """Return the common part of the names of a scan's frames, and the number of this one.
 
     >>> series_of(Path("pattern-00017.tif"))

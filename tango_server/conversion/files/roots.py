@@ -22,8 +22,9 @@ from typing import TypeVar
 
 from tango_server.conversion.errors import NoOutputPathError, OutsideRootsError, UnfitPathError
 from tango_server.conversion.files.frame_location import FrameLocation
-from tango_server.conversion.files.naming import default_name, esperanto_path, is_of_other_format, named_by
+from tango_server.conversion.files.naming import default_name, esperanto_path, is_of_other_format, map_path, named_by
 from tango_server.conversion.files.path_checks import require_fit
+from tango_server.messages import MapPoint
 from tango_server.recipe import NewFile, Recipe
 from tango_server.text import printable
 
@@ -262,6 +263,8 @@ def output_path(
         output = output.with_name(named_by(recipe.output.template, frame, fields, recipe.format))
     elif recipe.format == "esperanto":
         output = output.parent / esperanto_path(frame, fields)
+    elif isinstance(point := fields.get("map"), MapPoint):
+        output = output.parent / map_path(frame, point, str(fields.get("run") or ""))
     target = roots.target(output, resolve)
     if target == source or (link and target == resolve(source)):
         raise NoOutputPathError(

@@ -124,6 +124,7 @@ class Turning(OutputImage):
             invalid_value=recipe.invalid_value,
             workspace=self._workspace,
             reserved=None if correction is None else correction.reserved,
+            totals=recipe.makes_maps,
         )
 
     def counts(self) -> PixelCounts:
@@ -195,6 +196,7 @@ def added_counts(turnings: Sequence[OutputImage]) -> PixelCounts:
     counts = [turning.counts() for turning in turnings]
     lows = [count.minimum for count in counts if count.minimum is not None]
     highs = [count.maximum for count in counts if count.maximum is not None]
+    totals = [count.total for count in counts if count.total is not None]
     over = [count.overexposed for count in counts if count.overexposed is not None]
     return PixelCounts(
         nan=sum(count.nan for count in counts),
@@ -205,6 +207,7 @@ def added_counts(turnings: Sequence[OutputImage]) -> PixelCounts:
         maximum=max(highs, default=None),
         masked=sum(count.masked for count in counts),
         overexposed=sum(over) if over else None,
+        total=sum(totals) if totals else None,
     )
 
 

@@ -89,6 +89,8 @@ class JobState:
         If the conversion needs a sidecar, wait for it for `sidecar_timeout` seconds. Without it the conversion reports
         what is missing. The darks of its run are awaited as the source is, from when that exists.
         """
+        if self.job.request.placeholder is not None:
+            return Verdict("give_up", reason=self.job.request.placeholder)
         darks = self.darks.seen(poll.darks, rule, now, sidecar_timeout)
         self.frames = self._frames_in(poll.state)
         self.problem = "" if poll.state is None else poll.state.problem

@@ -225,7 +225,8 @@ class JobStateMachine:
             return []
         if progress.expansion is not None and progress.keeps_frames(self._work.rule_of(progress), now.monotonic):
             return [progress.expansion]
-        if self._rules.placeholders and not isinstance(progress.job.recipe.output, InPlace):
+        wanted = self._rules.placeholders or progress.job.request.placeholder is not None
+        if wanted and not isinstance(progress.job.recipe.output, InPlace):
             progress.gave_up = reason
             self._queue.add(progress.job)
             return []

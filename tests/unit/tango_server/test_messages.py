@@ -12,6 +12,7 @@ from tango_server.messages import (
     FrameRequest,
     GroupMember,
     GroupReport,
+    MapPoint,
     PixelCounts,
     RefusedRequest,
     ReportsAnswer,
@@ -38,10 +39,13 @@ STATISTICS = RunStatistics(
 )  # fmt: skip
 JOB = AcceptedJob(job_id="0f3e", source="/raw/a.tif")
 REFUSAL = RefusedRequest(source="a.tif", reason="a relative path")
+HERE = MapPoint(point=5, shape=(2, 3), motors=("y", "x"), positions=(0.5, 0.02), name="pattern")
 MESSAGES = [
     REQUEST, REPORT, STATISTICS, JOB, REFUSAL,
     FrameRequest(source="/raw/a.tif"),
     FrameRequest(source="/raw/a.tif", group="run-1 3", member=2, members=10),
+    FrameRequest(source="/raw/a.tif", map=HERE, placeholder="no frame came"),
+    FrameReport(source="/raw/a.tif", outcome="failed", finished=1.7e9, map=HERE),
     FrameReport(source="/raw/a.tif", outcome="failed", finished=1.7e9),
     RunStatistics(run_uid="run-1"),
     RunStatistics(run_uid="run-1", grouped=9, groups=1, groups_failed=1, superseded=1),
@@ -233,3 +237,16 @@ def test_as_much_as_the_caps_allow_is_taken() -> None:
     SubmitQuery(run_counts={"r" * 512: {f"{n:0512}": (2**63 - 1, 0) for n in range(100)}})
     SubmitQuery(run_counts={f"r{number}": {"primary": (1, 1)} for number in range(10_000)})
     ReportsQuery(job_ids=["j"] * 10_000, limit=100_000)
+
+
+@pytest.mark.parametrize(
+    "change", [{"point": 6}, {"point": -1}, {"shape": []}, {"shape": [0, 6]}, {"shape": [10**5, 10**5]}, {"name": ""}]
+)
+def test_point_that_is_in_no_map_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        MapPoint.model_validate({**HERE.model_dump(), **change})
+
+
+def test_point_of_a_map_names_its_row_and_column() -> None:
+    fields = FrameRequest(source="/raw/a.tif", map=HERE, metadata={"row": "of the user"}).fields
+    assert (fields["point"], fields["row"], fields["column"]) == (5, 1, 2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tango_server.conversion.image.orientation import AS_STORED, Orientation
-from tango_server.conversion.image.pixels import InexactPixelsError
+from tango_server.conversion.image.pixels import InexactPixelsError, PixelConverter
 from tango_server.conversion.image.transform import Turning, transform
 from tango_server.messages import PixelCounts
 from tango_server.recipe import Flip, PixelType, Recipe, Rotation, Rounding
@@ -175,3 +175,30 @@ def test_signalling_nans_are_nans() -> None:
     result, counts = transform(bits.view(np.float32), Recipe(pixel_type="int32", invalid_value=-7))
     assert result.tolist() == [[-7, -7, -7, 1]]
     assert counts.nan == 3
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_total_of_a_map_is_the_sum_of_the_finite_pixels(source: str) -> None:
+    rng = np.random.default_rng(24)
+    image = rng.integers(0, 100, (70, 50)).astype(source)
+    if image.dtype.kind == "f":
+        image[3, 4], image[5, 6], image[7, 8] = np.nan, np.inf, -np.inf
+    recipe = Recipe.preset("xdi", rotation=90, map={})
+    for each in layouts(image).values():
+        total = transform(each, recipe)[1].total
+        assert total == pytest.approx(float(image[np.isfinite(image)].sum(dtype=np.float64)), rel=1e-6)
+    assert transform(image, Recipe.preset("xdi"))[1].total is None
+
+
+@given(
+    hnp.arrays(np.float32, (4, 5), elements=st.floats(-1000, 1000, width=32) | st.just(np.nan)),
+    st.sets(st.integers(0, 19)),
+)
+def test_total_leaves_out_masked_pixels(block: np.ndarray[Any, Any], masked: set[int]) -> None:
+    pixels = PixelConverter(np.dtype(np.float32), np.dtype(np.int32), totals=True)
+    marked = np.zeros(block.size, bool)
+    marked[list(masked)] = True
+    left = block.reshape(-1)[~marked & np.isfinite(block.reshape(-1))].astype(np.float64)
+    pixels.convert_masked(block.copy(), np.flatnonzero(marked))
+    total = pixels.counts().total
+    assert total == (pytest.approx(left.sum(), abs=1e-2) if left.size else None)

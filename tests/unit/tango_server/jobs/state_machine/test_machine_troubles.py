@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tango_server.conversion.file_state import FileState
 from tango_server.jobs.state_machine.backlog import WINDOW
 from tango_server.jobs.state_machine.events import (
     Accepted,
@@ -109,6 +110,15 @@ def test_a_placeholder_takes_the_place_of_a_file_that_never_came(
     (report,) = reports(service.handle(placeholder("a"), at(16)))
     assert (report.outcome, report.job_id, report.latency) == ("placeholder", "a", None)
     assert service.snapshot(at(16)).placeholders == 1
+
+
+@pytest.mark.parametrize("state", [None, COMPLETE], ids=["no file", "a file"])
+def test_placeholder_of_a_map_is_written_at_once(state: FileState | None) -> None:
+    service = LedgerService(ServiceRules(placeholder_shape=(512, 1024)))
+    wanted = job("a", metadata={"shape": (64, 48)})
+    wanted = replace(wanted, request=wanted.request.model_copy(update={"placeholder": "no frame came"}))
+    service.handle(fetched((wanted,)), at(0))
+    assert service.handle(Observed("a", state), at(0)) == [Convert(wanted, 1, (64, 48), "no frame came")]
 
 
 def test_a_raw_frame_is_never_replaced_by_zeros() -> None:
