@@ -306,6 +306,15 @@ def test_a_frame_in_memory_is_superseded_by_one_elsewhere(room: Room, held: bool
     assert (snapshot.grouped, snapshot.superseded, snapshot.groups, snapshot.queue_length) == (1, 1, 1, 0)
 
 
+def test_a_frame_that_is_superseded_while_its_group_is_read_is_not_awaited(room: Room) -> None:
+    room.fetch(whole(2), member(0), member(1))
+    assert assembles(room.ready("m0", "m1"))
+    assert not assembles(room.service.handle(Superseded(frozenset({"m1"})), at(0)))
+    assert assembles(room.assemble()), "it was read before"
+    del room.entries["m1"]
+    assert starts(room.assemble(vacated(1))) == [GROUP]
+
+
 def test_a_frame_that_is_superseded_meanwhile_has_its_group_repeated(room: Room) -> None:
     room.fetch(whole(2), member(0), member(1))
     room.ready("m0", "m1")
