@@ -152,9 +152,11 @@ def supersede_earlier(
     Return its id if it was pending, and how many jobs became pending.
     """
     earlier = connection.execute(_EARLIER, (job.request.supersedes,)).fetchone()
-    if earlier is None or earlier[3:] == (job.request.group, job.request.member):
+    if earlier is None:
         return frozenset(), 0
-    number, job_id, outcome, group, _ = earlier
+    number, job_id, outcome, group, member = earlier
+    if group is not None and (group, member) == (job.request.group, job.request.member):
+        return frozenset(), 0
     connection.execute(_SUPERSEDE, (job.accepted or 0.0, age, number))
     row = None if group is None else group_row(connection, group)
     pending = 0 if row is None or row.is_pending else reopen(connection, group, next_place)

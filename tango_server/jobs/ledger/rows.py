@@ -14,9 +14,10 @@ from tango_server.sqlite.wal_file import sqlite_integer
 
 PENDING_COLUMNS = (
     "place, job_id, source, output, mask, corrections, source_root, output_root, accepted, recipes.text, request, "
-    "metadata, CASE WHEN group_id IS NOT NULL AND member IS NULL THEN (SELECT count(*) FROM jobs AS one "
-    "WHERE one.group_id = jobs.group_id AND one.member IS NOT NULL AND one.outcome IS NOT NULL "
-    "AND one.outcome != 'superseded') ELSE 0 END"
+    "metadata, CASE WHEN group_id IS NOT NULL AND member IS NULL THEN (SELECT count(DISTINCT member) FROM jobs AS one "
+    "WHERE one.group_id = jobs.group_id AND one.member IS NOT NULL AND one.outcome IS NOT NULL AND NOT EXISTS ("
+    "SELECT 1 FROM jobs AS later WHERE later.group_id = one.group_id AND later.member = one.member "
+    "AND later.outcome IS NULL)) ELSE 0 END"
 )
 """The columns that `job_of` needs, from `jobs JOIN recipes`."""
 

@@ -65,7 +65,7 @@ class GroupState:
 
     def completed_by(self, entries: tuple[MemberEntry, ...]) -> bool:
         """Note the members on the ledger; return whether the group can be combined from them."""
-        self.phase, self.recheck = "gathering", False
+        self.phase = "gathering"
         left = {each.job.request.member or 0 for each in entries if each.outcome == "superseded"}
         every = {each.job.request.member or 0 for each in entries}
         entries = tuple(each for each in entries if each.outcome != "superseded")

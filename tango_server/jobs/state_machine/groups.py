@@ -130,7 +130,7 @@ class Groups:
         state = self._groups.get(group)
         if state is None or not state.is_due:
             return None
-        state.phase = "assembling"
+        state.phase, state.recheck = "assembling", False
         return state.job
 
     def assembled(self, event: Assembled, group: str) -> GroupState | None:
@@ -142,7 +142,7 @@ class Groups:
         complete = state.completed_by(event.members)
         for job_id in before.keys() - state.held.keys():
             del self._held[job_id]
-        if state.awaited:
+        if state.awaited or state.recheck:  # set while it was being read
             self._touched[group] = None
         return state if complete else None
 

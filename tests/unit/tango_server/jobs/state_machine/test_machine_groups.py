@@ -1,6 +1,7 @@
 """Groups in the state machine: what is awaited, when a group is combined, and what its reports say."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ from tango_server.jobs.state_machine.events import (
     Selection,
     Superseded,
     TimePassed,
+    Written,
 )
 from tango_server.jobs.state_machine.groups import OPEN_FOR
 from tango_server.jobs.state_machine.machine import JobStateMachine
@@ -234,6 +236,96 @@ def test_a_superseded_member_that_was_not_read_yet_is_never_awaited(room: Room) 
     room.service.handle(Superseded(frozenset({"m1"})), at(0))
     assert looks(room.fetch(whole(1), member(1))) == []
     assert room.service.snapshot(at(0)).superseded == 1
+
+
+def vacated(place: int) -> MemberEntry:
+    """A member that was superseded by a frame of another group."""
+    return MemberEntry(member(place), "superseded", "a later frame took its place")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_place_of_a_frame_that_was_superseded_is_not_missing(room: Room, place: int) -> None:
+    others = [number for number in range(3) if number != place]
+    steps = room.fetch(whole(3, settled=1), *map(member, others))
+    steps = room.ready(*(f"m{number}" for number in others))
+    assert assembles(steps)
+    (step,) = (step for step in room.assemble(vacated(place)) if isinstance(step, Convert))
+    assert [(part.job and part.job.job_id, part.problem) for part in step.members] == [
+        (f"m{number}", "") for number in others
+    ]
+    (finish,) = (step for step in room.convert() if isinstance(step, Finish))
+    assert isinstance(finish.report, GroupReport)
+    assert [each.outcome for each in finish.report.members] == ["grouped", "grouped"]
+    assert step.job.source == Path(f"/raw/m{others[0]}.tif")
+
+
+def test_another_place_may_be_missing_beside_it(room: Room) -> None:
+    room.fetch(whole(3, settled=1), member(2))
+    assert not assembles(room.ready("m2"))
+    assert assembles(room.passes(10.0))
+    (step,) = (step for step in room.assemble(vacated(0), seconds=10.0) if isinstance(step, Convert))
+    assert [part.problem for part in step.members] == ["no request came for it", ""]
+
+
+def test_problems_are_of_the_members_that_are_left(room: Room) -> None:
+    room.fetch(whole(3, settled=1), member(1), member(2))
+    room.ready("m1", "m2")
+    room.assemble(vacated(0))
+    steps = room.service.handle(AttemptFailed(GROUP, "final", "1 of 2 failed", {1: "cut off"}), at(1))
+    (finish,) = (step for step in steps if isinstance(step, Finish))
+    assert isinstance(finish.report, GroupReport)
+    assert [(each.source, "cut off" in each.reason) for each in finish.report.members] == [
+        ("/raw/m1.tif", False), ("/raw/m2.tif", True),
+    ]  # fmt: skip
+
+
+def test_a_group_of_superseded_frames_alone_ends_at_once(room: Room) -> None:
+    assert assembles(room.fetch(whole(1, settled=1)))
+    steps = room.assemble(vacated(0))
+    assert starts(steps) == []
+    assert outcomes(steps) == {GROUP: "superseded"}
+    room.service.handle(Written(frozenset({GROUP})), at(0))
+    snapshot = room.service.snapshot(at(0))
+    assert (snapshot.queue_length, snapshot.groups, snapshot.groups_failed, snapshot.failed) == (0, 0, 0, 0)
+    assert (snapshot.superseded, snapshot.processed) == (0, 0), "the frame was counted when it was superseded"
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_frame_in_memory_is_superseded_by_one_elsewhere(room: Room, held: bool) -> None:
+    room.fetch(whole(2), member(0), member(1))
+    room.ready("m0", *["m1"] * held)
+    steps = room.service.handle(Superseded(frozenset({"m1"})), at(0))
+    assert assembles(steps) != held, "it is read again, if it is not being read"
+    del room.entries["m1"]
+    steps = room.assemble(vacated(1))
+    if held:
+        assert starts(steps) == [GROUP]
+    assert outcomes(room.convert()) == {GROUP: "converted", "m0": "grouped"}
+    room.service.handle(Written(frozenset({GROUP, "m0"})), at(0))
+    snapshot = room.service.snapshot(at(0))
+    assert (snapshot.grouped, snapshot.superseded, snapshot.groups, snapshot.queue_length) == (1, 1, 1, 0)
+
+
+def test_a_frame_that_is_superseded_while_its_group_is_read_is_not_awaited(room: Room) -> None:
+    room.fetch(whole(2), member(0), member(1))
+    assert assembles(room.ready("m0", "m1"))
+    assert not assembles(room.service.handle(Superseded(frozenset({"m1"})), at(0)))
+    assert assembles(room.assemble()), "it was read before"
+    del room.entries["m1"]
+    assert starts(room.assemble(vacated(1))) == [GROUP]
+
+
+def test_a_frame_that_is_superseded_meanwhile_has_its_group_repeated(room: Room) -> None:
+    room.fetch(whole(2), member(0), member(1))
+    room.ready("m0", "m1")
+    assert starts(room.assemble()) == [GROUP]
+    room.service.handle(Superseded(frozenset({"m1"})), at(0))
+    del room.entries["m1"]
+    steps = room.convert()
+    assert not any(isinstance(step, Finish) for step in steps)
+    assert assembles(steps)
+    assert starts(room.assemble(vacated(1))) == [GROUP]
+    assert outcomes(room.convert()) == {GROUP: "converted", "m0": "grouped"}
 
 
 def test_members_that_never_came_become_one_placeholder() -> None:
