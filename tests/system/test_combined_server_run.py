@@ -1,25 +1,17 @@
 """Runs whose frames a real server combines: pixels, statistics, streams and catalogue agree with the files."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import bluesky.plan_stubs as bps
 import bluesky.plans as bp
-import bluesky.preprocessors as bpp
-import fabio
 import numpy as np
 import pytest
 import tifffile
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
-from ophyd import Component, Device, Kind, Signal
-from ophyd.sim import SynAxis
-from ophyd.status import Status
 
-from petif_bluesky import Attached, PETifConverter, attach
+from petif_bluesky import Attached, attach
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.client.local_server import LocalServer
 from tango_server.messages import FrameReport, GroupReport
@@ -162,7 +154,7 @@ def test_event_that_is_taken_again_replaces_the_earlier_sum(session: Session, bu
     """The earlier sum was written when the event was taken again."""
 
     def sum_is_written() -> None:
-        until(lambda: (root / "processed" / "burst_000003.tif").exists(), "the sum of the second event is written")
+        until((root / "processed" / "burst_000003.tif").exists, "the sum of the second event is written")
 
     uid = session.run(bp.count([burst], num=3, per_shot=paused_after(2)), recipe("event"), sum_is_written)
     (earlier,) = of_burst(root, 1)

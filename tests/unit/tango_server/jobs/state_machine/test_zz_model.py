@@ -1,0 +1,274 @@
+"""Groups on a real ledger, their world in any order: no member is lost, no group is written early or twice."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tango_server.jobs.job import Job
+from tango_server.jobs.ledger.database import Database
+from tango_server.jobs.ledger.groups import is_group_id
+from tango_server.jobs.ledger.history import History
+from tango_server.jobs.ledger.ledger import Ledger
+from tango_server.jobs.state_machine import backlog
+from tango_server.jobs.state_machine.events import (
+    Accepted,
+    Assemble,
+    AttemptDone,
+    AttemptFailed,
+    Cancel,
+    Cancelled,
+    CancelWanted,
+    Convert,
+    Event,
+    FailuresRetried,
+    Fetch,
+    Finish,
+    GroupsClosed,
+    Instant,
+    Instruction,
+    Observe,
+    Observed,
+    Requeued,
+    Selection,
+    Superseded,
+    TimePassed,
+    Written,
+)
+from tango_server.jobs.state_machine.machine import JobStateMachine
+from tango_server.jobs.state_machine.rules import ServiceRules
+from tango_server.messages import FrameReport, GroupReport, ReportsQuery
+from tango_server.recipe import Recipe
+from tests.unit.ledger_entries import job
+from tests.unit.service_events import COMPLETE, UNFINISHED
+
+GROUPS = ("g0", "g1", "g2")
+TIMEOUT = 1000.0
+SUM = Recipe.model_validate({"combine": {"of": "event", "method": "sum", "timeout": TIMEOUT}})
+
+
+class GroupWorld(RuleBasedStateMachine):
+    """Does what the service says as the engine does it, and answers when it likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(backlog, "WINDOW", 4)
+        self.folder = tempfile.TemporaryDirectory()
+        self.database = Database(Path(self.folder.name) / "ledger.sqlite")
+        self.now = 1000.0
+        self.mtime = 0
+        self.accepted: dict[str, tuple[str, int]] = {}
+        """The groups and places of members, by job id."""
+        self.numbers: dict[str, int] = {}
+        self.changed: set[str] = set()
+        """Groups in which something has happened since they were last converted."""
+        self.cancelled: set[str] = set()
+
+    @initialize(workers=st.integers(1, 2), placeholders=st.booleans())
+    def start(self, workers: int, placeholders: bool) -> None:
+        self.rules = ServiceRules(workers=workers, placeholders=placeholders, attempts=2)
+        self.open()
+
+    def open(self) -> None:
+        self.ledger = Ledger(self.database)
+        self.service = JobStateMachine(self.rules)
+        self.inbox: list[Event] = []
+        self.looks: list[Job] = []
+        self.conversions: list[Convert] = []
+        self.changed = set(GROUPS)
+        if pending := self.ledger.pending():
+            self.send(Accepted(pending))
+
+    def teardown(self) -> None:
+        try:
+            self.come_to_an_end()
+        finally:
+            self.database.close()
+            self.folder.cleanup()
+            self.patch.undo()
+
+    def send(self, event: Event) -> None:
+        for step in self.service.handle(event, Instant(self.now, 1.7e9 + self.now)):
+            self.do(step)
+
+    def do(self, step: Instruction) -> None:
+        match step:
+            case Fetch(after, limit):
+                self.inbox.append(self.ledger.fetch(after, limit))
+            case Assemble(one):
+                self.inbox.append(self.ledger.members_of(one))
+            case Observe(one):
+                assert one.job_id not in {other.job_id for other in self.looks}
+                self.looks.append(one)
+            case Convert(one):
+                assert one.is_group, "a member is never converted by itself"
+                assert one.group in self.changed, "nothing has happened since it was converted"
+                self.conversions.append(step)
+            case Finish(report):
+                self.finish(step, report)
+            case Cancel(_, selection, spared):
+                gone = self.ledger.cancel(selection, spared, self.now)
+                self.cancelled |= gone
+                self.changed |= {self.accepted[job_id][0] for job_id in gone if job_id in self.accepted}
+                self.inbox.append(Cancelled(len(gone), gone, sum(map(is_group_id, gone))))
+
+    def finish(self, step: Finish, report: FrameReport) -> None:
+        assert isinstance(report, GroupReport)
+        group = str(report.group)
+        requeued = self.ledger.finish([step])
+        job_ids = frozenset(str(one.report.job_id) for one in (step, *step.members))
+        self.inbox.append(Written(job_ids - requeued))
+        if requeued:
+            self.inbox.append(Requeued(requeued))
+            self.changed.add(group)
+            return
+        on_ledger = self.ledger.members_of(job_of_group(group)).members
+        assert all(each.outcome is not None for each in on_ledger), "a member is still pending"
+        assert {each.job.job_id for each in on_ledger} == self.current(group), "a member was lost"
+        known = [each.source for each in report.members if not each.source.startswith("frame ")]
+        assert known == [str(each.job.source) for each in on_ledger]
+        assert len(report.members) >= self.numbers.get(group, 0), "it was written early"
+
+    def current(self, group: str) -> set[str]:
+        """The members that no later one has taken the place of."""
+        latest = {place: job_id for job_id, (named, place) in self.accepted.items() if named == group}
+        return set(latest.values())
+
+    @rule(
+        group=st.sampled_from(GROUPS), places=st.lists(st.integers(0, 3), min_size=1, max_size=4), known=st.booleans()
+    )
+    def accept(self, group: str, places: list[int], known: bool) -> None:
+        members = 4 if known else None
+        jobs = [member(f"m{len(self.accepted) + number}", group, place, members) for number, place in enumerate(places)]
+        booked = self.ledger.accept(jobs)
+        self.accepted |= {one.job_id: (group, place) for one, place in zip(jobs, places, strict=True)}
+        self.changed.add(group)
+        if known:
+            self.numbers[group] = 4
+        for superseded in [each.superseded for each in booked if each.superseded]:
+            self.inbox.append(Superseded(superseded))
+        self.inbox.append(Accepted(sum(each.pending for each in booked)))
+
+    @rule(group=st.sampled_from(GROUPS), number=st.integers(1, 5))
+    def close(self, group: str, number: int) -> None:
+        closed = self.ledger.close_groups({group: number})
+        assert (group in closed.unknown) == (not self.current(group))
+        if closed.unknown:
+            return
+        self.numbers[group] = max(number, self.numbers.get(group, 0))
+        self.changed.add(group)
+        if closed.reopened:
+            self.inbox.append(Accepted(closed.reopened))
+        if closed.pending:
+            self.inbox.append(GroupsClosed(closed.pending))
+
+    @precondition(lambda self: self.inbox)
+    @rule(count=st.integers(1, 9))
+    def hear_some(self, count: int) -> None:
+        for _ in range(min(count, len(self.inbox))):
+            self.hear()
+
+    def hear(self) -> None:
+        event = self.inbox.pop(0)
+        if isinstance(event, Cancelled | Superseded):
+            self.looks = [one for one in self.looks if one.job_id not in event.job_ids]
+        self.send(event)
+
+    @precondition(lambda self: self.looks)
+    @rule(data=st.data(), found=st.lists(st.sampled_from(["new", "new", "same", "unfinished", "none"]), min_size=1))
+    def look(self, data: st.DataObject, found: list[str]) -> None:
+        for finding in found[: len(self.looks)]:
+            self.looked(self.looks.pop(data.draw(st.integers(0, len(self.looks) - 1))), finding)
+
+    def looked(self, one: Job, found: str) -> None:
+        self.mtime += found == "new"
+        state = {"unfinished": UNFINISHED, "none": None}.get(found, replace(COMPLETE, mtime_ns=self.mtime))
+        self.send(Observed(one.job_id, state))
+
+    @precondition(lambda self: self.conversions)
+    @rule(data=st.data())
+    def convert(self, data: st.DataObject) -> None:
+        self.converted(self.conversions.pop(data.draw(st.integers(0, len(self.conversions) - 1))))
+
+    def converted(self, step: Convert) -> None:
+        self.changed.discard(step.job.group)
+        report = FrameReport(source=str(step.job.source), output="/processed/x.tif", outcome="converted", finished=0.0)
+        self.send(AttemptDone(step.job.job_id, report))
+
+    @precondition(lambda self: self.conversions)
+    @rule(data=st.data(), kind=st.sampled_from(["final", "not_ready", "blocked", "crashed", "unavailable", "away"]))
+    def fail(self, data: st.DataObject, kind: Any) -> None:
+        step = self.conversions.pop(data.draw(st.integers(0, len(self.conversions) - 1)))
+        there = [number for number, part in enumerate(step.members) if part.job is not None]
+        chosen = data.draw(st.sets(st.sampled_from(there), min_size=1)) if kind in {"final", "not_ready"} else set()
+        self.changed.add(step.job.group)
+        self.send(AttemptFailed(step.job.job_id, kind, "it went wrong", dict.fromkeys(chosen, "damaged")))
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, 3.0, 20.0]))
+    def let_time_pass(self, seconds: float) -> None:
+        self.now += seconds
+        self.send(TimePassed())
+
+    @rule(data=st.data(), what=st.sampled_from(["cancel", "cancel all", "retry", "retry", "die"]))
+    def intervene(self, data: st.DataObject, what: str) -> None:
+        match what:
+            case "cancel" if self.accepted:
+                chosen = data.draw(st.sets(st.sampled_from(sorted(self.accepted)), max_size=3))
+                self.send(CancelWanted("ticket", Selection(tuple(chosen))))
+            case "cancel all":
+                self.send(CancelWanted("ticket", Selection()))
+            case "retry" if self.accepted:
+                query = ReportsQuery(job_ids=sorted(self.accepted), outcome="failed")
+                failed = History(self.database).reports(query)[0]
+                retried = self.ledger.retry_failed()
+                assert retried.frames == len(failed)
+                self.changed |= {str(each.group) for each in failed}
+                self.inbox.append(FailuresRetried(retried.jobs))
+            case "die":
+                self.open()
+
+    @invariant()
+    def the_queue_is_as_long_as_the_ledger_says(self) -> None:
+        if not hasattr(self, "service") or self.inbox:
+            return
+        assert self.service.snapshot(Instant(self.now, 1.7e9)).queue_length == self.ledger.pending()
+        assert {one.job_id for one in self.service.running_jobs()} == {step.job.job_id for step in self.conversions}
+
+    def come_to_an_end(self) -> None:
+        """All files are there, every conversion goes well: every group is written, with all its members."""
+        if not hasattr(self, "service"):
+            return
+        for _ in range(40 + 12 * len(self.accepted)):
+            while self.inbox:
+                self.hear()
+            for one in self.looks[:]:
+                self.looks.remove(one)
+                self.looked(one, "new")
+            for step in self.conversions[:]:
+                self.conversions.remove(step)
+                self.converted(step)
+            self.now = max(self.now, self.service.next_poll or 0.0)
+            self.send(TimePassed())
+        assert self.ledger.pending() == 0
+        assert self.service.snapshot(Instant(self.now, 0.0)).queue_length == 0
+        assert len(self.service._groups.groups) == 0
+
+
+def member(job_id: str, group: str, place: int, members: int | None) -> Job:
+    one = job(job_id, "run", recipe=SUM)
+    return replace(one, request=one.request.model_copy(update={"group": group, "member": place, "members": members}))
+
+
+def job_of_group(group: str) -> Job:
+    one = member("any", group, 0, None)
+    return replace(one, request=one.request.model_copy(update={"member": None}))
+
+
+GroupWorld.TestCase.settings = settings(max_examples=1500, phases=[Phase.generate], stateful_step_count=40, deadline=None)
+TestGroupsInTheirWorld = GroupWorld.TestCase
