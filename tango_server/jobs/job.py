@@ -29,7 +29,8 @@ class Job:
     `refused` says why the request is invalid. `place` orders the queue.
     `resumed`: it was pending when this server started, so that an earlier one may have left temporary files.
     `modules`: how many modules a Lambda detector has, for those who open the file; not on the ledger.
-    `settled`: of a group, how many of its members have ended when it is read from the ledger.
+    `settled`: of a group, how many of its members have ended when it is read from the ledger. `earlier`: where its
+    output may have been before it lost members.
     """
 
     job_id: str
@@ -46,6 +47,7 @@ class Job:
     resumed: bool = False
     modules: int | None = None
     settled: int = 0
+    earlier: tuple[Path, ...] = ()
 
     @property
     def recipe(self) -> Recipe:

@@ -20,6 +20,7 @@ from tango_server.conversion.combining.combine import (
     combined_type,
     no_progress,
 )
+from tango_server.conversion.combining.earlier_outputs import withdraw
 from tango_server.conversion.combining.members import (
     Checked,
     Exposures,
@@ -68,6 +69,7 @@ def convert_group(
     band_bytes: int = BAND_BYTES,
     on_progress: OnProgress = no_progress,
     awaiting: bool = False,
+    earlier: Sequence[Path] = (),
 ) -> GroupReport:
     """Combine frames to one output and return its report.
 
@@ -81,6 +83,7 @@ def convert_group(
     roots, token, job: see `convert.convert_file`. If `output` is given too, all paths must already be resolved
     band_bytes: memory for the rows of all frames that a median or sigma-clipped mean needs at a time
     awaiting: whether files that are missing or not complete are awaited by the caller, and so are no failures
+    earlier: outputs of this job with members that it has no more, which are removed once this one is there
 
     Raises
     ------
@@ -105,7 +108,7 @@ def convert_group(
     if output is None or roots == ANYWHERE:
         members = [_resolved(member, roots) for member in members]
     target = _target(members, recipe, group, roots) if output is None else output
-    work = _Group(members, recipe, combine, place, roots, band_bytes, on_progress, awaiting)
+    work = _Group(members, recipe, combine, place, roots, band_bytes, on_progress, awaiting, earlier)
     while True:
         try:
             report = work.published(target, token, job)
@@ -149,6 +152,7 @@ class _Group:
     band_bytes: int
     on_progress: OnProgress
     awaiting: bool = False
+    earlier: Sequence[Path] = ()
     problems: dict[int, str] = field(default_factory=dict)
     awaited: dict[int, str] = field(default_factory=dict)
 
@@ -191,6 +195,8 @@ class _Group:
         except (OSError, ConversionError) as error:  # the output is written: no failure
             problem = f"{report.reason} The earlier output of fewer frames could not be removed ({error})."
             return report.model_copy(update={"reason": problem.strip()})
+        if problem := withdraw(self.earlier, self.roots, job):
+            return report.model_copy(update={"reason": f"{report.reason} {problem}".strip()})
         return report
 
     def note(self, failed: MemberFailed) -> None:

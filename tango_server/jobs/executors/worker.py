@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -154,10 +155,14 @@ def _attempt(task: Task) -> FrameReport:
 
 
 def _combine(task: Task) -> FrameReport:
+    from tango_server.conversion.combining.earlier_outputs import withdraw  # noqa: PLC0415 - as below
     from tango_server.conversion.combining.group import convert_group  # noqa: PLC0415 - the server needs no numpy
     from tango_server.conversion.combining.members import Member  # noqa: PLC0415 - as above
 
     job = task.job
+    if not task.members:
+        reason = f"all its frames were superseded. {withdraw(job.earlier, task.roots, job.record_id)}".strip()
+        return job.failed(reason, time.time()).model_copy(update={"outcome": "superseded"})
     members = [
         Member(FrameLocation(Path(f"frame {number}")), problem=part.problem)
         if part.job is None
@@ -166,7 +171,7 @@ def _combine(task: Task) -> FrameReport:
     ]
     return convert_group(
         members, job.recipe, group=job.group, output=job.output, roots=task.roots,
-        token=job.job_id, job=job.record_id, awaiting=job.accepted is not None,
+        token=job.job_id, job=job.record_id, awaiting=job.accepted is not None, earlier=job.earlier,
     )  # fmt: skip
 
 

@@ -30,6 +30,11 @@ _MEMBERS = (
     "(other.outcome IS NOT 'superseded' OR other.number > jobs.number))) ORDER BY member"
 )
 _EARLIER = "SELECT number, job_id, outcome, group_id, member FROM jobs WHERE key=? AND outcome IS NOT 'superseded'"
+_SUPERSEDED = (
+    "SELECT job_id, NOT EXISTS (SELECT 1 FROM jobs AS later WHERE later.group_id=one.group_id AND "
+    "later.member=one.member AND later.outcome IS NOT 'superseded'), member FROM jobs AS one "
+    "WHERE group_id=? AND member IS NOT NULL AND outcome='superseded'"
+)
 _PENDING = "SELECT job_id FROM jobs WHERE group_id=? AND member IS NOT NULL AND outcome IS NULL"
 _SET_NUMBER = "UPDATE jobs SET request=json_set(request, '$.members', ?) WHERE number=?"
 _RIVALS = "SELECT number, job_id, outcome FROM jobs WHERE group_id=? AND member=? AND outcome IS NOT 'superseded'"
@@ -42,8 +47,12 @@ _ENDED = (
     "SELECT number FROM jobs WHERE group_id=? AND outcome IS NOT NULL AND outcome != 'superseded' AND output != ? "
     "AND (member IS NULL OR json_extract(report, '$.reason') IS NOT ?) ORDER BY member"
 )
-_REOPEN = f"UPDATE jobs SET {AGAIN}, place=? WHERE number=? AND outcome IS NOT NULL"  # noqa: S608 - our own constant
+_REOPEN = (  # the row of a group keeps the path of what it has written
+    "UPDATE jobs SET output=iif(member IS NULL, ifnull(json_extract(report, '$.output'), output), output), "  # noqa: S608
+    f"{AGAIN}, place=? WHERE number=? AND outcome IS NOT NULL"
+)
 _REQUEUE = "UPDATE jobs SET place=? WHERE job_id=? AND outcome IS NULL"
+_IS_SUPERSEDED = "SELECT 1 FROM jobs WHERE job_id=? AND outcome='superseded'"
 _OF_ROWS = "SELECT DISTINCT group_id FROM jobs WHERE number=? AND group_id IS NOT NULL"
 _PENDING_GROUPS = "SELECT group_id FROM jobs WHERE outcome IS NULL AND group_id IS NOT NULL AND member IS NULL"
 _EMPTY_GROUP = (
@@ -193,19 +202,28 @@ def members_of(connection: sqlite3.Connection, group: str) -> tuple[MemberEntry,
 
 
 def has_changed(connection: sqlite3.Connection, step: Finish) -> bool:
-    """Return whether a group has got members since it was converted."""
+    """Return whether members of a group have come, or were superseded, since it was converted."""
     if not isinstance(step.report, GroupReport) or not step.members or step.report.group is None:
         return False
     row = group_row(connection, step.report.group)
     known = {one.report.job_id for one in step.members}
     pending = {job_id for (job_id,) in connection.execute(_PENDING, (step.report.group,))}
-    return not pending <= known or (row is not None and row.members > len(step.report.members))
+    superseded = connection.execute(_SUPERSEDED, (step.report.group,)).fetchall()
+    if not pending <= known or any(job_id in known for job_id, _, _ in superseded):
+        return True
+    places = len(step.report.members) + len({place for _, is_vacant, place in superseded if is_vacant})
+    return row is not None and row.members > places
 
 
 def requeue(connection: sqlite3.Connection, step: Finish, next_place: NextPlace) -> frozenset[str]:
-    """Put a group and its members at the end of the queue; return those that are pending."""
+    """Put a group and its members at the end of the queue; return those that are pending or superseded."""
     job_ids = [str(one.report.job_id) for one in (step, *step.members)]
-    return frozenset(job_id for job_id in job_ids if connection.execute(_REQUEUE, (next_place(), job_id)).rowcount == 1)
+    return frozenset(
+        job_id
+        for job_id in job_ids
+        if connection.execute(_REQUEUE, (next_place(), job_id)).rowcount == 1
+        or connection.execute(_IS_SUPERSEDED, (job_id,)).fetchone()  # its report was not written either
+    )
 
 
 def emptied(connection: sqlite3.Connection, groups: Iterable[str]) -> list[tuple[int, str]]:

@@ -30,21 +30,18 @@ class GroupScheduler:
         self._work.forget(progress.job.job_id)
         self.groups.hold(progress.job, Held(progress.wait.identity, problem, missing))
 
-    def assembled(self, event: Assembled, now: Instant) -> JobState | None:
-        """Have a group converted that is complete; return the one all of whose frames were superseded."""
+    def assembled(self, event: Assembled, now: Instant) -> None:
+        """Have a group converted that is complete."""
         self._work.polls.returned(event.job_id)
         self._work.blocked.discard(event.job_id)
         progress = self._work.jobs.get(event.job_id)
         group = None if progress is None else self.groups.assembled(event, progress.job.group)
         if progress is None or group is None:
-            return None
-        if group.vacant and not group.parts:
-            return progress
+            return
         progress.job = group.placed(progress.job)
         progress.complete_seen = now.monotonic
         progress.gave_up = group.never_came if self._rules.placeholders else ""
         self._work.queue.add(progress.job, small=group.size <= SMALL)
-        return None
 
     def not_ready(self, event: AttemptFailed, group: str, now: Instant) -> list[Job]:
         """Have members awaited again whose files turned out to be incomplete; return them."""

@@ -106,9 +106,10 @@ class GroupState:
         return sum(each.identity[1] for each in self.held.values() if each.identity)
 
     def placed(self, job: Job) -> Job:
-        """Return the job of the group with source, output and origin of its first member."""
+        """Return the job of the group with source, output and origin of its first member, if it has any left."""
+        earlier = dict.fromkeys((*job.earlier, job.output))
         if not self.entries:
-            return job
+            return replace(job, earlier=tuple(earlier))
         first, last = self.entries[0].job, self.entries[-1].job
         output, place = first.output, first.recipe.output
         if isinstance(place, NewFile) and place.template is not None:
@@ -118,6 +119,7 @@ class GroupState:
         return replace(
             job, request=request, source=first.source, output=output, source_root=first.source_root,
             output_root=first.output_root, mask=first.mask, corrections=first.corrections,
+            earlier=tuple(path for path in earlier if path != output),
         )  # fmt: skip
 
     def finish(self, report: FrameReport, problems: Mapping[int, str], now: Instant) -> Finish:

@@ -97,7 +97,7 @@ class JobStateMachine:
             case AttemptDone() | Expanded() | SidecarObserved():
                 instructions += self._answered(event, now)
             case Assembled():
-                instructions += self._assembled(event, now)
+                self._groups.assembled(event, now)
             case AttemptFailed():
                 instructions += self._failed(event, now)
             case TimePassed():
@@ -305,13 +305,6 @@ class JobStateMachine:
         """Report the frames that are converted and only wait for their sidecar."""
         waiting = [(progress, progress.report) for progress in self._jobs.values() if progress.report is not None]
         return [step for progress, report in waiting for step in self._finish(progress, report, now)]
-
-    def _assembled(self, event: Assembled, now: Instant) -> list[Instruction]:
-        empty = self._groups.assembled(event, now)
-        if empty is None:
-            return []
-        report = empty.failed("all its frames were superseded", now)
-        return self._finish(empty, report.model_copy(update={"outcome": "superseded"}), now)
 
     def _finish(
         self, progress: JobState, report: FrameReport, now: Instant, problems: Mapping[int, str] = NO_PROBLEMS

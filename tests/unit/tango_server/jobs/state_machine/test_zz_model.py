@@ -270,5 +270,7 @@ def job_of_group(group: str) -> Job:
     return replace(one, request=one.request.model_copy(update={"member": None}))
 
 
-GroupWorld.TestCase.settings = settings(max_examples=1500, phases=[Phase.generate], stateful_step_count=40, deadline=None)
+GroupWorld.TestCase.settings = settings(
+    max_examples=1500, phases=[Phase.generate], stateful_step_count=40, deadline=None
+)
 TestGroupsInTheirWorld = GroupWorld.TestCase
