@@ -109,6 +109,7 @@ class GroupWorld(RuleBasedStateMachine):
             case Convert(one):
                 assert one.is_group, "a member is never converted by itself"
                 assert one.group in self.changed, "nothing has happened since it was converted"
+                self.changed.discard(one.group)  # what comes during the conversion counts for the next one
                 self.conversions.append(step)
             case Finish(report):
                 self.finish(step, report)
@@ -197,7 +198,6 @@ class GroupWorld(RuleBasedStateMachine):
         self.converted(self.conversions.pop(data.draw(st.integers(0, len(self.conversions) - 1))))
 
     def converted(self, step: Convert) -> None:
-        self.changed.discard(step.job.group)
         report = FrameReport(source=str(step.job.source), output="/processed/x.tif", outcome="converted", finished=0.0)
         self.send(AttemptDone(step.job.job_id, report))
 
