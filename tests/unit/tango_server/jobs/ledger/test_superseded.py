@@ -139,6 +139,24 @@ def test_a_group_that_is_made_anew_knows_its_earlier_output(ledger: Ledger) -> N
     assert [each.job.output.name for each in ledger.members_of(whole(ledger, "g")).members] == ["a.tif", "b.tif"]
 
 
+def test_an_output_that_was_not_reported_is_known_too(ledger: Ledger) -> None:
+    ledger.accept([member("a", "g", 0, 2), member("b", "g", 1)])
+    step = finished(ledger, "g")
+    other = replace(step, report=step.report.model_copy(update={"output": "/processed/other.tif"}))
+    ledger.accept([member("again", "g", 0, supersedes="a")])
+    assert ledger.finish([other]) == {step.report.job_id, "a", "b"}
+    assert whole(ledger, "g").output == Path("/processed/other.tif")
+
+
+def test_an_emptied_group_may_get_frames_again(ledger: Ledger, history: History) -> None:
+    ledger.accept([member("a", "g", 0, 1), member("b", "h", 0, 1, supersedes="a")])
+    combine(ledger, "g", "superseded")
+    assert numbers(history) == {"submitted": 2, "pending": 1, "superseded": 1}
+    (booked,) = ledger.accept([member("c", "g", 1, 2)])
+    assert booked.pending == 2
+    assert (whole(ledger, "g").settled, in_groups(ledger, "g")) == (1, [("a", "superseded"), ("c", None)])
+
+
 def test_a_failed_frame_without_a_group_is_superseded(ledger: Ledger, history: History) -> None:
     ledger.accept([without_group("a")])
     (booked,) = ledger.accept([member("again", "g", 0, supersedes="a")])
