@@ -36,6 +36,7 @@ _GROUPS = {
         "subscribe",
         "refresh",
         "reprocess",
+        "map",
     ),
 }
 """How `petif --help` groups the subcommands; others are listed under "Others"."""

@@ -35,14 +35,19 @@ class TemporaryFiles:
             remove_leftovers(job.output, job.job_id, roots, among=names)
 
     def after_attempt(self, job: Job, result: Result, roots: Roots) -> None:
-        """Remove the files of a crashed attempt; those of a lost one only after the next attempt has finished."""
+        """Remove the files of a crashed attempt; those of a lost one, or of an earlier server's, after the next one."""
         if isinstance(result, AttemptLostError):  # it may still be running
             self._lost.add(job.job_id)
         elif isinstance(result, BaseException) and not isinstance(result, ExecutorUnavailableError):
             remove_leftovers(job.output, job.job_id, roots)
-        elif job.job_id in self._lost and not isinstance(result, BaseException):
+        elif (job.job_id in self._lost or self._is_resumed_group(job)) and not isinstance(result, BaseException):
             self._lost.discard(job.job_id)
             remove_leftovers(job.output, job.job_id, roots)
+
+    @staticmethod
+    def _is_resumed_group(job: Job) -> bool:
+        """Whether an earlier server may have left files of a group, which has no check of its own before an attempt."""
+        return job.is_group and job.resumed
 
 
 class _Folder:

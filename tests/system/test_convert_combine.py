@@ -205,6 +205,7 @@ def test_modules_of_a_lambda_are_one_member(petif: Call, raw: Path) -> None:
     close_all()
     ended = petif("convert", "raw", *map(str, raw.iterdir()), "--combine", "sum", "--every", "2", "--json")
     made = [each for each in reports(ended.stdout) if each["outcome"] == "converted"]
+    made.sort(key=lambda each: str(each["output"]))
     assert [[member["frame"] for member in each["members"]] for each in made] == [[0, 1], [2, 3]]
     second = outputs(raw.parent)[Path(made[1]["output"]).name]
     rows = SHAPE_OF_MODULE[0]

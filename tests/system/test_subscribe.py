@@ -23,6 +23,7 @@ import tifffile
 from bluesky import RunEngine
 from bluesky.callbacks.zmq import Publisher
 from click.testing import CliRunner
+from ophyd.sim import SynAxis
 
 from petif_bluesky import ConversionPreprocessor, PETifConverter
 from petif_bluesky.commands.subscribe import subscribe
@@ -125,12 +126,17 @@ def take(run_engine: RunEngine, root: Path, frames: int) -> str:
     return str(uid)
 
 
-def converted(address: str, uid: str) -> int:
+def statistics(address: str, uid: str) -> dict[str, Any]:
+    """Return the numbers of a run, none while it is unknown."""
     try:
-        statistics: dict[str, Any] = json.loads(tango.DeviceProxy(address).command_inout("GetRunStatistics", uid))
+        found: dict[str, Any] = json.loads(tango.DeviceProxy(address).command_inout("GetRunStatistics", uid))
     except tango.DevFailed:
-        return 0
-    return int(statistics["converted"])
+        return {}
+    return found
+
+
+def converted(address: str, uid: str) -> int:
+    return int(statistics(address, uid).get("converted", 0))
 
 
 @pytest.mark.parametrize("address", ["localhost", ":5578", "localhost:", "localhost:port", "localhost:99999"])
@@ -215,6 +221,29 @@ def test_spooled_frames_are_sent_at_the_next_start(
 
 
 @pytest.mark.long
+def test_a_host_combines_the_frames_of_a_run(
+    run_engine: RunEngine, publish: Publisher, server: LocalServer, start_host: Callable[..., Host], root: Path
+) -> None:
+    """It closes the last groups at the stop document; the run itself does not wait."""
+    host = start_host(server.address)
+    connect(run_engine, host)
+    motor = SynAxis(name="x")
+    used = Recipe.preset("xdi", combine={"of": {"by": {"x": 0.1}}, "method": "sum"})
+    detector = SimulatedPerkinElmer(name="pe", directory=root / "raw", shape=(64, 64), exposure_time=0.01)
+    plan = bp.list_scan([detector], motor, [0, 0, 1, 1, 0, 2], md={"conversion": {"recipe": used.model_dump()}})
+    (uid,) = run_engine(plan)
+    until(lambda: statistics(server.address, uid).get("groups") == 3, "all groups are written")
+    until(lambda: statistics(server.address, uid)["pending"] == 0, "none is made anew")
+    found = statistics(server.address, uid)
+    assert [found[name] for name in ("submitted", "grouped", "groups", "converted")] == [6, 6, 3, 0]
+    raw = [tifffile.imread(path).astype(np.float64) for path in sorted((root / "raw").glob("*.tif"))]
+    sums = [raw[0] + raw[1] + raw[4], raw[2] + raw[3], raw[5]]
+    outputs = sorted((root / "processed").glob("*.tif"))
+    for path, expected in zip(outputs, sums, strict=True):
+        np.testing.assert_array_equal(tifffile.imread(path), np.trunc(expected).astype(np.int32))
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("late", [False, True], ids=["up", "down at the start"])
 def test_final_statistics_are_written_to_a_catalogue(
     run_engine: RunEngine,
@@ -250,10 +279,10 @@ def test_final_statistics_are_written_to_a_catalogue(
         uid = take(run_engine, root, 4)
         until(lambda: "conversion" in client[uid].metadata, "the statistics are in the catalogue")
         until(lambda: client[uid].metadata["conversion"]["pending"] == 0, "they are final")
-        statistics = client[uid].metadata["conversion"]
+        numbers = client[uid].metadata["conversion"]
         assert host.stop().startswith("Stopped")
         client.context.close()
-    assert (statistics["submitted"], statistics["converted"], statistics["failed"]) == (4, 4, 0)
+    assert (numbers["submitted"], numbers["converted"], numbers["failed"]) == (4, 4, 0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")

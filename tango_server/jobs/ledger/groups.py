@@ -44,14 +44,15 @@ _SUPERSEDE = (
     f"'a later frame took its place', 'accepted', accepted, 'finished', ?1, {ORIGIN}) WHERE number=?3"
 )
 _ENDED = (
-    "SELECT number FROM jobs WHERE group_id=? AND outcome IS NOT NULL AND outcome != 'superseded' AND output != ? "
-    "AND (member IS NULL OR json_extract(report, '$.reason') IS NOT ?) ORDER BY member"
+    "SELECT number FROM jobs WHERE group_id=? AND outcome IS NOT NULL AND output != ? AND (member IS NULL OR "
+    "outcome != 'superseded' AND json_extract(report, '$.reason') IS NOT ?) ORDER BY member"
 )
 _REOPEN = (  # the row of a group keeps the path of what it has written
     "UPDATE jobs SET output=iif(member IS NULL, ifnull(json_extract(report, '$.output'), output), output), "  # noqa: S608
     f"{AGAIN}, place=? WHERE number=? AND outcome IS NOT NULL"
 )
 _REQUEUE = "UPDATE jobs SET place=? WHERE job_id=? AND outcome IS NULL"
+_KEEP_OUTPUT = "UPDATE jobs SET output=? WHERE job_id=? AND outcome IS NULL"
 _IS_SUPERSEDED = "SELECT 1 FROM jobs WHERE job_id=? AND outcome='superseded'"
 _OF_ROWS = "SELECT DISTINCT group_id FROM jobs WHERE number=? AND group_id IS NOT NULL"
 _PENDING_GROUPS = "SELECT group_id FROM jobs WHERE outcome IS NULL AND group_id IS NOT NULL AND member IS NULL"
@@ -218,6 +219,8 @@ def has_changed(connection: sqlite3.Connection, step: Finish) -> bool:
 def requeue(connection: sqlite3.Connection, step: Finish, next_place: NextPlace) -> frozenset[str]:
     """Put a group and its members at the end of the queue; return those that are pending or superseded."""
     job_ids = [str(one.report.job_id) for one in (step, *step.members)]
+    if step.report.output is not None:
+        connection.execute(_KEEP_OUTPUT, (step.report.output, step.report.job_id))
     return frozenset(
         job_id
         for job_id in job_ids

@@ -207,6 +207,57 @@ def test_a_later_frame_of_the_same_place_supersedes_the_earlier(serve: Serve) ->
         assert counts(service.statistics) == {"submitted": 3, "grouped": 2, "superseded": 1, "groups": 1}
 
 
+def test_points_taken_elsewhere_leave_no_outputs_behind(serve: Serve) -> None:
+    """One group loses its first frame, another its only one; a file of others by that name stays."""
+    with serve() as service:
+        images = [service.write(number) for number in range(5)]
+        service.submit([
+            service.request(0, 0, members=2, key="0"), service.request(1, 1, key="1"),
+            service.request(2, 0, "h", members=1, key="2"),
+        ])  # fmt: skip
+        service.until_idle()
+        processed = service.root / "processed"
+        assert sorted(path.name for path in processed.iterdir()) == ["frame_00000.tif", "frame_00002.tif"]
+        service.submit([
+            service.request(3, 0, "i", members=2, supersedes="0"), service.request(4, 1, "i", supersedes="2"),
+        ])  # fmt: skip
+        service.until_idle()
+        found = {path.name: tifffile.imread(path) for path in processed.iterdir()}
+        assert found.keys() == {"frame_00001.tif", "frame_00003.tif"}
+        assert np.array_equal(found["frame_00001.tif"], images[1])
+        assert np.array_equal(found["frame_00003.tif"], images[3].astype(np.int32) + images[4])
+        assert counts(service.statistics) == {"submitted": 5, "grouped": 3, "superseded": 2, "groups": 2}
+        outcomes = {each.group: each.outcome for each in service.reports() if isinstance(each, GroupReport)}
+        assert outcomes == {"g": "converted", "h": "superseded", "i": "converted"}
+
+
+def test_a_file_of_others_is_never_removed_as_an_earlier_output(serve: Serve) -> None:
+    with serve() as service:
+        for number in range(3):
+            service.write(number)
+        service.submit([service.request(0, 0, members=2, key="0"), service.request(1, 1)])
+        service.until_idle()
+        (output,) = (service.root / "processed").iterdir()
+        output.write_bytes(service.path(2).read_bytes())
+        service.submit([service.request(2, 0, "h", members=1, supersedes="0")])
+        service.until_idle()
+        assert output.read_bytes() == service.path(2).read_bytes()
+
+
+def test_a_server_that_starts_again_awaits_no_superseded_frame(serve: Serve) -> None:
+    with serve() as service:
+        service.runner.pause(paused=True)
+        images = [service.write(number) for number in range(3)]
+        service.submit([service.request(0, 0, members=2, key="0"), service.request(1, 1, key="1")])
+        service.submit([service.request(2, 0, "h", members=1, supersedes="1")])
+    with serve() as service:
+        service.runner.pause(paused=False)
+        service.until_idle()
+        found = {path.name: tifffile.imread(path) for path in (service.root / "processed").iterdir()}
+        assert found.keys() == {"frame_00000.tif", "frame_00002.tif"}
+        assert np.array_equal(found["frame_00000.tif"], images[0])
+
+
 def test_closing_is_repeatable_and_unknown_groups_are_named(serve: Serve) -> None:
     with serve() as service:
         service.write(0)

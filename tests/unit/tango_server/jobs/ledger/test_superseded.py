@@ -1,6 +1,7 @@
 """Points that are taken again: the earlier frame leaves its group, wherever it is; and members with other darks."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,11 @@ def whole(ledger: Ledger, group: str) -> Job:
 
 def combine(ledger: Ledger, group: str, outcome: Outcome = "converted") -> None:
     """Write the reports of a group and its pending members."""
+    assert ledger.finish([finished(ledger, group, outcome)]) == frozenset()
+
+
+def finished(ledger: Ledger, group: str, outcome: Outcome = "converted") -> Finish:
+    """The reports of a group and its pending members."""
     of = whole(ledger, group)
     pending = [each.job for each in ledger.members_of(of).members if each.outcome is None]
     listed = tuple({"source": str(one.source), "outcome": "grouped"} for one in pending)
@@ -51,7 +57,7 @@ def combine(ledger: Ledger, group: str, outcome: Outcome = "converted") -> None:
         Finish(FrameReport(job_id=one.job_id, source="x", outcome=ending, finished=2e9, **one.request.origin))
         for one in pending
     )
-    assert ledger.finish([Finish(report, members=members)]) == frozenset()
+    return Finish(report, members=members)
 
 
 def outcome_of(history: History, name: str) -> str:
@@ -95,6 +101,60 @@ def test_a_group_of_superseded_frames_alone_awaits_none(ledger: Ledger, history:
     assert booked.pending == 3
     assert (whole(ledger, "g").settled, in_groups(ledger, "g")) == (1, [("a", "superseded")])
     assert outcome_of(history, "a") == "superseded"
+
+
+def test_a_group_that_lost_a_frame_is_written_once(ledger: Ledger, history: History) -> None:
+    ledger.accept([member("a", "g", 0, 3), member("b", "g", 1), member("c", "g", 2)])
+    ledger.accept([member("again", "h", 0, 1, supersedes="b")])
+    combine(ledger, "g")
+    assert numbers(history) == {"submitted": 4, "pending": 1, "grouped": 2, "superseded": 1, "groups": 1}
+
+
+def test_a_larger_number_is_noticed_beside_a_place_that_was_left(ledger: Ledger) -> None:
+    ledger.accept([member("a", "g", 0, 2), member("b", "g", 1), member("again", "h", 0, 1, supersedes="b")])
+    step = finished(ledger, "g")
+    ledger.close_groups({"g": 3})
+    assert ledger.finish([step]) == {step.report.job_id, "a"}
+
+
+def test_a_frame_superseded_while_its_report_is_written_has_its_group_repeated(
+    ledger: Ledger, history: History
+) -> None:
+    ledger.accept([member("a", "g", 0, 2), member("b", "g", 1)])
+    step = finished(ledger, "g")
+    (booked,) = ledger.accept([member("again", "h", 0, 1, supersedes="b")])
+    assert booked.superseded == {"b"}
+    assert ledger.finish([step]) == {step.report.job_id, "a", "b"}, "none of these reports is written"
+    assert outcome_of(history, "b") == "superseded"
+    combine(ledger, "g")
+    assert numbers(history) == {"submitted": 3, "pending": 1, "grouped": 1, "superseded": 1, "groups": 1}
+
+
+def test_a_group_that_is_made_anew_knows_its_earlier_output(ledger: Ledger) -> None:
+    ledger.accept([member("b", "g", 1, 2), member("a", "g", 0)])
+    assert whole(ledger, "g").output == Path("/processed/b.tif")
+    combine(ledger, "g")
+    ledger.accept([member("again", "h", 0, 1, supersedes="a")])
+    assert whole(ledger, "g").output == Path("/processed/a.tif")
+    assert [each.job.output.name for each in ledger.members_of(whole(ledger, "g")).members] == ["a.tif", "b.tif"]
+
+
+def test_an_output_that_was_not_reported_is_known_too(ledger: Ledger) -> None:
+    ledger.accept([member("a", "g", 0, 2), member("b", "g", 1)])
+    step = finished(ledger, "g")
+    other = replace(step, report=step.report.model_copy(update={"output": "/processed/other.tif"}))
+    ledger.accept([member("again", "g", 0, supersedes="a")])
+    assert ledger.finish([other]) == {step.report.job_id, "a", "b"}
+    assert whole(ledger, "g").output == Path("/processed/other.tif")
+
+
+def test_an_emptied_group_may_get_frames_again(ledger: Ledger, history: History) -> None:
+    ledger.accept([member("a", "g", 0, 1), member("b", "h", 0, 1, supersedes="a")])
+    combine(ledger, "g", "superseded")
+    assert numbers(history) == {"submitted": 2, "pending": 1, "superseded": 1}
+    (booked,) = ledger.accept([member("c", "g", 1, 2)])
+    assert booked.pending == 2
+    assert (whole(ledger, "g").settled, in_groups(ledger, "g")) == (1, [("a", "superseded"), ("c", None)])
 
 
 def test_a_failed_frame_without_a_group_is_superseded(ledger: Ledger, history: History) -> None:

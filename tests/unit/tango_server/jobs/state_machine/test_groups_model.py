@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tango_server.jobs.job import Job
+from tango_server.jobs.ledger.booking import Booked
 from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.groups import is_group_id
 from tango_server.jobs.ledger.history import History
@@ -42,13 +43,14 @@ from tango_server.jobs.state_machine.events import (
 )
 from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.rules import ServiceRules
-from tango_server.messages import FrameReport, GroupReport, ReportsQuery
+from tango_server.messages import FrameReport, GroupReport, Outcome, ReportsQuery
 from tango_server.recipe import Recipe
 from tests.unit.ledger_entries import job
 from tests.unit.service_events import COMPLETE, UNFINISHED
 
 GROUPS = ("g0", "g1", "g2")
 TIMEOUT = 1000.0
+KINDS_OF_MEMBERS = {"final", "not_ready"}
 SUM = Recipe.model_validate({"combine": {"of": "event", "method": "sum", "timeout": TIMEOUT}})
 
 
@@ -65,6 +67,8 @@ class GroupWorld(RuleBasedStateMachine):
         self.mtime = 0
         self.accepted: dict[str, tuple[str, int]] = {}
         """The groups and places of members, by job id."""
+        self.left: set[str] = set()
+        """Members whose points were taken again elsewhere."""
         self.numbers: dict[str, int] = {}
         self.changed: set[str] = set()
         """Groups in which something has happened since they were last converted."""
@@ -131,15 +135,17 @@ class GroupWorld(RuleBasedStateMachine):
             return
         on_ledger = self.ledger.members_of(job_of_group(group)).members
         assert all(each.outcome is not None for each in on_ledger), "a member is still pending"
+        vacant = [each for each in on_ledger if each.outcome == "superseded"]
+        on_ledger = tuple(each for each in on_ledger if each.outcome != "superseded")
         assert {each.job.job_id for each in on_ledger} == self.current(group), "a member was lost"
         known = [each.source for each in report.members if not each.source.startswith("frame ")]
         assert known == [str(each.job.source) for each in on_ledger]
-        assert len(report.members) >= self.numbers.get(group, 0), "it was written early"
+        assert len(report.members) + len(vacant) >= self.numbers.get(group, 0), "it was written early"
 
     def current(self, group: str) -> set[str]:
-        """The members that no later one has taken the place of."""
+        """The members that no later one has taken the place of, here or elsewhere."""
         latest = {place: job_id for job_id, (named, place) in self.accepted.items() if named == group}
-        return set(latest.values())
+        return set(latest.values()) - self.left
 
     @rule(
         group=st.sampled_from(GROUPS), places=st.lists(st.integers(0, 3), min_size=1, max_size=4), known=st.booleans()
@@ -152,6 +158,21 @@ class GroupWorld(RuleBasedStateMachine):
         self.changed.add(group)
         if known:
             self.numbers[group] = 4
+        self.note(booked)
+
+    @precondition(lambda self: self.accepted)
+    @rule(data=st.data(), group=st.sampled_from(GROUPS), place=st.integers(0, 3))
+    def take_again(self, data: st.DataObject, group: str, place: int) -> None:
+        earlier = data.draw(st.sampled_from(sorted(self.accepted)))
+        one = member(f"m{len(self.accepted)}", group, place, None, supersedes=earlier)
+        if self.accepted[earlier] != (group, place):
+            self.left.add(earlier)
+        booked = self.ledger.accept([one])
+        self.changed |= {group, self.accepted[earlier][0]}
+        self.accepted[one.job_id] = group, place
+        self.note(booked)
+
+    def note(self, booked: list[Booked]) -> None:
         for superseded in [each.superseded for each in booked if each.superseded]:
             self.inbox.append(Superseded(superseded))
         self.inbox.append(Accepted(sum(each.pending for each in booked)))
@@ -159,7 +180,7 @@ class GroupWorld(RuleBasedStateMachine):
     @rule(group=st.sampled_from(GROUPS), number=st.integers(1, 5))
     def close(self, group: str, number: int) -> None:
         closed = self.ledger.close_groups({group: number})
-        assert (group in closed.unknown) == (not self.current(group))
+        assert (group in closed.unknown) == (group not in {named for named, _ in self.accepted.values()})
         if closed.unknown:
             return
         self.numbers[group] = max(number, self.numbers.get(group, 0))
@@ -198,7 +219,8 @@ class GroupWorld(RuleBasedStateMachine):
         self.converted(self.conversions.pop(data.draw(st.integers(0, len(self.conversions) - 1))))
 
     def converted(self, step: Convert) -> None:
-        report = FrameReport(source=str(step.job.source), output="/processed/x.tif", outcome="converted", finished=0.0)
+        outcome: Outcome = "converted" if step.members else "superseded"
+        report = FrameReport(source=str(step.job.source), output="/processed/x.tif", outcome=outcome, finished=0.0)
         self.send(AttemptDone(step.job.job_id, report))
 
     @precondition(lambda self: self.conversions)
@@ -206,7 +228,9 @@ class GroupWorld(RuleBasedStateMachine):
     def fail(self, data: st.DataObject, kind: Any) -> None:
         step = self.conversions.pop(data.draw(st.integers(0, len(self.conversions) - 1)))
         there = [number for number, part in enumerate(step.members) if part.job is not None]
-        chosen = data.draw(st.sets(st.sampled_from(there), min_size=1)) if kind in {"final", "not_ready"} else set()
+        if not there and kind == "not_ready":  # of a group that has lost all its frames, nothing is awaited
+            kind = "crashed"
+        chosen = data.draw(st.sets(st.sampled_from(there), min_size=1)) if there and kind in KINDS_OF_MEMBERS else set()
         self.changed.add(step.job.group)
         self.send(AttemptFailed(step.job.job_id, kind, "it went wrong", dict.fromkeys(chosen, "damaged")))
 
@@ -260,9 +284,10 @@ class GroupWorld(RuleBasedStateMachine):
         assert len(self.service._groups.groups) == 0
 
 
-def member(job_id: str, group: str, place: int, members: int | None) -> Job:
-    one = job(job_id, "run", recipe=SUM)
-    return replace(one, request=one.request.model_copy(update={"group": group, "member": place, "members": members}))
+def member(job_id: str, group: str, place: int, members: int | None, supersedes: str | None = None) -> Job:
+    one = job(job_id, "run", recipe=SUM, key=job_id)
+    update = {"group": group, "member": place, "members": members, "supersedes": supersedes}
+    return replace(one, request=one.request.model_copy(update=update))
 
 
 def job_of_group(group: str) -> Job:
