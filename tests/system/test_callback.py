@@ -209,6 +209,7 @@ def test_killed_session_loses_no_frame(start_server: Callable[..., LocalServer],
         np.testing.assert_array_equal(tifffile.imread(output), expected)
 
 
+@pytest.mark.long
 def test_run_of_1000_events_converts_each_frame_once(
     open_session: Callable[[str], Session], server: LocalServer, root: Path
 ) -> None:

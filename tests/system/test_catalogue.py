@@ -181,6 +181,7 @@ def test_late_frames_are_added_to_the_metadata_of_the_run(session: Session) -> N
     assert session.client[uid].metadata["stop"]["exit_status"] == "success"
 
 
+@pytest.mark.long
 def test_catalogue_gets_statistics_after_an_outage(session: Session) -> None:
     proxy = tango.DeviceProxy(session.converter.client.address)
     proxy.Pause()

@@ -372,6 +372,7 @@ def test_esperanto_frames_with_a_gap_between_angles_are_refused(petif: Call, raw
     assert "1 of 2 groups combined, from 2 of 4 frames" in ended.stdout
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows kills a process together with its files")
 def test_groups_of_a_killed_worker_are_combined_again(raw: Path) -> None:
     images = some(30, (1024, 1024))

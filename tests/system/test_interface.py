@@ -100,6 +100,7 @@ def test_what_failed_before_a_reset_is_left_alone(proxy: tango.DeviceProxy, root
     assert proxy.RetryFailed() == 0
 
 
+@pytest.mark.long
 def test_a_folder_of_20000_files_does_not_keep_the_client_waiting(start_server: Start, root: Path, data: Path) -> None:
     proxy = tango.DeviceProxy(start_server().address)
     proxy.set_timeout_millis(2500)

@@ -143,7 +143,7 @@ def take_names(session: Session) -> None:
     session.engine.subscribe(take)
 
 
-@pytest.mark.parametrize("writer", [with_literal_names, with_templates])
+@pytest.mark.parametrize("writer", [pytest.param(with_literal_names, marks=pytest.mark.long), with_templates])
 def test_reprocessing_leaves_the_old_run_unchanged(session: Session, writer: Callable[[Session], Any]) -> None:
     take_names(session)
     session.engine.subscribe(writer(session))

@@ -48,6 +48,7 @@ def test_tests_in_the_guide_pass(tmp_path: Path) -> None:
     assert "4 passed" in ended.stdout
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="looks at process ids")
 def test_failing_test_leaves_no_process(tmp_path: Path) -> None:
     ended = run_pytest(tmp_path, FAILING)

@@ -508,10 +508,8 @@ def test_plan_without_checkpoints_gets_none(lab: Lab) -> None:
     assert "checkpoint" not in messages
 
 
-@pytest.mark.parametrize(
-    ("wait", "points"),
-    [("run", 1), *(pytest.param("point", points, marks=pytest.mark.long) for points in (1, 2))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("wait", "points"), [("run", 1), ("point", 1), ("point", 2)])
 def test_long_call_keeps_no_reports_in_memory(wait: Any, points: int, lab: Lab) -> None:
     held: list[Counter[str]] = []
 
