@@ -166,6 +166,7 @@ def test_server_accepts_its_lines(run: Callable[[Command], str]) -> None:
         run(command)
 
 
+@pytest.mark.long
 @pytest.mark.system
 @pytest.mark.skipif(os.name == "nt", reason="the paths of the pages are those of Linux")
 def test_lines_for_a_running_server_run(host: Path) -> None:

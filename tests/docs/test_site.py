@@ -14,6 +14,9 @@ from tests.docs.pages import DOCS, PROJECT
 REPOSITORY = "https://github.com/petif-bluesky/petif-bluesky/"
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built site."""

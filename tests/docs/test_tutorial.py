@@ -58,6 +58,7 @@ def go_on(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+@pytest.mark.long
 def test_scan_is_converted_when_the_server_starts_late(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

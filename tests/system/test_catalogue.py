@@ -197,6 +197,7 @@ def test_catalogue_gets_statistics_after_an_outage(session: Session) -> None:
     assert session.client[uid].metadata["conversion"]["converted"] == 2
 
 
+@pytest.mark.long
 def test_runs_are_found_by_recipe(session: Session) -> None:
     from tiled.queries import Key
 

@@ -286,7 +286,8 @@ def converted(request: FrameRequest) -> FrameReport:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("literal", [True, pytest.param(False, marks=pytest.mark.long)], ids=["literal-names", "plain"])
+@pytest.mark.long
+@pytest.mark.parametrize("literal", [True, False], ids=["literal-names", "plain"])
 def test_catalogue_has_every_frame_of_a_fly_scan(client: Any, run_engine: RunEngine, root: Path, literal: bool) -> None:
     server = FakeServer(root)
     server.report = converted

@@ -146,6 +146,7 @@ def test_frame_that_kills_workers_costs_only_its_own_attempts(
     require_converted(tasks)
 
 
+@pytest.mark.long
 def test_a_conversion_that_hangs_is_given_up_and_others_go_on(
     cluster: LocalCluster, connect: MakeExecutor, root: Path, answers: "SimpleQueue[Result]"
 ) -> None:

@@ -48,8 +48,8 @@ def sums(raw: Path, *groups: range) -> list[Any]:
     ("of", "groups"),
     [
         ("event", [range(3), range(6, 9), range(9, 12)]),
-        ("run", [[*range(3), *range(6, 12)]]),
-        ({"every": 6}, [[0, 1, 2, 6, 7, 8], range(9, 12)]),
+        pytest.param("run", [[*range(3), *range(6, 12)]], marks=pytest.mark.long),
+        pytest.param({"every": 6}, [[0, 1, 2, 6, 7, 8], range(9, 12)], marks=pytest.mark.long),
     ],
 )
 def test_catalogued_run_is_combined_again(

@@ -56,6 +56,7 @@ def test_a_command_in_a_folder_of_data_converts(program: list[str], among_frames
     assert not (root / "imported").exists()
 
 
+@pytest.mark.long
 def test_a_root_that_is_a_link_is_what_the_link_leads_to_now(tmp_path: Path, data: Path) -> None:
     link = tmp_path / "current"
     for name in ("first", "second"):

@@ -104,7 +104,11 @@ def test_killed_idle_workers_cost_no_attempt(executor: ProcessExecutor, root: Pa
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("import", "No module named 'cv2'"), ("memory", "MemoryError"), ("killed", "ended before it was ready")],
+    [
+        ("import", "No module named 'cv2'"),
+        pytest.param("memory", "MemoryError", marks=pytest.mark.long),
+        pytest.param("killed", "ended before it was ready", marks=pytest.mark.long),
+    ],
 )
 def test_workers_that_cannot_start_cost_no_attempt_and_back_off(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str, words: str

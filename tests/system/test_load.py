@@ -89,6 +89,7 @@ def pending(proxy: tango.DeviceProxy) -> int:
     return int(statistics_of(proxy, "load")["pending"])
 
 
+@pytest.mark.long
 def test_each_frame_is_converted_once_while_another_client_polls(
     server: LocalServer, proxy: tango.DeviceProxy, root: Path, data: Path, frames: list[Path]
 ) -> None:

@@ -48,9 +48,10 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("reports", "processes", "threads", "seconds"),
-    [(3000, 2, 4, 4.0), pytest.param(100_000, 8, 25, 30.0, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
+    [(3000, 2, 4, 4.0), pytest.param(100_000, 8, 25, 30.0, marks=pytest.mark.timeout(900))],
     ids=["few", "200 clients"],
 )
 def test_state_and_attributes_are_read_at_once_during_long_calls(

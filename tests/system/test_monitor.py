@@ -200,7 +200,8 @@ _PLOTS = ("frames_per_second", "latency_median", "backlog")
 _TITLE_WIDTH = "(context => { context.font = 'bold 13px Helvetica'; return context.measureText(it.title.text).width })"
 
 
-@pytest.mark.parametrize("width", [420, *(pytest.param(width, marks=pytest.mark.long) for width in (768, 1280))])
+@pytest.mark.long
+@pytest.mark.parametrize("width", [420, 768, 1280])
 def test_page_fits_the_window(
     server: LocalServer, proxy: tango.DeviceProxy, root: Path, open_page: Callable[..., Opened], width: int
 ) -> None:
@@ -255,6 +256,7 @@ def answer_to_a_page_of(origin: str, url: str) -> int:
         return connection.getresponse().status
 
 
+@pytest.mark.long
 def test_page_for_the_whole_network_works_at_the_printed_address(
     server: LocalServer, start_monitor: Callable[..., MonitorProcess]
 ) -> None:
@@ -265,6 +267,7 @@ def test_page_for_the_whole_network_works_at_the_printed_address(
     assert answer_to_a_page_of("http://evil.example", here) == HTTPStatus.FORBIDDEN
 
 
+@pytest.mark.long
 def test_port_in_use_is_named_with_a_remedy() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

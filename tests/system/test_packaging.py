@@ -56,7 +56,8 @@ def unpacked(sdist: Path, version: str, tmp_path_factory: pytest.TempPathFactory
     """The tree that the sdist holds."""
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # unknown to Python 3.11.2 of Debian 12
+        archive.extractall(folder)
     return folder / f"petif_bluesky-{version}"
 
 

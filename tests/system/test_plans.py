@@ -166,6 +166,7 @@ def test_reprocessing_leaves_the_old_run_unchanged(session: Session, writer: Cal
     assert dict(session.client[old].metadata) == metadata
 
 
+@pytest.mark.long
 def test_reprocessed_run_cannot_be_reprocessed(session: Session) -> None:
     session.engine.subscribe(with_literal_names(session))
     (old,) = session.engine(count([session.detector], 1))

@@ -57,6 +57,7 @@ def by_item(raw: Image) -> Image:
     return np.rot90(raw, 2).clip(0).astype(np.uint32)
 
 
+@pytest.mark.long
 def test_queue_of_scans_and_conversions(manager: REManager, catalogue: Any, root: Path) -> None:
     client, _ = catalogue
     assert {"convert_files", "convert_folder", "count", "reprocess_run", "scan"} <= set(

@@ -219,6 +219,7 @@ def test_idle_server_has_no_times(start_server: Start) -> None:
     assert fields["LatencyMedian"] == 0.0
 
 
+@pytest.mark.long
 def test_wait_names_a_damaged_file_and_the_reason(start_server: Start, root: Path, put: Put) -> None:
     address = start_server(*settings("run_timeout=4")).address
     put("truncated_tail.tif", "damaged.tif")
@@ -232,6 +233,7 @@ def test_wait_names_a_damaged_file_and_the_reason(start_server: Start, root: Pat
     assert "1 failed" in finished.stdout
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="pexpect's terminal is POSIX's")
 def test_tables_fit_the_terminal_and_break_no_path(server: LocalServer, run: Petif, root: Path, put: Put) -> None:
     import pexpect

@@ -82,6 +82,7 @@ def test_one_proxy_is_enough(server: LocalServer, monkeypatch: pytest.MonkeyPatc
     assert made == [server.address]
 
 
+@pytest.mark.long
 def test_call_to_a_frozen_server_times_out(poller: ServerPoller, frozen: psutil.Process) -> None:
     first = seconds_without_answer(poller)
     assert first < 2 * TIME_OUT + SLACK  # Tango asks once more whether a device is alive that has just answered
@@ -92,6 +93,7 @@ def test_call_to_a_frozen_server_times_out(poller: ServerPoller, frozen: psutil.
     until(lambda: poller.state.connected, "the poller has noticed")
 
 
+@pytest.mark.long
 def test_concurrent_calls_share_one_timeout(poller: ServerPoller, frozen: psutil.Process) -> None:
     seconds_without_answer(poller)
     took: list[float] = []

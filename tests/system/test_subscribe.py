@@ -338,6 +338,7 @@ def test_no_run_is_drained_early_when_the_host_is_slow_or_stalled(
         until(lambda: wrong() == [], "the numbers are right for every run in the end")
 
 
+@pytest.mark.long
 def test_two_hosts_serve_two_converters(
     run_engine: RunEngine,
     recorder: Recorder,

@@ -129,6 +129,7 @@ def test_watched_frames_are_converted_once_across_a_kill(root: Path, start: Call
     assert third.reports == []
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="a process gets no Ctrl-C from another one on Windows")
 def test_ctrl_c_ends_in_good_order_and_the_next_start_goes_on(
     root: Path, start: Callable[..., Watching], put: Callable[..., Path]
@@ -214,6 +215,7 @@ def test_frames_are_replaced_in_place_once(root: Path, put: Callable[..., Path])
     np.testing.assert_array_equal(tifffile.imread(frame), np.rot90(raw).astype(np.int32))
 
 
+@pytest.mark.long
 def test_invalid_call_is_reported_with_a_reason(
     root: Path, start: Callable[..., Watching], put: Callable[..., Path]
 ) -> None:
