@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from petif_bluesky.documents.detector_settings import DetectorSettings
+from petif_bluesky.documents.run_recipe import part_of_recipe
 from tango_server.recipe.corrections import DARK_FACTS, Corrections, DarkFacts
 
 
@@ -61,13 +62,7 @@ class FoundDark:
 
 def corrections_of(recipe: Any) -> Corrections | None:
     """Return the corrections of a recipe in JSON; None if there are none, or the recipe is invalid."""
-    given = recipe.get("corrections") if isinstance(recipe, Mapping) else None
-    if given is None:
-        return None
-    try:
-        return Corrections.model_validate(given)
-    except ValueError:  # the server reports the error for each frame
-        return None
+    return part_of_recipe(recipe, "corrections", Corrections)
 
 
 def wants_run_dark(recipe: Any) -> bool:

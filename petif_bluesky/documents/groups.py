@@ -10,12 +10,12 @@ number of members, which counts places, never decreases.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from petif_bluesky.documents.frame import Frame, InEvent
 from petif_bluesky.documents.nearest import NearestPoints
+from petif_bluesky.documents.run_recipe import part_of_recipe
 from tango_server.limits import LONGEST_ID, MOST_MEMBERS
 from tango_server.recipe.combine import By, Combine, Every
 
@@ -182,13 +182,7 @@ class Groups:
 
 def combine_of(recipe: Any) -> Combine | None:
     """Return how the frames of a recipe in JSON are combined; None if they are not, or the recipe is invalid."""
-    given = recipe.get("combine") if isinstance(recipe, Mapping) else None
-    if given is None:
-        return None
-    try:
-        return Combine.model_validate(given)
-    except ValueError:  # the server reports the error for each frame
-        return None
+    return part_of_recipe(recipe, "combine", Combine)
 
 
 def _forget_oldest(groups: OrderedDict[str, _Group]) -> None:

@@ -5,9 +5,12 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from tango_server.recipe import Recipe
+from tango_server.recipe.base import Frozen
+
+_Part = TypeVar("_Part", bound=Frozen)
 
 _FIELDS = ["preset", *Recipe.model_fields]
 _CLOSE = 0.75
@@ -90,3 +93,14 @@ def _parted(conversion: Any) -> tuple[Any, dict[str, Any]]:
 def _means_a_recipe(conversion: Mapping[str, Any]) -> bool:
     """Return whether a dict has a field of a recipe, perhaps misspelled."""
     return any(get_close_matches(str(key), _FIELDS, n=1, cutoff=_CLOSE) for key in conversion)
+
+
+def part_of_recipe(recipe: Any, name: str, kind: type[_Part]) -> _Part | None:
+    """Return a part of a recipe in JSON by its name; None if it has none, or an invalid one."""
+    given = recipe.get(name) if isinstance(recipe, Mapping) else None
+    if given is None:
+        return None
+    try:
+        return kind.model_validate(given)
+    except ValueError:  # the server reports the error for each frame
+        return None
