@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 PROJECT = Path(__file__).parents[3]
 CHECKED = ("tango_server", "petif_bluesky", "docs", "examples", "README.md", "CONTRIBUTING.md")
 SUFFIXES = {".py", ".md", ".ipynb"}
@@ -41,19 +39,19 @@ PHRASES = (
 )
 
 
-def _lines() -> Iterator[tuple[str, str]]:
+def _files() -> Iterator[Path]:
     for place in CHECKED:
         path = PROJECT / place
-        for file in [path] if path.is_file() else sorted(path.rglob("*")):
-            if file.suffix in SUFFIXES:
-                for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-                    yield f"{file.relative_to(PROJECT).as_posix()}:{number}", line
+        yield from [path] if path.is_file() else (file for file in path.rglob("*") if file.suffix in SUFFIXES)
 
 
-@pytest.mark.parametrize("phrase", PHRASES)
-def test_phrase_of_the_old_dialect_is_gone(phrase: str) -> None:
-    pattern = re.compile(phrase, re.IGNORECASE)
-    assert not [f"{where}: {line.strip()}" for where, line in _lines() if pattern.search(line)]
+def test_phrases_of_the_old_dialect_are_gone() -> None:
+    pattern = re.compile("|".join(PHRASES))
+    found = []
+    for file in _files():
+        text = file.read_text(encoding="utf-8").lower()  # as a whole, which takes a tenth of the time of its lines
+        found += [f"{file.name}:{text.count(chr(10), 0, hit.start()) + 1}: {hit[0]}" for hit in pattern.finditer(text)]
+    assert found == []
 
 
 def test_everything_to_check_exists() -> None:
