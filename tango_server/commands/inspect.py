@@ -80,7 +80,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"  provenance  {json.dumps(record)}")
     if provenance is not None and provenance["placeholder"]:
         lines.append(f"  PLACEHOLDER all zeros: {provenance['source']} did not exist when this file was written")
-    lines += _combined(provenance or {}) + _corrections(provenance or {})
+    lines += _combined(found) + _corrections(provenance or {})
     sidecar = found["sidecar"]
     if sidecar is None:
         return [*lines, "  sidecar     none"]
@@ -101,16 +101,20 @@ def _frame_lines(found: dict[str, Any]) -> list[str]:
     return lines + [f"    {name:<16} {printable(str(value))}" for name, value in found["header"].items()]
 
 
-def _combined(provenance: dict[str, Any]) -> list[str]:
-    """Return lines for the frames that became one. Their list is in the report of the group, and here only its hash."""
-    found = provenance.get("combined")
-    if found is None:
+def _combined(found: dict[str, Any]) -> list[str]:
+    """Return lines for the frames that became one."""
+    if "members" not in found:
         return []
-    missing = "" if found["used"] == found["frames"] else f", {found['frames'] - found['used']} MISSING"
-    names = f": {printable(found['first'])} to {printable(found['last'])}" if "first" in found else ""
+    facts = found["provenance"]["combined"]
+    missing = "" if facts["used"] == facts["frames"] else f", {facts['frames'] - facts['used']} MISSING"
+    names = f": {printable(facts['first'])} to {printable(facts['last'])}" if "first" in facts else ""
     return [
-        f"  combined    {found['method']} of {found['used']} of {found['frames']} frames{missing}{names}",
-        f"    {'paths, SHA-256':<16} {printable(found['frames_sha256'])}",
+        f"  combined    {facts['method']} of {facts['used']} of {facts['frames']} frames{missing}{names}",
+        *(
+            f"    {each['outcome']:<16} {printable(each['source'])}" + (f": {each['reason']}" if each["reason"] else "")
+            for each in found["members"]
+        ),
+        *([f"    {'frames unknown':<16} {found['members_problem']}"] if "members_problem" in found else []),
     ]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tango_server.conversion.combining.member_list import read_member_list
 from tango_server.conversion.errors import ConversionError, NotEsperantoError
 from tango_server.conversion.esperanto.reading import read_esperanto, read_header
 from tango_server.conversion.esperanto.record import provenance_in
@@ -140,7 +141,7 @@ def _tiff(path: Path) -> dict[str, Any]:
         "directory": "after the pixels" if structure.ifd_last else "before the pixels",
         "pages": [_page(page) for page in structure.pages],
         "tags": _tags(path, structure),
-        "provenance": _provenance(read_provenance(structure)),
+        **_provenance(path, read_provenance(structure)),
         "sidecar": _sidecar(path),
     }
 
@@ -170,17 +171,18 @@ def _esperanto(path: Path) -> dict[str, Any]:
     try:
         header = read_header(path)
         found["header"] = {**asdict(header), "start": header.start._asdict(), "end": header.end._asdict()}
-        found["provenance"] = _provenance(provenance_in(header.history))
+        found |= _provenance(path, provenance_in(header.history))
         read_esperanto(path)
     except NotEsperantoError as error:
         return {**found, "problem": error.problem}
     return {**found, "state": "complete"}
 
 
-def _provenance(provenance: Provenance | None) -> dict[str, Any] | None:
+def _provenance(path: Path, provenance: Provenance | None) -> dict[str, Any]:
+    """Return what made the file; of several frames in one, all these `members` or why they are unknown, too."""
     if provenance is None:
-        return None
-    return {
+        return {"provenance": None}
+    made = {
         "recipe": provenance.recipe,
         **({} if provenance.content_hash is None else {"content_hash": provenance.content_hash}),
         "source": provenance.source,
@@ -191,6 +193,12 @@ def _provenance(provenance: Provenance | None) -> dict[str, Any] | None:
         **({} if provenance.combined is None else {"combined": provenance.combined}),
         **_corrections(provenance),
     }
+    if provenance.combined is None:
+        return {"provenance": made}
+    try:
+        return {"provenance": made, "members": read_member_list(path, provenance.combined)}
+    except ConversionError as error:
+        return {"provenance": made, "members": [], "members_problem": str(error)}
 
 
 def _corrections(provenance: Provenance) -> dict[str, Any]:

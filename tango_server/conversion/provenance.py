@@ -106,21 +106,29 @@ def software() -> str:
 
 def origin_of(source: FrameLocation, output: Path) -> str:
     """Return 8 hexadecimal digits, a hash of the relative path from the folder of `output` to the frame."""
-    return hashlib.sha256(_way(source, output)).hexdigest()[:8]
+    return hashlib.sha256(_bytes(way_to(source, output))).hexdigest()[:8]
 
 
 def list_hash(sources: Iterable[FrameLocation], output: Path) -> str:
     """Return the SHA-256 of the relative paths from the folder of `output` to several frames, in their order."""
-    return hashlib.sha256(b"\0".join(_way(source, output) for source in sources)).hexdigest()
+    return hash_of_ways(way_to(source, output) for source in sources)
 
 
-def _way(source: FrameLocation, output: Path) -> bytes:
+def hash_of_ways(ways: Iterable[str]) -> str:
+    """Return the SHA-256 of relative paths, in their order."""
+    return hashlib.sha256(b"\0".join(map(_bytes, ways))).hexdigest()
+
+
+def way_to(source: FrameLocation, output: Path) -> str:
+    """Return the relative path from the folder of `output` to a frame, with its data set and index in a container."""
     try:
         way = Path(os.path.relpath(source.file, output.parent)).as_posix()
     except ValueError:  # on another drive of Windows
         way = source.file.as_posix()
-    if source.index is not None:
-        way = f"{way}::{source.data_set}#{source.index}"
+    return way if source.index is None else f"{way}::{source.data_set}#{source.index}"
+
+
+def _bytes(way: str) -> bytes:
     return way.encode("utf-8", "surrogateescape")
 
 

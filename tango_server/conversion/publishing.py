@@ -41,6 +41,7 @@ class Content:
     experiment: the values of an ESPERANTO header, where they are not those of the source
     has_sidecar: whether the sidecar of a frame holds for the output, with new `sidecar_values` by section and key
     sidecar_of: that frame; by default the source
+    beside: writes what else belongs beside the output; returns why it could not, empty if it did
 
     """
 
@@ -54,6 +55,7 @@ class Content:
     has_sidecar: bool = True
     sidecar_of: Path | None = None
     sidecar_values: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    beside: Callable[[Path, Attempt], str] = lambda _output, _attempt: ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,10 +98,10 @@ class Publication:
                 report = self.publish(chosen, content, replace(attempt, exclusive=not replaces))
             except FileExistsError:  # another process took the name: decide again
                 continue
+            problem = content.beside(chosen, replace(attempt, mtime_ns=None))
             carried = self._carry_sidecar(chosen, content)
-            if report.reason and "reason" in carried:
-                carried["reason"] = f"{report.reason} {carried['reason']}"
-            return report.model_copy(update=carried)
+            reasons = filter(None, (report.reason, problem, carried.get("reason")))
+            return report.model_copy(update={**carried, "reason": " ".join(reasons)})
 
     def publish(
         self,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tango_server.conversion.combining.member_list import member_list_path
 from tango_server.conversion.corrections.master_files import read_master
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.files.frame_location import FrameLocation
@@ -51,6 +52,7 @@ class OutputCheck:
             and bool(listed)
             and list_hash(members, output).startswith(listed)  # an ESPERANTO header has the beginning only
             and self._has_masters(found, members[0].file)
+            and member_list_path(output).exists()
         )
 
     def _has_masters(self, provenance: Provenance, source: Path) -> bool:

@@ -106,7 +106,9 @@ class Session:
 
     def _check_numbers(self, uid: str, counts: dict[str, int], outputs: list[str]) -> None:
         """The statistics are those of the files, on the server, in the run and in the catalogue."""
-        on_disk = sorted(str(path) for path in (self.root / "processed").rglob("*.tif*") if path.suffix != ".metadata")
+        on_disk = sorted(
+            str(path) for path in (self.root / "processed").rglob("*") if path.suffix not in {".metadata", ".csv", ""}
+        )
         assert outputs == on_disk, "no output is left over"
         expected = {**counts, "groups": len(outputs), "pending": 0, "converted": 0}
         statistics = self.attached.converter.client.run_statistics(uid)

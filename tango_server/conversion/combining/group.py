@@ -20,7 +20,8 @@ from tango_server.conversion.combining.combine import (
     combined_type,
     no_progress,
 )
-from tango_server.conversion.combining.earlier_outputs import withdraw
+from tango_server.conversion.combining.earlier_outputs import withdraw, withdraw_fewer
+from tango_server.conversion.combining.member_list import write_member_list
 from tango_server.conversion.combining.members import (
     Checked,
     Exposures,
@@ -35,19 +36,15 @@ from tango_server.conversion.errors import (
     GroupNotReadyError,
     GroupUnfitError,
     IncompleteFileError,
-    OutsideRootsError,
     SourceChangedError,
-    SourceError,
     SourceMissingError,
 )
+from tango_server.conversion.files.atomic_write import Attempt
 from tango_server.conversion.files.naming import incomplete_path
 from tango_server.conversion.files.roots import ANYWHERE, Roots, output_path
-from tango_server.conversion.files.sandbox import is_taken, open_folder
 from tango_server.conversion.image.buffers import thread_workspace
 from tango_server.conversion.provenance import list_hash, origin_of
 from tango_server.conversion.publishing import Content, Publication
-from tango_server.conversion.records import record_of
-from tango_server.conversion.sidecar import sidecar_path
 from tango_server.limits import MOST_MEMBERS
 from tango_server.messages import FrameReport, GroupMember, GroupReport, Outcome
 from tango_server.recipe import NewFile, Recipe
@@ -181,8 +178,9 @@ class _Group:
             state=replace(first.state, size=sum(each.source.state.size for each in checked)),
             note=" ".join([*notes, *self._notes(exposures)]),
         )
+        complete, used = target, len(self.members) - len(self.problems)
         if self.problems:
-            target = incomplete_path(target, len(self.members) - len(self.problems), len(self.members))
+            target = incomplete_path(complete, used, len(self.members))
         making = _Making(self, checked, exposures, target)
         publication = Publication(
             source, making.content, target, self.recipe, self.roots, token, job, checked[0].member.fields
@@ -190,14 +188,12 @@ class _Group:
         report = publication.to_new_file(self.place)
         if report.outcome != "converted":
             return report
-        try:
-            self._remove_earlier(Path(report.output or target))
-        except (OSError, ConversionError) as error:  # the output is written: no failure
-            problem = f"{report.reason} The earlier output of fewer frames could not be removed ({error})."
-            return report.model_copy(update={"reason": problem.strip()})
-        if problem := withdraw(self.earlier, self.roots, job):
-            return report.model_copy(update={"reason": f"{report.reason} {problem}".strip()})
-        return report
+        reasons = (
+            report.reason,
+            withdraw_fewer(complete, used, len(self.members), origin_of(source.location, target), self.roots),
+            withdraw(self.earlier, self.roots, job),
+        )
+        return report.model_copy(update={"reason": " ".join(filter(None, reasons))})
 
     def note(self, failed: MemberFailed) -> None:
         """Note why a member cannot be read."""
@@ -239,11 +235,6 @@ class _Group:
             "frames_sha256": list_hash(used, output),
         }
 
-    @property
-    def _how_many(self) -> str:
-        """What is added to the name of an incomplete group."""
-        return f"_{len(self.members) - len(self.problems)}of{len(self.members)}"
-
     def _require_enough(self, checked: Sequence[Checked]) -> None:
         if not self.problems or (checked and self.combine.on_incomplete == "combine"):
             return
@@ -268,24 +259,6 @@ class _Group:
         if not exposures.known:
             notes.append("The sum has no sidecar: the number of exposures of a frame is unknown.")
         return notes
-
-    def _remove_earlier(self, output: Path) -> None:
-        """Remove the output of fewer members, made when others were missing: this one takes its place."""
-        complete = output.stem.removesuffix(self._how_many) if self.problems else output.stem
-        origin = origin_of(self.members[0].location, output)
-        for used in range(1, len(self.members) - len(self.problems)):
-            earlier = incomplete_path(output.with_name(complete + output.suffix), used, len(self.members))
-            if is_taken(earlier, self.roots.write) and self._is_of_group(earlier, origin):
-                with open_folder(earlier.parent, self.roots.write) as folder:
-                    for path in (earlier, sidecar_path(earlier)):
-                        folder.remove(path.name)
-
-    def _is_of_group(self, path: Path, origin: str) -> bool:
-        try:
-            found = record_of(path, self.roots.outputs)
-        except (SourceError, OutsideRootsError):
-            return False
-        return found is not None and found.combined is not None and found.origin == origin
 
 
 @dataclass(eq=False)
@@ -316,7 +289,12 @@ class _Making:
             has_sidecar=self.exposures.known,
             sidecar_of=first.member.location.file,
             sidecar_values=values,
+            beside=self._list,
         )
+
+    def _list(self, output: Path, attempt: Attempt) -> str:
+        locations = [each.location for each in self.group.members]
+        return write_member_list(locations, self.group.listed("grouped"), output, attempt, self.group.roots)
 
     def _image(self, kind: np.dtype[Any]) -> CombinedImage:
         """Return the image, and count the pixels that are overexposed in any of the frames."""

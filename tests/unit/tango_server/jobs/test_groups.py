@@ -217,13 +217,14 @@ def test_points_taken_elsewhere_leave_no_outputs_behind(serve: Serve) -> None:
         ])  # fmt: skip
         service.until_idle()
         processed = service.root / "processed"
-        assert sorted(path.name for path in processed.iterdir()) == ["frame_00000.tif", "frame_00002.tif"]
+        assert sorted(path.name for path in processed.glob("*.tif")) == ["frame_00000.tif", "frame_00002.tif"]
         service.submit([
             service.request(3, 0, "i", members=2, supersedes="0"), service.request(4, 1, "i", supersedes="2"),
         ])  # fmt: skip
         service.until_idle()
-        found = {path.name: tifffile.imread(path) for path in processed.iterdir()}
+        found = {path.name: tifffile.imread(path) for path in processed.glob("*.tif")}
         assert found.keys() == {"frame_00001.tif", "frame_00003.tif"}
+        assert {path.name for path in processed.iterdir()} == {*found, *(f"{name}.members.csv" for name in found)}
         assert np.array_equal(found["frame_00001.tif"], images[1])
         assert np.array_equal(found["frame_00003.tif"], images[3].astype(np.int32) + images[4])
         assert counts(service.statistics) == {"submitted": 5, "grouped": 3, "superseded": 2, "groups": 2}
@@ -237,7 +238,7 @@ def test_a_file_of_others_is_never_removed_as_an_earlier_output(serve: Serve) ->
             service.write(number)
         service.submit([service.request(0, 0, members=2, key="0"), service.request(1, 1)])
         service.until_idle()
-        (output,) = (service.root / "processed").iterdir()
+        (output,) = (service.root / "processed").glob("*.tif")
         output.write_bytes(service.path(2).read_bytes())
         service.submit([service.request(2, 0, "h", members=1, supersedes="0")])
         service.until_idle()
@@ -253,7 +254,7 @@ def test_a_server_that_starts_again_awaits_no_superseded_frame(serve: Serve) -> 
     with serve() as service:
         service.runner.pause(paused=False)
         service.until_idle()
-        found = {path.name: tifffile.imread(path) for path in (service.root / "processed").iterdir()}
+        found = {path.name: tifffile.imread(path) for path in (service.root / "processed").glob("*.tif")}
         assert found.keys() == {"frame_00000.tif", "frame_00002.tif"}
         assert np.array_equal(found["frame_00000.tif"], images[0])
 

@@ -77,6 +77,11 @@ def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
+def beside(name: str) -> list[str]:
+    """The output of a group, its list and its sidecar."""
+    return [name, f"{name}.members.csv", f"{name}.metadata"]
+
+
 def image_of(report: GroupReport) -> Image:
     assert report.output is not None
     image: Image = tifffile.imread(report.output)
@@ -232,7 +237,7 @@ def test_tags_hold_number_first_last_and_hash_only(raw: Path) -> None:
     assert len(description) < 1000
     shown = CliRunner().invoke(inspect, [str(output)]).output
     assert "combined    sigma_clip of 40 of 40 frames: a-00001.tif to a-00040.tif" in shown
-    assert digest in shown
+    assert all(f"    grouped          {path}\n" in shown for path in paths)
 
 
 def test_missing_members_fail_the_group_by_name(raw: Path, tmp_path: Path) -> None:
@@ -255,17 +260,20 @@ def test_incomplete_group_says_how_many_until_it_is_complete(raw: Path, tmp_path
     made = recipe(on_incomplete="combine")
     report = convert_group(members(paths), made)
     np.testing.assert_array_equal(image_of(report), np.sum(np.delete(images, missing, axis=0), axis=0))
-    assert files_in(tmp_path / "processed") == ["a-00001_3of4.tif", "a-00001_3of4.tif.metadata"]
+    assert files_in(tmp_path / "processed") == beside("a-00001_3of4.tif")
     assert "3 of 4" in report.reason
     assert [each.outcome for each in report.members].count("failed") == 1
     assert report.members[missing].reason
     found = inspect_file(Path(report.output or ""))["provenance"]["combined"]
     assert (found["used"], found["frames"]) == (3, 4)
-    assert "1 MISSING" in CliRunner().invoke(inspect, [str(report.output)]).output
+    shown = CliRunner().invoke(inspect, [str(report.output)]).output
+    assert "1 MISSING" in shown
+    assert f"    failed           {paths[missing]}: {report.members[missing].reason}\n" in shown
+    assert shown.count("    grouped   ") == 3
     paths[missing].write_bytes(content)
     report = convert_group(members(paths), made)  # a late member makes the group anew
     np.testing.assert_array_equal(image_of(report), np.sum(images, axis=0))
-    assert files_in(tmp_path / "processed") == ["a-00001.tif", "a-00001.tif.metadata"]
+    assert files_in(tmp_path / "processed") == beside("a-00001.tif")
 
 
 def test_member_that_breaks_while_it_is_read_is_left_out(raw: Path) -> None:
@@ -358,7 +366,7 @@ def test_sum_of_an_unknown_exposure_has_no_sidecar(raw: Path, tmp_path: Path) ->
     sidecar_path(paths[1]).unlink()
     report = convert_group(members(paths), recipe())
     assert "no sidecar" in report.reason
-    assert files_in(tmp_path / "processed") == ["a-00001.tif"]
+    assert files_in(tmp_path / "processed") == ["a-00001.tif", "a-00001.tif.members.csv"]
 
 
 def test_full_disk_leaves_nothing(raw: Path, tmp_path: Path) -> None:
