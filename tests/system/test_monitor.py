@@ -196,6 +196,52 @@ def test_a_read_only_page_shows_all_and_changes_nothing(
     assert opened.errors == []
 
 
+@pytest.mark.long
+def test_a_map_grows_and_a_click_on_a_point_shows_its_frame(
+    server: LocalServer, proxy: tango.DeviceProxy, root: Path, open_page: Callable[..., Opened]
+) -> None:
+    values = np.array([[3, 4, 9], [5, 2, 7]], np.float32)
+    recipe = {**Recipe.preset("xdi").model_dump(mode="json"), "map": {}}
+    submitted = []
+    for point, value in enumerate(values.flat):
+        path = root / "raw" / f"point-{point}.tif"
+        image = np.full((40, 50), value, np.float32)
+        image[7, 9] = 100 - value
+        write_frame(path, image, document_name=path.name, acquired=datetime.now())
+        where = {"point": point, "shape": [2, 3], "motors": ["sample_y", "sample_x"], "name": "sample"}
+        submitted.append({"source": str(path), "recipe": recipe, "run_uid": RUN, "stream": "primary", "map": where})
+    opened = open_page(server.address)
+    expect(opened.page.get_by_text("Map of the last run with one")).to_be_hidden()
+    submit(proxy, *submitted[:5])
+    expect(opened.page.get_by_text(f"run {RUN}: 5 of 6 points")).to_be_visible()
+    totals = values * 1999 + 100 - values
+    assert shown_map(opened) == [*totals.flat[:5], None]
+    submit(proxy, submitted[5])
+    expect(opened.page.get_by_text(f"run {RUN}: 6 of 6 points")).to_be_visible()
+    assert shown_map(opened) == [*totals.flat]
+    assert opened.evaluate("map", "it.below[0].axis_label") == "column (sample_x)"
+
+    opened.page.locator("select").filter(has_text="Sum of the pixels").select_option("Maximum")
+    opened.until("map-image", "it.data.image[0].reduce((all, each) => Math.max(all, each), 0) == 98")
+    assert shown_map(opened) == [*(100 - values).flat]
+
+    figure = opened.page.locator(".bk-Figure").nth(5)  # after three plots and two images
+    frame_in_it = "(bbox => [bbox.left, bbox.top, bbox.width, bbox.height])(Bokeh.index.find_one(it).frame.bbox)"
+    left, top, width, height = opened.evaluate("map", frame_in_it)
+    figure.click(position={"x": left + width / 2, "y": top + height * 3 / 4})  # column 1 of 3, row 1 of 2
+    shown = "it.data.image[0].reduce((all, each) => Math.max(all, each), 0)"
+    opened.until("converted-image", f"{shown} == 98")
+    opened.until("raw-image", f"{shown} == 98")
+    expect(opened.page.get_by_text("point-4.tif").first).to_be_visible()
+    assert opened.errors == []
+
+
+def shown_map(opened: Opened) -> list[float | None]:
+    """The values of the map on the page, row by row."""
+    found = opened.evaluate("map-image", "it.data.image[0].reduce((all, each) => (all.push(each), all), [])")
+    return [None if value != value else value for value in found]  # noqa: PLR0124 - NaN
+
+
 _PLOTS = ("frames_per_second", "latency_median", "backlog")
 _TITLE_WIDTH = "(context => { context.font = 'bold 13px Helvetica'; return context.measureText(it.title.text).width })"
 
