@@ -177,6 +177,7 @@ def test_cancelling_a_file_ends_its_expansion_and_its_frames(serve: Serve, by: s
         server.bell.wait_for(lambda: server.runner.snapshot.queue_length == 6, "five frames and their file wait")
         query = CancelQuery.model_validate(queries[by] or {"job_ids": [parent]})
         assert server.runner.cancel(query).cancelled == 6
+        server.bell.wait_for(lambda: server.runner.snapshot.queue_length == 0, "there is room for another frame")
         server.runner.pause(paused=False)
         server.request(str(server.folder / "a.h5"), frame=7)  # later than any further frame of the file
         server.until_idle()
