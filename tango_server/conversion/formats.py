@@ -31,12 +31,20 @@ _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format of frames: its `name`, and how it is recognised by the first bytes, checked and opened."""
+    """A format of frames: its `name`, and how it is recognised by the first bytes, checked and opened.
+
+    `may_crash`: whether a damaged file may kill its reader, so that a process that others need must not open it.
+    """
 
     name: str
     recognises: Callable[[bytes], bool]
     check: Check
     open: Open
+    may_crash: bool = False
+
+
+class OwnProcessNeededError(Exception):
+    """A file may kill its reader, and so it was not opened in this process."""
 
 
 @contextmanager
@@ -72,7 +80,7 @@ _TIFF = Format("TIFF", lambda head: head[:2] in {b"II", b"MM"}, check_tiff, _ope
 _FORMATS = (
     _TIFF,
     Format("CBF", lambda head: head.lstrip().startswith(b"###CBF"), check_cbf, open_cbf),
-    Format("HDF5", lambda head: head.startswith(_HDF5_SIGNATURE), _check_hdf5, _open_hdf5),
+    Format("HDF5", lambda head: head.startswith(_HDF5_SIGNATURE), _check_hdf5, _open_hdf5, may_crash=True),
     Format("EDF", lambda head: head.lstrip().startswith(b"{"), check_edf, open_edf),
 )
 
@@ -82,17 +90,23 @@ if find_spec("h5py") is not None:
     FRAME_SUFFIXES += (".cbf", ".edf", ".mccd", ".h5", ".hdf5", ".nxs")
 
 
-def check_file(location: FrameLocation, roots: Roots = ANYWHERE) -> FileState:
+def check_file(location: FrameLocation, roots: Roots = ANYWHERE, *, may_crash: bool = True) -> FileState:
     """Return whether a frame is complete, or with `index=None` a whole file. A file of an unknown format is damaged.
 
     Raises
     ------
+    OwnProcessNeededError
+        if its reader might kill this process, and this process may not crash. The same bytes decide that and the
+        format: a detector may create the file just now.
     SourceError
         if it does not exist, cannot be opened, or can never be converted.
     OutsideRootsError
         if it, or a file that it refers to, is outside the read roots.
     """
-    return format_of(location.file, roots).check(location, roots)
+    known = format_of(location.file, roots)
+    if known.may_crash and not may_crash:
+        raise OwnProcessNeededError(str(location))
+    return known.check(location, roots)
 
 
 @contextmanager
@@ -110,9 +124,9 @@ def open_frame(
 def needs_own_process(path: Path, roots: Roots = ANYWHERE) -> bool:
     """Return whether the reader of a file may crash, so that it must not be opened in a process that others need.
 
-    That is so for HDF5. Raises as `check_file` does if the file cannot be read.
+    Raises as `check_file` does if the file cannot be read.
     """
-    return not _is_named_tiff(path) and _head(path, roots).startswith(_HDF5_SIGNATURE)
+    return format_of(path, roots).may_crash
 
 
 def format_of(path: Path, roots: Roots = ANYWHERE) -> Format:

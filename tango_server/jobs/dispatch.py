@@ -14,14 +14,15 @@ from pathlib import Path
 
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.temporary_names import remove_leftovers
+from tango_server.conversion.formats import OwnProcessNeededError
 from tango_server.jobs import clock
 from tango_server.jobs.executors.base import Executor, ExecutorUnavailableError, Result
 from tango_server.jobs.executors.worker import Failure, Task
-from tango_server.jobs.file_checks import carry_sidecar_of, log_companions, observe_source, write_companions_of
+from tango_server.jobs.file_checks import carry_sidecar_of, log_companions, observe_source
 from tango_server.jobs.job import Job, Part
 from tango_server.jobs.job_log import about
 from tango_server.jobs.mounts import Mounts
-from tango_server.jobs.probes import TIME_LIMIT, Finding, Probe, Prober, is_needed
+from tango_server.jobs.probes import TIME_LIMIT, Finding, Probe, Prober
 from tango_server.jobs.state_machine.events import (
     AttemptDone,
     AttemptFailed,
@@ -163,12 +164,12 @@ class Dispatcher:
         if problem := self._mounts.problem_of(*needed, *roots.write):
             return AttemptFailed(job.job_id, "away", problem)
         self._temporary_files.before_first_check(job, roots)
-        if is_needed((job.source, *darks), roots):
-            if self._closing:
-                return None
-            self._prober.start(Probe(job, roots, darks), partial(self._probed, job, needed))
+        try:
+            return self._unless_unmounted(job, needed, observe_source(job, roots, darks, may_crash=False))
+        except OwnProcessNeededError:
+            if not self._closing:
+                self._prober.start(Probe(job, roots, darks), partial(self._probed, job, needed))
             return None
-        return self._unless_unmounted(job, needed, observe_source(job, roots, darks))
 
     def _probed(self, job: Job, needed: Collection[Path], finding: Finding) -> None:
         with suppress(RuntimeError):  # it is closing; else in an observer again, since a mount may not answer
@@ -183,16 +184,14 @@ class Dispatcher:
         return finding
 
     def _write_companions(self, step: WriteCompanions, done: Callable[[], object]) -> None:
+        """Write them in the probe process: the source, or a mask, may be a file that kills its reader."""
         job, roots = replace(step.job, modules=self._modules), self._roots_of(step.job)
 
         def written(messages: Finding) -> None:
             log_companions(job, messages)
             done()
 
-        if is_needed((job.source,), roots):
-            self._prober.start(Probe(job, roots, output=step.output), written)
-        else:
-            written(write_companions_of(job, step.output, roots))
+        self._prober.start(Probe(job, roots, output=step.output), written)
 
     def _observed(self, job_id: str, observation: Future[_Observation | None]) -> None:
         if observation.cancelled():

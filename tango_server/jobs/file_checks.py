@@ -33,12 +33,20 @@ Messages = list[tuple[int, str]]
 """Messages for the log with their levels, from a process without one."""
 
 
-def observe_source(job: Job, roots: Roots, darks: tuple[Path, ...] = ()) -> Observed | AttemptFailed:
-    """Check a job's source and `darks` of its run, within the roots. A path that now leads outside fails at once."""
+def observe_source(
+    job: Job, roots: Roots, darks: tuple[Path, ...] = (), *, may_crash: bool = True
+) -> Observed | AttemptFailed:
+    """Check a job's source and `darks` of its run, within the roots. A path that now leads outside fails at once.
+
+    Raises
+    ------
+    OwnProcessNeededError
+        if the reader of one of the files might kill this process, and this process may not crash.
+    """
     try:
-        state = state_of(job.location, roots)
+        state = state_of(job.location, roots, may_crash=may_crash)
         lacks_sidecar = _lacks_sidecar(job, state, roots)
-        found = tuple(_observe_dark(file, roots.named) for file in darks)
+        found = tuple(_observe_dark(file, roots.named, may_crash=may_crash) for file in darks)
         return Observed(job.job_id, state, lacks_sidecar=lacks_sidecar, darks=found)
     except SourceMissingError:
         return Observed(job.job_id, None)
@@ -48,13 +56,13 @@ def observe_source(job: Job, roots: Roots, darks: tuple[Path, ...] = ()) -> Obse
         return Observed(job.job_id, None, error.problem)
 
 
-def state_of(location: FrameLocation, roots: Roots = ANYWHERE) -> FileState:
+def state_of(location: FrameLocation, roots: Roots = ANYWHERE, *, may_crash: bool = True) -> FileState:
     """Return the state of a frame or a file, `damaged` for one of an unknown kind: raises as `check_file` otherwise.
 
     Such a file must hold still, too, before its conversion reports the error: it may be the beginning of another one.
     """
     try:
-        return check_file(location, roots)
+        return check_file(location, roots, may_crash=may_crash)
     except (NotATiffError, UnsupportedImageError) as error:
         try:
             with open_frame_file(location.file, roots) as file:
@@ -64,10 +72,10 @@ def state_of(location: FrameLocation, roots: Roots = ANYWHERE) -> FileState:
         return FileState("damaged", error.problem, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def _observe_dark(file: Path, roots: Roots) -> ObservedDark:
+def _observe_dark(file: Path, roots: Roots, *, may_crash: bool) -> ObservedDark:
     """Check a dark of the frame's run; raise `PathError` if its path now leads outside the roots."""
     try:
-        state = state_of(FrameLocation(file), roots)
+        state = state_of(FrameLocation(file), roots, may_crash=may_crash)
         return ObservedDark(file, state, lacks_sidecar=state.sidecar_expected and _has_no_sidecar(file, roots))
     except SourceMissingError:
         return ObservedDark(file, None)

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.files.roots import Roots
-from tango_server.conversion.formats import needs_own_process
 from tango_server.jobs.executors.base import ExecutorUnavailableError
 from tango_server.jobs.executors.processes import ProcessExecutor
 from tango_server.jobs.file_checks import Messages, observe_source, write_companions_of
@@ -36,11 +34,6 @@ class Probe:
 
 Finding = Observed | AttemptFailed | Messages
 Found = Callable[[Finding], None]
-
-
-def is_needed(files: tuple[Path, ...], roots: Roots) -> bool:
-    """Whether one of these files must not be opened in this process."""
-    return any(_is_dangerous(file, roots) for file in files)
 
 
 def run(probe: Probe) -> Finding:
@@ -88,10 +81,3 @@ class Prober:
         problem = f"took longer than {self._time_limit:g} s" if isinstance(result, TimeoutError) else "crashed"
         reason = f"{name}: cannot read the file: its reader {problem}, twice. The file is damaged: check what wrote it."
         found(AttemptFailed(job_id, "final", reason))
-
-
-def _is_dangerous(file: Path, roots: Roots) -> bool:
-    try:
-        return needs_own_process(file, roots)
-    except (ConversionError, OSError):  # the check itself reports it
-        return False

@@ -67,7 +67,9 @@ def reused_server(tmp_path_factory: pytest.TempPathFactory, long_lived: set[int]
     """The server process of the session, which becomes another server for each test."""
     server = ReusedServer(tmp_path_factory.mktemp("reused-server"))
     yield server
+    libraries = psutil.Process(server.pid).memory_maps() if server.is_running else []
     server.stop()
+    assert not [each.path for each in libraries if "h5py" in each.path], "HDF5 was opened in the server's own process"
 
 
 @pytest.fixture

@@ -71,10 +71,11 @@ class Session:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def session(tmp_path_factory: pytest.TempPathFactory, long_lived: set[int]) -> Iterator[Session]:
     root = tmp_path_factory.mktemp("rotation").resolve()
     engine = RunEngine({}, context_managers=[])
     with LocalServer(root, root / "state", [*settings(*FAST)]) as server:
+        long_lived.add(server.pid)
         session = Session(engine, root, server)
         yield session
         session.close()

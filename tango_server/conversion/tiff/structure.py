@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tango_server.conversion.errors import IncompleteFileError, NotATiffError, SourceUnreadableError
+from tango_server.conversion.errors import NotATiffError
 from tango_server.conversion.file_state import FileState
 from tango_server.conversion.image.orientation import Orientation
 
@@ -91,11 +91,4 @@ class Structure:
         """Raise the typed error if the file is not a complete TIFF."""
         if self.state == "not_tiff":
             raise NotATiffError(path, f"not a TIFF file: {self.problem}", "Check what wrote this file.")
-        if self.state == "damaged":
-            raise SourceUnreadableError(path, f"damaged TIFF file: {self.problem}", "Check what wrote this file.")
-        if self.state == "incomplete":
-            raise IncompleteFileError(
-                path,
-                f"incomplete TIFF file: {self.problem}",
-                "If it is no longer being written, it was cut off: copy it again from its origin.",
-            )
+        self.file_state.require_complete(path)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -359,10 +360,10 @@ def test_check_that_raises_fails_only_its_frame(
 ) -> None:
     look = dispatch.observe_source
 
-    def breaking(job: Job, roots: Roots, darks: tuple[Path, ...]) -> object:
+    def breaking(job: Job, *arguments: Any, **options: Any) -> object:
         if job.job_id == "bad":
             raise ZeroDivisionError("a mistake of ours")
-        return look(job, roots, darks)
+        return look(job, *arguments, **options)
 
     monkeypatch.setattr(dispatch, "observe_source", breaking)
     with start() as running:

@@ -68,8 +68,8 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
     state = tmp_path / "state"
     state.mkdir()
 
-    def check_file(location: FrameLocation, roots: Roots) -> FileState:
-        assert roots.read
+    def check_file(location: FrameLocation, roots: Roots, *, may_crash: bool) -> FileState:
+        assert (bool(roots.read), may_crash) == (True, False)
         found = location.file.stat()
         count, _, problem = location.file.read_text().partition(" ")
         state = "incomplete" if problem and location.index is None else "complete"

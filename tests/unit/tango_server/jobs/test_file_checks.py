@@ -9,6 +9,7 @@ import pytest
 
 from tango_server.conversion import convert_file
 from tango_server.conversion.files.roots import Roots
+from tango_server.conversion.formats import OwnProcessNeededError
 from tango_server.jobs.file_checks import carry_sidecar_of, observe_source
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.events import AttemptFailed, Observed, SidecarObserved
@@ -60,6 +61,18 @@ def test_unreadable_source_is_awaited_and_its_problem_is_named(job: Job, roots: 
     look = observe_source(job, roots)
     assert isinstance(look, Observed)
     assert "a folder, not a regular file" in look.problem
+
+
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_hdf5_is_not_opened_in_a_process_that_may_not_crash(job: Job, roots: Roots, is_dark: bool) -> None:
+    """Whatever was known of the file a moment before: a detector may create it just now."""
+    file = job.source.with_name("new.h5")
+    of_it = job if is_dark else replace(job, request=job.request.model_copy(update={"source": str(file)}), source=file)
+    observe_source(of_it, roots, (file,), may_crash=False)  # it is not there yet
+    file.write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(OwnProcessNeededError):
+        observe_source(of_it, roots, (file,), may_crash=False)
+    assert isinstance(observe_source(of_it, roots, (file,)), Observed)
 
 
 @links_only
