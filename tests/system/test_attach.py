@@ -43,6 +43,7 @@ def expected(root: Path) -> list[Any]:
     return [np.flip(np.rot90(tifffile.imread(path)), 1).astype(np.int32) for path in raw(root)]
 
 
+@pytest.mark.long
 def test_one_line_gives_frames_statistics_and_recipe_in_the_catalogue(
     run_engine: RunEngine, server: LocalServer, tiled: Any, client: Any, root: Path, detector: SimulatedPerkinElmer
 ) -> None:

@@ -142,6 +142,7 @@ def test_run_without_a_server_is_converted_later(
     all_converted(start_server("--port", port).address, root, uid, 50)
 
 
+@pytest.mark.long
 def test_killed_server_delays_no_event_and_loses_no_frame(
     open_session: Callable[[str], Session], start_server: Callable[..., LocalServer], root: Path
 ) -> None:

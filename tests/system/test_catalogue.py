@@ -114,10 +114,8 @@ def takes_names(session: Session) -> None:
     session.before = take
 
 
-@pytest.mark.parametrize(
-    "case",
-    ["gaps and numbering from 1", *(pytest.param(each, marks=pytest.mark.long) for each in ("plain", "names taken"))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("case", ["gaps and numbering from 1", "plain", "names taken"])
 def test_raw_frames_of_a_run_are_read_back_as_arrays(session: Session, case: str) -> None:
     match case:
         case "plain":

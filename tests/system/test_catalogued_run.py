@@ -150,8 +150,15 @@ def test_fly_scan_into_an_hdf5_file(client: Any, writer: Any) -> None:
 
 
 @pytest.mark.parametrize("literal", [True, False], ids=["literal-names", "templates"])
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("spec", ["AD_HDF5", "AD_HDF5_SINGLE"])
+@pytest.mark.parametrize(
+    ("spec", "count"),
+    [
+        ("AD_HDF5", 2),
+        ("AD_HDF5_SINGLE", 1),
+        pytest.param("AD_HDF5", 1, marks=pytest.mark.long),
+        pytest.param("AD_HDF5_SINGLE", 2, marks=pytest.mark.long),
+    ],
+)
 def test_hdf5_of_areadetector(client: Any, writer: Any, spec: str, count: int, literal: bool) -> None:
     live: list[Frame] = []
     router = FrameRouter(live.extend)
@@ -183,14 +190,13 @@ def test_hdf5_of_areadetector(client: Any, writer: Any, spec: str, count: int, l
 @pytest.mark.parametrize(
     "names",
     [
-        ["sample-00000.tif", "sample-00001.tif"],
-        ["sample-00000.tif", None, None, "sample-00003.tif"],
-        ["sample-00001.tif", "sample-00002.tif", "sample-00003.tif"],
-        ["sample-00000-00001.tif", "sample-00001-00001.tif", "sample-00002.tif"],
-        ["a 50%d {0}/x.tif", "b/x.tif", "c/x.tif"],
-        ["sample-00000.tif"],
+        pytest.param(["sample-00000.tif", "sample-00001.tif"], id="as predicted", marks=pytest.mark.long),
+        pytest.param(["sample-00000.tif", None, None, "sample-00003.tif"], id="gaps"),
+        pytest.param([f"sample-0000{each}.tif" for each in (1, 2, 3)], id="from 1", marks=pytest.mark.long),
+        pytest.param(["sample-00000-00001.tif", "sample-00001-00001.tif", "sample-00002.tif"], id="names taken"),
+        pytest.param(["a 50%d {0}/x.tif", "b/x.tif", "c/x.tif"], id="other folders and names"),
+        pytest.param(["sample-00000.tif"], id="one", marks=pytest.mark.long),
     ],
-    ids=["as predicted", "gaps", "from 1", "names taken", "other folders and names", "one"],
 )
 def test_catalogue_reads_the_files_that_were_written(client: Any, tmp_path: Path, names: list[str | None]) -> None:
     for index in range(5):

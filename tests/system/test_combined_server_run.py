@@ -252,6 +252,7 @@ def test_points_taken_again_where_they_were(session: Session, detector: Simulate
     session.check(uid, [files[2:3], files[3:]], superseded=files[:2])
 
 
+@pytest.mark.long
 def test_point_taken_again_elsewhere_leaves_its_group(session: Session, detector: SimulatedPerkinElmer) -> None:
     """One group, already written, loses its first frame, and another its last."""
     position = Position(0.0, 0.0, 1.0, 1.0, 5.0, 0.0, 1.0, 6.0, 6.0)
@@ -260,6 +261,7 @@ def test_point_taken_again_elsewhere_leaves_its_group(session: Session, detector
     session.check(uid, [files[4:5], files[5:6], files[6:7], files[7:]], superseded=files[:4])
 
 
+@pytest.mark.long
 def test_group_whose_points_are_all_taken_elsewhere_is_gone(session: Session, detector: SimulatedPerkinElmer) -> None:
     position = Position(0.0, 1.0, 5.0, 1.0, 1.0)
     uid = session.run(rewound(detector, position, 2), recipe(BY_X), lambda: written(session, 0))

@@ -113,7 +113,8 @@ def test_fault_outlives_a_database_outage_and_can_be_fixed_after_it(
     assert (proxy.state(), proxy.NumWorkers) == (tango.DevState.ON, 3)
 
 
-@pytest.mark.parametrize("way", [pytest.param("SIGTERM", marks=pytest.mark.long), "Kill"])
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["SIGTERM", "Kill"])
 def test_a_server_without_its_database_ends_in_good_order(
     way: str, own_database: TangoDatabase, registered: RegisteredServer, root: Path
 ) -> None:
@@ -143,6 +144,7 @@ def serves(proxy: tango.DeviceProxy) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_server_restarted_over_tango_still_refuses_file_logging(
     own_database: TangoDatabase, registered: RegisteredServer, root: Path
 ) -> None:

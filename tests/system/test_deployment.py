@@ -70,7 +70,7 @@ def run(command: list[str], environment: Mapping[str, str]) -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("name", COMPOSE_FILES)
+@pytest.mark.parametrize("name", [pytest.param(COMPOSE_FILES[0], marks=pytest.mark.long), COMPOSE_FILES[1]])
 def test_compose_runs_the_server(
     name: str,
     configuration: Path,

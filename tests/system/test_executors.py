@@ -62,6 +62,7 @@ def test_workers_convert_every_frame_and_end_with_the_executor(executor: Process
     assert not workers()
 
 
+@pytest.mark.long
 def test_frame_that_kills_its_worker_costs_only_its_own_attempts(executor: ProcessExecutor, root: Path) -> None:
     deadly, *tasks = frame_tasks(root, 20)
     deadly = replace(deadly, roots=DeadlyRoots((root,), (root,), diary=root / "diary"))

@@ -89,6 +89,7 @@ def test_a_long_attack_does_no_harm(tmp_path: Path, seed: int) -> None:
     hostile.attack(tmp_path, inputs=10_000, seed=seed)
 
 
+@pytest.mark.long
 def test_the_monitor_answers_to_its_own_names_only() -> None:
     monitor = MonitorProcess("tango://127.0.0.1:9/petif/converter/1#dbase=no")
     try:

@@ -81,6 +81,7 @@ def number(opened: Opened, name: str) -> Locator:
     return opened.page.locator(f"[data-number='{name}']")
 
 
+@pytest.mark.long
 def test_the_page_shows_frames_as_they_come_and_retries_what_failed(
     server: LocalServer, proxy: tango.DeviceProxy, root: Path, tmp_path: Path, open_page: Callable[..., Opened]
 ) -> None:

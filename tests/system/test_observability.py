@@ -177,13 +177,13 @@ def test_init_goes_on_with_one_log_and_the_same_port(start_server: Start, root: 
     proxy = tango.DeviceProxy(server.address)
     process = psutil.Process(server.pid)
     convert(proxy, put("qxrd_f32_64.tif", "before.tif"))
-    assert scrape(port)["petif_frames_total converted"] == 1
+    until(lambda: scrape(port)["petif_frames_total converted"] == 1, "the frame is counted")
     for _ in range(3):
         proxy.Init()
     bad = convert(proxy, put("not_a_tiff.tif", "after.tif"))
     until(lambda: bool(about(root, bad["job_id"])), "the log is written")
     assert len(about(root, bad["job_id"])) == 1
-    assert scrape(port)["petif_frames_total failed"] == 1
+    until(lambda: scrape(port)["petif_frames_total failed"] == 1, "the failure is counted")
     assert [Path(file.path).name for file in process.open_files()].count("petif.log") <= 1
 
 

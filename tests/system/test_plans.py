@@ -180,6 +180,7 @@ def test_reprocessed_run_cannot_be_reprocessed(session: Session) -> None:
         )
 
 
+@pytest.mark.long
 def test_missing_raw_file_is_reported_before_the_run(session: Session) -> None:
     session.engine.subscribe(with_literal_names(session))
     (old,) = session.engine(count([session.detector], 2))

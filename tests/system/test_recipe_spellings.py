@@ -397,6 +397,7 @@ def test_configuration_takes_every_spelling_and_refuses_as_the_others(
     assert refusals(partial(place, tmp_path), WRONG) == {name: refusal_of(given) for name, given in WRONG.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("deployment", ["database"])
 def test_property_takes_every_spelling_and_refuses_as_the_others(
     server: RegisteredServer, tango_database: TangoDatabase

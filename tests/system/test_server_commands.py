@@ -308,6 +308,7 @@ def following(server: LocalServer) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT can't be sent to one process on Windows")
 def test_following_goes_on_over_a_restart_until_ctrl_c(
     following: subprocess.Popen[str], server: LocalServer, start_server: Start

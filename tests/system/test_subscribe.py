@@ -195,6 +195,7 @@ def test_lost_documents_are_logged_at_the_end_of_the_run(
     until(lambda: converted(server.address, uid) == 3, "what came is converted")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process")
 def test_spooled_frames_are_sent_at_the_next_start(
     run_engine: RunEngine,
@@ -286,7 +287,7 @@ def test_final_statistics_are_written_to_a_catalogue(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
-@pytest.mark.parametrize("runs", [20, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("runs", [8, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_no_run_is_drained_early_when_the_host_is_slow_or_stalled(
     run_engine: RunEngine,
     recorder: Recorder,

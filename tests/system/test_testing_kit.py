@@ -42,6 +42,7 @@ def run_pytest(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_tests_in_the_guide_pass(tmp_path: Path) -> None:
     ended = run_pytest(tmp_path, TESTS)
     assert ended.returncode == 0, ended.stdout + ended.stderr

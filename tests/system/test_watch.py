@@ -99,6 +99,7 @@ def assert_converted(root: Path, numbers: range) -> None:
         np.testing.assert_array_equal(output, image(number).astype(np.int32))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
 def test_watched_frames_are_converted_once_across_a_kill(root: Path, start: Callable[..., Watching]) -> None:
     first = start("--existing")
