@@ -97,6 +97,7 @@ def test_work_continues_without_the_database_and_init_works_after(
     assert (proxy.state(), proxy.NumWorkers) == (tango.DevState.ON, 1)
 
 
+@pytest.mark.long
 def test_fault_outlives_a_database_outage_and_can_be_fixed_after_it(
     own_database: TangoDatabase, registered: RegisteredServer
 ) -> None:

@@ -151,6 +151,7 @@ def test_a_file_name_can_not_forge_an_entry_of_tangos_log(
     assert line["source"] == str(evil)
 
 
+@pytest.mark.long
 def test_hundreds_of_failures_are_few_lines_on_standard_error(proxy: tango.DeviceProxy, root: Path, put: Put) -> None:
     convert(proxy, put("qxrd_f32_64.tif"))
     assert (root / "state" / "server.log").read_text() == ""

@@ -1,4 +1,4 @@
-"""What is built, and (pytest -m long) what an empty environment makes of it. Every extra: python -m tests.extras."""
+"""What is built, and what an empty environment makes of it. Every extra: python -m tests.extras."""
 
 import importlib.metadata
 import json
@@ -18,6 +18,7 @@ from packaging.version import Version
 from tests.empty_environment import PROJECT, CheckError, EmptyEnvironment, build
 from tests.extras import CHECKS, FRAME, check, extras_of
 
+pytestmark = pytest.mark.long
 PACKAGES = ("petif_bluesky", "tango_server")
 
 
@@ -131,7 +132,6 @@ def test_environment_has_the_release_of_this_tree(version: str) -> None:
     assert installed.release == Version(version).release, "install it again: pip install -e '.[all,test]'"
 
 
-@pytest.mark.long
 def test_tests_pass_in_the_tree_of_the_sdist(unpacked: Path, tmp_path: Path) -> None:
     """Those that read files beside the code: data, examples, guides."""
     names = (
@@ -144,7 +144,6 @@ def test_tests_pass_in_the_tree_of_the_sdist(unpacked: Path, tmp_path: Path) -> 
     subprocess.run(command, cwd=unpacked, check=True)
 
 
-@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows; python -m tests.extras needs none")
 class TestEmptyEnvironment:

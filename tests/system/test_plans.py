@@ -109,6 +109,7 @@ def processed(session: Session, name: str) -> Path:
     return session.root / "processed" / name
 
 
+@pytest.mark.long
 def test_files_by_name_become_a_run_with_the_converted_images(session: Session, data: Path) -> None:
     session.engine.subscribe(with_literal_names(session))
     raw = put(session.root, data, "b.tif", "a.dark.tif", "\u03b2.tif")

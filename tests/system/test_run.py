@@ -210,6 +210,7 @@ def test_invalid_recipe_in_metadata_fails_the_plan_before_the_run(session: Sessi
     assert session.raw_files() == []
 
 
+@pytest.mark.long
 def test_run_succeeds_without_a_server(
     open_session: Callable[..., Session], start_server: Callable[..., LocalServer], root: Path
 ) -> None:

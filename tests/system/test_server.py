@@ -366,6 +366,7 @@ def call_at_once(proxies: list[tango.DeviceProxy]) -> None:
         thread.join()
 
 
+@pytest.mark.long
 @OWN_PROCESS
 def test_a_second_server_on_the_same_ledger_is_refused_or_in_fault(start_server: Start, deployment: str) -> None:
     first = start_server()

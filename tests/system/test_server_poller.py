@@ -112,7 +112,7 @@ def test_concurrent_calls_share_one_timeout(poller: ServerPoller, frozen: psutil
     assert max(took) < TIME_OUT + SLACK
 
 
-@pytest.mark.parametrize("way", ["stopped", "killed while frozen"])
+@pytest.mark.parametrize("way", ["stopped", pytest.param("killed while frozen", marks=pytest.mark.long)])
 def test_restarted_server_is_found_again(
     poller: ServerPoller, server: LocalServer, start_server: Start, way: str
 ) -> None:

@@ -9,33 +9,33 @@ CHECKED = ("tango_server", "petif_bluesky", "docs", "examples", "README.md", "CO
 SUFFIXES = {".py", ".md", ".ipynb"}
 PHRASES = (
     r"can't be listened at",
-    r"\bdid not do it\b",
-    r"\bit takes long\b",
-    r"\blook(s|ed|ing)? (at|into|again)\b",
-    r"\ba look\b",
-    r"\bfound [^.\"]*; expected\b",
-    r"\bthere is no such name\b",
-    r"\bits life\b",
-    r"\btells of\b",
-    r"\bmend(s|ed|ing)?\b",
-    r"\bstumbl(e|es|ed|ing)\b",
-    r"\bgoes? by\b",
-    r"\b(is|are|was|were|be) told\b",
-    r"\btells\b",
-    r"\b(is|are|was|were|be) asked\b",
-    r"\bwhoever\b",
-    r"\b(everybody|somebody)\b",
-    r"\bso many\b",
-    r"\bof before\b",
-    r"\bnone but\b",
-    r"\bin its turn\b",
-    r"\bfor good\b",
-    r"\bat work\b",
-    r"\btrouble\b",
-    r"\bput aside\b",
-    r"\bbegins? anew\b",
-    r"\bmakes? ready\b",
-    r"\btakes? in\b",
+    r"did not do it\b",
+    r"it takes long\b",
+    r"look(s|ed|ing)? (at|into|again)\b",
+    r"a look\b",
+    r"found [^.\"]*; expected\b",
+    r"there is no such name\b",
+    r"its life\b",
+    r"tells of\b",
+    r"mend(s|ed|ing)?\b",
+    r"stumbl(e|es|ed|ing)\b",
+    r"goes? by\b",
+    r"(is|are|was|were|be) told\b",
+    r"tells\b",
+    r"(is|are|was|were|be) asked\b",
+    r"whoever\b",
+    r"(everybody|somebody)\b",
+    r"so many\b",
+    r"of before\b",
+    r"none but\b",
+    r"in its turn\b",
+    r"for good\b",
+    r"at work\b",
+    r"trouble\b",
+    r"put aside\b",
+    r"begins? anew\b",
+    r"makes? ready\b",
+    r"takes? in\b",
 )
 
 
@@ -46,7 +46,7 @@ def _files() -> Iterator[Path]:
 
 
 def test_phrases_of_the_old_dialect_are_gone() -> None:
-    pattern = re.compile("|".join(PHRASES))
+    pattern = re.compile(rf"\b(?:{'|'.join(PHRASES)})")
     found = []
     for file in _files():
         text = file.read_text(encoding="utf-8").lower()  # as a whole, which takes a tenth of the time of its lines
