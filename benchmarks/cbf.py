@@ -12,8 +12,6 @@ import hashlib
 import logging
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +22,7 @@ import tifffile
 from fabio.cbfimage import CbfImage
 
 from benchmarks.results import Figure, machine, publish
+from benchmarks.timing import Way, in_turns
 from tango_server.conversion.cbf.reader import check_cbf, open_cbf
 from tango_server.conversion.convert import convert_file
 from tango_server.conversion.files.frame_location import FrameLocation
@@ -33,7 +32,6 @@ from tango_server.recipe import Recipe
 
 SIDE = 2048
 MD5 = b"Content-MD5"
-Way = Callable[[], Any]
 
 
 def frame(counts: float) -> np.ndarray[Any, Any]:
@@ -83,21 +81,9 @@ def ways_of(image: np.ndarray[Any, Any], folder: Path) -> dict[str, Way]:
     }
 
 
-def measured(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
-    for way in ways.values():
-        way()
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            times[name].append(1000 * (time.perf_counter() - began))
-    return times
-
-
 def figures(title: str, image: np.ndarray[Any, Any], rounds: int) -> list[Figure]:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
-        times = measured(ways_of(image, Path(name)), rounds)
+        times = in_turns(ways_of(image, Path(name)), rounds)
     rest = [whole - read for whole, read in zip(times.pop("conversion of a TIFF"), times.pop("reading of a TIFF"),
                                                 strict=True)]  # fmt: skip
     found = [Figure(title, way, "time", median(each), "ms") for way, each in {**times, "rest": rest}.items()]

@@ -11,7 +11,6 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks.conversion import one_core
 from benchmarks.results import Figure, machine, publish, rows
+from benchmarks.timing import seconds
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.combining.group import Member, convert_group
 from tango_server.conversion.convert import convert_file
@@ -75,18 +75,12 @@ def compared(case: str, own: Callable[[], None], plain: Callable[[], object], ro
     times: list[tuple[float, float]] = []
     with one_core():
         for number in range(rounds + 1):
-            pair = _seconds(own), _seconds(plain)
+            pair = seconds(own), seconds(plain)
             if number:
                 times.append(pair)
     figures = {"combined": 1e3 * median(one for one, _ in times), "plain": 1e3 * median(other for _, other in times)}
     ratio = median(one / other for one, other in times)
     return [*rows("ten frames combined", case, "ms", figures), Figure("ten frames combined", case, "ratio", ratio)]
-
-
-def _seconds(way: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    way()
-    return time.perf_counter() - begun
 
 
 def sums(folder: Path, kind: str, paths: Sequence[Path], rounds: int) -> list[Figure]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -29,6 +30,7 @@ import numpy as np
 import tifffile
 
 from benchmarks.results import Figure, machine, publish
+from benchmarks.timing import seconds
 from petif_bluesky.sim.pattern import Pattern
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.convert import convert_file
@@ -80,18 +82,12 @@ WAYS: dict[str, Way] = {
 }
 
 
-def seconds(way: Way, source: Path, folder: Path, recipe: Recipe) -> float:
-    began = time.perf_counter()
-    way(source, folder, recipe)
-    return time.perf_counter() - began
-
-
 def compared(source: Path, folder: Path, recipe: Recipe, rounds: int) -> dict[str, tuple[float, float]]:
     """Return for each way the median time in ms and the median ratio to the copy of the same round."""
     times: dict[str, list[float]] = {name: [] for name in WAYS}
     for number in range(rounds + 1):
         for name, way in WAYS.items():
-            taken = seconds(way, source, folder, recipe)
+            taken = seconds(partial(way, source, folder, recipe))
             if number:  # the first round warms the caches
                 times[name].append(taken)
     copies = times["plain copy"]

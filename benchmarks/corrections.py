@@ -12,8 +12,8 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +24,7 @@ from benchmarks.conversion import one_core
 from benchmarks.results import Figure, machine, publish, rows
 from benchmarks.server_rig import Rig, flush, rig
 from benchmarks.server_throughput import seconds_by_server
+from benchmarks.timing import seconds
 from petif_bluesky.sim.qxrd_file import write_frame
 from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
 from tango_server.conversion.convert import convert_file
@@ -80,7 +81,9 @@ def conversions(folder: Path, rounds: int) -> list[Figure]:
         with one_core():
             for name, recipe in ways.items():
                 for number in range(rounds + 1):  # masters are kept for the latest recipes only: one way at a time
-                    plain, corrected = (_seconds(source, each) for each in (ways["plain"], recipe))
+                    plain, corrected = (
+                        seconds(partial(convert_file, source, each)) for each in (ways["plain"], recipe)
+                    )
                     if number:
                         times[name].append(corrected / plain if name != "plain" else corrected)
         case = f"{kind}, {SIZE} x {SIZE}"
@@ -88,12 +91,6 @@ def conversions(folder: Path, rounds: int) -> list[Figure]:
         ratios = {f"{name} / plain": median(each) for name, each in times.items()}
         figures += rows("corrected conversion", case, "", ratios)
     return figures
-
-
-def _seconds(source: Path, recipe: Recipe) -> float:
-    begun = time.perf_counter()
-    convert_file(source, recipe)
-    return time.perf_counter() - begun
 
 
 def served(parent: Path, kind: str, count: int, rounds: int) -> list[Figure]:

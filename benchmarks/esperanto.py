@@ -10,8 +10,6 @@ import argparse
 import logging
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -22,6 +20,7 @@ import numpy as np
 from fabio.compression import agi_bitfield
 
 from benchmarks.results import Figure, machine, publish
+from benchmarks.timing import Way, in_turns
 from petif_bluesky.sim.pattern import Pattern
 from petif_bluesky.sim.qxrd_file import write_frame
 from tango_server.conversion.convert import convert_file
@@ -38,7 +37,6 @@ GEOMETRY: dict[str, Any] = {
     "beam_center": (1000.0, 900.0),
     "exposure": 0.1,
 }
-Way = Callable[[], Any]
 
 
 def recipe(encoding: Encoding) -> Recipe:
@@ -87,21 +85,9 @@ def ways_of(image: np.ndarray, folder: Path) -> dict[str, Way]:
     }
 
 
-def measured(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
-    for way in ways.values():
-        way()
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            times[name].append(1000 * (time.perf_counter() - began))
-    return times
-
-
 def figures(title: str, image: np.ndarray, rounds: int) -> list[Figure]:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
-        times = measured(ways_of(image, Path(name)), rounds)
+        times = in_turns(ways_of(image, Path(name)), rounds)
     compared = {"write": "write, petif", "decode": "decode, petif", "file": "file to file, petif, AGI_BITFIELD"}
     found = []
     for name, each in times.items():

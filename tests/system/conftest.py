@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,7 @@ from bluesky import RunEngine
 from petif_bluesky.sim import SimulatedPerkinElmer
 from tango_server.client.local_server import LocalServer
 from tests.leaks import children
+from tests.system.petif_command import Call, petif_in
 from tests.system.reused_server import ReusedServer
 from tests.system.tango_database import RegisteredServer, TangoDatabase
 from tests.tiled_server import open_client, open_tiled
@@ -29,8 +31,15 @@ def settings(*assignments: str) -> list[str]:
     return [word for assignment in assignments for word in ("--set", assignment)]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def resource_tracker() -> None:
+    """Let the interpreter start the one process that it keeps for itself, so that it is no leak of a test."""
+    ensure_running()
+
+
 @pytest.fixture(autouse=True)
-def no_process_is_left(long_lived: set[int]) -> Iterator[None]:
+def no_process_is_left(resource_tracker: None, long_lived: set[int]) -> Iterator[None]:
+    del resource_tracker
     before = {child.pid for child in children(long_lived)}
     yield
     left = [child for child in children(long_lived) if child.pid not in before]
@@ -175,6 +184,12 @@ def server(start_server: Callable[..., Server]) -> Server:
 @pytest.fixture
 def proxy(server: Server) -> Proxy:
     return tango.DeviceProxy(server.address)
+
+
+@pytest.fixture
+def petif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """`petif` in the folder of the test."""
+    return petif_in(tmp_path, monkeypatch)
 
 
 @pytest.fixture

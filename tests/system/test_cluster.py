@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -42,12 +41,6 @@ from tests.executor_tasks import (
 from tests.system.waiting import until
 
 MakeExecutor = Callable[..., DaskExecutor]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def resource_tracker() -> None:
-    """Let the interpreter start the one process that it keeps for itself, so that it is no leak of a test."""
-    ensure_running()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,13 @@ import tifffile
 from numpy.typing import NDArray
 
 from tango_server.conversion.hdf5.open_files import close_all
-from tests.system.petif_command import Call, petif_in
+from tests.system.petif_command import Call
 from tests.unit.tango_server.conversion.lambda_detector.made_files import SHAPE as SHAPE_OF_MODULE
 from tests.unit.tango_server.conversion.lambda_detector.made_files import frames_of, write_detector
 
 Image = NDArray[Any]
 SHAPE = (6, 8)
 PETIF = [sys.executable, "-m", "tango_server"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def resource_tracker() -> None:
-    """Let the interpreter start the one process that it keeps for itself, so that it is no leak of a test."""
-    ensure_running()
-
-
-@pytest.fixture
-def petif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    return petif_in(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from datetime import datetime
-from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,9 @@ import tifffile
 from petif_bluesky.sim.qxrd_file import write_frame
 from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
 from tests.conftest import QXRD_FILES
-from tests.system.petif_command import Call, petif_in
+from tests.system.petif_command import Call
 
 PETIF = [sys.executable, "-m", "tango_server"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def resource_tracker() -> None:
-    """Let the interpreter start the one process that it keeps for itself, so that it is no leak of a test."""
-    ensure_running()
-
-
-@pytest.fixture
-def petif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    return petif_in(tmp_path, monkeypatch)
 
 
 @pytest.fixture

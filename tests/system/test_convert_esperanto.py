@@ -3,8 +3,6 @@
 import json
 import shutil
 from datetime import datetime
-from functools import partial
-from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 
 import fabio
@@ -14,21 +12,10 @@ import tifffile
 from fabio.xcaliburimage import RunDescription
 
 from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
-from tests.system.petif_command import Call, petif_in
+from tests.system.petif_command import Call
 
 GEOMETRY = ["--wavelength", "0.29", "--distance", "300", "--pixel-size", "0.2", "--beam-center", "30,31.5"]
 GEOMETRY += ["--exposure", "0.5"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def resource_tracker() -> None:
-    """Let the interpreter start the one process that it keeps for itself, so that it is no leak of a test."""
-    ensure_running()
-
-
-@pytest.fixture
-def petif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    return partial(petif_in(tmp_path, monkeypatch), "convert", "raw", "--format", "esperanto")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -31,12 +30,6 @@ from tests.executor_tasks import (
 )
 from tests.system.conftest import FAST, settings
 from tests.system.waiting import reports, submit, until, workers_of
-
-
-@pytest.fixture(scope="module", autouse=True)
-def resource_tracker() -> None:
-    """Let the interpreter start the one process that it keeps for itself, so that it is no leak of a test."""
-    ensure_running()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -23,12 +22,6 @@ from tango_server.recipe import Recipe
 from tests.system.waiting import workers_of
 
 PATIENCE = 60.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def resource_tracker() -> None:
-    """Let the interpreter start the one process that it keeps for itself, so that it is no leak of a test."""
-    ensure_running()
 
 
 def check(probe: Probe) -> Finding:

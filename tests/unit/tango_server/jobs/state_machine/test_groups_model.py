@@ -1,22 +1,16 @@
 """Groups on a real ledger, their world in any order: no member is lost, no group is written early or twice."""
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from tango_server.jobs.job import Job
 from tango_server.jobs.ledger.booking import Booked
-from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.groups import is_group_id
 from tango_server.jobs.ledger.history import History
-from tango_server.jobs.ledger.ledger import Ledger
-from tango_server.jobs.state_machine import backlog
 from tango_server.jobs.state_machine.events import (
     Accepted,
     Assemble,
@@ -26,7 +20,6 @@ from tango_server.jobs.state_machine.events import (
     Cancelled,
     CancelWanted,
     Convert,
-    Event,
     FailuresRetried,
     Fetch,
     Finish,
@@ -41,12 +34,12 @@ from tango_server.jobs.state_machine.events import (
     TimePassed,
     Written,
 )
-from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.messages import FrameReport, GroupReport, Outcome, ReportsQuery
 from tango_server.recipe import Recipe
 from tests.unit.ledger_entries import job
 from tests.unit.service_events import COMPLETE, UNFINISHED
+from tests.unit.service_world import ServiceWorld
 
 GROUPS = ("g0", "g1", "g2")
 TIMEOUT = 1000.0
@@ -54,17 +47,11 @@ KINDS_OF_MEMBERS = {"final", "not_ready"}
 SUM = Recipe.model_validate({"combine": {"of": "event", "method": "sum", "timeout": TIMEOUT}})
 
 
-class GroupWorld(RuleBasedStateMachine):
-    """Does what the service says as the engine does it, and answers when it likes."""
+class GroupWorld(ServiceWorld):
+    """Members of a few groups, whose points are taken again."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(backlog, "WINDOW", 4)
-        self.folder = tempfile.TemporaryDirectory()
-        self.database = Database(Path(self.folder.name) / "ledger.sqlite")
-        self.now = 1000.0
-        self.mtime = 0
         self.accepted: dict[str, tuple[str, int]] = {}
         """The groups and places of members, by job id."""
         self.left: set[str] = set()
@@ -80,26 +67,9 @@ class GroupWorld(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        self.ledger = Ledger(self.database)
-        self.service = JobStateMachine(self.rules)
-        self.inbox: list[Event] = []
-        self.looks: list[Job] = []
         self.conversions: list[Convert] = []
         self.changed = set(GROUPS)
-        if pending := self.ledger.pending():
-            self.send(Accepted(pending))
-
-    def teardown(self) -> None:
-        try:
-            self.come_to_an_end()
-        finally:
-            self.database.close()
-            self.folder.cleanup()
-            self.patch.undo()
-
-    def send(self, event: Event) -> None:
-        for step in self.service.handle(event, Instant(self.now, 1.7e9 + self.now)):
-            self.do(step)
+        super().open()
 
     def do(self, step: Instruction) -> None:
         match step:
@@ -190,17 +160,11 @@ class GroupWorld(RuleBasedStateMachine):
         if closed.pending:
             self.inbox.append(GroupsClosed(closed.pending))
 
-    @precondition(lambda self: self.inbox)
-    @rule(count=st.integers(1, 9))
-    def hear_some(self, count: int) -> None:
-        for _ in range(min(count, len(self.inbox))):
-            self.hear()
-
     def hear(self) -> None:
-        event = self.inbox.pop(0)
+        event = self.inbox[0]
         if isinstance(event, Cancelled | Superseded):
             self.looks = [one for one in self.looks if one.job_id not in event.job_ids]
-        self.send(event)
+        super().hear()
 
     @precondition(lambda self: self.looks)
     @rule(data=st.data(), found=st.lists(st.sampled_from(["new", "new", "same", "unfinished", "none"]), min_size=1))
@@ -234,11 +198,6 @@ class GroupWorld(RuleBasedStateMachine):
         self.changed.add(step.job.group)
         self.send(AttemptFailed(step.job.job_id, kind, "it went wrong", dict.fromkeys(chosen, "damaged")))
 
-    @rule(seconds=st.sampled_from([0.0, 0.1, 3.0, 20.0]))
-    def let_time_pass(self, seconds: float) -> None:
-        self.now += seconds
-        self.send(TimePassed())
-
     @rule(data=st.data(), what=st.sampled_from(["cancel", "cancel all", "retry", "retry", "die"]))
     def intervene(self, data: st.DataObject, what: str) -> None:
         match what:
@@ -258,16 +217,13 @@ class GroupWorld(RuleBasedStateMachine):
                 self.open()
 
     @invariant()
-    def the_queue_is_as_long_as_the_ledger_says(self) -> None:
+    def what_is_converted_is_what_the_service_started(self) -> None:
         if not hasattr(self, "service") or self.inbox:
             return
-        assert self.service.snapshot(Instant(self.now, 1.7e9)).queue_length == self.ledger.pending()
         assert {one.job_id for one in self.service.running_jobs()} == {step.job.job_id for step in self.conversions}
 
     def come_to_an_end(self) -> None:
         """All files are there, every conversion goes well: every group is written, with all its members."""
-        if not hasattr(self, "service"):
-            return
         for _ in range(40 + 12 * len(self.accepted)):
             while self.inbox:
                 self.hear()

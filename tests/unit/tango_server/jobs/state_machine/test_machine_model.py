@@ -1,21 +1,16 @@
 """The service on a real ledger, its world in any order: each accepted job ends once, and the limits hold throughout."""
 
-import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from tango_server.jobs.job import Job
-from tango_server.jobs.ledger.database import Database
 from tango_server.jobs.ledger.history import History
-from tango_server.jobs.ledger.ledger import Ledger
-from tango_server.jobs.state_machine import backlog
 from tango_server.jobs.state_machine.events import (
     Accepted,
     AttemptDone,
@@ -25,7 +20,6 @@ from tango_server.jobs.state_machine.events import (
     CancelWanted,
     CarrySidecar,
     Convert,
-    Event,
     FailureKind,
     FailuresRetried,
     Fetch,
@@ -41,33 +35,26 @@ from tango_server.jobs.state_machine.events import (
     TimePassed,
     Written,
 )
-from tango_server.jobs.state_machine.machine import JobStateMachine
 from tango_server.jobs.state_machine.rules import ServiceRules
 from tango_server.messages import FrameReport, ReportsQuery
 from tests.unit.ledger_entries import job
 from tests.unit.service_events import COMPLETE, UNFINISHED
+from tests.unit.service_world import SMALL_WINDOW, ServiceWorld
 
-SMALL_WINDOW = 4
 OUTPUTS = [Path(f"/processed/{name}.tif") for name in "abcd"]
 FINDINGS = ("new file", "new file", "the same", "unfinished", "nothing", "no dark", "no sidecar")
 Place = Literal["new", "seen", "running", "blocked", "carrying"]
 """Where a job in memory is, as told by what the service was answered."""
 
 
-class World(RuleBasedStateMachine):
-    """Does what the service says as the engine does it, and answers when it likes.
+class World(ServiceWorld):
+    """Frames of one run, each by itself.
 
     Reports are written at once, in the order of the instructions; everything else may take its time.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(backlog, "WINDOW", SMALL_WINDOW)
-        self.folder = tempfile.TemporaryDirectory()
-        self.database = Database(Path(self.folder.name) / "ledger.sqlite")
-        self.now = 1000.0
-        self.mtime = 0
         self.accepted: list[str] = []
         self.ended: Counter[str] = Counter()
         self.expected: Counter[str] = Counter()
@@ -78,36 +65,12 @@ class World(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        self.ledger = Ledger(self.database)
-        self.service = JobStateMachine(self.rules)
-        self.inbox: list[Event] = []
-        self.looks: list[Job] = []
         self.conversions: list[Job] = []
         self.sidecars: list[Job] = []
         self.places: dict[str, Place] = {}
         self.processed = 0
         self.retried = 0
-        pending = self.ledger.pending()
-        if pending:
-            self.send(Accepted(pending))
-
-    def teardown(self) -> None:
-        try:
-            self.come_to_an_end()
-        finally:
-            self.database.close()
-            self.folder.cleanup()
-            self.patch.undo()
-
-    def handle(self, event: Event) -> list[Instruction]:
-        return self.service.handle(event, Instant(self.now, 1.7e9 + self.now))
-
-    def send(self, event: Event) -> None:
-        self.perform(self.handle(event))
-
-    def perform(self, steps: list[Instruction]) -> None:
-        for step in steps:
-            self.do(step)
+        super().open()
 
     def do(self, step: Instruction) -> None:
         match step:
@@ -154,17 +117,11 @@ class World(RuleBasedStateMachine):
         self.expected.update(names)
         self.inbox.append(Accepted(len(jobs)))
 
-    @precondition(lambda self: self.inbox)
-    @rule(count=st.integers(1, 9))
-    def hear_some(self, count: int) -> None:
-        for _ in range(min(count, len(self.inbox))):
-            self.hear()
-
     def hear(self) -> None:
-        event = self.inbox.pop(0)
+        event = self.inbox[0]
         if isinstance(event, Cancelled):
             self.looks = [one for one in self.looks if one.job_id not in event.job_ids]
-        self.send(event)
+        super().hear()
 
     @precondition(lambda self: self.looks)
     @rule(data=st.data(), found=st.lists(st.sampled_from(FINDINGS), min_size=1, max_size=SMALL_WINDOW))
@@ -203,11 +160,6 @@ class World(RuleBasedStateMachine):
         one = self.sidecars.pop(data.draw(st.integers(0, len(self.sidecars) - 1)))
         self.send(SidecarObserved(one.job_id, carried))
 
-    @rule(seconds=st.sampled_from([0.0, 0.1, 3.0, 20.0]))
-    def let_time_pass(self, seconds: float) -> None:
-        self.now += seconds
-        self.send(TimePassed())
-
     @rule(data=st.data(), what=st.sampled_from(["pause", "resume", "resume", "cancel", "cancel all", "retry", "die"]))
     def intervene(self, data: st.DataObject, what: str) -> None:
         """Do what happens seldom: otherwise hardly a job would get far."""
@@ -225,7 +177,7 @@ class World(RuleBasedStateMachine):
                 assert self.ledger.retry_failed().frames == len(again)
                 self.expected.update(again)
                 self.inbox.append(FailuresRetried(len(again)))
-            case "die":  # what a killed server knew is gone, its conversions with it; the ledger is all that is left
+            case "die":
                 self.open()
 
     @invariant()
@@ -239,17 +191,12 @@ class World(RuleBasedStateMachine):
         assert sum(place == "new" for place in self.places.values()) <= SMALL_WINDOW
 
     @invariant()
-    def the_queue_is_as_long_as_the_ledger_says(self) -> None:
-        if not hasattr(self, "service") or self.inbox:
-            return
-        snapshot = self.service.snapshot(Instant(self.now, 1.7e9))
-        assert snapshot.queue_length == self.ledger.pending()
-        assert snapshot.processed == self.processed
+    def the_service_has_processed_what_has_ended(self) -> None:
+        if hasattr(self, "service") and not self.inbox:
+            assert self.service.snapshot(Instant(self.now, 1.7e9)).processed == self.processed
 
     def come_to_an_end(self) -> None:
         """All files are there, every conversion goes well: all jobs end, and the ledger has a report of each."""
-        if not hasattr(self, "service"):
-            return
         self.send(PauseWanted(paused=False))
         for _ in range(20 + 12 * len(self.accepted)):
             while self.inbox:
