@@ -3,6 +3,7 @@
 import json
 import shutil
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import fabio
@@ -16,6 +17,11 @@ from tests.system.petif_command import Call
 
 GEOMETRY = ["--wavelength", "0.29", "--distance", "300", "--pixel-size", "0.2", "--beam-center", "30,31.5"]
 GEOMETRY += ["--exposure", "0.5"]
+
+
+@pytest.fixture
+def petif(petif: Call) -> Call:
+    return partial(petif, "convert", "raw", "--format", "esperanto")
 
 
 @pytest.fixture

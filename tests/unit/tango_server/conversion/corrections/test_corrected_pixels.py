@@ -65,7 +65,11 @@ def require_right(folder: Path, seed: int, source: str, target: str | None, kind
     recipe = {"rotation": rotation, "flip": flip, "pixel_type": target, "invalid_value": -3}
     got, report = converted(folder, raw, recipe, masters)
     wanted = corrected(raw, **masters)
-    exact = "flat" not in kinds and source in {"uint8", "int8", "uint16", "int16"}
+    # float32 rounds 39587 - 180.00136 to 39407, of which an integer target keeps another count than of 39406.99864
+    has_fractions = (
+        any(image.dtype.kind == "f" for image in masters.values()) and np.dtype(report.pixel_type).kind != "f"
+    )
+    exact = "flat" not in kinds and source in {"uint8", "int8", "uint16", "int16"} and not has_fractions
     require_equal(got, wanted.turned(rotation, flip), report.pixel_type, -3, exact=exact)
     assert report.pixels.masked == np.count_nonzero(wanted.masked)
     assert report.pixels.nan == 0
@@ -94,6 +98,7 @@ def test_pinned_examples(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("tango_server.conversion.image.transform._BLOCK_BYTES", block)
     for seed, (source, target, kinds, turn) in enumerate(PINNED):
         require_right(tmp_path, seed, source, target, kinds, turn)
+    require_right(tmp_path, 117, "uint16", "uint16", ("dark",), (0, "none"))  # a difference just below an integer
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -64,7 +64,7 @@ def test_threshold_has_to_be_named() -> None:
         check(path)
     for name in (f"{path}::/entry/data/data_000001[:,1]", f"{path}::/[:,1]"):
         assert check(name).frames == 2
-        with h5py.File(path) as file:
+        with h5py.File(path, locking=False) as file:
             np.testing.assert_array_equal(read(name, 1).image, file["/entry/data/data_000001"][1, 1])
     with pytest.raises(UnsupportedImageError, match="only 2 thresholds"):
         check(f"{path}::/entry/data/data_000001[:,2]")
