@@ -1,7 +1,8 @@
 """Check and read the frame of a CBF file.
 
 The pixels are decoded by fabio's own extension, which believes what it is given: it reads beyond the end of data that
-stop within an escape. So zeros are put behind the data, and a wrong number of pixels shows that this happened.
+stop within an escape. So bytes that begin no escape are behind the data: those that follow in the file, or zeros. A
+wrong number of pixels shows that the data stopped within one.
 """
 
 import base64
@@ -29,7 +30,8 @@ from tango_server.conversion.tiff.detector_header import DECTRIS_MASK
 from tango_server.conversion.tiff.parser import reading
 
 _BEHIND = 16
-"""Zeros behind the data: more than the longest escape reads, each one more pixel."""
+"""Bytes behind the data: more than the longest escape reads, each one more pixel."""
+_ESCAPE = b"\x80"
 
 
 def check_cbf(location: FrameLocation, roots: Roots = ANYWHERE) -> FileState:
@@ -86,20 +88,22 @@ def open_cbf(location: FrameLocation, workspace: Workspace, roots: Roots = ANYWH
 
 
 def _data(path: Path, file: BinaryIO, section: Section) -> bytes:
+    """Return the data and `_BEHIND` bytes more."""
     file.seek(section.start)
     data = b""
     while len(data) < section.length:
-        more = file.read(section.length - len(data))
+        more = file.read(section.length + _BEHIND - len(data))
         if not more:
             raise IncompleteFileError(path, "the file shrank while it was read", "Convert it again.")
         data = data + more if data else more
-    return data
+    behind = data[section.length :]
+    return data[: section.length] + bytes(_BEHIND) if len(behind) < _BEHIND or _ESCAPE in behind else data
 
 
 def _require_md5(path: Path, data: bytes, section: Section) -> None:
     """Raise `IncompleteFileError` while the pixels have another MD5 than the header states, if it states one."""
     if section.md5:
-        found = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        found = base64.b64encode(hashlib.md5(memoryview(data)[:-_BEHIND], usedforsecurity=False).digest()).decode()
         if found != section.md5:
             raise IncompleteFileError(
                 path,
@@ -132,7 +136,7 @@ def _exactly(data: bytes, wanted: int, *, wide: bool) -> np.ndarray[Any, Any] | 
     from fabio.ext import byte_offset  # noqa: PLC0415 - half a second of import that other frames don't need
 
     decode = byte_offset.dec_cbf if wide else byte_offset.dec_cbf32
-    found = np.asarray(decode(data + bytes(_BEHIND), wanted + _BEHIND + 1))
+    found = np.asarray(decode(data, wanted + _BEHIND + 1))
     return found[:wanted] if len(found) == wanted + _BEHIND else None
 
 
