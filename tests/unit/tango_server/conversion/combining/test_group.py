@@ -457,6 +457,7 @@ def test_esperanto_frame_of_a_sum_has_all_angles(raw: Path) -> None:
     assert found is not None
     assert found.combined is not None
     assert (found.combined["method"], found.combined["used"], found.combined["frames"]) == ("sum", 3, 3)
+    assert [each["source"] for each in inspect_file(output)["members"]] == [str(path) for path in paths]
     mean = convert_group(scan(paths, [-1, 0, 1]), made.model_copy(update={"combine": recipe("mean").combine}))
     header = read_header(Path(mean.output or ""))
     assert (header.exposure, header.monitor) == (0.5, 10)
