@@ -352,6 +352,7 @@ def test_ctrl_c_finishes_what_is_running_and_says_what_is_left(tmp_path: Path) -
         assert tifffile.imread(path).shape == (1024, 1024)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows kills a process together with its files")
 def test_what_a_killed_call_left_is_removed_by_the_next(tmp_path: Path, petif: Call) -> None:
     frames(tmp_path / "raw", 30, 1024)

@@ -67,6 +67,7 @@ def files(recorder: Recorder, stream: str) -> list[str]:
     return [event["data"]["pe_full_file_name"] for event in recorder.stream(stream)]
 
 
+@pytest.mark.long
 def test_exposure_changed_in_mid_run(
     run_engine: RunEngine,
     attached: Attached,

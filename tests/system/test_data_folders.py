@@ -30,6 +30,7 @@ def among_frames(root: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
+@pytest.mark.long
 def test_a_server_that_works_in_a_folder_of_data_converts(among_frames: Path, root: Path, tmp_path: Path) -> None:
     with LocalServer(root, tmp_path / "state", ["--set", "numworkers=1"]) as server:
         proxy = tango.DeviceProxy(server.address)

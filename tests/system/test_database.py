@@ -78,6 +78,7 @@ def init_is_refused(proxy: tango.DeviceProxy) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_work_continues_without_the_database_and_init_works_after(
     own_database: TangoDatabase, registered: RegisteredServer, root: Path, put: Callable[..., Path]
 ) -> None:

@@ -292,7 +292,8 @@ def test_killed_worker_costs_only_its_own_frame_an_attempt(
     assert not list(root.rglob("*.petif-tmp"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a server by its standard input, which every test here does")
 def test_a_signal_ends_the_server_in_good_order(start_server: Start, root: Path, number: signal.Signals) -> None:
     answer, family, _ = at_work(start_server(*TWO_WORKERS), root)

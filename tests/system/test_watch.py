@@ -187,6 +187,7 @@ def test_once_waits_for_every_frame_of_a_file(root: Path, put: Callable[..., Pat
     assert "3 frames converted, 0 skipped, 0 failed, 0 pending" in finished.stderr
 
 
+@pytest.mark.long
 def test_output_folders_inside_of_the_watched_one_are_not_watched(root: Path, put: Callable[..., Path]) -> None:
     put("qxrd_f32_64.tif")
     shutil.copytree(root / "raw", root / "raw" / "out" / "others")
