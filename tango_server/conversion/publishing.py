@@ -41,7 +41,7 @@ class Content:
     experiment: the values of an ESPERANTO header, where they are not those of the source
     has_sidecar: whether the sidecar of a frame holds for the output, with new `sidecar_values` by section and key
     sidecar_of: that frame; by default the source
-    beside: writes what else belongs beside the output; returns why it could not, empty if it did
+    beside: writes what else belongs beside the output, without which that is not complete; raises `ConversionError`
 
     """
 
@@ -55,7 +55,7 @@ class Content:
     has_sidecar: bool = True
     sidecar_of: Path | None = None
     sidecar_values: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    beside: Callable[[Path, Attempt], str] = lambda _output, _attempt: ""
+    beside: Callable[[Path, Attempt], None] = lambda _output, _attempt: None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,9 +98,9 @@ class Publication:
                 report = self.publish(chosen, content, replace(attempt, exclusive=not replaces))
             except FileExistsError:  # another process took the name: decide again
                 continue
-            problem = content.beside(chosen, replace(attempt, mtime_ns=None))
+            content.beside(chosen, replace(attempt, mtime_ns=None))
             carried = self._carry_sidecar(chosen, content)
-            reasons = filter(None, (report.reason, problem, carried.get("reason")))
+            reasons = filter(None, (report.reason, carried.get("reason")))
             return report.model_copy(update={**carried, "reason": " ".join(reasons)})
 
     def publish(

@@ -9,6 +9,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from tango_server.conversion.combining.member_list import member_list_path
+from tango_server.conversion.inspection import inspect_file
 from tango_server.messages import RunStatistics
 from tests.chaos.audit import Fault, Finding
 from tests.chaos.frames import PlannedFrame, image_of
@@ -68,8 +70,9 @@ class Sums:
         return frozenset(self._places)
 
     def outputs(self, ground: Ground) -> list[Path]:
-        """Return where all of them may be."""
-        return [each.output(ground) for each in self.planned]
+        """Return where all of them and the lists of their frames may be."""
+        places = [each.output(ground) for each in self.planned]
+        return [path for place in places for path in (place, member_list_path(place))]
 
     def request(self, frame: PlannedFrame, path: Path) -> dict[str, Any]:
         """Return the request of a frame as a member of its sum."""
@@ -113,3 +116,6 @@ class Sums:
             yield Finding(Fault.WRONG, f"{output}: its pixels are not those expected")
         if len(outcomes) != 1:
             yield Finding(Fault.WRONG, f"{output}: its members are {outcomes}")
+        listed = [Path(each["source"]).name for each in inspect_file(output)["members"]]
+        if listed != [frame.name for frame in one.frames] and outcomes == {"grouped"}:
+            yield Finding(Fault.WRONG, f"{output}: its list has {listed}")

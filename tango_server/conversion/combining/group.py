@@ -292,9 +292,9 @@ class _Making:
             beside=self._list,
         )
 
-    def _list(self, output: Path, attempt: Attempt) -> str:
+    def _list(self, output: Path, attempt: Attempt) -> None:
         locations = [each.location for each in self.group.members]
-        return write_member_list(locations, self.group.listed("grouped"), output, attempt, self.group.roots)
+        write_member_list(locations, self.group.listed("grouped"), output, attempt, self.group.roots)
 
     def _image(self, kind: np.dtype[Any]) -> CombinedImage:
         """Return the image, and count the pixels that are overexposed in any of the frames."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tango_server.conversion.errors import ConversionError, SourceMissingError, SourceUnreadableError
+from tango_server.conversion.errors import SourceMissingError, SourceUnreadableError
 from tango_server.conversion.files.atomic_write import Attempt, publish, write_parts
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import ANYWHERE, Roots
@@ -33,8 +33,8 @@ def member_list_path(output: Path) -> Path:
 
 def write_member_list(
     locations: Sequence[FrameLocation], members: Sequence[GroupMember], output: Path, attempt: Attempt, roots: Roots
-) -> str:
-    """Write the list of all frames of a group; return why it could not be written, empty if it was.
+) -> None:
+    """Write the list of all frames of a group; raise `OutputWriteError` if it cannot be written.
 
     `members` say what became of those at the `locations`; their own paths are for people.
     """
@@ -43,11 +43,7 @@ def write_member_list(
     table.writerow(_COLUMNS)
     for location, each in zip(locations, members, strict=True):
         table.writerow((way_to(location, output), each.outcome, each.reason))
-    try:
-        publish(member_list_path(output), write_parts([text.getvalue().encode(**_ENCODING)]), attempt, roots)
-    except ConversionError as error:  # the output is written: no failure
-        return f"The list of its frames could not be written ({error})."
-    return ""
+    publish(member_list_path(output), write_parts([text.getvalue().encode(**_ENCODING)]), attempt, roots)
 
 
 def read_member_list(output: Path, combined: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -15,9 +15,11 @@ from click.testing import CliRunner
 from tango_server.commands.inspect import inspect
 from tango_server.conversion.combining.group import Member, convert_group
 from tango_server.conversion.combining.member_list import member_list_path
+from tango_server.conversion.errors import OutputWriteError
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.inspection import inspect_file
 from tango_server.recipe import Recipe
+from tests.unit.full_disk import no_file_grows_beyond
 
 SUM = Recipe.model_validate({"combine": {"of": "run", "method": "sum", "on_incomplete": "combine"}})
 
@@ -79,7 +81,13 @@ def test_list_of_other_frames_is_named_and_not_shown(
     assert found["members_problem"] in CliRunner().invoke(inspect, [str(output)]).output
 
 
-def test_list_that_cannot_be_written_costs_no_frame(tmp_path: Path) -> None:
-    (tmp_path / "processed" / "a.tif.members.csv").mkdir(parents=True)
-    output = combined(tmp_path / "raw", ("a.tif", "b.tif"))
-    assert (tifffile.imread(output) == 2).all()
+def test_group_without_its_list_fails_and_another_attempt_writes_both(tmp_path: Path) -> None:
+    members = [Member(FrameLocation(tmp_path / "raw" / f"{number:0100d}.tif")) for number in range(40)]
+    (tmp_path / "raw").mkdir()
+    for each in members:
+        tifffile.imwrite(each.location.file, np.ones((4, 5), np.uint16))
+    with no_file_grows_beyond(2000), pytest.raises(OutputWriteError, match=r"members\.csv: cannot write"):
+        convert_group(members, SUM, job="4f3c")
+    report = convert_group(members, SUM, job="4f3c")
+    assert (report.outcome, report.reason) == ("converted", "")
+    assert len(inspect_file(Path(report.output or ""))["members"]) == 40
