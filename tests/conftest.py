@@ -30,6 +30,7 @@ if sys.dont_write_bytecode:  # else each of hundreds of processes would compile 
 settings.register_profile(
     "busy machine",
     settings(),
+    max_examples=60,
     deadline=None,
     suppress_health_check=[*settings().suppress_health_check, HealthCheck.too_slow],
 )

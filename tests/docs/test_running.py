@@ -26,6 +26,7 @@ RUNNING = {"average", "convert", "inspect", "preview", "watch"}
 HOW_TO = DOCS / "how-to"
 TUTORIAL = sorted((DOCS / "tutorial").glob("[0-9]*.md"))
 TALKING = {"acknowledge", "add", "reports", "retry", "statistics", "status"}
+TAKES_LONG = {"watch.md"}
 ELSEWHERE = ("/gpfs/current", "/data", "/tmp", "/var/lib", "/etc/petif")
 
 
@@ -120,7 +121,13 @@ def run(host: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Comma
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page not in TUTORIAL and lines([page], *RUNNING)], ids=name_of
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.long] if page.name in TAKES_LONG else [])
+        for page in PAGES
+        if page not in TUTORIAL and lines([page], *RUNNING)
+    ],
+    ids=name_of,
 )
 def test_lines_of_a_page_run(page: Path, host: Path, run: Callable[[Command], str]) -> None:
     for table in blocks("text", pages=[page]):

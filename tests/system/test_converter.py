@@ -54,6 +54,7 @@ def test_signals_follow_the_servers_attributes(
     assert converter.server.free_space.get() > 0
 
 
+@pytest.mark.long
 def test_signals_survive_a_restart_of_the_server(
     start_server: Callable[..., LocalServer], put: Callable[..., Path]
 ) -> None:

@@ -102,6 +102,7 @@ def test_compose_runs_the_server(
     assert tango.DeviceProxy(device).NumWorkers == 1
 
 
+@pytest.mark.long
 def test_dsconfig_writes_its_file_into_the_database(database: TangoDatabase, tmp_path: Path) -> None:
     path = DEPLOYMENT / "dsconfig.json"
     wanted = json.loads(path.read_text())["servers"]["PETifConverter"]["p02"]["PETifConverter"][DEVICE]["properties"]

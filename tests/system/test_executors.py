@@ -96,6 +96,7 @@ def test_killed_idle_workers_cost_no_attempt(executor: ProcessExecutor, root: Pa
     require_converted(tasks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "words"),
     [

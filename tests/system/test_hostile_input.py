@@ -78,6 +78,7 @@ def running() -> list[tango.DeviceProxy]:
     return []
 
 
+@pytest.mark.long
 def test_a_short_attack_does_no_harm(tmp_path: Path) -> None:
     hostile.attack(tmp_path, inputs=300, seed=151, within=30.0)  # beside three other processes of tests
 

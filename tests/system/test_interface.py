@@ -114,6 +114,7 @@ def test_a_folder_of_20000_files_does_not_keep_the_client_waiting(start_server: 
     assert json.loads(proxy.Cancel('{"all": true}'))["cancelled"] == 20_000
 
 
+@pytest.mark.long
 def test_folder_added_before_a_kill_is_processed_after_restart(start_server: Start, root: Path, data: Path) -> None:
     server = start_server()
     first = Path(shutil.copy(data / "qxrd_f32_64.tif", root / "raw" / "frame-00000.tif"))

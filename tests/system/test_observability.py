@@ -172,6 +172,7 @@ def test_the_log_is_whole_when_the_server_has_ended(server: LocalServer, root: P
     assert {line["job_id"] for line in log_lines(root) if "outcome" in line} == {job["job_id"] for job in jobs}
 
 
+@pytest.mark.long
 def test_init_goes_on_with_one_log_and_the_same_port(start_server: Start, root: Path, put: Put) -> None:
     port = free_port()
     server = start_server(*settings(f"metrics_port={port}"))
@@ -204,6 +205,7 @@ def test_prometheus_reads_what_the_attributes_say(start_server: Start, put: Put)
     until(lambda: scrape(port)["petif_frames_total failed"] == 0, "the counters start anew")
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_is_in_status_and_frames_are_converted(start_server: Start, put: Put) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -108,6 +108,7 @@ def test_the_process_starts_with_the_first_file_and_is_kept(asked: Asked) -> Non
     assert not child.is_running()
 
 
+@pytest.mark.long
 def test_a_probe_process_ends_with_a_killed_server(tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom tests.system.test_probes import Asked\n"

@@ -337,6 +337,7 @@ def refusals(place: Callable[[Any], str], wrong: Mapping[str, Any]) -> dict[str,
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", PLACES)
 def test_every_wrong_one_is_refused_in_the_same_words(place: Place, bench: Bench) -> None:
     wrong = {**WRONG, "in place": UNSAFE} if place in OF_RUNS else WRONG

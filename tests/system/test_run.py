@@ -229,6 +229,7 @@ def test_run_succeeds_without_a_server(
     assert session.converter.client.run_statistics(uid).converted == 3
 
 
+@pytest.mark.long
 def test_killed_worker_loses_no_frame_of_a_run(
     open_session: Callable[..., Session], server: LocalServer, root: Path
 ) -> None:

@@ -164,6 +164,7 @@ def test_a_refused_request_says_why_and_is_booked_for_its_run(proxy: tango.Devic
         proxy.AddFiles(["/etc/passwd"])
 
 
+@pytest.mark.long
 @ONE_WAY
 def test_missing_files_block_no_worker(start_server: Start, root: Path, put: Put) -> None:
     proxy = tango.DeviceProxy(start_server("--set", "timeout=3").address)
@@ -275,6 +276,7 @@ def test_init_keeps_the_queue_and_the_recipe_that_was_set(proxy: tango.DevicePro
     assert_is(root / "processed" / "late.tif", np.rot90(tifffile.imread(root / "raw" / "late.tif"), 2))
 
 
+@pytest.mark.long
 def test_killed_worker_costs_only_its_own_frame_an_attempt(
     server: LocalServer, proxy: tango.DeviceProxy, root: Path
 ) -> None:
@@ -341,6 +343,7 @@ def test_counts_and_changes_survive_a_killed_server(start_server: Start, put: Pu
         again.reports_after("nothing")
 
 
+@pytest.mark.long
 @ONE_WAY
 def test_a_server_where_another_one_was_can_be_used_at_once(start_server: Start) -> None:
     first = start_server()

@@ -328,6 +328,7 @@ def test_following_goes_on_over_a_restart_until_ctrl_c(
     assert following.wait(30) == 0
 
 
+@pytest.mark.long
 def test_waiting_goes_on_over_a_restart(
     start_server: Start, server: LocalServer, put: Put, run: Petif, root: Path
 ) -> None:
@@ -345,6 +346,7 @@ def test_waiting_goes_on_over_a_restart(
     assert [report.outcome for report in found] == ["converted"] * 4, found
 
 
+@pytest.mark.long
 def test_waiting_for_a_server_that_never_comes_back_ends(server: LocalServer, put: Put, run: Petif) -> None:
     (job,) = json.loads(run("add", put("qxrd_f32_64.tif"), "--json").stdout)["jobs"]
     server.stop()
