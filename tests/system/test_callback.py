@@ -220,6 +220,7 @@ def test_run_of_1000_events_converts_each_frame_once(
     all_converted(server.address, root, uid, 1000)
 
 
+@pytest.mark.long
 def test_fly_scan_of_500_stream_datums_converts_each_frame_once(
     open_session: Callable[[str], Session], server: LocalServer, root: Path
 ) -> None:

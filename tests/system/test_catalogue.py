@@ -24,6 +24,8 @@ from tango_server.messages import RunStatistics
 from tango_server.recipe import Recipe
 from tests.tiled_server import open_client, open_tiled, tiled_writer
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from tiled.server import SimpleTiledServer
 
@@ -114,7 +116,6 @@ def takes_names(session: Session) -> None:
     session.before = take
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("case", ["gaps and numbering from 1", "plain", "names taken"])
 def test_raw_frames_of_a_run_are_read_back_as_arrays(session: Session, case: str) -> None:
     match case:
@@ -179,7 +180,6 @@ def test_late_frames_are_added_to_the_metadata_of_the_run(session: Session) -> N
     assert session.client[uid].metadata["stop"]["exit_status"] == "success"
 
 
-@pytest.mark.long
 def test_catalogue_gets_statistics_after_an_outage(session: Session) -> None:
     proxy = tango.DeviceProxy(session.converter.client.address)
     proxy.Pause()
@@ -195,7 +195,6 @@ def test_catalogue_gets_statistics_after_an_outage(session: Session) -> None:
     assert session.client[uid].metadata["conversion"]["converted"] == 2
 
 
-@pytest.mark.long
 def test_runs_are_found_by_recipe(session: Session) -> None:
     from tiled.queries import Key
 

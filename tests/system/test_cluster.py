@@ -40,6 +40,8 @@ from tests.executor_tasks import (
 )
 from tests.system.waiting import until
 
+pytestmark = pytest.mark.long
+
 MakeExecutor = Callable[..., DaskExecutor]
 
 
@@ -112,7 +114,6 @@ def open_service(root: Path) -> Iterator[Callable[..., JobRunner]]:
         yield start
 
 
-@pytest.mark.long
 def test_all_frames_are_converted_when_one_of_two_workers_dies(
     cluster: LocalCluster, open_service: Callable[..., JobRunner], root: Path
 ) -> None:
@@ -126,7 +127,6 @@ def test_all_frames_are_converted_when_one_of_two_workers_dies(
     require_converted(tasks)
 
 
-@pytest.mark.long
 def test_frame_that_kills_workers_costs_only_its_own_attempts(
     cluster: LocalCluster, connect: MakeExecutor, root: Path
 ) -> None:
@@ -140,7 +140,6 @@ def test_frame_that_kills_workers_costs_only_its_own_attempts(
     require_converted(tasks)
 
 
-@pytest.mark.long
 def test_a_conversion_that_hangs_is_given_up_and_others_go_on(
     cluster: LocalCluster, connect: MakeExecutor, root: Path, answers: "SimpleQueue[Result]"
 ) -> None:
@@ -158,7 +157,6 @@ def test_a_conversion_that_hangs_is_given_up_and_others_go_on(
     roots.release.touch()
 
 
-@pytest.mark.long
 def test_closing_cancels_what_hangs_in_the_time_it_is_given(
     cluster: LocalCluster, connect: MakeExecutor, root: Path, answers: "SimpleQueue[Result]"
 ) -> None:
@@ -208,7 +206,6 @@ def test_worker_without_this_package_is_reported_and_costs_no_attempt(
     assert "petif-bluesky[server,dask]" in str(answer)
 
 
-@pytest.mark.long
 def test_a_worker_of_another_version_converts_nothing(
     cluster: LocalCluster, connect: MakeExecutor, root: Path, answers: "SimpleQueue[Result]"
 ) -> None:
@@ -293,7 +290,6 @@ def start_dask(root: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         yield start
 
 
-@pytest.mark.long
 def test_scheduler_that_is_down_or_killed_costs_no_attempt(
     port: int,
     start_dask: Callable[..., subprocess.Popen[bytes]],
@@ -321,7 +317,6 @@ def test_scheduler_that_is_down_or_killed_costs_no_attempt(
     require_converted(tasks)
 
 
-@pytest.mark.long
 def test_server_reports_a_missing_scheduler_and_notices_a_new_one(
     port: int, start_dask: Callable[..., subprocess.Popen[bytes]], open_service: Callable[..., JobRunner]
 ) -> None:
@@ -344,7 +339,6 @@ def test_task_fails_promptly_without_a_scheduler(
     assert "Start the scheduler, or correct dask_scheduler" in str(answer)
 
 
-@pytest.mark.long
 def test_more_tasks_than_agreed_are_refused(
     cluster: LocalCluster, connect: MakeExecutor, root: Path, answers: "SimpleQueue[Result]"
 ) -> None:

@@ -191,6 +191,7 @@ def test_words_of_options_in_any_case_and_explained(petif: Call, raw: Path) -> N
         assert meaning in wrong.stderr
 
 
+@pytest.mark.long
 def test_frames_of_two_files_are_chosen_and_converted(petif: Call, raw: Path, data: Path) -> None:
     for name in ("04_grid_4d.h5", "11_edf/three_blocks.edf", "02_lambda_uneven/l1_test_00002_m02.nxs"):
         shutil.copy(data / "made" / name, raw)

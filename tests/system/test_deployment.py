@@ -19,9 +19,12 @@ from tests.system.waiting import until
 PROGRAMS = Path(sys.executable).parent
 DEVICE = "p02/petif/1"
 
-pytestmark = pytest.mark.skipif(
-    not list(PROGRAMS.glob("PETifConverter*")), reason="petif-bluesky is not installed in this environment"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        not list(PROGRAMS.glob("PETifConverter*")), reason="petif-bluesky is not installed in this environment"
+    ),
+]
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def run(command: list[str], environment: Mapping[str, str]) -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("name", [pytest.param(COMPOSE_FILES[0], marks=pytest.mark.long), COMPOSE_FILES[1]])
+@pytest.mark.parametrize("name", COMPOSE_FILES)
 def test_compose_runs_the_server(
     name: str,
     configuration: Path,
@@ -102,7 +105,6 @@ def test_compose_runs_the_server(
     assert tango.DeviceProxy(device).NumWorkers == 1
 
 
-@pytest.mark.long
 def test_dsconfig_writes_its_file_into_the_database(database: TangoDatabase, tmp_path: Path) -> None:
     path = DEPLOYMENT / "dsconfig.json"
     wanted = json.loads(path.read_text())["servers"]["PETifConverter"]["p02"]["PETifConverter"][DEVICE]["properties"]

@@ -138,6 +138,7 @@ def test_workers_that_cannot_start_cost_no_attempt_and_back_off(
     assert not workers()
 
 
+@pytest.mark.long
 def test_a_conversion_that_hangs_ends_with_its_process(root: Path) -> None:
     executor = ProcessExecutor(1, 5.0, worker.run)
     answers: SimpleQueue[Result] = SimpleQueue()

@@ -54,6 +54,7 @@ def converter(server: LocalServer, run_engine: RunEngine) -> Iterator[Conversion
     converter.destroy()
 
 
+@pytest.mark.long
 def test_twelve_lines_give_frames_statistics_and_recipe(
     server: LocalServer, tiled: Any, client: Any, root: Path
 ) -> None:

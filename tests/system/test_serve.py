@@ -49,7 +49,10 @@ def answers(port: int) -> bool:
 @pytest.mark.skipif(os.name == "nt", reason="shells of another kind")
 @pytest.mark.parametrize(
     "shell",
-    ['"$@" >&-', pytest.param('"$@" >/dev/full', marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason=""))],
+    [
+        pytest.param('"$@" >&-', marks=pytest.mark.long),
+        pytest.param('"$@" >/dev/full', marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="")),
+    ],
     ids=["closed", "full"],
 )
 def test_a_server_whose_standard_output_takes_nothing_serves(serve: Serve, shell: str) -> None:
