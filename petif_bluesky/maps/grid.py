@@ -1,6 +1,6 @@
-"""The grid of a map: its points in row order, and which group of frames belongs to which point. Pure.
+"""The grid of a map: its points in row order. Pure.
 
-    start document, or `map` in the recipe  -->  Grid  -->  place (positions of the groups)  -->  Placement
+    start document, or `map` in the recipe  -->  Grid  -->  Grid.number (positions)  -->  the number of a point
 
 Points are numbered row by row: the last axis is the fastest, and each row begins at the start of that axis, whichever
 way it was scanned.
@@ -112,45 +112,6 @@ class Grid:
         return Grid(tuple(moved))
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Which group belongs to which point, by their numbers.
-
-    `missing`: points without a group. `outside`: groups that are at no point of the grid. `again`: groups at a point
-    for which another one is nearer.
-    """
-
-    grid: Grid
-    groups: Mapping[int, int]
-    missing: tuple[int, ...] = ()
-    outside: tuple[int, ...] = ()
-    again: tuple[int, ...] = ()
-
-
-def place(grid: Grid, positions: Sequence[Sequence[float]]) -> Placement:
-    """Return which of the groups at these positions, one for each axis, belongs to which point.
-
-    Of a relative grid, the first group is at the first point.
-    """
-    if grid.is_relative and positions:
-        grid = grid.beginning_at(positions[0])
-    found: dict[int, int] = {}
-    outside, again = [], []
-    for group, at in enumerate(positions):
-        number = grid.number(at)
-        if number is None:
-            outside.append(group)
-            continue
-        other = found.setdefault(number, group)
-        if other != group:
-            point = grid.point(number)
-            nearer, farther = (group, other) if _apart(at, point) < _apart(positions[other], point) else (other, group)
-            found[number] = nearer
-            again.append(farther)
-    missing = tuple(number for number in range(grid.size) if number not in found)
-    return Placement(grid, found, missing, tuple(outside), tuple(again))
-
-
 def grid_of_start(start: Mapping[str, Any]) -> Grid:
     """Return the grid of a run from its start document.
 
@@ -247,7 +208,3 @@ def _number(value: Any, key: Any) -> float:
 def _list(value: Any) -> list[Any]:
     """Return a list or tuple as a list, anything else as an empty one."""
     return list(value) if isinstance(value, list | tuple) else []
-
-
-def _apart(one: Sequence[float], other: Sequence[float]) -> float:
-    return math.dist(one, other)

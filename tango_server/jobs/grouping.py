@@ -127,14 +127,11 @@ def _problem_without_group(request: FrameRequest, combine: Combine) -> str:
             "combine needs the documents of a run, which say what belongs together, or a group and a member in the "
             'request; without them, use "of": {"every": n}'
         )
-    counted = is_container(request.source) and request.frame is None
+    if is_container(request.source) and request.frame is None:
+        return ""
     return (
-        ""
-        if counted
-        else (
-            "it needs a group and a member: only AddFiles, AddFolder, and a Submit without run, key and frame, count "
-            "frames by themselves"
-        )
+        "it needs a group and a member: only AddFiles, AddFolder, and a Submit without run, key and frame, count "
+        "frames by themselves"
     )
 
 

@@ -15,7 +15,7 @@ from tango_server.conversion.errors import (
     SourceUnreadableError,
     UnsupportedImageError,
 )
-from tango_server.conversion.hdf5.library import h5py_for, reading
+from tango_server.conversion.hdf5.h5py_access import h5py_for, reading
 from tango_server.conversion.hdf5.open_files import HDF5File, OpenFiles
 from tango_server.text import printable
 

@@ -28,7 +28,7 @@ from tango_server.conversion.errors import (
 )
 from tango_server.conversion.files.frame_file import open_frame_file
 from tango_server.conversion.files.roots import Roots
-from tango_server.conversion.hdf5.library import READER_ERRORS, h5py_for, reading, reason
+from tango_server.conversion.hdf5.h5py_access import READER_ERRORS, h5py_for, reading, reason
 from tango_server.conversion.hdf5.swmr import open_as_reader
 
 Identity = tuple[int, int, int]

@@ -7,7 +7,7 @@ import numpy as np
 
 from tango_server.conversion.errors import IncompleteFileError
 from tango_server.conversion.hdf5.bitshuffle import decoded
-from tango_server.conversion.hdf5.library import reading
+from tango_server.conversion.hdf5.h5py_access import reading
 from tango_server.conversion.hdf5.links import WAIT, linked_path
 from tango_server.conversion.hdf5.open_files import OpenFiles
 from tango_server.conversion.hdf5.stated_size import require_stated_sizes

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tango_server.conversion.errors import IncompleteFileError, UnsupportedImageError
-from tango_server.conversion.hdf5.library import h5py_for, reading
+from tango_server.conversion.hdf5.h5py_access import h5py_for, reading
 from tango_server.conversion.hdf5.links import WAIT, Place
 from tango_server.text import counted, printable
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tango_server.conversion.errors import IncompleteFileError, UnsupportedImageError
-from tango_server.conversion.hdf5.library import h5py_for, reading
+from tango_server.conversion.hdf5.h5py_access import h5py_for, reading
 from tango_server.conversion.hdf5.links import WAIT, linked_path
 from tango_server.conversion.hdf5.open_files import OpenFiles
 from tango_server.conversion.hdf5.stack import Stack

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tango_server.conversion.errors import ConversionError
-from tango_server.conversion.hdf5.library import reading
+from tango_server.conversion.hdf5.h5py_access import reading
 from tango_server.conversion.hdf5.links import Place, child
 from tango_server.conversion.hdf5.open_files import OpenFiles
 from tango_server.text import printable

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tango_server.conversion.errors import IncompleteFileError, SourceUnreadableError, UnsupportedImageError
-from tango_server.conversion.hdf5.library import h5py_for, reading
+from tango_server.conversion.hdf5.h5py_access import h5py_for, reading
 from tango_server.conversion.hdf5.links import WAIT, Place, child, linked_path
 from tango_server.conversion.hdf5.open_files import OpenFiles
 from tango_server.text import printable

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tango_server.conversion.errors import IncompleteFileError, UnsupportedImageError
-from tango_server.conversion.hdf5.library import reading
+from tango_server.conversion.hdf5.h5py_access import reading
 from tango_server.conversion.hdf5.links import WAIT, Place, child
 from tango_server.conversion.hdf5.open_files import HDF5File, OpenFiles
 from tango_server.conversion.hdf5.pixels import read_regions

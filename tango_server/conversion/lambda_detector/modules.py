@@ -9,7 +9,7 @@ from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.sandbox import open_folder
 from tango_server.conversion.files.series_names import ModuleName, module_of
-from tango_server.conversion.hdf5.library import reading
+from tango_server.conversion.hdf5.h5py_access import reading
 
 _LONGEST_GAP = 8
 """The search ends after this number of missing modules: listing a large folder for each frame takes longer."""

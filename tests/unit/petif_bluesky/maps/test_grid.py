@@ -1,7 +1,7 @@
-"""The grid of a run, and which of its groups belongs to which point."""
+"""The grid of a run, and which of its frames belongs to which point."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import bluesky.plans as bp
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ophyd.sim import SynAxis
 
 from petif_bluesky.documents.positions import positions_in
-from petif_bluesky.maps.grid import Axis, Grid, NoGridError, grid_of_map, grid_of_start, place
+from petif_bluesky.maps.grid import Axis, Grid, NoGridError, grid_of_map, grid_of_start
+from petif_bluesky.maps.points import ImageKey, MapOfImage, MapPoints, OffTheMapError, Spot
 from tango_server.recipe.map import Map
 from tests.unit.documents import Recorder
 
@@ -31,6 +32,20 @@ def motors() -> tuple[SynAxis, SynAxis]:
 
 def positions(recorder: Recorder, grid: Grid) -> list[tuple[float, ...]]:
     return [positions_in(event["data"], grid.keys) for event in recorder.stream("primary")]
+
+
+IMAGE = ImageKey("primary", "image")
+
+
+def placed(grid: Grid, given: Iterable[tuple[float, ...]]) -> tuple[MapOfImage | None, list[int | str]]:
+    """Return the map of frames at these positions, and the point of each or why it has none."""
+    points, found = MapPoints(), list[int | str]()
+    for frame, at in enumerate(given):
+        try:
+            found.append(points.point(IMAGE, "map", Spot(grid, at), frame).point)
+        except OffTheMapError as error:
+            found.append(str(error))
+    return points.maps.get(IMAGE), found
 
 
 @pytest.mark.parametrize(
@@ -55,12 +70,12 @@ def test_points_of_a_scan_are_put_in_row_order(
     run_engine(plan(*motors))
     (start,) = recorder.of("start")
     grid = grid_of_start(start)
-    placed = place(grid, positions(recorder, grid))
+    made, order = placed(grid, positions(recorder, grid))
+    assert made is not None
     assert grid.keys == ("sample_y", "sample_x")
-    assert placed.grid.point(0) == pytest.approx(first)
-    order = [number for number, _ in sorted(placed.groups.items(), key=lambda pair: pair[1])]
+    assert made.grid.point(0) == pytest.approx(first)
     assert order == numbers
-    assert (placed.missing, placed.outside, placed.again) == ((), (), ())
+    assert list(made.missing()) == []
 
 
 @pytest.mark.parametrize(
@@ -85,7 +100,7 @@ def test_list_of_points_is_no_grid_and_says_so(
 
 @given(st.tuples(st.integers(1, 5), st.integers(1, 6)), st.data())
 @settings(max_examples=150, deadline=None)
-def test_groups_are_placed_as_numpy_numbers_the_points(shape: tuple[int, int], data: Any) -> None:
+def test_frames_are_placed_as_numpy_numbers_the_points(shape: tuple[int, int], data: Any) -> None:
     starts = data.draw(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)))
     steps = data.draw(st.tuples(*[st.sampled_from([-2.0, -0.01, 0.01, 1.0, 300.0])] * 2))
     axes = [
@@ -96,19 +111,19 @@ def test_groups_are_placed_as_numpy_numbers_the_points(shape: tuple[int, int], d
     taken = data.draw(st.permutations(data.draw(st.sets(st.sampled_from(range(len(points)))).map(sorted))))
     noise = data.draw(st.lists(st.floats(-0.4, 0.4), min_size=2 * len(taken), max_size=2 * len(taken)))
     at = points[list(taken)] + np.reshape(noise, (-1, 2)) * np.abs(steps)
-    placed = place(grid, [tuple(map(float, each)) for each in at])
-    assert {number: group for group, number in enumerate(taken)} == placed.groups
-    assert placed.missing == tuple(sorted(set(range(len(points))) - set(taken)))
-    assert (placed.outside, placed.again) == ((), ())
+    made, numbers = placed(grid, [tuple(map(float, each)) for each in at])
+    assert numbers == list(taken)
+    if made is not None:
+        assert [point.point for point in made.missing()] == sorted(set(range(len(points))) - set(taken))
     for number, point in enumerate(points):
         assert grid.point(number) == pytest.approx(tuple(point))
 
 
-def test_groups_off_the_grid_and_twice_at_a_point_are_named() -> None:
-    grid = grid_of_start(START)
-    placed = place(grid, [(0.0, 0.004), (0.0, 0.001), (0.0, 0.5), (0.6, 0.011)])
-    assert placed.groups == {0: 1, 4: 3}
-    assert (placed.outside, placed.again, placed.missing) == ((2,), (0,), (1, 2, 3, 5))
+def test_frames_off_the_grid_and_twice_at_a_point_are_named() -> None:
+    made, found = placed(grid_of_start(START), [(0.0, 0.004), (0.0, 0.001), (0.0, 0.5), (0.6, 0.011)])
+    assert found == [0, "point 0 has another frame already", "y = 0, x = 0.5 is not a point of the grid", 4]
+    assert made is not None
+    assert [point.point for point in made.missing()] == [1, 2, 3, 5]
 
 
 def test_map_of_the_recipe_begins_with_the_slowest_axis() -> None:
