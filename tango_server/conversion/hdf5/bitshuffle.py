@@ -11,12 +11,12 @@ import ctypes
 import math
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tango_server.conversion.hdf5.open_files import LARGEST_CACHE
 from tango_server.conversion.hdf5.virtual import Region
@@ -28,13 +28,34 @@ _SIZE = struct.Struct(">I")
 _LARGEST_BLOCK = 2**20
 _AT_ONCE = 8  # pixels
 
-Decode = Callable[[bytes, int, int, int, int], int]
+Decode = Callable[[int, int, int, int, int], int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """An encoded chunk.
+
+    Parameters
+    ----------
+    corner: its first index in the data set, without row and column
+    encoded: its bytes
+    pixels: how many it has
+    block: pixels of a block
+    places: where each block starts, and where the last one ends
+
+    """
+
+    corner: tuple[int, ...]
+    encoded: np.ndarray[Any, np.dtype[np.uint8]]
+    pixels: int
+    block: int
+    places: list[int]
 
 
 def decoded(region: Region, image: Image) -> bool:
     """Read a region into `image` if it is in one chunk of this kind, and return whether it is.
 
-    A chunk of several frames is decoded once, into memory that is kept with its file and used again.
+    A chunk of several frames is kept with its file as it is encoded, and only the blocks of this frame are decoded.
 
     Raises
     ------
@@ -47,28 +68,32 @@ def decoded(region: Region, image: Image) -> bool:
     data_set, notes = region.place.object, region.place.file.notes
     sides = data_set.chunks[:-2]
     corner = tuple(index - index % side for index, side in zip(region.at, sides, strict=True))
-    if math.prod(sides) == 1:
-        return _decode(function, data_set, corner, image)
     key = ("chunk", region.place.name)
-    known, chunk = notes.pop(key, (None, None))
-    if known != corner:
-        chunk = np.empty(data_set.chunks, data_set.dtype) if chunk is None else chunk
-        if not _decode(function, data_set, corner, chunk):
+    chunk = notes.get(key)
+    if chunk is None or chunk.corner != corner:
+        chunk = _read(data_set, corner)
+        if chunk is None:
             return False
-    notes[key] = corner, chunk
-    image[...] = chunk[tuple(index % side for index, side in zip(region.at, sides, strict=True))]
+        if math.prod(sides) > 1:
+            notes[key] = chunk
+    within = (index % side for index, side in zip(region.at, sides, strict=True))
+    frame = int(np.ravel_multi_index(tuple(within), sides)) if sides else 0
+    _decode(function, chunk, frame * image.size, image)
     return True
 
 
-def _decode(function: Decode, data_set: Any, corner: tuple[int, ...], pixels: NDArray[Any]) -> bool:
-    mask, chunk = data_set.id.read_direct_chunk((*corner, 0, 0))
-    if mask:  # the chunk was stored without the filter
-        return False
-    block = _block_of(chunk, pixels)
-    taken = function(chunk[_START.size :], pixels.ctypes.data, pixels.size, pixels.itemsize, block)
+def _decode(function: Decode, chunk: Chunk, start: int, image: Image) -> None:
+    """Decode the pixels of a chunk from `start` on: right into the image, if they begin and end with a block."""
+    first = start // chunk.block
+    begin, end = first * chunk.block, min(-(-(start + image.size) // chunk.block) * chunk.block, chunk.pixels)
+    pixels = image.reshape(-1) if end - begin == image.size else np.empty(end - begin, image.dtype)
+    taken = function(
+        chunk.encoded.ctypes.data + chunk.places[first], pixels.ctypes.data, len(pixels), image.itemsize, chunk.block
+    )
     if taken < 0:
         raise ValueError(f"bitshuffle returns {taken}")
-    return True
+    if len(pixels) > image.size:
+        image[...] = pixels[start - begin :][: image.size].reshape(image.shape)
 
 
 def _is_in_one_chunk(region: Region, image: Image) -> bool:
@@ -84,23 +109,34 @@ def _is_in_one_chunk(region: Region, image: Image) -> bool:
     return bool(code == _FILTER and options[2:3] == (image.itemsize,) and options[4:] == (_LZ4,))
 
 
-def _block_of(chunk: bytes, image: NDArray[Any]) -> int:
-    """Return the pixels of a block; the sizes in a chunk must add up, since the decoder believes them."""
-    if len(chunk) < _START.size:
+def _read(data_set: Any, corner: tuple[int, ...]) -> Chunk | None:
+    """Return the chunk, whose sizes add up, since the decoder believes them; None if it was stored unfiltered."""
+    mask, encoded = data_set.id.read_direct_chunk((*corner, 0, 0))
+    if mask:
+        return None
+    if len(encoded) < _START.size:
         raise ValueError("it is too short")
-    size, block_size = _START.unpack_from(chunk)
-    block, rest = divmod(block_size, image.itemsize)
-    if size != image.nbytes or rest or block % _AT_ONCE or not 0 < block_size <= _LARGEST_BLOCK:
+    pixels, itemsize = math.prod(data_set.chunks), data_set.dtype.itemsize
+    size, block_size = _START.unpack_from(encoded)
+    block, rest = divmod(block_size, itemsize)
+    if size != pixels * itemsize or rest or block % _AT_ONCE or not 0 < block_size <= _LARGEST_BLOCK:
         raise ValueError(f"it states {size} bytes in blocks of {block_size}")
-    whole, last = divmod(image.size, block)
-    end = _START.size
-    for _ in range(whole + (last >= _AT_ONCE)):
-        if end + _SIZE.size > len(chunk):
-            raise ValueError("it is too short")
-        end += _SIZE.size + _SIZE.unpack_from(chunk, end)[0]
-    if end + image.size % _AT_ONCE * image.itemsize > len(chunk):
+    places = _places(encoded, -(-(pixels - pixels % _AT_ONCE) // block))
+    if places[-1] + pixels % _AT_ONCE * itemsize > len(encoded):
         raise ValueError("it is too short")
-    return int(block)
+    return Chunk(corner, np.frombuffer(encoded, np.uint8), pixels, block, places)
+
+
+def _places(encoded: bytes, blocks: int) -> list[int]:
+    """Return where each block starts, and where the last one ends."""
+    places, end, read = [], _START.size, _SIZE.unpack_from
+    try:
+        for _ in range(blocks):
+            places.append(end)
+            end += _SIZE.size + read(encoded, end)[0]
+    except struct.error:
+        raise ValueError("it is too short") from None
+    return [*places, end]
 
 
 @cache
@@ -114,6 +150,6 @@ def _decoder() -> Decode | None:
         except (OSError, AttributeError):
             continue
         function.restype = ctypes.c_int64
-        function.argtypes = [ctypes.c_char_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
         return function
     return None

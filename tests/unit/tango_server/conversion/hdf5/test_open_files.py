@@ -14,7 +14,6 @@ import pytest
 
 from tango_server.conversion.errors import ConversionError, UnsupportedImageError
 from tango_server.conversion.files.roots import Roots
-from tango_server.conversion.hdf5 import bitshuffle
 from tango_server.conversion.hdf5.open_files import close_all, keep_open, open_files
 from tests.unit.tango_server.conversion.hdf5.reading import MADE, check, frames, read
 
@@ -167,11 +166,6 @@ def test_ten_frames_a_chunk_are_read_in_any_order(tmp_path: Path) -> None:
             file.create_dataset("data", data=stack, chunks=(10, 32, 48), **filters)
         for index in (0, 9, 10, 3, 24, 20, 11):
             np.testing.assert_array_equal(read(path, index).image, stack[index])
-
-
-def test_without_the_library_of_the_plugin_hdf5_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bitshuffle, "_decoder", lambda: None)
-    np.testing.assert_array_equal(read(MADE / "09_chunks_bslz4.h5", 0).image, frames(1)[0])
 
 
 @pytest.mark.parametrize("module", ["h5py", "hdf5plugin"])
