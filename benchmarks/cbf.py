@@ -22,7 +22,7 @@ import tifffile
 from fabio.cbfimage import CbfImage
 
 from benchmarks.results import Figure, machine, publish
-from benchmarks.timing import Way, in_turns
+from benchmarks.timing import Way, in_turns, use_memory_again
 from tango_server.conversion.cbf.reader import check_cbf, open_cbf
 from tango_server.conversion.convert import convert_file
 from tango_server.conversion.files.frame_location import FrameLocation
@@ -109,6 +109,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.getLogger("fabio").setLevel(logging.ERROR)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    use_memory_again()
     publish(
         [
             *machine("python -m benchmarks.cbf"),

@@ -6,6 +6,14 @@ from collections.abc import Callable, Mapping
 Way = Callable[[], object]
 
 
+def use_memory_again() -> None:
+    """Let this process keep the memory of arrays up to 32 MB, whatever it frees: fresh memory would be what is timed.
+
+    glibc returns the memory of a large array at once, until it has freed one that is larger.
+    """
+    bytearray(31 * 2**20)
+
+
 def seconds(way: Way) -> float:
     """Return how long one call takes."""
     began = time.perf_counter()
