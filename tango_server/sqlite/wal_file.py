@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -28,11 +28,19 @@ class WalFile:
     def __init__(
         self, path: Path, writer: sqlite3.Connection, *, timeout: float, closed: Callable[[], object] = lambda: None
     ) -> None:
-        """`writer` is open; the others wait `timeout` s for other processes. `closed` is called at the end."""
+        """`writer` is open; the others wait `timeout` s for other processes. `closed` is called at the end.
+
+        If one cannot be opened, all are closed.
+        """
+        with ExitStack() as opened:
+            opened.callback(writer.close)
+            self._reader = connect(path, timeout)
+            opened.callback(self._reader.close)
+            self._mover = connect(path, timeout)
+            opened.pop_all()
         self.writer = writer
         self._closed = closed
         self.lock = threading.Lock()
-        self._reader, self._mover = connect(path, timeout), connect(path, timeout)
         self._reader_lock = threading.Lock()
 
     @contextmanager

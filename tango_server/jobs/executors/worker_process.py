@@ -84,8 +84,7 @@ class WorkerProcess(Generic[Work, Answer]):
         with self._pipe:
             _settle(self._preparation, self._answer)
             while (item := self._tasks.get()) is not None:
-                tasks, future = item
-                _settle(future, partial(self._answer, tasks))
+                _settle(item[1], partial(self._answer, item[0]))
 
     def _answer(self, tasks: list[Work] | None = None) -> Any:
         try:
@@ -125,3 +124,5 @@ def _settle(future: "Future[Any]", answer: Callable[[], Any]) -> None:
         future.set_exception(error)
     else:
         future.set_result(result)
+    finally:
+        del future  # it holds the error, which holds this frame: only the garbage collector would end such a circle

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from petif_bluesky.spool import Spool, SpooledRequest, SpoolError
@@ -193,8 +194,9 @@ def test_postponed_request_moves_to_the_end(tmp_path: Path) -> None:
 def test_invalid_file_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "spool.sqlite"
     path.write_bytes(b"no database at all " * 100)
-    with pytest.raises(SpoolError, match=r"spool\.sqlite.*spool=PATH"):
+    with pytest.raises(SpoolError, match=r"spool\.sqlite.*spool=PATH") as error:
         Spool(path)
+    assert str(path) not in [each.path for each in psutil.Process().open_files()], error
     assert path.read_bytes() == b"no database at all " * 100
 
 

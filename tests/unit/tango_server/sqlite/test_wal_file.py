@@ -90,3 +90,21 @@ def test_session_needs_no_package_of_a_server_for_its_spool() -> None:
     program = "import sys, petif_bluesky.spool; print('filelock' in sys.modules, 'tango' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout == "False False\n"
+
+
+def test_all_connections_are_closed_if_one_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = tmp_path / "file.sqlite", []
+
+    def connect_once(path: Path, timeout: float) -> sqlite3.Connection:
+        if opened:
+            raise sqlite3.OperationalError("unable to open database file")
+        opened.append(connect(path, timeout))
+        return opened[0]
+
+    writer = connect(path, 0.1)
+    monkeypatch.setattr("tango_server.sqlite.wal_file.connect", connect_once)
+    with pytest.raises(sqlite3.OperationalError):
+        WalFile(path, writer, timeout=0.1)
+    for connection in (writer, *opened):
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
