@@ -26,6 +26,7 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)  # the second case starts eight programs
 @pytest.mark.parametrize("runs", [1, 2], ids=["once", "twice"])
 def test_the_demo_converts_all_frames(tmp_path: Path, runs: int) -> None:
     directory = tmp_path / "petif demo"  # a name that a shell takes for two words
