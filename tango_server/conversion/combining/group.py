@@ -20,7 +20,7 @@ from tango_server.conversion.combining.combine import (
     combined_type,
     no_progress,
 )
-from tango_server.conversion.combining.earlier_outputs import withdraw, withdraw_fewer
+from tango_server.conversion.combining.earlier_outputs import withdraw, withdraw_complete, withdraw_fewer
 from tango_server.conversion.combining.member_list import write_member_list
 from tango_server.conversion.combining.members import (
     Checked,
@@ -191,6 +191,7 @@ class _Group:
         reasons = (
             report.reason,
             withdraw_fewer(complete, used, len(self.members), origin_of(source.location, target), self.roots),
+            withdraw_complete(complete, self.roots, job) if self.problems else "",
             withdraw(self.earlier, self.roots, job),
         )
         return report.model_copy(update={"reason": " ".join(filter(None, reasons))})
