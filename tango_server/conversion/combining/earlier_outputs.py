@@ -21,13 +21,13 @@ def withdraw(paths: Iterable[Path], roots: Roots, job: str | None) -> str:
     return "" if job is None else _remove(paths, roots, lambda record: record.job == job)
 
 
-def withdraw_complete(path: Path, roots: Roots, job: str | None) -> str:
+def withdraw_complete(path: Path, origin: str, roots: Roots, job: str | None) -> str:
     """Remove what is at the name of the output with all frames, of which some are missing now.
 
-    That is a placeholder, or what `job` made with other frames: else a point has two files. Returns why it could not be
-    removed.
+    That is a placeholder for the group, or what `job` made with other frames: else a point has two files. Returns why
+    it could not be removed.
     """
-    return _remove([path], roots, lambda record: record.placeholder or (job is not None and record.job == job))
+    return _remove([path], roots, lambda record: record.stands_for(origin) or (job is not None and record.job == job))
 
 
 def withdraw_fewer(complete: Path, used: int, frames: int, origin: str, roots: Roots) -> str:

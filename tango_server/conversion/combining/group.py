@@ -188,10 +188,11 @@ class _Group:
         report = publication.to_new_file(self.place)
         if report.outcome != "converted":
             return report
+        origin = origin_of(source.location, target)
         reasons = (
             report.reason,
-            withdraw_fewer(complete, used, len(self.members), origin_of(source.location, target), self.roots),
-            withdraw_complete(complete, self.roots, job) if self.problems else "",
+            withdraw_fewer(complete, used, len(self.members), origin, self.roots),
+            withdraw_complete(complete, origin, self.roots, job) if self.problems else "",
             withdraw(self.earlier, self.roots, job),
         )
         return report.model_copy(update={"reason": " ".join(filter(None, reasons))})

@@ -39,8 +39,9 @@ _PENDING = "SELECT job_id FROM jobs WHERE group_id=? AND member IS NOT NULL AND 
 _SET_NUMBER = "UPDATE jobs SET request=json_set(request, '$.members', ?) WHERE number=?"
 _RIVALS = "SELECT number, job_id, outcome FROM jobs WHERE group_id=? AND member=? AND outcome IS NOT 'superseded'"
 _SUPERSEDE = (
-    "UPDATE jobs SET outcome='superseded', retryable=0, synced=NULL, finished=?1, age=?2, conversion_time=0, bytes_in=0, "  # noqa: S608
-    "bytes_out=0, report=json_object('job_id', job_id, 'source', source, 'outcome', 'superseded', 'reason', "
+    "UPDATE jobs SET outcome='superseded', retryable=0, finished=?1, age=?2, conversion_time=0, bytes_in=0, "  # noqa: S608
+    "bytes_out=0, synced=NULL, "
+    "report=json_object('job_id', job_id, 'source', source, 'outcome', 'superseded', 'reason', "
     f"'a later frame took its place', 'accepted', accepted, 'finished', ?1, {ORIGIN}) WHERE number=?3"
 )
 _ENDED = (
