@@ -80,6 +80,8 @@ def named_by(template: str, frame: FrameLocation, fields: Mapping[str, object], 
     known = {**fields, "stem": frame.stem, **({"index": int(number[1])} if number else {})}
     if frame.index is not None:
         known |= {"index": frame.index, "frame": frame.index}
+    if isinstance(group := known.get("group"), str):
+        known["group"] = group.replace("/", "_")  # its id on a server is that of run, image and stream, with separators
     try:
         name = _Fields().vformat(template, (), known)
     except KeyError as error:
