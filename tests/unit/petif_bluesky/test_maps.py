@@ -1,5 +1,6 @@
 """Runs that become maps: one output for each point of the grid, whatever the order of the scan, and what is missing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,14 @@ def test_point_taken_again_has_one_frame_and_none_fails(
     assert "point 1 has another frame already" in caplog.text
     assert (numbers(mapped)["converted"], numbers(mapped)["failed"]) == (4, 0)
     assert len(outputs(mapped)) == 3
+
+
+def test_recipe_of_the_server_makes_the_map_of_a_run(mapped: Lab, motors: Any) -> None:
+    mapped.server.poll(replace(mapped.server.state, recipe=EACH.model_dump(mode="json")))
+    mapped.run_engine.preprocessors.clear()  # as where only the callback is subscribed
+    mapped.run_engine(snake(mapped, motors, skipped=(2,)))
+    mapped.server.until(lambda: len(mapped.server.requests) == 6)
+    assert sorted(request.map.point for request in mapped.server.requests.values() if request.map) == list(range(6))
 
 
 def test_group_of_several_points_is_warned_of(mapped: Lab, motors: Any, caplog: pytest.LogCaptureFixture) -> None:
