@@ -21,7 +21,7 @@ from petif_bluesky.documents.document_counts import DocumentCounts
 from petif_bluesky.documents.frame import Frame
 from petif_bluesky.documents.groups import combine_of
 from petif_bluesky.documents.run_darks import named_dark_run
-from petif_bluesky.documents.run_recipe import recipe_of_run, refusable_recipe
+from petif_bluesky.documents.run_recipe import part_of_recipe, recipe_of_run, refusable_recipe
 from petif_bluesky.documents.selection import FrameSelection
 from petif_bluesky.frames import FrameRouter
 from petif_bluesky.metadata import MetadataSelection
@@ -30,6 +30,7 @@ from tango_server.client.client import Client
 from tango_server.home import state_folder
 from tango_server.messages import FrameReport
 from tango_server.recipe import Recipe
+from tango_server.recipe.map import Map
 
 _log = logging.getLogger(__name__)
 
@@ -207,10 +208,11 @@ class ConversionCallback:
         return recipe.model_dump(mode="json")
 
     def _server_recipe(self) -> Recipe | None:
-        """Return the recipe of the server if it needs the documents of a run: for its dark, or to combine frames."""
+        """Return the recipe of the server if it needs the documents of a run: for its dark, groups or map."""
         poller = getattr(self.converter, "poller", None)  # a `RemoteSession` has none
         recipe = poller.state.recipe if poller else None
-        return Recipe.parse(recipe) if wants_run_dark(recipe) or combine_of(recipe) else None
+        needs_run = wants_run_dark(recipe) or combine_of(recipe) or part_of_recipe(recipe, "map", Map)
+        return Recipe.parse(recipe) if needs_run else None
 
     def _count(self, run_uid: str, name: str, document: Mapping[str, Any]) -> None:
         self._counts(name, document)

@@ -31,6 +31,11 @@ class _RunMap:
     """Name of the map and number of each point whose placeholder was requested."""
     notes: int = 0
 
+    def note(self, frame: Frame, what: str) -> None:
+        self.notes += 1
+        if self.notes <= _MOST_NOTES:
+            _log.warning("run %s: %s %s", frame.run_uid, frame.path, what)
+
 
 class RunMaps:
     """Maps by run."""
@@ -46,16 +51,15 @@ class RunMaps:
         if len(self._runs) > _KEPT_RUNS:  # runs that never stopped
             del self._runs[next(iter(self._runs))]
         image = ImageKey(frame.stream or "", frame.data_key)
-        number = frame.in_event.number if frame.in_event else frame.metadata.get("number", 0)
-        owner = frame.group or (frame.seq_num, number)
+        owner = frame.group or frame.key  # an event that is taken again has another frame
         name, _ = series_of(PurePath(name_of(split_data_set(frame.path)[0])))
         try:
             point = run.points.point(image, name, frame.spot, owner)
         except ValueError as error:
-            run.notes += 1
-            if run.notes <= _MOST_NOTES:
-                _log.warning("run %s: %s is not on the map: %s", frame.run_uid, frame.path, error)
+            run.note(frame, f"is not on the map: {error}")
             return replace(frame, off_map=str(error))
+        if run.points.maps[image].grid.number(frame.spot.positions) != point.point:
+            run.note(frame, f"was not taken at point {point.point} of the map, but is combined with its frames")
         run.first.setdefault(image, frame)
         return replace(frame, map=point)
 

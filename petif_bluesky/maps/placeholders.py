@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tango_server.conversion.files.naming import stand_in_name
 from tango_server.messages import FrameReport, MapPoint
 from tango_server.text import LONGEST_MESSAGE, printable, split_data_set
 
@@ -70,4 +71,4 @@ def _stand_in(source: str, point: MapPoint) -> str:
     """Return the path of a file beside a frame that stands for one that never came."""
     path, _ = split_data_set(source)
     name = path.replace("\\", "/").rpartition("/")[2]
-    return f"{path[: len(path) - len(name)]}{point.name}_without_frame_{point.point:05d}.tif"
+    return f"{path[: len(path) - len(name)]}{stand_in_name(point.name, point.point)}"

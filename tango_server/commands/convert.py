@@ -115,8 +115,9 @@ def _planned(
     contents: "Contents", recipe: "Recipe", counting: "Counting", *, newer_only: bool
 ) -> "tuple[list[Planned | PlannedGroup], list[str]]":
     """Return what to convert, and notes on how it was counted."""
-    from tango_server.jobs.group_counting import gaps_in
+    from tango_server.jobs.group_counting import gaps_in, mixed_in
     from tango_server.jobs.group_planning import plan_groups
+    from tango_server.jobs.grouping import every_of
     from tango_server.jobs.planning import Planned, plan
 
     planned: list[Planned | PlannedGroup] = []
@@ -126,7 +127,7 @@ def _planned(
     else:
         unknown = contents.uncounted
         planned += plan_groups(contents.frames, recipe, uncounted=unknown, newer_only=newer_only, counting=counting)
-        notes = gaps_in(contents.frames)
+        notes = [*gaps_in(contents.frames), *mixed_in(contents.frames, every_of(recipe.combine) or 1)]
     planned += [Planned(file, None, skip=reason) for file, reason in contents.skipped.items()]
     planned += [Planned(file, None, problem=problem) for file, problem in contents.failed.items()]
     return planned, notes

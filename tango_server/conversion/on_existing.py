@@ -22,8 +22,9 @@ def place(
     if not is_taken(target, roots.write):
         return target, False, ""
     provenance, unreadable = _provenance_of(target, roots)
-    ours = provenance is not None and provenance.origin == origin_of(source, target)
-    if ours and provenance is not None and provenance.placeholder:  # the frame always replaces its placeholder
+    origin = origin_of(source, target)
+    ours = provenance is not None and provenance.origin == origin
+    if provenance is not None and provenance.stands_for(origin):  # the frame always replaces its placeholder
         return target, True, ""
     if _is_made_by(job, provenance, source, target):
         return target, True, ""

@@ -26,6 +26,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.files.naming import is_stand_in
 from tango_server.messages import Master, PixelCounts
 from tango_server.recipe import Recipe
 from tango_server.text import printable
@@ -73,6 +74,10 @@ class Provenance:
         if self.placeholder:
             return f"a placeholder for the missing frame {self.source}"
         return f"a file already converted from {self.source}"
+
+    def stands_for(self, origin: str) -> bool:
+        """Whether the file is a placeholder for the frame of this origin, or for one of a map that had not come."""
+        return self.placeholder and (self.origin == origin or is_stand_in(self.source))
 
     def matches(self, recipe: Recipe) -> bool:
         """Whether this recipe, whatever its output path, made the file's content from a frame."""

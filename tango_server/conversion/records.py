@@ -45,4 +45,4 @@ def is_placeholder_of(source: FrameLocation, output: Path, roots: Roots = ANYWHE
         provenance = record_of(output, roots.outputs)
     except (SourceError, OutsideRootsError):
         return False
-    return provenance is not None and provenance.placeholder and provenance.origin == origin_of(source, output)
+    return provenance is not None and provenance.stands_for(origin_of(source, output))

@@ -5,6 +5,7 @@ today and in a later version; and since names that differ only in leading zeros 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -71,3 +72,23 @@ def gaps_in(frames: Iterable[FrameLocation]) -> list[str]:
                 "were counted: all after a gap may be in another group than intended."
             )
     return notes
+
+
+def mixed_in(frames: Iterable[FrameLocation], every: int) -> list[str]:
+    """Return a note for each group with frames of several series of names, as of two samples in one folder."""
+    groups = counted_groups(frames, every)
+    files = {frame.file for group in groups for frame in group}
+    sizes = Counter((file.parent, series_of(file)[0]) for file in files)
+    notes = []
+    for group in groups:
+        names = dict.fromkeys(series_of(frame.file) for frame in group)
+        mixed = dict.fromkeys(
+            name for name, number in names if number is not None and sizes[group[0].file.parent, name] > 1
+        )
+        if len(mixed) > 1:
+            notes.append(
+                f"{group[0]}: its group has frames of {' and '.join(mixed)}: all names of a folder are counted "
+                "together. To combine them one by one, use --pattern."
+            )
+    more = len(notes) - _NAMED
+    return [*notes[:_NAMED], f"{more} more groups have frames of several names."] if more > 0 else notes

@@ -1,5 +1,6 @@
 """Makes jobs from requests: validates them and resolves their paths within the roots, or refuses them."""
 
+import re
 import secrets
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from tango_server.conversion.errors import NameTemplateError, PathError
 from tango_server.conversion.files.frame_location import FrameLocation
-from tango_server.conversion.files.naming import is_of_other_format
+from tango_server.conversion.files.naming import is_of_other_format, series_of
 from tango_server.conversion.files.path_checks import require_printable
 from tango_server.conversion.files.path_map import PathMap
 from tango_server.conversion.files.roots import Resolve, Roots, output_path, resolve_path
@@ -21,6 +22,8 @@ from tango_server.recipe import NewFile, Recipe
 from tango_server.text import explain, printable, split_data_set
 
 NO_MAP = PathMap()
+_COUNTED = re.compile(r"/(\d{1,9})(?:/no-dark)?$")
+"""The number of a group of every n frames in its id, from 0, as the callback gives it."""
 
 
 def job_for(
@@ -66,7 +69,7 @@ def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve, locate: Lo
     require_printable(data_set)
     source = roots.frame(file, resolve)
     frame = FrameLocation(source, data_set, request.frame)
-    output = _output_of(frame, translated(recipe, paths), roots, _fields_of(request, frame), resolve)
+    output = _output_of(request, frame, translated(recipe, paths), roots, resolve)
     try:
         mask = mask_in(recipe, roots, paths, resolve)
     except PathError as error:
@@ -84,10 +87,11 @@ def _placed(job: Job, roots: Roots, paths: PathMap, resolve: Resolve, locate: Lo
     )
 
 
-def _output_of(frame: FrameLocation, recipe: Recipe, roots: Roots, fields: dict[str, object], resolve: Resolve) -> Path:
+def _output_of(request: FrameRequest, frame: FrameLocation, recipe: Recipe, roots: Roots, resolve: Resolve) -> Path:
     """Return the output of a frame; of a whole file whose frames a template names, that of the first one."""
+    named, fields = _named_as(request, frame, recipe)
     try:
-        return output_path(frame, recipe, roots, fields, resolve)
+        return output_path(named, recipe, roots, fields, resolve)
     except NameTemplateError:
         if frame.index is not None or not is_of_other_format(frame):
             raise
@@ -112,17 +116,32 @@ def frame_job(
         job,
         job_id=frame_job_id(job.job_id, index),
         request=request,
-        output=output_path(frame, translated(job.recipe, paths), roots, _fields_of(request, frame), resolve),
+        output=_output_of(request, frame, translated(job.recipe, paths), roots, resolve),
         accepted=now,
         resumed=False,
     )
 
 
-def _fields_of(request: FrameRequest, frame: FrameLocation) -> dict[str, object]:
-    """Return the fields for the name of an output; that of a group is named by its first member."""
+def _named_as(request: FrameRequest, frame: FrameLocation, recipe: Recipe) -> tuple[FrameLocation, dict[str, object]]:
+    """Return frame and fields for the name of an output; that of a group is named by its first member.
+
+    CrysAlis needs the groups of a scan to be numbered one by one.
+    """
     if request.group is None:
-        return request.fields
-    return {**request.fields, "group": request.group, "first": frame.stem, "last": frame.stem}
+        return frame, request.fields
+    fields = {**request.fields, "group": request.group, "first": frame.stem, "last": frame.stem}
+    every, output = every_of(recipe.combine), recipe.output
+    if every is None or recipe.esperanto is None or (isinstance(output, NewFile) and output.template is not None):
+        return frame, fields
+    if frame.index is not None:
+        return replace(frame, index=frame.index // every), fields
+    if request.run_uid and (counted := _COUNTED.search(request.group)):
+        return frame, {**fields, "seq_num": int(counted[1]) + 1, "number": 0}
+    series, number = series_of(frame.file)
+    if not request.run_uid and number is not None:
+        name = f"{series}_{(number - 1) // every + 1}{frame.file.suffix}"
+        return replace(frame, file=frame.file.with_name(name)), fields
+    return frame, fields
 
 
 def _named(raw: dict[str, Any], error: ValidationError) -> tuple[str, str]:

@@ -24,7 +24,10 @@ class MapCell:
 
 @dataclass(frozen=True, slots=True)
 class LiveMap:
-    """The map of a run; `after` is the job of the last report that was processed."""
+    """The map of a run; `after` is the job of the last report that was processed.
+
+    `known` has the points of all maps of the run, by name: those of two detectors are reported in turn.
+    """
 
     run_uid: str
     name: str = ""
@@ -32,6 +35,7 @@ class LiveMap:
     motors: tuple[str, ...] = ()
     cells: Mapping[int, MapCell] = field(default_factory=dict)
     after: str = ""
+    known: Mapping[str, Mapping[int, MapCell]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -57,9 +61,12 @@ class LiveMap:
         after = next((report.job_id for report in reversed(reports) if report.job_id), self.after)
         if latest is None:
             return replace(self, after=after)
-        known = self.cells if self.name == latest.name else {}
-        cells = {**known, **_cells(reports, latest.name)}
-        return replace(self, name=latest.name, shape=latest.shape, motors=latest.motors, cells=cells, after=after)
+        names = {report.map.name for report in reports if report.map is not None}
+        known = {**self.known, **{name: {**self.known.get(name, {}), **_cells(reports, name)} for name in names}}
+        return replace(
+            self, name=latest.name, shape=latest.shape, motors=latest.motors, cells=known[latest.name], after=after,
+            known=known,
+        )  # fmt: skip
 
 
 def run_with_map(reports: Iterable[FrameReport]) -> str | None:

@@ -12,8 +12,8 @@ of
   Value error, every must be a whole number from 2 to 10000 (without combine, each frame is converted by itself) ...
 """
 
-import math
 import reprlib
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,7 @@ Method = Literal["sum", "mean", "median", "max", "min", "sigma_clip"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _MOST_KEYS = 16
 _LEAST = 2  # frames of a group
+_LARGEST = sys.float_info.max  # an integer may be beyond it
 
 
 class Every(Frozen):
@@ -67,7 +68,7 @@ def _tolerances(given: object) -> tuple[tuple[str, float], ...]:
     for key, tolerance in given.items():
         if not isinstance(key, str) or not 1 <= len(key) <= LONGEST_ID:
             raise ValueError(f"by: {reprlib.repr(key)} is no name of a key")
-        if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
+        if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance <= _LARGEST:
             raise ValueError(f"by: the tolerance of {key!r} must be a number from 0 on")
     return tuple(sorted((key, float(tolerance)) for key, tolerance in given.items()))
 

@@ -387,6 +387,7 @@ def test_esperanto_of_combined_frames_has_contiguous_angles(
         return
     for report, start, pair in zip(groups, (-0.25, 0.75), (files[:2], files[2:]), strict=True):
         assert report.outcome == "converted", report.reason
+        assert str(report.output).endswith(f"_1_{1 if start < 0 else 2}.esperanto"), "numbered one by one"
         frame = fabio.open(str(report.output))
         expected = np.rot90(summed([tifffile.imread(path) for path in pair]), 2)
         np.testing.assert_array_equal(frame.data, np.where(expected == -1, 0, expected))  # -1 means masked there

@@ -14,11 +14,20 @@ from tango_server.conversion.sidecar import sidecar_path
 
 
 def withdraw(paths: Iterable[Path], roots: Roots, job: str | None) -> str:
-    """Remove those of these files that `job` has combined, with what is beside them; return why one could not be.
+    """Remove those of these files that `job` has made, with what is beside them; return why one could not be.
 
     All paths must be resolved.
     """
     return "" if job is None else _remove(paths, roots, lambda record: record.job == job)
+
+
+def withdraw_complete(path: Path, origin: str, roots: Roots, job: str | None) -> str:
+    """Remove what is at the name of the output with all frames, of which some are missing now.
+
+    That is a placeholder for the group, or what `job` made with other frames: else a point has two files. Returns why
+    it could not be removed.
+    """
+    return _remove([path], roots, lambda record: record.stands_for(origin) or (job is not None and record.job == job))
 
 
 def withdraw_fewer(complete: Path, used: int, frames: int, origin: str, roots: Roots) -> str:
@@ -34,7 +43,7 @@ def withdraw_fewer(complete: Path, used: int, frames: int, origin: str, roots: R
 def _remove(paths: Iterable[Path], roots: Roots, is_ours: Callable[[Provenance], bool]) -> str:
     try:
         for path in paths:
-            if is_taken(path, roots.write) and _is_combined(path, roots, is_ours):
+            if is_taken(path, roots.write) and _is_withdrawn(path, roots, is_ours):
                 with open_folder(path.parent, roots.write) as folder:
                     for each in (path, sidecar_path(path), member_list_path(path)):
                         folder.remove(each.name)
@@ -43,9 +52,9 @@ def _remove(paths: Iterable[Path], roots: Roots, is_ours: Callable[[Provenance],
     return ""
 
 
-def _is_combined(path: Path, roots: Roots, is_ours: Callable[[Provenance], bool]) -> bool:
+def _is_withdrawn(path: Path, roots: Roots, is_ours: Callable[[Provenance], bool]) -> bool:
     try:
         found = record_of(path, roots.outputs)
     except (SourceError, OutsideRootsError):
         return False
-    return found is not None and found.combined is not None and is_ours(found)
+    return found is not None and (found.placeholder or found.combined is not None) and is_ours(found)

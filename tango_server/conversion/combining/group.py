@@ -20,7 +20,7 @@ from tango_server.conversion.combining.combine import (
     combined_type,
     no_progress,
 )
-from tango_server.conversion.combining.earlier_outputs import withdraw, withdraw_fewer
+from tango_server.conversion.combining.earlier_outputs import withdraw, withdraw_complete, withdraw_fewer
 from tango_server.conversion.combining.member_list import write_member_list
 from tango_server.conversion.combining.members import (
     Checked,
@@ -188,9 +188,11 @@ class _Group:
         report = publication.to_new_file(self.place)
         if report.outcome != "converted":
             return report
+        origin = origin_of(source.location, target)
         reasons = (
             report.reason,
-            withdraw_fewer(complete, used, len(self.members), origin_of(source.location, target), self.roots),
+            withdraw_fewer(complete, used, len(self.members), origin, self.roots),
+            withdraw_complete(complete, origin, self.roots, job) if self.problems else "",
             withdraw(self.earlier, self.roots, job),
         )
         return report.model_copy(update={"reason": " ".join(filter(None, reasons))})

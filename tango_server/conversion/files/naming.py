@@ -34,6 +34,7 @@ _SERIES = re.compile(r"(?P<name>.*?)[-_. ]*\d{1,18}\D*$")
 _UID_BEGINS = 8  # characters that tell runs apart
 _LONGEST_NAME = 200  # bytes; file systems take 255, and the temporary file's name is longer
 _IN_MAP = "{series}_{point:05d}"  # sorts in the order of the rows, as XDI opens frames
+_STAND_IN = "_without_frame_"
 _UNFIT = re.compile(r"[\ud800-\udfff\x00-\x1f/\\:*?\"<>|]")
 
 
@@ -79,6 +80,8 @@ def named_by(template: str, frame: FrameLocation, fields: Mapping[str, object], 
     known = {**fields, "stem": frame.stem, **({"index": int(number[1])} if number else {})}
     if frame.index is not None:
         known |= {"index": frame.index, "frame": frame.index}
+    if isinstance(group := known.get("group"), str):
+        known["group"] = group.replace("/", "_")  # its id on a server is that of run, image and stream, with separators
     try:
         name = _Fields().vformat(template, (), known)
     except KeyError as error:
@@ -137,6 +140,16 @@ def map_path(frame: FrameLocation, point: MapPoint, run: str) -> PurePath:
     """
     name = named_by(_IN_MAP, frame, {"series": point.name, "point": point.point})
     return PurePath(f"{point.name}_{run[:_UID_BEGINS]}" if run else point.name, name)
+
+
+def stand_in_name(series: str, point: int) -> str:
+    """Return the name of a file that does not exist, for a point of a map for which no frame came."""
+    return f"{series}{_STAND_IN}{point:05d}.tif"
+
+
+def is_stand_in(name: str) -> bool:
+    """Return whether a name is one of `stand_in_name`."""
+    return _STAND_IN in name
 
 
 def counted_by(source: Path, position: int) -> Path:

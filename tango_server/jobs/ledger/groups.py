@@ -40,7 +40,8 @@ _SET_NUMBER = "UPDATE jobs SET request=json_set(request, '$.members', ?) WHERE n
 _RIVALS = "SELECT number, job_id, outcome FROM jobs WHERE group_id=? AND member=? AND outcome IS NOT 'superseded'"
 _SUPERSEDE = (
     "UPDATE jobs SET outcome='superseded', retryable=0, finished=?1, age=?2, conversion_time=0, bytes_in=0, "  # noqa: S608
-    "bytes_out=0, report=json_object('job_id', job_id, 'source', source, 'outcome', 'superseded', 'reason', "
+    "bytes_out=0, synced=NULL, "
+    "report=json_object('job_id', job_id, 'source', source, 'outcome', 'superseded', 'reason', "
     f"'a later frame took its place', 'accepted', accepted, 'finished', ?1, {ORIGIN}) WHERE number=?3"
 )
 _ENDED = (

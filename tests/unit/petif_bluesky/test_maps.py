@@ -1,5 +1,6 @@
 """Runs that become maps: one output for each point of the grid, whatever the order of the scan, and what is missing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import bluesky.plans as bp
 import numpy as np
 import pytest
 import tifffile
+from bluesky.utils import RunEngineInterrupted
 from ophyd.sim import SynAxis
 
 from petif_bluesky import ConversionCallback
@@ -163,6 +165,43 @@ def test_frame_beside_the_grid_and_second_frame_of_a_point_keep_their_names(
     assert "sample_y = 7" in caplog.text
     assert numbers(mapped)["converted"] == 4
     assert len(outputs(mapped)) == 2
+
+
+def test_point_taken_again_has_one_frame_and_none_fails(
+    mapped: Lab, motors: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    shots = iter(range(7))
+
+    def per_step(detectors: Any, step: Any, pos_cache: Any) -> Any:
+        yield from bps.checkpoint()
+        yield from bps.one_nd_step(detectors, step, pos_cache)
+        if next(shots) == 1:
+            yield from bps.pause()
+
+    with pytest.raises(RunEngineInterrupted):
+        mapped.run(bp.grid_scan([mapped.detector], motors[0], 0, 1, 3, per_step=per_step), recipe=EACH)
+    mapped.run_engine.resume()
+    requests = list(mapped.server.requests.values())
+    assert [request.map and request.map.point for request in requests] == [0, 1, None, 2]
+    assert "point 1 has another frame already" in caplog.text
+    assert (numbers(mapped)["converted"], numbers(mapped)["failed"]) == (4, 0)
+    assert len(outputs(mapped)) == 3
+
+
+def test_recipe_of_the_server_makes_the_map_of_a_run(mapped: Lab, motors: Any) -> None:
+    mapped.server.poll(replace(mapped.server.state, recipe=EACH.model_dump(mode="json")))
+    mapped.run_engine.preprocessors.clear()  # as where only the callback is subscribed
+    mapped.run_engine(snake(mapped, motors, skipped=(2,)))
+    mapped.server.until(lambda: len(mapped.server.requests) == 6)
+    assert sorted(request.map.point for request in mapped.server.requests.values() if request.map) == list(range(6))
+
+
+def test_group_of_several_points_is_warned_of(mapped: Lab, motors: Any, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = Recipe.preset("xdi", map={}, combine={"of": {"every": 2}, "method": "sum"})
+    mapped.run(snake(mapped, motors, exposures=2, skipped=(5,)), recipe=recipe)
+    assert "was not taken at" not in caplog.text
+    mapped.run(snake(mapped, motors), recipe=recipe)
+    assert caplog.text.count("was not taken at point") == 3
 
 
 def test_aborted_scan_becomes_a_whole_map(mapped: Lab, motors: Any) -> None:

@@ -26,6 +26,7 @@ from tango_server.conversion.errors import (
     UnsupportedImageError,
 )
 from tango_server.conversion.files.frame_location import FrameLocation
+from tango_server.conversion.files.naming import stand_in_name
 from tango_server.conversion.files.roots import ANYWHERE, Roots
 from tango_server.conversion.inspection import inspect_file
 from tango_server.conversion.placeholder import make_placeholder
@@ -245,6 +246,17 @@ def test_a_placeholder_of_another_source_is_not_replaced(
     assert output.read_bytes() == before
     if choice == "number":
         assert is_the_frame(output.with_name("a-00001.tif"), data)
+
+
+@pytest.mark.parametrize("choice", EVERY_MODE)
+def test_a_frame_replaces_the_placeholder_of_its_point(
+    make: Make, come: Come, output: Path, tmp_path: Path, data: Path, choice: str
+) -> None:
+    """When that was made, no frame had come, and its name was unknown."""
+    make(source=tmp_path / "raw" / stand_in_name("a", 17))
+    report = convert_file(come(), existing(choice))
+    assert (report.outcome, report.output) == ("converted", str(output))
+    assert is_the_frame(output, data)
 
 
 @pytest.mark.parametrize("earlier", [False, True])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tango_server.conversion.files.frame_location import FrameLocation
-from tango_server.jobs.group_counting import counted_groups, frame_order, gaps_in, natural_order
+from tango_server.jobs.group_counting import counted_groups, frame_order, gaps_in, mixed_in, natural_order
 
 FOLDER = Path("/data/raw")
 NAMES = st.text(st.sampled_from("aB-_. 0129٣é\udc80"), min_size=1, max_size=12)
@@ -102,3 +102,12 @@ def test_missing_numbers_are_named() -> None:
 )
 def test_names_without_a_gap_are_not_complained_of(names: list[str]) -> None:
     assert gaps_in(map(frame, names)) == []
+
+
+def test_groups_of_two_series_of_names_are_named() -> None:
+    frames = [frame(f"{sample}-{number}.tif") for sample in ("LaB6", "CeO2") for number in range(5)]
+    (note,) = mixed_in(frames, 2)
+    assert "CeO2-4.tif: its group has frames of CeO2 and LaB6" in note
+    assert mixed_in(frames, 5) == []
+    assert len(mixed_in([frame(f"{sample:03d}a-{number}.tif") for sample in range(40) for number in range(2)], 3)) == 4
+    assert mixed_in([*map(frame, ("a.tif", "b.tif", "pat-1.tif", "pat-1-1.tif", "pat-2.tif"))], 2) == []

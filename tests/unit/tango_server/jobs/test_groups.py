@@ -232,6 +232,27 @@ def test_points_taken_elsewhere_leave_no_outputs_behind(serve: Serve) -> None:
         assert outcomes == {"g": "converted", "h": "superseded", "i": "converted"}
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_group_that_lost_frames_has_one_output(serve: Serve, is_first: bool) -> None:
+    """The first is a placeholder, or a sum with a frame whose point was taken again."""
+    some: dict[str, Any] = {"members": 2, "combine": {"on_incomplete": "combine"}}
+    with serve(on_timeout="placeholder", placeholder_shape=(32, 48), timeout=0.2, run_timeout=0.2) as service:
+        if not is_first:
+            image = service.write(0)
+            service.write(1)
+        service.submit([service.request(number, number, key=str(number), **some) for number in range(2)])
+        service.until_idle()
+        assert [path.name for path in (service.root / "processed").glob("*.tif")] == ["frame_00000.tif"]
+        if is_first:
+            image = service.write(0)
+        service.path(2).write_bytes(b"no TIFF")
+        service.submit([service.request(2, 1, supersedes="1", **some)])
+        service.until_idle()
+        (output,) = (service.root / "processed").glob("*.tif")
+        assert output.name == "frame_00000_1of2.tif"
+        assert np.array_equal(tifffile.imread(output), image)
+
+
 def test_a_file_of_others_is_never_removed_as_an_earlier_output(serve: Serve) -> None:
     with serve() as service:
         for number in range(3):

@@ -312,3 +312,27 @@ def test_whatever_comes_over_the_wire_never_raises(fields: dict[str, Any], booki
     found, pending = history.reports(ReportsQuery(job_ids=[booked.job_id]))
     assert [one.model_dump_json() for one in found] == ([] if report is None else [report.model_dump_json()])
     assert pending == (report is None)
+
+
+@pytest.mark.parametrize(
+    ("request_", "names"),
+    [
+        ({"run_uid": "3f9c2a1b", "source": "scan-{:05d}.tif"}, "scan_3f9c2a1b/scan_1_{}.esperanto"),
+        ({"run_uid": "3f9c2a1b", "source": "scan.h5", "frame": True}, "scan_3f9c2a1b/scan_1_{}.esperanto"),
+        ({"source": "scan-{:05d}.tif"}, "scan/scan_1_{}.esperanto"),
+    ],
+)
+def test_esperanto_groups_are_numbered_one_by_one(
+    root: Path, roots: Roots, request_: dict[str, Any], names: str
+) -> None:
+    """CrysAlis opens no scan with gaps between its numbers."""
+    recipe = Recipe.preset("esperanto", combine={"of": {"every": 2}, "method": "sum"})
+    found = []
+    for number in range(6):
+        place = {"group": f"run/pe_image/primary/{number // 2}", "member": number % 2, "seq_num": number + 1}
+        frame = {"frame": number} if "frame" in request_ else {}
+        source = str(root / "raw" / request_["source"].format(number + 1))
+        job = job_for({**request_, **place, **frame, "source": source}, recipe, roots, NOW)
+        assert not job.refused
+        found.append(job.output.relative_to(root / "processed").as_posix())
+    assert found[::2] == [names.format(number) for number in (1, 2, 3)]

@@ -58,6 +58,15 @@ def test_newest_of_several_maps_is_shown() -> None:
     assert run_with_map([report(2, map=None)]) is None
 
 
+def test_maps_of_two_detectors_keep_their_points() -> None:
+    found = LiveMap("run")
+    for point in range(4):
+        other = {"point": point, "shape": [4], "motors": ["x"], "name": "other"}
+        found = found.with_reports([report(point), report(point, map=other)])
+    assert (found.name, list(found.cells)) == ("other", [0, 1, 2, 3])
+    assert list(found.with_reports([report(5)]).cells) == [0, 1, 2, 3, 5]
+
+
 @pytest.mark.parametrize(
     ("x", "y", "job"),
     [(0.4, 0.3, ["converted-0"]), (1.2, 0.9, ["converted-4"]), (2, 0, []), (3, 0, []), (-1, 1, []), (1, 7, [])],

@@ -44,6 +44,7 @@ def test_recipes_without_combine_keep_their_hash() -> None:
         ({"by": ["x"]}, "a tolerance for each"),
         ({"by": {"x": -1}}, "tolerance of 'x'"),
         ({"by": {"x": float("nan")}}, "tolerance of 'x'"),
+        ({"by": {"x": 10**400}}, "tolerance of 'x'"),
         ({"by": {"x": "1"}}, "tolerance of 'x'"),
         ({"by": {"": 1}}, "no name of a key"),
         ({"every": 2, "by": {"x": 1}}, 'give "event", "run"'),

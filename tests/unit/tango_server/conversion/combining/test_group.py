@@ -214,9 +214,9 @@ def test_name_is_of_the_first_member_or_by_template(raw: Path, tmp_path: Path) -
     assert convert_group(members(paths), recipe()).output == str(tmp_path / "processed" / "a-00001.tif")
     template = "{group}_{first}_{last}_{sample_x:.1f}"
     made = recipe(output={"template": template})
-    report = convert_group(members(paths, sample_x=1.25), made, group="g7")
-    assert Path(report.output or "").name == "g7_a-00001_a-00004_1.2.tif"
-    assert report.group == "g7"
+    report = convert_group(members(paths, sample_x=1.25), made, group="run/pe_image/7")
+    assert Path(report.output or "").name == "run_pe_image_7_a-00001_a-00004_1.2.tif"
+    assert report.group == "run/pe_image/7"
     with pytest.raises(NameTemplateError, match="sample_x"):
         convert_group(members(paths), made, group="g7")
 

@@ -248,3 +248,15 @@ def test_members_of_a_run_may_have_other_darks(ledger: Ledger, recipe: Recipe, f
     if not refused:
         found = [each.job.recipe for each in ledger.members_of(whole(ledger, "g")).members]
         assert found == [first.recipe, recipe], "each keeps its own"
+
+
+def test_a_superseded_frame_has_no_output_to_flush(ledger: Ledger, history: History) -> None:
+    """Its report as a placeholder had one."""
+    ledger.accept([member("a", "g", 0, 1)])
+    step = finished(ledger, "g", "placeholder")
+    (one,) = step.members
+    told = one.report.model_copy(update={"outcome": "placeholder", "output": "/processed/a.tif"})
+    ledger.finish([replace(step, members=(replace(one, report=told),))])
+    assert {job_id for job_id, _ in history.unsynced(10)} == {"a", step.report.job_id}
+    ledger.accept([member("again", "g", 0, supersedes="a")])
+    assert history.unsynced(10) == []

@@ -160,6 +160,17 @@ def test_a_closed_group_with_a_missing_member_ends_by_time(room: Room) -> None:
     assert [part.problem for part in step.members] == ["", "no request came for it", "no request came for it"]
 
 
+def test_every_n_frames_that_end_by_time_lack_those_that_never_came(room: Room) -> None:
+    """The session that would have said how many the last group has was killed."""
+    every = Recipe.model_validate({"combine": {"of": {"every": 3}, "method": "sum", "timeout": 10.0}})
+    jobs = [replace(one, request=one.request.model_copy(update={"recipe": every})) for one in (whole(), member(0))]
+    room.fetch(*jobs)
+    room.ready("m0")
+    assert assembles(room.passes(10.0))
+    (step,) = (step for step in room.assemble(seconds=10.0) if isinstance(step, Convert))
+    assert [part.problem for part in step.members] == ["", "no request came for it", "no request came for it"]
+
+
 def test_failed_members_are_held_with_their_problems(room: Room) -> None:
     room.fetch(whole(2), member(0), member(1))
     room.ready("m0")
