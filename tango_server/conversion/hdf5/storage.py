@@ -87,6 +87,11 @@ def external_storage(region: Region) -> list[tuple[str, int, int]]:
         return [(os.fsdecode(name), offset, size) for name, offset, size in region.place.object.external or ()]
 
 
+def is_stored_as_in_numpy(data_set: Any) -> bool:
+    """Whether the stored bytes are those of numpy's type: of 12 bits, say, HDF5 moves and masks those of each pixel."""
+    return bool(data_set.id.get_type().get_precision() == 8 * data_set.dtype.itemsize)
+
+
 def byte_range(region: Region, data_set: Any) -> tuple[int, int]:
     """Return the first and last byte of the rows of a region in contiguous data."""
     rows, columns = data_set.shape[-2:]

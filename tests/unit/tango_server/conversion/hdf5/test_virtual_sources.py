@@ -22,6 +22,7 @@ def folder(tmp_path: Path) -> Path:
             file.create_dataset("data", data=STACK + ord(name), chunks=(1, 32, 48), maxshape=(None, 32, 48))
             file["image"] = STACK[0] + ord(name)
             file["linked"] = h5py.SoftLink("/data")
+            file["100%"] = h5py.SoftLink("/data")
     return tmp_path
 
 
@@ -67,13 +68,19 @@ def overlapping() -> h5py.VirtualLayout:
     return layout
 
 
+def escaped() -> h5py.VirtualLayout:
+    layout = h5py.VirtualLayout((6, 32, 48), "u2")
+    layout[:] = source("a", "100%%")
+    return layout
+
+
 def of_one_frame() -> h5py.VirtualLayout:
     layout = h5py.VirtualLayout((32, 48), "u2")
     layout[:] = source("b", "image", (32, 48))
     return layout
 
 
-@pytest.mark.parametrize("layout", [interleaved, modules, parts, images, grid, overlapping, of_one_frame])
+@pytest.mark.parametrize("layout", [interleaved, modules, parts, images, grid, overlapping, escaped, of_one_frame])
 def test_pixels_are_those_of_h5py(folder: Path, layout: Callable[[], h5py.VirtualLayout]) -> None:
     path = folder / "master.h5"
     with h5py.File(path, "w") as file:
@@ -157,3 +164,15 @@ def test_raw_storage_inside_of_the_roots(tmp_path: Path) -> None:
     assert [check(tmp_path / "raw.h5", index).state for index in (4, 5)] == ["complete", "incomplete"]
     (tmp_path / "more.bin").unlink()
     assert "more.bin" in check(tmp_path / "raw.h5", 5).problem
+
+
+def test_raw_pixels_of_fewer_bits_than_their_bytes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "raw.bin").write_bytes((STACK[0] << 2).tobytes())
+    kind, layout = h5py.h5t.STD_U16LE.copy(), h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    kind.set_precision(12)
+    kind.set_offset(2)
+    layout.set_external(b"raw.bin", 0, h5py.h5f.UNLIMITED)
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        h5py.h5d.create(file.id, b"data", kind, h5py.h5s.create_simple(STACK[0].shape), layout)
+    with pytest.raises(UnsupportedImageError, match="fewer bits than uint16"):
+        read(tmp_path / "raw.h5")
