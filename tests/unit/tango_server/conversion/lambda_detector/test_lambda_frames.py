@@ -223,6 +223,15 @@ def test_each_part_has_its_own_frames(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image[10:], frames_of(2, 2)[1] + 100)
 
 
+def test_module_of_the_first_part_is_missed_in_a_later_one(tmp_path: Path) -> None:
+    write_detector(tmp_path, 3, name="scan_m{}_part00000.nxs")
+    second = write_detector(tmp_path, 1, name="scan_m{}_part00001.nxs")
+    state = check_lambda(at(second, 0))
+    assert (state.state, state.problem) == ("incomplete", "scan_m2_part00001.nxs: missing module")
+    write_detector(tmp_path, 3, name="scan_m{}_part00001.nxs")
+    np.testing.assert_array_equal(frame(second, 1)[1], frame(tmp_path / "scan_m1_part00000.nxs", 1)[1])
+
+
 def test_number_of_frames_decides_whether_an_index_is_needed(tmp_path: Path) -> None:
     one, three = (write_detector(tmp_path, 2, count, f"n{count}_m{{}}.nxs") for count in (1, 3))
     np.testing.assert_array_equal(frame(one)[1], frame(one, 0)[1])
