@@ -239,6 +239,15 @@ def test_number_of_frames_decides_whether_an_index_is_needed(tmp_path: Path) -> 
         frame(three)
 
 
+def test_first_frame_of_a_growing_file_does_not_prove_that_it_is_the_only_one(tmp_path: Path) -> None:
+    path = write_module(tmp_path / "scan_m1.nxs", frames_of(1, 1), maxshape=(None, *SHAPE))
+    whole = check_lambda(at(path), modules=1)
+    assert (whole.state, whole.frames, whole.proof) == ("complete", 1, "")
+    assert check_lambda(at(path, 0), modules=1).proof
+    write_module(path, frames_of(1, 0), chunks=(1, *SHAPE), maxshape=(None, *SHAPE))
+    assert check_lambda(at(path), modules=1).state == "incomplete"
+
+
 def test_any_bit_masks_and_so_do_gaps(tmp_path: Path) -> None:
     source, image = frame(write_detector(tmp_path, 2), 1)
     expected = np.ones((18, 14), bool)
