@@ -27,7 +27,7 @@ from tango_server.conversion.hdf5.storage import require_all_written, require_wr
 from tango_server.conversion.hdf5.virtual import Region, regions_of
 from tango_server.conversion.image.buffers import Workspace
 from tango_server.conversion.image.pixels import Image
-from tango_server.text import counted
+from tango_server.text import counted, printable
 
 _PROOF = "every chunk of the frame is written"
 _PROOF_OF_SOURCES = "all virtual sources of the frame are there, and every chunk is written"
@@ -179,6 +179,8 @@ def _proof_of_all(files: OpenFiles, file: HDF5File, found: Found | None, frames:
 
 def _all_written(files: OpenFiles, stack: Stack) -> bool:
     """Require that all frames of a data set are written; return whether it is proven."""
+    if stack.grows and not stack.frames:
+        raise IncompleteFileError(stack.place.file.named, f"{printable(stack.place.name)} has no frame yet", WAIT)
     whole = Region(stack.place, stack.at(0), (0, stack.rows), (0, stack.columns)) if stack.frames else None
     if whole is None or regions_of(files, whole) == [whole]:
         return bool(require_all_written(files, stack)) and not stack.grows

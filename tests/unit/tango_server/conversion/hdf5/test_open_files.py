@@ -92,6 +92,7 @@ def test_growing_file_is_read_while_its_writer_appends(tmp_path: Path) -> None:
     path = tmp_path / "grows.h5"
     with writer(path) as detector:
         assert check(path, 0).state == "incomplete"
+        assert check(path).problem == "/entry/data/data has no frame yet"  # else no job would be made for the file
         for value in range(3):
             detector.do(f"append {value}")
             assert check(path, value).proof
