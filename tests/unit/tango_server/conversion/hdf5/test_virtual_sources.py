@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tango_server.conversion.errors import ConversionError, UnsupportedImageError
+from tango_server.conversion.hdf5 import frames as hdf5_frames
 from tango_server.conversion.hdf5.open_files import close_all
 from tests.unit.tango_server.conversion.hdf5.reading import check, frames, read
 
@@ -121,6 +122,20 @@ def test_virtual_sources_that_are_virtual_again(folder: Path) -> None:
     (folder / "b.h5").unlink()
     assert "b.h5" in check(folder / "outer.h5", 0).problem
     assert check(folder / "outer.h5", 1).proof.startswith("all virtual sources")
+
+
+def test_virtual_data_set_of_many_frames_is_counted_without_checking_each(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = h5py.VirtualLayout((6, 32, 48), "u2")
+    layout[:1], layout[2:] = source("a")[:1], source("a")[2:]
+    with h5py.File(folder / "master.h5", "w") as file:
+        file.create_virtual_dataset("data", layout)
+    assert (check(folder / "master.h5").state, check(folder / "master.h5", 1).state) == ("damaged", "damaged")
+    monkeypatch.setattr(hdf5_frames, "_MOST_CHECKED", 3)
+    whole = check(folder / "master.h5")
+    assert (whole.state, whole.proof, whole.frames) == ("complete", "", 6)
+    assert check(folder / "master.h5", 1).state == "damaged"
 
 
 def test_source_that_is_too_short_or_half_mapped(folder: Path) -> None:
