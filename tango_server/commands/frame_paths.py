@@ -21,13 +21,18 @@ def frames_of(paths: Sequence[Path], selection: "FileSelection") -> tuple[list[P
     click.ClickException
         if a folder cannot be listed, or there is no frame at all.
     """
+    from tango_server.conversion.errors import PathError
     from tango_server.jobs.batch import select
 
     frames: dict[Path, None] = {}
     problems = []
     try:
         for path in paths:
-            found = select([path], selection)
+            try:
+                found = select([path], selection)
+            except PathError as error:  # a circle of symbolic links
+                problems.append(str(error))
+                continue
             frames.update(dict.fromkeys(found))
             if not found:
                 problems.append(_nothing_in(path, selection))
@@ -45,7 +50,8 @@ def darks_left_out(paths: Sequence[Path], selection: "FileSelection", frames: Co
     if not selection.skip_dark:
         return []
     taken = set(frames)
-    return [path for path in select(paths, replace(selection, skip_dark=False)) if path not in taken]
+    folders = [path for path in paths if path.is_dir()]
+    return [path for path in select(folders, replace(selection, skip_dark=False)) if path not in taken]
 
 
 def _nothing_in(path: Path, selection: "FileSelection") -> str:

@@ -117,6 +117,15 @@ def test_exit_codes(petif: Call, raw: Path, data: Path) -> None:
         assert petif(*wrong).exit_code == 2, wrong
 
 
+def test_circle_of_symbolic_links_is_named_beside_others(petif: Call, raw: Path) -> None:
+    (raw / "circle.tif").symlink_to("circle.tif")
+    for option in ([], ["--dry-run"]):
+        failed = petif("convert", "raw/circle.tif", "raw/qxrd_r16_64.tif", *option)
+        assert failed.exit_code == 1
+        assert "circle.tif: the path cannot be resolved" in failed.stderr
+        assert ("1 frame would be converted" if option else "1 of 1 frames converted") in failed.stdout
+
+
 def test_dry_run_json_and_newer_only(petif: Call, raw: Path) -> None:
     told = petif("convert", "raw", "--dry-run")
     assert told.exit_code == 0

@@ -102,14 +102,16 @@ def _scan(location: FrameLocation, file: BinaryIO) -> _Scan:
 def _state(location: FrameLocation, file: BinaryIO, scan: _Scan) -> FileState:
     status = os.fstat(file.fileno())
     state, problem = _finding(location.index, status.st_size, scan)
+    several = len(scan.found) > 1 and location.index is None
+    grows = several and "num_images" not in scan.found[0].values  # perhaps, as far as the file tells
     return FileState(
         state,
         problem,
         status.st_size,
         status.st_mtime_ns,
         status.st_ino,
-        proof="EDF (each block is whole)" if state == "complete" else "",
-        frames=len(scan.found) if len(scan.found) > 1 and location.index is None else None,
+        proof="EDF (each block is whole)" if state == "complete" and not grows else "",
+        frames=len(scan.found) if several else None,
     )
 
 

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from tango_server.conversion.hdf5.open_files import LARGEST_CACHE
+from tango_server.conversion.hdf5.storage import is_stored_as_in_numpy
 from tango_server.conversion.hdf5.virtual import Region
 from tango_server.conversion.image.pixels import Image
 
 _FILTER, _LZ4 = 32008, 2
 _START = struct.Struct(">QI")
 _SIZE = struct.Struct(">I")
-_LARGEST_BLOCK = 2**20
+_LARGEST_BLOCK = 2**20  # bytes; a whole block is decoded for each frame in it, so HDF5 reads and keeps larger ones
 _AT_ONCE = 8  # pixels
 
 Decode = Callable[[int, int, int, int, int], int]
@@ -100,7 +101,7 @@ def _is_in_one_chunk(region: Region, image: Image) -> bool:
     data_set = region.place.object
     if not data_set.chunks or not data_set.chunks[-2:] == data_set.shape[-2:] == region.shape == image.shape:
         return False
-    if data_set.dtype != image.dtype or not image.flags.c_contiguous:
+    if data_set.dtype != image.dtype or not image.flags.c_contiguous or not is_stored_as_in_numpy(data_set):
         return False
     layout = data_set.id.get_create_plist()
     if layout.get_nfilters() != 1 or math.prod(data_set.chunks) * image.itemsize > LARGEST_CACHE:
@@ -110,7 +111,7 @@ def _is_in_one_chunk(region: Region, image: Image) -> bool:
 
 
 def _read(data_set: Any, corner: tuple[int, ...]) -> Chunk | None:
-    """Return the chunk, whose sizes add up, since the decoder believes them; None if it was stored unfiltered."""
+    """Return the chunk, whose sizes add up, since the decoder believes them; None if HDF5 has to read it."""
     mask, encoded = data_set.id.read_direct_chunk((*corner, 0, 0))
     if mask:
         return None
@@ -119,7 +120,9 @@ def _read(data_set: Any, corner: tuple[int, ...]) -> Chunk | None:
     pixels, itemsize = math.prod(data_set.chunks), data_set.dtype.itemsize
     size, block_size = _START.unpack_from(encoded)
     block, rest = divmod(block_size, itemsize)
-    if size != pixels * itemsize or rest or block % _AT_ONCE or not 0 < block_size <= _LARGEST_BLOCK:
+    if size == pixels * itemsize and block_size > _LARGEST_BLOCK:
+        return None
+    if size != pixels * itemsize or rest or block % _AT_ONCE or not block_size:
         raise ValueError(f"it states {size} bytes in blocks of {block_size}")
     places = _places(encoded, -(-(pixels - pixels % _AT_ONCE) // block))
     if places[-1] + pixels % _AT_ONCE * itemsize > len(encoded):

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from tango_server.conversion.errors import IncompleteFileError
+from tango_server.conversion.errors import IncompleteFileError, UnsupportedImageError
 from tango_server.conversion.hdf5.bitshuffle import decoded
 from tango_server.conversion.hdf5.h5py_access import reading
 from tango_server.conversion.hdf5.links import WAIT, linked_path
 from tango_server.conversion.hdf5.open_files import OpenFiles
 from tango_server.conversion.hdf5.stated_size import require_stated_sizes
-from tango_server.conversion.hdf5.storage import byte_range, external_storage
+from tango_server.conversion.hdf5.storage import byte_range, external_storage, is_stored_as_in_numpy
 from tango_server.conversion.hdf5.virtual import Region
 from tango_server.conversion.image.pixels import Image
 
@@ -25,6 +25,8 @@ def read_regions(files: OpenFiles, regions: Sequence[Region], image: Image) -> N
         if a chunk does not decode.
     IncompleteFileError
         if a raw file became too short.
+    UnsupportedImageError
+        if a raw file has pixels that numpy does not have.
 
     """
     for region in regions:
@@ -43,6 +45,12 @@ def read_regions(files: OpenFiles, regions: Sequence[Region], image: Image) -> N
 def _raw(files: OpenFiles, region: Region) -> Any:
     """Return the pixels of a region in external raw storage."""
     data_set = region.place.object
+    if not is_stored_as_in_numpy(data_set):
+        raise UnsupportedImageError(
+            region.place.file.named,
+            f"{region.place.name} has raw pixels of fewer bits than {data_set.dtype}",
+            "Copy it with h5repack first.",
+        )
     first, end = byte_range(region, data_set)
     pixels, begun = bytearray(), 0
     for name, offset, size in external_storage(region):

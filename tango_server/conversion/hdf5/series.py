@@ -1,9 +1,11 @@
 """The data files of an Eiger: the links `data_000001`, `data_000002`, ... of its master are one stack.
 
-A file that is missing keeps its frame numbers, which follow from `image_nr_low` of the others, or from their lengths.
+A file that is missing keeps its frame numbers, which follow from `image_nr_low` of the others, or from their lengths;
+from the lengths alone where these numbers contradict each other.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tango_server.conversion.errors import IncompleteFileError
 from tango_server.conversion.hdf5.links import WAIT, Place, child
@@ -49,9 +51,10 @@ class Series:
         """
         found = self._guessed(files, frame) or next((part for part in self.parts(files) if part.holds(frame)), None)
         if found is None or found.first is None:
-            raise IncompleteFileError(
-                self.group.file.named, f"its data files have only {counted(self.frames(files), 'frame')}", WAIT
-            )
+            count = self.frames(files)
+            have = f"only {counted(count, 'frame')}" if frame >= count else f"no frame {frame}, by their image_nr_low"
+            problem = f"its data files have {have}"
+            raise IncompleteFileError(self.group.file.named, problem, WAIT)
         if found.stack is None:
             raise found.problem or IncompleteFileError(self.group.file.named, "a data file is missing", WAIT)
         return found.stack, frame - found.first
@@ -63,6 +66,8 @@ class Series:
     def parts(self, files: OpenFiles) -> list[Part]:
         """Return all parts in order, each with its first frame."""
         found = [self._part(files, name) for name in self.names]
+        if _overlap(found):
+            found = [replace(part, first=None) for part in found]
         usual = next((part.length for part in found if part.stack), 0)
         if not usual:
             usual = -(-self.planned // len(found))
@@ -97,7 +102,7 @@ class Series:
         if not 0 < number < len(self.names):
             return None
         part = self._part(files, self.names[number])
-        return part if part.holds(frame) else None
+        return part if part.first == number * first.length and part.holds(frame) else None
 
     def _part(self, files: OpenFiles, name: str) -> Part:
         try:
@@ -110,6 +115,12 @@ class Series:
         low = attribute(place, "image_nr_low")
         first = int(low[0]) - 1 if low and low[0].isdecimal() and len(low[0]) < 9 else None  # noqa: PLR2004 - digits
         return Part(first if first is not None and 0 <= first < MOST_FRAMES else None, stack.frames, stack)
+
+
+def _overlap(parts: list[Part]) -> bool:
+    """Whether files claim the same frames, as those of several series behind one master do."""
+    spans = sorted((part.first, part.first + part.length) for part in parts if part.stack and part.first is not None)
+    return any(stop > start for (_, stop), (start, _) in pairwise(spans))
 
 
 def series_in(files: OpenFiles, group: Place, names: tuple[str, ...], threshold: int | None) -> Series:

@@ -11,7 +11,7 @@ from tango_server.conversion.hdf5.storage import corners_of
 from tango_server.conversion.hdf5.virtual import Region
 
 _SHUFFLE, _CHECKSUM = 2, 3
-_BLOSC, _LZ4, _BITSHUFFLE = 32001, 32004, 32008
+_BLOSC, _LZ4, _BITSHUFFLE, _ZSTANDARD = 32001, 32004, 32008, 32015
 _SIZE_AT = {_BLOSC: ("<I", 4), _LZ4: (">Q", 0), _BITSHUFFLE: (">Q", 0)}
 """How and where the header of a chunk states the size of its pixels in bytes."""
 _COMPRESSIONS = {0: False, 2: True, 3: True}
@@ -39,6 +39,17 @@ def require_stated_sizes(region: Region) -> None:
             mask, chunk = data_set.id.read_direct_chunk(corner)
             if not mask:  # else it was stored without some filter
                 _require_equal(_stated(chunk, filters[-1][0]), pixels)
+    elif filters[-1][0] == _ZSTANDARD and not checksums:
+        for corner in corners_of(region, data_set.chunks):
+            mask, chunk = data_set.id.read_direct_chunk(corner)
+            if not mask:  # the filter takes an error of the decoder for a size
+                _require_equal(_size_by_zstandard(chunk, pixels), pixels)
+
+
+def _size_by_zstandard(chunk: bytes, most: int) -> int:
+    from imagecodecs import zstd_decode  # noqa: PLC0415 - few files need it
+
+    return len(zstd_decode(chunk, out=most))
 
 
 def _require_known(options: tuple[int, ...], itemsize: int) -> None:

@@ -1,8 +1,8 @@
 """Whether pixels were written, as far as the file itself can prove it.
 
 A chunk gets its address when it is written. Contiguous data, and chunks that were allocated when the data set was
-created, have one before that: only the stillness of the file is left. The same holds for a chunk of several frames,
-while further frames are still added to it.
+created, have one before that: only the stillness of the file is left. The same holds for a chunk of several frames
+until the next one is written, for further frames may still be added to it.
 """
 
 import itertools
@@ -87,6 +87,11 @@ def external_storage(region: Region) -> list[tuple[str, int, int]]:
         return [(os.fsdecode(name), offset, size) for name, offset, size in region.place.object.external or ()]
 
 
+def is_stored_as_in_numpy(data_set: Any) -> bool:
+    """Whether the stored bytes are those of numpy's type: of 12 bits, say, HDF5 moves and masks those of each pixel."""
+    return bool(data_set.id.get_type().get_precision() == 8 * data_set.dtype.itemsize)
+
+
 def byte_range(region: Region, data_set: Any) -> tuple[int, int]:
     """Return the first and last byte of the rows of a region in contiguous data."""
     rows, columns = data_set.shape[-2:]
@@ -120,13 +125,19 @@ def corners_of(region: Region, chunk: tuple[int, ...]) -> Iterator[tuple[int, ..
 
 
 def _is_closed(region: Region, data_set: Any) -> bool:
-    """Whether no other frames may still be written to the chunks of a region."""
-    for index, side, length, limit in zip(region.at, data_set.chunks, data_set.shape, data_set.maxshape, strict=False):
-        if side > 1 and (limit is None or limit > length) and index - index % side + side > length:
-            return False
-    return all(side == 1 for side in data_set.chunks[:-2]) or any(
-        limit is None or limit > length for limit, length in zip(data_set.maxshape[:-2], data_set.shape, strict=False)
-    )
+    """Whether no other frames may still be written to the chunks of a region, since the next one is there.
+
+    The number of frames does not tell: a writer may make room for a whole chunk before it has its frames.
+    """
+    lead = data_set.chunks[:-2]
+    if all(side == 1 for side in lead):
+        return True
+    corner = next(corners_of(region, data_set.chunks))
+    for axis, (side, length, limit) in enumerate(zip(lead, data_set.shape, data_set.maxshape, strict=False)):
+        following = tuple(first + side if place == axis else first for place, first in enumerate(corner))
+        if (limit is None or limit > length) and following[axis] < length:
+            return data_set.id.get_chunk_info_by_coord(following).byte_offset is not None
+    return False
 
 
 def _require_filters(region: Region, layout: Any) -> None:

@@ -183,13 +183,14 @@ def _in_source(virtual: Place, place: Place, mapping: Mapping, numbers: list[Ran
 
 
 def _source(files: OpenFiles, virtual: Place, mapping: Mapping) -> Place:
-    if "%" in mapping.file.replace("%%", ""):
-        raise _unsupported(virtual, f"its sources {printable(mapping.file)} are numbered, which is not supported")
-    name = mapping.file.replace("%%", "%")
+    for each in (mapping.file, mapping.data_set):
+        if "%" in each.replace("%%", ""):
+            raise _unsupported(virtual, f"its sources {printable(each)} are numbered, which is not supported")
+    name, data_set = (each.replace("%%", "%") for each in (mapping.file, mapping.data_set))
     file = virtual.file if name == "." else files.open(linked_path(files, virtual.file, name))
-    found = child(files, Place(file, "/"), mapping.data_set)
+    found = child(files, Place(file, "/"), data_set)
     if found is None or not found.is_data_set:
-        raise IncompleteFileError(file.named, f"no data set {printable(mapping.data_set)}", WAIT)
+        raise IncompleteFileError(file.named, f"no data set {printable(data_set)}", WAIT)
     return found
 
 

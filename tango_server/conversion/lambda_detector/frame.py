@@ -163,7 +163,7 @@ def _state(location: FrameLocation, found: ModuleFiles, opened: list[ModuleFile]
     proven = False
     if location.index is not None or frames <= 1:
         written = [module.require_frame(location.index or 0) for module in opened]
-        proven = all(written)
+        proven = all(written) and (location.index is not None or not any(stack.grows for stack in stacks))
     if not proven or found.counted:
         inode, size, modified = files.identity
         proof = f"all {len(opened)} modules have the frame" if proven else ""

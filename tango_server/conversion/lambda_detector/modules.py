@@ -1,6 +1,6 @@
 """The files of a detector's modules, found by name beside the one that a location names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tango_server.conversion.errors import UnsupportedImageError
@@ -64,14 +64,23 @@ def module_files(location: FrameLocation, roots: Roots, modules: int | None) -> 
         raise UnsupportedImageError(file, "its name is none of a Lambda's module", "Name it like scan_m1.nxs.")
     with reading(file, "its folder cannot be searched"), open_folder(file.parent, roots.read) as folder:
         there = _there(own, file, folder, modules or 0)
+        highest = modules or max({*there, *_of_the_first_part(own, file, folder)})
     if modules is not None and max(there) > modules:
         raise UnsupportedImageError(
             there[max(there)],
             f"it is module {max(there)} of a detector that has {modules} by the settings",
             "Correct the number of modules in the settings.",
         )
-    missing = tuple(own.beside(number)[0] for number in range(1, (modules or max(there)) + 1) if number not in there)
+    missing = tuple(own.beside(number)[0] for number in range(1, highest + 1) if number not in there)
     return ModuleFiles(there, missing, own.number, counted=modules is not None)
+
+
+def _of_the_first_part(own: ModuleName, file: Path, folder: Folder) -> dict[int, Path]:
+    """Return the modules in the first part of a series: none of them may be missing in a later one."""
+    if not own.part.strip("0"):
+        return {}
+    first = replace(own, rest=own.rest.replace(own.part, "0" * len(own.part), 1))
+    return _there(first, file, folder, 0)
 
 
 def _there(own: ModuleName, file: Path, folder: Folder, expected: int) -> dict[int, Path]:

@@ -58,7 +58,8 @@ def by_fabio(path: Path) -> list[Array]:
 
 def state_of(path: Path, index: int | None = None) -> tuple[str, int | None]:
     state = check_edf(FrameLocation.of(path, index))
-    assert bool(state.proof) == (state.state == "complete")
+    grows = bool(state.frames) and b"Num_Images" not in path.read_bytes()
+    assert bool(state.proof) == (state.state == "complete" and not grows)
     return state.state, state.frames
 
 
@@ -86,6 +87,15 @@ def test_blocks_of_other_shapes_and_types_are_frames() -> None:
         np.testing.assert_array_equal(read(THREE, index), image)
         with open_edf(FrameLocation.of(THREE, index), Workspace()) as source:
             assert source.header.exposure == pytest.approx(0.1 * (index + 1))
+
+
+def test_further_blocks_may_come_unless_their_number_is_announced(tmp_path: Path) -> None:
+    path = tmp_path / "grows.edf"
+    for announced in (False, True):
+        path.write_bytes(2 * plain(extra="Num_Images = 2 ;\n" if announced else ""))
+        found = check_edf(FrameLocation.of(path))
+        assert (found.state, bool(found.proof), found.frames) == ("complete", announced, 2)
+        assert check_edf(FrameLocation.of(path, 1)).proof
 
 
 def test_several_frames_need_an_index() -> None:

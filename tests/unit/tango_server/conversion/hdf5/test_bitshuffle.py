@@ -68,3 +68,27 @@ def test_damage_costs_the_frames_it_is_in(tmp_path: Path) -> None:
 def test_without_the_library_of_the_plugin_hdf5_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bitshuffle, "_decoder", lambda: None)
     np.testing.assert_array_equal(read(MADE / "09_chunks_bslz4.h5", 0).image, frames(1)[0])
+
+
+def test_blocks_of_more_than_a_megabyte_are_read(tmp_path: Path) -> None:
+    stack, path = frames(3), tmp_path / "large.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=stack, chunks=(2, *stack.shape[1:]), **hdf5plugin.Bitshuffle(nelems=2**20))
+    for index in range(3):
+        np.testing.assert_array_equal(read(path, index).image, stack[index])
+
+
+@pytest.mark.parametrize("frames_a_chunk", [1, 3])
+def test_pixels_of_fewer_bits_than_their_bytes_are_those_of_h5py(tmp_path: Path, frames_a_chunk: int) -> None:
+    stack, path = frames(3) % 4096, tmp_path / "twelve_bits.h5"
+    kind, layout = h5py.h5t.STD_U16LE.copy(), h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    kind.set_precision(12)
+    kind.set_offset(2)
+    layout.set_chunk((frames_a_chunk, *stack.shape[1:]))
+    layout.set_filter(hdf5plugin.Bitshuffle.filter_id, 0, (0, 2))
+    with h5py.File(path, "w") as file:
+        h5py.h5d.create(file.id, b"data", kind, h5py.h5s.create_simple(stack.shape), layout).write(
+            h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(stack)
+        )
+    for index in range(3):
+        np.testing.assert_array_equal(read(path, index).image, stack[index])

@@ -41,6 +41,32 @@ def test_missing_data_file_keeps_its_frame_numbers() -> None:
     assert check(path, 11).state == "incomplete"
 
 
+@pytest.mark.parametrize("lengths", [(4, 4), (4, 6), (6, 4)])
+def test_data_files_that_all_begin_at_image_1_follow_each_other(tmp_path: Path, lengths: tuple[int, int]) -> None:
+    stack, first = frames(sum(lengths)), 0
+    with h5py.File(tmp_path / "run_master.h5", "w") as master:
+        for number, length in enumerate(lengths, 1):
+            name = f"data_{number:06d}"
+            master[f"entry/data/{name}"] = h5py.ExternalLink(f"{name}.h5", "/data")
+            with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+                file["data"] = stack[first : first + length]
+                file["data"].attrs["image_nr_low"] = 1
+            first += length
+    assert check(tmp_path / "run_master.h5").frames == len(stack)
+    for index, frame in enumerate(stack):
+        np.testing.assert_array_equal(read(tmp_path / "run_master.h5", index).image, frame)
+
+
+def test_numbers_that_no_data_file_has_are_named(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "run_master.h5", "w") as master:
+        for number, low in ((1, 1), (3, 5)):
+            data = master.create_dataset(f"entry/data/data_{number:06d}", data=frames(2))
+            data.attrs["image_nr_low"] = low
+    assert np.array_equal(read(tmp_path / "run_master.h5", 4).image, frames(1)[0])
+    assert "no frame 3" in check(tmp_path / "run_master.h5", 3).problem
+    assert "only 6 frames" in check(tmp_path / "run_master.h5", 6).problem
+
+
 def test_mask_and_limit_of_an_eiger() -> None:
     path = MADE / "01_eiger_missing" / "run_master.h5"
     found, other = read(path, 3), read(path, 8)

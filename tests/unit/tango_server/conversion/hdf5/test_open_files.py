@@ -31,6 +31,12 @@ for line in sys.stdin:
             data.resize(len(data) + 1, axis=0)
             data[-1] = int(value)
             data.flush()
+        case ["room", frames]:
+            data.resize(int(frames), axis=0)
+            data.flush()
+        case ["write", index, value]:
+            data[int(index)] = int(value)
+            data.flush()
         case ["close"]:
             file.close()
     print("done", flush=True)
@@ -86,6 +92,7 @@ def test_growing_file_is_read_while_its_writer_appends(tmp_path: Path) -> None:
     path = tmp_path / "grows.h5"
     with writer(path) as detector:
         assert check(path, 0).state == "incomplete"
+        assert check(path).problem == "/entry/data/data has no frame yet"  # else no job would be made for the file
         for value in range(3):
             detector.do(f"append {value}")
             assert check(path, value).proof
@@ -94,6 +101,20 @@ def test_growing_file_is_read_while_its_writer_appends(tmp_path: Path) -> None:
         assert (check(path).frames, check(path).proof) == (3, "")
         detector.do("close")
         assert np.all(read(path, 2).image == 2)
+
+
+@pytest.mark.usefixtures("_kept")
+def test_room_for_a_whole_chunk_does_not_prove_its_frames(tmp_path: Path) -> None:
+    path = tmp_path / "grows.h5"
+    with writer(path, frames_a_chunk=2) as detector:
+        detector.do("append 1")
+        detector.do("room 2")  # the chunk has an address, and its second frame is not written
+        assert [(check(path, index).state, check(path, index).proof) for index in (0, 1)] == [("complete", "")] * 2
+        assert check(path, 2).state == "incomplete"
+        detector.do("room 4")
+        detector.do("write 2 3")
+        assert check(path, 1).proof
+        detector.do("close")
 
 
 @pytest.mark.usefixtures("_kept")

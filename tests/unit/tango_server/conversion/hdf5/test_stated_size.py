@@ -20,6 +20,8 @@ FILTERS: dict[str, dict[str, Any]] = {
     "gzip": {"compression": "gzip", "shuffle": True, "fletcher32": True},
     "lz4": dict(hdf5plugin.LZ4()),
     "blosc": dict(hdf5plugin.Blosc()),
+    "zstd": dict(hdf5plugin.Zstd()),
+    "zstd with checksum": {"shuffle": True, **hdf5plugin.Zstd(), "fletcher32": True},
     "bitshuffle": dict(hdf5plugin.Bitshuffle(cname="none")),
     "bitshuffle-lz4": dict(hdf5plugin.Bitshuffle(cname="lz4")),
     "bitshuffle-zstd": dict(hdf5plugin.Bitshuffle(cname="zstd")),
@@ -48,6 +50,21 @@ def test_smaller_stated_size_is_an_error_not_other_memory(tmp_path: Path, name: 
     content = bytearray(path.read_bytes())
     assert content[offset + place], "the high byte of the size"
     content[offset + place] = 0
+    path.write_bytes(content)
+    with (
+        open_frame(FrameLocation(path, index=0)) as source,
+        pytest.raises(SourceUnreadableError, match="does not decode"),
+    ):
+        next(source.read())
+
+
+@pytest.mark.parametrize("place", [5, 40])
+def test_damaged_zstandard_is_an_error_not_other_memory(tmp_path: Path, place: int) -> None:
+    path = stack(tmp_path / "a.h5", FILTERS["zstd"])
+    with h5py.File(path, locking=False) as file:
+        chunk = file["data"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset + place] ^= 0xFF
     path.write_bytes(content)
     with (
         open_frame(FrameLocation(path, index=0)) as source,

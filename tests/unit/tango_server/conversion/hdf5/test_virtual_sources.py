@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tango_server.conversion.errors import ConversionError, UnsupportedImageError
+from tango_server.conversion.hdf5 import frames as hdf5_frames
 from tango_server.conversion.hdf5.open_files import close_all
 from tests.unit.tango_server.conversion.hdf5.reading import check, frames, read
 
@@ -22,6 +23,7 @@ def folder(tmp_path: Path) -> Path:
             file.create_dataset("data", data=STACK + ord(name), chunks=(1, 32, 48), maxshape=(None, 32, 48))
             file["image"] = STACK[0] + ord(name)
             file["linked"] = h5py.SoftLink("/data")
+            file["100%"] = h5py.SoftLink("/data")
     return tmp_path
 
 
@@ -67,13 +69,19 @@ def overlapping() -> h5py.VirtualLayout:
     return layout
 
 
+def escaped() -> h5py.VirtualLayout:
+    layout = h5py.VirtualLayout((6, 32, 48), "u2")
+    layout[:] = source("a", "100%%")
+    return layout
+
+
 def of_one_frame() -> h5py.VirtualLayout:
     layout = h5py.VirtualLayout((32, 48), "u2")
     layout[:] = source("b", "image", (32, 48))
     return layout
 
 
-@pytest.mark.parametrize("layout", [interleaved, modules, parts, images, grid, overlapping, of_one_frame])
+@pytest.mark.parametrize("layout", [interleaved, modules, parts, images, grid, overlapping, escaped, of_one_frame])
 def test_pixels_are_those_of_h5py(folder: Path, layout: Callable[[], h5py.VirtualLayout]) -> None:
     path = folder / "master.h5"
     with h5py.File(path, "w") as file:
@@ -114,6 +122,20 @@ def test_virtual_sources_that_are_virtual_again(folder: Path) -> None:
     (folder / "b.h5").unlink()
     assert "b.h5" in check(folder / "outer.h5", 0).problem
     assert check(folder / "outer.h5", 1).proof.startswith("all virtual sources")
+
+
+def test_virtual_data_set_of_many_frames_is_counted_without_checking_each(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = h5py.VirtualLayout((6, 32, 48), "u2")
+    layout[:1], layout[2:] = source("a")[:1], source("a")[2:]
+    with h5py.File(folder / "master.h5", "w") as file:
+        file.create_virtual_dataset("data", layout)
+    assert (check(folder / "master.h5").state, check(folder / "master.h5", 1).state) == ("damaged", "damaged")
+    monkeypatch.setattr(hdf5_frames, "_MOST_CHECKED", 3)
+    whole = check(folder / "master.h5")
+    assert (whole.state, whole.proof, whole.frames) == ("complete", "", 6)
+    assert check(folder / "master.h5", 1).state == "damaged"
 
 
 def test_source_that_is_too_short_or_half_mapped(folder: Path) -> None:
@@ -157,3 +179,15 @@ def test_raw_storage_inside_of_the_roots(tmp_path: Path) -> None:
     assert [check(tmp_path / "raw.h5", index).state for index in (4, 5)] == ["complete", "incomplete"]
     (tmp_path / "more.bin").unlink()
     assert "more.bin" in check(tmp_path / "raw.h5", 5).problem
+
+
+def test_raw_pixels_of_fewer_bits_than_their_bytes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "raw.bin").write_bytes((STACK[0] << 2).tobytes())
+    kind, layout = h5py.h5t.STD_U16LE.copy(), h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    kind.set_precision(12)
+    kind.set_offset(2)
+    layout.set_external(b"raw.bin", 0, h5py.h5f.UNLIMITED)
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        h5py.h5d.create(file.id, b"data", kind, h5py.h5s.create_simple(STACK[0].shape), layout)
+    with pytest.raises(UnsupportedImageError, match="fewer bits than uint16"):
+        read(tmp_path / "raw.h5")

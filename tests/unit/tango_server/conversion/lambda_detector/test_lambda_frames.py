@@ -223,11 +223,29 @@ def test_each_part_has_its_own_frames(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image[10:], frames_of(2, 2)[1] + 100)
 
 
+def test_module_of_the_first_part_is_missed_in_a_later_one(tmp_path: Path) -> None:
+    write_detector(tmp_path, 3, name="scan_m{}_part00000.nxs")
+    second = write_detector(tmp_path, 1, name="scan_m{}_part00001.nxs")
+    state = check_lambda(at(second, 0))
+    assert (state.state, state.problem) == ("incomplete", "scan_m2_part00001.nxs: missing module")
+    write_detector(tmp_path, 3, name="scan_m{}_part00001.nxs")
+    np.testing.assert_array_equal(frame(second, 1)[1], frame(tmp_path / "scan_m1_part00000.nxs", 1)[1])
+
+
 def test_number_of_frames_decides_whether_an_index_is_needed(tmp_path: Path) -> None:
     one, three = (write_detector(tmp_path, 2, count, f"n{count}_m{{}}.nxs") for count in (1, 3))
     np.testing.assert_array_equal(frame(one)[1], frame(one, 0)[1])
     with pytest.raises(UnsupportedImageError, match="3 frames"):
         frame(three)
+
+
+def test_first_frame_of_a_growing_file_does_not_prove_that_it_is_the_only_one(tmp_path: Path) -> None:
+    path = write_module(tmp_path / "scan_m1.nxs", frames_of(1, 1), maxshape=(None, *SHAPE))
+    whole = check_lambda(at(path), modules=1)
+    assert (whole.state, whole.frames, whole.proof) == ("complete", 1, "")
+    assert check_lambda(at(path, 0), modules=1).proof
+    write_module(path, frames_of(1, 0), chunks=(1, *SHAPE), maxshape=(None, *SHAPE))
+    assert check_lambda(at(path), modules=1).state == "incomplete"
 
 
 def test_any_bit_masks_and_so_do_gaps(tmp_path: Path) -> None:
