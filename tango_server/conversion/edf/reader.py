@@ -103,7 +103,7 @@ def _state(location: FrameLocation, file: BinaryIO, scan: _Scan) -> FileState:
     status = os.fstat(file.fileno())
     state, problem = _finding(location.index, status.st_size, scan)
     several = len(scan.found) > 1 and location.index is None
-    grows = several and "num_images" not in scan.found[0].values  # perhaps, as far as the file tells
+    grows = several and "num_images" not in scan.found[0].values  # perhaps: it states no number
     return FileState(
         state,
         problem,
