@@ -7,7 +7,7 @@ from the lengths alone where these numbers contradict each other.
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from tango_server.conversion.errors import IncompleteFileError
+from tango_server.conversion.errors import IncompleteFileError, SourceUnreadableError
 from tango_server.conversion.hdf5.links import WAIT, Place, child
 from tango_server.conversion.hdf5.open_files import OpenFiles
 from tango_server.conversion.hdf5.stack import MOST_FRAMES, Stack, stack_of
@@ -19,12 +19,12 @@ _AXES = ("frame", "threshold", "y", "x")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Frames `first` to `first + length - 1` of the series: in a `stack`, or missing because of a `problem`."""
+    """Frames `first` to `first + length - 1` of the series: in a `stack`, or missing or damaged: the `problem`."""
 
     first: int | None
     length: int
     stack: Stack | None = None
-    problem: IncompleteFileError | None = None
+    problem: IncompleteFileError | SourceUnreadableError | None = None
 
     def holds(self, frame: int) -> bool:
         """Whether a frame of the series is one of these."""
@@ -47,6 +47,8 @@ class Series:
         ------
         IncompleteFileError
             if its file is missing, or the series has no such frame.
+        SourceUnreadableError
+            if its file is damaged.
 
         """
         found = self._guessed(files, frame) or next((part for part in self.parts(files) if part.holds(frame)), None)
@@ -99,7 +101,7 @@ class Series:
         """Return the part that has a frame if all are as long as the first, and say so: only that one is opened."""
         first = self._part(files, self.names[0])
         number = frame // first.length if first.length else 0
-        if not 0 < number < len(self.names):
+        if not 0 <= number < len(self.names):
             return None
         part = self._part(files, self.names[number])
         return part if part.first == number * first.length and part.holds(frame) else None
@@ -107,7 +109,7 @@ class Series:
     def _part(self, files: OpenFiles, name: str) -> Part:
         try:
             place = child(files, self.group, name)
-        except IncompleteFileError as problem:
+        except (IncompleteFileError, SourceUnreadableError) as problem:
             return Part(None, 0, None, problem)
         if place is None:
             return Part(None, 0, None, IncompleteFileError(self.group.file.named, f"{name} is missing", WAIT))

@@ -1,5 +1,6 @@
 """The nasty situations of `tests/data/made`, and real files, each with its right answer."""
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -55,6 +56,18 @@ def test_data_files_that_all_begin_at_image_1_follow_each_other(tmp_path: Path, 
     assert check(tmp_path / "run_master.h5").frames == len(stack)
     for index, frame in enumerate(stack):
         np.testing.assert_array_equal(read(tmp_path / "run_master.h5", index).image, frame)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_damaged_data_file_costs_its_own_frames(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "run_master.h5"
+    shutil.copytree(MADE / "01_eiger_missing", tmp_path, dirs_exist_ok=True)
+    (tmp_path / f"run_data_00000{number}.h5").write_bytes(b"damaged" * 100)
+    lost = {0} if number == 1 else {8, 10}
+    for index in (0, 8, 10):
+        assert check(path, index).state == ("damaged" if index in lost else "complete")
+    whole = check(path)
+    assert (whole.state, whole.frames) == ("damaged" if number == 1 else "incomplete", 11)
 
 
 def test_numbers_that_no_data_file_has_are_named(tmp_path: Path) -> None:
