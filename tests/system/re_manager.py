@@ -18,8 +18,8 @@ from fakeredis import TcpFakeServer
 from tests.system.waiting import until
 
 STARTUP = Path(__file__).parents[2] / "examples" / "queueserver" / "startup"
-_ANSWER = 30_000  # ms; the manager of a busy machine takes its time
-"""How long an answer may take, ms."""
+_ANSWER = 30_000
+"""How long an answer may take, ms; on a busy machine it does."""
 
 
 def free_port() -> int:
