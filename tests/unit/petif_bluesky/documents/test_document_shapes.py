@@ -265,11 +265,13 @@ def test_number_of_files_per_point_is_the_stated_one(first: int | None) -> None:
         ("file://localhost//data//raw/", "/data/raw/0.tif"),
         ("file:///data/50%25/", "/data/50%/0.tif"),
         ("file:///data/50%/", "/data/50%/0.tif"),
+        ("file:///data/a::/", "/data/a::/0.tif"),
     ],
 )
 def test_uris_of_all_writers_become_paths(uri: str, path: str) -> None:
-    (frame,) = flying().stream_resource("det_image", uri, "{:d}.tif")(0, 1, stream="fly")
-    assert frame.path == path
+    first, second = flying().stream_resource("det_image", uri, "{:d}.tif")(0, 2, stream="fly")
+    assert first.path == path
+    assert second.path == path.replace("0.tif", "1.tif")
 
 
 def test_paths_are_translated_by_the_path_map() -> None:
