@@ -220,6 +220,23 @@ def test_document_errors_are_logged_once_and_counted(
     assert f"run {run.uid}: 5 documents" in caplog.records[-1].getMessage()
 
 
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [
+        ("stream_datum", {"indices": np.int64(4)}),
+        ("descriptor", {"uid": "d", "run_start": np.array([1, 2]), "data_keys": {}}),
+    ],
+)
+def test_malformed_document_never_raises_into_a_plan(
+    callback: ConversionCallback, server: FakeServer, kind: str, document: dict[str, Any]
+) -> None:
+    """Neither at once nor at the end of another run."""
+    run = composed(callback)
+    callback(kind, {"descriptor": run.recorder.of("descriptor")[0]["uid"], **document})
+    run.stop()
+    server.until(lambda: len(server.requests) == 1)
+
+
 def test_run_without_start_document_is_not_converted(
     callback: ConversionCallback, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
