@@ -237,6 +237,16 @@ def test_malformed_document_never_raises_into_a_plan(
     server.until(lambda: len(server.requests) == 1)
 
 
+@pytest.mark.parametrize("uid", [b"x", 7])
+def test_run_uid_that_is_no_text_does_not_stop_other_runs(
+    callback: ConversionCallback, server: FakeServer, uid: object
+) -> None:
+    callback("start", {"uid": uid, "time": 0.0})
+    run = composed(callback)
+    server.until(lambda: len(server.requests) == 1)
+    assert server.announced == [run.uid]
+
+
 def test_run_without_start_document_is_not_converted(
     callback: ConversionCallback, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
