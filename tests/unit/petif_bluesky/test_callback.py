@@ -24,7 +24,7 @@ from petif_bluesky.testing.fake_server import FakeServer
 from petif_bluesky.testing.reports import failed
 from tango_server.messages import ReportsQuery
 from tango_server.recipe import Recipe
-from tests.unit.documents import IMAGE, NUMBER, ComposedRun, Recorder, replay
+from tests.unit.documents import IMAGE, NAME, NUMBER, ComposedRun, Recorder, replay
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 MakeDetector = Callable[..., Any]
@@ -245,6 +245,15 @@ def test_run_uid_that_is_no_text_does_not_stop_other_runs(
     run = composed(callback)
     server.until(lambda: len(server.requests) == 1)
     assert server.announced == [run.uid]
+
+
+def test_name_that_is_no_unicode_costs_no_other_frame(
+    callback: ConversionCallback, converter: PETifConverter, server: FakeServer
+) -> None:
+    run = ComposedRun(callback)
+    run.stream(pe={"full_file_name": NAME}, cam={"full_file_name": NAME})
+    run.event(pe_full_file_name="/raw/a.tif", cam_full_file_name="/raw/caf\udce9.tif")
+    server.until(lambda: len(server.requests) == 1 and converter.runs.set_aside_of(run.uid) == 1)
 
 
 def test_run_without_start_document_is_not_converted(
