@@ -133,7 +133,7 @@ class ConversionCallback:
             self._errors.record(run_uid, name, error)
         try:
             self._count(run_uid, name, document)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:  # it does not follow the event model
+        except Exception as error:  # noqa: BLE001 - as above; such a document does not follow the event model
             self._errors.record(run_uid, name, error)
         if name == "stop" and run_uid:
             self.darks.when_released(booked := self._booked(run_uid), partial(self._end, booked))

@@ -13,6 +13,7 @@ from typing import Any
 from event_model import DocumentNames, DocumentRouter, unpack_datum_page, unpack_event_page
 
 from petif_bluesky.documents.assets import Assets, Files
+from petif_bluesky.documents.bookings import Booking
 from petif_bluesky.documents.darks import Dark
 from petif_bluesky.documents.descriptors import Descriptor
 from petif_bluesky.documents.errors import Attempts, DocumentError, MalformedDocumentError, UnknownDescriptorError
@@ -212,7 +213,7 @@ class FrameRouter(DocumentRouter):
 
     def _run(self, uid: str) -> Run:
         run = self._runs.get(uid) or Run(
-            uid,
+            Booking(uid).run,
             self._selection,
             self._metadata,
             self._assets,

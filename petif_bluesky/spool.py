@@ -128,7 +128,7 @@ class Spool:
 
         `closings` are the numbers of members of groups, by id, sent after the requests.
         """
-        rows: list[_Row] = [(str(each["key"]), str(each["run_uid"]), json.dumps(each)) for each in requests]
+        rows: list[_Row] = [(_storable(each["key"]), str(each["run_uid"]), json.dumps(each)) for each in requests]
         for group, members in (closings or {}).items():
             rows.append((f"{group}{_CLOSED}{members}", group.partition("/")[0], None))
         return self._put(rows)
@@ -284,6 +284,11 @@ class Spool:
 
     def _insert(self, entry: _Row) -> bool:
         return self._file.writer.execute(_INSERT, entry).rowcount == 1
+
+
+def _storable(key: object) -> str:
+    """Return a key that SQLite can store: one with lone surrogates would cost all requests written with it."""
+    return str(key).encode("utf-8", "backslashreplace").decode()
 
 
 def _entry(number: int | None, run_uid: str, text: str | None, key: str) -> SpooledRequest:

@@ -26,6 +26,10 @@ class Booking:
     run: str
     name: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.run, str):  # from a document: in the spool, it would stop the sender for ever
+            raise TypeError(f"the uid of a run is {self.run!r}, not a string")
+
     @classmethod
     def of(cls, run_uid: str) -> "Booking":
         """Return the booking whose frames a server has under `run_uid`."""

@@ -35,8 +35,8 @@ class DocumentCounts:
             case "start":
                 self._run(document["uid"])
             case "descriptor":
+                self._run(document["run_start"])  # first: it fails if this is no uid
                 self._streams[document["uid"]] = document["run_start"], document.get("name") or "primary"
-                self._run(document["run_start"])
             case "event":
                 self._add(document, 1)
             case "event_page":

@@ -34,9 +34,10 @@ class FileNames:
 
     def take(self, place: FramePlace) -> bool:
         """Mark a file, or a frame in it, as used; return False if it already was."""
+        if place.frame is None:  # a file of its own, whose folder may contain "::"
+            return self._taken.add(normalized(place.path))
         file, data_set = split_data_set(place.path)
-        whole = normalized(file)
-        return self._taken.add(whole if place.frame is None else f"{whole}::{data_set}#{place.frame}")
+        return self._taken.add(f"{normalized(file)}::{data_set}#{place.frame}")
 
     def true_name(self, predicted: str, reported: Collection[str], *, alone: bool) -> str:
         """Return the file of a frame: a reported one, or else the predicted one.

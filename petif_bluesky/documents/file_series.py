@@ -48,14 +48,14 @@ class FileSeries:
 
         A two-dimensional shape is one frame (bluesky's consolidator would count its rows as frames).
         """
-        frames, count = _frames_in(described), self.count
+        count = self.count
         if count is None:
-            count = max(1, frames // self.frames_per_file)
+            count = max(1, _frames_in(described) // self.frames_per_file)
         start = self.first + max(_number(point), 0) * count
         files = [_in_file(tidy(self.namer(number)), self.data_set) for number in range(start, start + count)]
         if self.indexed == 0:
             return [FramePlace(file) for file in files]
-        each = self.indexed or max(1, frames // count)
+        each = self.indexed or max(1, _frames_in(described) // count)
         return [FramePlace(file, index) for file in files for index in range(each)]
 
     def fits(self, described: Sequence[Any]) -> bool:

@@ -18,7 +18,7 @@ from petif_bluesky.documents.positions import NoPositionError, positions_in
 from petif_bluesky.documents.rotation_angles import RotationAngles, esperanto_of
 from petif_bluesky.documents.run_darks import RunDarks
 from petif_bluesky.documents.run_metadata import RunMetadata
-from petif_bluesky.documents.selection import FrameSelection
+from petif_bluesky.documents.selection import FrameSelection, is_own_stream
 from petif_bluesky.maps.grid import Grid, NoGridError
 from petif_bluesky.maps.points import Spot, grid_of_run
 from petif_bluesky.metadata import MetadataSelection
@@ -129,9 +129,9 @@ class Run:
         return descriptor
 
     def may_use(self, data_key: str) -> bool:
-        """Return whether a stream with this data key may have selected frames; that of converted images never has."""
+        """Return whether a data key may have selected frames, in this stream or a later one; converted images never."""
         described = [each for each in self.descriptors.values() if data_key in each.data_keys]
-        return not described or any(each.detectors for each in described)
+        return not described or not all(is_own_stream(each.stream) for each in described)
 
     @property
     def waiting(self) -> int:

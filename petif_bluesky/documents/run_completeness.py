@@ -6,8 +6,10 @@ For transports that may lose documents, such as 0MQ.
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
+from petif_bluesky.documents.file_series import MOST_FRAMES
 from petif_bluesky.documents.selection import is_own_stream
 
 Document = Mapping[str, Any]
@@ -38,7 +40,7 @@ class _Run:
         stream = self.streams[document["descriptor"]]
         if name == "stream_datum":
             key, span = self.keys.get(document["stream_resource"]), document["seq_nums"]
-            if key is not None:
+            if key is not None and span["stop"] - span["start"] <= MOST_FRAMES:
                 self.datums[stream][key].update(range(span["start"], span["stop"]))
         else:
             self.events[stream].update([document["seq_num"]] if name == "event" else document["seq_num"])
@@ -94,10 +96,11 @@ def _gaps(run: _Run, stream: str, count: int) -> list[str]:
         series["events"] = run.events.get(stream, set())
     messages = []
     for what, seen in series.items():
-        lacking = [number for number in range(1, count + 1) if number not in seen]
-        if lacking:
-            numbers = ", ".join(map(str, lacking[:_MOST_NUMBERS])) + (" ..." if len(lacking) > _MOST_NUMBERS else "")
+        lacking = count - sum(1 <= number <= count for number in seen)
+        if lacking > 0:
+            first = islice((number for number in range(1, count + 1) if number not in seen), _MOST_NUMBERS)
+            numbers = ", ".join(map(str, first)) + (" ..." if lacking > _MOST_NUMBERS else "")
             messages.append(
-                f"{len(lacking)} of {count} {what} of stream {stream!r} were not received: seq_num {numbers}. {_REMEDY}"
+                f"{lacking} of {count} {what} of stream {stream!r} were not received: seq_num {numbers}. {_REMEDY}"
             )
     return messages

@@ -9,6 +9,7 @@ MongoDB, have their own documents.
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from petif_bluesky.documents.literal_uri import literal_uri
@@ -43,8 +44,16 @@ def documents_of(run: Any, takes_stream: Callable[[str], bool]) -> Iterator[Name
         return
     start = run.metadata["start"]
     yield "start", start
-    streams = [_stream(run[name], name, start["uid"]) for name in run if takes_stream(name)]
-    for _, documents in heapq.merge(*streams, key=_time_of):
+    every = {name: _Stream(run[name], name, start["uid"]) for name in run}
+    keys = {key for name, stream in every.items() if takes_stream(name) for key in stream.external}
+    # others that read the same detectors may have frames of these streams in their arrays, or theirs in these
+    streams = [each for name, each in every.items() if takes_stream(name) or keys.intersection(each.external)]
+    for stream in streams:
+        for key in stream.external:
+            if key in stream.base:
+                sharers = [each for each in streams if key in each.external and key not in each.base]
+                stream.announce(key, sharers)
+    for _, documents in heapq.merge(*(stream.documents() for stream in streams), key=_time_of):
         yield from documents
     yield "stop", {"run_start": start["uid"]}
 
@@ -56,21 +65,51 @@ def _is_of_tables(run: Any) -> bool:
     return any(spec["name"] == "BlueskyRun" and str(spec["version"]).startswith("3.") for spec in specs)
 
 
-def _stream(stream: Any, name: str, run_uid: str) -> Iterator[Timed]:
-    descriptor = {**stream.metadata, "name": name, "run_start": run_uid}
-    rows = stream.base[_TABLE].read().to_dict(orient="records") if _TABLE in stream.base else []
-    numbers = [int(row["seq_num"]) for row in rows]
-    files: dict[int, list[Named]] = {}
-    for key, described in descriptor["data_keys"].items():
-        if described.get("external") and key in stream.base:
-            for place, documents in _files(stream.base[key], key, descriptor, numbers):
-                files.setdefault(place, []).extend(documents)
-    time = float(descriptor.get("time", 0.0))
-    yield time, [("descriptor", descriptor)]
-    for place, row in enumerate(rows):
-        time = max(time, float(row["time"]))
-        yield time, [*files.pop(place, ()), ("event", _event(row, place, descriptor["uid"]))]
-    yield time, [document for left in files.values() for document in left]
+class _Stream:
+    """A stream: its descriptor, the rows of its events, and for each row the documents that announce its files."""
+
+    def __init__(self, stream: Any, name: str, run_uid: str) -> None:
+        self.base = stream.base
+        self.descriptor = {**stream.metadata, "name": name, "run_start": run_uid}
+        self.external = [key for key, described in self.descriptor["data_keys"].items() if described.get("external")]
+        self.files: dict[int, list[Named]] = {}
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of its events."""
+        return self.base[_TABLE].read().to_dict(orient="records") if _TABLE in self.base else []
+
+    def announce(self, key: str, sharers: Sequence["_Stream"]) -> None:
+        """Announce the files of a key, also in streams that share them.
+
+        ophyd-async has one stream resource for all streams of a run, and a TiledWriter puts all its frames into the
+        first of these: their order is that of the events.
+        """
+        array = self.base[key]
+        count = _events_in(array.shape, self.descriptor["data_keys"][key]["shape"])
+        if count == len(self.rows):
+            sharers = []
+        places = [(stream, place) for stream in (self, *sharers) for place in range(len(stream.rows))]
+        places.sort(key=lambda each: float(each[0].rows[each[1]]["time"]))
+        numbers = [int(stream.rows[place]["seq_num"]) for stream, place in places]
+        is_unknown = bool(sharers) and count != len(places)
+        for index, documents in _files(array, key, self.descriptor, numbers):
+            stream, place = places[index] if sharers and not is_unknown else (self, index)
+            for name, document in documents:
+                changed = {"descriptor": stream.descriptor["uid"]} if name == "stream_datum" else {}
+                if name == "stream_resource" and is_unknown:
+                    shared = ", ".join(each.descriptor["name"] for each in (self, *sharers))
+                    changed = {"mimetype": f"{count} frames for {len(places)} events of the streams {shared}"}
+                stream.files.setdefault(place, []).append((name, {**document, **changed}))
+
+    def documents(self) -> Iterator[Timed]:
+        """Yield the documents."""
+        time = float(self.descriptor.get("time", 0.0))
+        yield time, [("descriptor", self.descriptor)]
+        for place, row in enumerate(self.rows):
+            time = max(time, float(row["time"]))
+            yield time, [*self.files.pop(place, ()), ("event", _event(row, place, self.descriptor["uid"]))]
+        yield time, [document for left in self.files.values() for document in left]
 
 
 def _time_of(timed: Timed) -> float:

@@ -66,3 +66,12 @@ class FrameSource:
     provenance: Provenance | None = None
     note: str = ""
     rows: Callable[[slice], Image] | None = None
+
+    @property
+    def bytes_in(self) -> int:
+        """Size of the file, or of the pixels of one of several frames in it: the file's would count for each frame."""
+        if self.location.index is None:
+            return self.state.size
+        return sum(
+            rows * columns * image.pixel_type.itemsize for image in self.images for rows, columns in [image.shape]
+        )

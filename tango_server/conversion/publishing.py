@@ -155,7 +155,7 @@ class Publication:
             pages=content.pages,
             finished=0,
             recipe_hash=recipe.hash,
-            bytes_in=source.state.size,
+            bytes_in=source.bytes_in,
             bytes_out=size,
             masters=content.masters,
             metadata=source.header.nexus_fields(),

@@ -149,6 +149,38 @@ def test_fly_scan_into_an_hdf5_file(client: Any, writer: Any) -> None:
     assert in_files(client, run) == [("/data/raw/a.h5::/entry/data", index, index // 2 + 1) for index in range(8)]
 
 
+def in_streams(writer: Any, streams: list[str], *, motor: bool = True) -> ComposedRun:
+    """A run whose detector has one file for all streams; a catalogue has all frames in the first of them."""
+    run = ComposedRun(writer)
+    for name in dict.fromkeys(streams):
+        run.stream(name, det={"image": IN_STREAM}, **({"motor": {"position": NUMBER}} if motor else {}))
+    datum = run.stream_resource("det_image", "file://localhost/data/raw/a.h5", "", mimetype=HDF5, dataset="/entry/data")
+    for index, name in enumerate(streams):
+        datum(index, index + 1, stream=name, seq_num=streams[: index + 1].count(name))
+        if motor:
+            run.event(name, motor_position=float(index))
+    return run
+
+
+@pytest.mark.parametrize("without", [(), ("alignment",), ("primary",)])
+def test_streams_that_share_a_file_have_each_their_frames(client: Any, writer: Any, without: tuple[str, ...]) -> None:
+    run = in_streams(writer, ["alignment", "primary", "alignment", "primary"])
+    run.stop()
+    frames = frames_of_run(client[run.uid], FrameSelection(without_streams=without))
+    expected = [(0, "alignment", 1), (1, "primary", 1), (2, "alignment", 2), (3, "primary", 2)]
+    assert [(frame.frame, frame.stream, frame.seq_num) for frame in frames] == [
+        row for row in expected if row[1] not in without
+    ]
+    assert [frame.metadata["motor_position"] for frame in frames] == [frame.frame for frame in frames]
+
+
+def test_frames_of_unknown_streams_are_refused(client: Any, writer: Any) -> None:
+    run = in_streams(writer, ["dark", "fly", "fly"], motor=False)
+    run.stop()
+    with pytest.raises(FramesNotFoundError, match="3 frames for 0 events of the streams dark, fly"):
+        frames_of_run(client[run.uid])
+
+
 @pytest.mark.parametrize("literal", [True, False], ids=["literal-names", "templates"])
 @pytest.mark.parametrize(
     ("spec", "count"),

@@ -175,7 +175,6 @@ class _Group:
             first,
             location=self.members[0].location,  # even if it is missing: a later output replaces that of this group
             header=exposures.header,
-            state=replace(first.state, size=sum(each.source.state.size for each in checked)),
             note=" ".join([*notes, *self._notes(exposures)]),
         )
         complete, used = target, len(self.members) - len(self.problems)
@@ -195,7 +194,8 @@ class _Group:
             withdraw_complete(complete, origin, self.roots, job) if self.problems else "",
             withdraw(self.earlier, self.roots, job),
         )
-        return report.model_copy(update={"reason": " ".join(filter(None, reasons))})
+        read = sum(each.source.bytes_in for each in checked)
+        return report.model_copy(update={"reason": " ".join(filter(None, reasons)), "bytes_in": read})
 
     def note(self, failed: MemberFailed) -> None:
         """Note why a member cannot be read."""

@@ -24,7 +24,7 @@ from petif_bluesky.testing.fake_server import FakeServer
 from petif_bluesky.testing.reports import failed
 from tango_server.messages import ReportsQuery
 from tango_server.recipe import Recipe
-from tests.unit.documents import IMAGE, NUMBER, ComposedRun, Recorder, replay
+from tests.unit.documents import IMAGE, NAME, NUMBER, ComposedRun, Recorder, replay
 
 RECIPE = Recipe.preset("xdi", rotation=90, flip="1")
 MakeDetector = Callable[..., Any]
@@ -218,6 +218,42 @@ def test_document_errors_are_logged_once_and_counted(
         assert run.uid in told[-1]
         run.stop()
     assert f"run {run.uid}: 5 documents" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [
+        ("stream_datum", {"indices": np.int64(4)}),
+        ("descriptor", {"uid": "d", "run_start": np.array([1, 2]), "data_keys": {}}),
+    ],
+)
+def test_malformed_document_never_raises_into_a_plan(
+    callback: ConversionCallback, server: FakeServer, kind: str, document: dict[str, Any]
+) -> None:
+    """Neither at once nor at the end of another run."""
+    run = composed(callback)
+    callback(kind, {"descriptor": run.recorder.of("descriptor")[0]["uid"], **document})
+    run.stop()
+    server.until(lambda: len(server.requests) == 1)
+
+
+@pytest.mark.parametrize("uid", [b"x", 7])
+def test_run_uid_that_is_no_text_does_not_stop_other_runs(
+    callback: ConversionCallback, server: FakeServer, uid: object
+) -> None:
+    callback("start", {"uid": uid, "time": 0.0})
+    run = composed(callback)
+    server.until(lambda: len(server.requests) == 1)
+    assert server.announced == [run.uid]
+
+
+def test_name_that_is_no_unicode_costs_no_other_frame(
+    callback: ConversionCallback, converter: PETifConverter, server: FakeServer
+) -> None:
+    run = ComposedRun(callback)
+    run.stream(pe={"full_file_name": NAME}, cam={"full_file_name": NAME})
+    run.event(pe_full_file_name="/raw/a.tif", cam_full_file_name="/raw/caf\udce9.tif")
+    server.until(lambda: len(server.requests) == 1 and converter.runs.set_aside_of(run.uid) == 1)
 
 
 def test_run_without_start_document_is_not_converted(

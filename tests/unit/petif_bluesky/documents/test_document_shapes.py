@@ -234,6 +234,27 @@ def test_detectors_and_streams_can_be_selected(selection: FrameSelection, keys: 
     assert [f"{frame.data_key}@{frame.stream}" for frame in frames] == keys
 
 
+def test_resource_announced_in_an_excluded_stream_is_kept() -> None:
+    """ophyd-async announces a file once, in the first stream that reads the detector."""
+    finder = FrameFinder(FrameSelection(without_streams=["alignment"]))
+    run = ComposedRun(finder.feed)
+    run.stream("alignment", det={"image": IN_STREAM})
+    datum = run.stream_resource("det_image", "file:///d/", "{:d}.tif")
+    assert datum(0, 1, stream="alignment") == []
+    run.stream(det={"image": IN_STREAM})
+    assert [(frame.path, frame.seq_num) for frame in datum(1, 2)] == [("/d/1.tif", 1)]
+    assert finder.notes == []
+
+
+@pytest.mark.parametrize("first", [0, None])
+def test_number_of_files_per_point_is_the_stated_one(first: int | None) -> None:
+    """Some detectors describe one image as (0, rows, columns), and dimensions may be unknown."""
+    run = ComposedRun(FrameFinder().feed)
+    run.stream(pe={"image": {**IMAGE, "shape": [first, 48, 64]}})
+    frames = run.event(pe_image=run.resource(frame_per_point=2)(0))
+    assert [frame.path[-9:] for frame in frames] == ["00000.tif", "00001.tif"]
+
+
 @pytest.mark.parametrize(
     ("uri", "path"),
     [
@@ -244,11 +265,13 @@ def test_detectors_and_streams_can_be_selected(selection: FrameSelection, keys: 
         ("file://localhost//data//raw/", "/data/raw/0.tif"),
         ("file:///data/50%25/", "/data/50%/0.tif"),
         ("file:///data/50%/", "/data/50%/0.tif"),
+        ("file:///data/a::/", "/data/a::/0.tif"),
     ],
 )
 def test_uris_of_all_writers_become_paths(uri: str, path: str) -> None:
-    (frame,) = flying().stream_resource("det_image", uri, "{:d}.tif")(0, 1, stream="fly")
-    assert frame.path == path
+    first, second = flying().stream_resource("det_image", uri, "{:d}.tif")(0, 2, stream="fly")
+    assert first.path == path
+    assert second.path == path.replace("0.tif", "1.tif")
 
 
 def test_paths_are_translated_by_the_path_map() -> None:

@@ -58,6 +58,13 @@ def fly_scan(*spans: tuple[int, int]) -> list[tuple[str, Document]]:
     return [*documents, ("stop", {"run_start": "run", "num_events": {"fly": 10}})]
 
 
+def test_absurd_numbers_take_neither_time_nor_memory() -> None:
+    *documents, _ = fly_scan((1, 3), (3, 2**62))
+    (words,) = told([*documents, ("stop", {"run_start": "run", "num_events": {"fly": 2**62}})])
+    assert f"{2**62 - 2} of {2**62} frames of 'pe_image'" in words
+    assert "seq_num 3, 4, 5," in words
+
+
 def test_fly_scan_is_checked_by_its_stream_datums() -> None:
     assert told(fly_scan((1, 4), (4, 11))) == []
     (words,) = told(fly_scan((1, 4), (6, 11)))

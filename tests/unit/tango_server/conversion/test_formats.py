@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tango_server.cli import petif
 from tango_server.conversion import convert_file
+from tango_server.conversion.combining.group import Member, convert_group
 from tango_server.conversion.errors import ConversionError, NotATiffError, UnsupportedImageError
 from tango_server.conversion.esperanto.reading import read_header
 from tango_server.conversion.files.frame_location import FrameLocation
@@ -93,6 +94,26 @@ def test_only_tiffs_are_converted_in_place(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConversionError, match="cannot convert in place"):
         convert_file(path, Recipe.parse({"output": {"mode": "in_place"}}))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.edf"])
+def test_frame_of_a_stack_counts_its_own_bytes_only(tmp_path: Path, name: str) -> None:
+    """The numbers of a run add up the bytes of its frames: the whole file must not count for each of them."""
+    path = tmp_path / name
+    stack = np.stack([IMAGE] * 5)
+    if path.suffix == ".edf":
+        file = fabio.edfimage.EdfImage(data=stack[0])
+        for image in stack[1:]:
+            file.append_frame(data=image)
+        file.write(str(path))
+    else:
+        with h5py.File(path, "w") as opened:
+            opened["entry/data/data"] = stack
+    parsed = Recipe.parse({"output": {"folder": str(tmp_path / "out")}})
+    assert [convert_file(path, parsed, frame=index).bytes_in for index in (0, 4)] == [IMAGE.nbytes] * 2
+    paths = [FrameLocation(path, "", index) for index in range(5)]
+    combined = Recipe.parse({**parsed.model_dump(mode="json"), "combine": {"of": "run", "method": "sum"}})
+    assert convert_group([Member(each, {}) for each in paths], combined).bytes_in == stack.nbytes
 
 
 def test_an_index_in_a_file_of_one_frame_is_refused(tmp_path: Path) -> None:
