@@ -16,7 +16,7 @@ import tifffile
 
 from petif_bluesky.sim.qxrd_file import write_frame
 from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
-from tests.conftest import QXRD_FILES
+from tests.conftest import DATA, QXRD_FILES
 from tests.system.petif_command import Call
 
 PETIF = [sys.executable, "-m", "tango_server"]
@@ -283,6 +283,26 @@ def test_inspect_takes_folders(petif: Call, raw: Path, data: Path) -> None:
     assert finished.exit_code == 1
     assert "raw/empty: no frames" in finished.stderr
     assert "raw/nothing.tif: no such file" in finished.stderr
+
+
+def test_file_that_kills_its_reader_costs_inspect_nothing_else(petif: Call, raw: Path) -> None:
+    for name in ("12_rest/crash_hdf5_2.0.0.h5", "04_eiger_2d.h5"):
+        shutil.copy(DATA / "made" / name, raw)
+    finished = petif("inspect", "raw/crash_hdf5_2.0.0.h5", "raw/04_eiger_2d.h5")
+    assert finished.exit_code == 1
+    assert "raw/crash_hdf5_2.0.0.h5: cannot read the file: its reader crashed" in finished.stderr
+    assert "raw/04_eiger_2d.h5: complete" in finished.stdout
+
+
+def test_preview_of_a_stack_names_its_own_option(petif: Call, raw: Path) -> None:
+    for name in ("12_rest/crash_hdf5_2.0.0.h5", "06_int16_sum.h5", "11_edf/three_blocks.edf"):
+        shutil.copy(DATA / "made" / name, raw)
+    for name, frames in (("06_int16_sum.h5", 10), ("three_blocks.edf", 3)):
+        assert f"it has {frames} frames. Name one: --frame, or" in petif("preview", f"raw/{name}").stderr
+    killed = petif("preview", "raw/crash_hdf5_2.0.0.h5", "--frame", "0")
+    assert (killed.exit_code, "its reader crashed" in killed.stderr) == (1, True)
+    assert petif("preview", "raw/06_int16_sum.h5", "--frame", "7").exit_code == 0
+    assert (raw.parent / "06_int16_sum_00007.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", ["a$b$.tif", "$x_$.tif", "a\udce9.tif"], ids=["dollars", "formula", "undecodable"])
