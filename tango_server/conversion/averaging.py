@@ -47,7 +47,7 @@ def average(
     *,
     band_bytes: int = BAND_BYTES,
 ) -> Average:
-    """Return the average of frames, of a TIFF all pages. A pixel that is NaN or Inf in one of them is not a number in it.
+    """Return the average of frames, all pages of a TIFF. A pixel that is NaN or Inf in one is not a number in it.
 
     A mean keeps one frame of float64 in memory; a median reads the files several times if they are many.
     `on_progress` gets how many frames were read, and how many there are to read.

@@ -138,7 +138,7 @@ def _placed(item: Planned, recipe: Recipe, counting: Counting, newer: OutputChec
         output = output_path(counting.named(item.source, recipe), recipe, fields=item.fields)
     except ConversionError as error:
         return Planned(item.source, None, problem=str(error))
-    if newer is not None and isinstance(recipe.output, NewFile) and newer.is_current(item.source.file, output):
+    if newer is not None and isinstance(recipe.output, NewFile) and newer.is_current(item.source, output):
         return Planned(item.source, output, skip=f"{output} is newer")
     return replace(item, output=output)
 
