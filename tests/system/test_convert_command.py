@@ -224,6 +224,31 @@ def test_frames_of_two_files_are_chosen_and_converted(petif: Call, raw: Path, da
     assert (other.exit_code, "skipped: its frames are converted from another file" in other.output) == (0, True)
 
 
+def test_failed_frames_of_a_stack_are_named_by_their_index(petif: Call, raw: Path) -> None:
+    stack = raw / "09_chunks_bslz4.h5"  # frame 1 does not decode, frame 2 was never written
+    shutil.copy(DATA / "made" / stack.name, stack)
+    planned = petif("convert", f"raw/{stack.name}", "--dry-run")
+    assert f"not possible: {stack} frame 2: incomplete file: the chunk" in planned.stdout
+    finished = petif("convert", f"raw/{stack.name}", "--json")
+    reasons = [json.loads(line)["reason"] for line in finished.stdout.splitlines()]
+    assert sorted(reason.split(": ")[0] for reason in reasons if reason) == [f"{stack} frame 1", f"{stack} frame 2"]
+    combine = ("--combine", "sum", "--every", "2", "--on-incomplete", "combine")
+    assert f"{stack} frame 2: Combined 1 of 2" in petif("convert", f"raw/{stack.name}", *combine).stderr
+
+
+@pytest.mark.parametrize("combine", [(), ("--combine", "mean", "--every", "3")])
+def test_dry_run_says_what_becomes_of_existing_outputs(petif: Call, raw: Path, combine: tuple[str, ...]) -> None:
+    shutil.copy(DATA / "made" / "06_int16_sum.h5", raw)
+    call = ("convert", "raw/06_int16_sum.h5", "--frames", "0:3", *combine)
+    assert petif(*call).exit_code == 0
+    number = 1 if combine else 3
+    skipped = petif(*call, "--on-existing", "skip", "--dry-run")
+    assert f"{number} skipped, 0 not possible" in skipped.stdout
+    refused = petif(*call, "--on-existing", "refuse", "--dry-run")
+    assert (refused.exit_code, f"0 skipped, {number} not possible" in refused.stdout) == (1, True)
+    assert "0 skipped, 0 not possible" in petif(*call, "--on-existing", "number", "--dry-run").stdout
+
+
 def test_patterns_and_recursion(petif: Call, raw: Path) -> None:
     (raw / "deep").mkdir()
     shutil.copy(raw / "qxrd_r16_64.tif", raw / "deep" / "inner.tif")
