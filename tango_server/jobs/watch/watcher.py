@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 from tango_server.conversion.errors import ConversionError, PathError
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.path_map import PathMap
+from tango_server.conversion.files.roots import ANYWHERE
+from tango_server.conversion.files.series_names import module_of
+from tango_server.conversion.lambda_detector.modules import module_files
 from tango_server.conversion.tiff.parser import read_structure
 from tango_server.conversion.tiff.record import read_provenance
 from tango_server.jobs.capacity import NoRoomError
@@ -284,11 +288,14 @@ class Watcher(threading.Thread):
 
 
 def _identity(path: Path) -> Identity | None:
+    """Return the identity of a file; of a Lambda's first module that of all modules, since each may come late."""
     try:
-        found = path.stat()
-    except OSError:
+        files = (path,) if module_of(path.name) is None else module_files(FrameLocation(path), ANYWHERE, None).files
+        found = [file.stat() for file in files]
+    except (OSError, ConversionError):
         return None
-    return Identity(sqlite_integer(found.st_size), sqlite_integer(found.st_mtime_ns))
+    size, modified = sum(each.st_size for each in found), max(each.st_mtime_ns for each in found)
+    return Identity(sqlite_integer(size), sqlite_integer(modified))
 
 
 def _is_output(path: Path) -> bool:
