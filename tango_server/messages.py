@@ -250,6 +250,11 @@ class FrameReport(FrameOrigin):
     masters: tuple[Master, ...] = Field(default=(), exclude_if=lambda value: value == ())
     metadata: dict[str, Any] = Field(default={}, exclude_if=lambda value: value == {})
 
+    @property
+    def frame_name(self) -> str:
+        """The source, and for one of several frames in a file its index."""
+        return self.source if self.frame is None else f"{self.source} frame {self.frame}"
+
 
 class GroupMember(_Answer):
     """One frame of a group: `grouped` if it is part of the output, else why not."""

@@ -165,7 +165,7 @@ def _progress(client: "Client", timeout: float) -> Iterator[Wait]:
                 progress.update(task, total=numbers.submitted, completed=_done(numbers))
                 if time.monotonic() > deadline:
                     raise click.ClickException(
-                        f"run {run_uid}: cannot make its map: {counted(numbers.pending, 'frame')} are still pending. "
+                        f"run {run_uid}: cannot make its map: {counted(numbers.pending, 'frame')} still pending. "
                         "Wait longer with --timeout."
                     )
                 time.sleep(_PAUSE)

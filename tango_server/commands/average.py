@@ -10,6 +10,7 @@ from tango_server.text import counted
 
 if TYPE_CHECKING:
     from tango_server.conversion.averaging import Average, Method
+    from tango_server.conversion.files.frame_location import FrameLocation
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -29,7 +30,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 def average(*, files: tuple[Path, ...], output: Path, method: "Method", hot_pixels: tuple[float, Path] | None) -> None:
     """Average frames, or all frames in a folder, to a master for --dark or --flat.
 
-    All pages of a file count. If all frames have a sidecar with the same exposure, the average gets a copy: a dark
+    All frames of a file count. If all frames have a sidecar with the same exposure, the average gets a copy: a dark
     needs it to be scaled and checked. Only files made by this command are replaced.
     """
     from tango_server.conversion.average_file import require_free, write_average, write_hot_pixels
@@ -57,9 +58,10 @@ def average(*, files: tuple[Path, ...], output: Path, method: "Method", hot_pixe
         raise click.ClickException(f"{error.filename}: {error.strerror}.") from error
 
 
-def _frames(files: tuple[Path, ...], outputs: list[Path]) -> list[Path]:
-    """Return the files, each once, and those in folders except the outputs of an earlier call."""
+def _frames(files: tuple[Path, ...], outputs: list[Path]) -> "list[FrameLocation]":
+    """Return the frames of the files, each once, and of those in folders except the outputs of an earlier call."""
     from tango_server.jobs.batch import FileSelection, select
+    from tango_server.jobs.containers import contents_of
     from tango_server.jobs.frame_listing import EXPECTED
 
     earlier = {path.resolve() for path in outputs}
@@ -69,10 +71,15 @@ def _frames(files: tuple[Path, ...], outputs: list[Path]) -> list[Path]:
         frames.update((frame, None) for frame in found if frame not in earlier or not path.is_dir())
     if not frames:
         raise click.ClickException(f"{files[0]}: no frames in this folder. {EXPECTED}.")
-    return list(frames)
+    contents = contents_of(frames)
+    if problems := {**contents.failed, **contents.uncounted}:
+        raise click.ClickException(next(iter(problems.values())))
+    if not contents.frames:
+        raise click.ClickException("\n".join(f"{file}: {reason}" for file, reason in contents.skipped.items()))
+    return contents.frames
 
 
-def _averaged(frames: list[Path], method: "Method") -> "Average":
+def _averaged(frames: "list[FrameLocation]", method: "Method") -> "Average":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 

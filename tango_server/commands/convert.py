@@ -102,7 +102,7 @@ def convert(*, paths: tuple[Path, ...], **options: Any) -> None:
     for note in notes:
         complain(Console(stderr=True), note, style="yellow")
     if options["dry_run"]:
-        code = show_plan(planned, darks_left_out(paths, selection, files), as_json=options["as_json"])
+        code = show_plan(planned, recipe, darks_left_out(paths, selection, files), as_json=options["as_json"])
     else:
         workers = fitting_workers(options["workers"] or usable_cores())
         code = _convert(planned, recipe, workers, Console(stderr=True), as_json=options["as_json"])

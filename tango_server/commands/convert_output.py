@@ -99,7 +99,8 @@ class Complaints:
     def log_report(self, report: "FrameReport") -> None:
         """Print why a frame or a group failed."""
         source = Path(report.source)
-        cause = report.reason.replace(report.source, "").replace(source.stem, "")
+        cause = report.reason.removeprefix(report.frame_name)
+        cause = cause.replace(report.source, "").replace(source.stem, "")
         self._causes[cause] += 1
         if self._causes[cause] <= _LISTED_PER_CAUSE:
             complain(self._errors, f"failed: {report.reason}")
@@ -119,6 +120,6 @@ def print_report(report: "FrameReport", errors: "Console", complaints: Complaint
     elif report.outcome == "failed":
         complaints.log_report(report)
     elif report.outcome == "skipped" and report.output is None:
-        complain(errors, f"{report.source}: skipped: {report.reason}", style="")
+        complain(errors, f"{report.frame_name}: skipped: {report.reason}", style="")
     elif report.outcome == "converted" and report.reason:
-        complain(errors, f"{report.source}: {report.reason}", style="")
+        complain(errors, f"{report.frame_name}: {report.reason}", style="")

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from tango_server.conversion.files.frame_location import FrameLocation
     from tango_server.jobs.group_planning import PlannedGroup
     from tango_server.jobs.planning import Planned
+    from tango_server.recipe import Recipe
 
 _DARKS_NAMED = 10
 
 
-def show_plan(planned: "Sequence[Planned | PlannedGroup]", darks: Sequence[Path], *, as_json: bool) -> int:
+def show_plan(
+    planned: "Sequence[Planned | PlannedGroup]", recipe: "Recipe", darks: Sequence[Path], *, as_json: bool
+) -> int:
     """Print where each frame or group would go, then what would fail, the darks left out, and the counts.
 
     Files are checked for damage. Return the exit code.
@@ -28,7 +31,7 @@ def show_plan(planned: "Sequence[Planned | PlannedGroup]", darks: Sequence[Path]
 
     possible = [frame.source for item in planned if not (item.problem or item.skip) for frame in _frames(item)]
     states = states_of([frame for frame in possible if may_kill_its_reader(frame.file)])
-    checked = [_checked_item(item, states) for item in planned]
+    checked = [_not_existing(_checked_item(item, states), recipe) for item in planned]
     damaged = [item for item in checked if item.problem]
     if as_json:
         for item in checked:
@@ -65,6 +68,23 @@ def _checked_item(
     return item.checked([_checked(each, states.get(each.source)) for each in item.members])
 
 
+def _not_existing(item: "Planned | PlannedGroup", recipe: "Recipe") -> "Planned | PlannedGroup":
+    """Return a frame or group, skipped or refused if its output exists and the recipe says so."""
+    from tango_server.conversion.errors import ConversionError
+    from tango_server.conversion.files.roots import ANYWHERE
+    from tango_server.conversion.on_existing import place
+    from tango_server.jobs.planning import Planned
+    from tango_server.recipe import NewFile
+
+    output = item.output if isinstance(item, Planned) else item.output_made
+    if item.problem or item.skip or output is None or not isinstance(recipe.output, NewFile):
+        return item
+    try:
+        return replace(item, skip=place(output, recipe.output, item.source, ANYWHERE)[2])
+    except ConversionError as error:
+        return replace(item, output=None, problem=str(error))
+
+
 def _checked(item: "Planned", state: "FileState | str | None") -> "Planned":
     """Return a frame with what is wrong with its file, as far as its structure, or its known state, shows."""
     from tango_server.conversion.errors import ConversionError
@@ -81,7 +101,7 @@ def _checked(item: "Planned", state: "FileState | str | None") -> "Planned":
         with open_frame(item.source):
             return item
     except ConversionError as error:
-        return replace(item, output=None, problem=str(error))
+        return replace(item, output=None, problem=item.source.about(str(error)))
 
 
 def _summary(checked: "Sequence[Planned | PlannedGroup]", darks: int) -> str:

@@ -10,6 +10,7 @@ import click
 from tango_server.commands.output import say
 from tango_server.text import printable
 
+_TIME_LIMIT = 600.0  # s for a file of many frames
 _STILLNESS = "none: a server waits until size and modification time hold still"
 
 
@@ -24,17 +25,23 @@ def inspect(*, paths: tuple[Path, ...], as_json: bool) -> None:
     Exit codes: 0: all files are complete; 1: some are not, or a path does not exist or has no frames.
     """
     from tango_server.conversion.errors import ConversionError
+    from tango_server.conversion.files.frame_location import FrameLocation
     from tango_server.conversion.inspection import inspect_file
+    from tango_server.jobs.containers import may_kill_its_reader, read_elsewhere
 
     files, without_frames = _files_of(paths)
     for problem in without_frames:
         say(problem, err=True)
     whole = not without_frames
-    for path in files:
+    frames = [FrameLocation.of(path) for path in files]
+    elsewhere = read_elsewhere([one for one in frames if may_kill_its_reader(one.file)], inspect_file, _TIME_LIMIT)
+    for one in frames:
         try:
-            found = inspect_file(path)
+            found = elsewhere[one] if one in elsewhere else inspect_file(one)
         except ConversionError as error:
-            say(str(error), err=True)
+            found = str(error)
+        if isinstance(found, str):
+            say(found, err=True)
             whole = False
             continue
         whole = whole and found["state"] == "complete"

@@ -1,13 +1,20 @@
 """`petif preview`: a frame before and after, as a picture."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tango_server.commands.correction_options import correction_options, take_corrections
 from tango_server.commands.output import say
 from tango_server.commands.recipe_options import recipe_from, turning_options
+
+if TYPE_CHECKING:
+    from tango_server.conversion.files.frame_location import FrameLocation
+    from tango_server.recipe import Recipe
+
+_TIME_LIMIT = 600.0  # s
 
 
 @click.command()
@@ -25,19 +32,32 @@ def preview(*, file: Path, frame: int | None, output: Path | None, **options: An
 
     Nothing is converted. With a dark, flat or mask, the corrected frame is shown as well, and masked pixels are red.
     """
-    from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.files.frame_location import FrameLocation
+    from tango_server.jobs.containers import may_kill_its_reader, read_elsewhere
+
+    source = FrameLocation.of(file, frame)
+    picture = output or Path(f"{source.stem}.png")  # here, not among the raw frames
+    draw = partial(_draw, recipe=recipe_from(options, corrections=take_corrections(options)), picture=picture)
+    if may_kill_its_reader(source.file):
+        import matplotlib  # noqa: F401 - where it is missing, the other process could not say so
+
+        problem = read_elsewhere([source], draw, _TIME_LIMIT)[source]
+    else:
+        problem = draw(source)
+    if problem:
+        raise click.ClickException(problem)
+    say(str(picture))
+
+
+def _draw(source: "FrameLocation", recipe: "Recipe", picture: Path) -> str:
+    """Draw the picture of a frame; return why that is not possible, or an empty text."""
+    from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.preview import draw_preview
 
-    picture = output or Path(f"{FrameLocation.of(file, frame).stem}.png")  # here, not among the raw frames
     try:
-        draw_preview(
-            FrameLocation.of(file, frame), recipe_from(options, corrections=take_corrections(options)), picture
-        )
+        draw_preview(source, recipe, picture)
     except ConversionError as error:
-        raise click.ClickException(str(error)) from error
+        return str(error)
     except OSError as error:
-        raise click.ClickException(
-            f"{picture}: cannot write the picture: {error.strerror}. Choose another file with --output."
-        ) from error
-    say(str(picture))
+        return f"{picture}: cannot write the picture: {error.strerror}. Choose another file with --output."
+    return ""

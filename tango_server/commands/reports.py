@@ -54,13 +54,13 @@ def reports(*, job_ids: tuple[str, ...], run_uid: str | None, address: str, as_j
 
 def _row(report: "FrameReport") -> tuple[Cell | str, ...]:
     members = getattr(report, "members", ())
-    source = f"{report.source} (group of {len(members)})" if members else report.source
+    source = f"{report.frame_name} (group of {len(members)})" if members else report.frame_name
     return local_time(report.finished), report.outcome, source, _details(report)
 
 
 def _details(report: "FrameReport") -> Cell | str:
     if report.outcome not in {"converted", "grouped"} or not report.output:
-        return Cell(report.reason.removeprefix(f"{report.source}: "))
+        return Cell(report.reason.removeprefix(f"{report.frame_name}: "))
     overexposed = report.pixels.overexposed
     notes = [f"{counted(overexposed, 'overexposed pixel')}."] if overexposed else []
     notes += [report.reason] if report.reason else []

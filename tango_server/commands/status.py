@@ -124,24 +124,28 @@ def _rows(snapshot: "ServerSnapshot") -> list[tuple[str, str]]:
         values = [snapshot.value(name) for name in names]
         return NOT_KNOWN if None in values else form.format(*(v / scale if scale != 1 else v for v in values))
 
+    def frames(name: str) -> str:
+        number = snapshot.value(name)
+        return NOT_KNOWN if number is None else counted(number, "frame")
+
     def measured(form: str, *names: str) -> str:
         """Return times, which are 0 until a frame was converted."""
         return formatted(form, *names) if snapshot.value(names[0]) else NOT_KNOWN
 
     rows = [
         ("status", formatted("{}", "Status")),
-        ("queue", formatted("{} frames", "QueueLength")),
+        ("queue", frames("QueueLength")),
         (
             "rate",
             formatted("{:.1f} frames/s, ", "FramesPerSecond") + formatted("{:.0f} MB/s", "BytesPerSecond", scale=1e6),
         ),
         ("latency", measured("{:.3f} s median, {:.3f} s for 95 %", "LatencyMedian", "LatencyP95")),
-        ("converted", formatted("{} frames", "StatisticsTotalFrames")),
+        ("converted", frames("StatisticsTotalFrames")),
         ("conversion", measured("{:.3f} s per frame", "StatisticsAverageTime")),
-        ("skipped", formatted("{} frames", "NumSkipped")),
-        ("placeholders", formatted("{} frames", "NumPlaceholders")),
+        ("skipped", frames("NumSkipped")),
+        ("placeholders", frames("NumPlaceholders")),
         ("failed", formatted("{} so far", "NumFailed") + _to_retry(snapshot)),
-        ("overexposed", formatted("{} frames", "NumOverexposedFrames")),
+        ("overexposed", frames("NumOverexposedFrames")),
         ("recipe", formatted("rotation {}, flip {}, pixels {}", "ConfRotation", "ConfFlip", "ConfType")),
         *_corrections(snapshot),
         ("workers", formatted("{}", "NumWorkers")),

@@ -115,10 +115,9 @@ class _Printer:
             self.warn(f"failed: {report.reason}")
             return
         if report.outcome == "converted" and report.reason:
-            self.warn(f"{report.source}: {report.reason}")
+            self.warn(f"{report.frame_name}: {report.reason}")
         if not self.errors.is_terminal:
-            frame = "" if report.frame is None else f" frame {report.frame}"
-            say(f"{report.outcome}: {report.source}{frame} -> {report.output or report.reason}")
+            say(f"{report.outcome}: {report.frame_name} -> {report.output or report.reason}")
 
     def warn(self, text: str) -> None:
         """Print a problem."""

@@ -34,20 +34,20 @@ class Average:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    path: Path
+    location: FrameLocation
     pages: int
     shape: tuple[int, int]
     pixel_type: np.dtype[Any]
 
 
 def average(
-    paths: Sequence[Path],
+    sources: Sequence[Path | FrameLocation],
     method: Method = "mean",
     on_progress: OnProgress = no_progress,
     *,
     band_bytes: int = BAND_BYTES,
 ) -> Average:
-    """Return the average of all pages of files. A pixel that is NaN or Inf in one of them is not a number in it.
+    """Return the average of frames, all pages of a TIFF. A pixel that is NaN or Inf in one is not a number in it.
 
     A mean keeps one frame of float64 in memory; a median reads the files several times if they are many.
     `on_progress` gets how many frames were read, and how many there are to read.
@@ -59,16 +59,18 @@ def average(
     SourceError
         if a file cannot be read.
     """
-    members = _members(paths)
+    members = _members([each if isinstance(each, FrameLocation) else FrameLocation.of(each) for each in sources])
     first, count = members[0], sum(member.pages for member in members)
     frames = Frames(count, first.shape, first.pixel_type, lambda _: ([each] for each in _frames(members)))
     try:
         combined = Combination(method, strict=True, band_bytes=band_bytes).of(frames, on_progress)
     except InexactPixelsError as error:
-        raise MasterUnfitError(first.path, f"cannot average: {error}", "Average frames of at most 32 bits.") from error
+        raise MasterUnfitError(
+            first.location.file, f"cannot average: {error}", "Average frames of at most 32 bits."
+        ) from error
     with np.errstate(over="ignore"):
         image = combined.values.astype(np.float32)
-    return Average(image, method, count, tuple(member.path for member in members))
+    return Average(image, method, count, tuple(dict.fromkeys(member.location.file for member in members)))
 
 
 def hot_pixels(path: Path, image: Image, sigma: float) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -91,13 +93,13 @@ def hot_pixels(path: Path, image: Image, sigma: float) -> np.ndarray[Any, np.dty
     return (~finite | (image > median + sigma * deviation)).astype(np.uint8)
 
 
-def _members(paths: Sequence[Path]) -> list[_Member]:
+def _members(locations: Sequence[FrameLocation]) -> list[_Member]:
     members: list[_Member] = []
-    for path in paths:
-        with open_frame(FrameLocation.of(path)) as source:
+    for location in locations:
+        with open_frame(location) as source:
             _require_raw(source)
             for image in source.images:
-                member = _Member(path, len(source.images), image.shape, image.pixel_type)
+                member = _Member(location, len(source.images), image.shape, image.pixel_type)
                 _require_alike(members[0] if members else member, member)
         members.append(member)
     if not members:
@@ -116,8 +118,8 @@ def _require_raw(source: FrameSource) -> None:
 def _require_alike(first: _Member, other: _Member) -> None:
     if (first.shape, first.pixel_type) != (other.shape, other.pixel_type):
         raise MasterUnfitError(
-            other.path,
-            f"cannot average {_size(other)} with {_size(first)} of {first.path}",
+            other.location.file,
+            f"cannot average {_size(other)} with {_size(first)} of {first.location}",
             "Average frames of one detector and one pixel type.",
         )
 
@@ -130,10 +132,12 @@ def _size(member: _Member) -> str:
 def _frames(members: Sequence[_Member]) -> Iterator[Turning]:
     """Yield all frames in the geometry of the files, each valid until the next."""
     for member in members:
-        with open_frame(FrameLocation.of(member.path)) as source:
+        with open_frame(member.location) as source:
             if len(source.images) != member.pages:
-                raise MasterUnfitError(member.path, "the file changed while it was read", "Average the frames again.")
+                raise MasterUnfitError(
+                    member.location.file, "the file changed while it was read", "Average the frames again."
+                )
             for image in source.read():
-                found = _Member(member.path, 1, (image.shape[0], image.shape[1]), image.dtype.newbyteorder("="))
+                found = _Member(member.location, 1, (image.shape[0], image.shape[1]), image.dtype.newbyteorder("="))
                 _require_alike(members[0], found)
                 yield Turning(image, Recipe(), workspace=source.workspace)

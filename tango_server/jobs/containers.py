@@ -3,11 +3,12 @@
 Only files that may have several frames are counted: a folder of ten thousand TIFFs costs nothing.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeVar
 
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.file_state import FileState
@@ -15,6 +16,8 @@ from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.series_names import makes_jobs
 from tango_server.conversion.formats import check_file, needs_own_process
 from tango_server.jobs.executors.processes import ProcessExecutor
+
+_Answer = TypeVar("_Answer")
 
 _TIME_LIMIT = 30.0  # s for one message of a few checks
 _CLOSE_TIMEOUT = 1.0  # s
@@ -57,22 +60,28 @@ def contents_of(sources: Iterable[Path], chosen: slice | None = None) -> Content
 
 def states_of(locations: Sequence[FrameLocation]) -> dict[FrameLocation, FileState | str]:
     """Return the state of each file or frame, or why it is unknown; read in another process."""
+    return read_elsewhere(locations, check_file)
+
+
+def read_elsewhere(
+    locations: Sequence[FrameLocation], read: Callable[[FrameLocation], _Answer], time_limit: float = _TIME_LIMIT
+) -> dict[FrameLocation, _Answer | str]:
+    """Return what `read` returns for each file or frame in another process, or why that is not possible."""
     if not locations:
         return {}
-    answers: SimpleQueue[tuple[FrameLocation, FileState | str | BaseException]] = SimpleQueue()
-    executor = ProcessExecutor(1, _TIME_LIMIT, state_of, twice=True)
+    answers: SimpleQueue[tuple[FrameLocation, _Answer | str | BaseException]] = SimpleQueue()
+    executor = ProcessExecutor(1, time_limit, partial(_answer, read), twice=True)
     try:
         for location in locations:
             executor.start(location, partial(_put, answers, location))
-        return {location: _in_words(location, state) for location, state in _taken(answers, len(locations))}
+        return {location: _in_words(location, found, time_limit) for location, found in _taken(answers, len(locations))}
     finally:
         executor.close(_CLOSE_TIMEOUT)
 
 
-def state_of(location: FrameLocation) -> FileState | str:
-    """Return the state of a file or a frame, or why it cannot be read."""
+def _answer(read: Callable[[FrameLocation], _Answer], location: FrameLocation) -> _Answer | str:
     try:
-        return check_file(location)
+        return read(location)
     except ConversionError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - only this file fails
@@ -123,23 +132,23 @@ class _Beside:
 
 
 def _put(
-    answers: "SimpleQueue[tuple[FrameLocation, FileState | str | BaseException]]",
+    answers: "SimpleQueue[tuple[FrameLocation, _Answer | str | BaseException]]",
     location: FrameLocation,
-    state: FileState | str | BaseException,
+    found: _Answer | str | BaseException,
 ) -> None:
-    answers.put((location, state))
+    answers.put((location, found))
 
 
 def _taken(
-    answers: "SimpleQueue[tuple[FrameLocation, FileState | str | BaseException]]", count: int
-) -> Iterator[tuple[FrameLocation, FileState | str | BaseException]]:
+    answers: "SimpleQueue[tuple[FrameLocation, _Answer | str | BaseException]]", count: int
+) -> Iterator[tuple[FrameLocation, _Answer | str | BaseException]]:
     for _ in range(count):
         yield answers.get()
 
 
-def _in_words(location: FrameLocation, state: FileState | str | BaseException) -> FileState | str:
-    if not isinstance(state, BaseException):
-        return state
-    if isinstance(state, TimeoutError):
-        return f"{location}: cannot read the file: its reader took longer than {_TIME_LIMIT:g} s. Check what wrote it."
-    return f"{location}: cannot read the file: its reader crashed ({state}). The file is damaged: check what wrote it."
+def _in_words(location: FrameLocation, found: _Answer | BaseException, time_limit: float) -> _Answer | str:
+    if not isinstance(found, BaseException):
+        return found
+    if isinstance(found, TimeoutError):
+        return f"{location}: cannot read the file: its reader took longer than {time_limit:g} s. Check what wrote it."
+    return f"{location}: cannot read the file: its reader crashed ({found}). The file is damaged: check what wrote it."

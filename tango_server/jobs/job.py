@@ -141,7 +141,7 @@ class Job:
             job_id=self.record_id,
             source=self.location.path,
             outcome="failed",
-            reason=reason,
+            reason=self.location.about(reason),
             accepted=self.accepted,
             finished=finished,
             recipe_hash=self.recipe.hash,

@@ -8,7 +8,7 @@ from tango_server.conversion.corrections.master_files import read_master
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import ANYWHERE, Roots
-from tango_server.conversion.provenance import Provenance, list_hash
+from tango_server.conversion.provenance import Provenance, list_hash, origin_of
 from tango_server.conversion.records import record_of
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import split_master
@@ -22,18 +22,22 @@ class OutputCheck:
         self._roots = roots
         self._hashes: dict[tuple[str, Path | None], str] = {}
 
-    def is_current(self, source: Path, output: Path) -> bool:
-        """Whether the output is not older than the source, and made with this recipe from the same masters.
+    def is_current(self, source: FrameLocation, output: Path) -> bool:
+        """Whether the output is not older than the source, and made from it with this recipe and the same masters.
 
         Of a file that this program did not write, or that cannot be read, only the time is compared.
         """
-        if _is_older(output, [source]):
+        if _is_older(output, [source.file]):
             return False
         try:
             provenance = record_of(output, self._roots.outputs)
         except ConversionError:
             return True
-        return provenance is None or (provenance.matches(self._recipe) and self._has_masters(provenance, source))
+        return provenance is None or (
+            provenance.origin == origin_of(source, output)
+            and provenance.matches(self._recipe)
+            and self._has_masters(provenance, source.file)
+        )
 
     def is_current_group(self, members: Sequence[FrameLocation], output: Path, number: int) -> bool:
         """Whether the output is not older than all `members`, and combined from them of `number` with this recipe."""

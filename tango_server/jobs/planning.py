@@ -1,5 +1,6 @@
 """Where the frames of a batch go, and what their headers say, before any of them is converted."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,9 +91,15 @@ def described(frames: Sequence[FrameLocation], recipe: Recipe, counting: Countin
         if any(circle.step is not None for circle in recipe.esperanto.circles.values()):
             uncounted = uncounted_names(counted, gaps_are_meant=counting.frame_number is not None)
     found = []
+    of_file = Counter(frame.file for frame in frames)
     for frame in frames:
         number = numbers.get(counted[frame.file], 1) if frame.index is None else frame.index + 1
         problem = uncounted.get(frame.file, "") if frame.index is None else ""
+        if counting.angles is not None and of_file[frame.file] > 1:
+            problem = (
+                f"{frame}: cannot tell its angles: the table has one line for each file, and this file has several "
+                "frames. Use --omega-start and --omega-step."
+            )
         found.append(_described(frame, recipe, number, counting.angles, problem or _absence(frame.file)))
     return found
 
@@ -138,7 +145,7 @@ def _placed(item: Planned, recipe: Recipe, counting: Counting, newer: OutputChec
         output = output_path(counting.named(item.source, recipe), recipe, fields=item.fields)
     except ConversionError as error:
         return Planned(item.source, None, problem=str(error))
-    if newer is not None and isinstance(recipe.output, NewFile) and newer.is_current(item.source.file, output):
+    if newer is not None and isinstance(recipe.output, NewFile) and newer.is_current(item.source, output):
         return Planned(item.source, output, skip=f"{output} is newer")
     return replace(item, output=output)
 

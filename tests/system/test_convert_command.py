@@ -16,7 +16,7 @@ import tifffile
 
 from petif_bluesky.sim.qxrd_file import write_frame
 from petif_bluesky.sim.qxrd_sidecar import Sidecar, write_sidecar
-from tests.conftest import QXRD_FILES
+from tests.conftest import DATA, QXRD_FILES
 from tests.system.petif_command import Call
 
 PETIF = [sys.executable, "-m", "tango_server"]
@@ -224,6 +224,31 @@ def test_frames_of_two_files_are_chosen_and_converted(petif: Call, raw: Path, da
     assert (other.exit_code, "skipped: its frames are converted from another file" in other.output) == (0, True)
 
 
+def test_failed_frames_of_a_stack_are_named_by_their_index(petif: Call, raw: Path) -> None:
+    stack = raw / "09_chunks_bslz4.h5"  # frame 1 does not decode, frame 2 was never written
+    shutil.copy(DATA / "made" / stack.name, stack)
+    planned = petif("convert", f"raw/{stack.name}", "--dry-run")
+    assert f"not possible: {stack} frame 2: incomplete file: the chunk" in planned.stdout
+    finished = petif("convert", f"raw/{stack.name}", "--json")
+    reasons = [json.loads(line)["reason"] for line in finished.stdout.splitlines()]
+    assert sorted(reason.split(": ")[0] for reason in reasons if reason) == [f"{stack} frame 1", f"{stack} frame 2"]
+    combine = ("--combine", "sum", "--every", "2", "--on-incomplete", "combine")
+    assert f"{stack} frame 2: Combined 1 of 2" in petif("convert", f"raw/{stack.name}", *combine).stderr
+
+
+@pytest.mark.parametrize("combine", [(), ("--combine", "mean", "--every", "3")])
+def test_dry_run_says_what_becomes_of_existing_outputs(petif: Call, raw: Path, combine: tuple[str, ...]) -> None:
+    shutil.copy(DATA / "made" / "06_int16_sum.h5", raw)
+    call = ("convert", "raw/06_int16_sum.h5", "--frames", "0:3", *combine)
+    assert petif(*call).exit_code == 0
+    number = 1 if combine else 3
+    skipped = petif(*call, "--on-existing", "skip", "--dry-run")
+    assert f"{number} skipped, 0 not possible" in skipped.stdout
+    refused = petif(*call, "--on-existing", "refuse", "--dry-run")
+    assert (refused.exit_code, f"0 skipped, {number} not possible" in refused.stdout) == (1, True)
+    assert "0 skipped, 0 not possible" in petif(*call, "--on-existing", "number", "--dry-run").stdout
+
+
 def test_patterns_and_recursion(petif: Call, raw: Path) -> None:
     (raw / "deep").mkdir()
     shutil.copy(raw / "qxrd_r16_64.tif", raw / "deep" / "inner.tif")
@@ -283,6 +308,26 @@ def test_inspect_takes_folders(petif: Call, raw: Path, data: Path) -> None:
     assert finished.exit_code == 1
     assert "raw/empty: no frames" in finished.stderr
     assert "raw/nothing.tif: no such file" in finished.stderr
+
+
+def test_file_that_kills_its_reader_costs_inspect_nothing_else(petif: Call, raw: Path) -> None:
+    for name in ("12_rest/crash_hdf5_2.0.0.h5", "04_eiger_2d.h5"):
+        shutil.copy(DATA / "made" / name, raw)
+    finished = petif("inspect", "raw/crash_hdf5_2.0.0.h5", "raw/04_eiger_2d.h5")
+    assert finished.exit_code == 1
+    assert "raw/crash_hdf5_2.0.0.h5: cannot read the file: its reader crashed" in finished.stderr
+    assert "raw/04_eiger_2d.h5: complete" in finished.stdout
+
+
+def test_preview_of_a_stack_names_its_own_option(petif: Call, raw: Path) -> None:
+    for name in ("12_rest/crash_hdf5_2.0.0.h5", "06_int16_sum.h5", "11_edf/three_blocks.edf"):
+        shutil.copy(DATA / "made" / name, raw)
+    for name, frames in (("06_int16_sum.h5", 10), ("three_blocks.edf", 3)):
+        assert f"it has {frames} frames. Name one: --frame, or" in petif("preview", f"raw/{name}").stderr
+    killed = petif("preview", "raw/crash_hdf5_2.0.0.h5", "--frame", "0")
+    assert (killed.exit_code, "its reader crashed" in killed.stderr) == (1, True)
+    assert petif("preview", "raw/06_int16_sum.h5", "--frame", "7").exit_code == 0
+    assert (raw.parent / "06_int16_sum_00007.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", ["a$b$.tif", "$x_$.tif", "a\udce9.tif"], ids=["dollars", "formula", "undecodable"])

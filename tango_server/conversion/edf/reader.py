@@ -57,7 +57,7 @@ def open_edf(location: FrameLocation, workspace: Workspace, roots: Roots = ANYWH
         state.require_complete(path)
         if state.frames is not None and location.index is None:
             raise UnsupportedImageError(
-                path, f"the file has {state.frames} frames and none was chosen", "Name its index."
+                path, f"it has {state.frames} frames", "Name one: --frame, or the index of the request."
             )
         block = scan.found[location.index or 0]
 

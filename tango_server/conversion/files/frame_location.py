@@ -54,5 +54,14 @@ class FrameLocation:
             return self.file.name
         return f"{self.file.name}{'::' if self.data_set else ''}{self.data_set} frame {self.index}"
 
+    def about(self, problem: str) -> str:
+        """Return a message that starts with the file as one that starts with the frame.
+
+        >>> FrameLocation.of("/data/run.h5", 7).about("/data/run.h5: cannot be read")
+        '/data/run.h5 frame 7: cannot be read'
+        """
+        file = f"{self.file}: "
+        return f"{self}: {problem.removeprefix(file)}" if problem.startswith(file) else problem
+
     def __str__(self) -> str:
         return self.path if self.index is None else f"{self.path} frame {self.index}"

@@ -158,7 +158,7 @@ def _only(files: OpenFiles, file: HDF5File, found: Found | None) -> int:
     """Return the index of the only frame of a file."""
     count = _count(files, found)
     if found is not None and count != 1:
-        advice = "Name one: --frames, or the index of the request." if count else NAME_IT
+        advice = "Name one: --frame, or the index of the request." if count else NAME_IT
         raise UnsupportedImageError(file.named, f"it has {counted(count, 'frame')}", advice)
     return 0
 

@@ -74,7 +74,8 @@ def require_all_written(files: OpenFiles, stack: Stack) -> bool:
     with reading(stack.place.file.path, f"the chunks of {name} cannot be read"):
         data_set.id.chunk_iter(note)
     if len(ends) < expected:
-        what = f"{expected - len(ends)} of {expected} chunks of {name} were never written"
+        lacking = expected - len(ends)
+        what = f"{lacking} of {expected} chunks of {name} {'was' if lacking == 1 else 'were'} never written"
         raise IncompleteFileError(stack.place.file.named, what, WAIT)
     if max(ends) > stack.place.file.size:
         raise IncompleteFileError(stack.place.file.named, f"chunks of {name} lie behind the end of the file", WAIT)

@@ -106,7 +106,7 @@ def open_lambda(
         state = _state(location, found, opened, files)
         if location.index is None and state.frames != 1:
             problem = f"it has {counted(state.frames or 0, 'frame')}"
-            raise UnsupportedImageError(location.file, problem, "Name one: --frames, or the index of the request.")
+            raise UnsupportedImageError(location.file, problem, "Name one: --frame, or the index of the request.")
         frame = _Frame(detector_of(opened), opened, location.index or 0, workspace)
         yield FrameSource(
             location=location,

@@ -7,7 +7,7 @@ r"""The state of the files in a watched folder: listings, stats and reports in, 
 
 A file is wanted when its name appears; its job waits until it is complete. New content of a submitted file is a new
 generation of the file, and a new job. So is a file that changed while its job failed: its writer took longer than the
-job waited.
+job waited, or ended so shortly before it gave up that the file had not settled.
 """
 
 from collections import deque
@@ -29,9 +29,13 @@ class WatchedFolder:
     """The state of one watched folder: `known`, by file name, and `past`.
 
     With `take_existing=False`, files that exist when the folder is watched for the first time are ignored.
+    `settle`: how long (s) a job waits at least after the last change of its file that it has seen.
     """
 
-    def __init__(self, known: MutableMapping[str, Known], past: Past, *, take_existing: bool) -> None:
+    def __init__(
+        self, known: MutableMapping[str, Known], past: Past, *, take_existing: bool, settle: float = 0.0
+    ) -> None:
+        self._settle = settle
         self.past = past
         self._known = known
         self._take_existing = take_existing
@@ -39,6 +43,8 @@ class WatchedFolder:
         self._under_way: dict[str, str] = {}
         self._moving: dict[str, Identity | None] = {}
         """Files that have changed, with their identity at the last check: submitted once they stop changing."""
+        self._changed: dict[str, float] = {}
+        """When files under way were seen to have changed (Unix s)."""
         self._recent: deque[str] = deque(maxlen=_RECENT)
         self._round: Iterator[str] = iter(())
         gone = []
@@ -127,17 +133,18 @@ class WatchedFolder:
             self._under_way[name] = job_id
         return asked
 
-    def pending(self, name: str, identity: Identity | None) -> None:
-        """There is no report yet; `identity` was read before the query."""
+    def pending(self, name: str, identity: Identity | None, wall: float) -> None:
+        """There is no report yet; `identity` was read before the query, at `wall` (Unix s)."""
         file = self._known[name]
         if identity is not None and identity != file.identity:
+            self._changed[name] = wall
             self._known[name] = replace(file, identity=identity)
 
     def reported(self, name: str, report: FrameReport, identity: Identity | None) -> None:
         """The file's job has ended; `identity` was read after the report, None if there is no file.
 
         A conversion has read the current content if the sizes agree, a failed job if the file has not changed since
-        the last check during the job. Otherwise the file is to be submitted again.
+        the last check during the job, and not shortly before it gave up. Otherwise the file is to be submitted again.
         """
         del self._under_way[name]
         file = self._known[name]
@@ -146,9 +153,11 @@ class WatchedFolder:
             in_place = report.output == report.source
             seen = identity if in_place or report.bytes_in == identity.size else NOTHING
         elif report.outcome in {"failed", "placeholder"}:
-            seen = NOTHING if identity is None else file.identity or identity
+            unsettled = report.finished - self._changed.get(name, 0.0) < self._settle
+            seen = NOTHING if identity is None or unsettled else file.identity or identity
         if identity is not None and identity != seen:
             self._moving[name] = identity
+        self._changed.pop(name, None)
         self._recent.append(name)
         self._known[name] = replace(file, job_id=None, identity=seen or file.identity)
 

@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 from tango_server.conversion.errors import ConversionError, PathError
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.path_map import PathMap
+from tango_server.conversion.files.roots import ANYWHERE
+from tango_server.conversion.files.series_names import module_of
+from tango_server.conversion.lambda_detector.modules import module_files
 from tango_server.conversion.tiff.parser import read_structure
 from tango_server.conversion.tiff.record import read_provenance
 from tango_server.jobs.capacity import NoRoomError
@@ -57,6 +61,7 @@ class WatchRules:
     """What to watch. `folders` are absolute, `interval` is in s.
 
     With `existing=False`, files that exist when a folder is watched for the first time are ignored.
+    `settle` (s) is what a job may wait for after the last change of its file: see `WatchedFolder`.
     `only_written` are the write roots that are not read roots, `paths` maps folders in recipes to this host.
     """
 
@@ -64,6 +69,7 @@ class WatchRules:
     existing: bool = False
     recursive: bool = True
     interval: float = 1.0
+    settle: float = 0.0
     only_written: tuple[Path, ...] = ()
     paths: PathMap = NO_MAP
 
@@ -156,7 +162,9 @@ class Watcher(threading.Thread):
     def _open(self, root: Path) -> None:
         """Open the state of the folder; again if its path now leads elsewhere."""
         self._known = self._store.open_folder(root)
-        self._files = WatchedFolder(self._known, self._known.past, take_existing=self._rules.existing)
+        self._files = WatchedFolder(
+            self._known, self._known.past, take_existing=self._rules.existing, settle=self._rules.settle
+        )
         present = self._files.present
         self._lister = FrameLister(root, present, recursive=self._rules.recursive)
         self._root = root
@@ -169,6 +177,7 @@ class Watcher(threading.Thread):
             if not queried or self.closing.is_set():
                 return
             before = {name: _identity(root / name) for name in queried}
+            wall = now().wall
             reports = self._reports_of(list(queried.values()))
             for name, job_id in queried.items():
                 if job_id not in reports:
@@ -176,7 +185,7 @@ class Watcher(threading.Thread):
                     continue
                 report = reports[job_id]
                 if report is None:
-                    self._files.pending(name, before[name])
+                    self._files.pending(name, before[name], wall)
                 else:
                     self._files.reported(name, report, _identity(root / name))
                     self._on_report(report)
@@ -279,11 +288,14 @@ class Watcher(threading.Thread):
 
 
 def _identity(path: Path) -> Identity | None:
+    """Return the identity of a file; of a Lambda's first module that of all modules, since each may come late."""
     try:
-        found = path.stat()
-    except OSError:
+        files = (path,) if module_of(path.name) is None else module_files(FrameLocation(path), ANYWHERE, None).files
+        found = [file.stat() for file in files]
+    except (OSError, ConversionError):
         return None
-    return Identity(sqlite_integer(found.st_size), sqlite_integer(found.st_mtime_ns))
+    size, modified = sum(each.st_size for each in found), max(each.st_mtime_ns for each in found)
+    return Identity(sqlite_integer(size), sqlite_integer(modified))
 
 
 def _is_output(path: Path) -> bool:

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -22,6 +23,7 @@ from tango_server.conversion.tiff.reader import read_first_image
 from tango_server.conversion.tiff.record import read_provenance
 from tango_server.conversion.tiff.structure import Structure
 from tango_server.recipe import NewFile, Recipe
+from tests.conftest import DATA
 
 SHAPE = (12, 16)
 TAKEN = datetime(2024, 5, 17)
@@ -188,3 +190,21 @@ def test_pixel_that_is_nan_in_one_frame_stays_nan(tmp_path: Path) -> None:
         assert np.isnan(found[0, 0])
         assert np.all(found.reshape(-1)[1:] == 2)
         assert "1 pixel not a number" in done.output
+
+
+def test_all_frames_of_a_stack_are_averaged(tmp_path: Path) -> None:
+    stacked = DATA / "made" / "06_int16_sum.h5"
+    with h5py.File(stacked) as file:
+        frames = file["entry/data/data"][()].astype(np.float64)
+    finished = run(stacked, "-o", tmp_path / "mean.tif")
+    assert finished.exit_code == 0, finished.output
+    assert "mean of 10 frames in 1 file" in finished.output
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "mean.tif"), frames.mean(axis=0).astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["09_chunks_gzip.h5", "11_edf/last_cut.edf", "12_rest/crash_hdf5_2.0.0.h5"])
+def test_no_average_of_a_part_of_a_stack(tmp_path: Path, name: str) -> None:
+    finished = run(DATA / "made" / name, "-o", tmp_path / "mean.tif")
+    assert finished.exit_code == 1
+    assert Path(name).name in finished.output
+    assert not (tmp_path / "mean.tif").exists()

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tango_server.conversion.esperanto.angle_table import read_angle_table
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.jobs import containers
 from tango_server.jobs.containers import contents_of
-from tango_server.jobs.planning import plan
+from tango_server.jobs.planning import Counting, plan
 from tango_server.recipe import Recipe
 from tests.conftest import DATA
 
@@ -56,6 +57,16 @@ def test_chosen_frames_are_those_of_each_file() -> None:
 def test_no_process_is_started_for_tiffs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(containers, "ProcessExecutor")
     assert contents_of([DATA / "qxrd_f32_64.tif"]).frames == [FrameLocation(DATA / "qxrd_f32_64.tif")]
+
+
+def test_table_of_angles_fits_no_file_of_several_frames(tmp_path: Path) -> None:
+    table = tmp_path / "angles.csv"
+    table.write_text("file,omega_start,omega_end\nthree_blocks.edf,0,0.5\n04_eiger_2d.h5,0,0.5\n")
+    angles = read_angle_table(table)
+    recipe = Recipe.preset("esperanto", esperanto={**GEOMETRY, "omega": dict(angles.circles["omega"])})
+    found = contents_of([MADE / "11_edf" / "three_blocks.edf", MADE / "04_eiger_2d.h5"])
+    planned = plan(found.frames, recipe, counting=Counting(angles))
+    assert ["this file has several frames" in each.problem for each in planned] == [True, True, True, False]
 
 
 def test_each_frame_of_a_file_has_its_output_and_its_angles(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from tango_server.conversion import convert_file
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.jobs.output_check import OutputCheck
 from tango_server.recipe import Recipe
 
@@ -35,9 +36,9 @@ def esperanto(folder: Path, dark: str = "dark") -> Recipe:
     return recipe(folder, dark, format="esperanto", esperanto=HEADER)
 
 
-def converted(folder: Path, made_with: Recipe) -> tuple[Path, Path]:
-    source, output = folder / "frame.tif", folder / "out.tif"
-    convert_file(source, made_with, output=output, fields={"seq_num": 1})
+def converted(folder: Path, made_with: Recipe) -> tuple[FrameLocation, Path]:
+    source, output = FrameLocation(folder / "frame.tif"), folder / "out.tif"
+    convert_file(source.file, made_with, output=output, fields={"seq_num": 1})
     return source, output
 
 
@@ -75,12 +76,19 @@ def test_missing_master_makes_the_output_outdated(folder: Path) -> None:
 
 def test_newer_source_makes_the_output_outdated(folder: Path) -> None:
     source, output = converted(folder, recipe(folder))
-    os.utime(source, ns=(0, output.stat().st_mtime_ns + 1))
+    os.utime(source.file, ns=(0, output.stat().st_mtime_ns + 1))
     assert not OutputCheck(recipe(folder)).is_current(source, output)
+
+
+def test_output_of_another_source_is_outdated(folder: Path) -> None:
+    source, output = converted(folder, recipe(folder))
+    other = FrameLocation(folder / "older.h5", index=3)
+    shutil.copy2(source.file, other.file)
+    assert not OutputCheck(recipe(folder)).is_current(other, output)
 
 
 def test_foreign_output_counts_by_its_time(folder: Path) -> None:
     check = OutputCheck(recipe(folder))
     shutil.copy(folder / "other.tif", folder / "out.tif")
-    assert check.is_current(folder / "frame.tif", folder / "out.tif")
-    assert not check.is_current(folder / "frame.tif", folder / "none.tif")
+    assert check.is_current(FrameLocation(folder / "frame.tif"), folder / "out.tif")
+    assert not check.is_current(FrameLocation(folder / "frame.tif"), folder / "none.tif")

@@ -29,7 +29,7 @@ def report(outcome: Outcome, size: int = 0, output: str = "/processed/a.tif") ->
 
 def watched(*, existing: bool = True, **known: Known) -> WatchedFolder:
     files = {f"{name}.tif": file for name, file in known.items()}
-    return WatchedFolder(files, Past(watched_before=bool(known)), take_existing=existing)
+    return WatchedFolder(files, Past(watched_before=bool(known)), take_existing=existing, settle=3.0)
 
 
 def names(folder: WatchedFolder) -> list[str]:
@@ -93,7 +93,7 @@ def test_only_later_files_of_an_included_folder_are_new() -> None:
 
 def test_a_file_that_was_written_while_its_job_waited_is_taken_once() -> None:
     folder = taken(A)
-    folder.pending("a.tif", B)
+    folder.pending("a.tif", B, NOON)
     folder.reported("a.tif", report("converted", C.size), C)
     assert check(folder, C, times=5) == []
     assert folder.idle
@@ -107,9 +107,22 @@ def test_file_finished_after_its_job_gave_up_is_taken_again() -> None:
     assert check(folder, C) == [Wanted("a.tif", 1)]
 
 
+def test_file_finished_just_before_its_job_gave_up_is_taken_again() -> None:
+    folder = taken(A)
+    folder.pending("a.tif", B, NOON - 2)  # the job waits for 3 s of stillness
+    folder.pending("a.tif", B, NOON - 1)
+    folder.reported("a.tif", report("failed"), B)
+    assert check(folder, B, times=2) == [Wanted("a.tif", 1)]
+    folder.intended(Wanted("a.tif", 1), B)
+    folder.submitted(Wanted("a.tif", 1), "job-1")
+    folder.reported("a.tif", report("failed"), B)
+    assert check(folder, B, times=5) == []
+    assert folder.idle
+
+
 def test_a_file_that_its_writer_left_unfinished_fails_once() -> None:
     folder = taken(A)
-    folder.pending("a.tif", B)
+    folder.pending("a.tif", B, NOON - 60)
     folder.reported("a.tif", report("failed"), B)
     assert check(folder, B, times=5) == []
     assert folder.idle
@@ -300,7 +313,7 @@ class Watching(RuleBasedStateMachine):
             yield
             for name, found in reports.items():
                 if found is None:
-                    self.folder.pending(name, before[name])
+                    self.folder.pending(name, before[name], NOON)
                 else:
                     self.folder.reported(name, found, self.disk.files.get(name))
             yield

@@ -26,6 +26,7 @@ from tango_server.jobs.watch.watcher import CHECKS_PER_SCAN
 from tango_server.messages import FrameReport, SubmitAnswer, SubmitQuery
 from tango_server.recipe import Recipe
 from tango_server.settings import Settings
+from tests.unit.tango_server.conversion.lambda_detector.made_files import frames_of, write_module
 
 PATIENCE = 30.0
 INTERVAL = 0.02
@@ -424,3 +425,14 @@ def test_poll_of_many_frames_is_one_listing_and_few_stats(
         assert listed_at_submit[0] - before <= 2
         assert stats[0] - stats_before <= (looks + 1) * (CHECKS_PER_SCAN + 10)
         assert session.service.asked == ["new.tif"]
+
+
+@pytest.mark.parametrize("modules", [None, 2])
+def test_late_module_of_a_lambda_is_not_lost(start: Start, raw: Path, modules: int | None) -> None:
+    write_module(raw / "scan_m1.nxs", frames_of(1))
+    with start(lambda_modules=modules) as session:
+        until(lambda: len(session.converted) == 3 or any(each.outcome == "failed" for each in session.reports))
+        write_module(raw / "scan_m2.nxs", frames_of(2), corner=(12, 0))
+        whole = (8, 24)
+        until(lambda: sum(each.outcome == "converted" and each.shape == whole for each in session.reports) == 3)
+    assert [tifffile.imread(path).shape for path in (raw.parent / "processed").glob("*.tif")] == [whole] * 3
