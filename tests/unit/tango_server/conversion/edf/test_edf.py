@@ -9,7 +9,7 @@ import fabio
 import numpy as np
 import pytest
 from fabio.edfimage import EdfImage
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tango_server.conversion.edf.header import edf_header
@@ -312,6 +312,7 @@ def test_random_images_are_read_as_by_fabio(
     changes=st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), min_size=1, max_size=4),
     headers_only=st.booleans(),
 )
+@example(name="three_blocks", index=0, changes=[(753304, 1)], headers_only=False)
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_changed_bytes_give_an_error_or_fabios_pixels(
     tmp_path: Path, name: str, index: int, changes: list[tuple[int, int]], headers_only: bool
@@ -325,6 +326,9 @@ def test_changed_bytes_give_an_error_or_fabios_pixels(
         image = read(path, index)
     except SourceError:
         return
-    theirs = by_fabio(path)
+    try:
+        theirs = by_fabio(path)
+    except UnboundLocalError:  # fabio 2026.6, where the Dim_1 of any block is no number
+        return
     if theirs:
         np.testing.assert_array_equal(image, theirs[index])
