@@ -22,8 +22,10 @@ from tango_server.recipe import NewFile, Recipe
 from tango_server.text import explain, printable, split_data_set
 
 NO_MAP = PathMap()
-_COUNTED = re.compile(r"/(\d{1,9})(?:/no-dark)?$")
+_COUNTED = re.compile(r"/(?P<place>\d{1,9})(?P<undark>/no-dark)?$", re.ASCII)
 """The number of a group of every n frames in its id, from 0, as the callback gives it."""
+_MAIN_STREAM = "primary"
+_UNFIT = re.compile(r"[^\w.-]")  # in a file name
 
 
 def job_for(
@@ -133,15 +135,33 @@ def _named_as(request: FrameRequest, frame: FrameLocation, recipe: Recipe) -> tu
     every, output = every_of(recipe.combine), recipe.output
     if every is None or recipe.esperanto is None or (isinstance(output, NewFile) and output.template is not None):
         return frame, fields
+    if request.run_uid:
+        return _named_in_run(request, frame, fields)
     if frame.index is not None:
         return replace(frame, index=frame.index // every), fields
-    if request.run_uid and (counted := _COUNTED.search(request.group)):
-        return frame, {**fields, "seq_num": int(counted[1]) + 1, "number": 0}
     series, number = series_of(frame.file)
-    if not request.run_uid and number is not None:
-        name = f"{series}_{(number - 1) // every + 1}{frame.file.suffix}"
-        return replace(frame, file=frame.file.with_name(name)), fields
-    return frame, fields
+    if number is None:
+        return frame, fields
+    name = f"{series}_{(number - 1) // every + 1}{frame.file.suffix}"
+    return replace(frame, file=frame.file.with_name(name)), fields
+
+
+def _named_in_run(
+    request: FrameRequest, frame: FrameLocation, fields: dict[str, object]
+) -> tuple[FrameLocation, dict[str, object]]:
+    """Return the same for one of every n frames of a run: they are counted for each stream, with and without a dark."""
+    counted = _COUNTED.search(request.group or "")
+    if counted is None:
+        return frame, fields
+    apart = [] if request.stream in {None, _MAIN_STREAM} else [_UNFIT.sub("_", str(request.stream))]
+    apart += ["no_dark"] if counted["undark"] else []
+    file, place = frame.file, int(counted["place"])
+    if apart:
+        begin = file.stem if frame.index is not None else series_of(file)[0]
+        file = file.with_name(f"{'_'.join([begin, *apart])}{file.suffix}")
+    if frame.index is not None:
+        return replace(frame, file=file, index=place), fields
+    return replace(frame, file=file), {**fields, "seq_num": place + 1, "number": 0}
 
 
 def _named(raw: dict[str, Any], error: ValidationError) -> tuple[str, str]:

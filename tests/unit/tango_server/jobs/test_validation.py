@@ -336,3 +336,17 @@ def test_esperanto_groups_are_numbered_one_by_one(
         assert not job.refused
         found.append(job.output.relative_to(root / "processed").as_posix())
     assert found[::2] == [names.format(number) for number in (1, 2, 3)]
+
+
+def test_esperanto_groups_of_streams_and_without_a_dark_have_names_of_their_own(root: Path, roots: Roots) -> None:
+    recipe = Recipe.preset("esperanto", combine={"of": {"every": 2}, "method": "sum"})
+    found = []
+    for source, frame in (("scan-00001.tif", None), ("scan.h5", 0)):
+        for stream, ending in (("primary", ""), ("primary", "/no-dark"), ("dark/field", "")):
+            group = f"run/pe_image/{stream}/0{ending}"
+            place = {"group": group, "member": 0, "seq_num": 1, "frame": frame, "run_uid": "3f9c2a1b", "stream": stream}
+            job = job_for({"source": str(root / "raw" / source), **place}, recipe, roots, NOW)
+            assert not job.refused
+            found.append(job.output.relative_to(root / "processed").as_posix())
+    names = [f"{name}_3f9c2a1b/{name}_1_1.esperanto" for name in ("scan", "scan_no_dark", "scan_dark_field")]
+    assert found == names * 2
