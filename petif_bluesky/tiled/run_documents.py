@@ -90,7 +90,8 @@ class _Stream:
         if count == len(self.rows):
             sharers = []
         places = [(stream, place) for stream in (self, *sharers) for place in range(len(stream.rows))]
-        places.sort(key=lambda each: float(each[0].rows[each[1]]["time"]))
+        if sharers:
+            places.sort(key=lambda each: float(each[0].rows[each[1]]["time"]))
         numbers = [int(stream.rows[place]["seq_num"]) for stream, place in places]
         is_unknown = bool(sharers) and count != len(places)
         for index, documents in _files(array, key, self.descriptor, numbers):

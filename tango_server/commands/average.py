@@ -74,8 +74,10 @@ def _frames(files: tuple[Path, ...], outputs: list[Path]) -> "list[FrameLocation
     contents = contents_of(frames)
     if problems := {**contents.failed, **contents.uncounted}:
         raise click.ClickException(next(iter(problems.values())))
-    if not contents.frames:
-        raise click.ClickException("\n".join(f"{file}: {reason}" for file, reason in contents.skipped.items()))
+    named = {path.resolve() for path in files}
+    lost = {each: why for each, why in contents.skipped.items() if not contents.frames or each.file.resolve() in named}
+    if lost:
+        raise click.ClickException("\n".join(f"{each}: {reason}" for each, reason in lost.items()))
     return contents.frames
 
 

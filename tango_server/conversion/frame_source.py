@@ -69,7 +69,7 @@ class FrameSource:
 
     @property
     def bytes_in(self) -> int:
-        """Size of the file, or of the pixels of one of several frames in it: the file's would count for each frame."""
+        """Bytes read for this frame: the size of its file, or of its pixels if the file has several frames."""
         if self.location.index is None:
             return self.state.size
         return sum(

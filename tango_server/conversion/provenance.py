@@ -79,6 +79,11 @@ class Provenance:
         """Whether the file is a placeholder for the frame of this origin, or for one of a map that had not come."""
         return self.placeholder and (self.origin == origin or is_stand_in(self.source))
 
+    def is_of(self, members: Iterable[FrameLocation], output: Path) -> bool:
+        """Whether the file, at `output`, was combined from these frames."""
+        listed = (self.combined or {}).get("frames_sha256")  # an ESPERANTO header has the beginning only
+        return isinstance(listed, str) and bool(listed) and list_hash(members, output).startswith(listed)
+
     def matches(self, recipe: Recipe) -> bool:
         """Whether this recipe, whatever its output path, made the file's content from a frame."""
         return self.average is None and self.combined is None and self.is_made_with(recipe)

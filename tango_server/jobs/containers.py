@@ -85,7 +85,7 @@ def _answer(read: Callable[[FrameLocation], _Answer], location: FrameLocation) -
     except ConversionError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - only this file fails
-        return f"{location}: cannot check the file: unexpected {type(error).__name__}: {error}"
+        return f"{location}: cannot read the file: unexpected {type(error).__name__}: {error}"
 
 
 def may_kill_its_reader(path: Path) -> bool:

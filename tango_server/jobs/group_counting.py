@@ -88,7 +88,7 @@ def mixed_in(frames: Iterable[FrameLocation], every: int) -> list[str]:
         if len(mixed) > 1:
             notes.append(
                 f"{group[0]}: its group has frames of {' and '.join(mixed)}: all names of a folder are counted "
-                "together. To combine them one by one, use --pattern."
+                "together. To combine them separately, use --pattern."
             )
     more = len(notes) - _NAMED
     return [*notes[:_NAMED], f"{more} more groups have frames of several names."] if more > 0 else notes

@@ -8,7 +8,7 @@ from tango_server.conversion.corrections.master_files import read_master
 from tango_server.conversion.errors import ConversionError
 from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.roots import ANYWHERE, Roots
-from tango_server.conversion.provenance import Provenance, list_hash, origin_of
+from tango_server.conversion.provenance import Provenance, origin_of
 from tango_server.conversion.records import record_of
 from tango_server.recipe import Recipe
 from tango_server.recipe.corrections import split_master
@@ -49,12 +49,9 @@ class OutputCheck:
             return False
         if found is None or found.combined is None or not found.is_made_with(self._recipe):
             return False
-        listed = found.combined.get("frames_sha256")
         return (
             (found.combined.get("frames"), found.combined.get("used")) == (number, len(members))
-            and isinstance(listed, str)
-            and bool(listed)
-            and list_hash(members, output).startswith(listed)  # an ESPERANTO header has the beginning only
+            and found.is_of(members, output)
             and self._has_masters(found, members[0].file)
             and member_list_path(output).exists()
         )

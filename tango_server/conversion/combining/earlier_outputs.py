@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tango_server.conversion.combining.member_list import member_list_path
 from tango_server.conversion.errors import ConversionError, OutsideRootsError, SourceError
+from tango_server.conversion.files.frame_location import FrameLocation
 from tango_server.conversion.files.naming import incomplete_path
 from tango_server.conversion.files.roots import Roots
 from tango_server.conversion.files.sandbox import is_taken, open_folder
@@ -21,13 +22,18 @@ def withdraw(paths: Iterable[Path], roots: Roots, job: str | None) -> str:
     return "" if job is None else _remove(paths, roots, lambda record: record.job == job)
 
 
-def withdraw_complete(path: Path, origin: str, roots: Roots, job: str | None) -> str:
+def withdraw_complete(path: Path, origin: str, members: Iterable[FrameLocation], roots: Roots, job: str | None) -> str:
     """Remove what is at the name of the output with all frames, of which some are missing now.
 
-    That is a placeholder for the group, or what `job` made with other frames: else a point has two files. Returns why
-    it could not be removed.
+    That is a placeholder for the group, or what `job` made with others than its `members`: else a point has two files.
+    What has all members stays: one of them may be lost for ever. Returns why it could not be removed.
     """
-    return _remove([path], roots, lambda record: record.stands_for(origin) or (job is not None and record.job == job))
+    every = tuple(members)
+
+    def is_outdated(record: Provenance) -> bool:
+        return record.stands_for(origin) or (job is not None and record.job == job and not record.is_of(every, path))
+
+    return _remove([path], roots, is_outdated)
 
 
 def withdraw_fewer(complete: Path, used: int, frames: int, origin: str, roots: Roots) -> str:

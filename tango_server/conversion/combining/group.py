@@ -191,7 +191,9 @@ class _Group:
         reasons = (
             report.reason,
             withdraw_fewer(complete, used, len(self.members), origin, self.roots),
-            withdraw_complete(complete, origin, self.roots, job) if self.problems else "",
+            withdraw_complete(complete, origin, [each.location for each in self.members], self.roots, job)
+            if self.problems
+            else "",
             withdraw(self.earlier, self.roots, job),
         )
         read = sum(each.source.bytes_in for each in checked)

@@ -89,8 +89,9 @@ def external_storage(region: Region) -> list[tuple[str, int, int]]:
 
 
 def is_stored_as_in_numpy(data_set: Any) -> bool:
-    """Whether the stored bytes are those of numpy's type: of 12 bits, say, HDF5 moves and masks those of each pixel."""
-    return bool(data_set.id.get_type().get_precision() == 8 * data_set.dtype.itemsize)
+    """Whether numpy's type has no padding bits, so that the stored bytes can be read without HDF5."""
+    kind = data_set.id.get_type()  # of some, such as bool, there is no precision
+    return bool(getattr(kind, "get_precision", int)() == 8 * data_set.dtype.itemsize)
 
 
 def byte_range(region: Region, data_set: Any) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from tango_server.jobs.job import Job, Part
 from tango_server.jobs.state_machine.events import Finish, Instant, MemberEntry
 from tango_server.messages import FrameReport, GroupMember, GroupReport, Outcome
 from tango_server.recipe import NewFile
+from tango_server.recipe.combine import Every
 
 NO_PROBLEMS: Mapping[int, str] = {}
 _NEVER_CAME = "no request came for it"
@@ -80,10 +81,18 @@ class GroupState:
         return True
 
     @property
+    def expected(self) -> int:
+        """The number of its members, 0 while unknown; n for every n frames that time ended: their session has gone."""
+        combine = None if self.job is None else self.job.recipe.combine
+        if self.number or not self.expired or combine is None or not isinstance(combine.of, Every):
+            return self.number
+        return combine.of.every
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """Its members in their order, with gaps where none came."""
         places = {each.job.request.member or 0: each for each in self.entries}
-        count = max(self.number, *(place + 1 for place in places)) if places else self.number
+        count = max(self.expected, *(place + 1 for place in places)) if places else self.expected
         return tuple(self._part(places.get(place)) for place in range(count) if place not in self.vacant)
 
     def _part(self, entry: MemberEntry | None) -> Part:
@@ -115,7 +124,7 @@ class GroupState:
         if isinstance(place, NewFile) and place.template is not None:
             fields = {**first.fields, **group_fields(first, last)}
             output = output.with_name(named_by(place.template, first.location, fields, first.recipe.format))
-        request = first.request.model_copy(update={"member": None, "members": self.number or None, "key": None})
+        request = first.request.model_copy(update={"member": None, "members": self.expected or None, "key": None})
         return replace(
             job, request=request, source=first.source, output=output, source_root=first.source_root,
             output_root=first.output_root, mask=first.mask, corrections=first.corrections,

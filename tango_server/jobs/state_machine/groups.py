@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from tango_server.jobs.job import Job
 from tango_server.jobs.state_machine.events import Assembled, GroupsClosed, RunsAnnounced
 from tango_server.jobs.state_machine.group_state import GroupState, Held
-from tango_server.recipe.combine import Every
 
 OPEN_FOR = 150.0
 """Time (s) for which an announced run counts as open; sessions announce their runs every 60 s."""
@@ -193,9 +192,6 @@ class Groups:
             heapq.heappush(self._deadlines, (deadline, group))
             return
         state.expired = True
-        combine = state.job.recipe.combine
-        if not state.number and combine is not None and isinstance(combine.of, Every):
-            state.number = combine.of.every  # its session has gone: it is not complete, and its report says so
         self._touched[group] = None
 
     def _deadline_of(self, job: Job, state: GroupState) -> float:

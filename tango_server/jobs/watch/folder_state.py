@@ -6,8 +6,8 @@ r"""The state of the files in a watched folder: listings, stats and reports in, 
       \--(there when first watched, ours, or refused)-----------^
 
 A file is wanted when its name appears; its job waits until it is complete. New content of a submitted file is a new
-generation of the file, and a new job. So is a file that changed while its job failed: its writer took longer than the
-job waited, or ended so shortly before it gave up that the file had not settled.
+generation of the file, and a new job. So is a file that changed while its job failed, or shortly before: its writer
+took longer than the job waited, or ended so late that the file had not settled.
 """
 
 from collections import deque
@@ -29,7 +29,7 @@ class WatchedFolder:
     """The state of one watched folder: `known`, by file name, and `past`.
 
     With `take_existing=False`, files that exist when the folder is watched for the first time are ignored.
-    `settle`: how long (s) a job waits at least after the last change of its file that it has seen.
+    `settle`: seconds that a job waits after it last saw its file change.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class WatchedFolder:
         """The file's job has ended; `identity` was read after the report, None if there is no file.
 
         A conversion has read the current content if the sizes agree, a failed job if the file has not changed since
-        the last check during the job, and not shortly before it gave up. Otherwise the file is to be submitted again.
+        the last check during the job, and not shortly before its end. Otherwise the file is to be submitted again.
         """
         del self._under_way[name]
         file = self._known[name]

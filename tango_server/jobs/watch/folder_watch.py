@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 STORE_NAME = "watched.sqlite"
 _CLOSE_TIMEOUT = 5.0
-_POLLS = 2.0  # s; a job sees a change by its next poll
+_NEXT_POLL = 2.0  # s; by then, a job has seen a change
 
 
 def open_watch(settings: Settings, jobs: Jobs) -> "FolderWatch | None":
@@ -98,7 +98,7 @@ def rules_from(settings: Settings) -> WatchRules:
         existing=settings.watch_existing,
         recursive=settings.watch_recursive,
         interval=settings.watch_interval,
-        settle=max(settings.settle_time, settings.settle_complete) + _POLLS,
+        settle=max(settings.settle_time, settings.settle_complete) + _NEXT_POLL,
         only_written=tuple(root for root in roots.write if root not in roots.read),
         paths=PathMap.of(settings.path_maps),
     )

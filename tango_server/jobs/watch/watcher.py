@@ -61,7 +61,7 @@ class WatchRules:
     """What to watch. `folders` are absolute, `interval` is in s.
 
     With `existing=False`, files that exist when a folder is watched for the first time are ignored.
-    `settle` (s) is what a job may wait for after the last change of its file: see `WatchedFolder`.
+    `settle` is in s: see `WatchedFolder`.
     `only_written` are the write roots that are not read roots, `paths` maps folders in recipes to this host.
     """
 

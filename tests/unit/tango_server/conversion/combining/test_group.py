@@ -276,6 +276,16 @@ def test_incomplete_group_says_how_many_until_it_is_complete(raw: Path, tmp_path
     assert files_in(tmp_path / "processed") == beside("a-00001.tif")
 
 
+def test_complete_output_stays_when_a_member_is_lost(raw: Path, tmp_path: Path) -> None:
+    images, made = some(3), recipe(on_incomplete="combine")
+    paths = frames(raw, images, data_type="16 Bit Raw Data")
+    convert_group(members(paths), made, job="g")
+    paths[1].unlink()
+    report = convert_group(members(paths), made, job="g")
+    np.testing.assert_array_equal(image_of(report), images[0] + images[2])
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "processed" / "a-00001.tif"), np.sum(images, axis=0))
+
+
 def test_member_that_breaks_while_it_is_read_is_left_out(raw: Path) -> None:
     images = some(3)
     paths = [raw / f"{number}.tif" for number in range(3)]
