@@ -1,6 +1,7 @@
 """`petif average`: masters from frames."""
 
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -207,4 +208,13 @@ def test_no_average_of_a_part_of_a_stack(tmp_path: Path, name: str) -> None:
     finished = run(DATA / "made" / name, "-o", tmp_path / "mean.tif")
     assert finished.exit_code == 1
     assert Path(name).name in finished.output
+    assert not (tmp_path / "mean.tif").exists()
+
+
+def test_a_named_file_is_never_left_out(tmp_path: Path) -> None:
+    shutil.copytree(DATA / "made" / "01_eiger_missing", tmp_path / "raw")
+    other = frame(tmp_path / "other.tif", np.ones((32, 48), np.uint32))
+    finished = run(tmp_path / "raw" / "run_data_000001.h5", other, "-o", tmp_path / "mean.tif")
+    assert finished.exit_code == 1
+    assert "run_data_000001.h5: its frames are converted from another file beside it" in finished.output
     assert not (tmp_path / "mean.tif").exists()

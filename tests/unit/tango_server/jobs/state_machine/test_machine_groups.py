@@ -171,6 +171,17 @@ def test_every_n_frames_that_end_by_time_lack_those_that_never_came(room: Room) 
     assert [part.problem for part in step.members] == ["", "no request came for it", "no request came for it"]
 
 
+def test_number_that_a_session_tells_after_the_time_is_the_true_one(room: Room) -> None:
+    every = Recipe.model_validate({"combine": {"of": {"every": 5}, "method": "sum", "timeout": 10.0}})
+    jobs = [replace(one, request=one.request.model_copy(update={"recipe": every})) for one in (whole(), member(0))]
+    room.fetch(*jobs)
+    room.passes(10.0)
+    room.service.handle(GroupsClosed({"g": 1}), at(10.0))
+    room.ready("m0")
+    (step,) = (step for step in room.assemble(seconds=10.0) if isinstance(step, Convert))
+    assert [part.problem for part in step.members] == [""]
+
+
 def test_failed_members_are_held_with_their_problems(room: Room) -> None:
     room.fetch(whole(2), member(0), member(1))
     room.ready("m0")
