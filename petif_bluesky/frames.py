@@ -213,7 +213,7 @@ class FrameRouter(DocumentRouter):
 
     def _run(self, uid: str) -> Run:
         run = self._runs.get(uid) or Run(
-            Booking(uid).run,
+            Booking(uid).run,  # it refuses a uid that is no text
             self._selection,
             self._metadata,
             self._assets,

@@ -297,24 +297,19 @@ def _entry(number: int | None, run_uid: str, text: str | None, key: str) -> Spoo
 
 def _opened(path: Path) -> sqlite3.Connection:
     """Return the writing connection, with this version's table; the file is created if needed."""
-    database = connect(path, _BUSY_TIMEOUT)
-    try:
-        _prepare(database, path)
-    except BaseException:
-        database.close()
-        raise
+    with contextlib.ExitStack() as opened:
+        database = connect(path, _BUSY_TIMEOUT)
+        opened.callback(database.close)
+        use_log(database, synchronous="NORMAL", checkpoint_pages=0)  # only `tidy` flushes
+        if not _has_entries(database):  # otherwise the start of a session would wait for a full rewrite
+            make_shrinkable(database, path)
+        database.executescript(_SCHEMA)
+        if not any(column == "rejected_at" for _, column, *_ in database.execute("PRAGMA table_info(outbox)")):
+            database.execute("ALTER TABLE outbox ADD COLUMN rejected_at REAL")
+            database.execute("UPDATE outbox SET rejected_at=? WHERE rejected IS NOT NULL", (time.time(),))
+        database.execute(_INDEX)
+        opened.pop_all()
     return database
-
-
-def _prepare(database: sqlite3.Connection, path: Path) -> None:
-    use_log(database, synchronous="NORMAL", checkpoint_pages=0)  # only `tidy` flushes
-    if not _has_entries(database):  # otherwise the start of a session would wait for a full rewrite
-        make_shrinkable(database, path)
-    database.executescript(_SCHEMA)
-    if not any(column == "rejected_at" for _, column, *_ in database.execute("PRAGMA table_info(outbox)")):
-        database.execute("ALTER TABLE outbox ADD COLUMN rejected_at REAL")
-        database.execute("UPDATE outbox SET rejected_at=? WHERE rejected IS NOT NULL", (time.time(),))
-    database.execute(_INDEX)
 
 
 def _has_entries(database: sqlite3.Connection) -> bool:

@@ -10,7 +10,6 @@ import click
 from tango_server.commands.output import say
 from tango_server.text import printable
 
-_TIME_LIMIT = 600.0  # s for a file of many frames
 _STILLNESS = "none: a server waits until size and modification time hold still"
 
 
@@ -27,14 +26,14 @@ def inspect(*, paths: tuple[Path, ...], as_json: bool) -> None:
     from tango_server.conversion.errors import ConversionError
     from tango_server.conversion.files.frame_location import FrameLocation
     from tango_server.conversion.inspection import inspect_file
-    from tango_server.jobs.containers import may_kill_its_reader, read_elsewhere
+    from tango_server.jobs.containers import WHOLE_FILE, may_kill_its_reader, read_elsewhere
 
     files, without_frames = _files_of(paths)
     for problem in without_frames:
         say(problem, err=True)
     whole = not without_frames
     frames = [FrameLocation.of(path) for path in files]
-    elsewhere = read_elsewhere([one for one in frames if may_kill_its_reader(one.file)], inspect_file, _TIME_LIMIT)
+    elsewhere = read_elsewhere([one for one in frames if may_kill_its_reader(one.file)], inspect_file, WHOLE_FILE)
     for one in frames:
         try:
             found = elsewhere[one] if one in elsewhere else inspect_file(one)

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tango_server.conversion.files.frame_location import FrameLocation
     from tango_server.recipe import Recipe
 
-_TIME_LIMIT = 600.0  # s
-
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
@@ -33,7 +31,7 @@ def preview(*, file: Path, frame: int | None, output: Path | None, **options: An
     Nothing is converted. With a dark, flat or mask, the corrected frame is shown as well, and masked pixels are red.
     """
     from tango_server.conversion.files.frame_location import FrameLocation
-    from tango_server.jobs.containers import may_kill_its_reader, read_elsewhere
+    from tango_server.jobs.containers import WHOLE_FILE, may_kill_its_reader, read_elsewhere
 
     source = FrameLocation.of(file, frame)
     picture = output or Path(f"{source.stem}.png")  # here, not among the raw frames
@@ -41,7 +39,7 @@ def preview(*, file: Path, frame: int | None, output: Path | None, **options: An
     if may_kill_its_reader(source.file):
         import matplotlib  # noqa: F401 - where it is missing, the other process could not say so
 
-        problem = read_elsewhere([source], draw, _TIME_LIMIT)[source]
+        problem = read_elsewhere([source], draw, WHOLE_FILE)[source]
     else:
         problem = draw(source)
     if problem:

@@ -20,6 +20,8 @@ from tango_server.jobs.executors.processes import ProcessExecutor
 _Answer = TypeVar("_Answer")
 
 _TIME_LIMIT = 30.0  # s for one message of a few checks
+WHOLE_FILE = 600.0
+"""How long the reading of a file with all of its frames may take, s."""
 _CLOSE_TIMEOUT = 1.0  # s
 _SINGLE = (".tif", ".tiff", ".cbf", ".mccd")
 

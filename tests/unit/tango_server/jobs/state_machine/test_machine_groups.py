@@ -160,11 +160,17 @@ def test_a_closed_group_with_a_missing_member_ends_by_time(room: Room) -> None:
     assert [part.problem for part in step.members] == ["", "no request came for it", "no request came for it"]
 
 
+def fetch_one_of_every(room: Room, number: int) -> None:
+    """Have a group of this number of frames with its first one only."""
+    every = Recipe.model_validate({"combine": {"of": {"every": number}, "method": "sum", "timeout": 10.0}})
+    room.fetch(
+        *(replace(one, request=one.request.model_copy(update={"recipe": every})) for one in (whole(), member(0)))
+    )
+
+
 def test_every_n_frames_that_end_by_time_lack_those_that_never_came(room: Room) -> None:
     """The session that would have said how many the last group has was killed."""
-    every = Recipe.model_validate({"combine": {"of": {"every": 3}, "method": "sum", "timeout": 10.0}})
-    jobs = [replace(one, request=one.request.model_copy(update={"recipe": every})) for one in (whole(), member(0))]
-    room.fetch(*jobs)
+    fetch_one_of_every(room, 3)
     room.ready("m0")
     assert assembles(room.passes(10.0))
     (step,) = (step for step in room.assemble(seconds=10.0) if isinstance(step, Convert))
@@ -172,9 +178,7 @@ def test_every_n_frames_that_end_by_time_lack_those_that_never_came(room: Room) 
 
 
 def test_number_that_a_session_tells_after_the_time_is_the_true_one(room: Room) -> None:
-    every = Recipe.model_validate({"combine": {"of": {"every": 5}, "method": "sum", "timeout": 10.0}})
-    jobs = [replace(one, request=one.request.model_copy(update={"recipe": every})) for one in (whole(), member(0))]
-    room.fetch(*jobs)
+    fetch_one_of_every(room, 5)
     room.passes(10.0)
     room.service.handle(GroupsClosed({"g": 1}), at(10.0))
     room.ready("m0")
